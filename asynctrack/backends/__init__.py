@@ -1,0 +1,1 @@
+"""Backends: where records go. One file each; `base` says what a backend promises and may assume."""

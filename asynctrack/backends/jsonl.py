@@ -1,0 +1,117 @@
+"""JSON Lines: one flat object per record, in `metrics.jsonl` of the run's directory. Runs in the worker's loop.
+
+`{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the epoch bear W&B's names.
+Nested names are joined by `/`. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity" and "-Infinity",
+as in protobuf's JSON mapping. `jq`, `tail -f`, pandas, polars and DuckDB read it as it is.
+
+Each record is in the file once, also after a crash: what is encoded again is compared with what is there already, and
+only what is missing is written. A file that a person has edited is left as it is, and a new one is built beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver
+from asynctrack.record import Array, Record, flatten, to_json
+
+_PLAIN: Final = frozenset({float, int, str, bool})
+
+_encoder = msgspec.json.Encoder(enc_hook=to_json)
+
+
+class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
+    """Every record as a line of JSON.
+
+    Attributes:
+        file: name in the run's directory.
+    """
+
+    place = "worker"
+    file: str = "metrics.jsonl"
+
+    def open(self, context: Context) -> Sink:
+        return _Lines(context.directory, self.file, context.state)
+
+
+class _Lines(Sink):
+    def __init__(self, directory: Path, file: str, state: dict[str, Any] | None) -> None:
+        self._path = directory / (state["file"] if state else file)
+        self._offset: int = state["bytes"] if state else 0  # up to here the file is known to be ours
+        self._opened: Any = None
+
+    async def write(self, batch: Batch) -> None:
+        lines = encode_lines(batch.records)
+        file = await self._file()
+        await file.seek(self._offset)
+        there = await file.read(len(lines))
+        if not lines.startswith(there):
+            raise StartOver(f"{self._path.name} was changed by another", self._beside())
+        await file.write(lines[len(there) :])
+        await file.flush()
+        self._offset += len(lines)
+
+    async def checkpoint(self) -> dict[str, Any]:
+        if self._opened is not None:
+            from aiofiles.ospath import wrap
+
+            await wrap(os.fdatasync)(self._opened.fileno())
+        return {"file": self._path.name, "bytes": self._offset}
+
+    async def close(self, outcome: Outcome) -> None:
+        if self._opened is None and outcome != "stopped":
+            await self._file()  # a run without records has an empty file, not none
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    async def _file(self) -> Any:
+        if self._opened is None:
+            import aiofiles
+
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self._path, flags, 0o600)
+            self._opened = await aiofiles.open(fd, "r+b")
+            size = os.fstat(fd).st_size
+            if size < self._offset:
+                await self._opened.close()
+                self._opened = None
+                raise StartOver(f"{self._path.name} is shorter than what was written", self._beside())
+        return self._opened
+
+    def _beside(self) -> dict[str, Any]:
+        """State of a sink that begins the next free file: metrics-2.jsonl, ..."""
+        stem, suffix = self._path.stem.rstrip("0123456789").rstrip("-"), self._path.suffix
+        number = 2
+        while self._path.with_name(f"{stem}-{number}{suffix}").exists():
+            number += 1
+        return {"file": f"{stem}-{number}{suffix}", "bytes": 0}
+
+
+def encode_lines(records: list[Record]) -> bytes:
+    """The lines of these records."""
+    block = _encoder.encode_lines([_line(record) for record in records])
+    if b"null" in block:  # what is not finite, a None, or a text that has it
+        block = _encoder.encode_lines([to_json(_line(record)) for record in records])
+    return block
+
+
+def _line(record: Record) -> dict[str, Any]:
+    line: dict[str, Any] = {"_step": record.step, "_timestamp": record.time_ns / 1e9}
+    data = record.data
+    for value in data.values():
+        if type(value) not in _PLAIN:
+            data = {name: _with_list(item) for name, item in flatten(data)}
+            break
+    line.update(data)
+    if "_step" in data or "_timestamp" in data:
+        line["_step"], line["_timestamp"] = record.step, record.time_ns / 1e9
+    return line
+
+
+def _with_list(value: Any) -> Any:
+    return to_json(value) if isinstance(value, Array | list) else value

@@ -1,0 +1,48 @@
+"""Memory: everything that was logged, as Python objects in the process that logged it. For tests, notebooks and small runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Sink
+
+
+class Memory(Backend, frozen=True, kw_only=True, tag="memory"):
+    """Keeps a run's records in lists; read them after `flush()` or `finish()`. A new run begins with empty ones.
+
+    Attributes:
+        records: what was logged, in order: one dict per `log()`, as it was at that call.
+        history: the values of each key, in order.
+        steps: the step of each record.
+        config: of the run.
+        summary: of the run.
+    """
+
+    records: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    history: dict[str, list[Any]] = msgspec.field(default_factory=dict)
+    steps: list[int] = msgspec.field(default_factory=list)
+    config: dict[str, Any] = msgspec.field(default_factory=dict)
+    summary: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def open(self, context: Context) -> Sink:
+        for container in (self.records, self.history, self.steps, self.config, self.summary):
+            container.clear()
+        self.config.update(context.config)
+        return _Lists(self)
+
+
+class _Lists(Sink):
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def write(self, batch: Batch) -> None:
+        memory = self._memory
+        for record in batch.records:
+            memory.records.append(record.data)
+            memory.steps.append(record.step)
+            for key, value in record.data.items():
+                memory.history.setdefault(key, []).append(value)
+        for update in batch.updates:
+            (memory.config if update.kind == "config" else memory.summary).update(update.data)

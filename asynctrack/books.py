@@ -1,0 +1,141 @@
+"""The books of a run: how many records are where. Derived from journal, rings and cursors; nothing is counted aside.
+
+They balance: `accepted = journaled + queued`, `offered = accepted + dropped`, and for each backend
+`journaled = delivered + skipped + refused + behind`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from asynctrack.cursor import load_cursor
+from asynctrack.journal.tally import Tally
+from asynctrack.manifest import read_note
+from asynctrack.queue.ring import Ring
+
+
+class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The books of one backend, in records.
+
+    Attributes:
+        delivered: the backend has them.
+        skipped: it cannot show them, by reason.
+        refused: it refused them for good.
+        behind: they are journaled and still to be delivered.
+        last_error: what went wrong last; None while it works.
+    """
+
+    delivered: int = 0
+    skipped: dict[str, int] = {}
+    refused: int = 0
+    behind: int = 0
+    last_error: str | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """The books of a run, in records, over all processes that log to it.
+
+    Attributes:
+        accepted: `log()` returned True for them.
+        journaled: they are in the journal.
+        queued: they are still in shared memory.
+        dropped: `log()` returned False or raised, by reason: "full", "oversize", "closed".
+        backends: each backend's own books.
+    """
+
+    accepted: int = 0
+    journaled: int = 0
+    queued: int = 0
+    dropped: dict[str, int] = {}
+    backends: dict[str, BackendStats] = {}
+
+    @property
+    def offered(self) -> int:
+        """Records that `log()` was called with."""
+        return self.accepted + sum(self.dropped.values())
+
+    @property
+    def behind(self) -> int:
+        """Records that some backend does not have yet."""
+        return self.queued + max((backend.behind for backend in self.backends.values()), default=0)
+
+
+class Books:
+    """Takes the books of one run; keeps its place in the journal between calls."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._tally = Tally(run / "journal")
+
+    def take(self, own: Iterable[Ring], others: Iterable[str], backends: Iterable[str]) -> Stats:
+        """The books as they stand.
+
+        Args:
+            own: rings of this process; those that are journaled to the end may be left out.
+            others: paths of rings of other processes, perhaps of other runs.
+            backends: names of the run's backends.
+        """
+        dropped_by_ring: dict[int, dict[str, int]] = {}
+        heads = [(ring, ring.id) for ring in own]
+        with contextlib.ExitStack() as opened:
+            for path in others:
+                ring = self._attach(path)
+                if ring is not None:
+                    opened.callback(ring.close)
+                    heads.append((ring, ring.id))
+            self._tally.update()
+            self._read_notes(dropped_by_ring)
+            queued = 0
+            for ring, ring_id in heads:
+                queued += ring.queued(self._tally.end(ring_id))
+                dropped_by_ring[ring_id] = ring.dropped()
+        journaled = self._tally.records()
+        return Stats(
+            accepted=journaled + queued,
+            journaled=journaled,
+            queued=queued,
+            dropped=_sum(dropped_by_ring.values()),
+            backends={name: self._backend(name, journaled) for name in backends},
+        )
+
+    def close(self) -> None:
+        self._tally.close()
+
+    def _attach(self, path: str) -> Ring | None:
+        try:
+            ring = Ring.attach(path)
+        except (OSError, ValueError):
+            return None
+        if ring.meta.get("run") == str(self._run):
+            return ring
+        ring.close()
+        return None
+
+    def _read_notes(self, dropped: dict[int, dict[str, int]]) -> None:
+        for frame in self._tally.notes:
+            note = read_note(frame)
+            if "dropped" in note:
+                dropped[int(note["ring"], 16)] = note["dropped"]
+
+    def _backend(self, name: str, journaled: int) -> BackendStats:
+        cursor = load_cursor(self._run, name)
+        gone = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
+        return BackendStats(
+            delivered=cursor.delivered,
+            skipped=cursor.skipped,
+            refused=cursor.refused,
+            behind=max(0, journaled - gone),
+            last_error=cursor.last_error,
+        )
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for by_reason in counts:
+        for reason, count in by_reason.items():
+            total[reason] = total.get(reason, 0) + count
+    return total

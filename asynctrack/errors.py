@@ -1,0 +1,180 @@
+"""Every exception that asynctrack raises on purpose.
+
+Two families: `UsageError` is the caller's doing (a bad argument, a closed run) and is raised at the call;
+`EnvironmentFailure` is the world's doing (a disk, a damaged file, a missing library).
+Each message says what was expected, what came, and what to do. Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = [
+    "AsynctrackError",
+    "BackendUnavailable",
+    "DirectoryNotWritable",
+    "EnvironmentFailure",
+    "FrameTooLarge",
+    "InvalidData",
+    "InvalidRunId",
+    "InvalidSettings",
+    "InvalidStep",
+    "JournalCorrupt",
+    "NoCurrentRun",
+    "NotARun",
+    "QueueFull",
+    "RunExists",
+    "RunFinished",
+    "SharedMemoryUnavailable",
+    "UnsupportedVersion",
+    "UsageError",
+]
+
+
+class AsynctrackError(Exception):
+    """The base of every exception raised on purpose."""
+
+
+class UsageError(AsynctrackError):
+    """The caller did something that cannot work."""
+
+
+class EnvironmentFailure(AsynctrackError):
+    """The world (a disk, a file, a library) did not do its part."""
+
+
+class InvalidSettings(UsageError, ValueError):
+    """One or more settings cannot be used; `problems` names all of them."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n  - {problem}" for problem in self.problems)
+        super().__init__(f"{len(self.problems)} setting(s) cannot be used:{listed}")
+
+
+class InvalidData(UsageError, TypeError):
+    """What was given to `log()` is not a mapping."""
+
+    def __init__(self, data: object) -> None:
+        super().__init__(
+            f"log() takes a mapping of names to values, such as {{'loss': 0.5}}; got {type(data).__name__}: {data!r:.80}"
+        )
+
+
+class InvalidStep(UsageError, TypeError):
+    """A step is not a 64-bit integer."""
+
+    def __init__(self, step: object) -> None:
+        super().__init__(
+            f"step must be an integer of 64 bits or None (NumPy's integers are fine, a bool is not); "
+            f"got {type(step).__name__}: {step!r:.80}"
+        )
+
+
+class InvalidRunId(UsageError, ValueError):
+    """A run id, project or run name cannot be the name of a directory."""
+
+    def __init__(self, what: str, value: object) -> None:
+        super().__init__(
+            f"{what} names a directory: 1 to 128 letters, digits, '-', '_', '.' or spaces, not starting with '.', "
+            f"without a path; got {value!r:.160}"
+        )
+
+
+class RunExists(UsageError, FileExistsError):
+    """A run with this id has been recorded already."""
+
+    def __init__(self, run_id: str, path: object) -> None:
+        super().__init__(f"run {run_id!r} exists in {path}; choose another id, or leave id= out to get a fresh one")
+
+
+class RunFinished(UsageError, RuntimeError):
+    """The run took a call that it can only take before `finish()`."""
+
+    def __init__(self, run_id: str, call: str) -> None:
+        super().__init__(
+            f"{call} came after run {run_id!r} had finished, and was not recorded; open a new run with init()"
+        )
+
+
+class NoCurrentRun(UsageError, RuntimeError):
+    """A module-level call needs an open run and there is none."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(f"{call} needs an open run, and none is; call asynctrack.init(project) first")
+
+
+class QueueFull(UsageError):
+    """There is no room in the queue and the run was opened with `when_full="raise"`."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(
+            f"the queue of {capacity} bytes is full because the journal's disk does not keep up; the record was "
+            f"dropped and counted. Raise queue_bytes, or choose when_full='block' or 'drop_newest'"
+        )
+
+
+class FrameTooLarge(UsageError, ValueError):
+    """A config or summary does not fit the queue."""
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{what} takes {size} bytes encoded and the queue carries at most {limit} at once; "
+            f"raise queue_bytes to at least {1 << max(size * 2, 1).bit_length()}, or store it as a file"
+        )
+
+
+class DirectoryNotWritable(EnvironmentFailure, OSError):
+    """The directory for runs cannot be created or written."""
+
+    def __init__(self, path: object, cause: OSError) -> None:
+        super().__init__(cause.errno, f"cannot write runs to {path}: {cause.strerror}; choose another dir=")
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class SharedMemoryUnavailable(EnvironmentFailure, OSError):
+    """No place for the queue could be found."""
+
+    def __init__(self, tried: Sequence[str], cause: OSError) -> None:
+        super().__init__(
+            cause.errno,
+            f"no room for a queue in {' or '.join(tried)}: {cause.strerror}; free some, or lower queue_bytes",
+        )
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class NotARun(EnvironmentFailure, FileNotFoundError):
+    """A path does not hold a run."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"{path} is not a run: it has neither a journal/ nor a run.json")
+
+
+class UnsupportedVersion(EnvironmentFailure):
+    """A file was written by a newer asynctrack."""
+
+    def __init__(self, path: object, found: object, supported: int) -> None:
+        super().__init__(
+            f"{path} has format version {found}, and this asynctrack reads up to {supported}; "
+            f"install a newer asynctrack (pip install -U asynctrack)"
+        )
+
+
+class JournalCorrupt(EnvironmentFailure):
+    """A journal segment cannot be read where it must be."""
+
+    def __init__(self, path: object, offset: int, found: str) -> None:
+        super().__init__(
+            f"{path} is damaged at byte {offset}: {found}; what is whole around it can still be read with open_run()"
+        )
+
+
+class BackendUnavailable(EnvironmentFailure):
+    """A backend cannot be opened here."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(f"backend {kind!r} cannot be opened: {reason}")

@@ -1,0 +1,284 @@
+"""Host: starts this process's worker, watches it, restarts it. Runs in the caller.
+
+A process has at most one host of each kind, and its forked children join it. The worker is a process, started through a
+shell that exits at once, so that it is nobody's child: a user's `os.wait()` must not find it, nor Ctrl-C stop it. Or it is
+three threads here, where a process cannot be started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack.backends.base import Backend
+from asynctrack.errors import SharedMemoryUnavailable
+from asynctrack.queue.layout import HEARTBEAT, WORKER_PID
+from asynctrack.queue.places import (
+    HELLO_NAME,
+    LOCK_NAME,
+    RING_SUFFIX,
+    SMALLEST_RING_BYTES,
+    WAKE_NAME,
+    make_host_directory,
+    ring_bytes,
+    ring_paths,
+    shared_roots,
+)
+from asynctrack.queue.producer import Producer
+from asynctrack.queue.ring import Ring
+from asynctrack.settings import WorkerHost
+
+# `init()` waits at most this long for the worker's first look; a ring of 1 MiB lasts a tight loop for about 10 ms.
+READY_WAIT_S: Final = 0.02
+# Without a heartbeat for this long the caller looks whether the worker is there ...
+QUIET_AFTER_S: Final = 0.5
+# ... and if it is there but does nothing for this long, it is killed.
+HUNG_AFTER_S: Final = 10.0
+# Between two such looks.
+_PROBE_INTERVAL_S: Final = 0.25
+
+_log = logging.getLogger("asynctrack")
+_hosts: dict[WorkerHost, Host] = {}
+_hosts_lock = threading.RLock()
+
+
+class Host:
+    """This process's side of its worker. Every method may be called from any thread."""
+
+    def __init__(self, kind: WorkerHost) -> None:
+        self.kind = kind
+        self.directory = _make_directory()
+        self.local: dict[str, dict[str, Backend]] = {}
+        self._own: dict[str, Ring] = {}
+        self._wake_fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._threads: _Threads | None = None
+        self._probe_at = 0.0
+        self._probing = False
+        self._log_path = os.devnull
+        with open(os.path.join(self.directory, HELLO_NAME), "w", encoding="utf-8") as file:
+            json.dump({"sys_path": [path for path in sys.path if path], "argv": sys.argv}, file)
+
+    def __repr__(self) -> str:
+        return f"<Host of a worker {self.kind}, {len(self._own)} rings in {self.directory}>"
+
+    def open_ring(self, meta: dict[str, Any], queue_bytes: int | None, *, first: int = 0) -> Producer:
+        """Make a ring for a run in this process.
+
+        Raises:
+            FileNotFoundError: the worker has left and taken the directory with it; use a new host.
+            SharedMemoryUnavailable: there is no room.
+        """
+        size = ring_bytes(self.directory) if queue_bytes is None else 1 << (queue_bytes - 1).bit_length()
+        while True:
+            path = os.path.join(self.directory, os.urandom(8).hex() + RING_SUFFIX)
+            try:
+                ring = Ring.create(path, size, meta, first=first)
+                break
+            except OSError as error:
+                if error.errno != errno.ENOSPC or size <= SMALLEST_RING_BYTES:
+                    raise
+                size //= 2
+        self._own[path] = ring
+        return Producer(ring, lambda wake: self.look(ring, wake))
+
+    def release(self, ring: Ring) -> None:
+        """Let go of a ring whose producer is closed."""
+        self._own.pop(ring.path, None)
+        ring.close()
+
+    def wake(self) -> None:
+        """Wake the worker, if it sleeps. Never waits."""
+        with contextlib.suppress(OSError):  # the pipe is full: it is awake
+            os.write(self._wake_fd, b"!")
+
+    def look(self, ring: Ring, wake: bool) -> None:
+        """Called by a producer now and then: wake the worker, and start another if it is gone."""
+        if wake:
+            self.wake()
+        now = time.monotonic()
+        quiet_s = now - ring.words[HEARTBEAT] / 1e9
+        if quiet_s < QUIET_AFTER_S or now < self._probe_at or self._probing:
+            return
+        self._probing = True
+        try:
+            self._probe_at = now + _PROBE_INTERVAL_S
+            self._revive(ring, quiet_s)
+        except OSError as error:
+            _log.warning("asynctrack: the worker cannot be started: %s; the queue holds what it can", error)
+        finally:
+            self._probing = False
+
+    def start(self, log_path: Path, ring: Ring) -> None:
+        """Start the worker where there is none, and wait a little until it has taken the ring."""
+        self._log_path = str(log_path)
+        if not self._worker_lives():
+            self._start()
+        self.wake()
+        deadline = time.monotonic() + READY_WAIT_S
+        while not ring.words[WORKER_PID] and time.monotonic() < deadline:
+            time.sleep(0.0005)
+        self._probe_at = time.monotonic() + QUIET_AFTER_S  # it may be slower than that to start
+
+    def others(self) -> list[str]:
+        """Rings of other processes that share the worker."""
+        return [path for path in ring_paths(self.directory) if path not in self._own]
+
+    def after_fork(self) -> None:
+        """In a forked child: the parent's rings and threads are not ours. No lock, no system call."""
+        self._own = {}
+        self._threads = None
+        self._probing = False
+
+    def stop(self) -> None:
+        """Stop the worker's threads, if that is what it is."""
+        if self._threads is not None:
+            self._threads.stop()
+            self._threads = None
+
+    def _revive(self, ring: Ring, quiet_s: float) -> None:
+        if not self._worker_lives():
+            if ring.words[WORKER_PID]:
+                _log.warning("asynctrack: the worker is gone; starting another, nothing is lost")
+            self._start()
+        elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process":
+            _log.warning("asynctrack: the worker has not moved for %.0f s; it is replaced", quiet_s)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(ring.words[WORKER_PID], signal.SIGKILL)
+
+    def _worker_lives(self) -> bool:
+        """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""
+        if self._threads is not None:
+            return self._threads.alive()
+        fd = os.open(
+            os.path.join(self.directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except OSError:
+            return True
+        finally:
+            os.close(fd)
+
+    def _start(self) -> None:
+        if self.kind == "thread":
+            self._threads = _Threads(self.directory, self._own, self.local)
+        else:
+            _spawn(self.directory, self._log_path)
+
+
+class _Threads:
+    """A worker that is threads of this process."""
+
+    def __init__(self, directory: str, own: dict[str, Ring], local: dict[str, dict[str, Backend]]) -> None:
+        from asynctrack.worker.drain import Drain
+        from asynctrack.worker.service import Service
+        from asynctrack.worker.sync import Sync
+
+        self._lock_fd = os.open(os.path.join(directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._directory = directory
+        self._drain = Drain(directory, own=own)
+        self._sync = Sync(self._drain)
+        self._service = Service(self._drain, local)
+        self._loop = threading.Thread(target=self._serve, name="asynctrack-service", daemon=True)
+        for thread in (self._drain, self._sync, self._loop):
+            thread.start()
+
+    def alive(self) -> bool:
+        return self._drain.is_alive()
+
+    def stop(self) -> None:
+        from asynctrack.queue.places import remove_host
+
+        self._service.stop()
+        self._loop.join(timeout=5)
+        self._drain.stop()
+        self._sync.stop()
+        self._drain.join(timeout=5)
+        os.close(self._lock_fd)
+        if not ring_paths(self._directory):
+            remove_host(self._directory)
+
+    def _serve(self) -> None:
+        import asyncio
+
+        asyncio.run(self._service.run())
+
+
+def host_for(kind: WorkerHost) -> Host:
+    """This process's host of a kind."""
+    with _hosts_lock:
+        if kind not in _hosts:
+            _hosts[kind] = Host(kind)
+        return _hosts[kind]
+
+
+def forget(host: Host) -> None:
+    """The host's directory is gone: the next run gets a new host."""
+    with _hosts_lock:
+        if _hosts.get(host.kind) is host:
+            del _hosts[host.kind]
+
+
+def stop_threads() -> None:
+    """At the interpreter's end, when all runs have finished."""
+    host = _hosts.pop("thread", None)
+    if host is not None:
+        host.stop()
+
+
+def can_start_process() -> bool:
+    """Whether there is an interpreter and a shell to start a worker with."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False) and os.path.exists("/bin/sh")
+
+
+def _spawn(directory: str, log_path: str) -> None:
+    """Start a worker process: in a session of its own, with none of our streams, signals or descriptors."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "main.py")
+    command = [sys.executable, "-I", "-S", script, directory]
+    null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
+    log = (os.POSIX_SPAWN_OPEN, 2, log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    pid = os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", '"$@" &', "sh", *command],
+        os.environ,
+        file_actions=[null, (os.POSIX_SPAWN_DUP2, 0, 1), log],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP],
+    )
+    with contextlib.suppress(ChildProcessError):  # the user's own os.wait() may have been quicker
+        os.waitpid(pid, 0)
+
+
+def _make_directory() -> str:
+    roots = shared_roots()
+    failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for root in roots:
+        try:
+            return make_host_directory(root)
+        except OSError as error:
+            failed = error
+    raise SharedMemoryUnavailable(roots, failed)
+
+
+def _after_fork_in_child() -> None:
+    global _hosts_lock
+    _hosts_lock = threading.RLock()
+    for host in _hosts.values():
+        host.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

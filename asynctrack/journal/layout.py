@@ -1,0 +1,163 @@
+"""What the bytes of the journal mean.
+
+A journal is a directory of segments `000001.atj`, `000002.atj`, ..., written one after the other; all numbers are
+little-endian.
+
+========================== ========== =====================================================================
+limit                      value      why
+========================== ========== =====================================================================
+a segment                  64 MiB     can be checked whole in a fraction of a second; a batch never spans two
+a batch                    1 GiB      the largest ring
+a checked block            64 KiB     a flipped bit costs one block, not a batch; per frame costs ten times more
+========================== ========== =====================================================================
+
+Segment header, 64 bytes:
+
+====== ====== ====================================================================================
+byte   size   meaning
+====== ====== ====================================================================================
+0      8      `SEGMENT_MAGIC`
+8      4      `VERSION`
+12     4      number of the segment, as in its name
+16     16     id of the journal: random, the same in all its segments; salts every checksum, so that
+              stale bytes of another journal are never taken for its own
+32     8      wall clock when it was made, nanoseconds since the epoch
+40     20     zero
+60     4      CRC-32 of the bytes before
+====== ====== ====================================================================================
+
+Then batches. A batch is what the worker found in a ring at one look:
+
+====== ====== ====================================================================================
+byte   size   meaning
+====== ====== ====================================================================================
+0      4      `BATCH_MAGIC`
+4      4      length of the frames in bytes; always `end - start`
+8      8      id of the ring they come from (0: the worker's own notes)
+16     8      start: position in that ring of the first byte
+24     8      end: position after the last byte
+32     8      ordinal: records that this ring had put before these
+40     8      wall clock when it was journaled, nanoseconds since the epoch
+48     8      zero
+56     4      CRC-32 of the table
+60     4      CRC-32 of the bytes before
+64     4 * n  table: CRC-32 of each block of 64 KiB of the frames, the last one shorter
+...    length frames, as they lay in the ring (see `queue.layout`)
+====== ====== ====================================================================================
+
+Every CRC starts from the CRC of the journal's id. A batch is one `write`; a torn one is a proper prefix of these bytes at
+the end of a segment, or, after a power cut, bytes that fail a checksum. Nobody appends behind a torn batch: recovery
+cuts it off and the next segment begins. After a failed fsync the batches not yet known to be safe are written again
+to a new segment: a batch whose `end` is not beyond the last seen of its ring is such a repeat, and is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from typing import Final, NamedTuple
+
+SEGMENT_MAGIC: Final = b"ATJOURN1"
+BATCH_MAGIC: Final = b"ATB1"
+VERSION: Final = 1
+SUFFIX: Final = ".atj"
+
+SEGMENT_HEADER: Final = struct.Struct("<8sII16sQ20xI")
+BATCH_HEADER: Final = struct.Struct("<4sIQQQQQ8xII")
+HEADER_BYTES: Final = 64
+BLOCK_BYTES: Final = 64 * 1024
+SEGMENT_BYTES: Final = 64 << 20
+MAX_BATCH_BYTES: Final = 1 << 30
+
+NOTES_RING: Final = 0
+
+_NAME = re.compile(r"(\d{6,12})\.atj")
+
+
+class Position(NamedTuple):
+    """A place in a journal: before the frame at byte `inner` of the batch at byte `offset` of a segment."""
+
+    segment: int = 0
+    offset: int = 0
+    inner: int = 0
+
+
+class BatchHeader(NamedTuple):
+    """The header of a batch, without its magic and checksums."""
+
+    length: int
+    ring: int
+    start: int
+    end: int
+    ordinal: int
+    time_ns: int
+
+    @property
+    def table_bytes(self) -> int:
+        return 4 * (-(-self.length // BLOCK_BYTES))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole batch: header, table and frames."""
+        return HEADER_BYTES + self.table_bytes + self.length
+
+
+def segment_name(number: int) -> str:
+    return f"{number:06d}{SUFFIX}"
+
+
+def segment_number(name: str) -> int | None:
+    """The number of the segment with this file name, None if it is not one."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def salt_of(journal_id: bytes) -> int:
+    return zlib.crc32(journal_id)
+
+
+def pack_segment_header(number: int, journal_id: bytes, time_ns: int) -> bytes:
+    unsigned = SEGMENT_HEADER.pack(SEGMENT_MAGIC, VERSION, number, journal_id, time_ns, 0)[:-4]
+    return unsigned + zlib.crc32(unsigned, salt_of(journal_id)).to_bytes(4, "little")
+
+
+def unpack_segment_header(header: bytes) -> tuple[int, int, bytes] | None:
+    """Version, number and journal id, or None where the header is torn or damaged."""
+    if len(header) < HEADER_BYTES:
+        return None
+    magic, version, number, journal_id, _, crc = SEGMENT_HEADER.unpack(header)
+    if magic != SEGMENT_MAGIC or crc != zlib.crc32(header[:-4], salt_of(journal_id)):
+        return None
+    return version, number, journal_id
+
+
+def pack_batch(header: BatchHeader, frames: bytes, salt: int) -> bytes:
+    """The bytes of a whole batch."""
+    view = memoryview(frames)
+    blocks = [zlib.crc32(view[at : at + BLOCK_BYTES], salt) for at in range(0, len(frames), BLOCK_BYTES)]
+    table = struct.pack(f"<{len(blocks)}I", *blocks)
+    unsigned = BATCH_HEADER.pack(BATCH_MAGIC, *header, zlib.crc32(table, salt), 0)[:-4]
+    return b"".join((unsigned, zlib.crc32(unsigned, salt).to_bytes(4, "little"), table, frames))
+
+
+def unpack_batch_header(header: bytes, salt: int) -> tuple[BatchHeader, int] | None:
+    """A batch's header and the checksum of its table, or None where the bytes are not a batch's header."""
+    if len(header) < HEADER_BYTES or header[:4] != BATCH_MAGIC:
+        return None
+    _, *fields, table_crc, crc = BATCH_HEADER.unpack(header)
+    if crc != zlib.crc32(header[:-4], salt):
+        return None
+    found = BatchHeader(*fields)
+    if found.length != found.end - found.start or found.length > MAX_BATCH_BYTES:
+        return None
+    return found, table_crc
+
+
+def bad_blocks(table: bytes, table_crc: int, frames: memoryview, salt: int) -> list[int]:
+    """Indices of the blocks that fail their checksum; all of them where the table itself does."""
+    count = -(-len(frames) // BLOCK_BYTES)
+    if zlib.crc32(table, salt) != table_crc:
+        return list(range(count))
+    wanted = struct.unpack(f"<{count}I", table)
+    return [i for i, crc in enumerate(wanted) if zlib.crc32(frames[i * BLOCK_BYTES :][:BLOCK_BYTES], salt) != crc]

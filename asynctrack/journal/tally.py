@@ -1,0 +1,70 @@
+"""Counts what is in a journal by its headers alone, a run of days in milliseconds. Runs anywhere. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from asynctrack.journal.layout import NOTES_RING, BatchHeader, Position
+from asynctrack.journal.reader import Batch, Frame, Reader
+from asynctrack.queue.layout import RECORD
+
+
+@dataclass(slots=True)
+class _RingTally:
+    first: int
+    header: BatchHeader
+    position: Position
+    in_last: int | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Records in a journal, ring by ring. `update` goes on from where the last one stopped.
+
+    A batch's header says how many records its ring had put before, so all batches of a ring but the last count
+    themselves; only the last is read.
+    """
+
+    directory: Path
+    notes: list[Frame] = field(default_factory=list)
+    _rings: dict[int, _RingTally] = field(default_factory=dict)
+    _reader: Reader | None = None
+
+    def update(self) -> None:
+        """Read the headers that were written since."""
+        if self._reader is None:
+            self._reader = Reader(self.directory, bodies=False)
+        for batch in self._reader:
+            position = Position(batch.segment, batch.offset)
+            if batch.header.ring == NOTES_RING:
+                self.notes.extend(self._read(position).frames())
+                continue
+            known = self._rings.get(batch.header.ring)
+            first = batch.header.ordinal if known is None else known.first
+            self._rings[batch.header.ring] = _RingTally(first, batch.header, position)
+
+    def records(self) -> int:
+        """Records in the journal."""
+        return sum(ring.header.ordinal - ring.first + self._in_last(ring) for ring in self._rings.values())
+
+    def end(self, ring: int) -> int:
+        """The position up to which a ring is journaled."""
+        return self._rings[ring].header.end if ring in self._rings else 0
+
+    def close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def _in_last(self, ring: _RingTally) -> int:
+        if ring.in_last is None:
+            ring.in_last = sum(frame.kind == RECORD for frame in self._read(ring.position).frames())
+        return ring.in_last
+
+    def _read(self, position: Position) -> Batch:
+        reader = Reader(self.directory, position)
+        batch = reader.next()
+        reader.close()
+        assert batch is not None
+        return batch

@@ -1,0 +1,158 @@
+"""What a run is: `run.json`, and how the frames of the journal that are not records change it.
+
+The journal is the truth and `run.json` its summary for people and tools; it says up to which position of the journal it
+tells. Written by the worker only, replaced atomically.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
+from asynctrack.journal.layout import Position
+from asynctrack.journal.reader import Batch, Frame
+from asynctrack.queue.layout import CONFIG, FAILURE, NOTE, START, SUMMARY
+from asynctrack.record import decode_update, from_json, to_json
+
+Status = Literal["running", "finished", "failed", "crashed"]
+
+FILE_NAME: Final = "run.json"
+VERSION: Final = 1
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """The content of `run.json`.
+
+    Attributes:
+        version: of this format.
+        id: of the run, unique in its project.
+        name: for people.
+        project: the directory above the run's.
+        status: "running" until every process that logs to it has ended; "crashed" when none said how it ended.
+        error: what a failed run's `with` block raised.
+        created_at: UTC, ISO 8601.
+        ended_at: the same, None while it runs.
+        config: what the run was started with, and what was set later.
+        summary: what was set for the run as a whole.
+        dropped: records that were turned away, by reason.
+        backends: their settings by name, secrets only as references to the environment.
+        environment: interpreter, host and command, for people.
+        limits: the worker's settings.
+        position: of the journal, up to which this tells.
+    """
+
+    version: int = VERSION
+    id: str
+    name: str
+    project: str
+    status: Status = "running"
+    error: str | None = None
+    created_at: str
+    ended_at: str | None = None
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    dropped: dict[str, int] = {}
+    backends: dict[str, dict[str, Any]] = {}
+    environment: dict[str, Any] = {}
+    limits: dict[str, float] = {}
+    position: Position = Position()
+
+    def apply(self, frame: Frame, dropped: dict[str, dict[str, int]]) -> None:
+        """Take a frame that is not a record into account; `dropped` is the last word of each ring and is updated."""
+        if frame.kind == CONFIG:
+            self.config.update(decode_update(frame.payload)[1])
+        elif frame.kind == SUMMARY:
+            self.summary.update(decode_update(frame.payload)[1])
+        elif frame.kind == FAILURE:
+            self.error = str(decode_update(frame.payload)[1]["error"])
+        elif frame.kind == NOTE:
+            self._note(read_note(frame), dropped)
+
+    def _note(self, note: dict[str, Any], dropped: dict[str, dict[str, int]]) -> None:
+        if "dropped" in note:
+            dropped[note["ring"]] = note["dropped"]
+            totals: dict[str, int] = {}
+            for counts in dropped.values():
+                for reason, count in counts.items():
+                    totals[reason] = totals.get(reason, 0) + count
+            self.dropped = totals
+        if note["note"] == "run_ended":
+            self.status = note["status"]
+            self.ended_at = _iso(note["time_ns"])
+
+
+def start_payload(manifest: Manifest) -> bytes:
+    """The payload of the frame that starts a run."""
+    return msgspec.msgpack.encode(msgspec.to_builtins(manifest))
+
+
+def find_start(batch: Batch) -> Manifest | None:
+    """The run as it was started, if this batch has that frame."""
+    for frame in batch.frames(skip_records=True):
+        if frame.kind == START:
+            return msgspec.msgpack.decode(frame.payload, type=Manifest)
+    return None
+
+
+def read_note(frame: Frame) -> dict[str, Any]:
+    """A note of the worker, as `worker.drain` writes them."""
+    note: dict[str, Any] = msgspec.json.decode(frame.payload)
+    return note
+
+
+def load(run: Path) -> Manifest:
+    """The content of a run's `run.json`.
+
+    Raises:
+        NotARun: there is none.
+        UnsupportedVersion: a newer asynctrack wrote it.
+        JournalCorrupt: it is not what it should be.
+    """
+    path = run / FILE_NAME
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+        if isinstance(raw, dict) and isinstance(raw.get("version"), int) and raw["version"] > VERSION:
+            raise UnsupportedVersion(path, raw["version"], VERSION)
+        found = msgspec.convert(raw, Manifest)
+    except FileNotFoundError:
+        raise NotARun(run) from None
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise JournalCorrupt(path, 0, str(error)) from error
+    found.config, found.summary = from_json(found.config), from_json(found.summary)
+    return found
+
+
+def save(run: Path, manifest: Manifest) -> None:
+    """Replace a run's `run.json`."""
+    plain = to_json(msgspec.to_builtins(manifest))
+    replace_file(run / FILE_NAME, msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a file new content at once: readers see the old or the new, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def now_iso() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,135 @@
+"""Opening: from the arguments of `init` to an open run. Runs in the caller."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from asynctrack import host as hosts
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import name_backends, stored
+from asynctrack.errors import DirectoryNotWritable, InvalidData, RunExists
+from asynctrack.manifest import Manifest, now_iso
+from asynctrack.record import make_plain
+from asynctrack.run import DisabledRun, Run, enter
+from asynctrack.settings import Mode, Settings, WhenFull, WorkerHost, check_name
+
+_log = logging.getLogger("asynctrack")
+
+
+def init(
+    project: str,
+    *,
+    name: str | None = None,
+    id: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    dir: str | os.PathLike[str] = "asynctrack_runs",
+    backends: Iterable[Backend | str] | None = None,
+    mode: Mode | None = None,
+    worker: WorkerHost = "process",
+    when_full: WhenFull = "drop_newest",
+    max_block_s: float = 5.0,
+    queue_bytes: int | None = None,
+    finish_timeout_s: float = 30.0,
+    **limits: Any,
+) -> Run:
+    """Open a run. Returns within 25 ms; the worker starts behind it.
+
+    Args:
+        project: directory below `dir` that keeps runs of a kind together.
+        name: of the run, for people. Default: its id.
+        id: of the run, unique in the project. Default: time and a random part.
+        config: what the run is started with.
+        dir: where runs are kept.
+        backends: where records go besides the journal. Default: `[JSONLines()]`.
+        mode: "online", "offline" or "disabled". Default: the environment's `ASYNCTRACK_MODE`, else "online".
+        worker: "process" or "thread".
+        when_full: "drop_newest", "block" or "raise".
+        max_block_s: with "block", seconds to wait for room.
+        queue_bytes: shared memory between the loop and the worker.
+        finish_timeout_s: seconds `finish()` waits for delivery.
+        limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
+
+    Raises:
+        InvalidSettings: a setting is out of range; all of them are named.
+        InvalidRunId: project, name or id cannot be a directory's name.
+        InvalidData: config is not a mapping.
+        RunExists: there is a run with this id.
+        DirectoryNotWritable: the run's directory cannot be made.
+        SharedMemoryUnavailable: there is no room for the queue.
+    """
+    given = {
+        "dir": dir, "mode": mode, "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
+        "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s, **limits,
+    }  # fmt: skip
+    settings = Settings.build(given)
+    check_name("project", project)
+    run_id = check_name("id", id) if id is not None else fresh_id()
+    if config is not None and not isinstance(config, Mapping):
+        raise InvalidData(config)
+    named = name_backends(backends)
+    path = settings.dir / project / run_id
+    manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings)
+    run: Run
+    if settings.mode == "disabled":
+        run = DisabledRun(manifest, path)
+    else:
+        if settings.worker == "process" and not hosts.can_start_process():
+            _log.warning("asynctrack: no worker process can be started here; worker='thread' is used")
+            settings = Settings.build({**given, "worker": "thread"})
+        _make_run_directory(path, run_id)
+        run = Run(manifest, path, settings, named)
+    enter(run)
+    return run
+
+
+def fresh_id() -> str:
+    """An id that sorts by time: UTC date and time, and six random hexadecimal digits."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
+
+
+def check_settings(project: str, settings: Mapping[str, Any]) -> None:
+    """Refuse now what `init` would refuse later."""
+    check_name("project", project)
+    rest = {key: value for key, value in settings.items() if key not in ("backends", "name")}
+    Settings.build(rest)
+    name_backends(settings.get("backends"))
+
+
+def _manifest(
+    run_id: str, name: str, project: str, config: Mapping[str, Any], backends: dict[str, Backend], settings: Settings
+) -> Manifest:
+    return Manifest(
+        id=run_id,
+        name=name,
+        project=project,
+        created_at=now_iso(),
+        config=make_plain(config),
+        backends={name: stored(backend) for name, backend in backends.items()},
+        environment={
+            "python": platform.python_version(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "command": sys.argv[:50],
+        },
+        limits={"after_exit_max_s": settings.after_exit_max_s},
+    )
+
+
+def _make_run_directory(path: Path, run_id: str) -> None:
+    try:
+        os.makedirs(path.parent, exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError as error:
+        if path.is_dir():
+            raise RunExists(run_id, path.parent) from None
+        raise DirectoryNotWritable(path, error) from error
+    except OSError as error:
+        raise DirectoryNotWritable(path, error) from error

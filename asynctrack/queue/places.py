@@ -1,0 +1,123 @@
+"""Where rings lie: one directory per calling process, in shared memory, that only its user can enter.
+
+`/dev/shm/asynctrack-UID/HOST/` holds the rings of one calling process and of its forked children, the pipe that wakes
+their worker, and the lock that says a worker is there. A worker that leaves first renames the directory: from then on
+nobody can make a ring in it, so a forked child either finds its worker there or starts its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+
+RING_SUFFIX = ".ring"
+WAKE_NAME = "wake"
+LOCK_NAME = "worker.lock"
+HELLO_NAME = "host.json"
+CLOSED_SUFFIX = ".closed"
+
+# Rings of one calling process share this much, so that a hundred runs fit the 64 MB that containers have.
+HOST_BUDGET_BYTES = 64 << 20
+DEFAULT_RING_BYTES = 1 << 20
+SMALLEST_RING_BYTES = 64 << 10
+# A ring takes at most this part of what is free, so that the last of a hundred still finds room.
+_SHARE_OF_FREE = 16
+
+
+def shared_roots() -> list[str]:
+    """Directories that may hold rings, best first: memory, then the temporary directory."""
+    chosen = os.environ.get("ASYNCTRACK_SHM")
+    candidates = [chosen] if chosen else ["/dev/shm", tempfile.gettempdir()]
+    return [path for path in candidates if os.path.isdir(path) and os.access(path, os.W_OK)]
+
+
+def user_root(shared: str, *, create: bool = False) -> str | None:
+    """This user's own directory under `shared`, or None where it is missing or not safely theirs.
+
+    A name squatted by another user, a symlink, or a directory that others can enter is left alone.
+    """
+    path = os.path.join(shared, f"asynctrack-{os.geteuid()}")
+    if create:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return path if private else None
+
+
+def make_host_directory(shared: str) -> str:
+    """A fresh directory for the rings of this process, with its wake pipe."""
+    for last_try in (False, False, True):  # a worker that leaves may remove the empty root under us
+        root = user_root(shared, create=True)
+        if root is None:  # squatted: a random name is as safe, only orphans in it are not found by themselves
+            root = tempfile.mkdtemp(prefix=f"asynctrack-{os.geteuid()}-", dir=shared)
+        try:
+            path = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root)
+            break
+        except FileNotFoundError:
+            if last_try:
+                raise
+    os.mkfifo(os.path.join(path, WAKE_NAME), 0o600)
+    return path
+
+
+def host_directories() -> Iterator[str]:
+    """Every host directory of this user on this machine, those of ended processes too."""
+    for shared in shared_roots():
+        root = user_root(shared)
+        if root is not None:
+            with os.scandir(root) as entries:
+                yield from [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def ring_paths(host: str) -> list[str]:
+    """The rings in a host directory; empty when it is gone."""
+    try:
+        with os.scandir(host) as entries:
+            return sorted(entry.path for entry in entries if entry.name.endswith(RING_SUFFIX))
+    except OSError:
+        return []
+
+
+def ring_bytes(host: str) -> int:
+    """How big the next ring of this host should be: 1 MiB, less when memory is short."""
+    used = 0
+    for path in ring_paths(host):
+        with contextlib.suppress(OSError):
+            used += os.stat(path).st_size
+    try:
+        space = os.statvfs(host)
+        free = min(space.f_bavail * space.f_frsize, HOST_BUDGET_BYTES - used)
+    except OSError:
+        free = HOST_BUDGET_BYTES - used
+    size = DEFAULT_RING_BYTES
+    while size > SMALLEST_RING_BYTES and size > free // _SHARE_OF_FREE:
+        size //= 2
+    return size
+
+
+def close_host(host: str) -> str:
+    """Rename a host directory so that no ring can be made in it any more; returns its name from then on."""
+    if host.endswith(CLOSED_SUFFIX):
+        return host
+    closed = host + CLOSED_SUFFIX
+    os.rename(host, closed)
+    return closed
+
+
+def remove_host(host: str) -> None:
+    """Remove a host directory, and the user's root if that was the last one."""
+    shutil.rmtree(host, ignore_errors=True)
+    try:
+        os.rmdir(os.path.dirname(host))
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY):
+            raise

@@ -1,0 +1,320 @@
+"""The hot path: one process puts frames into its ring. Runs in the caller, in any thread, signal handler or finaliser.
+
+`put` makes no system call and, while it has the ring claimed, no call at all: between claim and release its bytecode
+has neither a call nor a backward jump, the only places where CPython switches threads or runs signal handlers
+(`tests/test_producer_bytecode.py` looks). So under the interpreter lock it is atomic without a lock of its own, which
+costs as much as encoding the record (see DESIGN.md, "The hot path"). What can still come in between on the same
+thread, a finaliser run by the garbage collector or a tracer, finds the limit at 0 and takes the slow way. Without
+an interpreter lock, `put` is wrapped in a real one.
+
+All rare events hide behind the one comparison with `_limit`: the ring is full, its end is near, it is half full and the
+worker may need waking, a claim, a fork, a finish.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from asynctrack.queue.layout import (
+    DROP_REASONS,
+    DROPPED,
+    END,
+    ENDS,
+    FIRST,
+    FRAME_HEADER_BYTES,
+    HEAD,
+    HEADER_BYTES,
+    KIND_SHIFT,
+    LOST_SHIFT,
+    PAD,
+    SLEEPING,
+    TAIL,
+    WANTED,
+    frame_size,
+)
+from asynctrack.queue.ring import Ring
+
+OPEN: Final = 0
+CLOSED: Final = 1
+FORKED: Final = 2
+
+# How many bytes may pass before the slow way looks at the worker again: about 600 records, so that its 2 us do not show.
+_LOOK_EVERY_BYTES: Final = 64 * 1024
+# How long a thread waits for another that holds the claim inside a finaliser: arbitrary, far beyond any real one.
+_CLAIM_WAIT_S: Final = 1.0
+
+_ONE_LOST: Final = 1 << LOST_SHIFT
+_LOST_MASK: Final = ((1 << 32) - 1) << LOST_SHIFT
+
+_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
+
+
+class Producer:
+    """Puts frames into a ring it has made.
+
+    Args:
+        ring: made by this process.
+        look: called from the slow way, outside the claim: about every 64 KiB, and with True when the worker sleeps and
+            should not; it wakes or restarts the worker.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_data",
+        "_draining",
+        "_head",
+        "_limit",
+        "_lock",
+        "_look",
+        "_lost",
+        "_mask",
+        "_number",
+        "_side",
+        "_slow",
+        "_words",
+        "put",
+        "ring",
+        "state",
+    )
+
+    put: Callable[..., bool]
+
+    def __init__(self, ring: Ring, look: Callable[[bool], object]) -> None:
+        self.ring = ring
+        self.state = OPEN
+        self._look = look
+        self._words = ring.words
+        self._data = ring.data
+        self._mask = ring.capacity - 1
+        self._head = ring.words[HEAD]
+        self._limit = 0
+        self._lost = 0  # dropped so far, shifted to where a frame's header has it
+        self._number = ring.words[FIRST]
+        self._side: deque[tuple[bytes, int, int]] = deque()
+        self._draining = False
+        self._slow = False
+        self._lock = threading.RLock()
+        self.put = self._put if _has_interpreter_lock() else self._put_locked
+        self._limit = self._next_limit()
+        _producers.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Producer of {self.ring!r}, {self._number} offered, {sum(self.ring.dropped().values())} dropped>"
+
+    @property
+    def capacity(self) -> int:
+        return self.ring.capacity
+
+    @property
+    def largest(self) -> int:
+        """The longest payload that fits: a frame never wraps, so half the ring is always to be had."""
+        return self.ring.capacity // 2 - 2 * FRAME_HEADER_BYTES
+
+    @property
+    def head(self) -> int:
+        """The position after the last frame."""
+        return self._head
+
+    @property
+    def number(self) -> int:
+        """The number of the next record."""
+        return self._number
+
+    def _put(self, payload: bytes, kind: int = 0, count: int = 1) -> bool:
+        """Put one frame; False when there is no room or the ring is closed, and then nothing is counted.
+
+        Args:
+            payload: at most `largest` bytes.
+            kind: of the frame, shifted by `KIND_SHIFT`.
+            count: how many numbers the frame takes: 1 for a record, else 0.
+        """
+        length = len(payload)
+        size = (length + 23) & -8  # frame_size(length), without the call
+        limit, self._limit = self._limit, 0  # the claim: on one line, so that no tracer comes in between
+        try:
+            head = self._head
+            end = head + size
+            if end <= limit:
+                offset = HEADER_BYTES + (head & self._mask)
+                words = self._words
+                word = offset >> 3
+                words[word] = length + self._lost
+                words[word + 1] = self._number + kind
+                offset += FRAME_HEADER_BYTES
+                self._data[offset : offset + length] = payload
+                self._number = self._number + count
+                self._head = end
+                words[HEAD] = end
+                placed = True
+            else:
+                placed = False
+        finally:
+            self._limit = limit or self._limit  # whoever found 0 must not undo the release of another
+            released = True  # noqa: F841  # `_claimed_below` looks for it
+        if placed:
+            if self._side:
+                self._put_side()
+            return True
+        return self._put_slowly(payload, kind, count)
+
+    def _put_locked(self, payload: bytes, kind: int = 0, count: int = 1) -> bool:
+        with self._lock:
+            return self._put(payload, kind, count)
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Count a record that was turned away: it takes a number, so that the gap shows."""
+        index = DROPPED + DROP_REASONS.index(reason)
+        words = self._words
+        with self._lock:
+            words[index] = words[index] + count
+            self._number, self._lost = self._number + count, (self._lost + (count << LOST_SHIFT)) & _LOST_MASK
+
+    def want(self) -> int:
+        """Ask the worker to make all that is here safe soon; returns the position it will have to reach."""
+        head = self._words[WANTED] = self._head
+        return head
+
+    def close(self, end: str) -> None:
+        """Take no more frames, and tell the worker how the producer ended: one of `ENDS`.
+
+        A call from inside a `put` of this thread cannot wait for it: what has come in between is dropped, and counted.
+        """
+        with self._lock:
+            if self.state != OPEN:
+                return
+            if not self._slow and not self._claimed_below():
+                self._put_side()
+                self._claim()  # for good, once a thread interrupted inside its claim has put its frame
+            self.state = CLOSED
+            self.drop("closed", sum(count for _, _, count in list(self._side)))
+            self._shut()
+            self._words[END] = ENDS.index(end)
+
+    def abandon(self) -> None:
+        """In a forked child: forget the parent's ring. No lock, no system call: this runs inside `fork`."""
+        self.state = FORKED
+        self._lock = threading.RLock()
+        self._slow = self._draining = False
+        self._side = deque()
+        self._shut()
+
+    def _shut(self) -> None:
+        """Close the fast way, also against a `_put` below that is about to restore its limit."""
+        self._side.append((b"", 0, 0))
+        self._limit = 0
+
+    def _put_slowly(self, payload: bytes, kind: int, count: int) -> bool:
+        if self.state != OPEN:
+            self._limit = 0
+            return False
+        if self._limit == 0 and self._claimed_below():
+            self._side.append((payload, kind, count))
+            return True
+        if len(payload) > self.largest:
+            return False
+        with self._lock:
+            if self.state != OPEN:  # closed while this thread waited for the lock
+                return False
+            if self._slow:  # a signal handler, finaliser or tracer inside the lines below
+                self._side.append((payload, kind, count))
+                return True
+            self._slow = True
+            try:
+                wake = self._make_room(frame_size(len(payload)))
+            finally:
+                self._slow = False
+            fits = self._head + frame_size(len(payload)) <= self._limit
+            placed = fits and self._put(payload, kind, count)
+            if not placed:
+                self._put_side()
+        self._look(wake)
+        return placed
+
+    def _make_room(self, size: int) -> bool:
+        """Skip the end of the ring if a frame of `size` does not fit before it, and set the limit anew.
+
+        Returns whether the worker should be woken: it sleeps, and the ring is half full.
+        """
+        limit = self._claim()
+        try:
+            boundary = (self._head | self._mask) + 1
+            free_until = self._words[TAIL] + self.capacity
+            if self._head + size + FRAME_HEADER_BYTES > boundary and boundary + size <= free_until:
+                self._skip_to(boundary)
+            limit = self._next_limit(size)
+        finally:
+            self._limit = limit if self.state == OPEN else 0
+        half_full = self._head + size - self._words[TAIL] > self.capacity // 2
+        return bool(half_full and self._words[SLEEPING])
+
+    def _claim(self) -> int:
+        """Claim the ring for the slow way; waits for a thread that has it and was interrupted by a finaliser."""
+        deadline = time.monotonic() + _CLAIM_WAIT_S
+        while True:
+            limit, self._limit = self._limit, 0
+            if limit or self.state != OPEN or time.monotonic() > deadline:
+                return limit
+            time.sleep(0)
+
+    def _next_limit(self, size: int = 0) -> int:
+        """How far the fast way may go before something has to be looked at."""
+        head, tail = self._head, self._words[TAIL]
+        boundary = (head | self._mask) + 1
+        limit = min(boundary - FRAME_HEADER_BYTES, tail + self.capacity, max(head + size, head + _LOOK_EVERY_BYTES))
+        half = tail + self.capacity // 2
+        return half if head + size <= half < limit else limit
+
+    def _skip_to(self, boundary: int) -> None:
+        offset = HEADER_BYTES + (self._head & self._mask)
+        self._words[offset >> 3] = boundary - self._head - FRAME_HEADER_BYTES + self._lost
+        self._words[(offset >> 3) + 1] = self._number + (PAD << KIND_SHIFT)
+        self._head = self._words[HEAD] = boundary
+
+    def _put_side(self) -> None:
+        """Put what came in between, in the order it came."""
+        if not self._draining:  # each put below comes here again
+            self._draining = True
+            try:
+                while self._side and self.state == OPEN:
+                    payload, kind, count = self._side.popleft()
+                    if not self.put(payload, kind, count):
+                        self.drop("oversize" if len(payload) > self.largest else "full", count)
+            finally:
+                self._draining = False
+        if self.state != OPEN:
+            self._limit = 0
+
+    def _claimed_below(self) -> bool:
+        """Whether this call came in between a claim and its release on this very thread."""
+        frame = sys._getframe(1)
+        while (frame := frame.f_back) is not None:  # type: ignore[assignment]  # it ends with None
+            if (
+                frame.f_code is _CLAIMING_CODE
+                and frame.f_locals.get("self") is self
+                and "released" not in frame.f_locals
+            ):
+                return True
+        return False
+
+
+_CLAIMING_CODE = Producer._put.__code__
+
+
+def _has_interpreter_lock() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def _after_fork_in_child() -> None:
+    for producer in list(_producers):
+        producer.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,212 @@
+"""One ring: a memory-mapped file that a producer fills and the worker empties. Runs in both.
+
+A producer holds a POSIX lock on its ring for as long as it lives. The worker asks for that lock to learn whether
+it does: pids are used again, `flock` is shared with forked children, and a zombie still has a pid. POSIX locks
+have one trap: closing any descriptor of the file drops the process's lock, so a process never opens its own ring
+a second time.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from asynctrack.queue.layout import (
+    CAPACITY,
+    DROP_REASONS,
+    DROPPED,
+    END,
+    ENDS,
+    FIRST,
+    FRAME_HEADER_BYTES,
+    HEAD,
+    HEADER_BYTES,
+    KIND_SHIFT,
+    LENGTH_MASK,
+    MAGIC,
+    META_BYTES,
+    META_MAX,
+    META_OFFSET,
+    PID,
+    RECORD,
+    RING,
+    RING_MAGIC,
+    RING_VERSION,
+    TAIL,
+    VERSION,
+    frame_size,
+)
+
+
+class Ring:
+    """A mapped ring file. Positions only grow; see `layout` for what the words mean."""
+
+    __slots__ = ("__weakref__", "_fd", "capacity", "data", "id", "meta", "path", "words")
+
+    def __init__(self, fd: int, path: str) -> None:
+        size = os.fstat(fd).st_size
+        if size <= HEADER_BYTES or size % 8:
+            raise ValueError(f"{path} does not have the size of a ring: {size} bytes")
+        self._fd = fd
+        self.path = path
+        self.data = mmap.mmap(fd, size)
+        self.words = memoryview(self.data).cast("Q")
+        try:
+            self._check(size)
+        except ValueError:
+            self._unmap()
+            raise
+        self.capacity = self.words[CAPACITY]
+        self.id = self.words[RING]
+        meta = self.data[META_OFFSET : META_OFFSET + self.words[META_BYTES]]
+        self.meta: dict[str, Any] = json.loads(meta) if meta else {}
+
+    def __repr__(self) -> str:
+        return f"<Ring {self.id:016x} of {self.capacity} bytes, {self.used()} used, {ENDS[self.words[END]]}>"
+
+    @classmethod
+    def create(cls, path: str, capacity: int, meta: Mapping[str, Any], *, first: int = 0) -> Ring:
+        """Make a ring of `capacity` bytes (a power of two) at `path`, locked by this process.
+
+        The file gets its name when it is whole, so nobody maps half a ring. Its blocks are reserved: on a full
+        tmpfs a sparse file would be a SIGBUS in the user's process, not an error.
+
+        Raises:
+            OSError: no room, or no right to write there.
+        """
+        encoded = json.dumps(meta).encode()
+        if len(encoded) > META_MAX:
+            raise OSError(errno.ENAMETOOLONG, "the run's directory has too long a path", path)
+        unfinished = f"{path}.new"
+        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            _reserve(fd, HEADER_BYTES + capacity)
+            _write_header(fd, capacity, encoded, first)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(unfinished, path)
+            return cls(fd, path)
+        except BaseException:
+            os.close(fd)
+            for leftover in (unfinished, path):
+                _unlink(leftover)
+            raise
+
+    @classmethod
+    def attach(cls, path: str) -> Ring:
+        """Map the ring at `path`, made by another process.
+
+        Raises:
+            OSError: it is gone, or is not this user's own regular file.
+            ValueError: it is not a ring, or one of another version.
+        """
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(fd).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "the ring belongs to another user", path)
+            return cls(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def producer_lives(self) -> bool:
+        """Whether the process that made this ring is still there. Never call it in that process."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        return False
+
+    def used(self) -> int:
+        """Bytes of frames that are not yet in the journal."""
+        return self.words[HEAD] - self.words[TAIL]
+
+    def copy(self, start: int, end: int) -> bytes:
+        """The bytes between two positions; right only while `end - capacity <= start` holds."""
+        first = HEADER_BYTES + start % self.capacity
+        last = HEADER_BYTES + end % self.capacity
+        if first < last or start == end:
+            return self.data[first:last]
+        return self.data[first : HEADER_BYTES + self.capacity] + self.data[HEADER_BYTES:last]
+
+    def queued(self, after: int) -> int:
+        """Records between the position `after` and the head."""
+        head = self.words[HEAD]
+        return count_records(self.copy(after, head)) if head - after <= self.capacity else 0
+
+    def dropped(self) -> dict[str, int]:
+        """Records that were turned away, by reason; reasons without one are left out."""
+        counts = {reason: self.words[DROPPED + i] for i, reason in enumerate(DROP_REASONS)}
+        return {reason: count for reason, count in counts.items() if count}
+
+    def close(self) -> None:
+        """Close the descriptor, which drops the producer's lock. The mapping goes when nobody looks at it any more."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def unlink(self) -> None:
+        """Remove the ring's file; what is mapped stays usable."""
+        _unlink(self.path)
+
+    def _unmap(self) -> None:
+        self.words.release()
+        self.data.close()
+
+    def _check(self, size: int) -> None:
+        words = self.words
+        if words[MAGIC] != RING_MAGIC or words[VERSION] != RING_VERSION:
+            raise ValueError(f"{self.path} is not a ring of version {RING_VERSION}")
+        capacity = words[CAPACITY]
+        if capacity + HEADER_BYTES != size or capacity & (capacity - 1) or words[META_BYTES] > META_MAX:
+            raise ValueError(f"{self.path} has a header that cannot be: capacity {capacity}, file of {size} bytes")
+        if not 0 <= words[HEAD] - words[TAIL] <= capacity or words[END] >= len(ENDS):
+            raise ValueError(f"{self.path} has positions that cannot be: {words[TAIL]} to {words[HEAD]}")
+
+
+def count_records(frames: bytes | memoryview) -> int:
+    """Records among whole frames."""
+    words = memoryview(frames).cast("Q")
+    at = records = 0
+    while at < len(words):
+        records += words[at + 1] >> KIND_SHIFT == RECORD
+        at += frame_size(words[at] & LENGTH_MASK) >> 3
+    return records
+
+
+def ordinal(frames: bytes, first: int) -> int:
+    """Records that the producer had put before the first of these frames; `first` is its first number."""
+    number = int.from_bytes(frames[8 : FRAME_HEADER_BYTES - 1], "little")
+    lost = int.from_bytes(frames[4:8], "little")
+    return number - first - lost
+
+
+def _reserve(fd: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.write(fd, bytes(size))
+
+
+def _write_header(fd: int, capacity: int, meta: bytes, first: int) -> None:
+    header = memoryview(bytearray(META_OFFSET)).cast("Q")
+    header[MAGIC] = RING_MAGIC
+    header[VERSION] = RING_VERSION
+    header[CAPACITY] = capacity
+    header[RING] = int.from_bytes(os.urandom(8), "little") | 1
+    header[FIRST] = first
+    header[PID] = os.getpid()
+    header[META_BYTES] = len(meta)
+    os.pwrite(fd, header.tobytes() + meta, 0)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

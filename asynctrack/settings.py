@@ -1,0 +1,133 @@
+"""Every limit, with its unit, its default and what follows from it. Checked once, when it is built; all problems are named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from asynctrack.errors import InvalidRunId, InvalidSettings
+
+Mode = Literal["online", "offline", "disabled"]
+WorkerHost = Literal["process", "thread"]
+WhenFull = Literal["drop_newest", "block", "raise"]
+Until = Literal["journaled", "synced", "delivered"]
+
+SMALLEST_QUEUE_BYTES: Final = 4096
+LARGEST_QUEUE_BYTES: Final = 1 << 30
+
+_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-. ]{0,127}")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run is recorded.
+
+    Attributes:
+        dir: where runs are kept: `dir/project/id/`. Made where missing. Default "asynctrack_runs" in the current folder.
+        mode: "online"; "offline" leaves backends that need a network to `asynctrack sync`; "disabled" makes every call a
+            no-op. Default: the environment's `ASYNCTRACK_MODE`, else "online".
+        worker: "process" (default) takes nothing from the caller but the copy into shared memory, and outlives it;
+            "thread" shares the caller's interpreter and dies with it (the queue then waits for the next run).
+        when_full: when the journal's disk does not keep up: "drop_newest" (default) returns False and counts, "block" waits
+            at most `max_block_s`, "raise" raises `QueueFull`.
+        max_block_s: seconds `log()` waits for room with "block". Default 5; after it the record is dropped and counted.
+        queue_bytes: bytes of shared memory between the loop and the worker, rounded up to a power of two. Default: 1 MiB,
+            less when memory is short. A record may take half of it; more room only bridges longer stalls of the disk.
+        finish_timeout_s: seconds `finish()` waits for delivery. Default 30. What is left stays on disk, and the worker goes on.
+        exit_timeout_s: the same when the interpreter ends without `finish()`. Default 5.
+        linger_s: seconds the worker sleeps between looks at the queue. Default 0.1: what a container loses that takes its
+            shared memory with it. Less costs wake-ups, more delays what a reader sees.
+        sync_interval_s: seconds between fsyncs of the journal. Default 1: what a power cut may take.
+        after_exit_max_s: seconds the worker goes on delivering after its caller has ended. Default 300; then
+            `asynctrack sync` has to.
+    """
+
+    dir: Path = Path("asynctrack_runs")
+    mode: Mode = "online"
+    worker: WorkerHost = "process"
+    when_full: WhenFull = "drop_newest"
+    max_block_s: float = 5.0
+    queue_bytes: int | None = None
+    finish_timeout_s: float = 30.0
+    exit_timeout_s: float = 5.0
+    linger_s: float = 0.1
+    sync_interval_s: float = 1.0
+    after_exit_max_s: float = 300.0
+
+    @classmethod
+    def build(cls, given: dict[str, Any]) -> Settings:
+        """Settings from keyword arguments; `mode=None` stands for the environment's.
+
+        Raises:
+            InvalidSettings: something is unknown or out of range; the message names every problem.
+        """
+        values = dict(given)
+        if values.get("mode") is None:
+            values["mode"] = os.environ.get("ASYNCTRACK_MODE") or "online"
+        problems = [
+            f"{name} is not a setting; there are {', '.join(_CHECKS)}" for name in values if name not in _CHECKS
+        ]
+        for name, check in _CHECKS.items():
+            if name in values and (problem := check(values[name])):
+                problems.append(f"{name} {problem}; got {values[name]!r:.80}")
+        if problems:
+            raise InvalidSettings(problems)
+        values["dir"] = Path(values.get("dir", cls.dir)).absolute()
+        return cls(**values)
+
+
+def check_name(what: str, value: object) -> str:
+    """A run id, run name or project that can be the name of a directory.
+
+    Raises:
+        InvalidRunId: it cannot, or it holds a path.
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise InvalidRunId(what, value)
+    return value
+
+
+def _one_of(choices: Any) -> Callable[[object], str | None]:
+    names = get_args(choices)
+    return lambda value: None if value in names else f"must be one of {', '.join(map(repr, names))}"
+
+
+def _seconds(low: float, high: float) -> Callable[[object], str | None]:
+    def check(value: object) -> str | None:
+        right = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        return None if right else f"must be a number of seconds from {low:g} to {high:g}"
+
+    return check
+
+
+def _path(value: object) -> str | None:
+    return None if isinstance(value, str | os.PathLike) and str(value) else "must be the path of a directory"
+
+
+def _queue_bytes(value: object) -> str | None:
+    if value is None:
+        return None
+    right = isinstance(value, int) and not isinstance(value, bool)
+    if right and SMALLEST_QUEUE_BYTES <= value <= LARGEST_QUEUE_BYTES:  # type: ignore[operator]  # it is an int
+        return None
+    return f"must be None or a number of bytes from {SMALLEST_QUEUE_BYTES} to {LARGEST_QUEUE_BYTES}"
+
+
+_DAY: Final = 86_400.0
+_CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
+    "dir": _path,
+    "mode": _one_of(Mode),
+    "worker": _one_of(WorkerHost),
+    "when_full": _one_of(WhenFull),
+    "max_block_s": _seconds(0, _DAY),
+    "queue_bytes": _queue_bytes,
+    "finish_timeout_s": _seconds(0, 30 * _DAY),
+    "exit_timeout_s": _seconds(0, _DAY),
+    "linger_s": _seconds(0.001, 60),
+    "sync_interval_s": _seconds(0.001, 3600),
+    "after_exit_max_s": _seconds(0, 30 * _DAY),
+}

@@ -1,0 +1,71 @@
+"""Tracker: a recipe that opens run after run, with the verbs `init`, `log` and `finish`. Runs in the caller."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from asynctrack.books import Stats
+from asynctrack.errors import NoCurrentRun
+from asynctrack.opening import check_settings, init
+from asynctrack.run import Run
+
+_log = logging.getLogger("asynctrack")
+
+
+class Tracker:
+    """Opens a run at each `init`, with the same settings.
+
+    Args:
+        project: of all its runs.
+        config: of all its runs; `init`'s goes over it key by key.
+        settings: the keyword arguments of `asynctrack.init`, without `id`, which would name the same run twice.
+
+    Raises:
+        InvalidSettings: a setting is out of range; all of them are named, here and not at the first `init`.
+    """
+
+    def __init__(self, project: str, *, config: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        check_settings(project, settings)
+        self.project = project
+        self.config = dict(config or {})
+        self.run: Run | None = None
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"<Tracker of {self.project}, {self.run!r}>"
+
+    def init(self, config: Mapping[str, Any] | None = None) -> Run:
+        """Open a run. One that is still open is finished first, with a warning."""
+        if self.run is not None:
+            _log.warning("asynctrack: init() while run %s is open: it is finished first", self.run.id)
+            self.finish()
+        self.run = init(self.project, config={**self.config, **(config or {})}, **self._settings)
+        return self.run
+
+    def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:
+        """Record into the open run; see `Run.log`.
+
+        Raises:
+            NoCurrentRun: none is open.
+        """
+        if self.run is None:
+            raise NoCurrentRun("Tracker.log()")
+        return self.run.log(data, step)
+
+    def finish(self, summary: Mapping[str, Any] | None = None) -> Stats | None:
+        """Finish the open run; without one it warns and does nothing. Whatever happens, the next `init` opens a fresh run."""
+        run, self.run = self.run, None
+        if run is None:
+            _log.warning("asynctrack: finish() without an open run is ignored")
+            return None
+        return run.finish(summary)
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        run, self.run = self.run, None
+        if run is not None:
+            run.__exit__(kind, error, traceback)

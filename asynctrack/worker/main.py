@@ -1,0 +1,115 @@
+"""The worker process: `python -I -S .../worker/main.py HOST_DIRECTORY`.
+
+The drain runs before anything but the standard library is imported: the ring fills in about ten milliseconds, and the
+imports of the deliveries take a hundred. So this file is a script that finds its package by its own place, and the package's
+`__init__` is executed last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import logging
+import os
+import sys
+import time
+
+# Without runs for this long, the worker leaves; the next run starts another.
+IDLE_EXIT_S = 5.0
+# How long a worker waits for the one before it to be gone.
+_LOCK_WAIT_S = 10.0
+
+
+def main(host: str) -> int:
+    os.closerange(3, 4096)  # a library may have left descriptors open that the caller's end should close
+    sys.setswitchinterval(0.0005)  # the drain must not wait 5 ms for the deliveries to let go of the interpreter
+    _prepare_package()
+    from asynctrack.queue.places import close_host, remove_host, ring_paths
+    from asynctrack.worker.drain import Drain
+    from asynctrack.worker.sync import Sync
+
+    lock = _take_lock(host)
+    if lock is None:
+        return 0  # another worker serves this host
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    drain = Drain(host)
+    drain.take_census()
+    drain.start()
+    sync = Sync(drain)
+    sync.start()
+    while True:
+        _serve(drain, host)
+        host = close_host(host)
+        drain.moved_to(host)
+        if not ring_paths(host):
+            break
+    drain.stop()
+    sync.stop()
+    drain.join()
+    remove_host(host)
+    return 0
+
+
+def _prepare_package() -> None:
+    """Make `asynctrack.*` importable without executing `asynctrack/__init__.py`."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    spec = importlib.util.spec_from_file_location(
+        "asynctrack", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
+    )
+    assert spec is not None
+    sys.modules["asynctrack"] = importlib.util.module_from_spec(spec)
+
+
+def _take_lock(host: str) -> int | None:
+    """The lock that makes this the host's one worker; None when another has it and keeps it."""
+    from asynctrack.queue.places import LOCK_NAME
+
+    fd = os.open(os.path.join(host, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except OSError:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.01)
+
+
+def _serve(drain: object, host: str) -> None:
+    """Deliver until there is nothing left; whatever fails here, the drain goes on."""
+    try:
+        _import_the_rest(host)
+        import anyio
+
+        from asynctrack.worker.orphans import adopt
+        from asynctrack.worker.service import Service
+
+        adopt(host)
+        anyio.run(lambda: Service(drain).run(idle_exit_s=IDLE_EXIT_S))  # type: ignore[arg-type]  # a Drain; see main
+    except Exception:
+        logging.getLogger("asynctrack.worker").exception("deliveries have failed; the journal goes on")
+        _wait_until_idle(drain)
+
+
+def _import_the_rest(host: str) -> None:
+    import site
+
+    site.main()
+    with contextlib.suppress(OSError, ValueError), open(os.path.join(host, "host.json"), encoding="utf-8") as file:
+        known = set(sys.path)
+        sys.path.extend(path for path in json.load(file)["sys_path"] if path not in known)
+    package = sys.modules["asynctrack"]
+    if not hasattr(package, "__version__"):
+        package.__spec__.loader.exec_module(package)  # type: ignore[union-attr]  # made in _prepare_package
+
+
+def _wait_until_idle(drain: object) -> None:
+    while any(run.live for run in drain.runs.values()):  # type: ignore[attr-defined]  # a Drain; see main
+        time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

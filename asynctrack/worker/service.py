@@ -1,0 +1,230 @@
+"""Service: keeps each run's `run.json` and drives its light deliveries, in one asyncio loop of the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import anyio
+
+from asynctrack import manifest as manifests
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import from_stored
+from asynctrack.delivery import Delivery
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal.reader import Reader
+from asynctrack.manifest import Manifest, find_start
+from asynctrack.worker.drain import Drain, RunJournal
+
+# `run.json` is written at most this often while a run goes on.
+SAVE_INTERVAL_S = 1.0
+# While a ring is more than half full the deliveries leave the interpreter to the drain for this long between batches.
+YIELD_S = 0.005
+
+_log = logging.getLogger("asynctrack.worker")
+
+
+class Service:
+    """Serves the runs of a drain.
+
+    Args:
+        drain: whose runs are served.
+        local: backends that run here though they belong on the caller's side, by run directory: the worker is a thread
+            of the caller.
+    """
+
+    def __init__(self, drain: Drain, local: dict[str, dict[str, Backend]] | None = None) -> None:
+        self._drain = drain
+        self._local = local if local is not None else {}
+        self._served: dict[str, RunService] = {}
+        self._stopping = False
+        self._changed = anyio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def run(self, *, idle_exit_s: float | None = None) -> None:
+        """Serve until stopped, or until there has been no run for `idle_exit_s` seconds."""
+        self._loop = asyncio.get_running_loop()
+        self._drain.grew = self._grew
+        async with anyio.create_task_group() as tasks:
+            while not self._stopping and not self._idle(idle_exit_s):
+                for path, journal in list(self._drain.runs.items()):
+                    if path not in self._served and journal.writer is not None:
+                        self._served[path] = served = RunService(journal, self._drain, self._local.get(path, {}))
+                        tasks.start_soon(self._serve, path, served)
+                self._changed = anyio.Event()
+                with anyio.move_on_after(0.5):
+                    await self._changed.wait()
+            for served in self._served.values():
+                await served.stop()
+            tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """End `run` soon; from any thread."""
+        self._stopping = True
+        self._call(self._wake)
+
+    async def _serve(self, path: str, served: RunService) -> None:
+        try:
+            done = await served.run()
+        except Exception:  # one run's failure must not end the others'
+            _log.exception("%s cannot be served; its journal goes on", path)
+            return
+        del self._served[path]
+        self._drain.finish(served.journal, done=done)
+
+    def _grew(self, runs: Iterable[RunJournal]) -> None:
+        """Called by the drain's thread."""
+        self._call(self._ring, list(runs))
+
+    def _call(self, function: object, *arguments: object) -> None:
+        if self._loop is not None:
+            try:
+                self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]  # any function
+            except RuntimeError:
+                pass  # the loop has ended
+
+    def _ring(self, runs: list[RunJournal]) -> None:
+        for journal in runs:
+            served = self._served.get(str(journal.path))
+            if served is None:
+                self._wake()
+            else:
+                served.grew()
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    def _idle(self, idle_exit_s: float | None) -> bool:
+        quiet = not self._drain.runs and not self._served
+        return idle_exit_s is not None and quiet and time.monotonic() - self._drain.idle_since > idle_exit_s
+
+
+class RunService:
+    """One run: its manifest, and a delivery for each of its backends that belongs here."""
+
+    def __init__(self, journal: RunJournal, drain: Drain, local: dict[str, Backend]) -> None:
+        self.journal = journal
+        self._drain = drain
+        self._local = local
+        self._deliveries: list[Delivery] = []
+        self._bells: list[anyio.Event] = []
+        self._ended = False
+        self._manifest: Manifest | None = None
+        self._reader = Reader(journal.path / "journal")
+        self._dropped: dict[str, dict[str, int]] = {}
+        self._saved_at = 0.0
+        self._left_at: float | None = None
+
+    def grew(self) -> None:
+        """The run's journal has grown."""
+        bells, self._bells = self._bells, []
+        for bell in bells:
+            bell.set()
+
+    async def run(self) -> bool:
+        """Serve the run to its end; False when delivery had to be left to `asynctrack sync`."""
+        await self._find_manifest()
+        async with anyio.create_task_group() as tasks:
+            for delivery in self._open_deliveries():
+                tasks.start_soon(self._drive, delivery)
+            while not self._finished():
+                await self._keep_manifest()
+                self._tell()
+                await self._wait(0.2 if self._ended else SAVE_INTERVAL_S)
+                if self._overdue():
+                    await self.stop()
+                    tasks.cancel_scope.cancel()
+                    return False
+        self._save()
+        self._tell()
+        return True
+
+    async def _drive(self, delivery: Delivery) -> None:
+        await delivery.drive(self._wait, self.journal.wanted, self._tell)
+        self.grew()
+
+    async def stop(self) -> None:
+        """Save what is to be saved; delivery can go on later."""
+        for delivery in self._deliveries:
+            await delivery.stop()
+        if self._manifest is not None:
+            self._save()
+
+    async def _find_manifest(self) -> None:
+        """The run as `run.json` has it, or as its first frame says."""
+        try:
+            self._manifest = manifests.load(self.journal.path)
+            self._reader.position = self._manifest.position
+        except AsynctrackError:
+            while self._manifest is None:
+                batch = self._reader.next()
+                if batch is None:
+                    await self._wait(SAVE_INTERVAL_S)
+                else:
+                    self._manifest = find_start(batch)
+            self._reader = Reader(self.journal.path / "journal")
+
+    def _open_deliveries(self) -> list[Delivery]:
+        assert self._manifest is not None
+        for name, stored in self._manifest.backends.items():
+            backend = self._local.get(name) or self._from_stored(name, stored)
+            if backend is not None:
+                keep = name not in self._local or backend.place == "worker"
+                self._deliveries.append(Delivery(self.journal.path, name, backend, self._manifest, keep=keep))
+        return self._deliveries
+
+    def _from_stored(self, name: str, stored: dict[str, object]) -> Backend | None:
+        try:
+            return from_stored(stored)
+        except AsynctrackError as error:
+            _log.warning("%s: %s: left to its caller", name, error)
+            return None
+
+    async def _keep_manifest(self) -> None:
+        assert self._manifest is not None
+        changed = self._saved_at == 0.0
+        for batch in self._reader:
+            for frame in batch.frames(skip_records=True):
+                self._manifest.apply(frame, self._dropped)
+                changed = True
+            self._manifest.position = self._reader.position
+            await anyio.sleep(0)
+        self._ended = self._manifest.status != "running" and self.journal.status is not None
+        if changed:
+            self._save()
+
+    def _save(self) -> None:
+        assert self._manifest is not None
+        self._saved_at = time.monotonic()
+        manifests.save(self.journal.path, self._manifest)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for the journal to grow. Under pressure the drain comes first."""
+        bell = anyio.Event()
+        self._bells.append(bell)
+        with anyio.move_on_after(seconds):
+            await bell.wait()
+        if self._drain.pressed:
+            await anyio.sleep(YIELD_S)
+
+    def _tell(self) -> None:
+        """Tell the producers how far all deliveries are."""
+        deliveries = self._deliveries
+        self.journal.set_delivered(
+            lambda ring: min((delivery.saved_ends.get(ring, 0) for delivery in deliveries), default=1 << 62)
+        )
+
+    def _finished(self) -> bool:
+        return self._ended and all(delivery.done for delivery in self._deliveries)
+
+    def _overdue(self) -> bool:
+        """Whether the callers ended so long ago that what is behind is left to `asynctrack sync`."""
+        if not self._ended:
+            self._left_at = None
+            return False
+        self._left_at = self._left_at or time.monotonic()
+        limit = self._manifest.limits.get("after_exit_max_s", 300.0) if self._manifest else 0.0
+        return time.monotonic() - self._left_at > limit
