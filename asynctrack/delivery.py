@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 
@@ -81,6 +82,7 @@ class Delivery:
         wait: Callable[[float], Awaitable[None]],
         hurry: Callable[[], bool],
         saved: Callable[[], None] = lambda: None,
+        pace: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     ) -> None:
         """Deliver until the run's end is delivered; failures are kept in the cursor, and tried again.
 
@@ -88,6 +90,7 @@ class Delivery:
             wait: waits for the journal to grow, at most so many seconds.
             hurry: whether somebody waits for the cursor to be saved.
             saved: called after the cursor was saved.
+            pace: waits after each batch, for as long as others come first.
         """
         failures = 0
         while not self.done:
@@ -97,7 +100,9 @@ class Delivery:
                     await self._save()
                     saved()
                 failures = 0
-                if not moved:
+                if moved:
+                    await pace()
+                else:
                     await wait(CHECKPOINT_INTERVAL_S if self._dirty else LONGEST_RETRY_S)
             except StartOver as reason:
                 await self._start_over(reason)

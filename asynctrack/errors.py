@@ -7,7 +7,9 @@ Each message says what was expected, what came, and what to do. Imports the stan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "AsynctrackError",

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asynctrack
@@ -36,33 +37,34 @@ def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def raced(tmp_path_factory: pytest.TempPathFactory) -> dict:
+def raced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("demo")
     done = demo("--seconds", 1, "--json", "--svg", folder / "tour.svg", "--dir", folder / "runs")
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
 
 
-def test_demo_finds_every_accepted_record_again(raced: dict) -> None:
+def test_demo_finds_every_accepted_record_again(raced: dict[str, Any]) -> None:
     assert raced["accepted"] == raced["found"] > 0
     assert raced["dropped"] == 0
     assert raced["accepted"] == sum(1 for _ in asynctrack.open_run(raced["path"]).records())
 
 
-def test_demo_compares_speeds_and_times_log(raced: dict) -> None:
+def test_demo_compares_speeds_and_times_log(raced: dict[str, Any]) -> None:
     assert raced["accepted"] < raced["steps"]  # the rest was made in slices without tracking
     assert raced["speed_with_tracking_percent"] > 0
     assert 0 < raced["log_p50_us"] <= raced["log_p99_us"]
 
 
-def test_demo_finds_a_short_tour(raced: dict) -> None:
+def test_demo_finds_a_short_tour(raced: dict[str, Any]) -> None:
     assert sorted(raced["tour"]) == list(range(52))
     assert raced["best"] == tour_length(raced["tour"], distances())
     assert OPTIMUM <= raced["best"] < 1.1 * OPTIMUM
 
 
-def test_records_bear_what_the_annealers_did(raced: dict) -> None:
-    last = {}
+def test_records_bear_what_the_annealers_did(raced: dict[str, Any]) -> None:
+    last: dict[int, int] = {}
     for record in asynctrack.open_run(raced["path"]).records():
         assert set(record.data) == {"length", "best", "temperature", "accepted", "trial"}
         assert OPTIMUM <= record.data["best"] <= record.data["length"]
@@ -71,7 +73,7 @@ def test_records_bear_what_the_annealers_did(raced: dict) -> None:
     assert set(last) == set(range(ANNEALERS))
 
 
-def test_svg_holds_the_tour_and_the_curves_of_every_annealer(raced: dict) -> None:
+def test_svg_holds_the_tour_and_the_curves_of_every_annealer(raced: dict[str, Any]) -> None:
     root = ET.parse(raced["svg"]).getroot()
     tour = root.find(f"{SVG}polygon[@id='tour']")
     assert tour is not None and len(tour.attrib["points"].split()) == 52
@@ -135,6 +137,7 @@ def test_same_seed_does_the_same() -> None:
     assert {step.trial for step in steps} == {0, 1}
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32), cooling=st.floats(0.5, 1.0), places=st.integers(5, 52))
 def test_length_kept_step_by_step_is_the_tours_length(seed: int, cooling: float, places: int) -> None:
     table = distances(PLACES[:places])
@@ -167,6 +170,7 @@ def test_pace_makes_all_runs_cold_in_time() -> None:
     assert annealer.temperature == COLDEST
 
 
+@settings(deadline=None)
 @given(
     points=st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e9, 1e9)), min_size=1),
     buckets=st.integers(1, 50),

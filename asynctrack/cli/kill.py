@@ -124,9 +124,16 @@ def _wait_until_half_way(child: subprocess.Popen[str], words: memoryview, half_s
 def _wait_until_over(path: Path) -> str:
     """Wait until the worker has seen the kill and drained what was left: the run's status."""
     deadline = monotonic() + END_DEADLINE_S
-    while (status := asynctrack.open_run(path).status) == "running" and monotonic() < deadline:
+    while (status := _status(path)) == "running" and monotonic() < deadline:
         sleep(POLL_S)
     return status
+
+
+def _status(path: Path) -> str:
+    try:
+        return asynctrack.open_run(path).status
+    except asynctrack.errors.NotARun:  # killed before the worker had written anything
+        return "running"
 
 
 def _map(counters: Path) -> memoryview:

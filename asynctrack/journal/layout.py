@@ -53,10 +53,13 @@ to a new segment: a batch whose `end` is not beyond the last seen of its ring is
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
-from typing import Final, NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from typing import Final
 
 SEGMENT_MAGIC: Final = b"ATJOURN1"
 BATCH_MAGIC: Final = b"ATB1"
@@ -72,26 +75,16 @@ MAX_BATCH_BYTES: Final = 1 << 30
 
 NOTES_RING: Final = 0
 
-_NAME = re.compile(r"(\d{6,12})\.atj")
-
-
-class Position(NamedTuple):
+class Position(namedtuple("Position", "segment offset inner", defaults=(0, 0, 0))):
     """A place in a journal: before the frame at byte `inner` of the batch at byte `offset` of a segment."""
 
-    segment: int = 0
-    offset: int = 0
-    inner: int = 0
+    __slots__ = ()
 
 
-class BatchHeader(NamedTuple):
+class BatchHeader(namedtuple("BatchHeader", "length ring start end ordinal time_ns")):
     """The header of a batch, without its magic and checksums."""
 
-    length: int
-    ring: int
-    start: int
-    end: int
-    ordinal: int
-    time_ns: int
+    __slots__ = ()
 
     @property
     def table_bytes(self) -> int:
@@ -109,8 +102,9 @@ def segment_name(number: int) -> str:
 
 def segment_number(name: str) -> int | None:
     """The number of the segment with this file name, None if it is not one."""
-    match = _NAME.fullmatch(name)
-    return int(match[1]) if match else None
+    digits = name.removesuffix(SUFFIX)
+    right = name.endswith(SUFFIX) and 6 <= len(digits) <= 12 and digits.isascii() and digits.isdigit()
+    return int(digits) if right else None
 
 
 def salt_of(journal_id: bytes) -> int:

@@ -7,10 +7,11 @@ Imports the standard library only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple
+from collections import namedtuple
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 from asynctrack.errors import UnsupportedVersion
 from asynctrack.journal.layout import (
@@ -27,28 +28,28 @@ from asynctrack.journal.layout import (
     unpack_batch_header,
     unpack_segment_header,
 )
-from asynctrack.queue.layout import FRAME_HEADER_BYTES, KIND_SHIFT, LENGTH_MASK, NUMBER_MASK, PAD, RECORD, frame_size
+from asynctrack.queue.layout import (
+    FRAME_HEADER_BYTES,
+    KIND_SHIFT,
+    LENGTH_MASK,
+    LOST_SHIFT,
+    NUMBER_MASK,
+    PAD,
+    RECORD,
+    frame_size,
+)
 
 
-class Frame(NamedTuple):
-    """One frame of a batch. `end` is the byte after it, in the batch's frames."""
+class Frame(namedtuple("Frame", "end kind number lost payload")):
+    """One frame of a batch. `end` is the byte after it, in the batch's frames; `payload` a memoryview."""
 
-    end: int
-    kind: int
-    number: int
-    lost: int
-    payload: memoryview
+    __slots__ = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(namedtuple("Batch", "segment offset header data whole")):
     """A batch whose frames can be read; `whole` lists the stretches of its frames that are unharmed."""
 
-    segment: int
-    offset: int
-    header: BatchHeader
-    data: memoryview
-    whole: list[tuple[int, int]]
+    __slots__ = ()
 
     @property
     def after(self) -> Position:
@@ -60,20 +61,15 @@ class Batch:
             yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(namedtuple("Damage", "path offset length found")):
     """A stretch of a segment that cannot be read."""
 
-    path: str
-    offset: int
-    length: int
-    found: str
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"{self.path}: {self.length} bytes from byte {self.offset} on cannot be read: {self.found}"
 
 
-@dataclass(slots=True)
 class Reader:
     """Walks a journal's batches in order; at the end it can be asked again later.
 
@@ -84,13 +80,25 @@ class Reader:
         bodies: False reads the headers of batches only, and their `data` is empty.
     """
 
-    directory: Path
-    position: Position = Position()
-    ends: dict[int, int] = field(default_factory=dict)
-    damage: list[Damage] = field(default_factory=list)
-    bodies: bool = True
-    _fd: int = -1
-    _salt: int = 0
+    __slots__ = ("_entered", "_fd", "_journal_id", "_salt", "bodies", "damage", "directory", "ends", "position")
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        position: Position = Position(),  # noqa: B008  # immutable
+        ends: dict[int, int] | None = None,
+        *,
+        bodies: bool = True,
+    ) -> None:
+        self.directory = os.fspath(directory)
+        self.position = position
+        self.ends = ends if ends is not None else {}
+        self.bodies = bodies
+        self.damage: list[Damage] = []
+        self._fd = -1
+        self._entered = False  # whether the segment's header has been looked at
+        self._journal_id: bytes | None = None
+        self._salt = 0
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -118,34 +126,35 @@ class Reader:
                 return batch
 
     def _open(self) -> bool:
-        numbers = segments(self.directory)
-        wanted = [number for number in numbers if number >= self.position.segment]
+        wanted = [number for number in begun(self.directory) if number >= self.position.segment]
         if not wanted:
             return False
         if wanted[0] != self.position.segment:
-            if self.position.segment:
-                self._report(0, 0, "the segment is missing")
-            self.position = Position(wanted[0], HEADER_BYTES)
+            self._step_over(max(self.position.segment, 1), wanted[0])
         self.position = self.position._replace(offset=max(self.position.offset, HEADER_BYTES))
         self._fd = os.open(self._path(), os.O_RDONLY | os.O_CLOEXEC)
         return True
 
     def _following(self) -> int | None:
-        return next((number for number in segments(self.directory) if number > self.position.segment), None)
+        return next((number for number in begun(self.directory) if number > self.position.segment), None)
 
     def _move_to(self, segment: int) -> None:
         self.close()
-        missing = range(self.position.segment + 1, segment)
-        for number in missing:
-            self.position = Position(number, HEADER_BYTES)
-            self._report(0, 0, "the segment is missing")
+        self._step_over(self.position.segment + 1, segment)
+
+    def _step_over(self, missing: int, segment: int) -> None:
+        """Move to the start of a segment; those from `missing` up to it are not there."""
+        if missing < segment:
+            self.position = Position(missing, HEADER_BYTES)
+            more = segment - missing - 1
+            self._report(0, 0, f"the segment and {more} after it are missing" if more else "the segment is missing")
         self.position = Position(segment, HEADER_BYTES)
-        self._salt = 0
+        self._entered = False
 
     def _read(self, *, last: bool) -> Batch | None:
         """The batch at the position, or the next that can be read in this segment; the position moves behind it."""
         size = os.fstat(self._fd).st_size
-        if not self._salt and not self._read_segment_header(size, last):
+        if not self._entered and not self._enter(size):
             return None
         while self.position.offset < size:
             segment, offset, _ = self.position
@@ -167,16 +176,21 @@ class Reader:
             return self._check(segment, offset, header, table_crc, body)
         return None
 
-    def _read_segment_header(self, size: int, last: bool) -> bool:
+    def _enter(self, size: int) -> bool:
+        """Look at the segment's header; False when nothing behind it can be told to be of this journal."""
+        if self._journal_id is None:
+            self._journal_id = journal_id_of(self.directory)
+            self._salt = salt_of(self._journal_id or b"")
         found = unpack_segment_header(os.pread(self._fd, HEADER_BYTES, 0))
-        if found is None:
-            if not last:
-                self._report(0, size, "the segment has no header")
+        if found is not None and found[0] > VERSION:
+            raise UnsupportedVersion(self._path(), found[0], VERSION)
+        if found is None and self._journal_id is not None:
+            self._report(0, min(size, HEADER_BYTES), "the segment's header is damaged")
+        elif found is None or found[2] != self._journal_id:
+            self._report(0, size, "the segment has no header" if found is None else "the segment is another journal's")
+            self.position = self.position._replace(offset=size)
             return False
-        version, _, journal_id = found
-        if version > VERSION:
-            raise UnsupportedVersion(self._path(), version, VERSION)
-        self._salt = salt_of(journal_id)
+        self._entered = True
         return True
 
     def _skip_damage(self, size: int, last: bool) -> bool:
@@ -208,7 +222,7 @@ class Reader:
         return Batch(segment, offset, header, frames, whole)
 
     def _path(self) -> str:
-        return str(self.directory / segment_name(self.position.segment))
+        return os.path.join(self.directory, segment_name(self.position.segment))
 
     def _report(self, offset: int, length: int, found: str) -> None:
         damage = Damage(self._path(), offset, length, found)
@@ -216,7 +230,7 @@ class Reader:
             self.damage.append(damage)
 
 
-def segments(directory: Path) -> list[int]:
+def segments(directory: str) -> list[int]:
     """Numbers of the segments in a journal's directory, in order; none where it does not exist."""
     try:
         names = os.listdir(directory)
@@ -225,26 +239,56 @@ def segments(directory: Path) -> list[int]:
     return sorted(number for name in names if (number := segment_number(name)) is not None)
 
 
+def begun(directory: str) -> list[int]:
+    """Numbers of the segments that can be read: the last may have been torn, or given up, before its header was whole."""
+    numbers = segments(directory)
+    if numbers and _size(os.path.join(directory, segment_name(numbers[-1]))) < HEADER_BYTES:
+        numbers.pop()
+    return numbers
+
+
+def journal_id_of(directory: str) -> bytes | None:
+    """The id of a journal: the one in the first segment with an unharmed header, None if there is none."""
+    for number in segments(directory):
+        try:
+            with open(os.path.join(directory, segment_name(number)), "rb") as file:
+                found = unpack_segment_header(file.read(HEADER_BYTES))
+        except FileNotFoundError:
+            continue
+        if found:
+            return found[2]
+    return None
+
+
 def walk(frames: memoryview, start: int, end: int, *, skip_records: bool = False) -> Iterator[Frame]:
     """The frames between two bytes, both on frame boundaries, without those of kind `PAD`."""
     words = frames[: len(frames) & -8].cast("Q")
     skipped = (PAD, RECORD) if skip_records else (PAD,)
     at = start
-    while at < end:
+    while at + FRAME_HEADER_BYTES <= end:
         first, second = words[at >> 3], words[(at >> 3) + 1]
         length = first & LENGTH_MASK
         begin = at + FRAME_HEADER_BYTES
         at += (length + 23) & -8  # frame_size(length), without the call
+        if at > end:  # the caller's process wrote over its own ring: the checksum is of that
+            return
         kind = second >> KIND_SHIFT
         if kind not in skipped:
-            yield Frame(at, kind, second & NUMBER_MASK, first >> 32, frames[begin : begin + length])
+            yield Frame(at, kind, second & NUMBER_MASK, first >> LOST_SHIFT, frames[begin : begin + length])
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
     """The stretches of whole frames outside the bad blocks.
 
-    Behind a bad block the next boundary is not known: it is the first place from which a chain of frames with growing
-    numbers leads exactly to the batch's end or into the next bad block.
+    Behind a bad block the next boundary is not known: it is the first place from which a chain of frames, each counting
+    on from the one before, leads exactly to the batch's end or into the next bad block.
     """
     bounds = [-1, *bad, -(-len(frames) // BLOCK_BYTES)]
     stretches = []
@@ -265,13 +309,16 @@ def _unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
 def _chain(frames: memoryview, start: int, end: int, exact: bool) -> int | None:
     """The end of the last whole frame of a chain from `start`, or None if there is no such chain."""
     words = frames[: len(frames) & -8].cast("Q")
-    at, number = start, -1
+    at, wanted = start, None
     while at + FRAME_HEADER_BYTES <= end:
-        second = words[(at >> 3) + 1]
-        size = frame_size(words[at >> 3] & LENGTH_MASK)
-        if not number <= second & NUMBER_MASK < (1 << 48) or at + size > len(frames):
+        first, second = words[at >> 3], words[(at >> 3) + 1]
+        size = frame_size(first & LENGTH_MASK)
+        number, is_record = second & NUMBER_MASK, second >> KIND_SHIFT == RECORD
+        records = (number - (first >> LOST_SHIFT)) & LENGTH_MASK  # put before this frame, modulo 2**32
+        empty = is_record and size == FRAME_HEADER_BYTES  # none is: such are the zeros of an array in a payload
+        if wanted not in (None, records) or number >> 48 or empty or at + size > len(frames):
             return None
-        number = second & NUMBER_MASK
+        wanted = (records + is_record) & LENGTH_MASK
         if at + size > end:
             return at if at > start else None
         at += size

@@ -7,12 +7,15 @@ Imports the standard library only.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
-from collections import deque
-from pathlib import Path
-from typing import Final, NamedTuple
+from collections import deque, namedtuple
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from typing import Final
 
 from asynctrack.journal.layout import (
     HEADER_BYTES,
@@ -23,20 +26,17 @@ from asynctrack.journal.layout import (
     pack_segment_header,
     salt_of,
     segment_name,
-    unpack_segment_header,
 )
-from asynctrack.journal.reader import Reader, segments
+from asynctrack.journal.reader import Reader, journal_id_of, segments
 
 # Batches that a failed fsync could still take are kept in memory up to this much, then synced earlier.
 MAX_UNSYNCED_BYTES: Final = 64 << 20
 
 
-class Unsynced(NamedTuple):
+class Unsynced(namedtuple("Unsynced", "ring end blob")):
     """A batch that is written and not yet known to survive a power cut."""
 
-    ring: int
-    end: int
-    blob: bytes
+    __slots__ = ()
 
 
 class Writer:
@@ -54,7 +54,8 @@ class Writer:
         UnsupportedVersion: a newer asynctrack wrote it.
     """
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        directory = os.fspath(directory)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._directory = directory
         self._segment_bytes = segment_bytes
@@ -63,10 +64,13 @@ class Writer:
         self._unsynced: deque[Unsynced] = deque()
         self._unsynced_bytes = 0
         self._open: list[_Segment] = []  # the last one is appended to; the others wait for their fsync
+        self._fresh: _Segment | None = None  # replaces the suspect ones, once it has all that they may have lost
         self._suspect = False
         self.synced: dict[int, int] = {}
         self.synced_until = Position()
         self.ends, self._number, journal_id = recover(directory)
+        self._inherited = dict(self.ends)
+        self._inherited_segments = segments(directory)
         self._journal_id = journal_id or os.urandom(16)
         self._salt = salt_of(self._journal_id)
 
@@ -77,12 +81,13 @@ class Writer:
         """Write one batch, whole or not at all.
 
         Raises:
-            OSError: it could not be written (the disk is full); the segment is cut back to the last whole batch.
+            OSError: it could not be written (the disk is full), and the segment is cut back to the last whole batch; or
+                fsync keeps failing, and no more may wait for it in memory.
         """
         header = BatchHeader(len(frames), ring, start, end, ordinal, time.time_ns())
         blob = pack_batch(header, frames, self._salt)
-        if self._unsynced_bytes + len(blob) > MAX_UNSYNCED_BYTES:
-            self.sync()
+        if self._unsynced_bytes + len(blob) > MAX_UNSYNCED_BYTES and not (self.sync() or self.sync()):
+            raise OSError(errno.EIO, "fsync fails, and too much waits for it", str(self._directory))
         with self._lock:
             if self._suspect:
                 self._write_again()
@@ -103,13 +108,17 @@ class Writer:
     def close(self) -> None:
         """Sync what can be synced, and close."""
         with self._sync_lock:
-            self._sync()
+            if not self._sync():
+                self._sync()  # what was only written again
             with self._lock:
-                for segment in self._open:
+                for segment in (*self._open, *filter(None, [self._fresh])):
                     os.close(segment.fd)
                 self._open.clear()
+                self._fresh = None
 
     def _sync(self) -> bool:
+        if not self._sync_inherited():
+            return False
         with self._lock:
             if self._suspect:
                 return self._try_again()
@@ -131,6 +140,19 @@ class Writer:
             self._retire(open_segments)
         return True
 
+    def _sync_inherited(self) -> bool:
+        """Sync what the writer before this one left and perhaps had not; nobody has it in memory any more."""
+        for number in list(self._inherited_segments):
+            try:
+                size = _sync_file(_path(self._directory, number))
+            except OSError:
+                return False
+            self.synced_until = Position(number, size)
+            self._inherited_segments.remove(number)
+        self.synced.update(self._inherited)
+        self._inherited.clear()
+        return True
+
     def _try_again(self) -> bool:
         """Write the suspect batches again, if that works; either way they are not synced yet."""
         with contextlib.suppress(OSError):
@@ -139,22 +161,24 @@ class Writer:
 
     def _segment_for(self, size: int) -> _Segment:
         if not self._open or self._open[-1].size + size > max(self._segment_bytes, HEADER_BYTES + size):
-            self._open.append(_Segment.create(self._directory, self._number + 1, self._journal_id))
-            self._number += 1
+            self._open.append(self._create_segment())
         return self._open[-1]
+
+    def _create_segment(self) -> _Segment:
+        segment = _Segment.create(self._directory, self._number + 1, self._journal_id)
+        self._number += 1
+        return segment
 
     def _write_again(self) -> None:
         """Write what the suspect segments may have lost to a new one, and only then leave them."""
-        suspects, self._open = self._open, []
+        fresh = self._fresh = self._fresh or self._create_segment()
         try:
-            fresh = self._segment_for(0)
             for batch in self._unsynced:
                 fresh.append(batch.blob)
         except OSError:
-            for segment in self._open:
-                os.close(segment.fd)
-            self._open = suspects
+            fresh.cut(HEADER_BYTES)  # half a copy would only fill the disk
             raise
+        suspects, self._open, self._fresh = self._open, [fresh], None
         for suspect in suspects:
             with contextlib.suppress(OSError):
                 os.ftruncate(suspect.fd, suspect.synced_size)
@@ -170,7 +194,7 @@ class Writer:
     def _retire(self, synced: list[_Segment]) -> None:
         for segment in synced:
             self.synced_until = Position(segment.number, segment.synced_size)
-            if segment is not self._open[-1]:
+            if segment is not self._open[-1] and segment.synced_size == segment.size:
                 os.close(segment.fd)
                 self._open.remove(segment)
 
@@ -186,8 +210,8 @@ class _Segment:
         self.size = self.synced_size = HEADER_BYTES
 
     @classmethod
-    def create(cls, directory: Path, number: int, journal_id: bytes) -> _Segment:
-        path = directory / segment_name(number)
+    def create(cls, directory: str, number: int, journal_id: bytes) -> _Segment:
+        path = os.path.join(directory, segment_name(number))
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, 0o600)
         try:
@@ -203,12 +227,16 @@ class _Segment:
         try:
             _write_all(self.fd, blob)
         except OSError:
-            os.ftruncate(self.fd, self.size)
+            self.cut(self.size)
             raise
         self.size += len(blob)
 
+    def cut(self, size: int) -> None:
+        os.ftruncate(self.fd, size)
+        self.size = size
 
-def recover(directory: Path) -> tuple[dict[int, int], int, bytes | None]:
+
+def recover(directory: str) -> tuple[dict[int, int], int, bytes | None]:
     """Cut the torn end of the last segment off; needs no note of what happened.
 
     Only the last batch can be journaled without its ring's `TAIL` saying so, so the last segment that has one is
@@ -219,25 +247,24 @@ def recover(directory: Path) -> tuple[dict[int, int], int, bytes | None]:
         id (None: none).
     """
     numbers = segments(directory)
+    while numbers and os.stat(_path(directory, numbers[-1])).st_size < HEADER_BYTES:
+        os.unlink(_path(directory, numbers.pop()))  # torn before it had a batch: its number is free again
     if not numbers:
         return {}, 0, None
     reader = Reader(directory)
     for number in reversed(numbers):
         reader = Reader(directory, Position(number))
-        found = any([True for _ in reader])
-        reader.close()
+        with contextlib.closing(reader):
+            found = any([True for _ in reader])
         if found:
             break
-    last = directory / segment_name(numbers[-1])
-    if _journal_id(last) is None:
-        last.unlink()
-    elif reader.position.segment == numbers[-1] and last.stat().st_size > reader.position.offset:
+    last = _path(directory, numbers[-1])
+    if os.stat(last).st_size > reader.position.offset:
         os.truncate(last, reader.position.offset)
-    ids = (_journal_id(directory / segment_name(number)) for number in reversed(numbers))
-    return reader.ends, numbers[-1], next(filter(None, ids), None)
+    return reader.ends, numbers[-1], journal_id_of(directory)
 
 
-def sync_directory(directory: Path) -> None:
+def sync_directory(directory: str) -> None:
     """Make names in a directory survive a power cut, where the file system can."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -247,13 +274,17 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def _journal_id(segment: Path) -> bytes | None:
+def _path(directory: str, segment: int) -> str:
+    return os.path.join(directory, segment_name(segment))
+
+
+def _sync_file(path: str) -> int:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with open(segment, "rb") as file:
-            header = unpack_segment_header(file.read(HEADER_BYTES))
-    except FileNotFoundError:
-        return None
-    return header[2] if header else None
+        os.fdatasync(fd)
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
 
 
 def _write_all(fd: int, data: bytes) -> None:

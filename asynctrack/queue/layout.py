@@ -14,7 +14,8 @@ index  name         writer   meaning
 3      RING         creator  random id of this ring, never 0: with the run's id and a number it names a record
 4      FIRST        creator  number of the first record
 5      PID          creator  the producer's process, for people
-6      META_BYTES   creator  length of the JSON at `META_OFFSET`: the run's directory, what the worker needs first
+6      META_BYTES   creator  length of the text at `META_OFFSET`: lines of `name=value`, and last `run=` with the run's
+                             directory: what the worker needs first
 8      HEAD         producer position after the last whole frame; stored after the frame's bytes
 9      END          producer how the producer ended: one of `ENDS`
 10     WANTED       producer position that somebody waits for (`flush`)
@@ -49,7 +50,9 @@ byte   size   meaning
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from typing import Final
 
 RING_MAGIC: Final = int.from_bytes(b"ATRING\0\1", "little")
 RING_VERSION: Final = 1

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 RING_SUFFIX = ".ring"
 WAKE_NAME = "wake"
@@ -32,7 +33,7 @@ _SHARE_OF_FREE = 16
 def shared_roots() -> list[str]:
     """Directories that may hold rings, best first: memory, then the temporary directory."""
     chosen = os.environ.get("ASYNCTRACK_SHM")
-    candidates = [chosen] if chosen else ["/dev/shm", tempfile.gettempdir()]
+    candidates = [chosen] if chosen else ["/dev/shm", _temporary()]
     return [path for path in candidates if os.path.isdir(path) and os.access(path, os.W_OK)]
 
 
@@ -58,9 +59,9 @@ def make_host_directory(shared: str) -> str:
     for last_try in (False, False, True):  # a worker that leaves may remove the empty root under us
         root = user_root(shared, create=True)
         if root is None:  # squatted: a random name is as safe, only orphans in it are not found by themselves
-            root = tempfile.mkdtemp(prefix=f"asynctrack-{os.geteuid()}-", dir=shared)
+            root = _mkdtemp(shared, f"asynctrack-{os.geteuid()}-")
         try:
-            path = tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root)
+            path = _mkdtemp(root, f"{os.getpid()}-")
             break
         except FileNotFoundError:
             if last_try:
@@ -115,9 +116,23 @@ def close_host(host: str) -> str:
 
 def remove_host(host: str) -> None:
     """Remove a host directory, and the user's root if that was the last one."""
+    import shutil
+
     shutil.rmtree(host, ignore_errors=True)
     try:
         os.rmdir(os.path.dirname(host))
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY):
             raise
+
+
+def _mkdtemp(parent: str, prefix: str) -> str:
+    path = os.path.join(parent, prefix + os.urandom(8).hex())
+    os.mkdir(path, 0o700)
+    return path
+
+
+def _temporary() -> str:
+    import tempfile
+
+    return tempfile.gettempdir()

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import mmap
 import os
-from collections.abc import Mapping
-from typing import Any
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 from asynctrack.queue.layout import (
     CAPACITY,
@@ -64,13 +65,13 @@ class Ring:
         self.capacity = self.words[CAPACITY]
         self.id = self.words[RING]
         meta = self.data[META_OFFSET : META_OFFSET + self.words[META_BYTES]]
-        self.meta: dict[str, Any] = json.loads(meta) if meta else {}
+        self.meta = _unpack_meta(meta)
 
     def __repr__(self) -> str:
         return f"<Ring {self.id:016x} of {self.capacity} bytes, {self.used()} used, {ENDS[self.words[END]]}>"
 
     @classmethod
-    def create(cls, path: str, capacity: int, meta: Mapping[str, Any], *, first: int = 0) -> Ring:
+    def create(cls, path: str, capacity: int, meta: Mapping[str, object], *, first: int = 0) -> Ring:
         """Make a ring of `capacity` bytes (a power of two) at `path`, locked by this process.
 
         The file gets its name when it is whole, so nobody maps half a ring. Its blocks are reserved: on a full
@@ -79,7 +80,7 @@ class Ring:
         Raises:
             OSError: no room, or no right to write there.
         """
-        encoded = json.dumps(meta).encode()
+        encoded = _pack_meta(meta)
         if len(encoded) > META_MAX:
             raise OSError(errno.ENAMETOOLONG, "the run's directory has too long a path", path)
         unfinished = f"{path}.new"
@@ -165,7 +166,8 @@ class Ring:
         capacity = words[CAPACITY]
         if capacity + HEADER_BYTES != size or capacity & (capacity - 1) or words[META_BYTES] > META_MAX:
             raise ValueError(f"{self.path} has a header that cannot be: capacity {capacity}, file of {size} bytes")
-        if not 0 <= words[HEAD] - words[TAIL] <= capacity or words[END] >= len(ENDS):
+        aligned = not (words[HEAD] | words[TAIL]) % 8
+        if not aligned or not 0 <= words[HEAD] - words[TAIL] <= capacity or words[END] >= len(ENDS):
             raise ValueError(f"{self.path} has positions that cannot be: {words[TAIL]} to {words[HEAD]}")
 
 
@@ -184,6 +186,18 @@ def ordinal(frames: bytes, first: int) -> int:
     number = int.from_bytes(frames[8 : FRAME_HEADER_BYTES - 1], "little")
     lost = int.from_bytes(frames[4:8], "little")
     return number - first - lost
+
+
+def _pack_meta(meta: Mapping[str, object]) -> bytes:
+    """Lines of `name=value`; the run's path comes last, since it may hold any character."""
+    lines = [f"{name}={value}\n" for name, value in meta.items() if name != "run"]
+    return os.fsencode("".join(lines) + f"run={meta['run']}")
+
+
+def _unpack_meta(text: bytes) -> dict[str, str]:
+    lines, _, run = os.fsdecode(text).partition("run=")
+    pairs = (line.partition("=") for line in lines.splitlines())
+    return {**{name: value for name, _, value in pairs}, "run": run}
 
 
 def _reserve(fd: int, size: int) -> None:

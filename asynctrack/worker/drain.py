@@ -8,16 +8,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
-import logging
 import os
-import platform
 import select
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
 
 from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.writer import Writer
@@ -48,20 +47,21 @@ CENSUS_INTERVAL_S: Final = 0.5
 RETRY_INTERVAL_S: Final = 0.5
 # Between two warnings about the same trouble.
 WARN_INTERVAL_S: Final = 60.0
+# Under pressure: a ring would be full in less than 50 ms, which is what a delivery may take to let go of the interpreter.
+PRESSED_RINGS_PER_S: Final = 20.0
+_PRESSURE_WINDOW_S: Final = 0.02
 # A look that finds less than this part of a ring may be followed by sleep.
 _CALM: Final = 4
 
 # Stores reach another core in order on x86-64. Elsewhere the worker trusts only the head of its previous look.
-_ORDERED_STORES: Final = platform.machine().lower() in ("x86_64", "amd64", "i686")
-
-_log = logging.getLogger("asynctrack.worker")
+_ORDERED_STORES: Final = os.uname().machine.lower() in ("x86_64", "amd64", "i686")
 
 
 class RunJournal:
     """The journal of one run, and the rings that feed it."""
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path)
+        self.path = path
         self.writer: Writer | None = None
         self.rings: list[Ring] = []
         self.live: list[Ring] = []
@@ -78,14 +78,14 @@ class RunJournal:
     def open(self) -> bool:
         """Take the run's lock and recover its journal; False while another worker has the lock."""
         if self._lock_fd < 0:
-            self._lock_fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._lock_fd = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 return False
             raise
-        self.writer = Writer(self.path / "journal")
+        self.writer = Writer(os.path.join(self.path, "journal"))
         self._notes_end = self.writer.ends.get(NOTES_RING, time.time_ns() & -8)
         return True
 
@@ -108,6 +108,8 @@ class RunJournal:
 
     def note(self, content: dict[str, Any]) -> None:
         """Journal a note of the worker's own."""
+        import json
+
         assert self.writer is not None
         payload = json.dumps(content).encode()
         header = len(payload).to_bytes(8, "little") + (NOTE << KIND_SHIFT).to_bytes(8, "little")
@@ -185,8 +187,9 @@ class Drain(threading.Thread):
         self.runs: dict[str, RunJournal] = {}
         self.grew: Callable[[list[RunJournal]], object] = lambda runs: None
         self.pressed = False
+        self._filled = 0.0
+        self._window_at = time.monotonic()
         self.wants_sync = threading.Event()
-        self.ready = threading.Event()
         self.idle_since = time.monotonic()
         self.sync_interval_s = 1.0
         self._linger_s = 0.1
@@ -203,8 +206,8 @@ class Drain(threading.Thread):
         while not self._stopping:
             try:
                 self._look_around()
-            except Exception:  # whatever it was, the next look may work: the rings keep what is in them
-                _log.exception("the drain failed; it goes on")
+            except Exception as error:  # whatever it was, the next look may work: the rings keep what is in them
+                warn(f"the drain failed and goes on: {error!r}", error)
                 time.sleep(RETRY_INTERVAL_S)
         os.close(self._wake_fd)
 
@@ -234,37 +237,34 @@ class Drain(threading.Thread):
             if path not in self._known:
                 self._adopt(path)
         for run in list(self.runs.values()):
-            with self._trouble(run):
-                run.end()
-                for ring in list(run.live):
-                    self._check_end(run, ring)
-        self.ready.set()
+            self._try(run, self._check_ends)
 
     def _look_around(self) -> None:
         if time.monotonic() >= self._census_at:
             self.take_census()
-        now = time.monotonic_ns()
         grown, fullest = [], 0.0
         for run in list(self.runs.values()):
             if run.writer is None or time.monotonic() < run.retry_at:
-                self._beat(run, now)
+                self._beat(run)
                 continue
-            with self._trouble(run):
-                moved = max([self._look(run, ring, now) for ring in run.live], default=0.0)
-                fullest = max(fullest, moved)
-                if moved or run.wanted():
-                    grown.append(run)
+            moved = self._try(run, self._look_at)
+            fullest = max(fullest, moved)
+            if moved or run.wanted():
+                grown.append(run)
         if grown:
             self.grew(grown)
-        self.pressed = fullest > 0.5
+        self._feel_pressure(fullest)
         self._close_asked()
         if fullest < 1 / _CALM:
             self._sleep()
 
-    def _look(self, run: RunJournal, ring: Ring, now: int) -> float:
-        """Move what is in a ring; returns how full it was, 0 to 1."""
+    def _look_at(self, run: RunJournal) -> float:
+        """Move what is in a run's rings; returns how full the fullest was, 0 to 1."""
+        return max([self._look(run, ring) for ring in list(run.live)], default=0.0)
+
+    def _look(self, run: RunJournal, ring: Ring) -> float:
         words = ring.words
-        words[HEARTBEAT] = now
+        words[HEARTBEAT] = time.monotonic_ns()
         head = words[HEAD]
         if not _ORDERED_STORES:
             head, self._heads[ring.id] = self._heads.get(ring.id, words[TAIL]), head
@@ -275,9 +275,22 @@ class Drain(threading.Thread):
             self._check_end(run, ring)
         return moved / ring.capacity
 
-    def _beat(self, run: RunJournal, now: int) -> None:
+    def _feel_pressure(self, fullest: float) -> None:
+        self._filled += fullest
+        now = time.monotonic()
+        if now - self._window_at >= _PRESSURE_WINDOW_S:
+            self.pressed = self._filled / (now - self._window_at) > PRESSED_RINGS_PER_S
+            self._filled, self._window_at = 0.0, now
+
+    def _beat(self, run: RunJournal) -> None:
         for ring in run.live:
-            ring.words[HEARTBEAT] = now
+            ring.words[HEARTBEAT] = time.monotonic_ns()
+
+    def _check_ends(self, run: RunJournal) -> float:
+        run.end()
+        for ring in list(run.live):
+            self._check_end(run, ring)
+        return 0.0
 
     def _check_end(self, run: RunJournal, ring: Ring) -> None:
         if not ring.words[END] and (ring.path in self._own or ring.producer_lives()):
@@ -306,14 +319,14 @@ class Drain(threading.Thread):
             return
         self._known.add(path)
         run.add(ring)
-        self._linger_s = min(self._linger_s, ring.meta.get("linger_s", self._linger_s))
-        self.sync_interval_s = min(self.sync_interval_s, ring.meta.get("sync_interval_s", self.sync_interval_s))
+        self._linger_s = min(self._linger_s, float(ring.meta.get("linger_s", self._linger_s)))
+        self.sync_interval_s = min(self.sync_interval_s, float(ring.meta.get("sync_interval_s", self.sync_interval_s)))
         ring.words[WORKER_PID] = os.getpid()
         ring.words[HEARTBEAT] = time.monotonic_ns()
 
     def _run_of(self, ring: Ring) -> RunJournal | None:
         """The journal a ring belongs to, opened where need be; None while another worker has it."""
-        path = str(ring.meta["run"])
+        path = ring.meta["run"]
         run = self.runs.get(path)
         if run is None:
             run = RunJournal(path)
@@ -327,7 +340,7 @@ class Drain(threading.Thread):
             run, done = self._closing.pop()
             if run.live:  # somebody has begun to log to it again
                 continue
-            self.runs.pop(str(run.path), None)
+            self.runs.pop(run.path, None)
             run.close(done=done)
             self._known.difference_update(ring.path for ring in run.rings)
             for ring in run.rings:
@@ -350,31 +363,37 @@ class Drain(threading.Thread):
         for ring in rings:
             ring.words[SLEEPING] = 0
 
-    @contextlib.contextmanager
-    def _trouble(self, run: RunJournal) -> Any:
-        """A journal that cannot be written is tried again later; its rings hold what they can, `when_full` decides then."""
+    def _try(self, run: RunJournal, work: Callable[[RunJournal], float]) -> float:
+        """Work on a journal. If it cannot be written it is tried again later; its rings hold what they can until then."""
         try:
-            yield
-            code = 0
+            result, code = work(run), 0
         except OSError as error:
-            code = error.errno or errno.EIO
+            result, code = 0.0, error.errno or errno.EIO
             run.retry_at = time.monotonic() + RETRY_INTERVAL_S
-            self._warn(str(run.path), f"the journal of {run.path} cannot be written: {error}; trying again")
+            self._warn(run.path, f"the journal of {run.path} cannot be written: {error}; trying again")
         for ring in run.live:
             ring.words[TROUBLE] = code
+        return result
 
     def _warn(self, about: str, message: str) -> None:
         now = time.monotonic()
         if now >= self._warned.get(about, 0.0):
             self._warned[about] = now + WARN_INTERVAL_S
-            _log.warning(message)
+            warn(message)
 
 
 def _status(ended: list[tuple[Ring, str]]) -> str:
     """How the run ended: what the process that opened it said; if it died without a word, what the last other said."""
-    said = [(bool(ring.meta.get("root")), end) for ring, end in ended]
+    said = [(ring.meta.get("root") == "True", end) for ring, end in ended]
     by_root = [end for root, end in said if root and end in ("finished", "failed")]
     if by_root:
         return by_root[-1]
     words = [end for _, end in said if end != "left"]
     return words[-1] if words and words[-1] in ("finished", "failed") else "crashed"
+
+
+def warn(message: str, error: BaseException | None = None) -> None:
+    """Log a warning. `logging` takes longer to import than the drain may wait, and is rarely needed."""
+    import logging
+
+    logging.getLogger("asynctrack.worker").warning(message, exc_info=error)

@@ -7,17 +7,19 @@ imports of the deliveries take a hundred. So this file is a script that finds it
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import importlib.util
-import json
-import logging
 import os
 import sys
 import time
 
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from asynctrack.worker.drain import Drain
+
 # Without runs for this long, the worker leaves; the next run starts another.
 IDLE_EXIT_S = 5.0
+# How long deliveries wait for a tight loop to end before they begin.
+CALM_WAIT_S = 10.0
 # How long a worker waits for the one before it to be gone.
 _LOCK_WAIT_S = 10.0
 
@@ -33,7 +35,6 @@ def main(host: str) -> int:
     lock = _take_lock(host)
     if lock is None:
         return 0  # another worker serves this host
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     drain = Drain(host)
     drain.take_census()
     drain.start()
@@ -54,12 +55,9 @@ def main(host: str) -> int:
 
 def _prepare_package() -> None:
     """Make `asynctrack.*` importable without executing `asynctrack/__init__.py`."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    spec = importlib.util.spec_from_file_location(
-        "asynctrack", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
-    )
-    assert spec is not None
-    sys.modules["asynctrack"] = importlib.util.module_from_spec(spec)
+    package = type(sys)("asynctrack")
+    package.__path__ = [os.path.dirname(os.path.dirname(os.path.abspath(__file__)))]
+    sys.modules["asynctrack"] = package
 
 
 def _take_lock(host: str) -> int | None:
@@ -78,8 +76,12 @@ def _take_lock(host: str) -> int | None:
             time.sleep(0.01)
 
 
-def _serve(drain: object, host: str) -> None:
+def _serve(drain: Drain, host: str) -> None:
     """Deliver until there is nothing left; whatever fails here, the drain goes on."""
+    _wait_for_calm(drain)
+    import logging
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         _import_the_rest(host)
         import anyio
@@ -88,27 +90,41 @@ def _serve(drain: object, host: str) -> None:
         from asynctrack.worker.service import Service
 
         adopt(host)
-        anyio.run(lambda: Service(drain).run(idle_exit_s=IDLE_EXIT_S))  # type: ignore[arg-type]  # a Drain; see main
+        anyio.run(lambda: Service(drain).run(idle_exit_s=IDLE_EXIT_S))
     except Exception:
         logging.getLogger("asynctrack.worker").exception("deliveries have failed; the journal goes on")
-        _wait_until_idle(drain)
+        while any(run.live for run in drain.runs.values()):
+            time.sleep(0.5)
+
+
+def _wait_for_calm(drain: Drain) -> None:
+    """The imports hold the interpreter for longer than a tight loop needs to fill its ring: they wait until it ends."""
+    deadline = time.monotonic() + CALM_WAIT_S
+    time.sleep(0.03)
+    while drain.pressed and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _import_the_rest(host: str) -> None:
+    import importlib.util
+    import json
     import site
 
     site.main()
-    with contextlib.suppress(OSError, ValueError), open(os.path.join(host, "host.json"), encoding="utf-8") as file:
-        known = set(sys.path)
-        sys.path.extend(path for path in json.load(file)["sys_path"] if path not in known)
+    try:
+        with open(os.path.join(host, "host.json"), encoding="utf-8") as file:
+            known = set(sys.path)
+            sys.path.extend(path for path in json.load(file)["sys_path"] if path not in known)
+    except (OSError, ValueError):
+        pass  # the deliveries of our own need no more than this interpreter has
     package = sys.modules["asynctrack"]
     if not hasattr(package, "__version__"):
-        package.__spec__.loader.exec_module(package)  # type: ignore[union-attr]  # made in _prepare_package
-
-
-def _wait_until_idle(drain: object) -> None:
-    while any(run.live for run in drain.runs.values()):  # type: ignore[attr-defined]  # a Drain; see main
-        time.sleep(0.5)
+        location = os.path.join(package.__path__[0], "__init__.py")
+        spec = importlib.util.spec_from_file_location("asynctrack", location, submodule_search_locations=package.__path__)
+        assert spec is not None
+        assert spec.loader is not None
+        package.__spec__, package.__file__ = spec, location
+        spec.loader.exec_module(package)
 
 
 if __name__ == "__main__":

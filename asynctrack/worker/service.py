@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from asynctrack import manifest as manifests
 from asynctrack.backends.base import Backend
@@ -21,8 +23,8 @@ from asynctrack.worker.drain import Drain, RunJournal
 
 # `run.json` is written at most this often while a run goes on.
 SAVE_INTERVAL_S = 1.0
-# While a ring is more than half full the deliveries leave the interpreter to the drain for this long between batches.
-YIELD_S = 0.005
+# While the drain is under pressure the deliveries leave the interpreter to it for this long between batches.
+LONGEST_YIELD_S = 0.25
 
 _log = logging.getLogger("asynctrack.worker")
 
@@ -88,7 +90,7 @@ class Service:
 
     def _ring(self, runs: list[RunJournal]) -> None:
         for journal in runs:
-            served = self._served.get(str(journal.path))
+            served = self._served.get(journal.path)
             if served is None:
                 self._wake()
             else:
@@ -113,7 +115,7 @@ class RunService:
         self._bells: list[anyio.Event] = []
         self._ended = False
         self._manifest: Manifest | None = None
-        self._reader = Reader(journal.path / "journal")
+        self._reader = Reader(os.path.join(journal.path, "journal"))
         self._dropped: dict[str, dict[str, int]] = {}
         self._saved_at = 0.0
         self._left_at: float | None = None
@@ -143,7 +145,7 @@ class RunService:
         return True
 
     async def _drive(self, delivery: Delivery) -> None:
-        await delivery.drive(self._wait, self.journal.wanted, self._tell)
+        await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
         self.grew()
 
     async def stop(self) -> None:
@@ -156,7 +158,7 @@ class RunService:
     async def _find_manifest(self) -> None:
         """The run as `run.json` has it, or as its first frame says."""
         try:
-            self._manifest = manifests.load(self.journal.path)
+            self._manifest = manifests.load(Path(self.journal.path))
             self._reader.position = self._manifest.position
         except AsynctrackError:
             while self._manifest is None:
@@ -165,7 +167,7 @@ class RunService:
                     await self._wait(SAVE_INTERVAL_S)
                 else:
                     self._manifest = find_start(batch)
-            self._reader = Reader(self.journal.path / "journal")
+            self._reader = Reader(os.path.join(self.journal.path, "journal"))
 
     def _open_deliveries(self) -> list[Delivery]:
         assert self._manifest is not None
@@ -173,7 +175,7 @@ class RunService:
             backend = self._local.get(name) or self._from_stored(name, stored)
             if backend is not None:
                 keep = name not in self._local or backend.place == "worker"
-                self._deliveries.append(Delivery(self.journal.path, name, backend, self._manifest, keep=keep))
+                self._deliveries.append(Delivery(Path(self.journal.path), name, backend, self._manifest, keep=keep))
         return self._deliveries
 
     def _from_stored(self, name: str, stored: dict[str, object]) -> Backend | None:
@@ -199,16 +201,21 @@ class RunService:
     def _save(self) -> None:
         assert self._manifest is not None
         self._saved_at = time.monotonic()
-        manifests.save(self.journal.path, self._manifest)
+        manifests.save(Path(self.journal.path), self._manifest)
 
     async def _wait(self, seconds: float) -> None:
-        """Wait for the journal to grow. Under pressure the drain comes first."""
+        """Wait for the journal to grow."""
         bell = anyio.Event()
         self._bells.append(bell)
         with anyio.move_on_after(seconds):
             await bell.wait()
-        if self._drain.pressed:
-            await anyio.sleep(YIELD_S)
+
+    async def _pace(self) -> None:
+        """Under pressure the drain comes first; a delivery still gets on, a batch at a time."""
+        await anyio.lowlevel.checkpoint()
+        deadline = time.monotonic() + LONGEST_YIELD_S
+        while self._drain.pressed and time.monotonic() < deadline:
+            await anyio.sleep(0.01)
 
     def _tell(self) -> None:
         """Tell the producers how far all deliveries are."""

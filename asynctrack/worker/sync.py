@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
-from asynctrack.worker.drain import Drain
-
-_log = logging.getLogger("asynctrack.worker")
+from asynctrack.worker.drain import Drain, warn
 
 
 class Sync(threading.Thread):
@@ -26,7 +23,7 @@ class Sync(threading.Thread):
                 try:
                     run.sync()
                 except OSError as error:
-                    _log.warning("the journal of %s cannot be synced: %s", run.path, error)
+                    warn(f"the journal of {run.path} cannot be synced: {error}")
 
     def stop(self) -> None:
         self._stopping = True
