@@ -29,7 +29,9 @@ from asynctrack.journal.layout import (
 )
 from asynctrack.journal.reader import Reader, journal_id_of, segments
 
-# Batches that a failed fsync could still take are kept in memory up to this much, then synced earlier.
+# Batches that a failed fsync could still take are kept in memory. Beyond the first limit a sync is due at once; at the
+# second, `append` waits for it: the disk is slower than what is logged.
+SYNC_EARLY_BYTES: Final = 8 << 20
 MAX_UNSYNCED_BYTES: Final = 64 << 20
 
 
@@ -76,6 +78,11 @@ class Writer:
 
     def __repr__(self) -> str:
         return f"<Writer of {self._directory}, segment {self._number}, {self._unsynced_bytes} bytes not synced>"
+
+    @property
+    def wants_sync(self) -> bool:
+        """Whether so much is not synced that it should not wait for the interval."""
+        return self._unsynced_bytes > SYNC_EARLY_BYTES
 
     def append(self, ring: int, start: int, end: int, ordinal: int, frames: bytes) -> None:
         """Write one batch, whole or not at all.
@@ -222,6 +229,11 @@ class _Segment:
             os.unlink(path)
             raise
         return cls(fd, number)
+
+    @property
+    def wants_sync(self) -> bool:
+        """Whether so much is not synced that it should not wait for the interval."""
+        return self._unsynced_bytes > SYNC_EARLY_BYTES
 
     def append(self, blob: bytes) -> None:
         try:

@@ -260,11 +260,13 @@ class Drain(threading.Thread):
 
     def _look_at(self, run: RunJournal) -> float:
         """Move what is in a run's rings; returns how full the fullest was, 0 to 1."""
+        self._beat(run)
+        if run.writer is not None and run.writer.wants_sync:
+            self.wants_sync.set()
         return max([self._look(run, ring) for ring in list(run.live)], default=0.0)
 
     def _look(self, run: RunJournal, ring: Ring) -> float:
         words = ring.words
-        words[HEARTBEAT] = time.monotonic_ns()
         head = words[HEAD]
         if not _ORDERED_STORES:
             head, self._heads[ring.id] = self._heads.get(ring.id, words[TAIL]), head
@@ -283,7 +285,7 @@ class Drain(threading.Thread):
             self._filled, self._window_at = 0.0, now
 
     def _beat(self, run: RunJournal) -> None:
-        for ring in run.live:
+        for ring in run.rings:
             ring.words[HEARTBEAT] = time.monotonic_ns()
 
     def _check_ends(self, run: RunJournal) -> float:

@@ -100,9 +100,10 @@ def _serve(drain: Drain, host: str) -> None:
 def _wait_for_calm(drain: Drain) -> None:
     """The imports hold the interpreter for longer than a tight loop needs to fill its ring: they wait until it ends."""
     deadline = time.monotonic() + CALM_WAIT_S
-    time.sleep(0.03)
-    while drain.pressed and time.monotonic() < deadline:
+    calm = 0
+    while calm < 5 and time.monotonic() < deadline and not any(run.wanted() for run in list(drain.runs.values())):
         time.sleep(0.01)
+        calm = 0 if drain.pressed else calm + 1
 
 
 def _import_the_rest(host: str) -> None:

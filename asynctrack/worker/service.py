@@ -52,10 +52,11 @@ class Service:
         self._drain.grew = self._grew
         async with anyio.create_task_group() as tasks:
             while not self._stopping and not self._idle(idle_exit_s):
+                self._forget_closed()
                 for path, journal in list(self._drain.runs.items()):
                     if path not in self._served and journal.writer is not None:
                         self._served[path] = served = RunService(journal, self._drain, self._local.get(path, {}))
-                        tasks.start_soon(self._serve, path, served)
+                        tasks.start_soon(self._serve, served)
                 self._changed = anyio.Event()
                 with anyio.move_on_after(0.5):
                     await self._changed.wait()
@@ -68,13 +69,19 @@ class Service:
         self._stopping = True
         self._call(self._wake)
 
-    async def _serve(self, path: str, served: RunService) -> None:
+    def _forget_closed(self) -> None:
+        """Runs that the drain has let go of, and those that somebody has begun to log to again."""
+        for path, served in list(self._served.items()):
+            if self._drain.runs.get(path) is not served.journal or (served.finished and served.journal.live):
+                del self._served[path]
+
+    async def _serve(self, served: RunService) -> None:
         try:
             done = await served.run()
         except Exception:  # one run's failure must not end the others'
-            _log.exception("%s cannot be served; its journal goes on", path)
+            _log.exception("%s cannot be served; its journal goes on", served.journal.path)
             return
-        del self._served[path]
+        served.finished = True
         self._drain.finish(served.journal, done=done)
 
     def _grew(self, runs: Iterable[RunJournal]) -> None:
@@ -91,7 +98,7 @@ class Service:
     def _ring(self, runs: list[RunJournal]) -> None:
         for journal in runs:
             served = self._served.get(journal.path)
-            if served is None:
+            if served is None or served.finished:
                 self._wake()
             else:
                 served.grew()
@@ -109,6 +116,7 @@ class RunService:
 
     def __init__(self, journal: RunJournal, drain: Drain, local: dict[str, Backend]) -> None:
         self.journal = journal
+        self.finished = False
         self._drain = drain
         self._local = local
         self._deliveries: list[Delivery] = []
