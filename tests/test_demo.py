@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asynctrack
-from asynctrack.cli import kill
-from asynctrack.cli.annealing import COLDEST, MOVES_PER_STEP, Annealer
-from asynctrack.cli.berlin52 import OPTIMUM, PLACES, distances, tour_length
-from asynctrack.cli.curves import Curve
-from asynctrack.cli.live import Live
-from asynctrack.cli.race import ANNEALERS, Race, Slice, speed_with_tracking
+from asynctrack.demo import kill
+from asynctrack.demo.annealing import COLDEST, MOVES_PER_STEP, Annealer
+from asynctrack.demo.berlin52 import OPTIMUM, PLACES, distances, tour_length
+from asynctrack.demo.curves import Curve
+from asynctrack.demo.live import Live
+from asynctrack.demo.race import ANNEALERS, Race, Slice, speed_with_tracking
 
 # TSPLIB's berlin52.opt.tour, which counts from 1.
 OPTIMAL_TOUR = [

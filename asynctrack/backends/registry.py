@@ -23,17 +23,17 @@ def name_backends(backends: Iterable[Backend | str] | None) -> dict[str, Backend
         InvalidSettings: something is not a backend.
     """
     chosen: list[Backend | str] = [JSONLines()] if backends is None else list(backends)
-    by_name = {**_BUILT_IN, "memory": Memory}
+    by_name: dict[str, type[Backend]] = {**_BUILT_IN, "memory": Memory}
     problems = [
         f"backends[{i}] must be a backend or one of {', '.join(by_name)}; got {backend!r:.80}"
         for i, backend in enumerate(chosen)
-        if not isinstance(backend, Backend) and backend not in by_name
+        if not isinstance(backend, Backend) and str(backend) not in by_name
     ]
     if problems:
         raise InvalidSettings(problems)
     named: dict[str, Backend] = {}
     for given in chosen:
-        backend = by_name[given]() if isinstance(given, str) else given
+        backend: Backend = by_name[given]() if isinstance(given, str) else given
         kind = kind_of(backend)
         number = sum(name.split("-")[0] == kind for name in named) + 1
         named[kind if number == 1 else f"{kind}-{number}"] = backend

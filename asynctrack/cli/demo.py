@@ -18,14 +18,14 @@ from typing import TextIO
 import anyio
 
 import asynctrack
-from asynctrack.cli import kill
-from asynctrack.cli.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
-from asynctrack.cli.berlin52 import OPTIMUM
-from asynctrack.cli.curves import curves_of
-from asynctrack.cli.live import REFRESH_S, Live
-from asynctrack.cli.race import ANNEALERS, LogTimes, Race, speed_with_tracking
-from asynctrack.cli.report import Facts, above_optimum_percent, kill_summary, summary
-from asynctrack.cli.svg import CURVE_WIDTH, Picture, draw
+from asynctrack.demo import kill
+from asynctrack.demo.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
+from asynctrack.demo.berlin52 import OPTIMUM
+from asynctrack.demo.curves import curves_of
+from asynctrack.demo.live import REFRESH_S, Live
+from asynctrack.demo.race import ANNEALERS, LogTimes, Race, speed_with_tracking
+from asynctrack.demo.report import Facts, above_optimum_percent, kill_summary, summary
+from asynctrack.demo.svg import CURVE_WIDTH, Picture, draw
 
 __all__ = ["add_arguments", "main"]
 

@@ -75,6 +75,7 @@ MAX_BATCH_BYTES: Final = 1 << 30
 
 NOTES_RING: Final = 0
 
+
 class Position(namedtuple("Position", "segment offset inner", defaults=(0, 0, 0))):
     """A place in a journal: before the frame at byte `inner` of the batch at byte `offset` of a segment."""
 

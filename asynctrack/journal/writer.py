@@ -230,11 +230,6 @@ class _Segment:
             raise
         return cls(fd, number)
 
-    @property
-    def wants_sync(self) -> bool:
-        """Whether so much is not synced that it should not wait for the interval."""
-        return self._unsynced_bytes > SYNC_EARLY_BYTES
-
     def append(self, blob: bytes) -> None:
         try:
             _write_all(self.fd, blob)

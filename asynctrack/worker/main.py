@@ -121,7 +121,9 @@ def _import_the_rest(host: str) -> None:
     package = sys.modules["asynctrack"]
     if not hasattr(package, "__version__"):
         location = os.path.join(package.__path__[0], "__init__.py")
-        spec = importlib.util.spec_from_file_location("asynctrack", location, submodule_search_locations=package.__path__)
+        spec = importlib.util.spec_from_file_location(
+            "asynctrack", location, submodule_search_locations=[*package.__path__]
+        )
         assert spec is not None
         assert spec.loader is not None
         package.__spec__, package.__file__ = spec, location

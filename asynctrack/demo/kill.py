@@ -20,9 +20,9 @@ from time import monotonic, sleep
 import anyio
 
 import asynctrack
-from asynctrack.cli.live import REFRESH_S, Live
-from asynctrack.cli.race import ANNEALERS, Race
-from asynctrack.cli.report import Aftermath
+from asynctrack.demo.live import REFRESH_S, Live
+from asynctrack.demo.race import ANNEALERS, Race
+from asynctrack.demo.report import Aftermath
 
 __all__ = ["PROJECT", "count", "demonstrate", "optimise"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TextIO
 
-from asynctrack.cli.berlin52 import OPTIMUM
+from asynctrack.demo.berlin52 import OPTIMUM
 
 __all__ = ["Aftermath", "Facts", "above_optimum_percent", "kill_summary", "summary"]
 

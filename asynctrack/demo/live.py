@@ -10,9 +10,9 @@ from math import log
 from time import monotonic
 from typing import TextIO
 
-from asynctrack.cli.annealing import COLDEST, HOTTEST
-from asynctrack.cli.race import Race
-from asynctrack.cli.report import above_optimum_percent
+from asynctrack.demo.annealing import COLDEST, HOTTEST
+from asynctrack.demo.race import Race
+from asynctrack.demo.report import above_optimum_percent
 
 __all__ = ["REFRESH_S", "Live"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from html import escape
 from math import log
 
-from asynctrack.cli.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
-from asynctrack.cli.berlin52 import OPTIMUM, PLACES
-from asynctrack.cli.curves import Curve, TrialCurves
-from asynctrack.cli.race import ANNEALERS
+from asynctrack.demo.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
+from asynctrack.demo.berlin52 import OPTIMUM, PLACES
+from asynctrack.demo.curves import Curve, TrialCurves
+from asynctrack.demo.race import ANNEALERS
 
 __all__ = ["CURVE_WIDTH", "Picture", "draw"]
 

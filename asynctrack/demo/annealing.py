@@ -13,7 +13,7 @@ from math import exp, log
 from random import Random
 from typing import NamedTuple
 
-from asynctrack.cli.berlin52 import tour_length
+from asynctrack.demo.berlin52 import tour_length
 
 __all__ = ["COLDEST", "HOTTEST", "MOVES_PER_STEP", "Annealer", "Step"]
 

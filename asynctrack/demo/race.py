@@ -17,8 +17,8 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-from asynctrack.cli.annealing import Annealer
-from asynctrack.cli.berlin52 import distances
+from asynctrack.demo.annealing import Annealer
+from asynctrack.demo.berlin52 import distances
 
 __all__ = ["ANNEALERS", "Log", "LogTimes", "Race", "Slice", "speed_with_tracking"]
 

@@ -1,0 +1,9 @@
+"""`python -m asynctrack`."""
+
+from __future__ import annotations
+
+import sys
+
+from asynctrack.cli import main
+
+sys.exit(main())
