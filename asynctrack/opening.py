@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import socket
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -114,8 +112,8 @@ def _manifest(
         config=make_plain(config),
         backends={name: stored(backend) for name, backend in backends.items()},
         environment={
-            "python": platform.python_version(),
-            "host": socket.gethostname(),
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "host": os.uname().nodename,
             "pid": os.getpid(),
             "command": sys.argv[:50],
         },

@@ -89,12 +89,12 @@ class BatchHeader(namedtuple("BatchHeader", "length ring start end ordinal time_
 
     @property
     def table_bytes(self) -> int:
-        return 4 * (-(-self.length // BLOCK_BYTES))
+        return 4 * (-(-int(self.length) // BLOCK_BYTES))
 
     @property
     def size(self) -> int:
         """Bytes of the whole batch: header, table and frames."""
-        return HEADER_BYTES + self.table_bytes + self.length
+        return HEADER_BYTES + self.table_bytes + int(self.length)
 
 
 def segment_name(number: int) -> str:
