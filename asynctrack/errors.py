@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 __all__ = [
     "AsynctrackError",
     "BackendUnavailable",

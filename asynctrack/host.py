@@ -263,9 +263,10 @@ def _spawn(directory: str, log_path: str) -> None:
 
 
 def _make_directory() -> str:
-    roots = shared_roots()
+    roots = []
     failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for root in roots:
+    for root in shared_roots():
+        roots.append(root)
         try:
             return make_host_directory(root)
         except OSError as error:

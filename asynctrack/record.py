@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from time import time_ns
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -45,7 +45,7 @@ _FORMATS: Final = {
 }  # fmt: skip
 
 
-class Record(NamedTuple):
+class Record(msgspec.Struct, frozen=True):
     """One logged record. Its identity is run, ring and number; `step` need not be unique or in order.
 
     Attributes:

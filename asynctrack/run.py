@@ -244,7 +244,8 @@ class Run:
                 finally:
                     self._reopening = False
         early, self._early = self._early, []
-        return all([self._put(late) or self._not_put(late) for late in (payload, *early)])
+        results = [self._put(late) or self._not_put(late) for late in (payload, *early)]
+        return results[0]
 
     # Recording
 

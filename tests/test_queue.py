@@ -725,6 +725,7 @@ class TestStorms:
 
         def handle(number: int, frame: object) -> None:
             if armed:
+                armed.clear()
                 raise KeyboardInterrupt
 
         armed: list[bool] = []
@@ -732,13 +733,11 @@ class TestStorms:
         with draining(producer.ring, frames), storm(handle):
             deadline = time.monotonic() + 0.5
             while time.monotonic() < deadline:
-                try:
+                with contextlib.suppress(KeyboardInterrupt):
                     armed.append(True)
                     for number in range(number + 1, number + 100):
                         if producer.put(b"%d" % number):
                             accepted.append(number)
-                    armed.clear()
-                except KeyboardInterrupt:
                     armed.clear()
         found = [int(bytes(frame.payload)) for frame in frames]
         assert found == sorted(set(found))

@@ -48,11 +48,14 @@ class _Lines(Sink):
         lines = encode_lines(batch.records)
         file = await self._file()
         await file.seek(self._offset)
-        there = await file.read(len(lines))
-        if not lines.startswith(there):
-            raise StartOver(f"{self._path.name} was changed by another", self._beside())
-        await file.write(lines[len(there) :])
-        await file.flush()
+        there = b""
+        if os.fstat(file.fileno()).st_size > self._offset:
+            there = await file.read(len(lines))
+            if not lines.startswith(there):
+                raise StartOver(f"{self._path.name} was changed by another", self._beside())
+        rest = memoryview(lines)[len(there) :]
+        while rest:
+            rest = rest[await file.write(rest) :]
         self._offset += len(lines)
 
     async def checkpoint(self) -> dict[str, Any]:
@@ -75,7 +78,7 @@ class _Lines(Sink):
 
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self._path, flags, 0o600)
-            self._opened = await aiofiles.open(fd, "r+b")
+            self._opened = await aiofiles.open(fd, "r+b", buffering=0)
             size = os.fstat(fd).st_size
             if size < self._offset:
                 await self._opened.close()
@@ -101,15 +104,12 @@ def encode_lines(records: list[Record]) -> bytes:
 
 
 def _line(record: Record) -> dict[str, Any]:
-    line: dict[str, Any] = {"_step": record.step, "_timestamp": record.time_ns / 1e9}
     data = record.data
-    for value in data.values():
-        if type(value) not in _PLAIN:
-            data = {name: _with_list(item) for name, item in flatten(data)}
-            break
-    line.update(data)
-    if "_step" in data or "_timestamp" in data:
-        line["_step"], line["_timestamp"] = record.step, record.time_ns / 1e9
+    if not _PLAIN.issuperset(map(type, data.values())):
+        data = {name: _with_list(item) for name, item in flatten(data)}
+    line = {"_step": record.step, "_timestamp": record.time_ns / 1e9, **data}
+    if len(line) < len(data) + 2:  # a key of the user's has one of these names; ours are needed to read the file
+        line |= {"_step": record.step, "_timestamp": record.time_ns / 1e9}
     return line
 
 

@@ -61,6 +61,7 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from typing import Final
 
+
 SEGMENT_MAGIC: Final = b"ATJOURN1"
 BATCH_MAGIC: Final = b"ATB1"
 VERSION: Final = 1

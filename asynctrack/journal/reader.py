@@ -6,12 +6,9 @@ Imports the standard library only.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import namedtuple
-
-TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 from asynctrack.errors import UnsupportedVersion
 from asynctrack.journal.layout import (
@@ -39,6 +36,14 @@ from asynctrack.queue.layout import (
     frame_size,
 )
 
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+_FIRST_OTHER = 1 << KIND_SHIFT  # a record's second word is its number alone
+_FIRST_PAD = PAD << KIND_SHIFT
+
 
 class Frame(namedtuple("Frame", "end kind number lost payload")):
     """One frame of a batch. `end` is the byte after it, in the batch's frames; `payload` a memoryview."""
@@ -59,6 +64,34 @@ class Batch(namedtuple("Batch", "segment offset header data whole")):
         """The unharmed frames from byte `inner` on, without those that only fill the ring's end."""
         for start, end in self.whole:
             yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
+
+    def cut(self, inner: int, max_bytes: int) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:
+        """The unharmed frames from byte `inner` on, at least one and about `max_bytes`: the way of a delivery.
+
+        Returns:
+            Number and payload of the records, the other frames, and the byte behind them all.
+        """
+        data, words = self.data, self.data[: len(self.data) & -8].cast("Q")
+        records: list[tuple[int, memoryview]] = []
+        others: list[Frame] = []
+        stop = inner + max_bytes
+        at = inner
+        for start, end in self.whole:
+            at = max(start, at)
+            while at < end and at < stop:
+                first, second = words[at >> 3], words[(at >> 3) + 1]
+                length = first & LENGTH_MASK
+                begin = at + FRAME_HEADER_BYTES
+                at += (length + 23) & -8  # frame_size(length), without the call
+                if second < _FIRST_OTHER:
+                    records.append((second, data[begin : begin + length]))
+                elif second < _FIRST_PAD:
+                    others.append(
+                        Frame(at, second >> KIND_SHIFT, second & NUMBER_MASK, first >> 32, data[begin : begin + length])
+                    )
+            if at < end:
+                return records, others, at
+        return records, others, len(data)
 
 
 class Damage(namedtuple("Damage", "path offset length found")):
@@ -292,7 +325,7 @@ def _unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
     """
     bounds = [-1, *bad, -(-len(frames) // BLOCK_BYTES)]
     stretches = []
-    for before, after in zip(bounds, bounds[1:], strict=False):
+    for before, after in itertools.pairwise(bounds):
         start, end = (before + 1) * BLOCK_BYTES, min(after * BLOCK_BYTES, len(frames))
         if start >= end:
             continue

@@ -13,10 +13,6 @@ import threading
 import time
 from collections import deque, namedtuple
 
-TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
-if TYPE_CHECKING:
-    from typing import Final
-
 from asynctrack.journal.layout import (
     HEADER_BYTES,
     SEGMENT_BYTES,
@@ -28,6 +24,10 @@ from asynctrack.journal.layout import (
     segment_name,
 )
 from asynctrack.journal.reader import Reader, journal_id_of, segments
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from typing import Final
 
 # Batches that a failed fsync could still take are kept in memory. Beyond the first limit a sync is due at once; at the
 # second, `append` waits for it: the disk is slower than what is logged.
@@ -262,7 +262,7 @@ def recover(directory: str) -> tuple[dict[int, int], int, bytes | None]:
     for number in reversed(numbers):
         reader = Reader(directory, Position(number))
         with contextlib.closing(reader):
-            found = any([True for _ in reader])
+            found = sum(1 for _ in reader)
         if found:
             break
     last = _path(directory, numbers[-1])

@@ -54,6 +54,7 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from typing import Final
 
+
 RING_MAGIC: Final = int.from_bytes(b"ATRING\0\1", "little")
 RING_VERSION: Final = 1
 

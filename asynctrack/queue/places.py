@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 RING_SUFFIX = ".ring"
 WAKE_NAME = "wake"
 LOCK_NAME = "worker.lock"
@@ -30,11 +31,13 @@ SMALLEST_RING_BYTES = 64 << 10
 _SHARE_OF_FREE = 16
 
 
-def shared_roots() -> list[str]:
+def shared_roots() -> Iterator[str]:
     """Directories that may hold rings, best first: memory, then the temporary directory."""
     chosen = os.environ.get("ASYNCTRACK_SHM")
-    candidates = [chosen] if chosen else ["/dev/shm", _temporary()]
-    return [path for path in candidates if os.path.isdir(path) and os.access(path, os.W_OK)]
+    if chosen or _usable("/dev/shm"):
+        yield chosen or "/dev/shm"
+    if not chosen and _usable(temporary := _temporary()):
+        yield temporary
 
 
 def user_root(shared: str, *, create: bool = False) -> str | None:
@@ -124,6 +127,10 @@ def remove_host(host: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY):
             raise
+
+
+def _usable(path: str) -> bool:
+    return os.path.isdir(path) and os.access(path, os.W_OK)
 
 
 def _mkdtemp(parent: str, prefix: str) -> str:

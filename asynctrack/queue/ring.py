@@ -13,10 +13,6 @@ import fcntl
 import mmap
 import os
 
-TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 from asynctrack.queue.layout import (
     CAPACITY,
     DROP_REASONS,
@@ -42,6 +38,10 @@ from asynctrack.queue.layout import (
     VERSION,
     frame_size,
 )
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Ring:

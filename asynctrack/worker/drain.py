@@ -13,11 +13,6 @@ import select
 import threading
 import time
 
-TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Final
-
 from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import (
@@ -40,6 +35,11 @@ from asynctrack.queue.layout import (
 )
 from asynctrack.queue.places import WAKE_NAME, ring_paths
 from asynctrack.queue.ring import Ring, ordinal
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
 
 # Between two looks at which rings there are and whether their producers live.
 CENSUS_INTERVAL_S: Final = 0.5
