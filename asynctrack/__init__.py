@@ -10,11 +10,12 @@ from asynctrack.backends.base import Backend, Batch, Context, Sink, Update
 from asynctrack.backends.jsonl import JSONLines
 from asynctrack.backends.memory import Memory
 from asynctrack.books import BackendStats, Stats
+from asynctrack.current import current
 from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
 from asynctrack.opening import init
 from asynctrack.reader import RunReader, open_run
 from asynctrack.record import Array, Record
-from asynctrack.run import Run, current
+from asynctrack.run import Run
 from asynctrack.scope import Scope
 from asynctrack.settings import Settings
 from asynctrack.tracker import Tracker

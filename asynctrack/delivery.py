@@ -22,9 +22,10 @@ import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver, Update
 from asynctrack.cursor import Cursor, cursor_path, load_cursor
+from asynctrack.journal.frames import Batch as JournalBatch
+from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import Position
-from asynctrack.journal.reader import Batch as JournalBatch
-from asynctrack.journal.reader import Frame, Reader
+from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, read_note, replace_file
 from asynctrack.queue.layout import CONFIG, NOTE, SUMMARY
 from asynctrack.record import decode_record, decode_update

@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
+from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position
-from asynctrack.journal.reader import Batch, Frame
 from asynctrack.queue.layout import CONFIG, FAILURE, NOTE, START, SUMMARY
 from asynctrack.record import decode_update, from_json, to_json
 
@@ -101,7 +101,7 @@ def find_start(batch: Batch) -> Manifest | None:
 
 
 def read_note(frame: Frame) -> dict[str, Any]:
-    """A note of the worker, as `worker.drain` writes them."""
+    """A note of the worker, as `worker.run_journal` writes them."""
     note: dict[str, Any] = msgspec.json.decode(frame.payload)
     return note
 

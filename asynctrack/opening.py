@@ -13,10 +13,12 @@ from typing import Any
 from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
+from asynctrack.current import enter
+from asynctrack.disabled import DisabledRun
 from asynctrack.errors import DirectoryNotWritable, InvalidData, RunExists
 from asynctrack.manifest import Manifest, now_iso
 from asynctrack.record import make_plain
-from asynctrack.run import DisabledRun, Run, enter
+from asynctrack.run import Run
 from asynctrack.settings import Mode, Settings, WhenFull, WorkerHost, check_name
 
 _log = logging.getLogger("asynctrack")

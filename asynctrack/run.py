@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import contextvars
 import logging
 import os
 import sys
@@ -19,6 +18,7 @@ from typing import Any, Final, Literal
 from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.books import Books, Stats
+from asynctrack.current import leave
 from asynctrack.errors import FrameTooLarge, InvalidData, QueueFull, RunFinished
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest, start_payload
@@ -36,8 +36,6 @@ _LONGEST_POLL_S: Final = 0.01
 
 _log = logging.getLogger("asynctrack")
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
-_current: contextvars.ContextVar[Run | None] = contextvars.ContextVar("asynctrack_run", default=None)
-_latest: Run | None = None
 
 
 class Run:
@@ -372,7 +370,7 @@ class Run:
                 self._books.close()
                 if self._local is not None:
                     self._local.stop()
-                _leave(self)
+                leave(self)
             return self._result
 
     async def _afinish(self, status: str, summary: Mapping[str, Any] | None = None, error: str | None = None) -> Stats:
@@ -408,44 +406,6 @@ class Run:
         self._settled()
 
 
-class DisabledRun(Run):
-    """A run whose every call does nothing, in under 100 ns."""
-
-    def __init__(self, manifest: Manifest, path: Path) -> None:
-        self.id = manifest.id
-        self.name = manifest.name
-        self.project = manifest.project
-        self.path = path
-        self.config = Fields(manifest.config, lambda fresh: None)
-        self.summary = Fields(manifest.summary, lambda fresh: None)
-        self._result = Stats()
-
-    def __repr__(self) -> str:
-        return f"<Run {self.project}/{self.id}, disabled>"
-
-    def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:
-        return True
-
-    async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
-        return True
-
-    def _flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
-        return iter(())
-
-    def _finishing(
-        self,
-        status: str,
-        summary: Mapping[str, Any] | None = None,
-        error: str | None = None,
-        timeout_s: float | None = None,
-    ) -> Iterator[float]:
-        return iter(())
-
-    def _settled(self) -> Stats:
-        _leave(self)
-        return Stats()
-
-
 def _coerce(data: Mapping[str, Any], step: object) -> tuple[Mapping[str, Any], int | None]:
     if not isinstance(data, Mapping):
         raise InvalidData(data)
@@ -461,26 +421,6 @@ def _encode_update(fresh: Mapping[str, Any]) -> bytes:
 
 def _outcome(error: BaseException | None) -> tuple[str, None, str | None]:
     return ("finished", None, None) if error is None else ("failed", None, f"{type(error).__name__}: {error}"[:1000])
-
-
-def current() -> Run | None:
-    """The run that was opened last in this task or thread, else in this process; None when none is open."""
-    return _current.get() or _latest
-
-
-def enter(run: Run) -> None:
-    """Make a run the current one."""
-    global _latest
-    _latest = run
-    _current.set(run)
-
-
-def _leave(run: Run) -> None:
-    global _latest
-    if _latest is run:
-        _latest = None
-    if _current.get() is run:
-        _current.set(None)
 
 
 def _finish_all() -> None:

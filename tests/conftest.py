@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import own_shared_memory
 
 
 @pytest.fixture
@@ -16,3 +17,23 @@ def shm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="asynctrack-test-", dir=shared if shared.is_dir() else None) as path:
         monkeypatch.setenv("ASYNCTRACK_SHM", path)
         yield Path(path)
+
+
+@pytest.fixture
+def own_host() -> Iterator[Path]:
+    """The directory in shared memory of a worker that serves this test only, and leaves nothing behind."""
+    with own_shared_memory() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared_host() -> Iterator[Path]:
+    """The same for all tests of a module: a worker starts in 0.2 s of a core."""
+    with own_shared_memory() as path:
+        yield path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Where runs are kept."""
+    return tmp_path / "runs"

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from asynctrack.journal.reader import Frame, walk
+from asynctrack.journal.frames import Frame, walk
 from asynctrack.queue import places
 from asynctrack.queue.layout import (
     CAPACITY,

@@ -30,7 +30,7 @@ class Batch(NamedTuple):
     """What a sink gets at once: records and updates, each in the order of the journal."""
 
     records: list[Record]
-    updates: list[Update] = []
+    updates: list[Update]
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import NOTES_RING, BatchHeader, Position
-from asynctrack.journal.reader import Batch, Frame, Reader
+from asynctrack.journal.reader import Reader
 from asynctrack.queue.layout import RECORD
 
 

@@ -7,39 +7,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import threading
 import time
 
-from asynctrack.journal.layout import NOTES_RING
-from asynctrack.journal.writer import Writer
-from asynctrack.queue.layout import (
-    DELIVERED,
-    DONE,
-    END,
-    ENDS,
-    FIRST,
-    HEAD,
-    HEARTBEAT,
-    KIND_SHIFT,
-    NOTE,
-    SLEEPING,
-    SYNCED,
-    TAIL,
-    TROUBLE,
-    WANTED,
-    WORKER_PID,
-    frame_size,
-)
+from asynctrack.queue.layout import END, HEAD, HEARTBEAT, SLEEPING, SYNCED, TAIL, TROUBLE, WANTED, WORKER_PID
 from asynctrack.queue.places import WAKE_NAME, ring_paths
-from asynctrack.queue.ring import Ring, ordinal
+from asynctrack.queue.ring import Ring
+from asynctrack.worker.run_journal import RunJournal
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Final
+    from typing import Final
 
 # Between two looks at which rings there are and whether their producers live.
 CENSUS_INTERVAL_S: Final = 0.5
@@ -55,122 +36,6 @@ _CALM: Final = 4
 
 # Stores reach another core in order on x86-64. Elsewhere the worker trusts only the head of its previous look.
 _ORDERED_STORES: Final = os.uname().machine.lower() in ("x86_64", "amd64", "i686")
-
-
-class RunJournal:
-    """The journal of one run, and the rings that feed it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.writer: Writer | None = None
-        self.rings: list[Ring] = []
-        self.live: list[Ring] = []
-        self.ended: list[tuple[Ring, str]] = []
-        self.status: str | None = None
-        self.retry_at = 0.0
-        self._lock_fd = -1
-        self._notes_end = 0
-        self._dropped: dict[int, dict[str, int]] = {}
-
-    def __repr__(self) -> str:
-        return f"<RunJournal {self.path}, {len(self.live)} live rings, {self.status or 'running'}>"
-
-    def open(self) -> bool:
-        """Take the run's lock and recover its journal; False while another worker has the lock."""
-        if self._lock_fd < 0:
-            self._lock_fd = os.open(
-                os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
-        try:
-            fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                return False
-            raise
-        self.writer = Writer(os.path.join(self.path, "journal"))
-        self._notes_end = self.writer.ends.get(NOTES_RING, time.time_ns() & -8)
-        return True
-
-    def add(self, ring: Ring) -> None:
-        assert self.writer is not None
-        ring.words[TAIL] = max(ring.words[TAIL], self.writer.ends.get(ring.id, 0))
-        self.rings.append(ring)
-        self.live.append(ring)
-        self.status = None
-
-    def move(self, ring: Ring, head: int) -> int:
-        """Journal what the ring holds up to `head`; returns how many bytes that was."""
-        assert self.writer is not None
-        tail = ring.words[TAIL]
-        if head > tail:
-            frames = ring.copy(tail, head)
-            self.writer.append(ring.id, tail, head, ordinal(frames, ring.words[FIRST]), frames)
-            ring.words[TAIL] = head
-        return head - tail
-
-    def note(self, content: dict[str, Any]) -> None:
-        """Journal a note of the worker's own."""
-        import json
-
-        assert self.writer is not None
-        payload = json.dumps(content).encode()
-        header = len(payload).to_bytes(8, "little") + (NOTE << KIND_SHIFT).to_bytes(8, "little")
-        frame = (header + payload).ljust(frame_size(len(payload)), b"\0")
-        start, end = self._notes_end, self._notes_end + len(frame)
-        self.writer.append(NOTES_RING, start, end, 0, frame)
-        self._notes_end = end
-
-    def note_drops(self, ring: Ring) -> None:
-        dropped = ring.dropped()
-        if dropped != self._dropped.get(ring.id, {}):
-            self.note({"note": "dropped", "ring": f"{ring.id:016x}", "dropped": dropped})
-            self._dropped[ring.id] = dropped
-
-    def retire(self, ring: Ring) -> None:
-        """A ring whose producer has ended, and which is empty."""
-        end = ENDS[ring.words[END]]
-        self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": end, "dropped": ring.dropped()})
-        self.live.remove(ring)
-        self.ended.append((ring, end))
-
-    def end(self) -> None:
-        """Note how the run ended, once no producer is left."""
-        if self.rings and not self.live and self.status is None:
-            status = _status(self.ended)
-            self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
-            self.status = status
-
-    def sync(self) -> None:
-        """Make the journal survive a power cut, and tell the producers."""
-        if self.writer is not None and self.writer.sync():
-            for ring in list(self.rings):
-                ring.words[SYNCED] = max(ring.words[SYNCED], self.writer.synced.get(ring.id, 0))
-
-    def set_delivered(self, ends: Callable[[int], int]) -> None:
-        for ring in list(self.rings):
-            words = ring.words
-            words[DELIVERED] = max(words[DELIVERED], min(ends(ring.id), words[TAIL]))
-            if (
-                words[END]
-                and words[DELIVERED] >= words[HEAD]
-                and any(not other.words[END] for other in list(self.live))
-            ):
-                words[DONE] = 1  # others go on with the run; for this one nothing is left to do
-
-    def wanted(self) -> bool:
-        """Whether a producer waits for what is not yet delivered."""
-        return any(ring.words[WANTED] > ring.words[DELIVERED] or ring.words[END] for ring in list(self.rings))
-
-    def close(self, *, done: bool) -> None:
-        """Let go of the journal and the rings; `done` tells the producers that nothing is left to do."""
-        if self.writer is not None:
-            self.writer.close()
-            self.sync()
-        for ring in self.rings:
-            ring.words[DONE] = int(done)
-            ring.unlink()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
 
 
 class Drain(threading.Thread):
@@ -384,16 +249,6 @@ class Drain(threading.Thread):
         if now >= self._warned.get(about, 0.0):
             self._warned[about] = now + WARN_INTERVAL_S
             warn(message)
-
-
-def _status(ended: list[tuple[Ring, str]]) -> str:
-    """How the run ended: what the process that opened it said; if it died without a word, what the last other said."""
-    said = [(ring.meta.get("root") == "True", end) for ring, end in ended]
-    by_root = [end for root, end in said if root and end in ("finished", "failed")]
-    if by_root:
-        return by_root[-1]
-    words = [end for _, end in said if end != "left"]
-    return words[-1] if words and words[-1] in ("finished", "failed") else "crashed"
 
 
 def warn(message: str, error: BaseException | None = None) -> None:

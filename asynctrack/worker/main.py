@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from asynctrack.worker.drain import Drain
 
-# Without runs for this long, the worker leaves; the next run starts another.
+# Without runs for this long, the worker leaves; the next run starts another. ASYNCTRACK_IDLE_EXIT_S is for tests.
 IDLE_EXIT_S = 5.0
 # How long deliveries wait for a tight loop to end before they begin.
 CALM_WAIT_S = 10.0
@@ -90,11 +90,18 @@ def _serve(drain: Drain, host: str) -> None:
         from asynctrack.worker.service import Service
 
         adopt(host)
-        anyio.run(lambda: Service(drain).run(idle_exit_s=IDLE_EXIT_S))
+        anyio.run(lambda: Service(drain).run(idle_exit_s=_idle_exit_s()))
     except Exception:
         logging.getLogger("asynctrack.worker").exception("deliveries have failed; the journal goes on")
         while any(run.live for run in drain.runs.values()):
             time.sleep(0.5)
+
+
+def _idle_exit_s() -> float:
+    try:
+        return float(os.environ["ASYNCTRACK_IDLE_EXIT_S"])
+    except (KeyError, ValueError):
+        return IDLE_EXIT_S
 
 
 def _wait_for_calm(drain: Drain) -> None:

@@ -19,7 +19,8 @@ from asynctrack.delivery import Delivery
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
-from asynctrack.worker.drain import Drain, RunJournal
+from asynctrack.worker.drain import Drain
+from asynctrack.worker.run_journal import RunJournal
 
 # `run.json` is written at most this often while a run goes on.
 SAVE_INTERVAL_S = 1.0

@@ -1,0 +1,135 @@
+"""Frames of a batch: walking over them, cutting deliveries, and finding those that damage has left whole.
+
+Imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import namedtuple
+
+from asynctrack.journal.layout import BLOCK_BYTES, Position
+from asynctrack.queue.layout import (
+    FRAME_HEADER_BYTES,
+    KIND_SHIFT,
+    LENGTH_MASK,
+    LOST_SHIFT,
+    NUMBER_MASK,
+    PAD,
+    RECORD,
+    frame_size,
+)
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FIRST_OTHER = 1 << KIND_SHIFT  # a record's second word is its number alone
+_FIRST_PAD = PAD << KIND_SHIFT
+
+
+class Frame(namedtuple("Frame", "end kind number lost payload")):
+    """One frame of a batch. `end` is the byte after it, in the batch's frames; `payload` a memoryview."""
+
+    __slots__ = ()
+
+
+class Batch(namedtuple("Batch", "segment offset header data whole")):
+    """A batch whose frames can be read; `whole` lists the stretches of its frames that are unharmed."""
+
+    __slots__ = ()
+
+    @property
+    def after(self) -> Position:
+        return Position(self.segment, self.offset + self.header.size)
+
+    def frames(self, inner: int = 0, *, skip_records: bool = False) -> Iterator[Frame]:
+        """The unharmed frames from byte `inner` on, without those that only fill the ring's end."""
+        for start, end in self.whole:
+            yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
+
+    def cut(self, inner: int, max_bytes: int) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:
+        """The unharmed frames from byte `inner` on, at least one and about `max_bytes`: the way of a delivery.
+
+        Returns:
+            Number and payload of the records, the other frames, and the byte behind them all.
+        """
+        data, words = self.data, self.data[: len(self.data) & -8].cast("Q")
+        records: list[tuple[int, memoryview]] = []
+        others: list[Frame] = []
+        stop = inner + max_bytes
+        at = inner
+        for start, end in self.whole:
+            at = max(start, at)
+            while at < end and at < stop:
+                first, second = words[at >> 3], words[(at >> 3) + 1]
+                length = first & LENGTH_MASK
+                begin = at + FRAME_HEADER_BYTES
+                at += (length + 23) & -8  # frame_size(length), without the call
+                if second < _FIRST_OTHER:
+                    records.append((second, data[begin : begin + length]))
+                elif second < _FIRST_PAD:
+                    others.append(
+                        Frame(at, second >> KIND_SHIFT, second & NUMBER_MASK, first >> 32, data[begin : begin + length])
+                    )
+            if at < end:
+                return records, others, at
+        return records, others, len(data)
+
+
+def walk(frames: memoryview, start: int, end: int, *, skip_records: bool = False) -> Iterator[Frame]:
+    """The frames between two bytes, both on frame boundaries, without those of kind `PAD`."""
+    words = frames[: len(frames) & -8].cast("Q")
+    skipped = (PAD, RECORD) if skip_records else (PAD,)
+    at = start
+    while at + FRAME_HEADER_BYTES <= end:
+        first, second = words[at >> 3], words[(at >> 3) + 1]
+        length = first & LENGTH_MASK
+        begin = at + FRAME_HEADER_BYTES
+        at += (length + 23) & -8  # frame_size(length), without the call
+        if at > end:  # the caller's process wrote over its own ring: the checksum is of that
+            return
+        kind = second >> KIND_SHIFT
+        if kind not in skipped:
+            yield Frame(at, kind, second & NUMBER_MASK, first >> LOST_SHIFT, frames[begin : begin + length])
+
+
+def unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
+    """The stretches of whole frames outside the bad blocks.
+
+    Behind a bad block the next boundary is not known: it is the first place from which a chain of frames, each counting
+    on from the one before, leads exactly to the batch's end or into the next bad block.
+    """
+    bounds = [-1, *bad, -(-len(frames) // BLOCK_BYTES)]
+    stretches = []
+    for before, after in itertools.pairwise(bounds):
+        start, end = (before + 1) * BLOCK_BYTES, min(after * BLOCK_BYTES, len(frames))
+        if start >= end:
+            continue
+        exact = end == len(frames)
+        candidates = [0] if before < 0 else range(start, end, 8)
+        for candidate in candidates:
+            stop = _chain(frames, candidate, end, exact)
+            if stop is not None and stop > candidate:
+                stretches.append((candidate, stop))
+                break
+    return stretches
+
+
+def _chain(frames: memoryview, start: int, end: int, exact: bool) -> int | None:
+    """The end of the last whole frame of a chain from `start`, or None if there is no such chain."""
+    words = frames[: len(frames) & -8].cast("Q")
+    at, wanted = start, None
+    while at + FRAME_HEADER_BYTES <= end:
+        first, second = words[at >> 3], words[(at >> 3) + 1]
+        size = frame_size(first & LENGTH_MASK)
+        number, is_record = second & NUMBER_MASK, second >> KIND_SHIFT == RECORD
+        records = (number - (first >> LOST_SHIFT)) & LENGTH_MASK  # put before this frame, modulo 2**32
+        empty = is_record and size == FRAME_HEADER_BYTES  # none is: such are the zeros of an array in a payload
+        if wanted not in (None, records) or number >> 48 or empty or at + size > len(frames):
+            return None
+        wanted = (records + is_record) & LENGTH_MASK
+        if at + size > end:
+            return at if at > start else None
+        at += size
+    return at if at == end or not exact else None

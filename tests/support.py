@@ -1,0 +1,161 @@
+"""What the tests of whole runs share: conditions to wait for, workers to find and stop, children to run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+import asynctrack
+from asynctrack import host as hosts
+
+T = TypeVar("T")
+
+DEADLINE_S = 20.0  # arbitrary: far more than anything waited for here needs
+ROOT = Path(__file__).parent.parent
+# What each child does first: a deadlock ends with every thread's stack, not with the test's time limit.
+_PRELUDE = f"import faulthandler, sys; faulthandler.dump_traceback_later({2 * DEADLINE_S}, exit=True); sys.argv[0] = 'child'\n"
+
+
+def wait_until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Wait until `condition` returns something true, and return it."""
+    deadline = time.monotonic() + deadline_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"after {deadline_s} s still not true: {what}"
+        time.sleep(0.002)
+    return found
+
+
+@contextlib.contextmanager
+def own_shared_memory() -> Iterator[Path]:
+    """A directory in shared memory for the rings of this process; in the end nothing may be left in it, and no worker."""
+    shared = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="asynctrack-test-", dir=shared if shared.is_dir() else None))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASYNCTRACK_SHM", str(path))
+        patch.setenv("ASYNCTRACK_IDLE_EXIT_S", "0.2")
+        patch.setattr(hosts, "_hosts", {})
+        try:
+            yield path
+            hosts.stop_threads()
+            wait_until(lambda: not workers(path), "every worker has left")
+            assert left_in(path) == []
+        finally:
+            for pid in workers(path):
+                os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(path)
+
+
+def left_in(shared: Path) -> list[str]:
+    """Rings, locks and pipes that lie in shared memory."""
+    return sorted(str(path.relative_to(shared)) for path in shared.rglob("*"))
+
+
+def workers(shared: Path) -> list[int]:
+    """Pids of the worker processes whose rings lie in `shared`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                if arguments[0] != b"sh" and any(part.startswith(os.fsencode(shared)) for part in arguments):
+                    found.append(int(entry.name))
+    return found
+
+
+def the_worker(shared: Path) -> int:
+    """The pid of the one worker."""
+    wait_until(lambda: len(workers(shared)) == 1, "there is one worker")
+    return workers(shared)[0]
+
+
+def writers(run: Path) -> list[int]:
+    """Pids of the processes that have a segment of the run's journal open."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                files = [os.readlink(link) for link in (entry / "fd").iterdir()]
+                if any(file.startswith(f"{run}/journal/") for file in files):
+                    found.append(int(entry.name))
+    return found
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """Hold a process as a debugger or a laptop's lid does."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _state(pid) == "T", f"{pid} has stopped")
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    """Start a Python that runs `script`, in this environment."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _PRELUDE + script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(child: subprocess.Popen[str]) -> Any:
+    """Wait for a child to end well; what its last line says, as JSON."""
+    out, err = child.communicate(timeout=3 * DEADLINE_S)
+    assert child.returncode == 0, f"exit status {child.returncode}\n{out}\n{err}"
+    return json.loads(out.splitlines()[-1]) if out.strip() else None
+
+
+def run_child(script: str, *arguments: object, **environment: str) -> Any:
+    """Run `script` in a Python of its own to its end; what its last line says, as JSON."""
+    return outcome(start(script, *arguments, **environment))
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    """The content of `run.json`."""
+    content: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return content
+
+
+def lines(run: Path, file: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    """The lines of a run's JSON Lines."""
+    return [json.loads(line) for line in (run / file).read_bytes().splitlines()]
+
+
+def records(run: Path) -> list[asynctrack.Record]:
+    """The records of a run, all of it unharmed."""
+    reader = asynctrack.open_run(run)
+    found = list(reader.records())
+    assert reader.damage == []
+    return found
+
+
+def values(run: Path, key: str) -> list[Any]:
+    """The values of one key, in the order of the journal."""
+    return [record.data[key] for record in records(run) if key in record.data]
+
+
+def ended(run: Path) -> bool:
+    """Whether a run has come to an end that `run.json` tells of."""
+    return (run / "run.json").exists() and manifest(run)["status"] != "running"
