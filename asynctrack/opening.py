@@ -15,7 +15,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.current import enter
 from asynctrack.disabled import DisabledRun
-from asynctrack.errors import DirectoryNotWritable, InvalidData, RunExists
+from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, RunExists
 from asynctrack.manifest import Manifest, now_iso
 from asynctrack.record import make_plain
 from asynctrack.run import Run
@@ -71,6 +71,8 @@ def init(
     }  # fmt: skip
     settings = Settings.build(given)
     check_name("project", project)
+    if name is not None and not isinstance(name, str):
+        raise InvalidSettings([f"name must be text; got {name!r:.80}"])
     run_id = check_name("id", id) if id is not None else fresh_id()
     if config is not None and not isinstance(config, Mapping):
         raise InvalidData(config)

@@ -35,6 +35,7 @@ _FIRST_POLL_S: Final = 0.0002
 _LONGEST_POLL_S: Final = 0.01
 
 _log = logging.getLogger("asynctrack")
+_registered = False
 _open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
@@ -212,6 +213,7 @@ class Run:
             self._host.release(self._producer.ring)
             raise FrameTooLarge("config", len(payload), limit)
         if self._settings.worker == "thread":
+            _finish_before_threads_end()
             self._host.local[str(self.path)] = self._backends
         else:
             self._start_local()
@@ -224,6 +226,7 @@ class Run:
         if here:
             from asynctrack.local import LocalDeliveries
 
+            _finish_before_threads_end()
             self._local = LocalDeliveries(self.path, here)
 
     def _reopen(self, payload: bytes) -> bool:
@@ -431,6 +434,22 @@ def _finish_all() -> None:
         except Exception:  # the other runs must end too
             _log.exception("asynctrack: run %s could not be finished", run.id)
     hosts.stop_threads()
+
+
+def _finish_before_threads_end() -> None:
+    """Where threads of ours deliver, runs must finish before the interpreter takes executors and new threads away.
+
+    Callbacks of `threading` run before those of `atexit`, the last registered first; the executors' own is registered when
+    their module is imported.
+    """
+    global _registered
+    import concurrent.futures.thread
+
+    assert concurrent.futures.thread
+    if not _registered:
+        _registered = True
+        with contextlib.suppress(AttributeError, RuntimeError):  # private; too late at shutdown: atexit has to do
+            threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
 
 
 def _after_fork_in_child() -> None:

@@ -147,6 +147,21 @@ class TestRoundTrip:
             for i, inner in enumerate(batch.frames()):
                 assert [bytes(f.payload) for f in batch.frames(inner.end)] == here[i + 1 :]
 
+    @pytest.mark.parametrize("max_bytes", [1, 24, 100, 1 << 20])
+    def test_cuts_of_a_batch_have_all_its_frames(self, tmp_path: Path, max_bytes: int) -> None:
+        journal = Writer(tmp_path)
+        frames = b"".join(frame(b"x" * number, number, (RECORD, CONFIG, PAD)[number % 3]) for number in range(30))
+        journal.append(1, 0, len(frames), 0, frames)
+        [batch] = Reader(tmp_path)
+        records, others, at = [], [], 0
+        while at < batch.header.length:
+            some, more, after = batch.cut(at, max_bytes)
+            assert after > at
+            records += [(number, RECORD, bytes(payload)) for number, payload in some]
+            others += [(f.number, f.kind, bytes(f.payload)) for f in more]
+            at = after
+        assert sorted(records + others) == [(f.number, f.kind, bytes(f.payload)) for f in batch.frames()]
+
     def test_rings_are_interleaved_as_they_were_appended(self, tmp_path: Path) -> None:
         journal = Writer(tmp_path)
         rings = [Source(journal, ring) for ring in (1, 2, 3)]

@@ -1,0 +1,119 @@
+"""The house: imports point down, the quick start stays quick, and what the README shows works."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import asynctrack
+
+PACKAGE = Path(asynctrack.__file__).parent
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+# From the ground up; DESIGN.md has the table with their duties.
+LAYERS = [
+    ["errors"],
+    ["queue.layout"],
+    ["queue.ring", "queue.places", "queue.producer", "record", "settings"],
+    ["journal.layout"],
+    ["journal.frames"],
+    ["journal.reader"],
+    ["journal.writer", "journal.tally"],
+    ["manifest", "cursor"],
+    ["backends.base"],
+    ["backends.jsonl", "backends.memory"],
+    ["backends.registry"],
+    ["reader", "books", "delivery"],
+    ["worker.run_journal"],
+    ["worker.drain", "worker.orphans"],
+    ["worker.sync", "worker.service", "local"],
+    ["worker.main", "host"],
+    ["current", "fields", "scope"],
+    ["run"],
+    ["disabled"],
+    ["opening"],
+    ["tracker"],
+    ["asynctrack"],
+    ["demo", "cli", "__main__"],
+]
+# What runs before the worker has imported anything else.
+BOOTSTRAP = {"contextlib", "errno", "fcntl", "itertools", "mmap", "os", "select", "stat", "struct", "threading", "time", "zlib"}
+BOOTSTRAP |= {"collections", "__future__", "sys"}
+
+
+def level(module: str) -> int:
+    for height, names in enumerate(LAYERS):
+        if module in names or module.split(".")[0] in names:
+            return height
+    raise AssertionError(f"{module} has no place in the house; give it one")
+
+
+def modules() -> list[str]:
+    paths = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
+    return sorted(".".join(path.with_suffix("").parts) for path in paths if path.name != "__init__.py")
+
+
+def imports(module: str, *, inside_functions: bool) -> set[str]:
+    """What a module imports, without what only a type checker sees."""
+    tree = ast.parse((PACKAGE / Path(*module.split("."))).with_suffix(".py").read_text())
+    hidden = [node for node in tree.body if isinstance(node, ast.If)]
+    nodes = ast.walk(tree) if inside_functions else iter(tree.body)
+    skipped = {id(inner) for node in hidden for inner in ast.walk(node)}
+    found = set()
+    for node in nodes:
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {f"asynctrack.{name}" for name in modules()}
+            found |= (submodules & known) or {node.module}
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_point_down(module: str) -> None:
+    for name in imports(module, inside_functions=True):
+        if name == "asynctrack" or name.startswith("asynctrack."):
+            below = name.removeprefix("asynctrack.")
+            assert level(below) < level(module) or below.split(".")[0] == module.split(".")[0] in ("demo", "cli"), (
+                f"{module} imports {below}, which is not below it"
+            )
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in modules() if m.startswith(("queue.", "journal.")) and m not in ("queue.producer", "journal.tally")]
+)
+def test_queue_and_journal_need_only_what_is_quick_to_import(module: str) -> None:
+    assert {name for name in imports(module, inside_functions=False) if not name.startswith("asynctrack.")} <= BOOTSTRAP
+
+
+@pytest.mark.parametrize("module", ["worker.main", "worker.drain", "worker.run_journal", "worker.sync"])
+def test_the_worker_starts_with_what_is_quick_to_import(module: str) -> None:
+    assert {name for name in imports(module, inside_functions=False) if not name.startswith("asynctrack.")} <= BOOTSTRAP
+
+
+def test_importing_the_package_imports_no_backend_and_no_event_loop() -> None:
+    script = "import sys, asynctrack; print([m for m in ('asyncio', 'anyio', 'aiofiles', 'numpy', 'wandb') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert found.stdout.strip() == "[]"
+
+
+def test_ci_runs_the_readmes_test_line() -> None:
+    (line,) = re.findall(r"^\$ (.*pytest)$", README, re.M)
+    assert line in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_what_the_readme_shows_runs(block: str, tmp_path: Path) -> None:
+    script = block.replace("1_000_000", "1_000")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
