@@ -17,6 +17,7 @@ WorkerHost = Literal["process", "thread"]
 WhenFull = Literal["drop_newest", "block", "raise"]
 Until = Literal["journaled", "synced", "delivered"]
 
+DEFAULT_DIR: Final = "asynctrack_runs"
 SMALLEST_QUEUE_BYTES: Final = 4096
 LARGEST_QUEUE_BYTES: Final = 1 << 30
 
@@ -46,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             `asynctrack sync` has to.
     """
 
-    dir: Path = Path("asynctrack_runs")
+    dir: Path = Path(DEFAULT_DIR)
     mode: Mode = "online"
     worker: WorkerHost = "process"
     when_full: WhenFull = "drop_newest"
@@ -76,7 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 problems.append(f"{name} {problem}; got {values[name]!r:.80}")
         if problems:
             raise InvalidSettings(problems)
-        values["dir"] = Path(values.get("dir", cls.dir)).absolute()
+        values["dir"] = Path(values.get("dir", DEFAULT_DIR)).absolute()
         return cls(**values)
 
 

@@ -20,7 +20,8 @@ README = (ROOT / "README.md").read_text()
 LAYERS = [
     ["errors"],
     ["queue.layout"],
-    ["queue.ring", "queue.places", "queue.producer", "record", "settings"],
+    ["queue.ring", "queue.places", "record", "settings"],
+    ["queue.producer"],
     ["journal.layout"],
     ["journal.frames"],
     ["journal.reader"],
@@ -40,7 +41,9 @@ LAYERS = [
     ["opening"],
     ["tracker"],
     ["asynctrack"],
-    ["demo", "cli", "__main__"],
+    ["demo"],
+    ["cli"],
+    ["__main__"],
 ]
 # What runs before the worker has imported anything else.
 BOOTSTRAP = {"contextlib", "errno", "fcntl", "itertools", "mmap", "os", "select", "stat", "struct", "threading", "time", "zlib"}

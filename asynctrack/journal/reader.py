@@ -15,6 +15,7 @@ from asynctrack.journal.layout import (
     BATCH_MAGIC,
     BLOCK_BYTES,
     HEADER_BYTES,
+    NOTES_RING,
     VERSION,
     BatchHeader,
     Position,
@@ -50,7 +51,7 @@ class Reader:
         bodies: False reads the headers of batches only, and their `data` is empty.
     """
 
-    __slots__ = ("_entered", "_fd", "_journal_id", "_salt", "bodies", "damage", "directory", "ends", "position")
+    __slots__ = ("_entered", "_fd", "_journal_id", "_salt", "_told", "bodies", "damage", "directory", "ends", "position")
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class Reader:
         self._entered = False  # whether the segment's header has been looked at
         self._journal_id: bytes | None = None
         self._salt = 0
+        self._told = 0
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -92,6 +94,7 @@ class Reader:
                     return None
                 self._move_to(following)
             elif batch.header.end > self.ends.get(batch.header.ring, -1):
+                self._tell_gap(batch.header, batch.offset)
                 self.ends[batch.header.ring] = batch.header.end
                 return batch
 
@@ -190,6 +193,13 @@ class Reader:
                 length = min(BLOCK_BYTES, header.length - block * BLOCK_BYTES)
                 self._report(at + block * BLOCK_BYTES, length, "a block fails its checksum")
         return Batch(segment, offset, header, frames, whole)
+
+    def _tell_gap(self, header: BatchHeader, offset: int) -> None:
+        """A batch that is gone without a trace shows in the next of its ring, which begins where it ended."""
+        missing = header.start - self.ends.get(header.ring, header.start)
+        if missing > 0 and header.ring != NOTES_RING and len(self.damage) == self._told:
+            self._report(offset, 0, f"{missing} bytes of its ring are missing before the batch")
+        self._told = len(self.damage)
 
     def _path(self) -> str:
         return os.path.join(self.directory, segment_name(self.position.segment))

@@ -1,0 +1,187 @@
+"""How many records a second does a tight loop hand over, how fast do they reach the journal and the backend, and is one lost?
+
+Five million records as fast as a loop can log them, then everything until `finish()` returns; the caller's memory over that
+time; and how fast bytes go from queue to journal when the caller is not what limits them, against the disk's own speed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy
+
+import asynctrack
+from asynctrack.queue.layout import HEAD
+from bench.harness import Bar, Report, Table, bar, dropped, main, open_run, say, spread
+
+RECORDS: Final = 5_000_000
+WARM_UP_RECORDS: Final = 20_000  # twice around the ring: its pages are mapped, everything is imported
+MIB: Final = 1 << 20
+DISK_BYTES: Final = 256 * MIB
+ARRAY_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Tight:
+    """One run of the tight loop; seconds from its start."""
+
+    records: int
+    queue_bytes: int
+    loop_s: float
+    journaled_s: float
+    delivered_s: float
+    accepted: int
+    delivered: int
+    dropped: int
+    grown_bytes: int
+    ring_bytes: int
+
+
+def measure(quick: bool) -> Report:
+    rounds, records = (1, RECORDS // 10) if quick else (2, RECORDS)
+    disk, journal, tight = [], [], []
+    for _ in range(3 if quick else 5):
+        say("disk and queue to journal")
+        disk.append(_disk_bytes_per_s(DISK_BYTES // (4 if quick else 1)))
+        journal.append(_journal_bytes_per_s(DISK_BYTES // (4 if quick else 1)))
+    for _ in range(rounds):
+        say(f"{records:,} records")
+        tight.append(_tight_loop(records))
+    tables = [_tight_table(tight), _bytes_table(disk, journal)]
+    return Report(tables, _bars(tight, disk, journal), NOTES)
+
+
+NOTES: Final = [
+    "record: 4 floats, an integer, a short string, made afresh for each call; making it is part of the loop's time.",
+    "until journaled: until the journal has all, as `flush('journaled')` sees it. until delivered: until `finish()` returns, all of "
+    "it in metrics.jsonl; the worker decodes and encodes that in Python, on its own core.",
+    f"queue to journal: arrays of {ARRAY_BYTES // 1024} KiB logged with when_full='block', no backend; 'synced': until it survives a power cut. disk: "
+    "the same amount by write() of 1 MiB and one fdatasync. In turn, in the same directory.",
+    "memory: growth of the process's peak (VmHWM, reset after the warm-up) while it logs, flushes and finishes. The bar is for 10 "
+    "million records; this is what the first run of the loop took.",
+    "MB is 10^6 bytes.",
+]
+
+
+def _tight_loop(records: int) -> Tight:
+    with open_run(finish_timeout_s=300.0) as run:
+        _log_all(run, 0, WARM_UP_RECORDS, pause_every=2000)
+        run.flush("delivered")
+        _reset_peak()
+        before_bytes, words, lost_before = _peak_bytes(), run._producer.ring.words, dropped(run)
+        head = words[HEAD]
+        began = time.perf_counter()
+        _log_all(run, WARM_UP_RECORDS, records)
+        loop_s = time.perf_counter() - began
+        run.flush("journaled")
+        journaled_s = time.perf_counter() - began
+        queue_bytes = words[HEAD] - head
+        stats = run.finish()
+        delivered_s = time.perf_counter() - began
+        lost = sum(stats.dropped.values()) - lost_before
+        return Tight(
+            records, queue_bytes, loop_s, journaled_s, delivered_s, stats.accepted - WARM_UP_RECORDS + lost_before,
+            stats.backends["jsonl"].delivered - WARM_UP_RECORDS + lost_before, lost,
+            _peak_bytes() - before_bytes, run._producer.capacity,
+        )  # fmt: skip
+
+
+def _log_all(run: asynctrack.Run, first: int, count: int, pause_every: int = 0) -> None:
+    for step in range(first, first + count):
+        run.log(
+            {
+                "loss": 0.5 + step * 1e-7,
+                "accuracy": 0.9 - step * 1e-8,
+                "lr": 0.001 + step * 1e-9,
+                "grad_norm": step * 0.5,
+                "epoch": step // 1000,
+                "phase": "train",
+            },
+            step=step,
+        )
+        if pause_every and step % pause_every == 0:
+            run.flush("journaled")
+
+
+def _disk_bytes_per_s(size: int) -> dict[str, float]:
+    """The disk's own speed for one file from start to end."""
+    chunk = os.urandom(MIB)
+    with tempfile.NamedTemporaryFile(prefix="asynctrack-bench-", buffering=0) as file:
+        began = time.perf_counter()
+        for _ in range(size // MIB):
+            file.write(chunk)
+        written_s = time.perf_counter() - began
+        os.fdatasync(file.fileno())
+        return {"written": size / written_s, "synced": size / (time.perf_counter() - began)}
+
+
+def _journal_bytes_per_s(size: int) -> dict[str, float]:
+    """How fast bytes go from the queue to the journal when `log()` only waits for room."""
+    data = {"values": numpy.frombuffer(os.urandom(ARRAY_BYTES), dtype=numpy.float64)}
+    with open_run(backends=[], when_full="block") as run:
+        began = time.perf_counter()
+        for step in range(size // ARRAY_BYTES):
+            run.log(data, step=step)
+        run.flush("journaled")
+        journaled_s = time.perf_counter() - began
+        run.flush("synced")
+        synced_s = time.perf_counter() - began
+        moved = run._producer.ring.words[HEAD]
+        return {"written": moved / journaled_s, "synced": moved / synced_s, "dropped": dropped(run)}
+
+
+def _tight_table(tight: list[Tight]) -> Table:
+    figures: dict[str, Callable[[Tight], float]] = {
+        "records/s in the loop": lambda one: one.records / one.loop_s,
+        "records/s until journaled": lambda one: one.accepted / one.journaled_s,
+        "records/s until delivered": lambda one: one.delivered / one.delivered_s,
+        "us per record in the loop": lambda one: 1e6 * one.loop_s / one.records,
+        "MB/s queue to journal": lambda one: one.queue_bytes / one.journaled_s / 1e6,
+        "dropped": lambda one: one.dropped,
+        "memory grown by, KiB": lambda one: one.grown_bytes / 1024,
+    }
+    rows: list[dict[str, Any]] = [
+        {"figure": name, "median [min..max]": spread(map(figure, tight))} for name, figure in figures.items()
+    ]
+    return Table(f"{tight[0].records:,} records in a tight loop, {len(tight)} rounds", rows)
+
+
+def _bytes_table(disk: list[dict[str, float]], journal: list[dict[str, float]]) -> Table:
+    rows: list[dict[str, Any]] = [
+        {"MB/s": name, **{key: spread(one[key] / 1e6 for one in rounds) for key in ("written", "synced")}}
+        for name, rounds in {"disk": disk, "queue to journal": journal}.items()
+    ]
+    return Table(f"Queue to journal against the disk, {len(disk)} rounds in turn", rows)
+
+
+def _bars(tight: list[Tight], disk: list[dict[str, float]], journal: list[dict[str, float]]) -> list[Bar]:
+    moved, own = (spread(one["written"] / 1e6 for one in rounds).median for rounds in (journal, disk))
+    ring = tight[0].ring_bytes
+    lost = sum(one.dropped for one in tight) + sum(int(one["dropped"]) for one in journal)
+    missing = sum(one.records - one.dropped - one.delivered for one in tight)
+    return [
+        bar("records dropped", 0, lost),
+        bar("records accepted and not delivered", 0, missing),
+        bar("queue to journal (or the disk's own speed)", min(300.0, own), moved, "MB/s", at_least=True),
+        bar("memory of the caller grown by: the ring and 2 MiB", (ring + 2 * MIB) / MIB, tight[0].grown_bytes / MIB, "MiB"),
+    ]
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def _peak_bytes() -> int:
+    with open("/proc/self/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+
+
+if __name__ == "__main__":
+    main(__doc__, measure)
