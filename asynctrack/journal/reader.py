@@ -51,7 +51,19 @@ class Reader:
         bodies: False reads the headers of batches only, and their `data` is empty.
     """
 
-    __slots__ = ("_entered", "_fd", "_journal_id", "_salt", "_told", "bodies", "damage", "directory", "ends", "position")
+    __slots__ = (
+        "_entered",
+        "_fd",
+        "_journal_id",
+        "_salt",
+        "_told",
+        "_whole",
+        "bodies",
+        "damage",
+        "directory",
+        "ends",
+        "position",
+    )
 
     def __init__(
         self,
@@ -71,6 +83,7 @@ class Reader:
         self._journal_id: bytes | None = None
         self._salt = 0
         self._told = 0
+        self._whole = not position.segment and not self.ends  # a ring not met before begins at 0
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -196,7 +209,7 @@ class Reader:
 
     def _tell_gap(self, header: BatchHeader, offset: int) -> None:
         """A batch that is gone without a trace shows in the next of its ring, which begins where it ended."""
-        missing = header.start - self.ends.get(header.ring, header.start)
+        missing = header.start - self.ends.get(header.ring, 0 if self._whole else header.start)
         if missing > 0 and header.ring != NOTES_RING and len(self.damage) == self._told:
             self._report(offset, 0, f"{missing} bytes of its ring are missing before the batch")
         self._told = len(self.damage)
