@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from asynctrack.cursor import load_cursor
+from asynctrack.cursor import Cursor, load_cursor
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import read_note
 from asynctrack.queue.ring import Ring
+
+# While the books are taken a small ring may turn over between journal and queue; each look takes about 0.1 ms. Arbitrary.
+_MAX_LOOKS: Final = 100
 
 
 class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,30 +84,37 @@ class Books:
             backends: names of the run's backends.
         """
         dropped_by_ring: dict[int, dict[str, int]] = {}
-        heads = [(ring, ring.id) for ring in own]
+        rings = list(own)
         with contextlib.ExitStack() as opened:
             for path in others:
                 ring = self._attach(path)
                 if ring is not None:
                     opened.callback(ring.close)
-                    heads.append((ring, ring.id))
-            self._tally.update()
+                    rings.append(ring)
+            cursors = {name: load_cursor(self._run, name) for name in backends}  # first: none is ahead of the journal
+            queued = self._count_queued(rings)
             self._read_notes(dropped_by_ring)
-            queued = 0
-            for ring, ring_id in heads:
-                queued += ring.queued(self._tally.end(ring_id))
-                dropped_by_ring[ring_id] = ring.dropped()
+            dropped_by_ring.update((ring.id, ring.dropped()) for ring in rings)
         journaled = self._tally.records()
         return Stats(
             accepted=journaled + queued,
             journaled=journaled,
             queued=queued,
             dropped=_sum(dropped_by_ring.values()),
-            backends={name: self._backend(name, journaled) for name in backends},
+            backends={name: _backend(cursor, journaled) for name, cursor in cursors.items()},
         )
 
     def close(self) -> None:
         self._tally.close()
+
+    def _count_queued(self, rings: list[Ring]) -> int:
+        """Records in the rings that the journal does not have, as both were at one moment."""
+        for _ in range(_MAX_LOOKS):
+            self._tally.update()
+            counts = [ring.queued(self._tally.end(ring.id)) for ring in rings]
+            if None not in counts:
+                break
+        return sum(count or 0 for count in counts)
 
     def _attach(self, path: str) -> Ring | None:
         try:
@@ -121,16 +132,16 @@ class Books:
             if "dropped" in note:
                 dropped[int(note["ring"], 16)] = note["dropped"]
 
-    def _backend(self, name: str, journaled: int) -> BackendStats:
-        cursor = load_cursor(self._run, name)
-        gone = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
-        return BackendStats(
-            delivered=cursor.delivered,
-            skipped=cursor.skipped,
-            refused=cursor.refused,
-            behind=max(0, journaled - gone),
-            last_error=cursor.last_error,
-        )
+
+def _backend(cursor: Cursor, journaled: int) -> BackendStats:
+    gone = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
+    return BackendStats(
+        delivered=cursor.delivered,
+        skipped=cursor.skipped,
+        refused=cursor.refused,
+        behind=max(0, journaled - gone),
+        last_error=cursor.last_error,
+    )
 
 
 def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -59,7 +59,6 @@ class Delivery:
         self._run = run
         self._backend = backend
         self._manifest = manifest
-        self._keep = keep
         self._sink: Sink | None = None
         self._reader: Reader | None = None
         self._batch: JournalBatch | None = None
@@ -212,8 +211,7 @@ class Delivery:
         self._dirty = False
         self._saved_at = time.monotonic()
         content = msgspec.json.encode(self.cursor)
-        if self._keep or self.done:
-            await anyio.to_thread.run_sync(self._write_cursor, content)
+        await anyio.to_thread.run_sync(self._write_cursor, content)
         self.saved_ends = dict(self.cursor.ends)
 
     def _write_cursor(self, content: bytes) -> None:

@@ -56,11 +56,11 @@ class InvalidSettings(UsageError, ValueError):
 
 
 class InvalidData(UsageError, TypeError):
-    """What was given to `log()` is not a mapping."""
+    """What was given to `log()`, or as config or summary, is not a mapping."""
 
-    def __init__(self, data: object) -> None:
+    def __init__(self, data: object, what: str = "log()") -> None:
         super().__init__(
-            f"log() takes a mapping of names to values, such as {{'loss': 0.5}}; got {type(data).__name__}: {data!r:.80}"
+            f"{what} takes a mapping of names to values, such as {{'loss': 0.5}}; got {type(data).__name__}: {data!r:.80}"
         )
 
 

@@ -22,3 +22,13 @@ class Fields(dict[str, Any]):
         super().update(fresh)
         if fresh:
             self._changed(fresh)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Set it if it is not set."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
+    def __ior__(self, other: Any) -> Fields:  # type: ignore[override,misc]  # dict's own does not call update
+        self.update(other)
+        return self

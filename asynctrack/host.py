@@ -38,7 +38,7 @@ from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
 from asynctrack.settings import WorkerHost
 
-# `init()` waits at most this long for the worker's first look; a ring of 1 MiB lasts a tight loop for about 10 ms.
+# `init()` waits at most this long for the worker's first look; a ring of 4 MiB lasts a tight loop for about 40 ms.
 READY_WAIT_S: Final = 0.02
 # Without a heartbeat for this long the caller looks whether the worker is there ...
 QUIET_AFTER_S: Final = 0.5
@@ -65,7 +65,10 @@ class Host:
         self._probe_at = 0.0
         self._probing = False
         self._log_path = os.devnull
-        with open(os.path.join(self.directory, HELLO_NAME), "w", encoding="utf-8") as file:
+        hello = os.open(
+            os.path.join(self.directory, HELLO_NAME), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        with open(hello, "w", encoding="utf-8") as file:
             json.dump({"sys_path": [path for path in sys.path if path], "argv": sys.argv}, file)
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position
 from asynctrack.queue.layout import CONFIG, FAILURE, NOTE, START, SUMMARY
-from asynctrack.record import decode_update, from_json, to_json
+from asynctrack.record import decode_as, decode_update, encode, from_json, make_plain, to_json
 
 Status = Literal["running", "finished", "failed", "crashed"]
 
@@ -89,14 +89,14 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 def start_payload(manifest: Manifest) -> bytes:
     """The payload of the frame that starts a run."""
-    return msgspec.msgpack.encode(msgspec.to_builtins(manifest))
+    return encode(msgspec.structs.replace(manifest, config=make_plain(manifest.config)))
 
 
 def find_start(batch: Batch) -> Manifest | None:
     """The run as it was started, if this batch has that frame."""
     for frame in batch.frames(skip_records=True):
         if frame.kind == START:
-            return msgspec.msgpack.decode(frame.payload, type=Manifest)
+            return decode_as(frame.payload, Manifest)
     return None
 
 
@@ -130,7 +130,7 @@ def load(run: Path) -> Manifest:
 
 def save(run: Path, manifest: Manifest) -> None:
     """Replace a run's `run.json`."""
-    plain = to_json(msgspec.to_builtins(manifest))
+    plain = to_json(msgspec.structs.asdict(manifest))
     replace_file(run / FILE_NAME, msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n")
 
 

@@ -17,7 +17,6 @@ from asynctrack.current import enter
 from asynctrack.disabled import DisabledRun
 from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, RunExists
 from asynctrack.manifest import Manifest, now_iso
-from asynctrack.record import make_plain
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Settings, WhenFull, WorkerHost, check_name
 
@@ -75,7 +74,7 @@ def init(
         raise InvalidSettings([f"name must be text; got {name!r:.80}"])
     run_id = check_name("id", id) if id is not None else fresh_id()
     if config is not None and not isinstance(config, Mapping):
-        raise InvalidData(config)
+        raise InvalidData(config, "config")
     named = name_backends(backends)
     path = settings.dir / project / run_id
     manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings)
@@ -113,7 +112,7 @@ def _manifest(
         name=name,
         project=project,
         created_at=now_iso(),
-        config=make_plain(config),
+        config=dict(config),
         backends={name: stored(backend) for name, backend in backends.items()},
         environment={
             "python": ".".join(map(str, sys.version_info[:3])),

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from asynctrack import manifest as manifests
 from asynctrack.errors import BackendUnavailable, NotARun
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.manifest import Manifest, Status, find_start
 from asynctrack.queue.layout import RECORD
-from asynctrack.record import Array, Record, decode_record, flatten
+from asynctrack.record import Array, Record, decode_record, flatten, string_keys
 
 
 class Column:
@@ -93,7 +95,9 @@ class RunReader:
             for batch in reader:
                 for frame in batch.frames():
                     if frame.kind == RECORD:
-                        yield decode_record(frame.payload, frame.number, batch.header.ring)
+                        record = decode_record(frame.payload, frame.number, batch.header.ring)
+                        data = string_keys(record.data)
+                        yield record if data is record.data else msgspec.structs.replace(record, data=data)
         finally:
             reader.close()
             self.damage = reader.damage

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from time import time_ns
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -24,13 +24,21 @@ __all__ = [
     "Array",
     "Record",
     "coerce_step",
+    "decode_as",
     "decode_record",
     "decode_update",
     "encode",
     "encode_any",
     "flatten",
     "make_plain",
+    "short_repr",
+    "string_keys",
 ]
+
+T = TypeVar("T")
+
+_TEXT: Final = frozenset({str})
+_LEAVES: Final = frozenset({float, int, str, bool})
 
 _BIG_INTEGER: Final = 1
 _ARRAY: Final = 2
@@ -141,14 +149,38 @@ def decode_record(payload: memoryview | bytes, number: int, ring: int = 0) -> Re
         time, step, data = _record_decoder.decode(payload)
     except msgspec.ValidationError:  # keys that are not strings
         time, step, data = _any_decoder.decode(payload)
-        data = _string_keys(data)
+        data = string_keys(data)
     return Record(number, number if step is None else step, time, data, ring)
+
+
+def string_keys(data: Any) -> Any:
+    """`data` with strings as keys, also of what is nested: MessagePack keeps integers, and looking for them takes a fifth
+    of a delivery's time.
+    """
+    if isinstance(data, dict):
+        if _LEAVES.issuperset(map(type, data.values())) and _TEXT.issuperset(map(type, data)):
+            return data
+        return {key if isinstance(key, str) else str(key): string_keys(item) for key, item in data.items()}
+    if isinstance(data, list):
+        return [string_keys(item) for item in data]
+    return data
 
 
 def decode_update(payload: memoryview | bytes) -> tuple[int, dict[str, Any]]:
     """When a config or summary was updated, and with what."""
     time, data = _any_decoder.decode(payload)
-    return time, _string_keys(data)
+    return time, string_keys(data)
+
+
+def decode_as(payload: memoryview | bytes, kind: type[T]) -> T:
+    """A struct of this type, with values as `encode` wrote them."""
+    return msgspec.msgpack.decode(payload, type=kind, ext_hook=_extension)
+
+
+def short_repr(data: Mapping[Any, Any], key: str) -> str:
+    """The beginning of the `repr` of the value that was recorded as `key`, whatever its code raises."""
+    found = next((value for name, value in data.items() if _plain_key(name) == key), None)
+    return _repr_or(repr, found)[:100]
 
 
 def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -266,14 +298,6 @@ def _repr_or(make: Any, value: object) -> str:
         return str(make(value))
     except Exception:  # a broken __repr__ must not stop the run
         return f"<{type(value).__name__}>"
-
-
-def _string_keys(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): _string_keys(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_string_keys(item) for item in value]
-    return value
 
 
 def _extension(code: int, payload: memoryview) -> Any:

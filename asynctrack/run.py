@@ -24,7 +24,7 @@ from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest, start_payload
 from asynctrack.queue.layout import CONFIG, DELIVERED, DONE, FAILURE, KIND_SHIFT, START, SUMMARY, SYNCED, TAIL, TROUBLE
 from asynctrack.queue.producer import FORKED, OPEN, Producer
-from asynctrack.record import coerce_step, encode, encode_any, make_plain
+from asynctrack.record import coerce_step, encode, encode_any, make_plain, short_repr
 from asynctrack.scope import Scope
 from asynctrack.settings import Settings, Until
 
@@ -253,11 +253,11 @@ class Run:
     def _encode_any(self, data: Mapping[Any, Any], step: int | None) -> bytes:
         payload, strange = encode_any(data, coerce_step(step))
         for key in strange:
-            self._warn(
-                f"value {key}",
-                f"the value of {key!r} cannot be encoded and is recorded as its repr: {data.get(key)!r:.100}",
-                once=True,
-            )
+            if (about := f"value {key}") not in self._warned:
+                text = short_repr(data, key)
+                self._warn(
+                    about, f"the value of {key!r} cannot be encoded and is recorded as its repr: {text}", once=True
+                )
         return payload
 
     def _not_put(self, payload: bytes) -> bool:
@@ -304,7 +304,7 @@ class Run:
             self._warn("full", f"{dropped} records dropped so far, the queue is full: {why}")
         return False
 
-    def _update(self, kind: int, what: str, fresh: Mapping[str, Any]) -> None:
+    def _update(self, kind: int, what: str, fresh: Mapping[str, Any], deadline: float | None = None) -> None:
         payload = _encode_update(fresh)
         if self._put(payload, kind << KIND_SHIFT, 0):
             return
@@ -314,7 +314,7 @@ class Run:
             raise RunFinished(self.id, f"setting the {what}")
         if len(payload) > self._producer.largest:
             raise FrameTooLarge(f"this {what}", len(payload), self._producer.largest)
-        deadline = time.monotonic() + self._settings.max_block_s
+        deadline = deadline or time.monotonic() + self._settings.max_block_s
         while not self._put(payload, kind << KIND_SHIFT, 0):
             if time.monotonic() > deadline:
                 raise QueueFull(self._producer.capacity)
@@ -347,14 +347,20 @@ class Run:
         error: str | None = None,
         timeout_s: float | None = None,
     ) -> Iterator[float]:
+        if summary is not None and not isinstance(summary, Mapping):
+            raise InvalidData(summary, "summary")
         deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout_s is None else timeout_s)
         with self._lock:
             producer = self._producer
             if producer.state == OPEN:
-                with contextlib.suppress(FrameTooLarge, QueueFull):  # no room for it: the run ends all the same
-                    self.summary.update(summary or {})
+                try:
+                    if summary:
+                        dict.update(self.summary, summary)
+                        self._update(SUMMARY, "summary", summary, deadline)
                     if error:
-                        self._update(FAILURE, "error", {"error": error})
+                        self._update(FAILURE, "error", {"error": error}, deadline)
+                except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
+                    self._warn("end", f"its end is recorded without summary or error: {lost}")
                 producer.close(status)
         if producer.state == FORKED or self._result is not None:
             return

@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         when_full: when the journal's disk does not keep up: "drop_newest" (default) returns False and counts, "block" waits
             at most `max_block_s`, "raise" raises `QueueFull`.
         max_block_s: seconds `log()` waits for room with "block". Default 5; after it the record is dropped and counted.
-        queue_bytes: bytes of shared memory between the loop and the worker, rounded up to a power of two. Default: 1 MiB,
+        queue_bytes: bytes of shared memory between the loop and the worker, rounded up to a power of two. Default: 4 MiB,
             less when memory is short. A record may take half of it; more room only bridges longer stalls of the disk.
         finish_timeout_s: seconds `finish()` waits for delivery. Default 30. What is left stays on disk, and the worker goes on.
         exit_timeout_s: the same when the interpreter ends without `finish()`. Default 5.

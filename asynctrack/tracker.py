@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asynctrack.books import Stats
-from asynctrack.errors import NoCurrentRun
+from asynctrack.errors import InvalidData, NoCurrentRun
 from asynctrack.opening import check_settings, init
 from asynctrack.run import Run
 
@@ -37,7 +37,13 @@ class Tracker:
         return f"<Tracker of {self.project}, {self.run!r}>"
 
     def init(self, config: Mapping[str, Any] | None = None) -> Run:
-        """Open a run. One that is still open is finished first, with a warning."""
+        """Open a run. One that is still open is finished first, with a warning.
+
+        Raises:
+            InvalidData: config is not a mapping.
+        """
+        if config is not None and not isinstance(config, Mapping):
+            raise InvalidData(config, "config")
         if self.run is not None:
             _log.warning("asynctrack: init() while run %s is open: it is finished first", self.run.id)
             self.finish()

@@ -103,11 +103,13 @@ class Shape:
         timed: calls of each thread for the percentiles.
         untimed: calls of each thread for the rate.
         threads: that make these calls at once.
+        discarded: calls before them, since the block of the subject before has left its own code and data in the caches.
     """
 
     timed: int
     untimed: int = 0
     threads: int = 1
+    discarded: int = 200
 
 
 class Blocks:
@@ -129,12 +131,12 @@ class Blocks:
         cycle = {subject.name: Block() for subject in self._subjects}
         for subject in self._random.sample(self._subjects, len(self._subjects)):
             block, shape = cycle[subject.name], self._shape
+            subject.untimed(self._step, shape.discarded)
+            if shape.untimed:
+                block.loop_ns = _rate(subject, self._step, shape)
             _time(subject, self._step, shape, block.samples_ns)
             subject.settle()
-            if shape.untimed:
-                block.loop_ns = _rate(subject, self._step + shape.timed, shape)
-                subject.settle()
-        self._step += self._shape.timed + self._shape.untimed
+        self._step += self._shape.timed
         return cycle
 
 

@@ -25,7 +25,9 @@ T = TypeVar("T")
 DEADLINE_S = 20.0  # arbitrary: far more than anything waited for here needs
 ROOT = Path(__file__).parent.parent
 # What each child does first: a deadlock ends with every thread's stack, not with the test's time limit.
-_PRELUDE = f"import faulthandler, sys; faulthandler.dump_traceback_later({2 * DEADLINE_S}, exit=True); sys.argv[0] = 'child'\n"
+_PRELUDE = (
+    f"import faulthandler, sys; faulthandler.dump_traceback_later({2 * DEADLINE_S}, exit=True); sys.argv[0] = 'child'\n"
+)
 
 
 def wait_until(condition: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:

@@ -36,21 +36,21 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def golden(shm: Path, small_blocks: None) -> Golden:
-    """Three segments: batches of one block and of many, frames across blocks, drops, zeros, two rings."""
+    """Two segments: batches of one block and of many, frames across blocks, drops, zeros, two rings."""
     directory, ends, numbers = shm / "journal", {1: 0, 2: 0}, {1: 0, 2: 10}
-    for batches in ([(1, 2), (1, 9), (2, 3)], [(2, 2), (1, 16)], [(1, 3), (2, 8), (1, 1)]):
+    for batches in ([(1, 1), (2, 9)], [(1, 12), (2, 2), (1, 1)]):
         journal = Writer(directory)
         for ring, count in batches:
             batch = b""
             for number in range(numbers[ring], numbers[ring] + count):
                 batch += frame(number, b"config", CONFIG) if number % 8 == 5 else b""
-                batch += frame(number, bytes(64) if number % 4 == 3 else b"%d:" % number * (number % 9 + 12))
+                batch += frame(number, bytes(96) if number % 4 == 3 else b"%d:" % number * (number % 9 + 48))
             numbers[ring] += count
             journal.append(ring, ends[ring], ends[ring] + len(batch), 0, batch)
             ends[ring] += len(batch)
         journal.close()
     found, damage = read(directory)
-    assert (len(found), damage) == (50, [])
+    assert (len(found), damage) == (28, [])
     segments = [path.read_bytes() for path in sorted(directory.iterdir())]
     assert 3500 < sum(map(len, segments)) < 4500
     return Golden(directory, segments, found)
@@ -125,12 +125,9 @@ def test_every_torn_tail_of_the_last_segment_costs_only_that(
 
 
 @pytest.mark.parametrize("harm", [cut, zeroed])
-@pytest.mark.parametrize("number", [1, 2])
-def test_every_torn_tail_of_another_segment_is_reported(
-    golden: Golden, harm: Callable[[bytes, int], bytes], number: int
-) -> None:
-    content = golden.segments[number - 1]
-    path = golden.directory / segment_name(number)
+def test_every_torn_tail_of_the_first_segment_is_reported(golden: Golden, harm: Callable[[bytes, int], bytes]) -> None:
+    content = golden.segments[0]
+    path = golden.directory / segment_name(1)
     for size in range(len(content)):
         path.write_bytes(harm(content, size))
         found, damage = read(golden.directory)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Sink
+from asynctrack.record import string_keys
 
 
 class Memory(Backend, frozen=True, kw_only=True, tag="memory"):
@@ -40,9 +41,10 @@ class _Lists(Sink):
     def write(self, batch: Batch) -> None:
         memory = self._memory
         for record in batch.records:
-            memory.records.append(record.data)
+            data = string_keys(record.data)
+            memory.records.append(data)
             memory.steps.append(record.step)
-            for key, value in record.data.items():
+            for key, value in data.items():
                 memory.history.setdefault(key, []).append(value)
         for update in batch.updates:
             (memory.config if update.kind == "config" else memory.summary).update(update.data)

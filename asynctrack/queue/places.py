@@ -25,7 +25,7 @@ CLOSED_SUFFIX = ".closed"
 
 # Rings of one calling process share this much, so that a hundred runs fit the 64 MB that containers have.
 HOST_BUDGET_BYTES = 64 << 20
-DEFAULT_RING_BYTES = 1 << 20
+DEFAULT_RING_BYTES = 4 << 20
 SMALLEST_RING_BYTES = 64 << 10
 # A ring takes at most this part of what is free, so that the last of a hundred still finds room.
 _SHARE_OF_FREE = 16
@@ -92,7 +92,7 @@ def ring_paths(host: str) -> list[str]:
 
 
 def ring_bytes(host: str) -> int:
-    """How big the next ring of this host should be: 1 MiB, less when memory is short."""
+    """How big the next ring of this host should be: 4 MiB, less when memory is short."""
     used = 0
     for path in ring_paths(host):
         with contextlib.suppress(OSError):

@@ -135,10 +135,17 @@ class Ring:
             return self.data[first:last]
         return self.data[first : HEADER_BYTES + self.capacity] + self.data[HEADER_BYTES:last]
 
-    def queued(self, after: int) -> int:
-        """Records between the position `after` and the head."""
-        head = self.words[HEAD]
-        return count_records(self.copy(after, head)) if head - after <= self.capacity else 0
+    def queued(self, after: int) -> int | None:
+        """Records between the position `after` and the head; None where some are in the journal only by now."""
+        words = self.words
+        head = words[HEAD]
+        if head - after > self.capacity:
+            return None
+        frames = self.copy(after, head)
+        # What was copied can be written over only once the worker has moved it, and then by one frame beyond the head.
+        if words[TAIL] > after and words[HEAD] - after > self.capacity // 2:
+            return None
+        return count_records(frames)
 
     def dropped(self) -> dict[str, int]:
         """Records that were turned away, by reason; reasons without one are left out."""
