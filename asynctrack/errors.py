@@ -28,6 +28,7 @@ __all__ = [
     "QueueFull",
     "RunExists",
     "RunFinished",
+    "RunIsRunning",
     "SharedMemoryUnavailable",
     "UnsupportedVersion",
     "UsageError",
@@ -89,6 +90,15 @@ class RunExists(UsageError, FileExistsError):
 
     def __init__(self, run_id: str, path: object) -> None:
         super().__init__(f"run {run_id!r} exists in {path}; choose another id, or leave id= out to get a fresh one")
+
+
+class RunIsRunning(UsageError, RuntimeError):
+    """The run to resume is still open somewhere."""
+
+    def __init__(self, run_id: str, path: object) -> None:
+        super().__init__(
+            f"run {run_id!r} in {path} is still running in another process; it can be resumed when that has ended"
+        )
 
 
 class RunFinished(UsageError, RuntimeError):

@@ -46,6 +46,12 @@ QUIET_AFTER_S: Final = 0.5
 HUNG_AFTER_S: Final = 10.0
 # Between two such looks.
 _PROBE_INTERVAL_S: Final = 0.25
+# A worker that was started may take this long until it has its lock; a second would only wait for it.
+_START_GRACE_S: Final = 1.0
+# How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
+_START_WAIT_S: Final = 1.0
+# Between two warnings that no worker can be started.
+_WARN_INTERVAL_S: Final = 60.0
 
 _log = logging.getLogger("asynctrack")
 _hosts: dict[WorkerHost, Host] = {}
@@ -59,11 +65,13 @@ class Host:
         self.kind = kind
         self.directory = _make_directory()
         self.local: dict[str, dict[str, Backend]] = {}
-        self._own: dict[str, Ring] = {}
+        self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._wake_fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._threads: _Threads | None = None
         self._probe_at = 0.0
-        self._probing = False
+        self._warn_at = 0.0
+        self._starting = threading.Lock()
+        self._started_at = -_START_GRACE_S
         self._log_path = os.devnull
         hello = os.open(
             os.path.join(self.directory, HELLO_NAME), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
@@ -83,16 +91,20 @@ class Host:
         """
         size = ring_bytes(self.directory) if queue_bytes is None else 1 << (queue_bytes - 1).bit_length()
         while True:
-            path = os.path.join(self.directory, os.urandom(8).hex() + RING_SUFFIX)
+            # Names sort by time, so that the ring of a run's earlier sitting is drained before that of a later one.
+            path = os.path.join(self.directory, f"{time.time_ns():016x}-{os.urandom(4).hex()}{RING_SUFFIX}")
+            self._own[path] = None  # before it exists: whoever opened it here as another's would drop its lock
             try:
-                ring = Ring.create(path, size, meta, first=first)
-                break
+                ring = self._own[path] = Ring.create(path, size, meta, first=first)
+                return Producer(ring, lambda wake: self.look(ring, wake))
+            except FileNotFoundError:
+                del self._own[path]
+                raise
             except OSError as error:
+                del self._own[path]
                 if error.errno != errno.ENOSPC or size <= SMALLEST_RING_BYTES:
-                    raise
+                    raise SharedMemoryUnavailable([self.directory], error) from error
                 size //= 2
-        self._own[path] = ring
-        return Producer(ring, lambda wake: self.look(ring, wake))
 
     def release(self, ring: Ring) -> None:
         """Let go of a ring whose producer is closed."""
@@ -110,22 +122,27 @@ class Host:
             self.wake()
         now = time.monotonic()
         quiet_s = now - ring.words[HEARTBEAT] / 1e9
-        if quiet_s < QUIET_AFTER_S or now < self._probe_at or self._probing:
+        if quiet_s < QUIET_AFTER_S or now < self._probe_at or not self._starting.acquire(blocking=False):
             return
-        self._probing = True
         try:
             self._probe_at = now + _PROBE_INTERVAL_S
             self._revive(ring, quiet_s)
         except OSError as error:
-            _log.warning("asynctrack: the worker cannot be started: %s; the queue holds what it can", error)
+            self._warn(error)
         finally:
-            self._probing = False
+            self._starting.release()
 
     def start(self, log_path: Path, ring: Ring) -> None:
         """Start the worker where there is none, and wait a little until it has taken the ring."""
-        self._log_path = str(log_path)
-        if not self._worker_lives():
-            self._start()
+        if self._starting.acquire(timeout=_START_WAIT_S):  # else this may be a signal handler inside `look`
+            try:
+                self._log_path = str(log_path)
+                if not self._worker_lives():
+                    self._start()
+            except OSError as error:
+                self._warn(error)
+            finally:
+                self._starting.release()
         self.wake()
         deadline = time.monotonic() + READY_WAIT_S
         while not ring.words[WORKER_PID] and time.monotonic() < deadline:
@@ -140,7 +157,7 @@ class Host:
         """In a forked child: the parent's rings and threads are not ours. No lock, no system call."""
         self._own = {}
         self._threads = None
-        self._probing = False
+        self._starting = threading.Lock()
 
     def stop(self) -> None:
         """Stop the worker's threads, if that is what it is."""
@@ -157,6 +174,12 @@ class Host:
             _log.warning("asynctrack: the worker has not moved for %.0f s; it is replaced", quiet_s)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(ring.words[WORKER_PID], signal.SIGKILL)
+
+    def _warn(self, error: OSError) -> None:
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + _WARN_INTERVAL_S
+            _log.warning("asynctrack: the worker cannot be started: %s; the queue holds what it can", error)
 
     def _worker_lives(self) -> bool:
         """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""
@@ -176,14 +199,15 @@ class Host:
     def _start(self) -> None:
         if self.kind == "thread":
             self._threads = _Threads(self.directory, self._own, self.local)
-        else:
+        elif time.monotonic() - self._started_at > _START_GRACE_S:
             _spawn(self.directory, self._log_path)
+            self._started_at = time.monotonic()
 
 
 class _Threads:
     """A worker that is threads of this process."""
 
-    def __init__(self, directory: str, own: dict[str, Ring], local: dict[str, dict[str, Backend]]) -> None:
+    def __init__(self, directory: str, own: dict[str, Ring | None], local: dict[str, dict[str, Backend]]) -> None:
         from asynctrack.worker.drain import Drain
         from asynctrack.worker.service import Service
         from asynctrack.worker.sync import Sync
@@ -216,6 +240,9 @@ class _Threads:
     def _serve(self) -> None:
         import asyncio
 
+        from asynctrack.worker.orphans import adopt
+
+        adopt(self._directory, [host.directory for host in list(_hosts.values())])
         asyncio.run(self._service.run())
 
 

@@ -17,10 +17,10 @@ import msgspec
 from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position
-from asynctrack.queue.layout import CONFIG, FAILURE, NOTE, START, SUMMARY
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
 from asynctrack.record import decode_as, decode_update, encode, from_json, make_plain, to_json
 
-Status = Literal["running", "finished", "failed", "crashed"]
+Status = Literal["running", "finished", "failed", "crashed", "preempted"]
 
 FILE_NAME: Final = "run.json"
 VERSION: Final = 1
@@ -40,6 +40,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         ended_at: the same, None while it runs.
         config: what the run was started with, and what was set later.
         summary: what was set for the run as a whole.
+        checkpoint: the counters of the last checkpoint.
         dropped: records that were turned away, by reason.
         backends: their settings by name, secrets only as references to the environment.
         environment: interpreter, host and command, for people.
@@ -57,6 +58,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ended_at: str | None = None
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
+    checkpoint: dict[str, Any] | None = None
     dropped: dict[str, int] = {}
     backends: dict[str, dict[str, Any]] = {}
     environment: dict[str, Any] = {}
@@ -69,10 +71,21 @@ class Manifest(msgspec.Struct, kw_only=True):
             self.config.update(decode_update(frame.payload)[1])
         elif frame.kind == SUMMARY:
             self.summary.update(decode_update(frame.payload)[1])
+        elif frame.kind == CHECKPOINT:
+            self.checkpoint = decode_update(frame.payload)[1]
+        elif frame.kind == START:
+            self._resume(decode_as(frame.payload, Manifest))
         elif frame.kind == FAILURE:
             self.error = str(decode_update(frame.payload)[1]["error"])
         elif frame.kind == NOTE:
             self._note(read_note(frame), dropped)
+
+    def _resume(self, start: Manifest) -> None:
+        """The run was opened, for the first time or again."""
+        self.status, self.error, self.ended_at = "running", None, None
+        self.config.update(start.config)
+        self.backends.update(start.backends)
+        self.environment, self.limits = start.environment, start.limits
 
     def _note(self, note: dict[str, Any], dropped: dict[str, dict[str, int]]) -> None:
         if "dropped" in note:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -73,8 +74,7 @@ def init(
     if name is not None and not isinstance(name, str):
         raise InvalidSettings([f"name must be text; got {name!r:.80}"])
     run_id = check_name("id", id) if id is not None else fresh_id()
-    if config is not None and not isinstance(config, Mapping):
-        raise InvalidData(config, "config")
+    check_config(config)
     named = name_backends(backends)
     path = settings.dir / project / run_id
     manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings)
@@ -86,7 +86,12 @@ def init(
             _log.warning("asynctrack: no worker process can be started here; worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
         _make_run_directory(path, run_id)
-        run = Run(manifest, path, settings, named)
+        try:
+            run = Run(manifest, path, settings, named)
+        except BaseException:
+            with contextlib.suppress(OSError):  # if it is empty, nothing has begun
+                os.rmdir(path)
+            raise
     enter(run)
     return run
 
@@ -96,8 +101,19 @@ def fresh_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 
-def check_settings(project: str, settings: Mapping[str, Any]) -> None:
+def check_config(config: object) -> None:
+    """Refuse a config that is neither a mapping nor None.
+
+    Raises:
+        InvalidData: it is not.
+    """
+    if config is not None and not isinstance(config, Mapping):
+        raise InvalidData(config, "config")
+
+
+def check_settings(project: str, settings: Mapping[str, Any], config: object = None) -> None:
     """Refuse now what `init` would refuse later."""
+    check_config(config)
     check_name("project", project)
     rest = {key: value for key, value in settings.items() if key not in ("backends", "name")}
     Settings.build(rest)

@@ -128,7 +128,7 @@ def coerce_step(step: object) -> int | None:
     """A step as a plain integer.
 
     Raises:
-        InvalidStep: not an integer of 64 bits; a bool is not one.
+        InvalidStep: not an integer of 64 bits, with or without a sign; a bool is not one.
     """
     if step is None:
         return None
@@ -138,7 +138,7 @@ def coerce_step(step: object) -> int | None:
         whole = operator.index(step)  # type: ignore[arg-type]  # it says itself whether it can
     except TypeError:
         raise InvalidStep(step) from None
-    if not -(1 << 63) <= whole < 1 << 63:
+    if not -(1 << 63) <= whole < 1 << 64:
         raise InvalidStep(step)
     return whole
 

@@ -19,10 +19,22 @@ from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.books import Books, Stats
 from asynctrack.current import leave
-from asynctrack.errors import FrameTooLarge, InvalidData, QueueFull, RunFinished
+from asynctrack.errors import FrameTooLarge, InvalidData, InvalidSettings, QueueFull, RunFinished
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest, start_payload
-from asynctrack.queue.layout import CONFIG, DELIVERED, DONE, FAILURE, KIND_SHIFT, START, SUMMARY, SYNCED, TAIL, TROUBLE
+from asynctrack.queue.layout import (
+    CHECKPOINT,
+    CONFIG,
+    DELIVERED,
+    DONE,
+    FAILURE,
+    KIND_SHIFT,
+    START,
+    SUMMARY,
+    SYNCED,
+    TAIL,
+    TROUBLE,
+)
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode, encode_any, make_plain, short_repr
 from asynctrack.scope import Scope
@@ -33,6 +45,8 @@ _WARN_INTERVAL_S: Final = 60.0
 # A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
 _FIRST_POLL_S: Final = 0.0002
 _LONGEST_POLL_S: Final = 0.01
+# Which of the worker's words a wait looks at.
+_WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 
 _log = logging.getLogger("asynctrack")
 _registered = False
@@ -55,7 +69,9 @@ class Run:
 
     log: Callable[..., bool]
 
-    def __init__(self, manifest: Manifest, path: Path, settings: Settings, backends: dict[str, Backend]) -> None:
+    def __init__(
+        self, manifest: Manifest, path: Path, settings: Settings, backends: dict[str, Backend], *, first: int = 0
+    ) -> None:
         self.id = manifest.id
         self.name = manifest.name
         self.project = manifest.project
@@ -72,7 +88,8 @@ class Run:
         self._result: Stats | None = None
         self._local: Any = None
         self._ended_quietly = False
-        self._producer = self._open(root=True)
+        self._checkpoint = manifest.checkpoint
+        self._producer = self._open(root=True, first=first)
         self._put = self._producer.put
         self._start(manifest)
 
@@ -156,6 +173,30 @@ class Run:
             await anyio.sleep(pause)
         return self.stats()
 
+    def checkpoint(self, **counters: Any) -> Stats:
+        """Make sure that everything logged before this is on disk and survives a power cut, and remember where you are.
+
+        Call it when you save your own state. `last_checkpoint()` gives the counters back when the run is resumed.
+
+        Raises:
+            RunFinished: the run has finished.
+        """
+        self._mark(counters)
+        return self.flush("synced")
+
+    async def acheckpoint(self, **counters: Any) -> Stats:
+        """`checkpoint` that leaves the event loop to others; under asyncio and trio."""
+        self._mark(counters)
+        return await self.aflush("synced")
+
+    def last_checkpoint(self) -> dict[str, Any] | None:
+        """The counters of the last `checkpoint`, of this run or of the one it resumes; None if there was none."""
+        return None if self._checkpoint is None else dict(self._checkpoint)
+
+    def mark_preempted(self) -> None:
+        """Say that the machine is being taken away: however the run ends from here, its status is "preempted"."""
+        self._producer.preempt()
+
     def finish(self, summary: Mapping[str, Any] | None = None) -> Stats:
         """End the run: take no more records, wait for delivery, return the books. Calling it again returns the same.
 
@@ -189,7 +230,7 @@ class Run:
     def _host(self) -> hosts.Host:
         return self._joined
 
-    def _open(self, *, root: bool) -> Producer:
+    def _open(self, *, root: bool, first: int = 0) -> Producer:
         """A ring for this run in this process."""
         meta = {
             "run": str(self.path),
@@ -201,7 +242,7 @@ class Run:
         while True:
             self._joined = hosts.host_for(kind)
             try:
-                return self._joined.open_ring(meta, self._settings.queue_bytes)
+                return self._joined.open_ring(meta, self._settings.queue_bytes, first=first)
             except FileNotFoundError:
                 hosts.forget(self._joined)  # the worker has left; the next try makes a new host
 
@@ -209,6 +250,7 @@ class Run:
         payload = start_payload(manifest)
         if not self._put(payload, START << KIND_SHIFT, 0):
             limit = self._producer.largest
+            self._producer.ring.unlink()
             self._producer.close("finished")
             self._host.release(self._producer.ring)
             raise FrameTooLarge("config", len(payload), limit)
@@ -304,6 +346,10 @@ class Run:
             self._warn("full", f"{dropped} records dropped so far, the queue is full: {why}")
         return False
 
+    def _mark(self, counters: dict[str, Any]) -> None:
+        self._update(CHECKPOINT, "checkpoint", counters)
+        self._checkpoint = counters
+
     def _update(self, kind: int, what: str, fresh: Mapping[str, Any], deadline: float | None = None) -> None:
         payload = _encode_update(fresh)
         if self._put(payload, kind << KIND_SHIFT, 0):
@@ -330,9 +376,11 @@ class Run:
 
     def _flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
         producer = self._producer
+        if until not in _WORDS:
+            raise InvalidSettings([f"until must be one of {', '.join(map(repr, _WORDS))}; got {until!r:.80}"])
         if producer.state != OPEN:
             return
-        word = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}[until]
+        word = _WORDS[until]
         wanted = producer.want()
         local = self._local if until == "delivered" else None
         yield from self._until(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from asynctrack.errors import InvalidData, InvalidSettings
+from asynctrack.record import coerce_step
+
 
 class Logs(Protocol):
     """What a scope records into."""
@@ -22,7 +25,7 @@ class Scope:
 
     def __init__(self, run: Logs, prefix: str = "", every: int = 1, fields: Mapping[str, Any] | None = None) -> None:
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
-            raise ValueError(f"every is a number of steps, 1 or more; got {every!r}")
+            raise InvalidSettings([f"every is a number of steps, 1 or more; got {every!r}"])
         self._run = run
         self._prefix = prefix
         self._every = every
@@ -38,7 +41,9 @@ class Scope:
         With `every=n` a record is kept when its step is at least n away from the last one kept; calls without a step count
         themselves.
         """
-        if self._every > 1 and not self._is_due(step):
+        if not isinstance(data, Mapping):
+            raise InvalidData(data)
+        if self._every > 1 and not self._is_due(coerce_step(step)):
             return True
         prefix = self._prefix
         named = {f"{prefix}{key}": value for key, value in data.items()} if prefix else dict(data)

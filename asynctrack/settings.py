@@ -15,6 +15,7 @@ from asynctrack.errors import InvalidRunId, InvalidSettings
 Mode = Literal["online", "offline", "disabled"]
 WorkerHost = Literal["process", "thread"]
 WhenFull = Literal["drop_newest", "block", "raise"]
+Resume = Literal["never", "allow", "must"]
 Until = Literal["journaled", "synced", "delivered"]
 
 DEFAULT_DIR: Final = "asynctrack_runs"

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from asynctrack.books import Stats
-from asynctrack.errors import InvalidData, NoCurrentRun
-from asynctrack.opening import check_settings, init
+from asynctrack.errors import NoCurrentRun
+from asynctrack.opening import check_config, check_settings, init
 from asynctrack.run import Run
 
 _log = logging.getLogger("asynctrack")
@@ -24,10 +24,11 @@ class Tracker:
 
     Raises:
         InvalidSettings: a setting is out of range; all of them are named, here and not at the first `init`.
+        InvalidData: config is not a mapping.
     """
 
     def __init__(self, project: str, *, config: Mapping[str, Any] | None = None, **settings: Any) -> None:
-        check_settings(project, settings)
+        check_settings(project, settings, config)
         self.project = project
         self.config = dict(config or {})
         self.run: Run | None = None
@@ -42,8 +43,7 @@ class Tracker:
         Raises:
             InvalidData: config is not a mapping.
         """
-        if config is not None and not isinstance(config, Mapping):
-            raise InvalidData(config, "config")
+        check_config(config)
         if self.run is not None:
             _log.warning("asynctrack: init() while run %s is open: it is finished first", self.run.id)
             self.finish()

@@ -13,6 +13,7 @@ import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from time import perf_counter_ns
 from typing import Any, Final
@@ -145,7 +146,7 @@ def _time(subject: Subject, first: int, shape: Shape, samples_ns: array[int]) ->
         subject.timed(first, shape.timed, samples_ns.append, perf_counter_ns)
         return
     parts = [array("Q") for _ in range(shape.threads)]
-    _in_threads([lambda part=part: subject.timed(first, shape.timed, part.append, perf_counter_ns) for part in parts])
+    _in_threads([partial(subject.timed, first, shape.timed, part.append, perf_counter_ns) for part in parts])
     for part in parts:
         samples_ns.extend(part)
 
@@ -155,7 +156,7 @@ def _rate(subject: Subject, first: int, shape: Shape) -> float:
         began = perf_counter_ns()
         subject.untimed(first, shape.untimed)
         return (perf_counter_ns() - began) / shape.untimed
-    took_ns = _in_threads([lambda: subject.untimed(first, shape.untimed)] * shape.threads)
+    took_ns = _in_threads([partial(subject.untimed, first, shape.untimed)] * shape.threads)
     return took_ns / (shape.untimed * shape.threads)
 
 

@@ -39,7 +39,8 @@ class Spread(msgspec.Struct, frozen=True):
     max: float
 
     def __str__(self) -> str:
-        return f"{_digits(self.median)} [{_digits(self.min)}..{_digits(self.max)}]"
+        middle, low, high = map(_digits, (self.median, self.min, self.max))
+        return middle if low == high else f"{middle} [{low}..{high}]"
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -77,7 +78,9 @@ def main(question: str | None, measure: Callable[[bool], Report]) -> None:
     name = Path(sys.argv[0]).stem
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=question)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work: to see that it runs, not for figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the work: to see that it runs, not for figures"
+    )
     parser.add_argument("--save", action="store_true", help=f"write bench/results/{name}.json")
     given = parser.parse_args()
     result = _run(name, question, measure, given.quick)
@@ -183,7 +186,9 @@ def _print(result: dict[str, Any]) -> None:
         print(f"\n{table.title}")
         _print_rows(table.rows)
     print("\nBars")
-    _print_rows([{"": "met" if b.met else "MISSED", "what": b.what, "bar": b.bar, "seen": b.seen} for b in result["bars"]])
+    _print_rows(
+        [{"": "met" if b.met else "MISSED", "what": b.what, "bar": b.bar, "seen": b.seen} for b in result["bars"]]
+    )
     print("\n" + "\n".join(f"- {note}" for note in result["notes"]))
 
 
@@ -203,7 +208,7 @@ def _text(cell: Cell | Spread) -> str:
 
 def _digits(value: float) -> str:
     """Three digits, as many as such measurements bear."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _cpu_model() -> str:

@@ -55,7 +55,7 @@ def no_log(data: dict[str, Any], step: int | None = None) -> bool:
 
 
 def measure(quick: bool) -> Report:
-    rounds, slices = (2, 5) if quick else (5, 22)
+    rounds, slices = (2, 5) if quick else (5, 18)
     rows: list[dict[str, Any]] = []
     bars: list[Bar] = []
     lost = 0
@@ -149,7 +149,7 @@ def _log_us(one: Pass) -> float:
 
 
 def _mean_us(slices: Sequence[Slice], what: str) -> float:
-    return mean(ns for part in slices for ns in getattr(part, what)) / 1000
+    return float(mean(ns for part in slices for ns in getattr(part, what))) / 1000
 
 
 def _tail_us(slices: Sequence[Slice]) -> float:

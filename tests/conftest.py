@@ -29,7 +29,7 @@ def own_host() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Path]:
     """The same for all tests of a module: a worker starts in 0.2 s of a core."""
-    with own_shared_memory() as path:
+    with own_shared_memory(idle_exit_s=0.5) as path:
         yield path
 
 

@@ -40,13 +40,13 @@ def wait_until(condition: Callable[[], T], what: str, deadline_s: float = DEADLI
 
 
 @contextlib.contextmanager
-def own_shared_memory() -> Iterator[Path]:
+def own_shared_memory(idle_exit_s: float = 0.05) -> Iterator[Path]:
     """A directory in shared memory for the rings of this process; in the end nothing may be left in it, and no worker."""
     shared = Path("/dev/shm")
     path = Path(tempfile.mkdtemp(prefix="asynctrack-test-", dir=shared if shared.is_dir() else None))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASYNCTRACK_SHM", str(path))
-        patch.setenv("ASYNCTRACK_IDLE_EXIT_S", "0.2")
+        patch.setenv("ASYNCTRACK_IDLE_EXIT_S", str(idle_exit_s))
         patch.setattr(hosts, "_hosts", {})
         try:
             yield path
@@ -83,10 +83,10 @@ def the_worker(shared: Path) -> int:
 
 
 def writers(run: Path) -> list[int]:
-    """Pids of the processes that have a segment of the run's journal open."""
+    """Pids of the other processes that have a segment of the run's journal open."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():  # we only read it
             with contextlib.suppress(OSError):
                 files = [os.readlink(link) for link in (entry / "fd").iterdir()]
                 if any(file.startswith(f"{run}/journal/") for file in files):

@@ -1,4 +1,4 @@
-"""A journal of 4 KiB, cut at every byte, with every bit flipped, with every tail zeroed: never a crash, never a wrong frame."""
+"""A journal of 4 KiB, cut at every byte, every bit flipped, every tail zeroed: never a crash, never a wrong frame."""
 
 from __future__ import annotations
 
@@ -86,16 +86,17 @@ def recover(golden: Golden, before: Found) -> None:
     assert read(golden.directory)[0] == [*before, (1, b"appended")]
 
 
-def test_every_flipped_bit_is_found(golden: Golden) -> None:
-    for number, content in enumerate(golden.segments, 1):
-        file = os.open(golden.directory / segment_name(number), os.O_RDWR)
-        for offset, bit in itertools.product(range(len(content)), range(8)):
-            os.pwrite(file, bytes([content[offset] ^ 1 << bit]), offset)
-            found, damage = read(golden.directory)
-            os.pwrite(file, content[offset : offset + 1], offset)
-            assert is_part(found, golden.frames), (number, offset, bit)
-            assert damage or (number == len(golden.segments) and found == golden.frames[: len(found)]), (number, offset)
-        os.close(file)
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_flipped_bit_is_found(golden: Golden, number: int) -> None:
+    content, is_last = golden.segments[number - 1], number == len(golden.segments)
+    file = os.open(golden.directory / segment_name(number), os.O_RDWR)
+    for offset, bit in itertools.product(range(len(content)), range(8)):
+        os.pwrite(file, bytes([content[offset] ^ 1 << bit]), offset)
+        found, damage = read(golden.directory)
+        os.pwrite(file, content[offset : offset + 1], offset)
+        assert is_part(found, golden.frames), (offset, bit)
+        assert damage or (is_last and found == golden.frames[: len(found)]), (offset, bit)
+    os.close(file)
     assert read(golden.directory) == (golden.frames, [])
 
 

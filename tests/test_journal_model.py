@@ -1,4 +1,4 @@
-"""A journal against a list, through failing disks, kills and power cuts: what was synced is read, and nothing else than was appended."""
+"""A journal against a list, through failing disks, kills and power cuts: what was synced is there, none made up."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from asynctrack.journal import writer
 from asynctrack.journal.reader import Reader
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import frame_size
+
+PLENTY = 1 << 20  # bytes that no example fills
 
 
 class Appended(NamedTuple):
@@ -43,7 +45,7 @@ class JournalModel(RuleBasedStateMachine):
         self.durable: dict[str, int] = {}
         self.number = 0
         self.torn_apart = False
-        self.fsyncs_that_fail, self.room = 0, 1 << 30
+        self.fsyncs_that_fail, self.room = 0, 2 * PLENTY
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(os, "fdatasync", self.fdatasync)
         self.patch.setattr(writer, "_write_all", self.write_all)
@@ -83,6 +85,10 @@ class JournalModel(RuleBasedStateMachine):
         if len(part) < len(data):
             raise OSError(errno.ENOSPC, "injected")
 
+    def trouble(self) -> bool:
+        """Whether the disk fails, is soon full, or has failed with something not yet written again."""
+        return bool(self.fsyncs_that_fail) or self.room < PLENTY or self.journal._suspect
+
     def read(self, reader: Reader, known: int = 0) -> None:
         """What the reader finds is what was appended, and more of it than before."""
         found = [
@@ -100,26 +106,27 @@ class JournalModel(RuleBasedStateMachine):
         header = len(payload).to_bytes(8, "little") + self.number.to_bytes(8, "little")
         frame = (header + payload).ljust(frame_size(len(payload)), b"\0")
         batch = Appended(ring, self.end(ring) + len(frame), payload)
+        trouble = self.trouble()
         try:
             self.journal.append(ring, self.end(ring), batch.end, self.number, frame)
         except OSError:
-            assert self.room == 0 or self.fsyncs_that_fail
+            assert trouble
         else:
             self.appended.append(batch)
 
     @rule()
     def sync(self) -> None:
-        fails = self.fsyncs_that_fail or self.room == 0
+        trouble = self.trouble()
         if self.journal.sync():
             assert all(self.journal.synced.get(ring, 0) == self.end(ring) for ring in self.journal.ends)
         else:
-            assert fails or self.journal._suspect is False  # written again, and not yet synced
+            assert trouble
 
     @rule(times=st.integers(0, 3))
     def let_fsync_fail(self, times: int) -> None:
         self.fsyncs_that_fail = times
 
-    @rule(room=st.integers(0, 500) | st.just(1 << 30))
+    @rule(room=st.integers(0, 500) | st.just(2 * PLENTY))
     def leave_room_on_the_disk(self, room: int) -> None:
         self.room = room
 
@@ -187,4 +194,4 @@ TestJournal.settings = settings(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 class TestJournalLonger(JournalModel.TestCase):
-    settings = settings(TestJournal.settings, max_examples=2000, stateful_step_count=80)
+    settings = settings(TestJournal.settings, max_examples=1500, stateful_step_count=60)

@@ -1,4 +1,4 @@
-"""The claim of `Producer._put` has no instruction at which CPython lets a thread, a signal handler or a collection in."""
+"""The claim of `Producer._put` has no instruction at which CPython lets a thread, a signal or a collection in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ring against a list: what was put and not refused comes out, whole, once, in order, in whatever portions it is taken."""
+"""A ring against a list: what was put and not refused comes out, whole, once and in order, in whatever portions."""
 
 from __future__ import annotations
 

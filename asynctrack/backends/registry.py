@@ -22,6 +22,8 @@ def name_backends(backends: Iterable[Backend | str] | None) -> dict[str, Backend
     Raises:
         InvalidSettings: something is not a backend.
     """
+    if isinstance(backends, str | Backend) or not isinstance(backends, Iterable | None):
+        raise InvalidSettings([f"backends must be a list of backends or their names; got {backends!r:.80}"])
     chosen: list[Backend | str] = [JSONLines()] if backends is None else list(backends)
     by_name: dict[str, type[Backend]] = {**_BUILT_IN, "memory": Memory}
     problems = [

@@ -60,19 +60,22 @@ class Batch(namedtuple("Batch", "segment offset header data whole")):
         stop = inner + max_bytes
         at = inner
         for start, end in self.whole:
-            at = max(start, at)
-            while at < end and at < stop:
+            at, last = max(start, at), end - FRAME_HEADER_BYTES
+            while at <= last and at < stop:
                 first, second = words[at >> 3], words[(at >> 3) + 1]
                 length = first & LENGTH_MASK
                 begin = at + FRAME_HEADER_BYTES
                 at += (length + 23) & -8  # frame_size(length), without the call
+                if at > end:  # as in `walk`
+                    at = end
+                    break
                 if second < _FIRST_OTHER:
                     records.append((second, data[begin : begin + length]))
                 elif second < _FIRST_PAD:
                     others.append(
                         Frame(at, second >> KIND_SHIFT, second & NUMBER_MASK, first >> 32, data[begin : begin + length])
                     )
-            if at < end:
+            if at <= last:
                 return records, others, at
         return records, others, len(data)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asynctrack.journal.frames import Batch, Frame
+from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import NOTES_RING, BatchHeader, Position
 from asynctrack.journal.reader import Reader
 from asynctrack.queue.layout import RECORD
@@ -39,7 +39,7 @@ class Tally:
         for batch in self._reader:
             position = Position(batch.segment, batch.offset)
             if batch.header.ring == NOTES_RING:
-                self.notes.extend(self._read(position).frames())
+                self.notes.extend(self._read(position))
                 continue
             known = self._rings.get(batch.header.ring)
             first = batch.header.ordinal if known is None else known.first
@@ -48,6 +48,10 @@ class Tally:
     def records(self) -> int:
         """Records in the journal."""
         return sum(ring.header.ordinal - ring.first + self._in_last(ring) for ring in self._rings.values())
+
+    def next_number(self) -> int:
+        """The number that a record of a resumed run gets."""
+        return max((self._last_number(ring) + 1 for ring in self._rings.values()), default=0)
 
     def end(self, ring: int) -> int:
         """The position up to which a ring is journaled."""
@@ -60,12 +64,16 @@ class Tally:
 
     def _in_last(self, ring: _RingTally) -> int:
         if ring.in_last is None:
-            ring.in_last = sum(frame.kind == RECORD for frame in self._read(ring.position).frames())
+            ring.in_last = sum(frame.kind == RECORD for frame in self._read(ring.position))
         return ring.in_last
 
-    def _read(self, position: Position) -> Batch:
+    def _last_number(self, ring: _RingTally) -> int:
+        frames = self._read(ring.position)
+        return frames[-1].number - (frames[-1].kind != RECORD) if frames else -1
+
+    def _read(self, position: Position) -> list[Frame]:
+        """The frames of the batch there; none where somebody has removed the journal."""
         reader = Reader(self.directory, position)
         batch = reader.next()
         reader.close()
-        assert batch is not None
-        return batch
+        return [] if batch is None else list(batch.frames())

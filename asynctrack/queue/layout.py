@@ -20,6 +20,7 @@ index  name         writer   meaning
 9      END          producer how the producer ended: one of `ENDS`
 10     WANTED       producer position that somebody waits for (`flush`)
 11..   DROPPED      producer one count per reason in `DROP_REASONS`
+14     PREEMPTED    producer 1 when the end that follows, whatever it is, is a preemption
 16     TAIL         worker   position up to which the journal holds everything: the room before it is free
 17     SYNCED       worker   position up to which the journal survives a power cut
 18     DELIVERED    worker   position up to which every backend in the worker has it
@@ -73,6 +74,7 @@ HEAD: Final = 8
 END: Final = 9
 WANTED: Final = 10
 DROPPED: Final = 11
+PREEMPTED: Final = 14
 TAIL: Final = 16
 SYNCED: Final = 17
 DELIVERED: Final = 18
@@ -97,6 +99,7 @@ START: Final = 1
 CONFIG: Final = 2
 SUMMARY: Final = 3
 FAILURE: Final = 4
+CHECKPOINT: Final = 5
 NOTE: Final = 8
 PAD: Final = 255
 

@@ -34,6 +34,7 @@ from asynctrack.queue.layout import (
     KIND_SHIFT,
     LOST_SHIFT,
     PAD,
+    PREEMPTED,
     SLEEPING,
     TAIL,
     WANTED,
@@ -181,6 +182,10 @@ class Producer:
         head = self._words[WANTED] = self._head
         return head
 
+    def preempt(self) -> None:
+        """Tell the worker that the end that follows is a preemption."""
+        self._words[PREEMPTED] = 1
+
     def close(self, end: str) -> None:
         """Take no more frames, and tell the worker how the producer ended: one of `ENDS`.
 
@@ -279,17 +284,22 @@ class Producer:
 
     def _put_side(self) -> None:
         """Put what came in between, in the order it came."""
-        if not self._draining:  # each put below comes here again
+        while self._side and self.state == OPEN and not self._draining:  # each put below comes here again
             self._draining = True
-            try:
-                while self._side and self.state == OPEN:
-                    payload, kind, count = self._side.popleft()
-                    if not self.put(payload, kind, count):
-                        self.drop("oversize" if len(payload) > self.largest else "full", count)
+            try:  # 3.13 does not guard the jumps of a loop in here: an interrupt there would leave the flag set
+                self._put_next()
             finally:
                 self._draining = False
         if self.state != OPEN:
             self._limit = 0
+
+    def _put_next(self) -> None:
+        try:
+            payload, kind, count = self._side.popleft()
+        except IndexError:  # another thread was faster
+            return
+        if not self.put(payload, kind, count):
+            self.drop("oversize" if len(payload) > self.largest else "full", count)
 
     def _claimed_below(self) -> bool:
         """Whether this call came in between a claim and its release on this very thread."""

@@ -48,7 +48,7 @@ class Drain(threading.Thread):
         grew: called after a look with the runs whose journal grew.
     """
 
-    def __init__(self, host: str, *, own: dict[str, Ring] | None = None) -> None:
+    def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None) -> None:
         super().__init__(name="asynctrack-drain", daemon=True)
         self.host = host
         self.runs: dict[str, RunJournal] = {}
@@ -173,9 +173,10 @@ class Drain(threading.Thread):
 
     def _adopt(self, path: str) -> None:
         try:
-            ring = self._own.get(path) or Ring.attach(path)
-        except (OSError, ValueError) as error:
-            self._warn(path, f"{path} is not taken: {error}")
+            ring = self._own[path]
+        except KeyError:
+            ring = self._attach(path)
+        if ring is None:  # it cannot be, or this process is making it
             return
         try:
             run = self._run_of(ring)
@@ -192,6 +193,13 @@ class Drain(threading.Thread):
         self.sync_interval_s = min(self.sync_interval_s, float(ring.meta.get("sync_interval_s", self.sync_interval_s)))
         ring.words[WORKER_PID] = os.getpid()
         ring.words[HEARTBEAT] = time.monotonic_ns()
+
+    def _attach(self, path: str) -> Ring | None:
+        try:
+            return Ring.attach(path)
+        except (OSError, ValueError) as error:
+            self._warn(path, f"{path} is not taken: {error}")
+            return None
 
     def _run_of(self, ring: Ring) -> RunJournal | None:
         """The journal a ring belongs to, opened where need be; None while another worker has it."""

@@ -61,15 +61,20 @@ def _prepare_package() -> None:
 
 
 def _take_lock(host: str) -> int | None:
-    """The lock that makes this the host's one worker; None when another has it and keeps it."""
+    """The lock that makes this the host's one worker; None when another has it and keeps it, or has left for good."""
     from asynctrack.queue.places import LOCK_NAME
 
-    fd = os.open(os.path.join(host, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(os.path.join(host, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
     deadline = time.monotonic() + _LOCK_WAIT_S
     while True:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
+            if os.path.isdir(host):
+                return fd
+            return None  # the worker before this one has taken the directory with it
         except OSError:
             if time.monotonic() > deadline:
                 return None

@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from asynctrack.queue.places import LOCK_NAME, host_directories, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
@@ -18,24 +18,36 @@ _ABANDONED_AFTER_S = 60.0
 _log = logging.getLogger("asynctrack.worker")
 
 
-def adopt(into: str) -> int:
-    """Move the rings of dead callers with dead workers into the host directory `into`; returns how many there were."""
+def adopt(into: str, own: Collection[str] = ()) -> int:
+    """Move the rings of dead callers with dead workers into the host directory `into`; returns how many there were.
+
+    Args:
+        into: of the worker that adopts.
+        own: host directories of this process, which must not ask for its own locks.
+    """
     adopted = 0
+    left_alone = {os.path.basename(path) for path in (into, *own)}
     for host in host_directories():
-        if os.path.basename(host) == os.path.basename(into):
+        if os.path.basename(host) in left_alone:
             continue
-        with contextlib.suppress(OSError), _worker_lock(host):
-            paths = ring_paths(host)
-            if any(_producer_lives(path) for path in paths):
-                continue  # that process starts a worker of its own
-            for path in paths:
-                os.rename(path, os.path.join(into, os.path.basename(path)))
-                adopted += 1
-            if paths or time.time() - os.stat(host).st_mtime > _ABANDONED_AFTER_S:
-                remove_host(host)
+        with contextlib.suppress(OSError):
+            adopted += _adopt(host, into)
     if adopted:
         _log.info("%d queues of ended processes were taken over", adopted)
     return adopted
+
+
+def _adopt(host: str, into: str) -> int:
+    used_at = os.stat(host).st_mtime  # asked for first: the lock may be a new file in it
+    with _worker_lock(host):
+        paths = ring_paths(host)
+        if any(_producer_lives(path) for path in paths):
+            return 0  # that process starts a worker of its own
+        for path in paths:
+            os.rename(path, os.path.join(into, os.path.basename(path)))
+        if paths or time.time() - used_at > _ABANDONED_AFTER_S:
+            remove_host(host)
+        return len(paths)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from asynctrack.queue.layout import (
     HEAD,
     KIND_SHIFT,
     NOTE,
+    PREEMPTED,
     SYNCED,
     TAIL,
     WANTED,
@@ -32,6 +33,9 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+HANDOVER_NAME = "handover"
 
 
 class RunJournal:
@@ -62,11 +66,22 @@ class RunJournal:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
+                self._ask_for_it()
                 return False
             raise
+        _unlink(os.path.join(self.path, HANDOVER_NAME))
         self.writer = Writer(os.path.join(self.path, "journal"))
         self._notes_end = self.writer.ends.get(NOTES_RING, time.time_ns() & -8)
         return True
+
+    def asked_for(self) -> bool:
+        """Whether another worker wants this run, because its caller resumes it."""
+        return os.path.exists(os.path.join(self.path, HANDOVER_NAME))
+
+    def _ask_for_it(self) -> None:
+        """Ask the worker that has the run to let go of it; it does when its own callers have ended."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(os.path.join(self.path, HANDOVER_NAME), flags, 0o600))
 
     def add(self, ring: Ring) -> None:
         assert self.writer is not None
@@ -152,9 +167,18 @@ class RunJournal:
 
 def _status(ended: list[tuple[Ring, str]]) -> str:
     """How the run ended: what the process that opened it said; if it died without a word, what the last other said."""
+    if any(ring.words[PREEMPTED] for ring, _ in ended):
+        return "preempted"
     said = [(ring.meta.get("root") == "True", end) for ring, end in ended]
     by_root = [end for root, end in said if root and end in ("finished", "failed")]
     if by_root:
         return by_root[-1]
     words = [end for _, end in said if end != "left"]
     return words[-1] if words and words[-1] in ("finished", "failed") else "crashed"
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -15,7 +15,7 @@ import anyio.lowlevel
 from asynctrack import manifest as manifests
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import from_stored
-from asynctrack.delivery import Delivery
+from asynctrack.delivery import FIRST_RETRY_S, LONGEST_RETRY_S, Delivery
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
@@ -26,6 +26,8 @@ from asynctrack.worker.run_journal import RunJournal
 SAVE_INTERVAL_S = 1.0
 # While the drain is under pressure the deliveries leave the interpreter to it for this long between batches.
 LONGEST_YIELD_S = 0.25
+# How long deliveries go on after their callers' end where the run does not say.
+AFTER_EXIT_MAX_S = 300.0
 
 _log = logging.getLogger("asynctrack.worker")
 
@@ -77,13 +79,23 @@ class Service:
                 del self._served[path]
 
     async def _serve(self, served: RunService) -> None:
-        try:
-            done = await served.run()
-        except Exception:  # one run's failure must not end the others'
-            _log.exception("%s cannot be served; its journal goes on", served.journal.path)
-            return
+        journal, done, pause_s = served.journal, False, FIRST_RETRY_S
+        gives_up_at = float("inf")
+        while not served.hopeless() and time.monotonic() < gives_up_at:
+            try:
+                done = await served.run()
+                break
+            except Exception:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
+                _log.exception("%s cannot be served; its journal goes on", journal.path)
+                if journal.status is not None:  # its callers have ended: it is not tried for ever
+                    gives_up_at = min(gives_up_at, time.monotonic() + AFTER_EXIT_MAX_S)
+                await anyio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_RETRY_S)
+                served = self._served[journal.path] = RunService(
+                    journal, self._drain, self._local.get(journal.path, {})
+                )
         served.finished = True
-        self._drain.finish(served.journal, done=done)
+        self._drain.finish(journal, done=done)
 
     def _grew(self, runs: Iterable[RunJournal]) -> None:
         """Called by the drain's thread."""
@@ -137,7 +149,8 @@ class RunService:
 
     async def run(self) -> bool:
         """Serve the run to its end; False when delivery had to be left to `asynctrack sync`."""
-        await self._find_manifest()
+        if not await self._find_manifest():
+            return True
         async with anyio.create_task_group() as tasks:
             for delivery in self._open_deliveries():
                 tasks.start_soon(self._drive, delivery)
@@ -164,19 +177,26 @@ class RunService:
         if self._manifest is not None:
             self._save()
 
-    async def _find_manifest(self) -> None:
-        """The run as `run.json` has it, or as its first frame says."""
+    def hopeless(self) -> bool:
+        """Whether the run has ended, and somebody has removed its directory."""
+        return self.journal.status is not None and not os.path.isdir(self.journal.path)
+
+    async def _find_manifest(self) -> bool:
+        """The run as `run.json` has it, or as its first frame says; False when its caller died before it said anything."""
         try:
             self._manifest = manifests.load(Path(self.journal.path))
             self._reader.position = self._manifest.position
         except AsynctrackError:
             while self._manifest is None:
                 batch = self._reader.next()
-                if batch is None:
-                    await self._wait(SAVE_INTERVAL_S)
-                else:
+                if batch is not None:
                     self._manifest = find_start(batch)
+                elif self.journal.status is not None:
+                    return False
+                else:
+                    await self._wait(SAVE_INTERVAL_S)
             self._reader = Reader(os.path.join(self.journal.path, "journal"))
+        return True
 
     def _open_deliveries(self) -> list[Delivery]:
         assert self._manifest is not None
@@ -241,6 +261,8 @@ class RunService:
         if not self._ended:
             self._left_at = None
             return False
+        if self.journal.asked_for():
+            return True
         self._left_at = self._left_at or time.monotonic()
-        limit = self._manifest.limits.get("after_exit_max_s", 300.0) if self._manifest else 0.0
+        limit = self._manifest.limits.get("after_exit_max_s", AFTER_EXIT_MAX_S) if self._manifest else 0.0
         return time.monotonic() - self._left_at > limit

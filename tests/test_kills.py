@@ -1,0 +1,121 @@
+"""The caller is killed with SIGKILL at random moments: what `log()` accepted is there, once, in order, unharmed."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from support import left_in, manifest, run_child, wait_until, workers
+
+import asynctrack
+
+# Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
+# after its first record. Each tells what was accepted through a word that it shares with us.
+KILLER = """
+import json, mmap, os, random, signal, time
+import asynctrack
+
+folder, seed, kills, at_once, early = sys.argv[1], *map(int, sys.argv[2:])
+chance = random.Random(seed)
+
+def optimise(name, accepted):
+    run = asynctrack.init("p", id=name, dir=folder)
+    i = 0
+    while True:
+        if run.log({"i": i, "half": i / 2, "text": "x" * (i % 300)}, step=2 * i):
+            i += 1
+            accepted[0] = i
+
+def start(name):
+    accepted = memoryview(mmap.mmap(-1, 8)).cast("Q")
+    pid = os.fork()
+    if not pid:
+        try:
+            optimise(name, accepted)
+        finally:
+            os._exit(1)
+    return name, pid, accepted
+
+told, running, moments = {}, [], {}
+names = iter(f"run-{i}" for i in range(kills))
+while len(told) < kills:
+    while len(running) < at_once and (name := next(names, None)):
+        running.append(start(name))
+    for child in list(running):
+        name, pid, accepted = child
+        if pid not in moments and (early or accepted[0]):
+            moments[pid] = time.monotonic() + (chance.random() * 0.03 if early else chance.random() ** 3 * 0.2)
+        if time.monotonic() >= moments.get(pid, float("inf")):
+            os.kill(pid, signal.SIGKILL)
+            assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+            told[name] = accepted[0]
+            running.remove(child)
+    time.sleep(0.0002)
+print(json.dumps(told))
+"""
+
+
+def assert_all_there(run: Path, accepted: int) -> None:
+    """What was accepted is there; of the record whose `log()` had not returned we cannot know."""
+    reader = asynctrack.open_run(run)
+    found = 0
+    for record in reader.records():
+        assert record.data == {"i": found, "half": found / 2, "text": "x" * (found % 300)}
+        assert record.step == 2 * found
+        found += 1
+    assert reader.damage == []
+    assert accepted <= found <= accepted + 1
+    delivered = 0
+    decode = msgspec.json.Decoder().decode
+    with (run / "metrics.jsonl").open("rb") as file:
+        for line in file:
+            row = decode(line)
+            assert (row["_step"], row["i"], row["half"]) == (2 * delivered, delivered, delivered / 2)
+            assert len(row["text"]) == delivered % 300
+            delivered += 1
+    assert delivered == found
+    assert manifest(run)["status"] == "crashed"
+
+
+def kill_callers(
+    shared: Path, runs: Path, kills: int, *, early: bool = False, deadline_s: float = 20.0
+) -> dict[str, int]:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    accepted: dict[str, int] = run_child(KILLER, runs, seed, kills, 3, int(early))
+    wait_until(lambda: not workers(shared), "the workers have done their work and left", deadline_s)
+    return accepted
+
+
+def test_nothing_accepted_is_lost_when_the_caller_is_killed(own_host: Path, runs: Path) -> None:
+    accepted = kill_callers(own_host, runs, 40)
+    assert left_in(own_host) == []
+    assert len(accepted) == 40
+    for name, count in accepted.items():
+        assert_all_there(runs / "p" / name, count)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_accepted_is_lost_in_a_thousand_kills(own_host: Path, tmp_path: Path) -> None:
+    for part in range(25):
+        runs = tmp_path / str(part)
+        for name, count in kill_callers(own_host, runs, 40).items():
+            assert_all_there(runs / "p" / name, count)
+        assert left_in(own_host) == []
+
+
+def test_caller_killed_while_it_opens_its_run_leaves_nothing_behind_the_next(own_host: Path, runs: Path) -> None:
+    accepted = kill_callers(own_host, runs, 20, early=True)
+    for leftover in own_host.glob("asynctrack-*/*"):
+        os.utime(leftover, (0, 0))  # a minute later: one that is younger may be about to be used
+    with asynctrack.init("p", id="next", dir=runs) as run:
+        run.log({"x": 1})
+    wait_until(lambda: not workers(own_host), "the next run's worker has taken over what was left, and has gone")
+    assert left_in(own_host) == []
+    for name, count in accepted.items():
+        if count or (runs / "p" / name / "run.json").exists():
+            assert_all_there(runs / "p" / name, count)

@@ -1,0 +1,220 @@
+"""A hundred runs open at once in one process, with one worker; and bursts into the smallest ring."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import left_in, lines, manifest, records, stopped, the_worker, values, wait_until, workers
+
+import asynctrack
+from asynctrack import Memory, Run
+
+RUNS = 100
+RINGS_MAX_BYTES = 64 << 20
+
+
+def ring_sizes(shared: Path) -> list[int]:
+    return [path.stat().st_size for path in shared.rglob("*.ring")]
+
+
+def assert_all_there(run: Run, count: int) -> None:
+    assert values(run.path, "i") == list(range(count))
+    assert [line["i"] for line in lines(run.path)] == list(range(count))
+    assert manifest(run.path)["status"] == "finished"
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_a_hundred_runs_at_once_have_one_worker_and_share_64_mib(own_host: Path, runs: Path, worker: str) -> None:
+    opened = [asynctrack.init("p", dir=runs, worker=worker) for _ in range(RUNS)]  # type: ignore[arg-type]
+    for i in range(200):
+        for run in opened:
+            assert run.log({"i": i})
+    assert len(ring_sizes(own_host)) == RUNS
+    assert sum(ring_sizes(own_host)) <= RINGS_MAX_BYTES
+    assert len(workers(own_host)) == (worker == "process")
+    for run in opened:
+        run.flush("journaled")
+    assert len(workers(own_host)) == (worker == "process")
+    for run in opened:
+        assert run.finish().backends["jsonl"].delivered == 200
+    for run in opened:
+        assert_all_there(run, 200)
+    wait_until(lambda: not ring_sizes(own_host), "no ring is left")
+
+
+def test_a_hundred_runs_logged_to_by_threads_mix_nothing_up(own_host: Path, runs: Path) -> None:
+    opened = [asynctrack.init("p", dir=runs) for _ in range(RUNS)]
+
+    def optimise(part: list[Run]) -> None:
+        for i in range(100):
+            for run in part:
+                assert run.log({"i": i, "id": run.id})
+
+    threads = [threading.Thread(target=optimise, args=(opened[part::4],)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    finishing = [threading.Thread(target=run.finish) for run in opened]
+    for thread in finishing:
+        thread.start()
+    for thread in finishing:
+        thread.join()
+    for run in opened:
+        assert_all_there(run, 100)
+        assert set(values(run.path, "id")) == {run.id}
+
+
+@pytest.mark.usefixtures("switching")
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_runs_opened_by_many_threads_at_once_have_one_worker(own_host: Path, runs: Path, worker: str) -> None:
+    ready = threading.Barrier(8)
+    opened: list[Run] = []
+
+    def optimise() -> None:
+        ready.wait()
+        run = asynctrack.init("p", dir=runs, worker=worker)  # type: ignore[arg-type]
+        opened.append(run)
+        for i in range(200):
+            assert run.log({"i": i})
+
+    threads = [threading.Thread(target=optimise) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 8
+    assert len(workers(own_host)) == (worker == "process")
+    assert sum(thread.name == "asynctrack-drain" for thread in threading.enumerate()) == (worker == "thread")
+    for run in opened:
+        run.finish()
+        assert_all_there(run, 200)
+
+
+def test_runs_one_after_the_other_share_a_worker_and_leave_nothing(own_host: Path, runs: Path) -> None:
+    seen = set()
+    for count in range(20):
+        with asynctrack.init("p", dir=runs) as run:
+            for i in range(count):
+                assert run.log({"i": i})
+            seen.update(workers(own_host))
+        assert_all_there(run, count)
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    assert left_in(own_host) == []
+    assert len(seen) < 10  # it may have left in between when this machine is slow
+
+
+def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs: Path) -> None:
+    for count in (1, 2, 3):
+        with asynctrack.init("p", dir=runs) as run:
+            for i in range(count):
+                assert run.log({"i": i})
+        assert_all_there(run, count)
+        wait_until(lambda: not workers(own_host), "the worker has left")
+        assert left_in(own_host) == []
+
+
+@pytest.mark.usefixtures("switching")
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_runs_opened_while_other_threads_take_the_books_stay_open(own_host: Path, runs: Path, worker: str) -> None:
+    watched = asynctrack.init("p", dir=runs, worker=worker)  # type: ignore[arg-type]
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            watched.stats()
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    opened: list[Run] = []
+    try:
+        for _ in range(60):
+            opened.append(asynctrack.init("p", dir=runs, worker=worker))  # type: ignore[arg-type]
+            assert opened[-1].log({"i": 0})
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    time.sleep(0.6)  # the worker looks twice a second whether producers live
+    for run in opened:
+        assert run.log({"i": 1})
+        assert manifest(run.path)["status"] == "running" if (run.path / "run.json").exists() else True
+    for run in [watched, *opened]:
+        assert run.finish().dropped == {}
+    for run in opened:
+        assert_all_there(run, 2)
+
+
+def test_bursts_after_idling_fit_into_the_smallest_ring(own_host: Path, runs: Path) -> None:
+    run = asynctrack.init("p", dir=runs, queue_bytes=4096, when_full="block")
+    run.flush()
+    worker = the_worker(own_host)
+    count = 0
+    for burst in (10, 500, 1000, 2000):
+        asleep_s = 0.15  # longer than the linger: the worker sleeps
+        wait_until(lambda: run.stats().queued == 0, "the queue is empty")
+        time.sleep(asleep_s)
+        for _ in range(burst):
+            assert run.log({"i": count})
+            count += 1
+    assert run.finish().dropped == {}
+    assert workers(own_host) in ([worker], [])
+    assert_all_there(run, count)
+
+
+def test_bursts_after_idling_into_the_default_ring_drop_nothing(own_host: Path, runs: Path) -> None:
+    run = asynctrack.init("p", dir=runs)
+    run.flush()
+    count = 0
+    for _ in range(3):
+        wait_until(lambda: run.stats().queued == 0, "the queue is empty")
+        time.sleep(0.15)
+        for _ in range(30_000):
+            count += run.log({"i": count})
+    stats = run.finish()
+    assert stats.dropped == {}
+    assert stats.accepted == count == 90_000
+    assert_all_there(run, count)
+
+
+def test_runs_with_backends_in_the_caller_keep_them_apart(own_host: Path, runs: Path) -> None:
+    memories = [Memory() for _ in range(10)]
+    opened = [asynctrack.init("p", dir=runs, backends=[memory]) for memory in memories]
+    for i in range(50):
+        for number, run in enumerate(opened):
+            assert run.log({"i": i, "run": number})
+    for run in opened:
+        run.finish()
+    for number, memory in enumerate(memories):
+        assert memory.history == {"i": list(range(50)), "run": [number] * 50}
+
+
+def test_one_run_whose_queue_is_full_holds_up_no_other(own_host: Path, runs: Path) -> None:
+    full = asynctrack.init("p", dir=runs, queue_bytes=4096)
+    free = asynctrack.init("p", dir=runs)
+    for run in (full, free):
+        run.flush()
+    with stopped(the_worker(own_host)):
+        while full.log({"i": 0}):
+            pass
+        for i in range(1000):
+            assert free.log({"i": i})
+    assert full.finish().dropped == {"full": 1}
+    assert free.finish().dropped == {}
+    assert_all_there(free, 1000)
+    assert len(records(full.path)) == full.stats().accepted
