@@ -34,6 +34,8 @@ from asynctrack.record import decode_record, decode_update
 BATCH_BYTES: Final = 128 * 1024
 # Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
 CHECKPOINT_INTERVAL_S: Final = 1.0
+# How long deliveries that are to end may wait for their sinks.
+STOP_WAIT_S: Final = 4.0
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 60.0
 
@@ -64,10 +66,12 @@ class Delivery:
         self._batch: JournalBatch | None = None
         self._inner = 0
         self._pending: tuple[Batch, Position] | None = None
+        self._stopping = anyio.Event()
         self._dirty = False
         self._saved_at = 0.0
-        if self.cursor.closed and Reader(run / "journal", self.cursor.position, dict(self.cursor.ends)).next():
-            self.cursor.closed = False  # the run went on after its end
+        self._keep = keep
+        self._driven = False
+        self.reopen()
 
     def __repr__(self) -> str:
         return f"<Delivery to {self.name} at {self.cursor.position}, {self.cursor.delivered} delivered>"
@@ -84,7 +88,7 @@ class Delivery:
         saved: Callable[[], None] = lambda: None,
         pace: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     ) -> None:
-        """Deliver until the run's end is delivered; failures are kept in the cursor, and tried again.
+        """Deliver until the run's end is delivered, or until `stop`; failures are kept in the cursor, and tried again.
 
         Args:
             wait: waits for the journal to grow, at most so many seconds.
@@ -92,8 +96,9 @@ class Delivery:
             saved: called after the cursor was saved.
             pace: waits after each batch, for as long as others come first.
         """
+        self._driven = True
         failures = 0
-        while not self.done:
+        while not self.done and not self._stopping.is_set():
             try:
                 moved = await self._deliver()
                 if self._due(moved, hurry()):
@@ -110,13 +115,40 @@ class Delivery:
                 failures += 1
                 await self._fail(error)
                 saved()
-                await anyio.sleep(_back_off(failures))
+                with anyio.move_on_after(_back_off(failures)):
+                    await self._stopping.wait()
+        await self._pause()
+        self._driven = False
 
-    async def stop(self) -> None:
-        """Save the cursor and close the sink; delivery can go on from here later."""
-        if not self.done and self._sink is not None:
-            await self._save()
-            await _call(self._sink.close, "stopped")
+    def reopen(self) -> bool:
+        """Whether the run has gone on after its end, as a forked child may do; then `drive` it again.
+
+        What lives in memory gets the whole run again.
+        """
+        if self._driven or not self.done:
+            return False
+        reader = Reader(self._run / "journal", self.cursor.position, dict(self.cursor.ends))
+        more = reader.next() is not None
+        reader.close()
+        if more:
+            self.cursor.closed = False
+            self.cursor = self.cursor if self._keep else Cursor()
+            self.outcome = None
+            self._sink = self._reader = self._batch = self._pending = None
+        return more
+
+    def stop(self) -> None:
+        """End `drive` soon, once its sink has answered; delivery can go on from there later."""
+        self._stopping.set()
+
+    async def _pause(self) -> None:
+        """Save the cursor and close the sink, unless the end has done so."""
+        try:
+            if not self.done and self._sink is not None:
+                await self._save()
+                await _call(self._sink.close, "stopped")
+        except Exception as error:  # what is not saved is delivered again
+            _log.warning("%s: could not be closed: %s: %s", self.name, type(error).__name__, error)
         if self._reader is not None:
             self._reader.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -96,7 +97,7 @@ class Host:
             self._own[path] = None  # before it exists: whoever opened it here as another's would drop its lock
             try:
                 ring = self._own[path] = Ring.create(path, size, meta, first=first)
-                return Producer(ring, lambda wake: self.look(ring, wake))
+                return Producer(ring, functools.partial(self.look, ring))
             except FileNotFoundError:
                 del self._own[path]
                 raise

@@ -10,7 +10,7 @@ from typing import Final
 import anyio
 
 from asynctrack.backends.base import Backend
-from asynctrack.delivery import Delivery
+from asynctrack.delivery import STOP_WAIT_S, Delivery
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
 
@@ -63,8 +63,8 @@ class LocalDeliveries:
             while not self._stopping and not all(delivery.done for delivery in self._deliveries):
                 await anyio.sleep(_POLL_S)
             for delivery in self._deliveries:
-                await delivery.stop()
-            tasks.cancel_scope.cancel()
+                delivery.stop()
+            tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
 
     async def _manifest(self) -> Manifest | None:
         """The run as its first frame says."""

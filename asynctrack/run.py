@@ -305,7 +305,7 @@ class Run:
     def _not_put(self, payload: bytes) -> bool:
         """What `log` does with a record that the queue did not take."""
         producer = self._producer
-        if producer.state == FORKED:
+        if producer.state == FORKED and self._result is None:
             return self._reopen(payload)
         if producer.state != OPEN:
             if self._ended_quietly:  # the interpreter is ending; a daemon thread should not be told off
@@ -398,6 +398,8 @@ class Run:
         if summary is not None and not isinstance(summary, Mapping):
             raise InvalidData(summary, "summary")
         deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout_s is None else timeout_s)
+        while not self._producer.settle() and time.monotonic() < deadline:
+            yield _LONGEST_POLL_S
         with self._lock:
             producer = self._producer
             if producer.state == OPEN:

@@ -104,11 +104,15 @@ def _run(name: str, question: str | None, measure: Callable[[bool], Report], qui
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine(),
-        "load_average_before": [round(load, 2) for load in load_before],
+        "load_average": {"before": _rounded(load_before), "after": _rounded(os.getloadavg())},
         "bars": report.bars,
         "tables": report.tables,
         "notes": report.notes,
     }
+
+
+def _rounded(load: Sequence[float]) -> list[float]:
+    return [round(part, 2) for part in load]
 
 
 def machine() -> dict[str, str | int]:
@@ -181,7 +185,8 @@ def bar(what: str, limit: float, seen: float, unit: str = "", *, at_least: bool 
 def _print(result: dict[str, Any]) -> None:
     print(f"\n{result['benchmark']}: {result['question']}")
     print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
-    print(f"load average before: {result['load_average_before']}, took {result['seconds']} s")
+    load = result["load_average"]
+    print(f"load average {load['before']} before, {load['after']} after; took {result['seconds']} s")
     for table in result["tables"]:
         print(f"\n{table.title}")
         _print_rows(table.rows)

@@ -244,8 +244,7 @@ def _bars(tight: Rounds, cold: Rounds, running: Rounds, stopped: Rounds) -> list
         ),
         bar("between NumPy steps, p50 against msgspec.msgpack.encode", 2.5, against_msgpack, "x"),
         bar("mode='disabled', p50", 0.1, disabled["p50"].median, "us"),
-        *(bar(same.format(name), 1.25, alone[name].median / live[name].median, "x") for name in ("p50", "p99")),
-        bar("worker stopped, p99.9", LIMITS_US["p99.9"], alone["p99.9"].median, "us"),
+        *(bar(same.format(name), 1.25, alone[name].median / live[name].median, "x") for name in LIMITS_US),
     ]
 
 

@@ -46,7 +46,20 @@ LAYERS = [
     ["__main__"],
 ]
 # What runs before the worker has imported anything else.
-BOOTSTRAP = {"contextlib", "errno", "fcntl", "itertools", "mmap", "os", "select", "stat", "struct", "threading", "time", "zlib"}
+BOOTSTRAP = {
+    "contextlib",
+    "errno",
+    "fcntl",
+    "itertools",
+    "mmap",
+    "os",
+    "select",
+    "stat",
+    "struct",
+    "threading",
+    "time",
+    "zlib",
+}
 BOOTSTRAP |= {"collections", "__future__", "sys"}
 
 
@@ -92,7 +105,8 @@ def test_imports_point_down(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [m for m in modules() if m.startswith(("queue.", "journal.")) and m not in ("queue.producer", "journal.tally")]
+    "module",
+    [m for m in modules() if m.startswith(("queue.", "journal.")) and m not in ("queue.producer", "journal.tally")],
 )
 def test_queue_and_journal_need_only_what_is_quick_to_import(module: str) -> None:
     assert {name for name in imports(module, inside_functions=False) if not name.startswith("asynctrack.")} <= BOOTSTRAP

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
 import msgspec
 import pytest
-from support import left_in, manifest, run_child, wait_until, workers
+from support import a_minute_later, left_in, manifest, run_child, wait_until, workers
 
 import asynctrack
 
@@ -110,8 +109,7 @@ def test_nothing_accepted_is_lost_in_a_thousand_kills(own_host: Path, tmp_path: 
 
 def test_caller_killed_while_it_opens_its_run_leaves_nothing_behind_the_next(own_host: Path, runs: Path) -> None:
     accepted = kill_callers(own_host, runs, 20, early=True)
-    for leftover in own_host.glob("asynctrack-*/*"):
-        os.utime(leftover, (0, 0))  # a minute later: one that is younger may be about to be used
+    a_minute_later(own_host)
     with asynctrack.init("p", id="next", dir=runs) as run:
         run.log({"x": 1})
     wait_until(lambda: not workers(own_host), "the next run's worker has taken over what was left, and has gone")

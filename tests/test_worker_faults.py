@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import (
-    ended,
+    a_minute_later,
     left_in,
     lines,
     manifest,
@@ -311,8 +311,10 @@ for i in range(2000):
         child.communicate(timeout=30)
     if worker == "thread":  # it dies with its caller, and the next run takes over
         asynctrack.init("p", id="next", dir=runs, worker="thread").finish()
-        wait_until(lambda: all(ended(runs / "p" / name) for name in ENDS), "all of them have ended")
+        wait_until(lambda: not list(own_host.rglob("*.ring")), "all of them are served")
         hosts.stop_threads()
+        a_minute_later(own_host)
+        asynctrack.init("p", id="last", dir=runs).finish()
     wait_until(lambda: not workers(own_host), "the workers have left")
     for name in ENDS:
         path = runs / "p" / name

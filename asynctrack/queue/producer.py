@@ -50,6 +50,8 @@ FORKED: Final = 2
 _LOOK_EVERY_BYTES: Final = 64 * 1024
 # How long a thread waits for another that holds the claim inside a finaliser: arbitrary, far beyond any real one.
 _CLAIM_WAIT_S: Final = 1.0
+# How many calls may come in between before they are turned away: arbitrary, far beyond any real depth of nesting.
+_MOST_ASIDE: Final = 10_000
 
 _ONE_LOST: Final = 1 << LOST_SHIFT
 _LOST_MASK: Final = ((1 << 32) - 1) << LOST_SHIFT
@@ -220,16 +222,14 @@ class Producer:
             self._limit = 0
             return False
         if self._limit == 0 and self._claimed_below():
-            self._side.append((payload, kind, count))
-            return True
+            return self._put_aside(payload, kind, count)
         if len(payload) > self.largest:
             return False
         with self._lock:
             if self.state != OPEN:  # closed while this thread waited for the lock
                 return False
             if self._slow:  # a signal handler, finaliser or tracer inside the lines below
-                self._side.append((payload, kind, count))
-                return True
+                return self._put_aside(payload, kind, count)
             self._slow = True
             try:
                 wake = self._make_room(frame_size(len(payload)))
@@ -282,24 +282,52 @@ class Producer:
         self._words[(offset >> 3) + 1] = self._number + (PAD << KIND_SHIFT)
         self._head = self._words[HEAD] = boundary
 
+    def settle(self) -> bool:
+        """Put what came in between and found no room; whether nothing of it is left."""
+        if self._side and self.state == OPEN:
+            self._put_side()
+        return not self._side or self.state != OPEN
+
+    def _put_aside(self, payload: bytes, kind: int, count: int) -> bool:
+        """Keep what came in between until the put that it interrupted is through."""
+        if len(payload) > self.largest or len(self._side) >= _MOST_ASIDE:
+            return False
+        self._side.append((payload, kind, count))
+        return True
+
     def _put_side(self) -> None:
         """Put what came in between, in the order it came."""
-        while self._side and self.state == OPEN and not self._draining:  # each put below comes here again
+        going = True
+        # Each put below comes here again, and what comes in between while this thread makes room waits until it has.
+        while going and self._side and self.state == OPEN and not self._draining and not self._slow:
             self._draining = True
             try:  # 3.13 does not guard the jumps of a loop in here: an interrupt there would leave the flag set
-                self._put_next()
+                going = self._put_next()
             finally:
                 self._draining = False
         if self.state != OPEN:
             self._limit = 0
 
-    def _put_next(self) -> None:
+    def _put_next(self) -> bool:
+        """Put the first of them; False when there is no room: it was accepted, so it stays until there is."""
+        if not self._side:  # another was faster before this one said that it empties it
+            return False
+        payload, kind, count = self._side[0]
+        before = self._head
         try:
-            payload, kind, count = self._side.popleft()
-        except IndexError:  # another thread was faster
-            return
-        if not self.put(payload, kind, count):
-            self.drop("oversize" if len(payload) > self.largest else "full", count)
+            placed = self.put(payload, kind, count)
+        except BaseException:  # Ctrl-C, perhaps when it was placed already: it must be neither lost nor repeated
+            if self._holds(payload, before):
+                self._side.popleft()
+            raise
+        if placed or self.state != OPEN:
+            self._side.popleft()
+        return placed
+
+    def _holds(self, payload: bytes, since: int) -> bool:
+        """Whether a frame behind the position `since` has this payload; taken for granted where others have overwritten it."""
+        head = self._head
+        return head - since > self.capacity or payload in self.ring.copy(since, head)
 
     def _claimed_below(self) -> bool:
         """Whether this call came in between a claim and its release on this very thread."""

@@ -132,11 +132,14 @@ class RunJournal:
             self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
             self.status = status
 
-    def sync(self) -> None:
-        """Make the journal survive a power cut, and tell the producers."""
-        if self.writer is not None and self.writer.sync():
-            for ring in list(self.rings):
-                ring.words[SYNCED] = max(ring.words[SYNCED], self.writer.synced.get(ring.id, 0))
+    def sync(self) -> bool:
+        """Make the journal survive a power cut, and tell the producers; returns whether it does."""
+        if self.writer is None:
+            return True
+        safe = self.writer.sync()
+        for ring in list(self.rings):
+            ring.words[SYNCED] = max(ring.words[SYNCED], self.writer.synced.get(ring.id, 0))
+        return safe
 
     def set_delivered(self, ends: Callable[[int], int]) -> None:
         for ring in list(self.rings):

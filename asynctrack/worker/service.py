@@ -15,7 +15,7 @@ import anyio.lowlevel
 from asynctrack import manifest as manifests
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import from_stored
-from asynctrack.delivery import FIRST_RETRY_S, LONGEST_RETRY_S, Delivery
+from asynctrack.delivery import FIRST_RETRY_S, LONGEST_RETRY_S, STOP_WAIT_S, Delivery
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
@@ -63,9 +63,10 @@ class Service:
                 self._changed = anyio.Event()
                 with anyio.move_on_after(0.5):
                     await self._changed.wait()
+            self._stopping = True
             for served in self._served.values():
-                await served.stop()
-            tasks.cancel_scope.cancel()
+                served.stop()
+            tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
 
     def stop(self) -> None:
         """End `run` soon; from any thread."""
@@ -94,8 +95,9 @@ class Service:
                 served = self._served[journal.path] = RunService(
                     journal, self._drain, self._local.get(journal.path, {})
                 )
-        served.finished = True
-        self._drain.finish(journal, done=done)
+        if not self._stopping:
+            served.finished = True
+            self._drain.finish(journal, done=done)
 
     def _grew(self, runs: Iterable[RunJournal]) -> None:
         """Called by the drain's thread."""
@@ -140,6 +142,7 @@ class RunService:
         self._dropped: dict[str, dict[str, int]] = {}
         self._saved_at = 0.0
         self._left_at: float | None = None
+        self._stopping = False
 
     def grew(self) -> None:
         """The run's journal has grown."""
@@ -154,28 +157,33 @@ class RunService:
         async with anyio.create_task_group() as tasks:
             for delivery in self._open_deliveries():
                 tasks.start_soon(self._drive, delivery)
-            while not self._finished():
+            while True:
                 await self._keep_manifest()
+                for delivery in self._deliveries:
+                    if delivery.reopen():
+                        tasks.start_soon(self._drive, delivery)
                 self._tell()
+                if self._finished() or self._stopping:
+                    break
                 await self._wait(0.2 if self._ended else SAVE_INTERVAL_S)
                 if self._overdue():
-                    await self.stop()
-                    tasks.cancel_scope.cancel()
-                    return False
+                    self.stop()
+            if self._stopping:
+                tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
         self._save()
         self._tell()
-        return True
+        return self._finished()
 
     async def _drive(self, delivery: Delivery) -> None:
         await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
         self.grew()
 
-    async def stop(self) -> None:
-        """Save what is to be saved; delivery can go on later."""
+    def stop(self) -> None:
+        """End `run` soon; delivery can go on later."""
+        self._stopping = True
         for delivery in self._deliveries:
-            await delivery.stop()
-        if self._manifest is not None:
-            self._save()
+            delivery.stop()
+        self.grew()
 
     def hopeless(self) -> bool:
         """Whether the run has ended, and somebody has removed its directory."""
@@ -191,7 +199,7 @@ class RunService:
                 batch = self._reader.next()
                 if batch is not None:
                     self._manifest = find_start(batch)
-                elif self.journal.status is not None:
+                elif self._stopping or self.journal.status is not None:
                     return False
                 else:
                     await self._wait(SAVE_INTERVAL_S)
@@ -234,6 +242,8 @@ class RunService:
 
     async def _wait(self, seconds: float) -> None:
         """Wait for the journal to grow."""
+        if self._stopping:
+            return
         bell = anyio.Event()
         self._bells.append(bell)
         with anyio.move_on_after(seconds):

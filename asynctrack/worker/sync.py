@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 
-from asynctrack.worker.drain import Drain, warn
+from asynctrack.worker.drain import WARN_INTERVAL_S, Drain, warn
 
 
 class Sync(threading.Thread):
@@ -14,16 +15,16 @@ class Sync(threading.Thread):
         super().__init__(name="asynctrack-sync", daemon=True)
         self._drain = drain
         self._stopping = False
+        self._warn_at = 0.0
 
     def run(self) -> None:
         while not self._stopping:
             self._drain.wants_sync.wait(self._drain.sync_interval_s)
             self._drain.wants_sync.clear()
             for run in list(self._drain.runs.values()):
-                try:
-                    run.sync()
-                except OSError as error:
-                    warn(f"the journal of {run.path} cannot be synced: {error}")
+                if not run.sync() and time.monotonic() >= self._warn_at:
+                    self._warn_at = time.monotonic() + WARN_INTERVAL_S
+                    warn(f"the journal of {run.path} cannot be synced; what is not safe is kept and written again")
 
     def stop(self) -> None:
         self._stopping = True
