@@ -96,6 +96,8 @@ class Delivery:
             saved: called after the cursor was saved.
             pace: waits after each batch, for as long as others come first.
         """
+        if self._driven:  # once is enough
+            return
         self._driven = True
         failures = 0
         while not self.done and not self._stopping.is_set():
@@ -227,6 +229,7 @@ class Delivery:
             self.cursor.closed = True
             await self._save_cursor()
         else:
+            self._reader.close()  # it may have moved to the next segment
             self._reader.position, self._reader.ends = self.cursor.position, dict(self.cursor.ends)
         self.outcome = None if not self.done else outcome
 

@@ -125,10 +125,12 @@ def brave(
     unknown = 0
     for source in told["offered"]:
         there, accepted = found.get(source, []), told["accepted"].get(source, [])
-        assert len(there) == len(set(there)), f"{source}: twice"
-        if source.startswith(("main", "thread")):  # calls that come in between others may overtake each other
-            assert there == sorted(there), f"{source}: out of order"
-        assert set(accepted) <= set(there), f"{source}: accepted and lost"
+        if source.startswith(("main", "thread")):
+            assert there == sorted(set(there)), f"{source}: out of order, or twice"
+            assert set(accepted) <= set(there), f"{source}: accepted and lost"
+        else:  # came in between other calls: they may overtake each other, and Ctrl-C may hit one that is on its way
+            assert len(there) - len(set(there)) <= told["caught"], f"{source}: twice"
+            assert len(set(accepted) - set(there)) <= told["caught"], f"{source}: accepted and lost"
         assert not set(told["refused"].get(source, [])) & set(there), f"{source}: refused and found"
         unknown += len(there) - len(accepted)
     assert unknown <= told["caught"]
