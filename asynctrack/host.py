@@ -150,6 +150,23 @@ class Host:
             time.sleep(0.0005)
         self._probe_at = time.monotonic() + QUIET_AFTER_S  # it may be slower than that to start
 
+    def take_over(self, run: Path) -> int:
+        """Bring the queues that a run's dead processes and dead workers left behind to this worker.
+
+        Returns the number after the last record in them, 0 where there is none.
+        """
+        from asynctrack.worker.orphans import adopt
+
+        adopt(self.directory, [host.directory for host in list(_hosts.values())])
+        following = 0
+        for path in self.others():
+            with contextlib.suppress(OSError, ValueError):
+                ring = Ring.attach(path)
+                if ring.meta["run"] == str(run):
+                    following = max(following, ring.next_number())
+                ring.close()
+        return following
+
     def others(self) -> list[str]:
         """Rings of other processes that share the worker."""
         return [path for path in ring_paths(self.directory) if path not in self._own]
@@ -267,6 +284,21 @@ def stop_threads() -> None:
     host = _hosts.pop("thread", None)
     if host is not None:
         host.stop()
+
+
+def worker_of(run: Path) -> bool:
+    """Whether a worker in another process has this run. Never ask in a process whose own threads have it."""
+    try:
+        fd = os.open(run / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
 
 
 def can_start_process() -> bool:

@@ -9,17 +9,23 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.current import enter
 from asynctrack.disabled import DisabledRun
-from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, RunExists
+from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, NotARun, RunExists, RunIsRunning
+from asynctrack.host import worker_of
+from asynctrack.journal.tally import Tally
 from asynctrack.manifest import Manifest, now_iso
-from asynctrack.run import Run
-from asynctrack.settings import Mode, Settings, WhenFull, WorkerHost, check_name
+from asynctrack.reader import open_run
+from asynctrack.run import Run, is_open
+from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
+
+# How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
+_END_WAIT_S: Final = 5.0
 
 _log = logging.getLogger("asynctrack")
 
@@ -38,6 +44,7 @@ def init(
     max_block_s: float = 5.0,
     queue_bytes: int | None = None,
     finish_timeout_s: float = 30.0,
+    resume: Resume = "never",
     **limits: Any,
 ) -> Run:
     """Open a run. Returns within 25 ms; the worker starts behind it.
@@ -55,6 +62,8 @@ def init(
         max_block_s: with "block", seconds to wait for room.
         queue_bytes: shared memory between the loop and the worker.
         finish_timeout_s: seconds `finish()` waits for delivery.
+        resume: what to do where there is a run with this id: "never" refuses, "allow" goes on with it or begins it, "must"
+            refuses to begin it. A run that goes on has the same journal; automatic steps and config go on too.
         limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
 
     Raises:
@@ -62,6 +71,8 @@ def init(
         InvalidRunId: project, name or id cannot be a directory's name.
         InvalidData: config is not a mapping.
         RunExists: there is a run with this id.
+        NotARun: there is none, with `resume="must"`.
+        RunIsRunning: the run to resume is open in another process.
         DirectoryNotWritable: the run's directory cannot be made.
         SharedMemoryUnavailable: there is no room for the queue.
     """
@@ -75,6 +86,8 @@ def init(
         raise InvalidSettings([f"name must be text; got {name!r:.80}"])
     run_id = check_name("id", id) if id is not None else fresh_id()
     check_config(config)
+    if resume not in get_args(Resume):
+        raise InvalidSettings([f"resume must be one of {', '.join(map(repr, get_args(Resume)))}; got {resume!r:.80}"])
     named = name_backends(backends)
     path = settings.dir / project / run_id
     manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings)
@@ -85,9 +98,11 @@ def init(
         if settings.worker == "process" and not hosts.can_start_process():
             _log.warning("asynctrack: no worker process can be started here; worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
-        _make_run_directory(path, run_id)
+        first = _resume(path, manifest, settings.worker, resume)
+        if first is None:
+            _make_run_directory(path, run_id)
         try:
-            run = Run(manifest, path, settings, named)
+            run = Run(manifest, path, settings, named, first=first or 0)
         except BaseException:
             with contextlib.suppress(OSError):  # if it is empty, nothing has begun
                 os.rmdir(path)
@@ -138,6 +153,33 @@ def _manifest(
         },
         limits={"after_exit_max_s": settings.after_exit_max_s},
     )
+
+
+def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) -> int | None:
+    """Take over what the run was; returns the number of its next record, or None where there is no run to go on with."""
+    if resume == "never" or not path.is_dir():
+        if resume == "must":
+            raise NotARun(path)
+        return None
+    _await_its_end(path, manifest.id)
+    first = hosts.host_for(kind).take_over(path)
+    earlier = open_run(path).manifest()
+    tally = Tally(path / "journal")
+    tally.update()
+    tally.close()
+    manifest.config = {**earlier.config, **manifest.config}
+    manifest.summary, manifest.checkpoint = earlier.summary, earlier.checkpoint
+    manifest.created_at = earlier.created_at
+    return max(first, tally.next_number())
+
+
+def _await_its_end(path: Path, run_id: str) -> None:
+    """Wait a little for the worker of a caller that has just died to say so."""
+    deadline = time.monotonic() + _END_WAIT_S
+    while is_open(path) or (worker_of(path) and open_run(path).status == "running"):
+        if time.monotonic() > deadline or is_open(path):
+            raise RunIsRunning(run_id, path)
+        time.sleep(0.02)
 
 
 def _make_run_directory(path: Path, run_id: str) -> None:

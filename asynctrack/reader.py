@@ -59,7 +59,7 @@ class RunReader:
         return f"<RunReader {self.path}, {self.status}, {count} records>"
 
     def manifest(self) -> Manifest:
-        """What `run.json` says now; without one, what the journal says.
+        """What `run.json` says now, and the journal behind it; without one, what the journal says.
 
         Raises:
             NotARun: neither says anything.
@@ -67,9 +67,16 @@ class RunReader:
             JournalCorrupt: `run.json` is not what it should be.
         """
         try:
-            return manifests.load(self.path)
+            found = manifests.load(self.path)
         except NotARun:
-            return self._from_journal()
+            found = self._from_journal()
+        reader = Reader(self.path / "journal", found.position)
+        dropped: dict[str, dict[str, int]] = {}
+        for batch in reader:
+            for frame in batch.frames(skip_records=True):
+                found.apply(frame, dropped)
+        reader.close()
+        return found
 
     @property
     def id(self) -> str:

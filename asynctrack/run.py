@@ -465,6 +465,11 @@ class Run:
         self._settled()
 
 
+def is_open(path: Path) -> bool:
+    """Whether this process has the run open."""
+    return any(run.path == path for run in list(_open_runs))
+
+
 def _coerce(data: Mapping[str, Any], step: object) -> tuple[Mapping[str, Any], int | None]:
     if not isinstance(data, Mapping):
         raise InvalidData(data)

@@ -94,7 +94,8 @@ def assert_all_there(run: Run, accepted: list[int]) -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent worker is looked for sooner, and taken for hung sooner."""
     monkeypatch.setattr(hosts, "QUIET_AFTER_S", 0.2)
-    monkeypatch.setattr(hosts, "HUNG_AFTER_S", 1.0)
+    monkeypatch.setattr(hosts, "HUNG_AFTER_S", 0.6)
+    monkeypatch.setattr(hosts, "_START_GRACE_S", 0.3)
 
 
 @pytest.mark.usefixtures("quick")

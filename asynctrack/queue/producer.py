@@ -152,9 +152,8 @@ class Producer:
                 words[word + 1] = self._number + kind
                 offset += FRAME_HEADER_BYTES
                 self._data[offset : offset + length] = payload
-                self._number = self._number + count
-                self._head = end
-                words[HEAD] = end
+                # On one line, so that what a tracer raises leaves a record whole or absent, its number too.
+                self._number, self._head, words[HEAD] = self._number + count, end, end
                 placed = True
             else:
                 placed = False

@@ -29,6 +29,7 @@ from asynctrack.queue.layout import (
     META_BYTES,
     META_MAX,
     META_OFFSET,
+    NUMBER_MASK,
     PID,
     RECORD,
     RING,
@@ -146,6 +147,16 @@ class Ring:
         if words[TAIL] > after and words[HEAD] - after > self.capacity // 2:
             return None
         return count_records(frames)
+
+    def next_number(self) -> int:
+        """The number after that of the last record that is not journaled; 0 where all is."""
+        frames = self.copy(self.words[TAIL], self.words[HEAD])
+        words = memoryview(frames).cast("Q")
+        at = following = 0
+        while at < len(words):
+            following = (words[at + 1] & NUMBER_MASK) + (words[at + 1] >> KIND_SHIFT == RECORD)
+            at += frame_size(words[at] & LENGTH_MASK) >> 3
+        return following
 
     def dropped(self) -> dict[str, int]:
         """Records that were turned away, by reason; reasons without one are left out."""

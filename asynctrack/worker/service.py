@@ -61,7 +61,7 @@ class Service:
                         self._served[path] = served = RunService(journal, self._drain, self._local.get(path, {}))
                         tasks.start_soon(self._serve, served)
                 self._changed = anyio.Event()
-                with anyio.move_on_after(0.5):
+                with anyio.move_on_after(0.5 if idle_exit_s is None else min(0.5, idle_exit_s)):
                     await self._changed.wait()
             self._stopping = True
             for served in self._served.values():

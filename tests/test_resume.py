@@ -1,0 +1,129 @@
+"""A run goes on: after its end, after a crash, after caller and worker have died; steps, config and checkpoints too."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import lines, records, wait_until
+
+import asynctrack
+from asynctrack.errors import NotARun, RunExists, RunIsRunning
+
+pytestmark = pytest.mark.usefixtures("own_host")
+
+# Logs three records, marks a checkpoint, logs two more, tells, and waits to be killed.
+SITTING = """
+import asynctrack, sys, time
+run = asynctrack.init("p", id="run", dir=sys.argv[1], config={"lr": 0.1, "seed": 1})
+for i in range(3):
+    run.log({"i": i})
+run.checkpoint(epoch=1)
+for i in range(3, 5):
+    run.log({"i": i})
+print(run._producer.ring.words[20], flush=True)
+time.sleep(60)
+"""
+
+
+def sit(runs: Path) -> tuple[subprocess.Popen[str], int]:
+    """A process with an open run, and its worker's pid."""
+    child = subprocess.Popen([sys.executable, "-c", SITTING, str(runs)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    return child, int(child.stdout.readline())
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.communicate()
+
+
+def go_on(runs: Path) -> Path:
+    with asynctrack.init("p", id="run", dir=runs, resume="must", config={"lr": 0.2}) as run:
+        assert run.last_checkpoint() == {"epoch": 1}
+        assert run.config == {"lr": 0.2, "seed": 1}
+        for i in range(5, 8):
+            run.log({"i": i})
+    return run.path
+
+
+def assert_one_history(path: Path) -> None:
+    found = records(path)
+    assert [record.data["i"] for record in found] == list(range(8))
+    assert [record.step for record in found] == list(range(8))
+    assert len({(record.ring, record.number) for record in found}) == 8
+    assert [line["i"] for line in lines(path)] == list(range(8))
+    assert asynctrack.open_run(path).status == "finished"
+
+
+def test_killed_run_goes_on_where_it_was(runs: Path) -> None:
+    child, _ = sit(runs)
+    end(child)
+    assert_one_history(go_on(runs))
+
+
+def test_run_whose_caller_and_worker_were_killed_goes_on(runs: Path) -> None:
+    child, worker = sit(runs)
+    os.kill(worker, signal.SIGKILL)
+    end(child)
+    assert_one_history(go_on(runs))
+
+
+def test_finished_run_goes_on_after_its_end(runs: Path) -> None:
+    for start in (0, 4):
+        with asynctrack.init("p", id="run", dir=runs, resume="allow") as run:
+            for i in range(start, start + 4):
+                run.log({"i": i})
+    assert_one_history(run.path)
+    assert run.stats().backends["jsonl"].delivered == run.stats().journaled == 8
+
+
+def test_run_that_is_open_elsewhere_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asynctrack.opening._END_WAIT_S", 0.1)
+    child, _ = sit(runs)
+    try:
+        with pytest.raises(RunIsRunning, match="still running"):
+            asynctrack.init("p", id="run", dir=runs, resume="allow")
+    finally:
+        end(child)
+    wait_until(lambda: asynctrack.open_run(runs / "p" / "run").status == "crashed", "the run has ended")
+
+
+def test_run_that_is_open_here_is_refused(runs: Path) -> None:
+    with (
+        asynctrack.init("p", id="run", dir=runs),
+        pytest.raises(RunIsRunning),
+    ):
+        asynctrack.init("p", id="run", dir=runs, resume="allow")
+
+
+def test_never_refuses_and_must_refuses_to_begin(runs: Path) -> None:
+    asynctrack.init("p", id="run", dir=runs).finish()
+    with pytest.raises(RunExists, match="choose another id"):
+        asynctrack.init("p", id="run", dir=runs)
+    with pytest.raises(NotARun):
+        asynctrack.init("p", id="other", dir=runs, resume="must")
+    with pytest.raises(asynctrack.AsynctrackError, match="resume must be one of"):
+        asynctrack.init("p", id="run", dir=runs, resume="yes")  # type: ignore[arg-type]
+
+
+def test_checkpoint_is_on_disk_when_it_returns(runs: Path) -> None:
+    with asynctrack.init("p", dir=runs) as run:
+        assert run.last_checkpoint() is None
+        run.log({"i": 0})
+        stats = run.checkpoint(epoch=3, step=7)
+        assert (stats.journaled, stats.queued) == (1, 0)
+        assert run.last_checkpoint() == {"epoch": 3, "step": 7}
+    assert json.loads((run.path / "run.json").read_text())["checkpoint"] == {"epoch": 3, "step": 7}
+
+
+def test_preempted_run_says_so_however_it_ends(runs: Path) -> None:
+    with pytest.raises(SystemExit), asynctrack.init("p", dir=runs) as run:
+        run.mark_preempted()
+        raise SystemExit(143)
+    assert asynctrack.open_run(run.path).status == "preempted"
