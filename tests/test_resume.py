@@ -123,7 +123,8 @@ def test_checkpoint_is_on_disk_when_it_returns(runs: Path) -> None:
 
 
 def test_preempted_run_says_so_however_it_ends(runs: Path) -> None:
-    with pytest.raises(SystemExit), asynctrack.init("p", dir=runs) as run:
-        run.mark_preempted()
+    run = asynctrack.init("p", dir=runs)
+    run.mark_preempted()
+    with pytest.raises(SystemExit), run:
         raise SystemExit(143)
     assert asynctrack.open_run(run.path).status == "preempted"
