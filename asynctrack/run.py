@@ -317,7 +317,7 @@ class Run:
                 f"a record of {len(payload)} bytes was dropped: the queue carries at most {producer.largest}",
             )
             return self._drop("oversize")
-        if self._settings.when_full == "block" and self._wait_for_room(payload):
+        if self._settings.when_full == "block" and not producer.interrupted() and self._wait_for_room(payload):
             return True
         self._drop("full")
         if self._settings.when_full == "raise":
@@ -362,7 +362,7 @@ class Run:
             raise FrameTooLarge(f"this {what}", len(payload), self._producer.largest)
         deadline = deadline or time.monotonic() + self._settings.max_block_s
         while not self._put(payload, kind << KIND_SHIFT, 0):
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or self._producer.interrupted():
                 raise QueueFull(self._producer.capacity)
             time.sleep(_FIRST_POLL_S)
 

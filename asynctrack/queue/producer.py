@@ -102,7 +102,7 @@ class Producer:
         self._number = ring.words[FIRST]
         self._side: deque[tuple[bytes, int, int]] = deque()
         self._draining = False
-        self._slow = False
+        self._slow = 0  # the thread that makes room
         self._lock = threading.RLock()
         self.put = self._put if _has_interpreter_lock() else self._put_locked
         self._limit = self._next_limit()
@@ -207,7 +207,8 @@ class Producer:
         """In a forked child: forget the parent's ring. No lock, no system call: this runs inside `fork`."""
         self.state = FORKED
         self._lock = threading.RLock()
-        self._slow = self._draining = False
+        self._slow = 0
+        self._draining = False
         self._side = deque()
         self._shut()
 
@@ -229,11 +230,11 @@ class Producer:
                 return False
             if self._slow:  # a signal handler, finaliser or tracer inside the lines below
                 return self._put_aside(payload, kind, count)
-            self._slow = True
+            self._slow = threading.get_ident()
             try:
                 wake = self._make_room(frame_size(len(payload)))
             finally:
-                self._slow = False
+                self._slow = 0
             fits = self._head + frame_size(len(payload)) <= self._limit
             placed = fits and self._put(payload, kind, count)
             if not placed:
@@ -280,6 +281,10 @@ class Producer:
         self._words[offset >> 3] = boundary - self._head - FRAME_HEADER_BYTES + self._lost
         self._words[(offset >> 3) + 1] = self._number + (PAD << KIND_SHIFT)
         self._head = self._words[HEAD] = boundary
+
+    def interrupted(self) -> bool:
+        """Whether this call came in between a put on this very thread: if it waited for room, it would wait for itself."""
+        return self._slow == threading.get_ident() or (self._limit == 0 and self._claimed_below())
 
     def settle(self) -> bool:
         """Put what came in between and found no room; whether nothing of it is left."""

@@ -230,7 +230,7 @@ class RunService:
                 self._manifest.apply(frame, self._dropped)
                 changed = True
             self._manifest.position = self._reader.position
-            await anyio.sleep(0)
+            await self._pace()
         self._ended = self._manifest.status != "running" and self.journal.status is not None
         if changed:
             self._save()
