@@ -302,13 +302,15 @@ class Producer:
     def _put_side(self) -> None:
         """Put what came in between, in the order it came."""
         going = True
-        # Each put below comes here again, and what comes in between while this thread makes room waits until it has.
-        while going and self._side and self.state == OPEN and not self._draining and not self._slow:
-            self._draining = True
+        # What comes in between while this thread makes room waits until it has.
+        while going and self._side and self.state == OPEN and not self._slow:
+            taken = True
             try:  # 3.13 does not guard the jumps of a loop in here: an interrupt there would leave the flag set
-                going = self._put_next()
+                taken, self._draining = self._draining, True  # on one line, so that no tracer comes in between
+                going = not taken and self._put_next()  # each put in there comes here again
             finally:
-                self._draining = False
+                if not taken:
+                    self._draining = False
         if self.state != OPEN:
             self._limit = 0
 
