@@ -826,3 +826,22 @@ def storm(handle: Callable[[int, Any], object]) -> Iterator[None]:
         process.kill()
         process.wait()
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_is_journaled_in_pieces_is_cut_between_frames(make: Callable[..., Producer]) -> None:
+    producer, sizes = make(1 << 20), itertools.cycle([8, 400, 4000, 60_000])
+    ring, pieces = producer.ring, 0
+    for _ in range(20):  # laps
+        while producer.put(bytes(next(sizes))):
+            pass
+        tail, head = ring.words[TAIL], ring.words[HEAD]
+        boundaries, at = set(), tail
+        while at < head:
+            at += frame_size(int.from_bytes(ring.copy(at, at + 4), "little"))
+            boundaries.add(at)
+        at = tail
+        while at < head:
+            at, pieces = ring.cut(at, head, 100_000), pieces + 1
+            assert at in boundaries
+        ring.words[TAIL] = head
+    assert pieces > 20 * 5

@@ -21,6 +21,8 @@ index  name         writer   meaning
 10     WANTED       producer position that somebody waits for (`flush`)
 11..   DROPPED      producer one count per reason in `DROP_REASONS`
 14     PREEMPTED    producer 1 when the end that follows, whatever it is, is a preemption
+32..47 MARKS        producer for each sixteenth of the ring the position of some frame's start in it, as of its last lap or
+                             this one: where the worker may cut what it journals at once
 16     TAIL         worker   position up to which the journal holds everything: the room before it is free
 17     SYNCED       worker   position up to which the journal survives a power cut
 18     DELIVERED    worker   position up to which every backend in the worker has it
@@ -83,6 +85,8 @@ WORKER_PID: Final = 20
 HEARTBEAT: Final = 21
 TROUBLE: Final = 22
 DONE: Final = 23
+MARKS: Final = 32
+MARK_COUNT: Final = 16
 
 DROP_REASONS: Final = ("full", "oversize", "closed")
 ENDS: Final = ("open", "finished", "failed", "left")

@@ -33,6 +33,8 @@ from asynctrack.queue.layout import (
     HEADER_BYTES,
     KIND_SHIFT,
     LOST_SHIFT,
+    MARK_COUNT,
+    MARKS,
     PAD,
     PREEMPTED,
     SLEEPING,
@@ -253,6 +255,7 @@ class Producer:
             free_until = self._words[TAIL] + self.capacity
             if self._head + size + FRAME_HEADER_BYTES > boundary and boundary + size <= free_until:
                 self._skip_to(boundary)
+            self._words[MARKS + self._head * MARK_COUNT // self.capacity % MARK_COUNT] = self._head
             limit = self._next_limit(size)
         finally:
             self._limit = limit if self.state == OPEN else 0

@@ -26,6 +26,8 @@ from asynctrack.queue.layout import (
     KIND_SHIFT,
     LENGTH_MASK,
     MAGIC,
+    MARK_COUNT,
+    MARKS,
     META_BYTES,
     META_MAX,
     META_OFFSET,
@@ -135,6 +137,14 @@ class Ring:
         if first < last or start == end:
             return self.data[first:last]
         return self.data[first : HEADER_BYTES + self.capacity] + self.data[HEADER_BYTES:last]
+
+    def cut(self, start: int, head: int, max_bytes: int) -> int:
+        """Where to cut what lies between a frame's start and the head: about `max_bytes` on, more where no mark is nearer."""
+        if head - start <= max_bytes:
+            return head
+        marks = [mark for mark in self.words[MARKS : MARKS + MARK_COUNT].tolist() if start < mark < head]
+        near = [mark for mark in marks if mark - start <= max_bytes]
+        return max(near) if near else min(marks, default=head)
 
     def queued(self, after: int) -> int | None:
         """Records between the position `after` and the head; None where some are in the journal only by now."""
