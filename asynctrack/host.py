@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import logging
@@ -19,8 +18,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from asynctrack import locks
 from asynctrack.backends.base import Backend
 from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.queue.layout import HEARTBEAT, WORKER_PID
@@ -38,6 +38,9 @@ from asynctrack.queue.places import (
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
 from asynctrack.settings import WorkerHost
+
+if TYPE_CHECKING:
+    from asynctrack.worker.threads import WorkerThreads
 
 # `init()` waits at most this long for the worker's first look; a ring of 4 MiB lasts a tight loop for about 40 ms.
 READY_WAIT_S: Final = 0.02
@@ -64,11 +67,11 @@ class Host:
 
     def __init__(self, kind: WorkerHost) -> None:
         self.kind = kind
-        self.directory = _make_directory()
+        self.directory = make_directory()
         self.local: dict[str, dict[str, Backend]] = {}
         self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._wake_fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._threads: _Threads | None = None
+        self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
         self._warn_at = 0.0
         self._starting = threading.Lock()
@@ -155,9 +158,7 @@ class Host:
 
         Returns the number after the last record in them, 0 where there is none.
         """
-        from asynctrack.worker.orphans import adopt
-
-        adopt(self.directory, [host.directory for host in list(_hosts.values())])
+        self._adopt()
         following = 0
         for path in self.others():
             with contextlib.suppress(OSError, ValueError):
@@ -183,6 +184,11 @@ class Host:
             self._threads.stop()
             self._threads = None
 
+    def _adopt(self) -> None:
+        from asynctrack.worker.orphans import adopt
+
+        adopt(self.directory, [host.directory for host in list(_hosts.values())])
+
     def _revive(self, ring: Ring, quiet_s: float) -> None:
         if not self._worker_lives():
             if ring.words[WORKER_PID]:
@@ -203,65 +209,16 @@ class Host:
         """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""
         if self._threads is not None:
             return self._threads.alive()
-        fd = os.open(
-            os.path.join(self.directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-        )
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-        except OSError:
-            return True
-        finally:
-            os.close(fd)
+        return locks.is_taken(os.path.join(self.directory, LOCK_NAME))
 
     def _start(self) -> None:
         if self.kind == "thread":
-            self._threads = _Threads(self.directory, self._own, self.local)
+            from asynctrack.worker.threads import WorkerThreads
+
+            self._threads = WorkerThreads(self.directory, self._own, self.local, self._adopt)
         elif time.monotonic() - self._started_at > _START_GRACE_S:
             _spawn(self.directory, self._log_path)
             self._started_at = time.monotonic()
-
-
-class _Threads:
-    """A worker that is threads of this process."""
-
-    def __init__(self, directory: str, own: dict[str, Ring | None], local: dict[str, dict[str, Backend]]) -> None:
-        from asynctrack.worker.drain import Drain
-        from asynctrack.worker.service import Service
-        from asynctrack.worker.sync import Sync
-
-        self._lock_fd = os.open(os.path.join(directory, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._directory = directory
-        self._drain = Drain(directory, own=own)
-        self._sync = Sync(self._drain)
-        self._service = Service(self._drain, local)
-        self._loop = threading.Thread(target=self._serve, name="asynctrack-service", daemon=True)
-        for thread in (self._drain, self._sync, self._loop):
-            thread.start()
-
-    def alive(self) -> bool:
-        return self._drain.is_alive()
-
-    def stop(self) -> None:
-        from asynctrack.queue.places import remove_host
-
-        self._service.stop()
-        self._loop.join(timeout=5)
-        self._drain.stop()
-        self._sync.stop()
-        self._drain.join(timeout=5)
-        os.close(self._lock_fd)
-        if not ring_paths(self._directory):
-            remove_host(self._directory)
-
-    def _serve(self) -> None:
-        import asyncio
-
-        from asynctrack.worker.orphans import adopt
-
-        adopt(self._directory, [host.directory for host in list(_hosts.values())])
-        asyncio.run(self._service.run())
 
 
 def host_for(kind: WorkerHost) -> Host:
@@ -288,17 +245,7 @@ def stop_threads() -> None:
 
 def worker_of(run: Path) -> bool:
     """Whether a worker in another process has this run. Never ask in a process whose own threads have it."""
-    try:
-        fd = os.open(run / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(fd)
+    return locks.is_taken(run / "lock")
 
 
 def can_start_process() -> bool:
@@ -325,7 +272,12 @@ def _spawn(directory: str, log_path: str) -> None:
         os.waitpid(pid, 0)
 
 
-def _make_directory() -> str:
+def make_directory() -> str:
+    """A directory for the rings of this process.
+
+    Raises:
+        SharedMemoryUnavailable: there is no room for one.
+    """
     roots = []
     failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     for root in shared_roots():

@@ -12,6 +12,7 @@ import select
 import threading
 import time
 
+from asynctrack.errors import AsynctrackError
 from asynctrack.queue.layout import END, HEAD, HEARTBEAT, SLEEPING, SYNCED, TAIL, TROUBLE, WANTED, WORKER_PID
 from asynctrack.queue.places import WAKE_NAME, ring_paths
 from asynctrack.queue.ring import Ring
@@ -41,6 +42,11 @@ _ORDERED_STORES: Final = os.uname().machine.lower() in ("x86_64", "amd64", "i686
 class Drain(threading.Thread):
     """The thread that moves bytes.
 
+    Attributes:
+        runs: those it moves bytes for, by directory.
+        pressed: whether the deliveries should leave it the interpreter.
+        leaving: whether the worker has been asked to end.
+
     Args:
         host: the directory of the calling process's rings.
         own: rings of this very process by path, for a worker that is a thread of the caller: a process must not open
@@ -59,10 +65,12 @@ class Drain(threading.Thread):
         self.wants_sync = threading.Event()
         self.idle_since = time.monotonic()
         self.sync_interval_s = 1.0
+        self.leaving = False
         self._linger_s = 0.1
         self._own = own if own is not None else {}
         self._stopping = False
         self._closing: list[tuple[RunJournal, bool]] = []
+        self._left: list[str] = []
         self._known: set[str] = set()
         self._heads: dict[int, int] = {}
         self._census_at = 0.0
@@ -92,6 +100,20 @@ class Drain(threading.Thread):
         self._closing.append((run, done))
         self.wake()
 
+    def take_on(self, run: str) -> None:
+        """Ask the thread for a run that has no ring any more, once no other worker has it."""
+        self._left.append(run)
+        self.wake()
+
+    def has(self, run: str) -> bool:
+        """Whether it moves bytes for a run, or waits for another worker to let go of it."""
+        return run in self._left or run in self.runs
+
+    def leave(self) -> None:
+        """Serve until the callers have ended, and leave what is behind then to `asynctrack sync`."""
+        self.leaving = True
+        self.wake()
+
     def moved_to(self, host: str) -> None:
         """The host's directory has a new name."""
         self._known = {path.replace(self.host, host, 1) for path in self._known}
@@ -103,6 +125,9 @@ class Drain(threading.Thread):
         for path in ring_paths(self.host):
             if path not in self._known:
                 self._adopt(path)
+        for path in list(self._left):
+            if self._open_left(path):
+                self._left.remove(path)
         for run in list(self.runs.values()):
             self._try(run, self._check_ends)
 
@@ -193,6 +218,23 @@ class Drain(threading.Thread):
         self.sync_interval_s = min(self.sync_interval_s, float(ring.meta.get("sync_interval_s", self.sync_interval_s)))
         ring.words[WORKER_PID] = os.getpid()
         ring.words[HEARTBEAT] = time.monotonic_ns()
+
+    def _open_left(self, path: str) -> bool:
+        """Open a run that `take_on` asks for; False while another worker has it."""
+        if path in self.runs:
+            return True
+        run = RunJournal(path)
+        try:
+            if not run.open():
+                return False
+            run.settle()
+        except (OSError, AsynctrackError) as error:
+            self._warn(path, f"the run {path} cannot be taken on: {error}")
+            run.close(done=False)
+            return False
+        self.runs[path] = run
+        self.grew([run])
+        return True
 
     def _attach(self, path: str) -> Ring | None:
         try:

@@ -7,7 +7,6 @@ imports of the deliveries take a hundred. So this file is a script that finds it
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -40,6 +39,7 @@ def main(host: str) -> int:
     drain.start()
     sync = Sync(drain)
     sync.start()
+    _leave_when_told(drain)
     while True:
         _serve(drain, host)
         host = close_host(host)
@@ -62,23 +62,26 @@ def _prepare_package() -> None:
 
 def _take_lock(host: str) -> int | None:
     """The lock that makes this the host's one worker; None when another has it and keeps it, or has left for good."""
+    from asynctrack import locks
     from asynctrack.queue.places import LOCK_NAME
 
-    try:
-        fd = os.open(os.path.join(host, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        return None
     deadline = time.monotonic() + _LOCK_WAIT_S
-    while True:
+    while time.monotonic() < deadline:
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.isdir(host):
-                return fd
+            fd = locks.take(os.path.join(host, LOCK_NAME))
+        except FileNotFoundError:
             return None  # the worker before this one has taken the directory with it
-        except OSError:
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.01)
+        if fd is not None:
+            return fd if os.path.isdir(host) else None
+        time.sleep(0.01)
+    return None
+
+
+def _leave_when_told(drain: Drain) -> None:
+    """On SIGTERM: whoever ends the machine or the job ends the callers too, and they have to be served until then."""
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: drain.leave())
 
 
 def _serve(drain: Drain, host: str) -> None:

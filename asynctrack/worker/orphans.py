@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
+from asynctrack import locks
 from asynctrack.queue.places import LOCK_NAME, host_directories, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 
@@ -18,12 +19,13 @@ _ABANDONED_AFTER_S = 60.0
 _log = logging.getLogger("asynctrack.worker")
 
 
-def adopt(into: str, own: Collection[str] = ()) -> int:
+def adopt(into: str, own: Collection[str] = (), wanted: Callable[[str], bool] = lambda run: True) -> int:
     """Move the rings of dead callers with dead workers into the host directory `into`; returns how many there were.
 
     Args:
         into: of the worker that adopts.
         own: host directories of this process, which must not ask for its own locks.
+        wanted: which runs' rings, by the run's directory.
     """
     adopted = 0
     left_alone = {os.path.basename(path) for path in (into, *own)}
@@ -31,42 +33,45 @@ def adopt(into: str, own: Collection[str] = ()) -> int:
         if os.path.basename(host) in left_alone:
             continue
         with contextlib.suppress(OSError):
-            adopted += _adopt(host, into)
+            adopted += _adopt(host, into, wanted)
     if adopted:
         _log.info("%d queues of ended processes were taken over", adopted)
     return adopted
 
 
-def _adopt(host: str, into: str) -> int:
+def _adopt(host: str, into: str, wanted: Callable[[str], bool]) -> int:
     used_at = os.stat(host).st_mtime  # asked for first: the lock may be a new file in it
     with _worker_lock(host):
-        paths = ring_paths(host)
-        if any(_producer_lives(path) for path in paths):
+        rings = {path: _look(path) for path in ring_paths(host)}
+        if any(lives for lives, _ in rings.values()):
             return 0  # that process starts a worker of its own
-        for path in paths:
+        moved = [path for path, (_, run) in rings.items() if wanted(run)]
+        for path in moved:
             os.rename(path, os.path.join(into, os.path.basename(path)))
-        if paths or time.time() - used_at > _ABANDONED_AFTER_S:
+        if len(moved) == len(rings) and (moved or time.time() - used_at > _ABANDONED_AFTER_S):
             remove_host(host)
-        return len(paths)
+        return len(moved)
 
 
 @contextlib.contextmanager
 def _worker_lock(host: str) -> Iterator[None]:
     """Hold the lock that says a worker serves this host; raises OSError while one does."""
-    fd = os.open(os.path.join(host, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = locks.take(os.path.join(host, LOCK_NAME))
+    if fd is None:
+        raise BlockingIOError(errno.EAGAIN, "a worker serves it", host)
     try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(fd)
 
 
-def _producer_lives(path: str) -> bool:
+def _look(path: str) -> tuple[bool, str]:
+    """Whether a ring's producer lives, and its run."""
     try:
         ring = Ring.attach(path)
     except (OSError, ValueError):
-        return False
+        return False, ""
     try:
-        return ring.producer_lives()
+        return ring.producer_lives(), ring.meta["run"]
     finally:
         ring.close()

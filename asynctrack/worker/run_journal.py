@@ -5,11 +5,10 @@ Imports the standard library only.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import time
 
+from asynctrack import locks
 from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import (
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+LOCK_NAME = "lock"
 HANDOVER_NAME = "handover"
 # A ring is freed in pieces of about this size: 2 MiB at once take 10 to 30 ms of a busy machine, in which the rest fills.
 MOVE_BYTES = 256 << 10
@@ -60,21 +60,29 @@ class RunJournal:
 
     def open(self) -> bool:
         """Take the run's lock and recover its journal; False while another worker has the lock."""
-        if self._lock_fd < 0:
-            self._lock_fd = os.open(
-                os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
-            )
+        lock_fd = locks.take(os.path.join(self.path, LOCK_NAME))
+        if lock_fd is None:
+            self._ask_for_it()
+            return False
         try:
-            fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                self._ask_for_it()
-                return False
+            _unlink(os.path.join(self.path, HANDOVER_NAME))
+            self.writer = Writer(os.path.join(self.path, "journal"))
+        except BaseException:
+            os.close(lock_fd)
             raise
-        _unlink(os.path.join(self.path, HANDOVER_NAME))
-        self.writer = Writer(os.path.join(self.path, "journal"))
+        self._lock_fd = lock_fd
         self._notes_end = self.writer.ends.get(NOTES_RING, time.time_ns() & -8)
         return True
+
+    def settle(self) -> None:
+        """For a run that has no ring any more: how it ended, as its journal has it; if it does not, nobody was left to say so."""
+        from asynctrack.reader import open_run
+
+        status: str = open_run(self.path).status
+        if status == "running":
+            status = "crashed"
+            self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
+        self.status = status
 
     def asked_for(self) -> bool:
         """Whether another worker wants this run, because its caller resumes it."""

@@ -123,7 +123,10 @@ class Service:
 
     def _idle(self, idle_exit_s: float | None) -> bool:
         quiet = not self._drain.runs and not self._served
-        return idle_exit_s is not None and quiet and time.monotonic() - self._drain.idle_since > idle_exit_s
+        long_enough = self._drain.leaving or (
+            idle_exit_s is not None and time.monotonic() - self._drain.idle_since > idle_exit_s
+        )
+        return quiet and long_enough
 
 
 class RunService:
@@ -271,7 +274,7 @@ class RunService:
         if not self._ended:
             self._left_at = None
             return False
-        if self.journal.asked_for():
+        if self._drain.leaving or self.journal.asked_for():
             return True
         self._left_at = self._left_at or time.monotonic()
         limit = self._manifest.limits.get("after_exit_max_s", AFTER_EXIT_MAX_S) if self._manifest else 0.0

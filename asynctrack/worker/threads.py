@@ -1,0 +1,69 @@
+"""WorkerThreads: the worker as threads of this process, where none can be started, or of the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+
+from asynctrack import locks
+from asynctrack.backends.base import Backend
+from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
+from asynctrack.queue.ring import Ring
+from asynctrack.worker.drain import Drain
+from asynctrack.worker.service import Service
+from asynctrack.worker.sync import Sync
+
+_STOP_WAIT_S = 5.0
+
+
+class WorkerThreads:
+    """The drain, the sync and the deliveries of one host directory, as three threads.
+
+    Args:
+        directory: the host's.
+        own: rings of this process by path; see `Drain`.
+        local: backends that run here though they belong on the caller's side, by run directory.
+        adopt: called first on the deliveries' thread; brings what ended processes have left behind.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        own: dict[str, Ring | None] | None = None,
+        local: dict[str, dict[str, Backend]] | None = None,
+        adopt: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
+        self.drain = Drain(directory, own=own)
+        self._directory = directory
+        self._adopt = adopt
+        self._sync = Sync(self.drain)
+        self._service = Service(self.drain, local)
+        self._loop = threading.Thread(target=self._serve, name="asynctrack-service", daemon=True)
+        for thread in (self.drain, self._sync, self._loop):
+            thread.start()
+
+    def alive(self) -> bool:
+        return self.drain.is_alive()
+
+    def has(self, run: str) -> bool:
+        """Whether a run is served, or waited for."""
+        return self.drain.has(run)
+
+    def stop(self) -> None:
+        """Stop soon; what is behind stays behind."""
+        self._service.stop()
+        self._loop.join(timeout=_STOP_WAIT_S)
+        self.drain.stop()
+        self._sync.stop()
+        self.drain.join(timeout=_STOP_WAIT_S)
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+        if not ring_paths(self._directory):
+            remove_host(self._directory)
+
+    def _serve(self) -> None:
+        self._adopt()
+        asyncio.run(self._service.run())
