@@ -1,8 +1,7 @@
 """Host: starts this process's worker, watches it, restarts it. Runs in the caller.
 
-A process has at most one host of each kind, and its forked children join it. The worker is a process, started through a
-shell that exits at once, so that it is nobody's child: a user's `os.wait()` must not find it, nor Ctrl-C stop it. Or it is
-three threads here, where a process cannot be started.
+A process has at most one host of each kind, and its forked children join it. The worker is a process that is nobody's child, or it
+is threads here, where a process cannot be started.
 """
 
 from __future__ import annotations
@@ -38,6 +37,7 @@ from asynctrack.queue.places import (
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
 from asynctrack.settings import WorkerHost
+from asynctrack.spawn import spawn
 
 if TYPE_CHECKING:
     from asynctrack.worker.threads import WorkerThreads
@@ -187,7 +187,7 @@ class Host:
     def _adopt(self) -> None:
         from asynctrack.worker.orphans import adopt
 
-        adopt(self.directory, [host.directory for host in list(_hosts.values())])
+        adopt(self.directory, own_directories())
 
     def _revive(self, ring: Ring, quiet_s: float) -> None:
         if not self._worker_lives():
@@ -217,7 +217,7 @@ class Host:
 
             self._threads = WorkerThreads(self.directory, self._own, self.local, self._adopt)
         elif time.monotonic() - self._started_at > _START_GRACE_S:
-            _spawn(self.directory, self._log_path)
+            spawn("worker/main.py", [self.directory], log_path=self._log_path)
             self._started_at = time.monotonic()
 
 
@@ -227,6 +227,11 @@ def host_for(kind: WorkerHost) -> Host:
         if kind not in _hosts:
             _hosts[kind] = Host(kind)
         return _hosts[kind]
+
+
+def own_directories() -> list[str]:
+    """Host directories of this process, whose rings and locks it must not open a second time."""
+    return [host.directory for host in list(_hosts.values())]
 
 
 def forget(host: Host) -> None:
@@ -246,30 +251,6 @@ def stop_threads() -> None:
 def worker_of(run: Path) -> bool:
     """Whether a worker in another process has this run. Never ask in a process whose own threads have it."""
     return locks.is_taken(run / "lock")
-
-
-def can_start_process() -> bool:
-    """Whether there is an interpreter and a shell to start a worker with."""
-    return bool(sys.executable) and not getattr(sys, "frozen", False) and os.path.exists("/bin/sh")
-
-
-def _spawn(directory: str, log_path: str) -> None:
-    """Start a worker process: in a session of its own, with none of our streams, signals or descriptors."""
-    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker", "main.py")
-    command = [sys.executable, "-I", "-S", script, directory]
-    null = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0)
-    log = (os.POSIX_SPAWN_OPEN, 2, log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    pid = os.posix_spawn(
-        "/bin/sh",
-        ["sh", "-c", '"$@" &', "sh", *command],
-        os.environ,
-        file_actions=[null, (os.POSIX_SPAWN_DUP2, 0, 1), log],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP],
-    )
-    with contextlib.suppress(ChildProcessError):  # the user's own os.wait() may have been quicker
-        os.waitpid(pid, 0)
 
 
 def make_directory() -> str:

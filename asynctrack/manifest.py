@@ -44,6 +44,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         dropped: records that were turned away, by reason.
         backends: their settings by name, secrets only as references to the environment.
         environment: interpreter, host and command, for people.
+        offline: whether backends that need a network wait for `asynctrack sync`.
         limits: the worker's settings.
         position: of the journal, up to which this tells.
     """
@@ -62,6 +63,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     dropped: dict[str, int] = {}
     backends: dict[str, dict[str, Any]] = {}
     environment: dict[str, Any] = {}
+    offline: bool = False
     limits: dict[str, float] = {}
     position: Position = Position()
 
@@ -85,7 +87,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         self.status, self.error, self.ended_at = "running", None, None
         self.config.update(start.config)
         self.backends.update(start.backends)
-        self.environment, self.limits = start.environment, start.limits
+        self.environment, self.limits, self.offline = start.environment, start.limits, start.offline
 
     def _note(self, note: dict[str, Any], dropped: dict[str, dict[str, int]]) -> None:
         if "dropped" in note:

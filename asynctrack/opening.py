@@ -15,14 +15,17 @@ from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.current import enter
+from asynctrack.cursor import load_cursor
 from asynctrack.disabled import DisabledRun
+from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, NotARun, RunExists, RunIsRunning
 from asynctrack.host import worker_of
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import Manifest, now_iso
 from asynctrack.reader import open_run
-from asynctrack.run import Run, is_open
+from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
+from asynctrack.spawn import can_spawn
 
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
@@ -89,13 +92,15 @@ def init(
     if resume not in get_args(Resume):
         raise InvalidSettings([f"resume must be one of {', '.join(map(repr, get_args(Resume)))}; got {resume!r:.80}"])
     named = name_backends(backends)
+    if settings.mode != "disabled":
+        named = {name: backend.prepare() for name, backend in named.items()}
     path = settings.dir / project / run_id
     manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings)
     run: Run
     if settings.mode == "disabled":
         run = DisabledRun(manifest, path)
     else:
-        if settings.worker == "process" and not hosts.can_start_process():
+        if settings.worker == "process" and not can_spawn():
             _log.warning("asynctrack: no worker process can be started here; worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
         first = _resume(path, manifest, settings.worker, resume)
@@ -144,7 +149,8 @@ def _manifest(
         project=project,
         created_at=now_iso(),
         config=dict(config),
-        backends={name: stored(backend) for name, backend in backends.items()},
+        backends={name: stored(backend, run_id, name) for name, backend in backends.items()},
+        offline=settings.mode == "offline",
         environment={
             "python": ".".join(map(str, sys.version_info[:3])),
             "host": os.uname().nodename,
@@ -170,7 +176,8 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
     manifest.config = {**earlier.config, **manifest.config}
     manifest.summary, manifest.checkpoint = earlier.summary, earlier.checkpoint
     manifest.created_at = earlier.created_at
-    return max(first, tally.next_number())
+    known = [load_cursor(path, name).next_number for name in earlier.backends]
+    return max(first, tally.next_number(), *known)
 
 
 def _await_its_end(path: Path, run_id: str) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
@@ -15,8 +12,10 @@ from pathlib import Path
 from time import time_ns
 from typing import Any, Final, Literal
 
+from asynctrack import ending
 from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import place_of
 from asynctrack.books import Books, Stats
 from asynctrack.current import leave
 from asynctrack.errors import FrameTooLarge, InvalidData, InvalidSettings, QueueFull, RunFinished
@@ -49,8 +48,7 @@ _LONGEST_POLL_S: Final = 0.01
 _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 
 _log = logging.getLogger("asynctrack")
-_registered = False
-_open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+_runs: weakref.WeakSet[Run] = weakref.WeakSet()
 
 
 class Run:
@@ -150,8 +148,12 @@ class Run:
         if self._result is not None:
             return self._result
         with self._lock:
-            own = [self._producer.ring] if self._producer.state != FORKED else []
-            return self._books.take(own, self._host.others(), self._backends)
+            books, self._books = self._books, Books(self.path)  # a signal handler that comes in between takes its own
+            try:
+                own = [self._producer.ring] if self._producer.state != FORKED else []
+                return books.take(own, self._host.others(), self._backends)
+            finally:
+                self._books = books
 
     def flush(self, until: Until = "delivered", timeout_s: float = 30.0) -> Stats:
         """Wait until what was logged so far is delivered, synced or journaled; returns the books, late or not.
@@ -224,6 +226,11 @@ class Run:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         await self._afinish(*_outcome(error))
 
+    @property
+    def needs_threads(self) -> bool:
+        """For `ending` only: whether threads of this process deliver."""
+        return self._settings.worker == "thread" or self._local is not None
+
     # Opening
 
     @property
@@ -255,20 +262,19 @@ class Run:
             self._host.release(self._producer.ring)
             raise FrameTooLarge("config", len(payload), limit)
         if self._settings.worker == "thread":
-            _finish_before_threads_end()
             self._host.local[str(self.path)] = self._backends
         else:
             self._start_local()
         self._host.start(self.path / "worker.log", self._producer.ring)
-        _open_runs.add(self)
+        _runs.add(self)
+        ending.opened(self)
 
     def _start_local(self) -> None:
         """Deliver on a thread here to the backends that need this process."""
-        here = {name: backend for name, backend in self._backends.items() if backend.place == "caller"}
+        here = {name: backend for name, backend in self._backends.items() if place_of(backend) == "caller"}
         if here:
             from asynctrack.local import LocalDeliveries
 
-            _finish_before_threads_end()
             self._local = LocalDeliveries(self.path, here)
 
     def _reopen(self, payload: bytes) -> bool:
@@ -283,7 +289,7 @@ class Run:
                     self._producer = self._open(root=False)
                     self._put = self._producer.put
                     self._host.start(self.path / "worker.log", self._producer.ring)
-                    _open_runs.add(self)
+                    ending.opened(self)
                 finally:
                     self._reopening = False
         early, self._early = self._early, []
@@ -397,6 +403,8 @@ class Run:
     ) -> Iterator[float]:
         if summary is not None and not isinstance(summary, Mapping):
             raise InvalidData(summary, "summary")
+        if self._result is not None:
+            return
         deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout_s is None else timeout_s)
         while not self._producer.settle() and time.monotonic() < deadline:
             yield _LONGEST_POLL_S
@@ -412,25 +420,30 @@ class Run:
                 except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
                     self._warn("end", f"its end is recorded without summary or error: {lost}")
                 producer.close(status)
-        if producer.state == FORKED or self._result is not None:
-            return
-        words = producer.ring.words
-        local = self._local
-        yield from self._until(lambda: words[DONE] and (local is None or local.done), deadline - time.monotonic())
+        if producer.state != FORKED:
+            yield from self._until(self._is_done, deadline - time.monotonic())
 
     def _settled(self) -> Stats:
         """The result of `finish`, taken once; then the ring is let go."""
         with self._lock:
             if self._result is None:
                 self._result = self.stats()
-                _open_runs.discard(self)
-                if self._producer.state != FORKED:
-                    self._host.release(self._producer.ring)
-                self._books.close()
-                if self._local is not None:
-                    self._local.stop()
                 leave(self)
+                if not self.needs_threads or self._is_done():
+                    self._let_go()  # else it is waited for once more when the interpreter ends
             return self._result
+
+    def _is_done(self) -> bool:
+        """Whether nothing is left to deliver."""
+        return bool(self._producer.ring.words[DONE]) and (self._local is None or self._local.done)
+
+    def _let_go(self) -> None:
+        ending.closed(self)
+        if self._producer.state != FORKED:
+            self._host.release(self._producer.ring)
+        self._books.close()
+        if self._local is not None:
+            self._local.stop()
 
     async def _afinish(self, status: str, summary: Mapping[str, Any] | None = None, error: str | None = None) -> Stats:
         import anyio
@@ -456,18 +469,15 @@ class Run:
             yield min(pause, left)
             pause = min(pause * 1.5, _LONGEST_POLL_S)
 
-    def _exit(self) -> None:
-        """The interpreter ends and nobody called `finish`."""
-        failed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    def exiting(self, error: BaseException | None) -> Iterator[float]:
+        """For `ending` only: finish because the process ends. Nobody reads the books any more."""
         self._ended_quietly = True
-        for pause in self._finishing("failed" if failed else "finished", timeout_s=self._settings.exit_timeout_s):
-            time.sleep(pause)
-        self._settled()
-
-
-def is_open(path: Path) -> bool:
-    """Whether this process has the run open."""
-    return any(run.path == path for run in list(_open_runs))
+        if self._result is None:
+            status, _, text = _outcome(error)
+            yield from self._finishing(status, None, text, timeout_s=self._settings.exit_timeout_s)
+        else:
+            yield from self._until(self._is_done, self._settings.exit_timeout_s)
+        self._let_go()
 
 
 def _coerce(data: Mapping[str, Any], step: object) -> tuple[Mapping[str, Any], int | None]:
@@ -484,43 +494,23 @@ def _encode_update(fresh: Mapping[str, Any]) -> bytes:
 
 
 def _outcome(error: BaseException | None) -> tuple[str, None, str | None]:
-    return ("finished", None, None) if error is None else ("failed", None, f"{type(error).__name__}: {error}"[:1000])
-
-
-def _finish_all() -> None:
-    """At the interpreter's end. From here a process can still be started, a thread cannot."""
-    for run in list(_open_runs):
-        try:
-            run._exit()
-        except Exception:  # the other runs must end too
-            _log.exception("asynctrack: run %s could not be finished", run.id)
-    hosts.stop_threads()
-
-
-def _finish_before_threads_end() -> None:
-    """Where threads of ours deliver, runs must finish before the interpreter takes executors and new threads away.
-
-    Callbacks of `threading` run before those of `atexit`, the last registered first; the executors' own is registered when
-    their module is imported.
-    """
-    global _registered
-    import concurrent.futures.thread
-
-    assert concurrent.futures.thread
-    if not _registered:
-        _registered = True
-        with contextlib.suppress(AttributeError, RuntimeError):  # private; too late at shutdown: atexit has to do
-            threading._register_atexit(_finish_all)  # type: ignore[attr-defined]
+    """How a run ends whose block or process ends so: status, no summary, and the error in words."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "finished", None, None
+    try:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:  # its own code failed
+        text = type(error).__name__
+    return "failed", None, text[:1000]
 
 
 def _after_fork_in_child() -> None:
-    for run in list(_open_runs):
+    for run in list(_runs):
         run._lock = threading.RLock()
+        run._books = Books(run.path)  # another thread may have been reading
         run._local = None
         run._reopening = False
-    _open_runs.clear()
 
 
-atexit.register(_finish_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -97,7 +97,7 @@ def test_run_json_tells_what_the_run_is(init: Opener) -> None:
     assert (told["id"], told["name"], told["project"], told["status"]) == ("i", "n", "berlin52", "finished")
     assert told["config"] == {"cooling": 0.5, "places": {"count": 52}}
     assert told["summary"] == {"length": 7544.4}
-    assert told["backends"] == {"jsonl": {"kind": "jsonl", "file": "metrics.jsonl"}}
+    assert told["backends"] == {"jsonl": {"kind": "jsonl"}}
     assert told["environment"]["pid"] == os.getpid()
     assert told["error"] is None
     begin, end = (datetime.datetime.fromisoformat(told[key]) for key in ("created_at", "ended_at"))

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 import time
@@ -356,3 +357,27 @@ os._exit(0)
     os.kill(worker, signal.SIGKILL)
     asynctrack.init("p", id="next", dir=runs).finish()
     assert [len(records(path)) for path in (runs / "p").iterdir()].count(1) == 1
+
+
+BROKEN = """
+import json, sys
+sys.path.insert(0, sys.argv[2])
+import asynctrack
+
+run = asynctrack.init("p", id="a", dir=sys.argv[1], finish_timeout_s=1.0)
+for i in range(1000):
+    run.log({"i": i})
+print(json.dumps([run.finish().journaled, asynctrack.__file__]))
+"""
+
+
+def test_worker_whose_deliveries_cannot_start_journals_and_leaves(own_host: Path, runs: Path, tmp_path: Path) -> None:
+    package = shutil.copytree(Path(asynctrack.__file__).parent, tmp_path / "broken" / "asynctrack")
+    (package / "worker" / "service.py").write_text("raise ImportError('half an installation')\n")
+    journaled, used = run_child(BROKEN, runs, package.parent)
+    assert (journaled, Path(used).parent) == (1000, package)
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    assert not list(own_host.rglob("*.ring"))
+    assert asynctrack.open_run(runs / "p" / "a").status == "finished"
+    assert values(runs / "p" / "a", "i") == list(range(1000))
+    assert "half an installation" in (runs / "p" / "a" / "worker.log").read_text()

@@ -1,21 +1,25 @@
 """What a backend promises, and what it may assume.
 
 A *backend* is its settings: a frozen struct, so that it can be built in code, stored in `run.json` and sent to another
-process. `open()` turns it into a *sink*, which does the work.
+process. `open()` turns it into a *sink*, which does the work. What a sink raises tells the delivery what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 
+from asynctrack.errors import InvalidSettings
 from asynctrack.record import Record
 
-Place = Literal["worker", "caller"]
-Outcome = Literal["finished", "failed", "crashed", "stopped"]
+Place = Literal["worker", "process", "caller"]
+Outcome = Literal["finished", "failed", "crashed", "preempted", "stopped"]
+
+# A batch is cut at this many bytes of frames: about 1,200 records, 2 ms of the worker's loop to decode and encode.
+BATCH_BYTES: Final = 128 * 1024
 
 
 class Update(NamedTuple):
@@ -41,6 +45,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         name: of the run, for people.
         project: of the run.
         directory: the run's own; a sink that writes files writes them there unless told otherwise.
+        created_at: when the run was opened first, UTC, ISO 8601.
         config: of the run when it started.
         state: what the sink's `checkpoint` returned last, None the first time.
     """
@@ -49,16 +54,55 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     project: str
     directory: Path
+    created_at: str = ""
     config: dict[str, Any]
     state: dict[str, Any] | None = None
 
 
-class StartOver(Exception):
-    """Raised by a sink's `write` to be opened anew and given the whole run again; `state` is for the new sink."""
+class Signal(Exception):
+    """The base of what a sink raises to say what its delivery should do. Anything else that it raises is tried again."""
+
+
+class StartOver(Signal):
+    """The sink is to be opened anew and given the whole run again; `state` is for the new sink."""
 
     def __init__(self, reason: str, state: dict[str, Any] | None = None) -> None:
         super().__init__(reason)
         self.state = state
+
+
+class Retry(Signal):
+    """The backend cannot take the batch now: the same batch comes again, after `after_s` seconds where it has said so."""
+
+    def __init__(self, reason: str, after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+
+
+class TooLarge(Signal):
+    """The batch comes again in halves; a single record that is too large is refused."""
+
+
+class Refused(Signal):
+    """The backend will never take some records: they go to `refused.jsonl` with the reason, and the others come again.
+
+    Args:
+        reason: for people.
+        which: indices of the refused among the batch's records. Without it the batch comes again in halves, until each of the
+            refused is alone.
+    """
+
+    def __init__(self, reason: str, which: Collection[int] | None = None) -> None:
+        super().__init__(reason)
+        self.which = None if which is None else frozenset(which)
+
+
+class Paused(Signal):
+    """Only a person can mend it (a key, a quota, a missing library): nothing is lost, and it is tried again now and then.
+
+    Args:
+        reason: what is wrong, and what to do about it.
+    """
 
 
 class Sink:
@@ -66,14 +110,21 @@ class Sink:
 
     All calls come from one delivery, one at a time, in this order: `write` any number of times with `checkpoint` in
     between, then `close` once. Each may be a plain function, which runs in a thread of its own, or a coroutine function,
-    which runs in the worker's asyncio loop and must not hold it for longer than a few milliseconds. Blocking delays this
+    which runs in an asyncio loop and must not hold it for longer than a few milliseconds. Blocking delays this
     backend only. Whatever `write` raises is reported, and the same batch is given again after a while: so a sink
     that is killed or fails in the middle of a batch gets it again, and should know what it has. After a crash it is opened
     with the state of its last `checkpoint`, and gets everything since then again.
     """
 
-    def write(self, batch: Batch) -> Awaitable[None] | None:
-        """Take a batch. Returns when the backend has it."""
+    def write(self, batch: Batch) -> Awaitable[Mapping[str, int] | None] | Mapping[str, int] | None:
+        """Take a batch. Returns when the backend has it.
+
+        Returns:
+            How many of the records it cannot show, by reason; None where it shows them all.
+
+        Raises:
+            Retry, TooLarge, Refused, Paused, StartOver: what to do with the batch. Anything else is as `Retry`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no write(batch)")
 
     def checkpoint(self) -> Awaitable[dict[str, Any] | None] | dict[str, Any] | None:
@@ -85,21 +136,60 @@ class Sink:
         return None
 
 
-class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
     """Settings of a backend; subclass it with your own fields and an `open`.
 
     Attributes:
-        place: where its sink runs: "worker" (importable, needs nothing of the caller's process) or "caller" (a thread of
-            the process that logs).
+        max_records_s: records a second it is given at most, None for as many as it takes.
+        at_most_every_s: for displays: of each stretch of so many seconds it gets the records that hold the first, the last, the least and the
+            greatest value of each key; the others are skipped. None for every record.
+        stall_timeout_s: with `place = "process"`: seconds that one call of the sink may take before its process is killed and started again.
+
+        place: where its sink runs: "worker" (importable, light and asynchronous), "process" (importable, in a process of its own per
+            kind: for SDKs, which may hang or crash) or "caller" (a thread of the process that logs).
         remote: whether it needs a network: such a backend waits for `asynctrack sync` with mode="offline".
+        repeats_show: whether a record that it is given twice shows twice: then a copied run needs `sync --force`.
+        batch_records: a batch is cut at so many records,
+        batch_bytes: at about so many bytes as they were logged,
+        batch_age_s: and when its first record has waited so many seconds.
     """
 
     place: ClassVar[Place] = "caller"
     remote: ClassVar[bool] = False
+    repeats_show: ClassVar[bool] = False
+    batch_records: ClassVar[int] = 100_000
+    batch_bytes: ClassVar[int] = BATCH_BYTES
+    batch_age_s: ClassVar[float] = 0.0
+
+    max_records_s: float | None = None
+    at_most_every_s: float | None = None
+    stall_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        limits = {name: getattr(self, name) for name in ("max_records_s", "at_most_every_s", "stall_timeout_s")}
+        problems = [
+            f"{name} must be a number greater than 0; got {value!r:.80}"
+            for name, value in limits.items()
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0)
+        ]
+        if problems:
+            raise InvalidSettings(problems)
+
+    def prepare(self) -> Backend:
+        """Called in the process that logs when a run opens; returns the settings to go on with. Must not wait."""
+        return self
 
     def open(self, context: Context) -> Sink:
-        """A sink for one run. Import the backend's library here, not at the top of the module."""
+        """A sink for one run. Import the backend's library here, not at the top of the module.
+
+        Raises:
+            Retry, Paused: it cannot be opened now; as from `write`. A missing library is a `Paused` that says how to install it.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no open(context)")
+
+    def reaches(self) -> list[str]:
+        """Addresses, and paths outside the run's directory, that these settings lead to: a run from elsewhere must be trusted for them."""
+        return []
 
 
 def kind_of(backend: Backend) -> str:

@@ -5,11 +5,13 @@ Nested names are joined by `/`. JSON has no NaN and no infinities: they are the 
 as in protobuf's JSON mapping. `jq`, `tail -f`, pandas, polars and DuckDB read it as it is.
 
 Each record is in the file once, also after a crash: what is encoded again is compared with what is there already, and
-only what is missing is written. A file that a person has edited is left as it is, and a new one is built beside it.
+only what is missing is written. Lines of records that a power cut has taken from the journal stay where they are. A file that
+a person has edited is left as it is, and a new one is built beside it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +22,11 @@ from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, Sta
 from asynctrack.record import Array, Record, flatten, to_json
 
 _PLAIN: Final = frozenset({float, int, str, bool})
+_BEGIN: Final = b'{"_step":'
+# A power cut takes about a second from the journal, which in the file are at most about 30 MB.
+_MOST_LOST_BYTES: Final = 64 << 20
 
+_log = logging.getLogger("asynctrack.delivery")
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
@@ -33,6 +39,9 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
 
     place = "worker"
     file: str = "metrics.jsonl"
+
+    def reaches(self) -> list[str]:
+        return [self.file] if os.path.basename(self.file) != self.file else []
 
     def open(self, context: Context) -> Sink:
         return _Lines(context.directory, self.file, context.state)
@@ -52,11 +61,40 @@ class _Lines(Sink):
         if os.fstat(file.fileno()).st_size > self._offset:
             there = await file.read(len(lines))
             if not lines.startswith(there):
-                raise StartOver(f"{self._path.name} was changed by another", self._beside())
+                lines, there = await self._step_over_lost(file, lines, batch.records), b""
         rest = memoryview(lines)[len(there) :]
         while rest:
             rest = rest[await file.write(rest) :]
         self._offset += len(lines)
+
+    async def _step_over_lost(self, file: Any, lines: bytes, records: list[Record]) -> bytes:
+        """Step over lines of records that the journal has lost, and over those of these lines that are there; returns the others."""
+        await file.seek(self._offset)
+        content = await file.read(_MOST_LOST_BYTES)
+        wanted, ours = lines.splitlines(keepends=True), {(record.step, record.time_ns / 1e9) for record in records}
+        at = lost = size = 0
+        for line in content.splitlines(keepends=True):
+            if at == len(wanted):
+                break
+            stamp = _stamp(line)
+            if line == wanted[at]:
+                at += 1
+            elif line.endswith(b"\n") and stamp not in (None, *ours):
+                lost += 1
+            elif wanted[at].startswith(line) or (_is_torn(line) and stamp not in ours):
+                break
+            else:
+                raise StartOver(f"{self._path.name} was changed by another", self._beside())
+            size += len(line)
+        if at < len(wanted):
+            if len(content) == _MOST_LOST_BYTES:
+                raise StartOver(f"{self._path.name} has too much that the journal has not", self._beside())
+            os.ftruncate(file.fileno(), self._offset + size)
+        if lost:
+            _log.warning("%d lines of %s are of records that the journal has lost; they stay", lost, self._path.name)
+        self._offset += size
+        await file.seek(self._offset)
+        return b"".join(wanted[at:])
 
     async def checkpoint(self) -> dict[str, Any]:
         if self._opened is not None:
@@ -111,6 +149,26 @@ def _line(record: Record) -> dict[str, Any]:
     if len(line) < len(data) + 2:  # a key of the user's has one of these names; ours are needed to read the file
         line |= {"_step": record.step, "_timestamp": record.time_ns / 1e9}
     return line
+
+
+class _Stamp(msgspec.Struct):
+    step: int = msgspec.field(name="_step")
+    seconds: float = msgspec.field(name="_timestamp")
+
+
+def _stamp(line: bytes) -> tuple[int, float] | None:
+    """Step and time of a line, None where it is not one of ours."""
+    try:
+        stamp = msgspec.json.decode(line, type=_Stamp)
+    except msgspec.DecodeError:
+        return None
+    return stamp.step, stamp.seconds
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether this is the end of a file that was being written: a line of ours without its end, or zeros where the disk had no more."""
+    begun = line.rstrip(b"\0")
+    return not line.endswith(b"\n") and (begun.startswith(_BEGIN) or _BEGIN.startswith(begun))
 
 
 def _with_list(value: Any) -> Any:

@@ -48,8 +48,10 @@ class Batch(namedtuple("Batch", "segment offset header data whole")):
         for start, end in self.whole:
             yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
 
-    def cut(self, inner: int, max_bytes: int) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:
-        """The unharmed frames from byte `inner` on, at least one and about `max_bytes`: the way of a delivery.
+    def cut(
+        self, inner: int, max_bytes: int, max_records: int
+    ) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:
+        """The unharmed frames from byte `inner` on, at least one, about `max_bytes`, at most so many records: the way of a delivery.
 
         Returns:
             Number and payload of the records, the other frames, and the byte behind them all.
@@ -61,7 +63,7 @@ class Batch(namedtuple("Batch", "segment offset header data whole")):
         at = inner
         for start, end in self.whole:
             at, last = max(start, at), end - FRAME_HEADER_BYTES
-            while at <= last and at < stop:
+            while at <= last and at < stop and len(records) < max_records:
                 first, second = words[at >> 3], words[(at >> 3) + 1]
                 length = first & LENGTH_MASK
                 begin = at + FRAME_HEADER_BYTES

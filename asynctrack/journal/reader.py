@@ -100,13 +100,17 @@ class Reader:
         while True:
             if self._fd < 0 and not self._open():
                 return None
-            following = self._following()  # before the look at the end: a segment with a successor is complete
-            batch = self._read(last=following is None)
+            batch = self._read(last=True)
             if batch is None:
+                following = self._following()
                 if following is None:
                     return None
-                self._move_to(following)
-            elif batch.header.end > self.ends.get(batch.header.ring, -1):
+                # With a successor it is complete: what came since the look at its end is all there will be.
+                batch = self._read(last=False)
+                if batch is None:
+                    self._move_to(following)
+                    continue
+            if batch.header.end > self.ends.get(batch.header.ring, -1):
                 self._tell_gap(batch.header, batch.offset)
                 self.ends[batch.header.ring] = batch.header.end
                 return batch
@@ -122,7 +126,11 @@ class Reader:
         return True
 
     def _following(self) -> int | None:
-        return next((number for number in begun(self.directory) if number > self.position.segment), None)
+        """The number of the next segment that has begun; the directory is listed only where the very next has not."""
+        following = int(self.position.segment) + 1
+        if _size(os.path.join(self.directory, segment_name(following))) >= HEADER_BYTES:
+            return following
+        return next((number for number in begun(self.directory) if number >= following), None)
 
     def _move_to(self, segment: int) -> None:
         self.close()
@@ -238,6 +246,15 @@ def begun(directory: str) -> list[int]:
     if numbers and _size(os.path.join(directory, segment_name(numbers[-1]))) < HEADER_BYTES:
         numbers.pop()
     return numbers
+
+
+def is_blank(path: str) -> bool:
+    """Whether a segment never held anything: it was torn before its header was whole, or a power cut left zeros alone."""
+    with open(path, "rb") as file:
+        start = file.read(HEADER_BYTES)
+        if len(start) == HEADER_BYTES and any(start):
+            return False
+        return not any(any(block) for block in iter(lambda: file.read(BLOCK_BYTES), b""))
 
 
 def journal_id_of(directory: str) -> bytes | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import NOTES_RING, BatchHeader, Position
-from asynctrack.journal.reader import Reader
+from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD
 
 
@@ -25,9 +26,16 @@ class Tally:
 
     A batch's header says how many records its ring had put before, so all batches of a ring but the last count
     themselves; only the last is read.
+
+    Args:
+        directory: the journal's.
+        start: the start of a batch; what lies before it is not counted.
+        ends: for each ring up to where it was journaled there, notes included; kept up to date.
     """
 
     directory: Path
+    start: Position = Position()
+    ends: dict[int, int] = field(default_factory=dict)
     notes: list[Frame] = field(default_factory=list)
     _rings: dict[int, _RingTally] = field(default_factory=dict)
     _reader: Reader | None = None
@@ -35,7 +43,7 @@ class Tally:
     def update(self) -> None:
         """Read the headers that were written since."""
         if self._reader is None:
-            self._reader = Reader(self.directory, bodies=False)
+            self._reader = Reader(self.directory, self.start, self.ends, bodies=False)
         for batch in self._reader:
             position = Position(batch.segment, batch.offset)
             if batch.header.ring == NOTES_RING:
@@ -57,6 +65,10 @@ class Tally:
         """The position up to which a ring is journaled."""
         return self._rings[ring].header.end if ring in self._rings else 0
 
+    def damage(self) -> list[Damage]:
+        """What is damaged among the headers."""
+        return [] if self._reader is None else self._reader.damage
+
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
@@ -68,8 +80,13 @@ class Tally:
         return ring.in_last
 
     def _last_number(self, ring: _RingTally) -> int:
-        frames = self._read(ring.position)
+        frames = self._read(ring.position) or self._last_whole(ring.header.ring)
         return frames[-1].number - (frames[-1].kind != RECORD) if frames else -1
+
+    def _last_whole(self, ring: int) -> list[Frame]:
+        """The frames of the last batch of a ring that has some."""
+        batches = (list(batch.frames()) for batch in backwards(self.directory) if batch.header.ring == ring)
+        return next(filter(None, batches), [])
 
     def _read(self, position: Position) -> list[Frame]:
         """The frames of the batch there; none where somebody has removed the journal."""

@@ -23,7 +23,7 @@ from asynctrack.journal.layout import (
     salt_of,
     segment_name,
 )
-from asynctrack.journal.reader import Reader, journal_id_of, segments
+from asynctrack.journal.reader import Reader, is_blank, journal_id_of, segments
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -44,8 +44,14 @@ class Unsynced(namedtuple("Unsynced", "ring end blob")):
 class Writer:
     """The one appender of a journal.
 
-    Opening it recovers: the torn end of the last segment is cut off, and `ends` says up to where each ring is journaled.
-    The first batch opens a new segment; nothing is ever appended behind a repaired end.
+    Opening it recovers: the torn end of the last segment is cut off. The first batch opens a new segment; nothing is ever
+    appended behind a repaired end.
+
+    Attributes:
+        ends: up to where each ring is journaled, as far as the last segment with batches says.
+        found: behind the last batch of the journal as it was found.
+        synced: up to where each ring survives a power cut.
+        synced_until: up to where the journal does.
 
     Args:
         directory: the journal's; made where it is missing.
@@ -67,10 +73,12 @@ class Writer:
         self._unsynced_bytes = 0
         self._open: list[_Segment] = []  # the last one is appended to; the others wait for their fsync
         self._fresh: _Segment | None = None  # replaces the suspect ones, once it has all that they may have lost
+        self._copy: _Segment | None = None  # has replaced some
         self._suspect = False
+        self._closed = False
         self.synced: dict[int, int] = {}
         self.synced_until = Position()
-        self.ends, self._number, journal_id = recover(directory)
+        self.ends, self.found, self._number, journal_id = recover(directory)
         self._inherited = dict(self.ends)
         self._inherited_segments = segments(directory)
         self._journal_id = journal_id or os.urandom(16)
@@ -78,6 +86,11 @@ class Writer:
 
     def __repr__(self) -> str:
         return f"<Writer of {self._directory}, segment {self._number}, {self._unsynced_bytes} bytes not synced>"
+
+    @property
+    def next_segment(self) -> int:
+        """The number that the next segment will have; they only grow."""
+        return self._number + 1
 
     @property
     def wants_sync(self) -> bool:
@@ -96,7 +109,7 @@ class Writer:
         if self._unsynced_bytes + len(blob) > MAX_UNSYNCED_BYTES and not (self.sync() or self.sync()):
             raise OSError(errno.EIO, "fsync fails, and too much waits for it", str(self._directory))
         with self._lock:
-            if self._suspect:
+            if self._suspect or self._is_removed():
                 self._write_again()
             self._segment_for(len(blob)).append(blob)
             self._unsynced.append(Unsynced(ring, end, blob))
@@ -122,8 +135,11 @@ class Writer:
                     os.close(segment.fd)
                 self._open.clear()
                 self._fresh = None
+                self._closed = True
 
     def _sync(self) -> bool:
+        if self._closed:
+            return not self._unsynced
         if not self._sync_inherited():
             return False
         with self._lock:
@@ -141,6 +157,8 @@ class Writer:
                 self._suspect = True
                 return self._try_again()
         with self._lock:
+            if self._is_removed():
+                return self._try_again()
             self._forget(batches)
             for segment, size in zip(open_segments, sizes, strict=True):
                 segment.synced_size = size
@@ -176,8 +194,24 @@ class Writer:
         self._number += 1
         return segment
 
+    def _is_removed(self) -> bool:
+        """Whether somebody has removed an open segment: what is written there is lost when it is closed."""
+        self._suspect = self._suspect or any(segment.removed() for segment in self._open)
+        if self._fresh is not None and self._fresh.removed():
+            os.close(self._fresh.fd)
+            self._fresh = None
+        return self._suspect
+
     def _write_again(self) -> None:
-        """Write what the suspect segments may have lost to a new one, and only then leave them."""
+        """Write what the suspect segments may have lost to a new one, and only then leave them.
+
+        If the new one fails too, the disk is at fault and not the place: what it holds is written over itself, so that
+        its pages are dirty again, and a disk that fails for hours does not leave a segment for each try.
+        """
+        if self._open == [self._copy] and not self._open[0].removed() and self._none_is_synced(self._open[0]):
+            self._open[0].write_over(b"".join(batch.blob for batch in self._unsynced))
+            self._suspect = False
+            return
         fresh = self._fresh = self._fresh or self._create_segment()
         try:
             for batch in self._unsynced:
@@ -185,12 +219,15 @@ class Writer:
         except OSError:
             fresh.cut(HEADER_BYTES)  # half a copy would only fill the disk
             raise
-        suspects, self._open, self._fresh = self._open, [fresh], None
+        suspects, self._open, self._copy, self._fresh = self._open, [fresh], fresh, None
         for suspect in suspects:
             with contextlib.suppress(OSError):
                 os.ftruncate(suspect.fd, suspect.synced_size)
             os.close(suspect.fd)
         self._suspect = False
+
+    def _none_is_synced(self, segment: _Segment) -> bool:
+        return segment.size == HEADER_BYTES + self._unsynced_bytes
 
     def _forget(self, batches: int) -> None:
         for _ in range(batches):
@@ -209,16 +246,19 @@ class Writer:
 class _Segment:
     """An open segment file."""
 
-    __slots__ = ("fd", "number", "size", "synced_size")
+    __slots__ = ("fd", "number", "path", "size", "synced_size")
 
-    def __init__(self, fd: int, number: int) -> None:
+    def __init__(self, fd: int, number: int, path: str) -> None:
         self.fd = fd
         self.number = number
+        self.path = path
         self.size = self.synced_size = HEADER_BYTES
 
     @classmethod
     def create(cls, directory: str, number: int, journal_id: bytes) -> _Segment:
         path = os.path.join(directory, segment_name(number))
+        if os.path.lexists(path) and os.stat(path).st_size <= HEADER_BYTES:
+            os.unlink(path)  # given up in an earlier try, when it could not be removed
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, 0o600)
         try:
@@ -226,9 +266,10 @@ class _Segment:
             sync_directory(directory)
         except BaseException:
             os.close(fd)
-            os.unlink(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
             raise
-        return cls(fd, number)
+        return cls(fd, number, path)
 
     def append(self, blob: bytes) -> None:
         try:
@@ -238,37 +279,65 @@ class _Segment:
             raise
         self.size += len(blob)
 
+    def write_over(self, batches: bytes) -> None:
+        """Write what it holds again, byte for byte, where it is: a reader sees no difference, nor does a crash half-way."""
+        fd = os.open(self.path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)  # appending, it would not write elsewhere
+        try:
+            view, at = memoryview(batches), HEADER_BYTES
+            while view:
+                written = os.pwrite(fd, view, at)
+                view, at = view[written:], at + written
+        finally:
+            os.close(fd)
+
     def cut(self, size: int) -> None:
         os.ftruncate(self.fd, size)
         self.size = size
 
+    def removed(self) -> bool:
+        """Whether its file has no name any more."""
+        return os.fstat(self.fd).st_nlink == 0
 
-def recover(directory: str) -> tuple[dict[int, int], int, bytes | None]:
+
+def recover(directory: str) -> tuple[dict[int, int], Position, int, bytes | None]:
     """Cut the torn end of the last segment off; needs no note of what happened.
 
     Only the last batch can be journaled without its ring's `TAIL` saying so, so the last segment that has one is
     all that needs reading, however long the run.
 
     Returns:
-        Up to where the rings in that segment are journaled, the number of the last segment (0: none), and the journal's
-        id (None: none).
+        Up to where the rings in that segment are journaled, the place behind its last batch, the number of the last segment
+        (0: none), and the journal's id (None: none).
     """
     numbers = segments(directory)
-    while numbers and os.stat(_path(directory, numbers[-1])).st_size < HEADER_BYTES:
+    while numbers and is_blank(_path(directory, numbers[-1])):
         os.unlink(_path(directory, numbers.pop()))  # torn before it had a batch: its number is free again
-    if not numbers:
-        return {}, 0, None
-    reader = Reader(directory)
+    ends: dict[int, int] = {}
+    found = torn = Position()
     for number in reversed(numbers):
-        reader = Reader(directory, Position(number))
-        with contextlib.closing(reader):
-            found = sum(1 for _ in reader)
-        if found:
+        found, torn = _read_to_end(directory, number, ends)
+        if ends:
             break
-    last = _path(directory, numbers[-1])
-    if os.stat(last).st_size > reader.position.offset:
-        os.truncate(last, reader.position.offset)
-    return reader.ends, numbers[-1], journal_id_of(directory)
+    if numbers and os.stat(last := _path(directory, numbers[-1])).st_size > torn.offset:
+        os.truncate(last, torn.offset)
+    return ends, found, numbers[-1] if numbers else 0, journal_id_of(directory)
+
+
+def _read_to_end(directory: str, segment: int, ends: dict[int, int]) -> tuple[Position, Position]:
+    """Read from a segment to the journal's end; `ends` gets those of the rings.
+
+    Returns:
+        The place behind the last batch of which something is whole, and in the last segment that from which on all is torn.
+    """
+    found, torn = Position(), None
+    reader = Reader(directory, Position(segment))
+    with contextlib.closing(reader):
+        for batch in reader:
+            if batch.whole:
+                ends[batch.header.ring], found, torn = batch.header.end, batch.after, None
+            else:
+                torn = torn or Position(batch.segment, batch.offset)
+    return found, torn if torn is not None and torn.segment == reader.position.segment else reader.position
 
 
 def sync_directory(directory: str) -> None:

@@ -117,6 +117,8 @@ class Drain(threading.Thread):
     def moved_to(self, host: str) -> None:
         """The host's directory has a new name."""
         self._known = {path.replace(self.host, host, 1) for path in self._known}
+        for ring in [ring for run in list(self.runs.values()) for ring in run.rings]:
+            ring.path = ring.path.replace(self.host, host, 1)
         self.host = host
 
     def take_census(self) -> None:

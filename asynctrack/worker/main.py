@@ -106,8 +106,16 @@ def _serve(drain: Drain, host: str) -> None:
         anyio.run(lambda: Service(drain).run(idle_exit_s=_idle_exit_s()))
     except Exception:
         logging.getLogger("asynctrack.worker").exception("deliveries have failed; the journal goes on")
-        while any(run.live for run in drain.runs.values()):
-            time.sleep(0.5)
+        _only_journal(drain)
+
+
+def _only_journal(drain: Drain) -> None:
+    """Serve without deliveries until the callers have ended; `asynctrack sync` delivers."""
+    while drain.runs:
+        for run in list(drain.runs.values()):
+            if run.status is not None:
+                drain.finish(run, done=False)
+        time.sleep(0.1)
 
 
 def _idle_exit_s() -> float:
@@ -128,16 +136,10 @@ def _wait_for_calm(drain: Drain) -> None:
 
 def _import_the_rest(host: str) -> None:
     import importlib.util
-    import json
-    import site
 
-    site.main()
-    try:
-        with open(os.path.join(host, "host.json"), encoding="utf-8") as file:
-            known = set(sys.path)
-            sys.path.extend(path for path in json.load(file)["sys_path"] if path not in known)
-    except (OSError, ValueError):
-        pass  # the deliveries of our own need no more than this interpreter has
+    from asynctrack.entry import find_modules
+
+    find_modules(host)
     package = sys.modules["asynctrack"]
     if not hasattr(package, "__version__"):
         location = os.path.join(package.__path__[0], "__init__.py")
@@ -151,4 +153,5 @@ def _import_the_rest(host: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    status = main(sys.argv[1])
+    os._exit(status)  # a sink that hangs on a thread must not hold the process

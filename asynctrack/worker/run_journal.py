@@ -38,6 +38,8 @@ LOCK_NAME = "lock"
 HANDOVER_NAME = "handover"
 # A ring is freed in pieces of about this size: 2 MiB at once take 10 to 30 ms of a busy machine, in which the rest fills.
 MOVE_BYTES = 256 << 10
+# The notes of one sitting take less than a TiB of positions.
+_NOTES_SHIFT = 40
 
 
 class RunJournal:
@@ -66,12 +68,17 @@ class RunJournal:
             return False
         try:
             _unlink(os.path.join(self.path, HANDOVER_NAME))
-            self.writer = Writer(os.path.join(self.path, "journal"))
+            writer = Writer(os.path.join(self.path, "journal"))
+            if any(os.path.exists(os.path.join(self.path, name)) for name in ("cursors", "run.json")):
+                from asynctrack.worker.set_back import set_back
+
+                set_back(self.path, writer.found)
         except BaseException:
             os.close(lock_fd)
             raise
-        self._lock_fd = lock_fd
-        self._notes_end = self.writer.ends.get(NOTES_RING, time.time_ns() & -8)
+        self._lock_fd, self.writer = lock_fd, writer
+        # Segment numbers only grow, so the notes of this sitting lie behind all others, whatever the clock says.
+        self._notes_end = max(writer.ends.get(NOTES_RING, 0), writer.next_segment << _NOTES_SHIFT)
         return True
 
     def settle(self) -> None:
@@ -162,6 +169,11 @@ class RunJournal:
                 and any(not other.words[END] for other in list(self.live))
             ):
                 words[DONE] = 1  # others go on with the run; for this one nothing is left to do
+
+    def tell_done(self) -> None:
+        """Tell the producers that there is nothing that they should wait for."""
+        for ring in list(self.rings):
+            ring.words[DONE] = 1
 
     def wanted(self) -> bool:
         """Whether a producer waits for what is not yet delivered."""

@@ -8,19 +8,25 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
 
 from asynctrack import manifest as manifests
+from asynctrack import trust
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import from_stored
-from asynctrack.delivery import FIRST_RETRY_S, LONGEST_RETRY_S, STOP_WAIT_S, Delivery
+from asynctrack.backends.registry import from_stored, place_of
+from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
+from asynctrack.delivery.verdict import FIRST_RETRY_S, LONGEST_RETRY_S
 from asynctrack.errors import AsynctrackError
+from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
+from asynctrack.spawn import can_spawn
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.run_journal import RunJournal
+from asynctrack.worker.supervisor import ElsewhereDelivery, Processes
 
 # `run.json` is written at most this often while a run goes on.
 SAVE_INTERVAL_S = 1.0
@@ -32,6 +38,23 @@ AFTER_EXIT_MAX_S = 300.0
 _log = logging.getLogger("asynctrack.worker")
 
 
+class Policy(NamedTuple):
+    """What a worker may do beyond serving its own callers' runs: `asynctrack sync` is told by its user.
+
+    Attributes:
+        offline_too: deliver to backends that need a network also where the run is offline.
+        trust: take settings that lead out of a run's directory from any `run.json`.
+        force: deliver copies of runs also where what their originals delivered shows twice.
+    """
+
+    offline_too: bool = False
+    trust: bool = False
+    force: bool = False
+
+
+CALLERS_ONLY = Policy()
+
+
 class Service:
     """Serves the runs of a drain.
 
@@ -39,11 +62,16 @@ class Service:
         drain: whose runs are served.
         local: backends that run here though they belong on the caller's side, by run directory: the worker is a thread
             of the caller.
+        policy: what it may do.
     """
 
-    def __init__(self, drain: Drain, local: dict[str, dict[str, Backend]] | None = None) -> None:
+    def __init__(
+        self, drain: Drain, local: dict[str, dict[str, Backend]] | None = None, policy: Policy = CALLERS_ONLY
+    ) -> None:
         self._drain = drain
         self._local = local if local is not None else {}
+        self._policy = policy
+        self._processes = Processes(drain.host)
         self._served: dict[str, RunService] = {}
         self._stopping = False
         self._changed = anyio.Event()
@@ -54,11 +82,12 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._drain.grew = self._grew
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._processes.watch)
             while not self._stopping and not self._idle(idle_exit_s):
                 self._forget_closed()
                 for path, journal in list(self._drain.runs.items()):
                     if path not in self._served and journal.writer is not None:
-                        self._served[path] = served = RunService(journal, self._drain, self._local.get(path, {}))
+                        self._served[path] = served = self._service_of(journal)
                         tasks.start_soon(self._serve, served)
                 self._changed = anyio.Event()
                 with anyio.move_on_after(0.5 if idle_exit_s is None else min(0.5, idle_exit_s)):
@@ -66,7 +95,10 @@ class Service:
             self._stopping = True
             for served in self._served.values():
                 served.stop()
-            tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
+            with anyio.move_on_after(STOP_WAIT_S):
+                while not all(served.finished for served in self._served.values()):
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
 
     def stop(self) -> None:
         """End `run` soon; from any thread."""
@@ -92,12 +124,14 @@ class Service:
                     gives_up_at = min(gives_up_at, time.monotonic() + AFTER_EXIT_MAX_S)
                 await anyio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_RETRY_S)
-                served = self._served[journal.path] = RunService(
-                    journal, self._drain, self._local.get(journal.path, {})
-                )
+                served = self._served[journal.path] = self._service_of(journal)
+        served.finished = True
         if not self._stopping:
-            served.finished = True
             self._drain.finish(journal, done=done)
+
+    def _service_of(self, journal: RunJournal) -> RunService:
+        local = self._local.get(journal.path, {})
+        return RunService(journal, self._drain, self._processes, local, self._policy)
 
     def _grew(self, runs: Iterable[RunJournal]) -> None:
         """Called by the drain's thread."""
@@ -132,12 +166,17 @@ class Service:
 class RunService:
     """One run: its manifest, and a delivery for each of its backends that belongs here."""
 
-    def __init__(self, journal: RunJournal, drain: Drain, local: dict[str, Backend]) -> None:
+    def __init__(
+        self, journal: RunJournal, drain: Drain, processes: Processes, local: dict[str, Backend], policy: Policy
+    ) -> None:
         self.journal = journal
         self.finished = False
         self._drain = drain
+        self._processes = processes
         self._local = local
-        self._deliveries: list[Delivery] = []
+        self._policy = policy
+        self._deliveries: list[Delivery | ElsewhereDelivery] = []
+        self._told: dict[str, dict[str, Any]] = {}
         self._bells: list[anyio.Event] = []
         self._ended = False
         self._manifest: Manifest | None = None
@@ -168,6 +207,8 @@ class RunService:
                 self._tell()
                 if self._finished() or self._stopping:
                     break
+                if self._ended and all(delivery.done or delivery.paused for delivery in self._deliveries):
+                    self.journal.tell_done()  # what waits for a person is not waited for by `finish`
                 await self._wait(0.2 if self._ended else SAVE_INTERVAL_S)
                 if self._overdue():
                     self.stop()
@@ -177,7 +218,7 @@ class RunService:
         self._tell()
         return self._finished()
 
-    async def _drive(self, delivery: Delivery) -> None:
+    async def _drive(self, delivery: Delivery | ElsewhereDelivery) -> None:
         await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
         self.grew()
 
@@ -209,20 +250,48 @@ class RunService:
             self._reader = Reader(os.path.join(self.journal.path, "journal"))
         return True
 
-    def _open_deliveries(self) -> list[Delivery]:
+    def _open_deliveries(self) -> list[Delivery | ElsewhereDelivery]:
         assert self._manifest is not None
+        self._hear_callers()
         for name, stored in self._manifest.backends.items():
             backend = self._local.get(name) or self._from_stored(name, stored)
-            if backend is not None:
-                keep = name not in self._local or backend.place == "worker"
-                self._deliveries.append(Delivery(Path(self.journal.path), name, backend, self._manifest, keep=keep))
+            if backend is None or (backend.remote and self._manifest.offline and not self._policy.offline_too):
+                continue
+            self._deliveries.append(self._open_delivery(name, backend, stored))
         return self._deliveries
 
-    def _from_stored(self, name: str, stored: dict[str, object]) -> Backend | None:
+    def _open_delivery(self, name: str, backend: Backend, stored: dict[str, Any]) -> Delivery | ElsewhereDelivery:
+        assert self._manifest is not None
+        run, place = Path(self.journal.path), place_of(backend)
+        if place == "process" and can_spawn():
+            process = self._processes.of(str(stored["kind"]))
+            return ElsewhereDelivery(run, name, backend, stored, process, force=self._policy.force)
+        keep = name not in self._local or place != "caller"
+        return Delivery(run, name, backend, self._manifest, keep=keep, force=self._policy.force)
+
+    def _hear_callers(self) -> None:
+        """What the run's callers themselves have said of their backends, through queues that nobody else can write."""
+        mine = {ring.id for ring in self.journal.rings}
+        directory = os.path.join(self.journal.path, "journal")
+        headers = Reader(directory, bodies=False)
+        for batch in headers:
+            if batch.header.ring in mine and not batch.header.start:  # a ring begins with what its caller says
+                reader = Reader(directory, Position(batch.segment, batch.offset))
+                first = reader.next()
+                reader.close()
+                if first is not None and (start := find_start(first)) is not None:
+                    self._told.update(start.backends)
+        headers.close()
+
+    def _from_stored(self, name: str, stored: dict[str, Any]) -> Backend | None:
+        assert self._manifest is not None
+        trusted = (
+            self._policy.trust or self._told.get(name) == stored or trust.is_sealed(self._manifest.id, name, stored)
+        )
         try:
-            return from_stored(stored)
+            return from_stored(stored, trusted=trusted)
         except AsynctrackError as error:
-            _log.warning("%s: %s: left to its caller", name, error)
+            _log.info("%s: %s", name, error)
             return None
 
     async def _keep_manifest(self) -> None:

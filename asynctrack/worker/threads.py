@@ -12,7 +12,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.service import Service
+from asynctrack.worker.service import CALLERS_ONLY, Policy, Service
 from asynctrack.worker.sync import Sync
 
 _STOP_WAIT_S = 5.0
@@ -25,6 +25,7 @@ class WorkerThreads:
         directory: the host's.
         own: rings of this process by path; see `Drain`.
         local: backends that run here though they belong on the caller's side, by run directory.
+        policy: what it may do beyond serving its callers' runs.
         adopt: called first on the deliveries' thread; brings what ended processes have left behind.
     """
 
@@ -34,13 +35,14 @@ class WorkerThreads:
         own: dict[str, Ring | None] | None = None,
         local: dict[str, dict[str, Backend]] | None = None,
         adopt: Callable[[], object] = lambda: None,
+        policy: Policy = CALLERS_ONLY,
     ) -> None:
         self._lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
         self.drain = Drain(directory, own=own)
         self._directory = directory
         self._adopt = adopt
         self._sync = Sync(self.drain)
-        self._service = Service(self.drain, local)
+        self._service = Service(self.drain, local, policy)
         self._loop = threading.Thread(target=self._serve, name="asynctrack-service", daemon=True)
         for thread in (self.drain, self._sync, self._loop):
             thread.start()

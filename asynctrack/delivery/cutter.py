@@ -1,0 +1,189 @@
+"""Cutter: reads a journal from a cursor and cuts what a sink gets at once. A cut is fixed before it is tried, so that a retry is the same."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from asynctrack.backends.base import Backend, Batch, Outcome, Update
+from asynctrack.cursor import Cursor
+from asynctrack.delivery.thinning import Thinner
+from asynctrack.journal.frames import Batch as JournalBatch
+from asynctrack.journal.frames import Frame
+from asynctrack.journal.layout import Position
+from asynctrack.journal.reader import Reader
+from asynctrack.manifest import read_note
+from asynctrack.queue.layout import CONFIG, NOTE, RECORD, START, SUMMARY
+from asynctrack.record import Record, decode_record, decode_update
+
+# What thinning reads of a batch at once, in bytes of frames: a fraction of a millisecond to decode.
+_PIECE_BYTES = 16 * 1024
+
+
+class Cut(NamedTuple):
+    """What a sink gets at once.
+
+    Attributes:
+        batch: the records and updates.
+        thinned: records that were left out for a display's sake.
+        position: of the journal behind them.
+        ends: for each ring, up to where they reach.
+        outcome: how the run ended, if that is the last thing they tell.
+    """
+
+    batch: Batch
+    thinned: int
+    position: Position
+    ends: dict[int, int]
+    outcome: Outcome | None
+
+
+def has_more(run: Path, cursor: Cursor, backend: Backend) -> bool:
+    """Whether the journal goes on behind a cursor."""
+    cutter = Cutter(run, cursor, backend)
+    more = not cutter.at_end()
+    cutter.close()
+    return more
+
+
+class _Gathering:
+    """A cut in the making."""
+
+    def __init__(self, *, thin: bool) -> None:
+        self.records: list[Record] = []
+        self.thinner = Thinner() if thin else None
+        self.updates: list[Update] = []
+        self.outcome: Outcome | None = None
+        self.bytes = 0
+        self.began_at = time.monotonic()
+        self.first_ns: int | None = None
+        self.whole = False
+
+    def add(self, records: list[Record]) -> None:
+        if records:
+            self.outcome = None
+            self.first_ns = records[0].time_ns if self.first_ns is None else self.first_ns
+        if self.thinner is None:
+            self.records += records
+        else:
+            self.thinner.add(records)
+
+    def batch(self) -> Batch:
+        return Batch(self.records if self.thinner is None else self.thinner.kept(), self.updates)
+
+    def thinned(self) -> int:
+        return 0 if self.thinner is None else len(self.thinner) - len(self.thinner.kept())
+
+
+class Cutter:
+    """Cuts the batches of one backend.
+
+    Args:
+        run: the run's directory.
+        cursor: where to begin.
+        backend: its limits.
+    """
+
+    def __init__(self, run: Path, cursor: Cursor, backend: Backend) -> None:
+        position = cursor.position
+        self._backend = backend
+        self._records = max(1, min(backend.batch_records, int(backend.max_records_s or backend.batch_records)))
+        self._reader = Reader(os.path.join(run, "journal"), position._replace(inner=0), dict(cursor.ends))
+        self._position = position
+        self._ends = dict(cursor.ends)
+        self._batch: JournalBatch | None = None
+        self._inner = 0
+        self._gathering: _Gathering | None = None
+        if position.inner:
+            self._batch = self._reader.next()
+            same = self._batch is not None and self._batch[:2] == position[:2]
+            self._inner = position.inner if same else 0
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def at_end(self) -> bool:
+        """Whether the journal has nothing more now."""
+        if self._batch is None:
+            self._batch, self._inner = self._reader.next(), 0
+        return self._batch is None
+
+    def cut(self, *, hurry: bool) -> Cut | None:
+        """The next cut; None where there is nothing, or too little that has not waited for long enough.
+
+        Args:
+            hurry: whether somebody waits: then it need not be full, nor old.
+        """
+        gathering = self._gathering
+        while gathering is None or not gathering.whole:
+            if self.at_end():
+                break
+            if gathering is None:
+                gathering = self._gathering = _Gathering(thin=self._backend.at_most_every_s is not None)
+            self._gather(gathering)
+        if gathering is None or not (gathering.whole or gathering.outcome or hurry or self.due_in() <= 0):
+            return None
+        self._gathering = None
+        return Cut(gathering.batch(), gathering.thinned(), self._position, dict(self._ends), gathering.outcome)
+
+    def due_in(self) -> float:
+        """Seconds until what is gathered has waited for long enough; infinite where there is nothing."""
+        if self._gathering is None:
+            return float("inf")
+        patience = max(self._backend.batch_age_s, self._backend.at_most_every_s or 0.0)
+        return self._gathering.began_at + patience - time.monotonic()
+
+    def _gather(self, into: _Gathering) -> None:
+        """Take the next piece of the journal's batch."""
+        batch = self._batch
+        assert batch is not None
+        before = self._inner
+        if into.thinner is None:
+            payloads, others, self._inner = batch.cut(before, self._backend.batch_bytes - into.bytes, self._room(into))
+            ring = batch.header.ring
+            into.add([decode_record(payload, number, ring) for number, payload in payloads])
+        else:
+            others = self._thin(batch, into)
+        into.bytes += self._inner - before
+        for frame in others:
+            self._take_other(frame, into)
+        self._position = Position(batch.segment, batch.offset, self._inner)
+        if self._inner >= len(batch.data):
+            self._position, self._batch = batch.after, None
+            self._ends[batch.header.ring] = batch.header.end
+        if into.thinner is None and (into.bytes >= self._backend.batch_bytes or self._room(into) <= 0):
+            into.whole = True
+
+    def _room(self, into: _Gathering) -> int:
+        return self._records - len(into.records)
+
+    def _thin(self, batch: JournalBatch, into: _Gathering) -> list[Frame]:
+        """Give frames to the thinner until its stretch of time is over."""
+        assert into.thinner is not None
+        stretch_ns = int((self._backend.at_most_every_s or 0.0) * 1e9)
+        others, records, begin = [], [], self._inner
+        self._inner = len(batch.data)
+        for frame in batch.frames(begin):
+            if frame.kind == RECORD:
+                record = decode_record(frame.payload, frame.number, batch.header.ring)
+                records.append(record)
+                first_ns = records[0].time_ns if into.first_ns is None else into.first_ns
+                into.whole = record.time_ns - first_ns >= stretch_ns
+            else:
+                others.append(frame)
+            if into.whole or frame.end - begin >= _PIECE_BYTES:
+                self._inner = frame.end
+                break
+        into.add(records)
+        return others
+
+    def _take_other(self, frame: Frame, into: _Gathering) -> None:
+        """An update, or how the run ended."""
+        if frame.kind in (CONFIG, SUMMARY):
+            into.updates.append(Update("config" if frame.kind == CONFIG else "summary", *decode_update(frame.payload)))
+        elif frame.kind == START:
+            into.outcome = None
+        elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
+            into.outcome = note["status"]

@@ -1,0 +1,107 @@
+"""Polling: drives a run's deliveries where nobody rings a bell when the journal grows: in another process than its writer."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Final
+
+import anyio
+
+from asynctrack.backends.base import Backend
+from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
+from asynctrack.journal.reader import Reader
+from asynctrack.manifest import Manifest, find_start
+
+_POLL_S: Final = 0.05
+_HURRIED_POLL_S: Final = 0.005
+_HURRY_S: Final = 1.0
+
+
+class Poller:
+    """Drives some backends of one run, each from its own cursor.
+
+    Args:
+        run: the run's directory.
+        backends: by their names in the run.
+        keep: whether their cursors outlive this process.
+        force: deliver also from a copy of a run.
+        follow: go on to the run's end; else to the journal's end as it is now.
+
+    Attributes:
+        deliveries: one per backend, once the run is known.
+    """
+
+    def __init__(
+        self, run: Path, backends: dict[str, Backend], *, keep: bool, force: bool = False, follow: bool = True
+    ) -> None:
+        self.deliveries: list[Delivery] = []
+        self._run = run
+        self._backends = backends
+        self._keep = keep
+        self._force = force
+        self._follow = follow
+        self._stopping = False
+        self._hurry_until = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Poller of {', '.join(self._backends)} for {self._run}>"
+
+    @property
+    def done(self) -> bool:
+        """Whether all of them have the run's end."""
+        return bool(self.deliveries) and all(delivery.done for delivery in self.deliveries)
+
+    def has(self, ring: int, position: int) -> bool:
+        """Whether all of them have what was in a ring up to a position."""
+        return bool(self.deliveries) and all(
+            delivery.saved_ends.get(ring, 0) >= position for delivery in self.deliveries
+        )
+
+    def hurry(self) -> None:
+        """Somebody waits: look often, and save cursors at once, for a second. From any thread."""
+        self._hurry_until = time.monotonic() + _HURRY_S
+
+    def stop(self) -> None:
+        """End `run` soon; what is behind stays behind. From any thread."""
+        self._stopping = True
+
+    async def run(self) -> None:
+        """Deliver to the end, or until `stop`."""
+        manifest = await self._manifest()
+        if manifest is None:
+            return
+        self.deliveries = [
+            Delivery(self._run, name, backend, manifest, keep=self._keep, force=self._force)
+            for name, backend in self._backends.items()
+        ]
+        async with anyio.create_task_group() as tasks:
+            for delivery in self.deliveries:
+                tasks.start_soon(delivery.drive, self._wait, self._hurried)
+            while not self._stopping and not self.done and (self._follow or not self._caught_up()):
+                await anyio.sleep(_POLL_S)
+            for delivery in self.deliveries:
+                delivery.stop()
+            tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
+
+    def _caught_up(self) -> bool:
+        return all(delivery.done or delivery.waiting for delivery in self.deliveries)
+
+    async def _manifest(self) -> Manifest | None:
+        """The run as its first frame says."""
+        reader = Reader(self._run / "journal")
+        try:
+            while not self._stopping:
+                for batch in reader:
+                    if (found := find_start(batch)) is not None:
+                        return found
+                await anyio.sleep(_POLL_S)
+            return None
+        finally:
+            reader.close()
+
+    def _hurried(self) -> bool:
+        return time.monotonic() < self._hurry_until
+
+    async def _wait(self, seconds: float) -> None:
+        await anyio.sleep(min(seconds, _HURRIED_POLL_S if self._hurried() else _POLL_S))

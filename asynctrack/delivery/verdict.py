@@ -1,0 +1,51 @@
+"""Verdict: what to do about an error of a sink. The one retry layer there is."""
+
+from __future__ import annotations
+
+import errno
+import random
+from typing import Final, NamedTuple
+
+from asynctrack.backends.base import Paused, Retry
+from asynctrack.errors import BackendUnavailable
+
+FIRST_RETRY_S: Final = 1.0
+LONGEST_RETRY_S: Final = 60.0
+# What a backend may ask for with Retry-After. Arbitrary: an hour is longer than any sane server's word.
+LONGEST_ASKED_S: Final = 3600.0
+# Between two tries of what only a person can mend: seldom enough not to lock an account.
+PAUSE_S: Final = 60.0
+
+_FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+class Verdict(NamedTuple):
+    """What to do about an error: try again after a while; `paused` says that a person has to mend something first."""
+
+    wait_s: float
+    paused: bool
+
+
+def judge(error: Exception, failures: int) -> Verdict:
+    """What to do about the so-manieth failure in a row."""
+    if isinstance(error, Paused | BackendUnavailable | ImportError) or (
+        isinstance(error, OSError) and error.errno in _FULL_DISK
+    ):
+        return Verdict(PAUSE_S, True)
+    if isinstance(error, Retry) and error.after_s is not None:
+        return Verdict(min(max(error.after_s, 0.0), LONGEST_ASKED_S), False)
+    return Verdict(back_off(failures), False)
+
+
+def back_off(failures: int) -> float:
+    """Seconds until the next try: full jitter under a limit that doubles from 1 s to 60 s."""
+    return random.uniform(0.05, min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures - 1, 10)))
+
+
+def describe(error: Exception) -> str:
+    """An error in a line, as the cursor keeps it."""
+    if isinstance(error, Paused | Retry):
+        return str(error)
+    if isinstance(error, ImportError) and error.name:
+        return f"it needs {error.name.partition('.')[0]}, which is not installed here: {error}"
+    return f"{type(error).__name__}: {error}"

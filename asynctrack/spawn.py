@@ -1,0 +1,58 @@
+"""Spawn: starts a process that is nobody's child, in a session and process group of its own. Standard library only.
+
+It is started through a shell that exits at once: a user's `os.wait()` must not find it, nor Ctrl-C stop it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+# A shell gives what it starts in the background an empty standard input, unless told otherwise.
+_START = '"$@" <&3 3<&- &'
+
+
+def can_spawn() -> bool:
+    """Whether there is an interpreter and a shell to start a process with."""
+    return bool(sys.executable) and not getattr(sys, "frozen", False) and os.path.exists("/bin/sh")
+
+
+def spawn(
+    script: str, arguments: Sequence[str], *, log_path: str | None, stdin: int | None = None, stdout: int | None = None
+) -> int:
+    """Start an isolated Python that runs `script`, a path below this package.
+
+    Args:
+        script: of the process.
+        arguments: of the script.
+        log_path: where its standard error goes; None for this process's own.
+        stdin: a descriptor to read from; None for nothing.
+        stdout: a descriptor to write to; None for nothing.
+
+    Returns:
+        Its process group, which it leads with all that it starts.
+    """
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), *script.split("/"))
+    null = (os.POSIX_SPAWN_OPEN, 3, os.devnull, os.O_RDWR, 0)
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        null if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 3),
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDWR, 0),
+        (os.POSIX_SPAWN_DUP2, 0 if stdout is None else stdout, 1),
+    ]
+    if log_path is not None:
+        actions.append((os.POSIX_SPAWN_OPEN, 2, log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+    group = os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", _START, "sh", sys.executable, "-I", "-S", path, *arguments],
+        os.environ,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=[],
+        setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP],
+    )
+    with contextlib.suppress(ChildProcessError):  # the user's own os.wait() may have been quicker
+        os.waitpid(group, 0)
+    return group

@@ -1,0 +1,70 @@
+"""Trust: which settings in a `run.json` this user has made himself. A run directory from elsewhere must not send records, keys or files anywhere.
+
+Settings that lead out of the run's directory are sealed with a key that lies in the user's state directory and never leaves it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+SEAL: Final = "seal"
+
+_KEY_BYTES: Final = 32
+
+
+def seal(run_id: str, name: str, settings: Mapping[str, Any]) -> str:
+    """The seal of a backend's settings in a run; empty where no key can be kept."""
+    key = _key(create=True)
+    return _digest(key, run_id, name, settings) if key else ""
+
+
+def is_sealed(run_id: str, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether this user's own seal is on these settings, and for this run."""
+    import hmac
+
+    key, found = _key(create=False), settings.get(SEAL)
+    return bool(key and isinstance(found, str) and hmac.compare_digest(found, _digest(key, run_id, name, settings)))
+
+
+def _digest(key: bytes, run_id: str, name: str, settings: Mapping[str, Any]) -> str:
+    import hashlib
+    import hmac
+
+    plain = {field: value for field, value in settings.items() if field != SEAL}
+    message = msgspec.json.encode([run_id, name, plain], order="sorted")
+    return hmac.new(key, message, hashlib.sha256).hexdigest()
+
+
+def _key(*, create: bool) -> bytes | None:
+    path = _path()
+    with contextlib.suppress(OSError):
+        if not path.exists() and create:
+            _make(path)
+        key = path.read_bytes()
+        return key if len(key) == _KEY_BYTES else None
+    return None
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, os.urandom(_KEY_BYTES))
+        os.fsync(fd)
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(unfinished, path)
+    finally:
+        os.close(fd)
+        os.unlink(unfinished)
+
+
+def _path() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(state) / "asynctrack" / "key"

@@ -1,0 +1,288 @@
+"""Supervisor: the delivery processes of a worker, one per kind of backend; each is watched, killed when it hangs, and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+
+from asynctrack.backends.base import Backend
+from asynctrack.cursor import load_cursor
+from asynctrack.delivery.cutter import has_more
+from asynctrack.delivery.driver import STOP_WAIT_S
+from asynctrack.delivery.verdict import back_off
+from asynctrack.journal.layout import Position
+from asynctrack.spawn import spawn
+
+# A delivery process imports an interpreter and an SDK before it gives its first sign of life. Arbitrary.
+_START_WAIT_S: Final = 60.0
+# Without a sign of life for this long it hangs, whatever its backend's patience: it gives two a second.
+_SILENCE_S: Final = 30.0
+# Between two looks at a cursor that another process moves.
+_LOOK_S: Final = 0.5
+_HURRIED_LOOK_S: Final = 0.02
+# A process that nobody needs is kept for this long: importing an SDK takes seconds.
+_IDLE_S: Final = 10.0
+_WARN_INTERVAL_S: Final = 60.0
+
+_log = logging.getLogger("asynctrack.worker")
+
+
+class Process:
+    """The delivery process of one kind.
+
+    Args:
+        kind: of backend.
+        host: the directory of the calling process's rings, which says what can be imported.
+    """
+
+    def __init__(self, kind: str, host: str) -> None:
+        self.kind = kind
+        self._host = host
+        self._wanted: dict[str, dict[str, Any]] = {}
+        self._patience: dict[str, float] = {}
+        self._group: int | None = None
+        self._orders = self._signs = -1
+        self._unsent: list[bytes] = []
+        self._heard_at = self._idle_since = time.monotonic()
+        self._heard = False
+        self._rest = b""
+        self._failures = 0
+        self._start_at = 0.0
+        self._warn_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Process of {self.kind}, group {self._group}, {len(self._wanted)} deliveries>"
+
+    def deliver(self, run: Path, name: str, backend: Backend, stored: dict[str, Any], *, force: bool = False) -> None:
+        """Have it deliver a run to a backend, now and whenever it is started again."""
+        key = f"{run}\n{name}"
+        self._wanted[key] = {"deliver": {"run": str(run), "name": name, "backend": stored, "force": force}}
+        self._patience[key] = backend.stall_timeout_s
+        self._send(self._wanted[key])
+
+    def hurry(self, run: Path) -> None:
+        self._send({"hurry": str(run)})
+
+    def stop(self, run: Path, name: str) -> None:
+        if self._wanted.pop(f"{run}\n{name}", None) is not None:
+            self._send({"stop": str(run)})
+
+    async def watch(self) -> None:
+        """One look: start it, hear it, kill it."""
+        now = time.monotonic()
+        if self._group is None:
+            if self._wanted and now >= self._start_at:
+                self._start()
+            return
+        self._flush()
+        if not self._hear():
+            return
+        silence = now - self._heard_at
+        if silence > (_SILENCE_S if self._heard else _START_WAIT_S):
+            self._kill(f"has given no sign of life for {silence:.0f} s")
+        self._idle_since = now if self._wanted else self._idle_since
+        if now - self._idle_since > _IDLE_S:
+            await self.end()
+
+    async def end(self) -> None:
+        """Let it stop what it does, then kill it with all that it has started."""
+        if self._group is None:
+            return
+        self._send({"leave": True})
+        deadline = time.monotonic() + STOP_WAIT_S
+        while self._hear() and time.monotonic() < deadline:
+            self._flush()
+            await anyio.sleep(0.02)
+        self._forget()
+
+    def _start(self) -> None:
+        ours, theirs = os.pipe(), os.pipe()
+        try:
+            self._group = spawn(
+                "entry.py", ["asynctrack.delivery.process", self._host], log_path=None, stdin=ours[0], stdout=theirs[1]
+            )
+        except OSError as error:
+            self._say(f"the process for {self.kind} cannot be started: {error}")
+            self._failures += 1
+            self._start_at = time.monotonic() + back_off(self._failures)
+            for fd in (*ours, *theirs):
+                os.close(fd)
+            return
+        os.close(ours[0])
+        os.close(theirs[1])
+        self._orders, self._signs = ours[1], theirs[0]
+        os.set_blocking(self._orders, False)
+        os.set_blocking(self._signs, False)
+        self._heard_at, self._heard, self._rest = time.monotonic(), False, b""
+        self._unsent = [_line(order) for order in self._wanted.values()]
+
+    def _send(self, order: dict[str, Any]) -> None:
+        if self._group is not None:
+            self._unsent.append(_line(order))
+            self._flush()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            while self._unsent and self._orders >= 0:
+                written = os.write(self._orders, self._unsent[0])
+                self._unsent[0] = self._unsent[0][written:]
+                if not self._unsent[0]:
+                    self._unsent.pop(0)
+
+    def _hear(self) -> bool:
+        """Read the signs of life; False when it is gone."""
+        try:
+            while self._group is not None and (chunk := os.read(self._signs, 65536)):
+                self._heard_at, self._heard = time.monotonic(), True
+                *lines, self._rest = (self._rest + chunk).split(b"\n")
+                for line in lines:
+                    self._look_at(line)
+        except BlockingIOError:
+            return self._group is not None
+        if self._group is not None:
+            self._gone("has ended")
+        return False
+
+    def _look_at(self, line: bytes) -> None:
+        try:
+            busy: dict[str, float] = json.loads(line)["busy"]
+        except (ValueError, KeyError, TypeError):
+            return  # a library that prints
+        for key, seconds in busy.items():
+            if self._group is not None and key in self._wanted and seconds > self._patience[key]:
+                self._kill(f"has waited {seconds:.0f} s for its backend")
+        if busy and not any(busy.values()):
+            self._failures = 0
+
+    def _kill(self, why: str) -> None:
+        assert self._group is not None
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._group, signal.SIGKILL)
+        self._gone(f"{why}; it is killed")
+
+    def _gone(self, why: str) -> None:
+        """It has ended; what it had started ends with it, and it is started again after a while."""
+        self._forget()
+        self._failures += 1
+        if self._wanted:
+            wait_s = back_off(self._failures)
+            self._start_at = time.monotonic() + wait_s
+            self._say(f"the process for {self.kind} {why}, and is started again from its cursors in {wait_s:.1f} s")
+
+    def _forget(self) -> None:
+        if self._group is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._group, signal.SIGKILL)
+            os.close(self._orders)
+            os.close(self._signs)
+            self._group, self._orders, self._signs = None, -1, -1
+            self._unsent.clear()
+
+    def _say(self, message: str) -> None:
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + _WARN_INTERVAL_S
+            _log.warning("%s", message)
+
+
+class Processes:
+    """The delivery processes of one worker."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._by_kind: dict[str, Process] = {}
+
+    def of(self, kind: str) -> Process:
+        if kind not in self._by_kind:
+            self._by_kind[kind] = Process(kind, self._host)
+        return self._by_kind[kind]
+
+    async def watch(self) -> None:
+        """Watch them until cancelled."""
+        try:
+            while True:
+                for process in list(self._by_kind.values()):
+                    await process.watch()
+                await anyio.sleep(0.05 if self._by_kind else _LOOK_S)
+        finally:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + STOP_WAIT_S + 1):
+                async with anyio.create_task_group() as tasks:
+                    for process in self._by_kind.values():
+                        tasks.start_soon(process.end)
+
+
+class ElsewhereDelivery:
+    """A delivery that a process of its own drives; here its cursor is looked at. Has the face of a `Delivery`."""
+
+    def __init__(
+        self, run: Path, name: str, backend: Backend, stored: dict[str, Any], process: Process, *, force: bool = False
+    ) -> None:
+        self.name = name
+        self._run = run
+        self._backend = backend
+        self._stored = stored
+        self._process = process
+        self._force = force
+        self._stopping = False
+        self._driven = False
+        self._reopened_at: Position | None = None
+        self._look()
+
+    @property
+    def done(self) -> bool:
+        return self.cursor.closed and self.cursor.position != self._reopened_at
+
+    @property
+    def paused(self) -> bool:
+        return self.cursor.paused
+
+    async def drive(
+        self,
+        wait: Callable[[float], Awaitable[None]],
+        hurry: Callable[[], bool],
+        saved: Callable[[], None] = lambda: None,
+        pace: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
+    ) -> None:
+        """Have the run delivered, to its end or until `stop`."""
+        if self._driven:
+            return
+        self._driven = True
+        self._process.deliver(self._run, self.name, self._backend, self._stored, force=self._force)
+        try:
+            while not self.done and not self._stopping:
+                if hurried := hurry():
+                    self._process.hurry(self._run)
+                await anyio.sleep(_HURRIED_LOOK_S if hurried else _LOOK_S)
+                self._look()
+                saved()
+        finally:
+            self._process.stop(self._run, self.name)
+            self._driven = False
+
+    def reopen(self) -> bool:
+        """As a `Delivery` does: whether the run has gone on after its end."""
+        if self._driven or not self.done or not has_more(self._run, self.cursor, self._backend):
+            return False
+        self._reopened_at = self.cursor.position
+        return True
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def _look(self) -> None:
+        self.cursor = load_cursor(self._run, self.name)
+        self.saved_ends = dict(self.cursor.ends)
+
+
+def _line(order: dict[str, Any]) -> bytes:
+    return json.dumps(order).encode() + b"\n"
