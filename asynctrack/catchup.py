@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -9,20 +11,26 @@ from typing import Final, Literal
 
 import msgspec
 
+from asynctrack import trust
+from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import from_stored
 from asynctrack.books import Books, Stats
 from asynctrack.census import take_census
 from asynctrack.cursor import load_cursor
+from asynctrack.delivery.polling import Poller
 from asynctrack.errors import AsynctrackError
-from asynctrack.host import make_directory
+from asynctrack.host import make_directory, own_directories
 from asynctrack.manifest import Manifest, Status
 from asynctrack.queue.places import ring_paths
 from asynctrack.reader import open_run
 from asynctrack.worker.orphans import adopt
+from asynctrack.worker.service import CALLERS_ONLY, Policy
 from asynctrack.worker.threads import WorkerThreads
 
 # Runs that are worked on at once. Each holds a few descriptors open; more would not be quicker on one interpreter.
 _AT_ONCE: Final = 8
+# How long an attached delivery that is told to stop may wait for its sink.
+_STOP_WAIT_S: Final = 10.0
 
 State = Literal["waiting", "working", "done", "behind", "live"]
 
@@ -36,12 +44,14 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
             why; "live": a process still logs to it, and its worker delivers.
         status: of the run.
         stats: its books.
+        left_out: backends that cannot be delivered to from here, and why.
     """
 
     path: str
     state: State
     status: Status
     stats: Stats
+    left_out: dict[str, str] = {}
 
 
 class CatchUp:
@@ -49,19 +59,21 @@ class CatchUp:
 
     Args:
         runs: their directories.
+        policy: what may be done for them.
     """
 
-    def __init__(self, runs: Collection[Path]) -> None:
-        workers = take_census()
-        self._live = {run for run in runs if any(str(run) in worker.runs and worker.callers for worker in workers)}
-        self._waiting = [run for run in runs if run not in self._live]
+    def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY) -> None:
+        workers = take_census(but=own_directories())
+        live = [run for run in runs if any(str(run) in worker.runs and worker.callers for worker in workers)]
+        self._policy = policy
+        self._waiting = [run for run in runs if run not in live]
         self._working: list[Path] = []
-        self._ended: dict[Path, State] = dict.fromkeys(self._live, "live")
+        self._ended: dict[Path, State] = dict.fromkeys(live, "live")
         self._books = {run: Books(run) for run in runs}
         self._directory = make_directory()
         mine = {str(run) for run in self._waiting}
-        adopt(self._directory, wanted=mine.__contains__)
-        self._worker = WorkerThreads(self._directory)
+        adopt(self._directory, own_directories(), wanted=mine.__contains__)
+        self._worker = WorkerThreads(self._directory, policy=policy)
 
     def __enter__(self) -> CatchUp:
         return self
@@ -81,7 +93,7 @@ class CatchUp:
         for run in list(self._working):
             if not self._worker.has(str(run)):
                 self._working.remove(run)
-                self._ended[run] = "behind" if is_behind(run) else "done"
+                self._ended[run] = "behind" if is_behind(run, self._policy) else "done"
         while self._waiting and len(self._working) < _AT_ONCE:
             run = self._waiting.pop(0)
             self._working.append(run)
@@ -92,20 +104,70 @@ class CatchUp:
         manifest = open_run(run).manifest()
         state: State = self._ended.get(run) or ("working" if run in self._working else "waiting")
         stats = self._books[run].take([], ring_paths(self._directory), manifest.backends)
-        return Progress(path=str(run), state=state, status=manifest.status, stats=stats)
+        left_out = {name: why for name, why in _look_at(manifest, self._policy) if why is not None}
+        return Progress(path=str(run), state=state, status=manifest.status, stats=stats, left_out=left_out)
 
 
-def is_behind(run: Path) -> bool:
+class Attached:
+    """Delivers a run to a backend that it was not opened with; a context manager, whose end stops it where it is.
+
+    Args:
+        run: its directory; it may be live.
+        name: of the backend in this run.
+        backend: its settings.
+        force: deliver also from a copy of a run.
+        follow: go on to the run's end; else to where its journal ends now.
+    """
+
+    def __init__(self, run: Path, name: str, backend: Backend, *, force: bool = False, follow: bool = False) -> None:
+        self._run = run
+        self._name = name
+        self._books = Books(run)
+        self._poller = Poller(run, {name: backend}, keep=True, force=force, follow=follow)
+        self._thread = threading.Thread(target=self._serve, name="asynctrack-attached", daemon=True)
+
+    def __enter__(self) -> Attached:
+        self._poller.hurry()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._poller.stop()
+        self._thread.join(_STOP_WAIT_S)
+        self._books.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._thread.is_alive()
+
+    def look(self) -> list[Progress]:
+        """How far it is."""
+        manifest = open_run(self._run).manifest()
+        stats = self._books.take([], [], [self._name])
+        behind = stats.backends[self._name].behind
+        state: State = "working" if not self.done else "behind" if behind else "done"
+        return [Progress(path=str(self._run), state=state, status=manifest.status, stats=stats)]
+
+    def _serve(self) -> None:
+        asyncio.run(self._poller.run())
+
+
+def is_behind(run: Path, policy: Policy = CALLERS_ONLY) -> bool:
     """Whether a run has no end yet, or a backend that can be opened here does not have all of it."""
     manifest = open_run(run).manifest()
-    return manifest.status == "running" or any(not load_cursor(run, name).closed for name in deliverable(manifest))
+    open_here = [name for name, why in _look_at(manifest, policy) if why is None]
+    return manifest.status == "running" or any(not load_cursor(run, name).closed for name in open_here)
 
 
-def deliverable(manifest: Manifest) -> Iterator[str]:
-    """The run's backends that need nothing of the process that logged."""
+def _look_at(manifest: Manifest, policy: Policy) -> Iterator[tuple[str, str | None]]:
+    """The run's backends, and why each is not delivered to from here; None where it is."""
     for name, stored in manifest.backends.items():
+        if stored.get("place") == "caller":
+            continue  # it had it while it ran, or never will
         try:
-            from_stored(stored)
-        except AsynctrackError:
-            continue
-        yield name
+            from_stored(stored, trusted=policy.trust or trust.is_sealed(manifest.id, name, stored))
+        except AsynctrackError as error:
+            yield name, str(error)
+        else:
+            yield name, None

@@ -68,6 +68,7 @@ def check_up(directory: Path) -> Iterator[Finding]:
     """
     yield _python()
     yield _shared_memory()
+    yield _left_behind()  # before a worker of ours takes it over
     with _scratch(directory) as scratch:
         if isinstance(scratch, Finding):
             yield scratch
@@ -75,7 +76,6 @@ def check_up(directory: Path) -> Iterator[Finding]:
         yield _locks(scratch)
         yield _disk(scratch)
         yield from _with_a_run(scratch)
-    yield _left_behind()
 
 
 def _python() -> Finding:

@@ -1,7 +1,7 @@
 """Host: starts this process's worker, watches it, restarts it. Runs in the caller.
 
-A process has at most one host of each kind, and its forked children join it. The worker is a process that is nobody's child, or it
-is threads here, where a process cannot be started.
+A process has at most one host of each kind in each place for rings, and its forked children join it. The worker is a process
+that is nobody's child, or it is threads here, where a process cannot be started.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from asynctrack import locks
 from asynctrack.backends.base import Backend
 from asynctrack.errors import SharedMemoryUnavailable
-from asynctrack.queue.layout import HEARTBEAT, WORKER_PID
+from asynctrack.queue.layout import DONE, HEARTBEAT, WORKER_PID
 from asynctrack.queue.places import (
     HELLO_NAME,
     LOCK_NAME,
-    RING_SUFFIX,
     SMALLEST_RING_BYTES,
     WAKE_NAME,
+    fresh_ring_path,
+    has_room,
     make_host_directory,
+    remove_host,
     ring_bytes,
     ring_paths,
     shared_roots,
@@ -52,36 +55,43 @@ HUNG_AFTER_S: Final = 10.0
 _PROBE_INTERVAL_S: Final = 0.25
 # A worker that was started may take this long until it has its lock; a second would only wait for it.
 _START_GRACE_S: Final = 1.0
+# Where one worker after the other dies young, the wait doubles up to this.
+_LONGEST_GRACE_S: Final = 15.0
 # How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
 _START_WAIT_S: Final = 1.0
-# Between two warnings that no worker can be started.
+# Between two warnings of a kind.
 _WARN_INTERVAL_S: Final = 60.0
 
+T = TypeVar("T")
+
 _log = logging.getLogger("asynctrack")
-_hosts: dict[WorkerHost, Host] = {}
+_hosts: dict[tuple[WorkerHost, str], Host] = {}
 _hosts_lock = threading.RLock()
 
 
 class Host:
     """This process's side of its worker. Every method may be called from any thread."""
 
-    def __init__(self, kind: WorkerHost) -> None:
+    def __init__(self, kind: WorkerHost, root: str) -> None:
+        _hold_streams()
         self.kind = kind
-        self.directory = make_directory()
+        self.root = root
+        self.directory = make_host_directory(root)
         self.local: dict[str, dict[str, Backend]] = {}
         self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._wake_fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
-        self._warn_at = 0.0
+        self._warned: dict[str, float] = {}
+        self._grace_s = _START_GRACE_S
         self._starting = threading.Lock()
         self._started_at = -_START_GRACE_S
         self._log_path = os.devnull
-        hello = os.open(
-            os.path.join(self.directory, HELLO_NAME), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
-        with open(hello, "w", encoding="utf-8") as file:
-            json.dump({"sys_path": [path for path in sys.path if path], "argv": sys.argv}, file)
+        try:
+            self._say_hello()
+        except OSError:  # memory is full to the last page
+            self.remove()
+            raise
 
     def __repr__(self) -> str:
         return f"<Host of a worker {self.kind}, {len(self._own)} rings in {self.directory}>"
@@ -91,27 +101,28 @@ class Host:
 
         Raises:
             FileNotFoundError: the worker has left and taken the directory with it; use a new host.
-            SharedMemoryUnavailable: there is no room.
+            OSError: there is no room.
         """
         size = ring_bytes(self.directory) if queue_bytes is None else 1 << (queue_bytes - 1).bit_length()
         while True:
-            # Names sort by time, so that the ring of a run's earlier sitting is drained before that of a later one.
-            path = os.path.join(self.directory, f"{time.time_ns():016x}-{os.urandom(4).hex()}{RING_SUFFIX}")
+            path = fresh_ring_path(self.directory)
             self._own[path] = None  # before it exists: whoever opened it here as another's would drop its lock
             try:
                 ring = self._own[path] = Ring.create(path, size, meta, first=first)
                 return Producer(ring, functools.partial(self.look, ring))
-            except FileNotFoundError:
-                del self._own[path]
-                raise
             except OSError as error:
                 del self._own[path]
                 if error.errno != errno.ENOSPC or size <= SMALLEST_RING_BYTES:
-                    raise SharedMemoryUnavailable([self.directory], error) from error
+                    raise
                 size //= 2
 
     def release(self, ring: Ring) -> None:
-        """Let go of a ring whose producer is closed."""
+        """Let go of a ring whose producer is closed. What is left to do needs a worker that outlives this process."""
+        if not ring.words[DONE] and self.kind == "process":
+            with contextlib.suppress(OSError):
+                if not self._worker_lives():
+                    self._started_at = -self._grace_s
+                    self._start()
         self._own.pop(ring.path, None)
         ring.close()
 
@@ -126,13 +137,15 @@ class Host:
             self.wake()
         now = time.monotonic()
         quiet_s = now - ring.words[HEARTBEAT] / 1e9
-        if quiet_s < QUIET_AFTER_S or now < self._probe_at or not self._starting.acquire(blocking=False):
+        if quiet_s < QUIET_AFTER_S or now < self._probe_at or ring.words[DONE]:
+            return
+        if not self._starting.acquire(blocking=False):
             return
         try:
             self._probe_at = now + _PROBE_INTERVAL_S
             self._revive(ring, quiet_s)
         except OSError as error:
-            self._warn(error)
+            self._say(f"the worker cannot be started: {error}; the queue holds what it can")
         finally:
             self._starting.release()
 
@@ -144,7 +157,7 @@ class Host:
                 if not self._worker_lives():
                     self._start()
             except OSError as error:
-                self._warn(error)
+                self._say(f"the worker cannot be started: {error}; the queue holds what it can")
             finally:
                 self._starting.release()
         self.wake()
@@ -178,11 +191,26 @@ class Host:
         self._threads = None
         self._starting = threading.Lock()
 
+    def remove(self) -> None:
+        """Remove its directory, unless somebody uses it."""
+        if not ring_paths(self.directory) and not self._worker_lives():
+            os.close(self._wake_fd)
+            remove_host(self.directory)
+
     def stop(self) -> None:
         """Stop the worker's threads, if that is what it is."""
-        if self._threads is not None:
-            self._threads.stop()
-            self._threads = None
+        with self._starting:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.stop()
+
+    def _say_hello(self) -> None:
+        """Tell the worker what it needs to import what this process can."""
+        hello = os.open(
+            os.path.join(self.directory, HELLO_NAME), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        with open(hello, "w", encoding="utf-8") as file:
+            json.dump({"sys_path": _module_paths(), "argv": sys.argv}, file)
 
     def _adopt(self) -> None:
         from asynctrack.worker.orphans import adopt
@@ -191,19 +219,21 @@ class Host:
 
     def _revive(self, ring: Ring, quiet_s: float) -> None:
         if not self._worker_lives():
-            if ring.words[WORKER_PID]:
-                _log.warning("asynctrack: the worker is gone; starting another, nothing is lost")
+            if ring.words[WORKER_PID] and not (self.kind == "thread" and threads_are_over()):
+                self._say("the worker is gone; starting another, nothing is lost")
             self._start()
         elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process":
+            if locks.holder(os.path.join(self.directory, LOCK_NAME)) not in (None, ring.words[WORKER_PID]):
+                return  # the one that hung is gone, and another could not take this ring
             _log.warning("asynctrack: the worker has not moved for %.0f s; it is replaced", quiet_s)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(ring.words[WORKER_PID], signal.SIGKILL)
 
-    def _warn(self, error: OSError) -> None:
+    def _say(self, message: str) -> None:
         now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + _WARN_INTERVAL_S
-            _log.warning("asynctrack: the worker cannot be started: %s; the queue holds what it can", error)
+        if now >= self._warned.get(message, 0.0):
+            self._warned[message] = now + _WARN_INTERVAL_S
+            _log.warning("asynctrack: %s", message)
 
     def _worker_lives(self) -> bool:
         """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""
@@ -212,21 +242,58 @@ class Host:
         return locks.is_taken(os.path.join(self.directory, LOCK_NAME))
 
     def _start(self) -> None:
-        if self.kind == "thread":
+        if self.kind == "thread" and not threads_are_over():
             from asynctrack.worker.threads import WorkerThreads
 
             self._threads = WorkerThreads(self.directory, self._own, self.local, self._adopt)
-        elif time.monotonic() - self._started_at > _START_GRACE_S:
+        elif (age_s := time.monotonic() - self._started_at) > self._grace_s:
             spawn("worker/main.py", [self.directory], log_path=self._log_path)
             self._started_at = time.monotonic()
+            died_young = age_s < 2 * self._grace_s + _START_GRACE_S
+            self._grace_s = min(2 * self._grace_s, _LONGEST_GRACE_S) if died_young else _START_GRACE_S
 
 
 def host_for(kind: WorkerHost) -> Host:
-    """This process's host of a kind."""
+    """This process's host of a kind, in the first place that has room.
+
+    Raises:
+        SharedMemoryUnavailable: there is no place for one.
+    """
+    return _in_some_root(lambda root: _host_in(root, kind))
+
+
+def open_ring(
+    kind: WorkerHost, meta: dict[str, Any], queue_bytes: int | None, *, first: int = 0
+) -> tuple[Host, Producer]:
+    """Make a ring for a run in this process, in the first place that has room, and say which host it joins.
+
+    Raises:
+        SharedMemoryUnavailable: there is no room anywhere.
+    """
+    return _in_some_root(lambda root: _open_ring_in(root, kind, meta, queue_bytes, first))
+
+
+def _open_ring_in(
+    root: str, kind: WorkerHost, meta: dict[str, Any], queue_bytes: int | None, first: int
+) -> tuple[Host, Producer]:
+    while True:
+        host = _host_in(root, kind)
+        try:
+            return host, host.open_ring(meta, queue_bytes, first=first)
+        except FileNotFoundError:
+            _forget(host)  # the worker has left; the next try makes a new host
+        except OSError:
+            if not ring_paths(host.directory):
+                _forget(host)
+                host.remove()
+            raise
+
+
+def _host_in(root: str, kind: WorkerHost) -> Host:
     with _hosts_lock:
-        if kind not in _hosts:
-            _hosts[kind] = Host(kind)
-        return _hosts[kind]
+        if (kind, root) not in _hosts:
+            _hosts[kind, root] = Host(kind, root)
+        return _hosts[kind, root]
 
 
 def own_directories() -> list[str]:
@@ -234,18 +301,24 @@ def own_directories() -> list[str]:
     return [host.directory for host in list(_hosts.values())]
 
 
-def forget(host: Host) -> None:
-    """The host's directory is gone: the next run gets a new host."""
+def _forget(host: Host) -> None:
+    """The next run gets a new host."""
     with _hosts_lock:
-        if _hosts.get(host.kind) is host:
-            del _hosts[host.kind]
+        if _hosts.get((host.kind, host.root)) is host:
+            del _hosts[host.kind, host.root]
 
 
 def stop_threads() -> None:
-    """At the interpreter's end, when all runs have finished."""
-    host = _hosts.pop("thread", None)
-    if host is not None:
-        host.stop()
+    """At the interpreter's end, when all runs that need them have finished."""
+    for key, host in list(_hosts.items()):
+        if host.kind == "thread":
+            del _hosts[key]
+            host.stop()
+
+
+def threads_are_over() -> bool:
+    """Whether the main thread has ended: no executor can be had, and on 3.12 no thread. What others log gets a process."""
+    return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
 
 
 def worker_of(run: Path) -> bool:
@@ -254,20 +327,39 @@ def worker_of(run: Path) -> bool:
 
 
 def make_directory() -> str:
-    """A directory for the rings of this process.
+    """A directory for rings that were left behind.
 
     Raises:
         SharedMemoryUnavailable: there is no room for one.
     """
-    roots = []
+    return _in_some_root(make_host_directory)
+
+
+def _in_some_root(make: Callable[[str], T]) -> T:
+    """What `make` returns for the first place where it works, those that have room first."""
+    roots = sorted(shared_roots(), key=lambda root: not has_room(root))
     failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for root in shared_roots():
-        roots.append(root)
+    for root in roots:
         try:
-            return make_host_directory(root)
+            return make(root)
         except OSError as error:
             failed = error
-    raise SharedMemoryUnavailable(roots, failed)
+    raise SharedMemoryUnavailable(roots, failed) from failed
+
+
+def _module_paths() -> list[str]:
+    """Where this process finds modules; the script's own folder last, since what lies there by chance is no library."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None) or ""
+    return sorted(filter(None, sys.path), key=lambda path: path == os.path.dirname(script))
+
+
+def _hold_streams() -> None:
+    """Open nothing of ours where a standard stream is closed: it would take what C code writes to that."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # it gets the lowest number that is free
 
 
 def _after_fork_in_child() -> None:

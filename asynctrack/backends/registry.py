@@ -18,6 +18,9 @@ from asynctrack.errors import BackendUnavailable, InvalidSettings
 KINDS: Final[dict[str, str]] = {
     "jsonl": "asynctrack.backends.jsonl.JSONLines",
     "memory": "asynctrack.backends.memory.Memory",
+    "mlflow": "asynctrack.backends.mlflow.MLflow",
+    "tensorboard": "asynctrack.backends.tensorboard.TensorBoard",
+    "trackio": "asynctrack.backends.trackio.Trackio",
 }
 
 
