@@ -30,14 +30,20 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
         skipped: it cannot show them, by reason.
         refused: it refused them for good.
         behind: they are journaled and still to be delivered.
+        retries: tries that failed, in all.
         last_error: what went wrong last; None while it works.
+        next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
+        paused: whether a person has to mend something first; `last_error` says what.
     """
 
     delivered: int = 0
     skipped: dict[str, int] = {}
     refused: int = 0
     behind: int = 0
+    retries: int = 0
     last_error: str | None = None
+    next_try_at: str | None = None
+    paused: bool = False
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +146,10 @@ def _backend(cursor: Cursor, journaled: int) -> BackendStats:
         skipped=cursor.skipped,
         refused=cursor.refused,
         behind=max(0, journaled - gone),
+        retries=cursor.retries,
         last_error=cursor.last_error,
+        next_try_at=cursor.next_try_at,
+        paused=cursor.paused,
     )
 
 
