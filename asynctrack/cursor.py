@@ -81,7 +81,7 @@ def load_cursor(run: Path, name: str) -> Cursor:
         return msgspec.json.decode(cursor_path(run, name).read_bytes(), type=Cursor, strict=False)
     except (FileNotFoundError, NotADirectoryError):
         return Cursor()
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _log.warning("%s cannot be read (%s): starting over", cursor_path(run, name), error)
         return Cursor()
 

@@ -1,11 +1,12 @@
 """Ending: finishes the runs that are still open when this process ends. Runs in the caller.
 
-Python has three moments for it, and how the process was started decides which of them comes. `threading` calls back when
-the main thread has ended, while executors and new threads can still be had; `atexit` when all threads but daemons have ended;
-`multiprocessing` when the function of a child has returned or raised: a forked child leaves by `os._exit` right behind.
+Python has three moments for it, and how the process was started decides which of them come. `threading` calls back when
+the main thread has ended, while executors can still be had; `atexit` when all threads but daemons have ended, but up to Python 3.12
+not in the children of `multiprocessing`; a finalizer of `multiprocessing` when the function of such a child is over.
 
 No hook is installed to learn why the process ends. An uncaught exception is found where the interpreter keeps it for a
-post-mortem, or on its way through a child of `multiprocessing`. The code of `sys.exit` is to be found nowhere else.
+post-mortem, and in a child of `multiprocessing` on its way, or as the exit code that it has become. The code of `sys.exit` is to be
+found nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -50,16 +50,18 @@ class Open(Protocol):
         """
 
 
-_open: weakref.WeakSet[Open] = weakref.WeakSet()
-_registered: set[str] = set()
+_open: set[Open] = set()  # not weak: a run that nobody holds any more is still open
+_registered = {"threading": False, "multiprocessing": False}
+_noted: BaseException | None = None
 
 
 def opened(run: Open) -> None:
     """Finish a run when this process ends."""
     _open.add(run)
-    if run.needs_threads:
+    child = _is_child_of_multiprocessing()
+    if run.needs_threads or child:
         _register_with_threading()
-    if _is_child_of_multiprocessing():
+    if child:
         _register_with_multiprocessing()
 
 
@@ -73,19 +75,32 @@ def is_open(path: Path) -> bool:
     return any(run.path == path for run in list(_open))
 
 
+def _main_thread_has_ended() -> None:
+    global _noted
+    _noted = _why()
+    _finish(with_threads_only=True)
+
+
 def _finish(*, with_threads_only: bool = False) -> None:
     """Finish all at once, so that together they take no longer than the slowest."""
     error = _why()
-    waits = {run: run.exiting(error) for run in list(_open) if run.needs_threads or not with_threads_only}
     noisy, logging.raiseExceptions = logging.raiseExceptions, False  # a test runner has closed the streams by now
+    try:
+        while left := [run for run in list(_open) if run.needs_threads or not with_threads_only]:
+            _await({run: run.exiting(error) for run in left})
+    finally:
+        hosts.stop_threads()
+        logging.raiseExceptions = noisy
+
+
+def _await(waits: dict[Open, Iterator[float]]) -> None:
     try:
         while (pause := _step(waits)) is not None:
             time.sleep(pause)
     except KeyboardInterrupt:  # the user's second: what is behind is left to the worker
         _step(waits)
-    finally:
-        hosts.stop_threads()
-        logging.raiseExceptions = noisy
+    for run in waits:
+        closed(run)
 
 
 def _step(waits: dict[Open, Iterator[float]]) -> float | None:
@@ -98,6 +113,7 @@ def _step(waits: dict[Open, Iterator[float]]) -> float | None:
             del waits[run]
         except Exception:  # the other runs must end too
             del waits[run]
+            closed(run)
             _log.exception("asynctrack: %r could not be finished", run)
     return min(pauses, default=None)
 
@@ -106,26 +122,41 @@ def _why() -> BaseException | None:
     """The exception that ends this process, as far as it can be known."""
     if (passing := sys.exception()) is not None:
         return passing
-    if hasattr(sys, "ps1"):  # at a prompt or in a notebook it has ended a line, not the process
-        return None
+    if code := _exit_code_of_child():
+        return SystemExit(code)
+    if _noted is not None or hasattr(
+        sys, "ps1"
+    ):  # at a prompt or in a notebook an error has ended a line, not the process
+        return _noted
     error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error
 
 
+def _exit_code_of_child() -> int | None:
+    """What `multiprocessing` is about to exit with, where it calls us: from 3.13 on only when it is through with the exception."""
+    frame = sys._getframe().f_back
+    while frame is not None and frame.f_code.co_name != "_bootstrap":
+        frame = frame.f_back
+    code = frame.f_locals.get("exitcode") if frame is not None else None
+    return code if isinstance(code, int) else None
+
+
 def _register_with_threading() -> None:
     """Callbacks of `threading` run last registered first; the executors' own is registered when their module is imported."""
-    import concurrent.futures.thread
+    if not _registered["threading"]:
+        _registered["threading"] = True
+        with contextlib.suppress(
+            AttributeError, RuntimeError
+        ):  # private; or the main thread has ended: `atexit` has to do
+            import concurrent.futures.thread
 
-    assert concurrent.futures.thread
-    if "threading" not in _registered:
-        _registered.add("threading")
-        with contextlib.suppress(AttributeError, RuntimeError):  # private; too late at shutdown: atexit has to do
-            threading._register_atexit(lambda: _finish(with_threads_only=True))  # type: ignore[attr-defined]
+            assert concurrent.futures.thread
+            threading._register_atexit(_main_thread_has_ended)  # type: ignore[attr-defined]
 
 
 def _register_with_multiprocessing() -> None:
-    if "multiprocessing" not in _registered:
-        _registered.add("multiprocessing")
+    if not _registered["multiprocessing"]:
+        _registered["multiprocessing"] = True
         sys.modules["multiprocessing.util"].Finalize(None, _finish, exitpriority=_LAST_FINALIZER)
 
 
@@ -136,7 +167,7 @@ def _is_child_of_multiprocessing() -> bool:
 
 def _after_fork_in_child() -> None:
     _open.clear()
-    _registered.clear()
+    _registered.update(threading=False, multiprocessing=False)
 
 
 atexit.register(_finish)

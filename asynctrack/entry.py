@@ -13,12 +13,13 @@ import sys
 
 
 def find_modules(host: str) -> None:
-    """Make importable what the calling process can import, as it said in its host directory; its folder never comes before ours."""
+    """Make importable what the calling process can import, as it said in its host directory; the standard library comes first."""
+    library = list(sys.path)
     site.main()
     try:
         with open(os.path.join(host, "host.json"), encoding="utf-8") as file:
-            known = set(sys.path)
-            sys.path.extend(path for path in json.load(file)["sys_path"] if path not in known)
+            # In the caller's order, which has the versions that fit together.
+            sys.path[:] = dict.fromkeys([*library, *json.load(file)["sys_path"], *sys.path])
     except (OSError, ValueError):
         pass  # the backends of our own need no more than this interpreter has
 

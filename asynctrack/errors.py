@@ -13,17 +13,20 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "AmbiguousRun",
     "AsynctrackError",
     "BackendUnavailable",
     "DirectoryNotWritable",
     "EnvironmentFailure",
     "FrameTooLarge",
     "InvalidData",
+    "InvalidExpression",
     "InvalidRunId",
     "InvalidSettings",
     "InvalidStep",
     "JournalCorrupt",
     "NoCurrentRun",
+    "NoSuchRun",
     "NotARun",
     "QueueFull",
     "RunExists",
@@ -108,6 +111,33 @@ class RunFinished(UsageError, RuntimeError):
         super().__init__(
             f"{call} came after run {run_id!r} had finished, and was not recorded; open a new run with init()"
         )
+
+
+class NoSuchRun(UsageError, LookupError):
+    """No run is meant by what was given."""
+
+    def __init__(self, wanted: str, directory: object, closest: Sequence[str] = ()) -> None:
+        self.closest = tuple(closest)
+        meant = f"did you mean {' or '.join(closest)}?" if closest else f"`asynctrack ls {directory}` lists those there are"
+        what = f"{wanted!r} is neither the directory of a run nor the beginning of an id in {directory}; {meant}"
+        super().__init__(f"there is no run in {directory}" if wanted == "latest" else what)
+
+
+class AmbiguousRun(UsageError, LookupError):
+    """Several runs are meant by what was given; `candidates` names all of them, the newest first."""
+
+    def __init__(self, wanted: str, candidates: Sequence[str]) -> None:
+        self.candidates = tuple(candidates)
+        listed = ", ".join(self.candidates[:10]) + (", ..." if len(self.candidates) > 10 else "")
+        super().__init__(f"{wanted!r} may be any of {len(self.candidates)} runs; give more of its id: {listed}")
+
+
+class InvalidExpression(UsageError, ValueError):
+    """A condition cannot be read; `position` is the character, from 1, where something else was expected."""
+
+    def __init__(self, text: str, position: int, expected: str, found: str) -> None:
+        self.position = position
+        super().__init__(f"the condition {text!r} cannot be read: at character {position} {expected}; got {found}")
 
 
 class NoCurrentRun(UsageError, RuntimeError):

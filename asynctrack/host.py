@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -172,18 +172,18 @@ class Host:
         Returns the number after the last record in them, 0 where there is none.
         """
         self._adopt()
-        following = 0
-        for path in self.others():
-            with contextlib.suppress(OSError, ValueError):
-                ring = Ring.attach(path)
-                if ring.meta["run"] == str(run):
-                    following = max(following, ring.next_number())
-                ring.close()
-        return following
+        return max((ring.next_number() for ring in self.others_of(str(run))), default=0)
 
     def others(self) -> list[str]:
         """Rings of other processes that share the worker."""
         return [path for path in ring_paths(self.directory) if path not in self._own]
+
+    def others_of(self, run: str) -> Iterator[Ring]:
+        """The rings of other processes that log to a run; each is closed when the next is asked for."""
+        for path in self.others():
+            with contextlib.suppress(OSError, ValueError), contextlib.closing(Ring.attach(path)) as ring:
+                if ring.meta["run"] == run:
+                    yield ring
 
     def after_fork(self) -> None:
         """In a forked child: the parent's rings and threads are not ours. No lock, no system call."""
@@ -259,18 +259,24 @@ def host_for(kind: WorkerHost) -> Host:
     Raises:
         SharedMemoryUnavailable: there is no place for one.
     """
-    return _in_some_root(lambda root: _host_in(root, kind))
+    return _in_some_root(lambda root: _host_in(root, kind), _roots())
 
 
 def open_ring(
     kind: WorkerHost, meta: dict[str, Any], queue_bytes: int | None, *, first: int = 0
 ) -> tuple[Host, Producer]:
-    """Make a ring for a run in this process, in the first place that has room, and say which host it joins.
+    """Make a ring for a run in this process, in the first place that has room.
+
+    If other processes log to the run, it has to be where their rings are: two workers cannot have one run.
+
+    Returns:
+        The host it joins, and the ring's producer.
 
     Raises:
-        SharedMemoryUnavailable: there is no room anywhere.
+        SharedMemoryUnavailable: there is no room.
     """
-    return _in_some_root(lambda root: _open_ring_in(root, kind, meta, queue_bytes, first))
+    shared = [root for (own, root), host in list(_hosts.items()) if own == kind and any(host.others_of(meta["run"]))]
+    return _in_some_root(lambda root: _open_ring_in(root, kind, meta, queue_bytes, first), shared or _roots())
 
 
 def _open_ring_in(
@@ -332,19 +338,31 @@ def make_directory() -> str:
     Raises:
         SharedMemoryUnavailable: there is no room for one.
     """
-    return _in_some_root(make_host_directory)
+    return _in_some_root(make_host_directory, _roots())
 
 
-def _in_some_root(make: Callable[[str], T]) -> T:
-    """What `make` returns for the first place where it works, those that have room first."""
-    roots = sorted(shared_roots(), key=lambda root: not has_room(root))
+def _in_some_root(make: Callable[[str], T], roots: Iterable[str]) -> T:
+    """What `make` returns for the first place where it works."""
+    tried = []
     failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     for root in roots:
+        tried.append(root)
         try:
             return make(root)
         except OSError as error:
             failed = error
-    raise SharedMemoryUnavailable(roots, failed) from failed
+    raise SharedMemoryUnavailable(tried, failed) from failed
+
+
+def _roots() -> Iterator[str]:
+    """The places for rings, those that have room first."""
+    full = []
+    for root in shared_roots():
+        if has_room(root):
+            yield root
+        else:
+            full.append(root)
+    yield from full
 
 
 def _module_paths() -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from pathlib import Path
 
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.polling import Poller
+from asynctrack.loop import run_loop
 
 
 class LocalDeliveries:
@@ -24,13 +24,14 @@ class LocalDeliveries:
 
     @property
     def done(self) -> bool:
-        """Whether all of them have the run's end."""
+        """Whether nothing is to be waited for: each of them has the run's end, or waits for a person."""
         self._poller.hurry()
-        return self._poller.done
+        deliveries = self._poller.deliveries
+        return bool(deliveries) and all(delivery.done or delivery.paused for delivery in deliveries)
 
     def stop(self) -> None:
         """Stop soon; what is behind stays behind."""
         self._poller.stop()
 
     def _serve(self) -> None:
-        asyncio.run(self._poller.run())
+        run_loop(self._poller.run())

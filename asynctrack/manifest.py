@@ -42,6 +42,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         summary: what was set for the run as a whole.
         checkpoint: the counters of the last checkpoint.
         dropped: records that were turned away, by reason.
+        dropped_by_ring: the last word of each ring that has turned some away.
         backends: their settings by name, secrets only as references to the environment.
         environment: interpreter, host and command, for people.
         offline: whether backends that need a network wait for `asynctrack sync`.
@@ -61,14 +62,15 @@ class Manifest(msgspec.Struct, kw_only=True):
     summary: dict[str, Any] = {}
     checkpoint: dict[str, Any] | None = None
     dropped: dict[str, int] = {}
+    dropped_by_ring: dict[str, dict[str, int]] = {}
     backends: dict[str, dict[str, Any]] = {}
     environment: dict[str, Any] = {}
     offline: bool = False
     limits: dict[str, float] = {}
     position: Position = Position()
 
-    def apply(self, frame: Frame, dropped: dict[str, dict[str, int]]) -> None:
-        """Take a frame that is not a record into account; `dropped` is the last word of each ring and is updated."""
+    def apply(self, frame: Frame) -> None:
+        """Take a frame that is not a record into account."""
         if frame.kind == CONFIG:
             self.config.update(decode_update(frame.payload)[1])
         elif frame.kind == SUMMARY:
@@ -80,7 +82,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         elif frame.kind == FAILURE:
             self.error = str(decode_update(frame.payload)[1]["error"])
         elif frame.kind == NOTE:
-            self._note(read_note(frame), dropped)
+            self._note(read_note(frame))
 
     def _resume(self, start: Manifest) -> None:
         """The run was opened, for the first time or again."""
@@ -89,14 +91,13 @@ class Manifest(msgspec.Struct, kw_only=True):
         self.backends.update(start.backends)
         self.environment, self.limits, self.offline = start.environment, start.limits, start.offline
 
-    def _note(self, note: dict[str, Any], dropped: dict[str, dict[str, int]]) -> None:
-        if "dropped" in note:
-            dropped[note["ring"]] = note["dropped"]
-            totals: dict[str, int] = {}
-            for counts in dropped.values():
+    def _note(self, note: dict[str, Any]) -> None:
+        if note.get("dropped"):
+            self.dropped_by_ring[note["ring"]] = note["dropped"]
+            self.dropped = {}
+            for counts in self.dropped_by_ring.values():
                 for reason, count in counts.items():
-                    totals[reason] = totals.get(reason, 0) + count
-            self.dropped = totals
+                    self.dropped[reason] = self.dropped.get(reason, 0) + count
         if note["note"] == "run_ended":
             self.status = note["status"]
             self.ended_at = _iso(note["time_ns"])
@@ -104,7 +105,9 @@ class Manifest(msgspec.Struct, kw_only=True):
 
 def start_payload(manifest: Manifest) -> bytes:
     """The payload of the frame that starts a run."""
-    return encode(msgspec.structs.replace(manifest, config=make_plain(manifest.config)))
+    checkpoint = None if manifest.checkpoint is None else make_plain(manifest.checkpoint)
+    plain = {"config": make_plain(manifest.config), "summary": make_plain(manifest.summary), "checkpoint": checkpoint}
+    return encode(msgspec.structs.replace(manifest, **plain))
 
 
 def find_start(batch: Batch) -> Manifest | None:
@@ -137,7 +140,7 @@ def load(run: Path) -> Manifest:
         found = msgspec.convert(raw, Manifest)
     except FileNotFoundError:
         raise NotARun(run) from None
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise JournalCorrupt(path, 0, str(error)) from error
     found.config, found.summary = from_json(found.config), from_json(found.summary)
     return found

@@ -25,6 +25,7 @@ from asynctrack.manifest import Manifest, now_iso
 from asynctrack.reader import open_run
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
+from asynctrack.sitting import Sitting
 from asynctrack.spawn import can_spawn
 
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
@@ -107,7 +108,7 @@ def init(
         if first is None:
             _make_run_directory(path, run_id)
         try:
-            run = Run(manifest, path, settings, named, first=first or 0)
+            run = Run(manifest, path, Sitting(manifest, path, settings, named, first=first or 0))
         except BaseException:
             with contextlib.suppress(OSError):  # if it is empty, nothing has begun
                 os.rmdir(path)

@@ -71,10 +71,9 @@ class RunReader:
         except NotARun:
             found = self._from_journal()
         reader = Reader(self.path / "journal", found.position)
-        dropped: dict[str, dict[str, int]] = {}
         for batch in reader:
             for frame in batch.frames(skip_records=True):
-                found.apply(frame, dropped)
+                found.apply(frame)
         reader.close()
         return found
 

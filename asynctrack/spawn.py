@@ -28,7 +28,7 @@ def spawn(
     Args:
         script: of the process.
         arguments: of the script.
-        log_path: where its standard error goes; None for this process's own.
+        log_path: where its standard error goes, if it can be written; None for this process's own.
         stdin: a descriptor to read from; None for nothing.
         stdout: a descriptor to write to; None for nothing.
 
@@ -43,7 +43,7 @@ def spawn(
         (os.POSIX_SPAWN_DUP2, 0 if stdout is None else stdout, 1),
     ]
     if log_path is not None:
-        actions.append((os.POSIX_SPAWN_OPEN, 2, log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        actions.append((os.POSIX_SPAWN_OPEN, 2, _log_file(log_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     group = os.posix_spawn(
         "/bin/sh",
         ["sh", "-c", _START, "sh", sys.executable, "-I", "-S", path, *arguments],
@@ -56,3 +56,12 @@ def spawn(
     with contextlib.suppress(ChildProcessError):  # the user's own os.wait() may have been quicker
         os.waitpid(group, 0)
     return group
+
+
+def _log_file(path: str) -> str:
+    """The path, or that of nothing: a full disk, or a run that was removed, must not keep a process from starting."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+    except OSError:
+        return os.devnull
+    return path

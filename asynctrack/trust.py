@@ -42,12 +42,20 @@ def _digest(key: bytes, run_id: str, name: str, settings: Mapping[str, Any]) -> 
 
 
 def _key(*, create: bool) -> bytes | None:
+    """The key, made where there is none yet; None where none can be kept, or where others could have read or written it."""
     path = _path()
+    if path is None:
+        return None
     with contextlib.suppress(OSError):
-        if not path.exists() and create:
+        if create and not os.path.lexists(path):
             _make(path)
-        key = path.read_bytes()
-        return key if len(key) == _KEY_BYTES else None
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found, key = os.fstat(fd), os.read(fd, _KEY_BYTES + 1)
+        finally:
+            os.close(fd)
+        if found.st_uid == os.geteuid() and not found.st_mode & 0o077 and len(key) == _KEY_BYTES:
+            return key
     return None
 
 
@@ -65,6 +73,9 @@ def _make(path: Path) -> None:
         os.unlink(unfinished)
 
 
-def _path() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
-    return Path(state) / "asynctrack" / "key"
+def _path() -> Path | None:
+    """Where the key lies; None where the user has no home: whatever lies in the current folder may be another's."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(state) / "asynctrack" / "key" if os.path.isabs(state) else None

@@ -1,4 +1,14 @@
-"""Benchmarks: one module a question, `python -m bench.NAME [--json] [--quick] [--save]`; committed answers in `results/`."""
+"""Benchmarks: one module a question, `python -m bench.NAME [--json] [--quick] [--save]`; committed answers in `results/`.
+
+    log_latency   how long `log()` takes, against the bare encoders and the obvious rivals
+    hot_loop      how much slower a loop of 200 us steps is that logs every step
+    throughput    records and bytes a second, from a tight loop to the journal and the backend
+    startup       import, first and hundredth `init()`, `finish()`
+    stalls        `log()` with the worker stopped, the disk full or silent, shared memory full, backends down
+    soak          ten minutes at 20,000 records a second: what grows
+
+`--help` says what each measures, how long it takes and what it needs of the machine.
+"""
 
 import os
 

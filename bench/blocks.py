@@ -35,12 +35,14 @@ def timed(first, count, add, clock):
         began = clock()
         {call}
         add(clock() - began)
+        {after}
 
 def untimed(first, count):
     for step in range(first, first + count):
         {before}
         data = {make}
         {call}
+        {after}
 """
 
 Timed = Callable[[int, int, Callable[[int], None], Callable[[], int]], None]
@@ -55,6 +57,7 @@ class Subject:
         names: what else the statement knows.
         make: an expression for `data`.
         before: a statement before each record is made.
+        after: a statement after each call, outside of the time.
         settle: called after each block, outside of the time: empties a queue, waits for the worker.
     """
 
@@ -66,12 +69,13 @@ class Subject:
         names: dict[str, Any] | None = None,
         make: str = RECORD,
         before: str = "pass",
+        after: str = "pass",
         settle: Callable[[], object] = lambda: None,
     ) -> None:
         self.name = name
         self.settle = settle
         compiled = dict(names or {})
-        exec(_SOURCE.format(call=call, make=make, before=before), compiled)
+        exec(_SOURCE.format(call=call, make=make, before=before, after=after), compiled)
         self.timed: Timed = compiled["timed"]
         self.untimed: Callable[[int, int], None] = compiled["untimed"]
 

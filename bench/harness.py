@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import platform
 import sys
@@ -24,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 import asynctrack
+from asynctrack import host as hosts
 
 RESULTS: Final = Path(__file__).parent / "results"
 PERCENTILES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -73,17 +75,32 @@ class Report(msgspec.Struct):
     notes: list[str]
 
 
-def main(question: str | None, measure: Callable[[bool], Report]) -> None:
-    """The command line of a benchmark: measure, then print tables or JSON, and save if asked to."""
+def main(question: str | None, measure: Callable[..., Report], **numbers: float) -> None:
+    """The command line of a benchmark: measure, then print tables or JSON, and save if asked to.
+
+    Args:
+        question: what it measures, how long it takes, what the machine needs.
+        measure: called with `quick`, and with the `numbers`.
+        numbers: further options and their defaults.
+    """
     name = Path(sys.argv[0]).stem
-    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=question)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m bench.{name}", description=question, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the work: to see that it runs, not for figures"
     )
     parser.add_argument("--save", action="store_true", help=f"write bench/results/{name}.json")
+    for option, default in numbers.items():
+        parser.add_argument(f"--{option}", type=float, default=default, help=f"default: {default:g}")
     given = parser.parse_args()
-    result = _run(name, question, measure, given.quick)
+    chosen = {option: getattr(given, option) for option in numbers}
+    command = parser.prog + " --quick" * given.quick + "".join(f" --{name} {value:g}" for name, value in chosen.items())
+    try:
+        result = _run(name, question, command, functools.partial(measure, given.quick, **chosen))
+    except KeyboardInterrupt:
+        sys.exit(f"{parser.prog}: interrupted; nothing is saved")
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
     if given.json:
         print(encoded.decode())
@@ -94,13 +111,13 @@ def main(question: str | None, measure: Callable[[bool], Report]) -> None:
         (RESULTS / f"{name}.json").write_bytes(encoded + b"\n")
 
 
-def _run(name: str, question: str | None, measure: Callable[[bool], Report], quick: bool) -> dict[str, Any]:
+def _run(name: str, question: str | None, command: str, measure: Callable[[], Report]) -> dict[str, Any]:
     load_before, began = os.getloadavg(), time.monotonic()
-    report = measure(quick)
+    report = measure()
     return {
         "benchmark": name,
         "question": " ".join((question or "").split("\n\n")[0].split()),
-        "command": f"python -m bench.{name}" + " --quick" * quick,
+        "command": command,
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine(),
@@ -137,14 +154,30 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def open_run(**settings: Any) -> Iterator[asynctrack.Run]:
-    """A run in a temporary directory (of `TMPDIR`), which is removed with it; the worker has taken its ring."""
+def open_run(below: Path | None = None, **settings: Any) -> Iterator[asynctrack.Run]:
+    """A run in a temporary directory (`below` one, else of `TMPDIR`), which is removed with it; the worker has taken its ring."""
     with (
-        tempfile.TemporaryDirectory(prefix="asynctrack-bench-") as directory,
+        tempfile.TemporaryDirectory(prefix="asynctrack-bench-", dir=below) as directory,
         asynctrack.init("bench", dir=directory, **settings) as run,
     ):
         run.flush("delivered")
         yield run
+
+
+@contextlib.contextmanager
+def own_worker(shared_memory: Path | None = None) -> Iterator[None]:
+    """What is opened in here gets a worker of its own, with its queue in another directory than `/dev/shm` if one is given."""
+    before, root = hosts._hosts, os.environ.get("ASYNCTRACK_SHM")
+    hosts._hosts = {}
+    if shared_memory is not None:
+        os.environ["ASYNCTRACK_SHM"] = str(shared_memory)
+    try:
+        yield
+    finally:
+        hosts._hosts = before
+        os.environ.pop("ASYNCTRACK_SHM", None)
+        if root is not None:
+            os.environ["ASYNCTRACK_SHM"] = root
 
 
 def dropped(run: asynctrack.Run) -> int:

@@ -2,6 +2,8 @@
 
 NumPy and pure Python, in alternating slices of 100 ms with and without tracking; and the same with no tracking in either
 kind of slice, which shows how much of the answer is the machine's own noise.
+
+Takes a minute and a half. Wants two free cores.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 In a tight loop and in four threads, against the bare encoders, the in-process queues and the obvious rival (encode, and
 `os.write` to a file for every record), all in the same run; per type of value; between NumPy steps, where caches are
 cold; and with the worker stopped.
+
+Takes a minute and a half. Wants two free cores.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Five million records as fast as a loop can log them, then everything until `finish()` returns; the caller's memory over that
 time; and how fast bytes go from queue to journal when the caller is not what limits them, against the disk's own speed.
+
+Takes a minute and a half, and 2 GB in TMPDIR. Wants two free cores and a disk of its own.
 """
 
 from __future__ import annotations

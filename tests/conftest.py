@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from delivery_support import rough_shared_memory
 from support import own_shared_memory
 
 
@@ -24,6 +25,20 @@ def own_host() -> Iterator[Path]:
     """The directory in shared memory of a worker that serves this test only, and leaves nothing behind."""
     with own_shared_memory() as path:
         yield path
+
+
+@pytest.fixture
+def rough_host() -> Iterator[Path]:
+    """The same where the worker cannot leave in good time: it is killed, and must take along what it has started."""
+    with rough_shared_memory() as path:
+        yield path
+
+
+@pytest.fixture
+def own_state(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where this user's key lies, apart from the real one."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 @pytest.fixture(scope="module")

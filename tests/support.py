@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import pytest
 
 import asynctrack
 from asynctrack import host as hosts
+from asynctrack.books import Books
 
 T = TypeVar("T")
 
@@ -61,7 +63,8 @@ def own_shared_memory(idle_exit_s: float = 0.05) -> Iterator[Path]:
 
 def left_in(shared: Path) -> list[str]:
     """Rings, locks and pipes that lie in shared memory."""
-    return sorted(str(path.relative_to(shared)) for path in shared.rglob("*"))
+    found = [Path(folder, name) for folder, folders, files in os.walk(shared) for name in (*folders, *files)]
+    return sorted(str(path.relative_to(shared)) for path in found)
 
 
 def a_minute_later(shared: Path) -> None:
@@ -105,21 +108,22 @@ def stopped(pid: int) -> Iterator[None]:
     """Hold a process as a debugger or a laptop's lid does."""
     os.kill(pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: _state(pid) == "T", f"{pid} has stopped")
+        wait_until(lambda: state(pid) == "T", f"{pid} has stopped")
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
 
-def _state(pid: int) -> str:
+def state(pid: int) -> str:
+    """What a process does: R runs, S waits, T is stopped."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a Python that runs `script`, in this environment."""
+def start(script: str, *arguments: object, within: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
+    """Start a Python that runs `script`, in this environment; by the command `within`, if there is one."""
     return subprocess.Popen(
-        [sys.executable, "-c", _PRELUDE + script, *map(str, arguments)],
+        [*within, sys.executable, "-c", _PRELUDE + script, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -138,9 +142,9 @@ def outcome(child: subprocess.Popen[str]) -> Any:
     return json.loads(out.splitlines()[-1]) if out.strip() else None
 
 
-def run_child(script: str, *arguments: object, **environment: str) -> Any:
+def run_child(script: str, *arguments: object, within: Sequence[str] = (), **environment: str) -> Any:
     """Run `script` in a Python of its own to its end; what its last line says, as JSON."""
-    return outcome(start(script, *arguments, **environment))
+    return outcome(start(script, *arguments, within=within, **environment))
 
 
 def manifest(run: Path) -> dict[str, Any]:
@@ -170,3 +174,41 @@ def values(run: Path, key: str) -> list[Any]:
 def ended(run: Path) -> bool:
     """Whether a run has come to an end that `run.json` tells of."""
     return (run / "run.json").exists() and manifest(run)["status"] != "running"
+
+
+def assert_whole(run: Path, counts: dict[str, int] | None = None) -> None:
+    """Each source's values 0, 1, ... are there, once and in order, in the journal and in the JSON Lines, and the books balance.
+
+    Args:
+        run: one that has ended, and is delivered.
+        counts: how many values there are by source; whatever is found if None.
+    """
+    by_source: dict[str, list[int]] = {}
+    found = records(run)
+    for record in found:
+        for who, value in record.data.items():
+            by_source.setdefault(who, []).append(value)
+    expected = counts if counts is not None else {who: len(values) for who, values in by_source.items()}
+    assert {who: len(values) for who, values in by_source.items()} == {who: n for who, n in expected.items() if n}
+    assert all(values == list(range(len(values))) for values in by_source.values())
+    delivered = [{key: value for key, value in line.items() if key[0] != "_"} for line in lines(run)]
+    assert delivered == [record.data for record in found]
+    stats = Books(run).take([], [], ["jsonl"])
+    assert stats.accepted == stats.journaled == stats.backends["jsonl"].delivered == len(found)
+
+
+@functools.cache
+def _unshare() -> list[str]:
+    """A command that begins a mount namespace in which file systems can be mounted; skips the test where none can be."""
+    for command in (["unshare", "-m"], ["unshare", "-rm"]):
+        with contextlib.suppress(OSError):
+            if not subprocess.run([*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True).returncode:
+                return command
+    pytest.skip("no file system can be mounted here")
+
+
+def run_confined(mounts: str, script: str, *arguments: object, **environment: str) -> Any:
+    """`run_child` where the shell command `mounts` has been run before, in a mount namespace of its own."""
+    return outcome(
+        start(script, *arguments, within=[*_unshare(), "sh", "-c", f'{mounts} && exec "$@"', "sh"], **environment)
+    )

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import anyio
 import numpy as np
 import pytest
-from support import lines, manifest, records, stopped, the_worker, values, wait_until
+from support import ended, lines, manifest, records, stopped, the_worker, values, wait_until
 
 import asynctrack
 from asynctrack import Backend, Batch, Context, Memory, Run, Sink, Stats, Tracker
@@ -209,7 +209,8 @@ async def test_cancelled_run_is_marked_failed_and_keeps_its_records(init: Opener
         async with init() as run:
             run.log({"x": 1})
             await anyio.sleep_forever()
-    wait_until(lambda: manifest(run.path)["status"] == "failed", "the run is marked failed")
+    wait_until(lambda: ended(run.path), "the run has ended")
+    assert manifest(run.path)["status"] == "failed"
     assert values(run.path, "x") == [1]
 
 
@@ -872,6 +873,9 @@ async def test_disabled_run_does_nothing_anywhere(
         run.config["a"] = 1
         run.summary["b"] = 2
         assert (run.config, run.summary) == ({"a": 1}, {"b": 2})
+        run.mark_preempted()
+        assert run.checkpoint(epoch=1) == await run.acheckpoint(epoch=2) == Stats()
+        assert run.last_checkpoint() == {"epoch": 2}
         assert run.flush("synced") == await run.aflush() == run.stats() == Stats()
     assert run.finish() == await run.afinish() == Stats()
     assert run.log({"x": 1}) is True
@@ -1005,6 +1009,22 @@ async def test_blocked_alog_gives_up_after_its_limit(init: Opener, worker_pid: i
         while await run.alog({"i": 1}):
             pass
     assert (await run.afinish()).dropped == {"full": 1}
+
+
+async def test_cancelled_alog_records_nothing(init: Opener, worker_pid: int) -> None:
+    run = small_run(init, when_full="block", max_block_s=60)
+    with stopped(worker_pid):
+        accepted = 0
+        while True:
+            with anyio.move_on_after(0.1) as scope:
+                assert await run.alog({"i": accepted})
+                accepted += 1
+            if scope.cancelled_caught:
+                break
+    assert await run.alog({"i": accepted})
+    stats = await run.afinish()
+    assert (stats.accepted, stats.dropped) == (accepted + 2, {})
+    assert values(run.path, "i") == list(range(-1, accepted + 1))
 
 
 def test_full_queue_does_not_keep_finish_from_ending(

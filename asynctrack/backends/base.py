@@ -6,6 +6,7 @@ process. `open()` turns it into a *sink*, which does the work. What a sink raise
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple
@@ -170,7 +171,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         problems = [
             f"{name} must be a number greater than 0; got {value!r:.80}"
             for name, value in limits.items()
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0)
+            if value is not None
+            and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf)
         ]
         if problems:
             raise InvalidSettings(problems)

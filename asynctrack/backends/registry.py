@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
 from asynctrack import trust
-from asynctrack.backends.base import Backend, Place, kind_of
+from asynctrack.backends.base import Backend, Context, Place, Sink, kind_of
 from asynctrack.backends.jsonl import JSONLines
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 
@@ -58,7 +59,7 @@ def class_of(kind: str) -> type[Backend]:
     module, _, name = KINDS.get(kind, kind).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # what runs there is another's code
         raise BackendUnavailable(kind, f"it cannot be imported: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise BackendUnavailable(kind, "it is not a Backend")
@@ -68,15 +69,17 @@ def class_of(kind: str) -> type[Backend]:
 def place_of(backend: Backend) -> Place:
     """Where a backend's sink runs: where its class says, if it can be imported there."""
     defined = type(backend)
-    importable = defined.__module__ not in ("__main__", "__mp_main__") and "<locals>" not in defined.__qualname__
-    return backend.place if importable else "caller"
+    module = sys.modules.get(defined.__module__)
+    # What a script, a notebook or `exec` defines has no place from which another process could import it.
+    has_place = defined.__module__ not in ("__main__", "__mp_main__") and getattr(module, "__spec__", None) is not None
+    return backend.place if has_place and getattr(module, defined.__qualname__, None) is defined else "caller"
 
 
 def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
     """A backend's settings as `run.json` keeps them; of one that lives in its caller the kind only."""
     if place_of(backend) == "caller":
         return {"kind": kind_of(backend), "place": "caller"}
-    plain: dict[str, Any] = msgspec.to_builtins(backend)
+    plain: dict[str, Any] = msgspec.to_builtins(backend, str_keys=True)
     defined = type(backend)
     own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
     if not own:
@@ -105,8 +108,23 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
     defined = class_of(kind)
     try:
         backend = msgspec.convert({**plain, "kind": defined.__struct_config__.tag}, defined)
-    except msgspec.ValidationError as error:
+    except Exception as error:  # the settings are wrong, or what checks them is another's code
         raise BackendUnavailable(kind, str(error)) from error
     if not trusted and (leads := backend.reaches()):
         raise BackendUnavailable(kind, f"it leads to {', '.join(leads)}; `asynctrack sync --trust` goes there")
     return backend
+
+
+class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
+    """Stands for a backend that cannot be built, until it can: what is missing may be installed meanwhile.
+
+    Attributes:
+        settings: as `stored` made them.
+    """
+
+    place = "process"
+    settings: dict[str, Any]
+
+    def open(self, context: Context) -> Sink:
+        importlib.invalidate_caches()
+        return from_stored(self.settings).open(context)

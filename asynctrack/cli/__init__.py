@@ -1,34 +1,93 @@
-"""The command line: one module per command. Each has `add_arguments(parser)` and `main(arguments) -> exit code`."""
+"""The command line: one module per command. Each has `add_arguments(parser)` and `main(arguments) -> exit code`.
+
+Only the module of the command that was asked for is imported.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
 from asynctrack import __version__
-from asynctrack.cli import demo
-from asynctrack.errors import AsynctrackError
+from asynctrack.errors import AsynctrackError, UsageError
+
+# Each command is the module of that name.
+COMMANDS: Final = {
+    "demo": "watch a real optimisation being tracked without being slowed",
+    "ls": "list runs: status, records, rate, last values, size",
+    "show": "show a run: config, summary, books, backends, a curve per metric",
+    "tail": "print the last records of a run, and follow it",
+    "wait": "wait until a run's records fulfil a condition, or until it ends",
+    "sync": "journal what a crash left in memory, and deliver what is behind",
+    "verify": "check every byte of a run's journal, and what should agree with it",
+    "export": "write a run's records as JSON Lines or CSV",
+    "rm": "remove runs",
+    "workers": "see the background workers of this machine, and end them",
+    "doctor": "check what asynctrack needs on this machine, and what it costs here",
+}
+TIMED_OUT: Final = 124  # as timeout(1) says it
+_BROKEN_PIPE: Final = 128 + signal.SIGPIPE
+_INTERRUPTED: Final = 128 + signal.SIGINT
+
+_EPILOG: Final = """\
+exit codes:
+  0    it worked; yes
+  1    it did not; no
+  2    asked wrongly: an unknown option, a run that is not there
+  124  timed out
+  130  interrupted by Ctrl-C
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0 it worked, 1 it did not, 2 it was asked wrongly."""
+    """Run a command; returns its exit code, see `asynctrack --help`."""
     parser = argparse.ArgumentParser(
         prog="asynctrack",
         description="Background logging that makes experiment tracking free for the loop that calls it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"asynctrack {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    summary = "watch a real optimisation being tracked without being slowed"
-    command = commands.add_parser("demo", help=summary, description=summary[0].upper() + summary[1:] + ".")
-    demo.add_arguments(command)
-    command.set_defaults(main=demo.main)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", command=name)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # somebody has closed it
     given = parser.parse_args(arguments)
     try:
-        return int(given.main(given))
-    except AsynctrackError as error:
-        print(f"asynctrack: {error}", file=sys.stderr)
-        return 1
+        code = int(given.main(given))
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        sys.stderr.close()
-        return 0
+        _discard_output()
+        return _BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (AsynctrackError, OSError) as error:
+        sys.stderr.write(f"asynctrack: {' '.join(str(error).split())}\n")
+        return 2 if isinstance(error, UsageError) else 1
+
+
+class _Command(argparse.ArgumentParser):
+    """The parser of a command, whose module is imported when its arguments are."""
+
+    def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._command: str | None = command
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        name, self._command = self._command, None
+        if name is not None:
+            module = importlib.import_module(f"asynctrack.cli.{name}")
+            module.add_arguments(self)
+            self.set_defaults(main=module.main)
+        return super().parse_known_args(*args, **kwargs)
+
+
+def _discard_output() -> None:
+    """What is still in the buffer cannot be written; the interpreter should not try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

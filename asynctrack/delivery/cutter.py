@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from asynctrack.backends.base import Backend, Batch, Outcome, Update
+from asynctrack.backends.base import BATCH_BYTES, Backend, Batch, Outcome, Update
 from asynctrack.cursor import Cursor
 from asynctrack.delivery.thinning import Thinner
+from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import Batch as JournalBatch
 from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import Position
@@ -18,8 +19,10 @@ from asynctrack.manifest import read_note
 from asynctrack.queue.layout import CONFIG, NOTE, RECORD, START, SUMMARY
 from asynctrack.record import Record, decode_record, decode_update
 
+# How long `gather` reads on at once: others share the loop.
+_GATHER_S: Final = 0.002
 # What thinning reads of a batch at once, in bytes of frames: a fraction of a millisecond to decode.
-_PIECE_BYTES = 16 * 1024
+_PIECE_BYTES: Final = 16 * 1024
 
 
 class Cut(NamedTuple):
@@ -30,14 +33,12 @@ class Cut(NamedTuple):
         thinned: records that were left out for a display's sake.
         position: of the journal behind them.
         ends: for each ring, up to where they reach.
-        outcome: how the run ended, if that is the last thing they tell.
     """
 
     batch: Batch
     thinned: int
     position: Position
     ends: dict[int, int]
-    outcome: Outcome | None
 
 
 def has_more(run: Path, cursor: Cursor, backend: Backend) -> bool:
@@ -55,16 +56,14 @@ class _Gathering:
         self.records: list[Record] = []
         self.thinner = Thinner() if thin else None
         self.updates: list[Update] = []
-        self.outcome: Outcome | None = None
         self.bytes = 0
         self.began_at = time.monotonic()
         self.first_ns: int | None = None
         self.whole = False
 
     def add(self, records: list[Record]) -> None:
-        if records:
-            self.outcome = None
-            self.first_ns = records[0].time_ns if self.first_ns is None else self.first_ns
+        if records and self.first_ns is None:
+            self.first_ns = records[0].time_ns
         if self.thinner is None:
             self.records += records
         else:
@@ -96,6 +95,8 @@ class Cutter:
         self._batch: JournalBatch | None = None
         self._inner = 0
         self._gathering: _Gathering | None = None
+        self._outcome: Outcome | None = None
+        self._looked = False
         if position.inner:
             self._batch = self._reader.next()
             same = self._batch is not None and self._batch[:2] == position[:2]
@@ -110,23 +111,35 @@ class Cutter:
             self._batch, self._inner = self._reader.next(), 0
         return self._batch is None
 
+    def gather(self) -> bool:
+        """Read on for about 2 ms; whether there is more for the next cut then."""
+        until = time.monotonic() + _GATHER_S
+        while time.monotonic() < until:
+            if (self._gathering is not None and self._gathering.whole) or self.at_end():
+                return False
+            if self._gathering is None:
+                self._gathering = _Gathering(thin=self._backend.at_most_every_s is not None)
+            self._gather(self._gathering)
+        return True
+
     def cut(self, *, hurry: bool) -> Cut | None:
-        """The next cut; None where there is nothing, or too little that has not waited for long enough.
+        """What is gathered; None where that is nothing, or too little that has not waited for long enough.
 
         Args:
             hurry: whether somebody waits: then it need not be full, nor old.
         """
         gathering = self._gathering
-        while gathering is None or not gathering.whole:
-            if self.at_end():
-                break
-            if gathering is None:
-                gathering = self._gathering = _Gathering(thin=self._backend.at_most_every_s is not None)
-            self._gather(gathering)
-        if gathering is None or not (gathering.whole or gathering.outcome or hurry or self.due_in() <= 0):
+        if gathering is None or not (gathering.whole or hurry or self._outcome or self.due_in() <= 0):
             return None
         self._gathering = None
-        return Cut(gathering.batch(), gathering.thinned(), self._position, dict(self._ends), gathering.outcome)
+        return Cut(gathering.batch(), gathering.thinned(), self._position, dict(self._ends))
+
+    def outcome(self) -> Outcome | None:
+        """How the run ended, where that is the last that the journal tells; asked for at its end."""
+        if not self._looked:
+            self._looked = True
+            self._outcome = self._look_back()
+        return self._outcome
 
     def due_in(self) -> float:
         """Seconds until what is gathered has waited for long enough; infinite where there is nothing."""
@@ -139,13 +152,11 @@ class Cutter:
         """Take the next piece of the journal's batch."""
         batch = self._batch
         assert batch is not None
-        before = self._inner
-        if into.thinner is None:
-            payloads, others, self._inner = batch.cut(before, self._backend.batch_bytes - into.bytes, self._room(into))
-            ring = batch.header.ring
-            into.add([decode_record(payload, number, ring) for number, payload in payloads])
-        else:
-            others = self._thin(batch, into)
+        before, self._looked = self._inner, True
+        records, others = self._take(batch, into) if into.thinner is None else self._thin(batch, into)
+        if records:
+            self._outcome = None
+        into.add(records)
         into.bytes += self._inner - before
         for frame in others:
             self._take_other(frame, into)
@@ -159,11 +170,18 @@ class Cutter:
     def _room(self, into: _Gathering) -> int:
         return self._records - len(into.records)
 
-    def _thin(self, batch: JournalBatch, into: _Gathering) -> list[Frame]:
-        """Give frames to the thinner until its stretch of time is over."""
-        assert into.thinner is not None
+    def _take(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
+        """Take frames until the cut is full."""
+        most_bytes = min(self._backend.batch_bytes - into.bytes, BATCH_BYTES)
+        payloads, others, self._inner = batch.cut(self._inner, most_bytes, self._room(into))
+        ring = batch.header.ring
+        return [decode_record(payload, number, ring) for number, payload in payloads], others
+
+    def _thin(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
+        """Take frames until the stretch of time is over."""
         stretch_ns = int((self._backend.at_most_every_s or 0.0) * 1e9)
-        others, records, begin = [], [], self._inner
+        records: list[Record] = []
+        others, begin = [], self._inner
         self._inner = len(batch.data)
         for frame in batch.frames(begin):
             if frame.kind == RECORD:
@@ -176,14 +194,22 @@ class Cutter:
             if into.whole or frame.end - begin >= _PIECE_BYTES:
                 self._inner = frame.end
                 break
-        into.add(records)
-        return others
+        return records, others
 
     def _take_other(self, frame: Frame, into: _Gathering) -> None:
         """An update, or how the run ended."""
         if frame.kind in (CONFIG, SUMMARY):
             into.updates.append(Update("config" if frame.kind == CONFIG else "summary", *decode_update(frame.payload)))
         elif frame.kind == START:
-            into.outcome = None
+            self._outcome = None
         elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
-            into.outcome = note["status"]
+            self._outcome = note["status"]
+
+    def _look_back(self) -> Outcome | None:
+        """How the run ended, if that lies right before where this begins: who came that far may not have got to the end."""
+        last = next(backwards(self._reader.directory, notes=True), None)
+        frames = list(last.frames()) if last is not None and last.after == self._position else []
+        if frames and frames[-1].kind == NOTE and (note := read_note(frames[-1]))["note"] == "run_ended":
+            outcome: Outcome = note["status"]
+            return outcome
+        return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +16,6 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import msgspec
 
 from asynctrack import locks
@@ -22,7 +23,8 @@ from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, R
 from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.delivery import refused
 from asynctrack.delivery.cutter import Cut, Cutter, has_more
-from asynctrack.delivery.verdict import LONGEST_RETRY_S, describe, judge
+from asynctrack.delivery.verdict import LONGEST_RETRY_S, back_off, describe, judge
+from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
 
 # Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
@@ -42,18 +44,26 @@ class _Pending:
 
     def __init__(self, cut: Cut) -> None:
         self.cut = cut
-        batch = cut.batch
-        self.parts = deque([batch] if batch.records or batch.updates else [])
+        self.parts = deque(filter(any, [cut.batch]))
+        self.begun = False
         self.delivered = 0
         self.refused = 0
         self.skipped: dict[str, int] = {"thinned": cut.thinned} if cut.thinned else {}
 
-    def take(self, part: Batch, skipped: Mapping[str, int] | None) -> None:
+    def take(self, part: Batch, skipped: object) -> None:
         """The sink has a part, but for what it cannot show."""
+        self.replace(part, [])
         self.delivered += len(part.records)
-        for reason, count in (skipped or {}).items():
-            self.delivered -= count
-            self.skipped[reason] = self.skipped.get(reason, 0) + count
+        if isinstance(skipped, Mapping):  # else it has the part all the same: given again, it would have it twice
+            for reason, count in skipped.items():
+                self.delivered -= count
+                self.skipped[reason] = self.skipped.get(reason, 0) + count
+
+    def replace(self, part: Batch, rest: list[Batch]) -> None:
+        """What is left of the part that came first."""
+        self.begun = True
+        self.parts.popleft()
+        self.parts.extendleft(filter(any, reversed(rest)))
 
 
 class Delivery:
@@ -69,7 +79,6 @@ class Delivery:
 
     Attributes:
         cursor: how far it is.
-        saved_ends: for each ring, up to where the saved cursor has it.
         busy_since: since when it has waited for its backend, monotonic seconds; None while it does not.
         waiting: whether all there is has been delivered and saved.
     """
@@ -79,7 +88,7 @@ class Delivery:
     ) -> None:
         self.name = name
         self.cursor = load_cursor(run, name) if keep else Cursor()
-        self.saved_ends: dict[int, int] = dict(self.cursor.ends)
+        self._saved = msgspec.structs.replace(self.cursor)
         self._run = run
         self._backend = backend
         self._manifest = manifest
@@ -96,6 +105,11 @@ class Delivery:
         self._failures = 0
         self._warn_at = 0.0
         self._lease_fd: int | None = None
+        self._lease_lock = threading.Lock()
+        self._limiter = anyio.CapacityLimiter(
+            1
+        )  # of its own: a hundred sinks that hang must not use up the others' threads
+        self._away = False
         self.busy_since: float | None = None
         self.waiting = False
         self.reopen()
@@ -111,7 +125,12 @@ class Delivery:
     @property
     def paused(self) -> bool:
         """Whether a person has to mend something before anything more is delivered."""
-        return self.cursor.paused
+        return self.cursor.paused and self._failures > 0  # what an earlier process says has not yet been tried here
+
+    @property
+    def saved_ends(self) -> dict[int, int]:
+        """For each ring, up to where the saved cursor has it."""
+        return self._saved.ends
 
     async def drive(
         self,
@@ -126,7 +145,7 @@ class Delivery:
             wait: waits for the journal to grow, at most so many seconds.
             hurry: whether somebody waits for the cursor to be saved.
             saved: called after the cursor was saved.
-            pace: waits after each batch, for as long as others come first.
+            pace: waits after each batch, and while one is read, for as long as others come first.
         """
         if self._driven:  # once is enough
             return
@@ -134,9 +153,8 @@ class Delivery:
         try:
             while not self.done and not self._stopping.is_set():
                 try:
-                    if not await self._lease() or self.done:
-                        continue
-                    await self._step(wait, hurry, saved, pace)
+                    if await self._lease() and not self.done:
+                        await self._step(wait, hurry, saved, pace)
                 except StartOver as reason:
                     await self._start_over(reason)
                 except Exception as error:  # the backend failed; the journal has everything, so it is tried again
@@ -145,8 +163,8 @@ class Delivery:
                     await self._sleep(wait_s)
             await self._pause()
         finally:
-            self._release()
             self._driven = False
+            self._release()
 
     def reopen(self) -> bool:
         """Whether the run has gone on after its end, as a forked child may do; then `drive` it again.
@@ -157,9 +175,8 @@ class Delivery:
             return False
         more = has_more(self._run, self.cursor, self._backend)
         if more:
-            self.cursor.closed = False
-            self.cursor = self.cursor if self._keep else Cursor()
-            self._sink = self._cutter = self._pending = None
+            self.cursor = msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor()
+            self._saved = msgspec.structs.replace(self.cursor)
         return more
 
     def stop(self) -> None:
@@ -174,88 +191,83 @@ class Delivery:
         pace: Callable[[], Awaitable[None]],
     ) -> None:
         """Give the sink one batch, or wait for one."""
-        moved = await self._deliver(hurry())
+        moved = await self._deliver(hurry(), pace)
         if self._due(moved, hurry()):
             await self._save()
+        self._succeed()
+        if not self._dirty:
             saved()
-        self._failures = 0
         if moved:
-            await self._sleep(self._ready_at - time.monotonic())
             await pace()
-        else:
-            assert self._cutter is not None
-            self.waiting = not self._dirty
-            await wait(min(CHECKPOINT_INTERVAL_S if self._dirty else LONGEST_RETRY_S, max(0.0, self._cutter.due_in())))
-            self.waiting = False
+        elif not self.done:
+            await self._idle(wait)
 
-    async def _deliver(self, hurry: bool) -> bool:
-        """Give the sink one batch; False when there was none."""
+    async def _deliver(self, hurry: bool, pace: Callable[[], Awaitable[None]]) -> bool:
+        """Give the sink one batch, or tell it of the run's end; False when there was no batch."""
         if self._sink is None:
             self._sink = await self._open()
         if self._cutter is None:
             self._cutter = Cutter(self._run, self.cursor, self._backend)
         if self._pending is None:
+            while self._cutter.gather():
+                await pace()
             cut = self._cutter.cut(hurry=hurry)
             if cut is None:
+                if (outcome := self._cutter.outcome()) is not None:
+                    await self._close(outcome)
                 return False
             self._pending = _Pending(cut)
         await self._give(self._sink, self._pending)
-        await self._move(self._pending)
+        if not self._pending.parts:
+            self._move(self._pending)
         return True
 
     async def _give(self, sink: Sink, pending: _Pending) -> None:
         """Write what the sink has not yet taken: what is too large in halves, without what it refuses."""
         while pending.parts:
+            await self._sleep(self._ready_at - time.monotonic())
+            if self._stopping.is_set() and not pending.begun:
+                return
             part = pending.parts[0]
             try:
                 skipped = await self._call(sink.write, part)
             except (TooLarge, Refused) as no:
-                await self._split(pending, part, no)
+                pending.replace(part, await self._split(pending, part, no))
                 continue
-            pending.parts.popleft()
             pending.take(part, skipped)
             if self._backend.max_records_s is not None:
                 now = time.monotonic()
                 self._ready_at = max(now, self._ready_at) + len(part.records) / self._backend.max_records_s
 
-    async def _split(self, pending: _Pending, part: Batch, no: TooLarge | Refused) -> None:
-        records, which = part.records, getattr(no, "which", None)
-        if which is None and len(records) > 1:
-            half = len(records) // 2
-            rest = [Batch(records[:half], part.updates), Batch(records[half:], [])]
-        elif records:
-            which = which if which is not None else {0}
-            lost = [record for index, record in enumerate(records) if index in which]
-            if not lost:
-                raise ValueError(f"the backend refuses none of these records: {sorted(which)}") from no
-            reason = str(no) or "too large"
-            await anyio.to_thread.run_sync(refused.keep, self._run, self.name, reason, lost)
-            self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
-            pending.refused += len(lost)
-            left = [record for index, record in enumerate(records) if index not in which]
-            rest = [Batch(left, part.updates)] if left or part.updates else []
-        else:
-            self._say(f"a change of config or summary is refused: {no}")
-            rest = []
-        pending.parts.popleft()
-        pending.parts.extendleft(reversed(rest))
+    async def _split(self, pending: _Pending, part: Batch, no: TooLarge | Refused) -> list[Batch]:
+        """What of a part is to come again, after the sink has refused all or some of it."""
+        records, updates = part
+        which = no.which if isinstance(no, Refused) else None
+        if which is None and len(records) + len(updates) > 1:
+            return _halves(part)
+        if not records:
+            self._say(f"a change of the {updates[0].kind} is refused: {no}")
+            return []
+        lost = [record for index, record in enumerate(records) if which is None or index in which]
+        if not lost:
+            raise ValueError(f"the backend refuses none of these records: {sorted(which or ())}") from no
+        reason = str(no) or "too large"
+        await in_thread(refused.keep, self._run, self.name, reason, lost)
+        self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
+        pending.refused += len(lost)
+        return [Batch([record for index, record in enumerate(records) if index not in (which or {0})], updates)]
 
-    async def _move(self, pending: _Pending) -> None:
+    def _move(self, pending: _Pending) -> None:
         """The backend has all of a cut: the cursor moves behind it."""
         cursor, cut = self.cursor, pending.cut
         self._pending = None
         self._dirty = True
-        cursor.last_error, cursor.next_try_at, cursor.paused = None, None, False
         cursor.delivered += pending.delivered
         cursor.refused += pending.refused
-        for reason, count in pending.skipped.items():
-            cursor.skipped[reason] = cursor.skipped.get(reason, 0) + count
+        cursor.skipped = _sum(cursor.skipped, pending.skipped)
         cursor.position, cursor.ends = cut.position, cut.ends
         if cut.batch.records:
             cursor.next_number = max(cursor.next_number, cut.batch.records[-1].number + 1)
-        assert self._cutter is not None
-        if cut.outcome is not None and self._cutter.at_end():  # a resumed run goes on behind its end
-            await self._close(cut.outcome)
 
     async def _open(self) -> Sink:
         if self._keep:
@@ -285,76 +297,115 @@ class Delivery:
             )
 
     async def _close(self, outcome: Outcome) -> None:
-        await self._save()
-        assert self._sink is not None and self._cutter is not None
+        assert self._sink is not None
+        if self._dirty:
+            await self._save()
         await self._call(self._sink.close, outcome)
-        self._cutter.close()
-        self.cursor.closed = True
-        await self._save_cursor()
+        self._sink = None  # should the cursor not be saved, another is opened and closed
+        await self._save_cursor(
+            msgspec.structs.replace(self.cursor, closed=True, last_error=None, next_try_at=None, paused=False)
+        )
+        self._close_cutter()
 
     async def _pause(self) -> None:
         """Save the cursor and close the sink, unless the end has done so."""
-        try:
-            if not self.done and self._sink is not None:
+        if self._sink is not None:
+            try:
                 await self._save()
-                await self._call(self._sink.close, "stopped")
-        except Exception as error:  # what is not saved is delivered again
-            _log.warning("%s: could not be closed: %s", self.name, describe(error))
+            except Exception as error:  # what is not saved is delivered again
+                _log.warning("%s of %s: its cursor could not be saved: %s", self.name, self._run, describe(error))
+        await self._drop_sink()
+
+    async def _drop_sink(self) -> None:
+        """Close what is open; what was written has been saved, or will be written again."""
+        sink, self._sink, self._pending = self._sink, None, None
+        self._close_cutter()
+        if sink is not None:
+            try:
+                await self._call(sink.close, "stopped")
+            except Exception as error:  # nothing depends on it
+                _log.warning("%s of %s: it could not be closed: %s", self.name, self._run, describe(error))
+
+    def _close_cutter(self) -> None:
         if self._cutter is not None:
             self._cutter.close()
-        self._sink = self._cutter = self._pending = None
+            self._cutter = None
+
+    async def _idle(self, wait: Callable[[float], Awaitable[None]]) -> None:
+        """Wait for the journal to grow, or what is gathered to be old enough."""
+        assert self._cutter is not None
+        due_in = self._cutter.due_in()
+        self.waiting = not self._dirty and due_in == float("inf")
+        await wait(min(CHECKPOINT_INTERVAL_S if self._dirty else LONGEST_RETRY_S, max(0.0, due_in)))
+        self.waiting = False
 
     def _due(self, moved: bool, hurry: bool) -> bool:
         age = time.monotonic() - self._saved_at
-        return self._dirty and not self.done and (age > CHECKPOINT_INTERVAL_S or (hurry and not moved))
+        return self._dirty and (age > CHECKPOINT_INTERVAL_S or (hurry and not moved))
 
     async def _save(self) -> None:
-        if self._sink is not None:
-            self.cursor.state = await self._call(self._sink.checkpoint)
-        await self._save_cursor()
+        """Save the cursor with what the sink says of itself: the one is nothing without the other."""
+        assert self._sink is not None
+        state = await self._call(self._sink.checkpoint)
+        await self._save_cursor(msgspec.structs.replace(self.cursor, state=state))
 
-    async def _save_cursor(self) -> None:
+    async def _save_cursor(self, cursor: Cursor) -> None:
+        await self._write_cursor(cursor)
+        self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)
         self._dirty = False
         self._saved_at = time.monotonic()
-        content = msgspec.json.encode(self.cursor)
-        await anyio.to_thread.run_sync(self._write_cursor, content)
-        self.saved_ends = dict(self.cursor.ends)
 
-    def _write_cursor(self, content: bytes) -> None:
-        path = cursor_path(self._run, self.name)
-        os.makedirs(path.parent, mode=0o700, exist_ok=True)
-        replace_file(path, content)
+    async def _write_cursor(self, cursor: Cursor) -> None:
+        content = msgspec.json.encode(cursor)
+        await in_thread(replace_file, self._in_cursors(cursor_path), content)
+
+    def _in_cursors(self, of: Callable[[Path, str], Path]) -> Path:
+        """A path among the cursors, whose directory is made where it is missing."""
+        path = of(self._run, self.name)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path.parent, 0o700)  # never the run's directory: somebody may have removed that
+        if os.path.islink(path.parent):
+            raise Paused(f"{path.parent} is a link, which may lead anywhere; make it a directory")
+        return path
 
     async def _start_over(self, reason: StartOver) -> None:
-        _log.warning("%s: %s: giving it the whole run again", self.name, reason)
-        if self._sink is not None:
-            await self._call(self._sink.close, "stopped")
-        if self._cutter is not None:
-            self._cutter.close()
-        self._sink = self._cutter = self._pending = None
+        _log.warning("%s of %s: %s: giving it the whole run again", self.name, self._run, reason)
+        await self._drop_sink()
         self.cursor = Cursor(state=reason.state, home=self.cursor.home, retries=self.cursor.retries)
+        self._saved = msgspec.structs.replace(self.cursor)
+        self._failures += 1
+        if self._failures > 1:  # it has just done so
+            await self._sleep(back_off(self._failures))
 
     async def _fail(self, error: Exception) -> float:
         """Note what went wrong; returns seconds until the next try."""
         self._failures += 1
         verdict = judge(error, self._failures)
-        cursor = self.cursor
-        cursor.last_error, cursor.paused = describe(error), verdict.paused
-        cursor.retries += 1
-        cursor.next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
-        self._say(f"{cursor.last_error}: {'waiting for you' if verdict.paused else 'trying again'}")
+        next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
+        for cursor in (self.cursor, self._saved):
+            cursor.last_error, cursor.next_try_at, cursor.paused = describe(error), next_try_at, verdict.paused
+            cursor.retries += 1
+        self._say(f"{self.cursor.last_error}: {'waiting for you' if verdict.paused else 'trying again'}")
         try:
-            await self._save_cursor()
-        except OSError as failed:
+            if self._lease_fd is not None or not self._keep:  # else it is another's to write
+                await self._write_cursor(self._saved)  # not where it is: the sink has not said that this is safe
+        except Exception as failed:  # a full disk; what is saved is what was
             self._say(f"the cursor cannot be saved: {failed}")
         return verdict.wait_s
+
+    def _succeed(self) -> None:
+        """The backend works."""
+        self._failures = 0
+        cursor = self.cursor
+        if cursor.last_error is not None:
+            cursor.last_error, cursor.next_try_at, cursor.paused = None, None, False
+            self._dirty = True
 
     async def _lease(self) -> bool:
         """Be the one process that delivers this run to this backend; False after a while where another does."""
         if self._lease_fd is not None or not self._keep:
             return True
-        path = lease_path(self._run, self.name)
-        os.makedirs(path.parent, mode=0o700, exist_ok=True)
+        path = self._in_cursors(lease_path)
         self._lease_fd = locks.take(path)
         if self._lease_fd is None:
             self._say(f"process {locks.holder(path)} delivers the same; waiting for it to end")
@@ -366,13 +417,16 @@ class Delivery:
     def _catch_up(self) -> None:
         """Another may have delivered since the cursor was read."""
         found = load_cursor(self._run, self.name)
-        if found.position != self.cursor.position:
-            self.cursor, self.saved_ends = found, dict(found.ends)
+        reopened = found.position == self.cursor.position
+        self.cursor = msgspec.structs.replace(found, closed=found.closed and not reopened)
+        self._saved = msgspec.structs.replace(self.cursor)
 
     def _release(self) -> None:
-        if self._lease_fd is not None:
-            os.close(self._lease_fd)
-            self._lease_fd = None
+        """Give the lease back, unless a thread is still at the sink: then that does when it returns."""
+        with self._lease_lock:
+            if self._lease_fd is not None and not self._driven and not self._away:
+                os.close(self._lease_fd)
+                self._lease_fd = None
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but not for longer than `stop` allows."""
@@ -386,12 +440,41 @@ class Delivery:
         try:
             if inspect.iscoroutinefunction(method):
                 return await method(*arguments)
-            return await anyio.to_thread.run_sync(method, *arguments, abandon_on_cancel=True)
+            return await in_thread(
+                self._call_away, method, arguments, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except (SystemExit, KeyboardInterrupt) as error:  # a library that wants to end the process: it is not its own
+            raise RuntimeError(f"the backend raised {type(error).__name__}: {error}") from error
         finally:
             self.busy_since = None
+
+    def _call_away(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Runs in a thread, which goes on when the delivery is given up."""
+        with self._lease_lock:
+            if not self._driven:
+                return None
+            self._away = True
+        try:
+            return method(*arguments)
+        finally:
+            self._away = False
+            self._release()
 
     def _say(self, message: str) -> None:
         now = time.monotonic()
         if now >= self._warn_at:
             self._warn_at = now + _WARN_INTERVAL_S
             _log.warning("%s of %s: %s", self.name, self._run, message)
+
+
+def _halves(part: Batch) -> list[Batch]:
+    """Two smaller parts, records and updates apart: one may be refused for the other's sake."""
+    records, updates = part
+    if records and updates:
+        return [Batch(records, []), Batch([], updates)]
+    of_records, of_updates = len(records) // 2, len(updates) // 2
+    return [Batch(records[:of_records], updates[:of_updates]), Batch(records[of_records:], updates[of_updates:])]
+
+
+def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {reason: counts.get(reason, 0) + more.get(reason, 0) for reason in {**counts, **more}}

@@ -79,7 +79,7 @@ class Poller:
             for delivery in self.deliveries:
                 tasks.start_soon(delivery.drive, self._wait, self._hurried)
             while not self._stopping and not self.done and (self._follow or not self._caught_up()):
-                await anyio.sleep(_POLL_S)
+                await self._wait(_POLL_S)
             for delivery in self.deliveries:
                 delivery.stop()
             tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
@@ -101,7 +101,7 @@ class Poller:
             reader.close()
 
     def _hurried(self) -> bool:
-        return time.monotonic() < self._hurry_until
+        return not self._follow or time.monotonic() < self._hurry_until
 
     async def _wait(self, seconds: float) -> None:
         await anyio.sleep(min(seconds, _HURRIED_POLL_S if self._hurried() else _POLL_S))

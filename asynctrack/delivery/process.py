@@ -1,118 +1,170 @@
 """The delivery process: drives the backends of one kind, out of everybody's way.
 
-An SDK may hang, crash or eat memory; here it can be killed, and everything goes on from the cursors. Its supervisor in the worker
-writes orders to its standard input, a line of JSON each, and reads a line of signs of life every half second:
+An SDK may hang, crash or eat memory; here it can be killed, and everything goes on from the cursors. Its supervisor in the worker holds the
+other end of its standard input, a socket: it sends orders, a line of JSON each, and gets a sign of life every half second:
 
     {"deliver": {"run": "/runs/p/a", "name": "wandb", "backend": {"kind": "wandb"}, "force": false}}
-    {"hurry": "/runs/p/a"}      somebody waits for this run
-    {"stop": "/runs/p/a"}       stop delivering it
-    {"leave": true}             stop everything, and end
+    {"hurry": "/runs/p/a"}                        somebody waits for this run
+    {"stop": {"run": "/runs/p/a", "name": "wandb"}}
+    {"leave": true}                               stop everything, and end
+    {"busy": {"/runs/p/a\\nwandb": 0.0}}           the sign of life: for how long each delivery has waited for its backend
 
-The end of its input means that the worker is dead: then it kills its own process group.
+Its standard output is the lifeline, the read end of a pipe that the worker keeps open and never writes to: when the worker dies, the process
+group is killed. What a library prints goes to the log, and what it starts inherits none of this.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import logging
 import os
 import signal
+import socket
 import threading
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 
-from asynctrack.backends.registry import from_stored
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import Unbuilt, from_stored
 from asynctrack.delivery.driver import STOP_WAIT_S
 from asynctrack.delivery.polling import Poller
+from asynctrack.delivery.verdict import back_off
+from asynctrack.errors import BackendUnavailable
 
 BEAT_S: Final = 0.5
+
+# Between two looks whether a delivery that was told to stop has done so.
+_STOP_POLL_S: Final = 0.05
 
 _log = logging.getLogger("asynctrack.delivery")
 
 
 class Process:
-    """Takes orders, drives pollers, gives signs of life."""
+    """Takes orders, drives pollers, gives signs of life.
 
-    def __init__(self) -> None:
-        self._orders: list[dict[str, Any]] = []
+    Args:
+        supervisor: a socket to it.
+    """
+
+    def __init__(self, supervisor: socket.socket) -> None:
+        self._supervisor = supervisor
+        self._wanted: dict[str, dict[str, Any]] = {}
         self._pollers: dict[str, Poller] = {}
-        self._leaving = False
-        self._beat_at = 0.0
 
     async def run(self) -> None:
-        threading.Thread(target=self._read_orders, name="asynctrack-orders", daemon=True).start()
-        async with anyio.create_task_group() as tasks:
-            while not self._leaving:
-                for order in self._take_orders():
-                    if "deliver" in order:
-                        tasks.start_soon(self._deliver, order["deliver"])
-                    else:
-                        self._obey(order)
-                self._beat()
-                await anyio.sleep(BEAT_S / 10)
+        """Obey until told to leave."""
+        async with anyio.create_task_group() as deliveries, anyio.create_task_group() as tasks:
+            tasks.start_soon(self._beat)
+            async for order in self._orders():
+                if "leave" in order:
+                    break
+                if "deliver" in order:
+                    self._wanted[_key(order["deliver"])] = order["deliver"]
+                    deliveries.start_soon(self._deliver, order["deliver"])
+                else:
+                    self._obey(order)
+            self._wanted.clear()
             for poller in self._pollers.values():
                 poller.stop()
-            tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
+            deliveries.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
+            tasks.cancel_scope.cancel()
 
     async def _deliver(self, order: dict[str, Any]) -> None:
-        run, name = order["run"], order["name"]
-        key = f"{run}\n{name}"
-        while key in self._pollers:  # it was told to stop, and has not yet
-            await anyio.sleep(BEAT_S / 10)
-        poller = self._pollers[key] = Poller(
-            Path(run), {name: from_stored(order["backend"])}, keep=True, force=order["force"]
-        )
-        try:
-            await poller.run()
-        except Exception:
-            _log.exception("%s of %s: the delivery failed; it is begun again", name, run)
-            await anyio.sleep(1.0)
-        finally:
-            del self._pollers[key]
+        """Drive a delivery for as long as it is wanted."""
+        key, failures = _key(order), 0
+        while key in self._pollers:  # the one before was told to stop
+            await anyio.sleep(_STOP_POLL_S)
+        while self._wanted.get(key) is order:
+            self._pollers[key] = poller = Poller(
+                Path(order["run"]), {order["name"]: _build(order["backend"])}, keep=True, force=order["force"]
+            )
+            try:
+                return await poller.run()
+            except Exception:  # a disk, or a mistake of ours: the others go on
+                _log.exception("%s of %s: the delivery failed, and is begun again", order["name"], order["run"])
+            finally:
+                del self._pollers[key]
+            failures += 1
+            await anyio.sleep(back_off(failures))
 
     def _obey(self, order: dict[str, Any]) -> None:
-        self._leaving = self._leaving or "leave" in order
-        for key, poller in self._pollers.items():
-            run = key.partition("\n")[0]
-            if order.get("hurry") == run:
-                poller.hurry()
-            if order.get("stop") == run:
-                poller.stop()
+        if "hurry" in order:
+            for key, poller in self._pollers.items():
+                if self._wanted.get(key, {}).get("run") == order["hurry"]:
+                    poller.hurry()
+        elif "stop" in order:
+            key = _key(order["stop"])
+            self._wanted.pop(key, None)
+            if key in self._pollers:
+                self._pollers[key].stop()
 
-    def _beat(self) -> None:
-        """Say which deliveries there are, and for how long each has waited for its backend."""
-        now = time.monotonic()
-        if now < self._beat_at:
-            return
-        self._beat_at = now + BEAT_S
-        busy = {
-            key: round(now - delivery.busy_since, 1) if delivery.busy_since else 0.0
-            for key, poller in self._pollers.items()
-            for delivery in poller.deliveries
-        }
-        try:
-            os.write(1, json.dumps({"busy": {**dict.fromkeys(self._pollers, 0.0), **busy}}).encode() + b"\n")
-        except BlockingIOError:
-            pass
+    async def _beat(self) -> None:
+        while True:
+            now = time.monotonic()
+            busy = dict.fromkeys(self._wanted, 0.0)
+            for key, poller in self._pollers.items():
+                since = [delivery.busy_since for delivery in poller.deliveries if delivery.busy_since]
+                busy[key] = round(now - min(since, default=now), 1)
+            with contextlib.suppress(
+                BlockingIOError, ConnectionError
+            ):  # nobody has listened for long; the next says the same
+                self._supervisor.send(json.dumps({"busy": busy}).encode() + b"\n")
+            await anyio.sleep(BEAT_S)
 
-    def _read_orders(self) -> None:
-        with os.fdopen(0, "rb", buffering=0) as orders:
-            rest = b""
-            while chunk := orders.read(65536):
-                *lines, rest = (rest + chunk).split(b"\n")
-                self._orders += [json.loads(line) for line in lines if line]
-        os.killpg(0, signal.SIGKILL)
-
-    def _take_orders(self) -> list[dict[str, Any]]:
-        taken, self._orders = self._orders, []
-        return taken
+    async def _orders(self) -> AsyncIterator[dict[str, Any]]:
+        rest = b""
+        while True:
+            await anyio.wait_readable(self._supervisor)
+            try:
+                chunk = self._supervisor.recv(65536)
+            except BlockingIOError:
+                continue
+            if not chunk:
+                return
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
 
 
 def main(host: str) -> None:
     """Take orders until told to leave."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s [{os.getpid()}] %(message)s")
-    anyio.run(Process().run)
+    supervisor, lifeline = socket.socket(fileno=os.dup(0)), os.dup(1)
+    supervisor.setblocking(False)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    _die_with(lifeline)
+    anyio.run(Process(supervisor).run)
     os._exit(0)  # a sink that hangs on a thread must not hold us
+
+
+def _die_with(lifeline: int) -> None:
+    """Kill this process group when the other end of a pipe is closed."""
+    if hasattr(fcntl, "F_SETSIG"):  # by the kernel, also while a library holds the interpreter lock
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
+    threading.Thread(target=_await_end, args=(lifeline,), name="asynctrack-lifeline", daemon=True).start()
+
+
+def _await_end(lifeline: int) -> None:
+    os.read(lifeline, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _build(stored: dict[str, Any]) -> Backend:
+    try:
+        return from_stored(stored)
+    except BackendUnavailable:
+        return Unbuilt(settings=stored)
+
+
+def _key(order: dict[str, Any]) -> str:
+    return f"{order['run']}\n{order['name']}"

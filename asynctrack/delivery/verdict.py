@@ -15,6 +15,11 @@ LONGEST_RETRY_S: Final = 60.0
 LONGEST_ASKED_S: Final = 3600.0
 # Between two tries of what only a person can mend: seldom enough not to lock an account.
 PAUSE_S: Final = 60.0
+# The same for a disk, which does not mind. Arbitrary: soon after there is room.
+DISK_PAUSE_S: Final = 2.0
+
+# An error page is kept as far as this: the cursor is written at each try. Arbitrary.
+_LONGEST_TEXT: Final = 1000
 
 _FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -31,9 +36,9 @@ def judge(error: Exception, failures: int) -> Verdict:
     if isinstance(error, Paused | BackendUnavailable | ImportError) or (
         isinstance(error, OSError) and error.errno in _FULL_DISK
     ):
-        return Verdict(PAUSE_S, True)
-    if isinstance(error, Retry) and error.after_s is not None:
-        return Verdict(min(max(error.after_s, 0.0), LONGEST_ASKED_S), False)
+        return Verdict(DISK_PAUSE_S if isinstance(error, OSError) else PAUSE_S, True)
+    if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:  # "at once" would be a storm
+        return Verdict(min(error.after_s, LONGEST_ASKED_S), False)
     return Verdict(back_off(failures), False)
 
 
@@ -43,9 +48,14 @@ def back_off(failures: int) -> float:
 
 
 def describe(error: Exception) -> str:
-    """An error in a line, as the cursor keeps it."""
-    if isinstance(error, Paused | Retry):
-        return str(error)
-    if isinstance(error, ImportError) and error.name:
-        return f"it needs {error.name.partition('.')[0]}, which is not installed here: {error}"
-    return f"{type(error).__name__}: {error}"
+    """An error as the cursor keeps it."""
+    try:
+        if isinstance(error, Paused | Retry):
+            text = str(error)
+        elif isinstance(error, ImportError) and error.name:
+            text = f"it needs {error.name.partition('.')[0]}, which is not installed here: {error}"
+        else:
+            text = f"{type(error).__name__}: {error}"
+    except Exception:  # its own code failed
+        text = type(error).__name__
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]

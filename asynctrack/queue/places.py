@@ -58,7 +58,11 @@ def user_root(shared: str, *, create: bool = False) -> str | None:
 
 
 def make_host_directory(shared: str) -> str:
-    """A fresh directory for the rings of this process, with its wake pipe."""
+    """A fresh directory for the rings of this process, with its wake pipe.
+
+    Raises:
+        OSError: there is no room, or no right to write there; nothing is left.
+    """
     for last_try in (False, False, True):  # a worker that leaves may remove the empty root under us
         root = user_root(shared, create=True)
         if root is None:  # squatted: a random name is as safe, only orphans in it are not found by themselves
@@ -69,7 +73,11 @@ def make_host_directory(shared: str) -> str:
         except FileNotFoundError:
             if last_try:
                 raise
-    os.mkfifo(os.path.join(path, WAKE_NAME), 0o600)
+    try:
+        os.mkfifo(os.path.join(path, WAKE_NAME), 0o600)
+    except OSError:
+        remove_host(path)
+        raise
     return path
 
 
@@ -91,21 +99,53 @@ def ring_paths(host: str) -> list[str]:
         return []
 
 
+def fresh_ring_path(host: str) -> str:
+    """A path for the next ring of a host. Names sort by age, whatever the clock says: a run's earlier sitting is drained first."""
+    last = [os.path.basename(path) for path in ring_paths(host)[-1:]]
+    number = 1 + max((int(name.partition("-")[0], 16) for name in last), default=0)
+    return os.path.join(host, f"{number:016x}-{os.urandom(8).hex()}{RING_SUFFIX}")
+
+
+def has_room(shared: str) -> bool:
+    """Whether there is room for a small ring, as far as the file system tells."""
+    try:
+        space = os.statvfs(shared)
+    except OSError:
+        return False
+    return not space.f_blocks or space.f_bavail * space.f_frsize >= 2 * SMALLEST_RING_BYTES
+
+
 def ring_bytes(host: str) -> int:
     """How big the next ring of this host should be: 4 MiB, less when memory is short."""
     used = 0
     for path in ring_paths(host):
         with contextlib.suppress(OSError):
             used += os.stat(path).st_size
-    try:
+    free = HOST_BUDGET_BYTES - used
+    with contextlib.suppress(OSError):
         space = os.statvfs(host)
-        free = min(space.f_bavail * space.f_frsize, HOST_BUDGET_BYTES - used)
-    except OSError:
-        free = HOST_BUDGET_BYTES - used
+        if space.f_blocks:  # a tmpfs without a limit says 0
+            free = min(free, space.f_bavail * space.f_frsize)
     size = DEFAULT_RING_BYTES
     while size > SMALLEST_RING_BYTES and size > free // _SHARE_OF_FREE:
         size //= 2
     return size
+
+
+def move_ring(path: str, into: str) -> None:
+    """Move the ring of an ended process to another host, which may be in another file system.
+
+    Raises:
+        OSError: it could not be moved; it is where it was.
+    """
+    target = fresh_ring_path(into)
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _copy(path, target)
+        os.unlink(path)
 
 
 def close_host(host: str) -> str:
@@ -127,6 +167,22 @@ def remove_host(host: str) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY):
             raise
+
+
+def _copy(path: str, target: str) -> None:
+    import shutil
+
+    unfinished = f"{target}.new"
+    try:
+        with open(path, "rb") as source, open(unfinished, "xb") as copy:
+            if hasattr(os, "posix_fallocate"):  # as in `Ring.create`
+                os.posix_fallocate(copy.fileno(), 0, os.fstat(source.fileno()).st_size)
+            shutil.copyfileobj(source, copy)
+        os.rename(unfinished, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
 
 
 def _usable(path: str) -> bool:

@@ -13,7 +13,7 @@ import threading
 import time
 
 from asynctrack.errors import AsynctrackError
-from asynctrack.queue.layout import END, HEAD, HEARTBEAT, SLEEPING, SYNCED, TAIL, TROUBLE, WANTED, WORKER_PID
+from asynctrack.queue.layout import DONE, END, HEAD, HEARTBEAT, SLEEPING, SYNCED, TAIL, TROUBLE, WANTED, WORKER_PID
 from asynctrack.queue.places import WAKE_NAME, ring_paths
 from asynctrack.queue.ring import Ring
 from asynctrack.worker.run_journal import RunJournal
@@ -72,10 +72,13 @@ class Drain(threading.Thread):
         self._closing: list[tuple[RunJournal, bool]] = []
         self._left: list[str] = []
         self._known: set[str] = set()
+        self._kept: set[str] = set()
         self._heads: dict[int, int] = {}
         self._census_at = 0.0
         self._warned: dict[str, float] = {}
         self._wake_fd = os.open(os.path.join(host, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
+        self._pipe.register(self._wake_fd, select.POLLIN)
 
     def run(self) -> None:
         while not self._stopping:
@@ -108,6 +111,10 @@ class Drain(threading.Thread):
     def has(self, run: str) -> bool:
         """Whether it moves bytes for a run, or waits for another worker to let go of it."""
         return run in self._left or run in self.runs
+
+    def serves_none(self) -> bool:
+        """Whether no ring is left but those of ended callers whose disks are not there: the next worker tries them again."""
+        return all(os.path.basename(path) in self._kept for path in ring_paths(self.host))
 
     def leave(self) -> None:
         """Serve until the callers have ended, and leave what is behind then to `asynctrack sync`."""
@@ -157,7 +164,10 @@ class Drain(threading.Thread):
         self._beat(run)
         if run.writer is not None and run.writer.wants_sync:
             self.wants_sync.set()
-        return max([self._look(run, ring) for ring in list(run.live)], default=0.0)
+        fullest = max([self._look(run, ring) for ring in list(run.live)], default=0.0)
+        for ring in run.live:
+            ring.words[TROUBLE] = 0
+        return fullest
 
     def _look(self, run: RunJournal, ring: Ring) -> float:
         words = ring.words
@@ -188,8 +198,21 @@ class Drain(threading.Thread):
             self._check_end(run, ring)
         return 0.0
 
+    def _has_ended(self, ring: Ring) -> bool:
+        """Whether nothing more will be put into a ring."""
+        return bool(ring.words[END]) or not (ring.path in self._own or ring.producer_lives())
+
+    def _abandon(self, run: RunJournal, rings: list[Ring]) -> None:
+        """Give up what cannot be journaled any more, because the run's directory is gone."""
+        if rings:
+            left = sum(ring.used() for ring in rings)
+            warn(f"{run.path} has been removed or moved: {left} bytes that were logged to it since are not journaled")
+        for ring in rings:
+            run.abandon(ring)
+        self.grew([run])
+
     def _check_end(self, run: RunJournal, ring: Ring) -> None:
-        if not ring.words[END] and (ring.path in self._own or ring.producer_lives()):
+        if not self._has_ended(ring):
             run.note_drops(ring)
             return
         run.move(ring, ring.words[HEAD])
@@ -209,6 +232,8 @@ class Drain(threading.Thread):
             run = self._run_of(ring)
         except OSError as error:
             self._warn(path, f"the run {ring.meta.get('run')} cannot be written: {error}")
+            if isinstance(error, FileNotFoundError) and self._has_ended(ring):
+                self._give_up(ring)
             run = None
         if run is None:
             if path not in self._own:
@@ -220,6 +245,17 @@ class Drain(threading.Thread):
         self.sync_interval_s = min(self.sync_interval_s, float(ring.meta.get("sync_interval_s", self.sync_interval_s)))
         ring.words[WORKER_PID] = os.getpid()
         ring.words[HEARTBEAT] = time.monotonic_ns()
+
+    def _give_up(self, ring: Ring) -> None:
+        """The run of an ended caller is not there: it was removed, or, if more is missing, its disk may come back."""
+        run = ring.meta["run"]
+        if os.path.isdir(run):
+            return
+        if os.path.isdir(os.path.dirname(run)):
+            ring.words[DONE] = 1
+            ring.unlink()
+        else:
+            self._kept.add(os.path.basename(ring.path))
 
     def _open_left(self, path: str) -> bool:
         """Open a run that `take_on` asks for; False while another worker has it."""
@@ -249,6 +285,10 @@ class Drain(threading.Thread):
         """The journal a ring belongs to, opened where need be; None while another worker has it."""
         path = ring.meta["run"]
         run = self.runs.get(path)
+        if run is not None and run.gone():  # and another has been made where it was
+            self._abandon(run, list(run.live))
+            self._let_go(run, done=True)
+            run = None
         if run is None:
             run = RunJournal(path)
             if not run.open():
@@ -259,16 +299,18 @@ class Drain(threading.Thread):
     def _close_asked(self) -> None:
         while self._closing:
             run, done = self._closing.pop()
-            if run.live:  # somebody has begun to log to it again
-                continue
-            self.runs.pop(run.path, None)
-            run.close(done=done)
-            self._known.difference_update(ring.path for ring in run.rings)
-            for ring in run.rings:
-                if self._own.pop(ring.path, None) is None:
-                    ring.close()
+            if not run.live and self.runs.get(run.path) is run:  # else somebody has begun to log to it again
+                self._let_go(run, done=done)
         if self.runs:
             self.idle_since = time.monotonic()
+
+    def _let_go(self, run: RunJournal, *, done: bool) -> None:
+        del self.runs[run.path]
+        run.close(done=done)
+        self._known.difference_update(ring.path for ring in run.rings)
+        for ring in run.rings:
+            if self._own.pop(ring.path, None) is None:
+                ring.close()
 
     def _sleep(self) -> None:
         """Wait for the linger to pass or a byte in the pipe. A ring that fills after the flag is set sends one."""
@@ -276,8 +318,8 @@ class Drain(threading.Thread):
         for ring in rings:
             ring.words[SLEEPING] = 1
         if not any(ring.used() * 2 > ring.capacity for ring in rings):
-            ready, _, _ = select.select([self._wake_fd], [], [], self._linger_s)
-            if ready:
+            woken = self._pipe.poll(self._linger_s * 1000)
+            if woken:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_fd, 4096)
                 self._census_at = 0.0
@@ -287,14 +329,15 @@ class Drain(threading.Thread):
     def _try(self, run: RunJournal, work: Callable[[RunJournal], float]) -> float:
         """Work on a journal. If it cannot be written it is tried again later; its rings hold what they can until then."""
         try:
-            result, code = work(run), 0
+            return work(run)
         except OSError as error:
-            result, code = 0.0, error.errno or errno.EIO
+            for ring in run.live:
+                ring.words[TROUBLE] = error.errno or errno.EIO
             run.retry_at = time.monotonic() + RETRY_INTERVAL_S
             self._warn(run.path, f"the journal of {run.path} cannot be written: {error}; trying again")
-        for ring in run.live:
-            ring.words[TROUBLE] = code
-        return result
+            if run.gone():
+                self._abandon(run, [ring for ring in run.live if self._has_ended(ring)])
+            return 0.0
 
     def _warn(self, about: str, message: str) -> None:
         now = time.monotonic()

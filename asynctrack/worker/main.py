@@ -44,12 +44,13 @@ def main(host: str) -> int:
         _serve(drain, host)
         host = close_host(host)
         drain.moved_to(host)
-        if not ring_paths(host):
+        if drain.serves_none():
             break
     drain.stop()
     sync.stop()
     drain.join()
-    remove_host(host)
+    if not ring_paths(host):
+        remove_host(host)
     return 0
 
 
@@ -90,6 +91,7 @@ def _serve(drain: Drain, host: str) -> None:
     import logging
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
     try:
         _import_the_rest(host)
         import gc

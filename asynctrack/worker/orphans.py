@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from asynctrack import locks
-from asynctrack.queue.places import LOCK_NAME, host_directories, remove_host, ring_paths
+from asynctrack.queue.places import LOCK_NAME, host_directories, move_ring, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 
 # A host directory without rings may be one that a process is about to use; after this long it is not.
@@ -47,8 +47,9 @@ def _adopt(host: str, into: str, wanted: Callable[[str], bool]) -> int:
             return 0  # that process starts a worker of its own
         moved = [path for path, (_, run) in rings.items() if wanted(run)]
         for path in moved:
-            os.rename(path, os.path.join(into, os.path.basename(path)))
-        if len(moved) == len(rings) and (moved or time.time() - used_at > _ABANDONED_AFTER_S):
+            move_ring(path, into)
+        young = 0 <= time.time() - used_at <= _ABANDONED_AFTER_S  # the clock may have been set back since
+        if len(moved) == len(rings) and (moved or not young):
             remove_host(host)
         return len(moved)
 

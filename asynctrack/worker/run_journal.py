@@ -54,6 +54,7 @@ class RunJournal:
         self.status: str | None = None
         self.retry_at = 0.0
         self._lock_fd = -1
+        self._home_fd = -1
         self._notes_end = 0
         self._dropped: dict[int, dict[str, int]] = {}
 
@@ -73,6 +74,7 @@ class RunJournal:
                 from asynctrack.worker.set_back import set_back
 
                 set_back(self.path, writer.found)
+            self._home_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException:
             os.close(lock_fd)
             raise
@@ -82,14 +84,35 @@ class RunJournal:
         return True
 
     def settle(self) -> None:
-        """For a run that has no ring any more: how it ended, as its journal has it; if it does not, nobody was left to say so."""
+        """For a run that has no ring any more: how it ended, as far as anybody was left to say so.
+
+        A power cut may have taken from the journal what `run.json` still knows; the deliveries wait for it.
+        """
         from asynctrack.reader import open_run
 
         status: str = open_run(self.path).status
-        if status == "running":
-            status = "crashed"
+        if status == "running" or not self._tells_its_end():
+            status = "crashed" if status == "running" else status
             self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
         self.status = status
+
+    def _tells_its_end(self) -> bool:
+        """Whether the last that the journal tells is how the run ended."""
+        from asynctrack.journal.backwards import backwards
+        from asynctrack.manifest import read_note
+
+        last = next(backwards(os.path.join(self.path, "journal"), notes=True), None)
+        frames = [] if last is None else list(last.frames())
+        return bool(frames) and frames[-1].kind == NOTE and read_note(frames[-1])["note"] == "run_ended"
+
+    def gone(self) -> bool:
+        """Whether its directory is no more where it was: removed, moved, or replaced by another; or let go of."""
+        if self._home_fd < 0:
+            return self.writer is not None
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._home_fd))
+        except OSError:
+            return True
 
     def asked_for(self) -> bool:
         """Whether another worker wants this run, because its caller resumes it."""
@@ -143,6 +166,14 @@ class RunJournal:
         self.live.remove(ring)
         self.ended.append((ring, end))
 
+    def abandon(self, ring: Ring) -> None:
+        """A ring whose journal is gone for good: nobody waits for it any more."""
+        ring.words[DONE] = 1
+        self.live.remove(ring)
+        self.ended.append((ring, ENDS[ring.words[END]]))
+        if not self.live:
+            self.status = _status(self.ended)
+
     def end(self) -> None:
         """Note how the run ended, once no producer is left."""
         if self.rings and not self.live and self.status is None:
@@ -187,8 +218,10 @@ class RunJournal:
         for ring in self.rings:
             ring.words[DONE] = int(done)
             ring.unlink()
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
+        for fd in (self._home_fd, self._lock_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._home_fd = self._lock_fd = -1
 
 
 def _status(ended: list[tuple[Ring, str]]) -> str:

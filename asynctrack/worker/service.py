@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -16,7 +17,7 @@ import anyio.lowlevel
 from asynctrack import manifest as manifests
 from asynctrack import trust
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import from_stored, place_of
+from asynctrack.backends.registry import Unbuilt, from_stored, place_of
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
 from asynctrack.delivery.verdict import FIRST_RETRY_S, LONGEST_RETRY_S
 from asynctrack.errors import AsynctrackError
@@ -24,7 +25,7 @@ from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
 from asynctrack.spawn import can_spawn
-from asynctrack.worker.drain import Drain
+from asynctrack.worker.drain import WARN_INTERVAL_S, Drain
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.supervisor import ElsewhereDelivery, Processes
 
@@ -32,6 +33,8 @@ from asynctrack.worker.supervisor import ElsewhereDelivery, Processes
 SAVE_INTERVAL_S = 1.0
 # While the drain is under pressure the deliveries leave the interpreter to it for this long between batches.
 LONGEST_YIELD_S = 0.25
+# Between two looks whether a run that cannot be served is still there. Arbitrary: soon enough for who waits in `finish`.
+_HOPE_INTERVAL_S = 0.2
 # How long deliveries go on after their callers' end where the run does not say.
 AFTER_EXIT_MAX_S = 300.0
 
@@ -113,21 +116,27 @@ class Service:
 
     async def _serve(self, served: RunService) -> None:
         journal, done, pause_s = served.journal, False, FIRST_RETRY_S
-        gives_up_at = float("inf")
+        gives_up_at, warn_at = float("inf"), 0.0
         while not served.hopeless() and time.monotonic() < gives_up_at:
             try:
                 done = await served.run()
                 break
             except Exception:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
-                _log.exception("%s cannot be served; its journal goes on", journal.path)
+                if time.monotonic() >= warn_at:
+                    warn_at = time.monotonic() + WARN_INTERVAL_S
+                    _log.exception("%s cannot be served; its journal goes on", journal.path)
                 if journal.status is not None:  # its callers have ended: it is not tried for ever
                     gives_up_at = min(gives_up_at, time.monotonic() + AFTER_EXIT_MAX_S)
-                await anyio.sleep(pause_s)
+                with anyio.move_on_after(pause_s):
+                    while not served.hopeless():
+                        await anyio.sleep(_HOPE_INTERVAL_S)
                 pause_s = min(2 * pause_s, LONGEST_RETRY_S)
-                served = self._served[journal.path] = self._service_of(journal)
+                before, served = served, self._service_of(journal)
+                if self._served.get(journal.path) is before:  # else another run is there by now
+                    self._served[journal.path] = served
         served.finished = True
         if not self._stopping:
-            self._drain.finish(journal, done=done)
+            self._drain.finish(journal, done=done or served.hopeless())
 
     def _service_of(self, journal: RunJournal) -> RunService:
         local = self._local.get(journal.path, {})
@@ -181,8 +190,9 @@ class RunService:
         self._ended = False
         self._manifest: Manifest | None = None
         self._reader = Reader(os.path.join(journal.path, "journal"))
-        self._dropped: dict[str, dict[str, int]] = {}
         self._saved_at = 0.0
+        self._saved = False
+        self._warn_at = 0.0
         self._left_at: float | None = None
         self._stopping = False
 
@@ -194,6 +204,10 @@ class RunService:
 
     async def run(self) -> bool:
         """Serve the run to its end; False when delivery had to be left to `asynctrack sync`."""
+        while self.journal.gone():  # what lies there by now may be another's
+            if self._stopping or self.hopeless():
+                return False
+            await self._wait(SAVE_INTERVAL_S)
         if not await self._find_manifest():
             return True
         async with anyio.create_task_group() as tasks:
@@ -205,6 +219,8 @@ class RunService:
                     if delivery.reopen():
                         tasks.start_soon(self._drive, delivery)
                 self._tell()
+                if self.journal.gone():
+                    self.stop()
                 if self._finished() or self._stopping:
                     break
                 if self._ended and all(delivery.done or delivery.paused for delivery in self._deliveries):
@@ -214,6 +230,8 @@ class RunService:
                     self.stop()
             if self._stopping:
                 tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
+        if self.journal.gone():
+            raise FileNotFoundError(errno.ENOENT, "the run's directory has been removed or moved", self.journal.path)
         self._save()
         self._tell()
         return self._finished()
@@ -231,7 +249,7 @@ class RunService:
 
     def hopeless(self) -> bool:
         """Whether the run has ended, and somebody has removed its directory."""
-        return self.journal.status is not None and not os.path.isdir(self.journal.path)
+        return self.journal.status is not None and self.journal.gone()
 
     async def _find_manifest(self) -> bool:
         """The run as `run.json` has it, or as its first frame says; False when its caller died before it said anything."""
@@ -240,10 +258,11 @@ class RunService:
             self._reader.position = self._manifest.position
         except AsynctrackError:
             while self._manifest is None:
+                over = self._stopping or self.journal.status is not None  # asked for first: the drain goes on meanwhile
                 batch = self._reader.next()
                 if batch is not None:
                     self._manifest = find_start(batch)
-                elif self._stopping or self.journal.status is not None:
+                elif over:
                     return False
                 else:
                     await self._wait(SAVE_INTERVAL_S)
@@ -292,25 +311,34 @@ class RunService:
             return from_stored(stored, trusted=trusted)
         except AsynctrackError as error:
             _log.info("%s: %s", name, error)
-            return None
+            is_callers = self._told.get(name) == stored and stored.get("place") != "caller"
+            return Unbuilt(settings=stored) if is_callers else None
 
     async def _keep_manifest(self) -> None:
         assert self._manifest is not None
         changed = self._saved_at == 0.0
         for batch in self._reader:
             for frame in batch.frames(skip_records=True):
-                self._manifest.apply(frame, self._dropped)
+                self._manifest.apply(frame)
                 changed = True
             self._manifest.position = self._reader.position
             await self._pace()
         self._ended = self._manifest.status != "running" and self.journal.status is not None
-        if changed:
+        if changed or not self._saved:
             self._save()
 
     def _save(self) -> None:
+        """Save the manifest; where it cannot be written it is tried again: the deliveries may still get on."""
         assert self._manifest is not None
         self._saved_at = time.monotonic()
-        manifests.save(Path(self.journal.path), self._manifest)
+        try:
+            manifests.save(Path(self.journal.path), self._manifest)
+            self._saved = True
+        except OSError as error:
+            self._saved = False
+            if time.monotonic() >= self._warn_at:
+                self._warn_at = time.monotonic() + WARN_INTERVAL_S
+                _log.warning("%s cannot be written: %s; trying again", manifests.FILE_NAME, error)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for the journal to grow."""
@@ -336,7 +364,7 @@ class RunService:
         )
 
     def _finished(self) -> bool:
-        return self._ended and all(delivery.done for delivery in self._deliveries)
+        return self._ended and self._saved and all(delivery.done for delivery in self._deliveries)
 
     def _overdue(self) -> bool:
         """Whether the callers ended so long ago that what is behind is left to `asynctrack sync`."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,8 +26,10 @@ from asynctrack.spawn import spawn
 
 # A delivery process imports an interpreter and an SDK before it gives its first sign of life. Arbitrary.
 _START_WAIT_S: Final = 60.0
-# Without a sign of life for this long it hangs, whatever its backend's patience: it gives two a second.
+# Without a sign of life for this long it hangs, if its backends are no less patient: it gives two a second.
 _SILENCE_S: Final = 30.0
+# However impatient they are: a busy machine may not let it run for so long. Arbitrary.
+_LEAST_SILENCE_S: Final = 3.0
 # Between two looks at a cursor that another process moves.
 _LOOK_S: Final = 0.5
 _HURRIED_LOOK_S: Final = 0.02
@@ -43,6 +46,9 @@ class Process:
     Args:
         kind: of backend.
         host: the directory of the calling process's rings, which says what can be imported.
+
+    Attributes:
+        group: its process group; None while there is none.
     """
 
     def __init__(self, kind: str, host: str) -> None:
@@ -50,8 +56,9 @@ class Process:
         self._host = host
         self._wanted: dict[str, dict[str, Any]] = {}
         self._patience: dict[str, float] = {}
-        self._group: int | None = None
-        self._orders = self._signs = -1
+        self.group: int | None = None
+        self._socket: socket.socket | None = None
+        self._lifeline = -1
         self._unsent: list[bytes] = []
         self._heard_at = self._idle_since = time.monotonic()
         self._heard = False
@@ -61,7 +68,7 @@ class Process:
         self._warn_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Process of {self.kind}, group {self._group}, {len(self._wanted)} deliveries>"
+        return f"<Process of {self.kind}, group {self.group}, {len(self._wanted)} deliveries>"
 
     def deliver(self, run: Path, name: str, backend: Backend, stored: dict[str, Any], *, force: bool = False) -> None:
         """Have it deliver a run to a backend, now and whenever it is started again."""
@@ -74,29 +81,35 @@ class Process:
         self._send({"hurry": str(run)})
 
     def stop(self, run: Path, name: str) -> None:
-        if self._wanted.pop(f"{run}\n{name}", None) is not None:
-            self._send({"stop": str(run)})
+        key = f"{run}\n{name}"
+        if self._wanted.pop(key, None) is not None:
+            del self._patience[key]
+            self._send({"stop": {"run": str(run), "name": name}})
+
+    def progressed(self) -> None:
+        """One of its backends has got on: should it end now, it is not for what ended it last."""
+        self._failures = 0
 
     async def watch(self) -> None:
         """One look: start it, hear it, kill it."""
         now = time.monotonic()
-        if self._group is None:
+        if self.group is None:
             if self._wanted and now >= self._start_at:
                 self._start()
             return
         self._flush()
         if not self._hear():
             return
-        silence = now - self._heard_at
-        if silence > (_SILENCE_S if self._heard else _START_WAIT_S):
-            self._kill(f"has given no sign of life for {silence:.0f} s")
+        silence_s = now - self._heard_at
+        if silence_s > (self._longest_silence_s() if self._heard else _START_WAIT_S):
+            self._kill(f"has given no sign of life for {silence_s:.0f} s")
         self._idle_since = now if self._wanted else self._idle_since
         if now - self._idle_since > _IDLE_S:
             await self.end()
 
     async def end(self) -> None:
         """Let it stop what it does, then kill it with all that it has started."""
-        if self._group is None:
+        if self.group is None:
             return
         self._send({"leave": True})
         deadline = time.monotonic() + STOP_WAIT_S
@@ -105,73 +118,81 @@ class Process:
             await anyio.sleep(0.02)
         self._forget()
 
+    def _longest_silence_s(self) -> float:
+        return max(_LEAST_SILENCE_S, min([_SILENCE_S, *self._patience.values()]))
+
     def _start(self) -> None:
-        ours, theirs = os.pipe(), os.pipe()
+        ours, theirs = socket.socketpair()
+        lifeline, kept = os.pipe()
         try:
-            self._group = spawn(
-                "entry.py", ["asynctrack.delivery.process", self._host], log_path=None, stdin=ours[0], stdout=theirs[1]
+            self.group = spawn(
+                "entry.py",
+                ["asynctrack.delivery.process", self._host],
+                log_path=None,
+                stdin=theirs.fileno(),
+                stdout=lifeline,
             )
         except OSError as error:
-            self._say(f"the process for {self.kind} cannot be started: {error}")
+            ours.close()
+            os.close(kept)
             self._failures += 1
             self._start_at = time.monotonic() + back_off(self._failures)
-            for fd in (*ours, *theirs):
-                os.close(fd)
+            self._say(f"the process for {self.kind} cannot be started: {error}")
             return
-        os.close(ours[0])
-        os.close(theirs[1])
-        self._orders, self._signs = ours[1], theirs[0]
-        os.set_blocking(self._orders, False)
-        os.set_blocking(self._signs, False)
+        finally:
+            theirs.close()
+            os.close(lifeline)
+        ours.setblocking(False)
+        self._socket, self._lifeline = ours, kept
         self._heard_at, self._heard, self._rest = time.monotonic(), False, b""
         self._unsent = [_line(order) for order in self._wanted.values()]
 
     def _send(self, order: dict[str, Any]) -> None:
-        if self._group is not None:
+        if self._socket is not None:
             self._unsent.append(_line(order))
             self._flush()
 
     def _flush(self) -> None:
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            while self._unsent and self._orders >= 0:
-                written = os.write(self._orders, self._unsent[0])
-                self._unsent[0] = self._unsent[0][written:]
+        with contextlib.suppress(BlockingIOError, ConnectionError):  # it is busy, or has ended, which is heard
+            while self._unsent and self._socket is not None:
+                sent = self._socket.send(self._unsent[0])
+                self._unsent[0] = self._unsent[0][sent:]
                 if not self._unsent[0]:
                     self._unsent.pop(0)
 
     def _hear(self) -> bool:
         """Read the signs of life; False when it is gone."""
+        lines: list[bytes] = []
         try:
-            while self._group is not None and (chunk := os.read(self._signs, 65536)):
+            while self._socket is not None and (chunk := self._socket.recv(65536)):
                 self._heard_at, self._heard = time.monotonic(), True
-                *lines, self._rest = (self._rest + chunk).split(b"\n")
-                for line in lines:
-                    self._look_at(line)
+                *whole, self._rest = (self._rest + chunk).split(b"\n")
+                lines = whole or lines
         except BlockingIOError:
-            return self._group is not None
-        if self._group is not None:
+            if lines:
+                self._look_at(lines[-1])
+            return self._socket is not None
+        except ConnectionError:
+            pass
+        if self._socket is not None:
             self._gone("has ended")
         return False
 
     def _look_at(self, line: bytes) -> None:
+        """Look at the last sign of life."""
         try:
             busy: dict[str, float] = json.loads(line)["busy"]
         except (ValueError, KeyError, TypeError):
-            return  # a library that prints
+            return  # half of one, because nobody has listened for long
         for key, seconds in busy.items():
-            if self._group is not None and key in self._wanted and seconds > self._patience[key]:
-                self._kill(f"has waited {seconds:.0f} s for its backend")
-        if busy and not any(busy.values()):
-            self._failures = 0
+            if seconds > self._patience.get(key, float("inf")):
+                return self._kill(f"has waited {seconds:.0f} s for its backend")
 
     def _kill(self, why: str) -> None:
-        assert self._group is not None
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._group, signal.SIGKILL)
         self._gone(f"{why}; it is killed")
 
     def _gone(self, why: str) -> None:
-        """It has ended; what it had started ends with it, and it is started again after a while."""
+        """It has ended, or is to end; what it has started ends with it, and it is started again after a while."""
         self._forget()
         self._failures += 1
         if self._wanted:
@@ -180,13 +201,14 @@ class Process:
             self._say(f"the process for {self.kind} {why}, and is started again from its cursors in {wait_s:.1f} s")
 
     def _forget(self) -> None:
-        if self._group is not None:
+        if self.group is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._group, signal.SIGKILL)
-            os.close(self._orders)
-            os.close(self._signs)
-            self._group, self._orders, self._signs = None, -1, -1
-            self._unsent.clear()
+                os.killpg(self.group, signal.SIGKILL)
+        if self._socket is not None:
+            self._socket.close()
+            os.close(self._lifeline)
+        self.group, self._socket, self._lifeline = None, None, -1
+        self._unsent.clear()
 
     def _say(self, message: str) -> None:
         now = time.monotonic()
@@ -236,7 +258,8 @@ class ElsewhereDelivery:
         self._stopping = False
         self._driven = False
         self._reopened_at: Position | None = None
-        self._look()
+        self.cursor = load_cursor(run, name)
+        self._retries_before = self.cursor.retries
 
     @property
     def done(self) -> bool:
@@ -244,7 +267,9 @@ class ElsewhereDelivery:
 
     @property
     def paused(self) -> bool:
-        return self.cursor.paused
+        return (
+            self.cursor.paused and self.cursor.retries > self._retries_before
+        )  # what an earlier process says is not tried yet
 
     async def drive(
         self,
@@ -257,6 +282,7 @@ class ElsewhereDelivery:
         if self._driven:
             return
         self._driven = True
+        self._retries_before = self.cursor.retries
         self._process.deliver(self._run, self.name, self._backend, self._stored, force=self._force)
         try:
             while not self.done and not self._stopping:
@@ -279,9 +305,14 @@ class ElsewhereDelivery:
     def stop(self) -> None:
         self._stopping = True
 
+    @property
+    def saved_ends(self) -> dict[int, int]:
+        return self.cursor.ends
+
     def _look(self) -> None:
-        self.cursor = load_cursor(self._run, self.name)
-        self.saved_ends = dict(self.cursor.ends)
+        before, self.cursor = self.cursor, load_cursor(self._run, self.name)
+        if self.cursor.position != before.position:
+            self._process.progressed()
 
 
 def _line(order: dict[str, Any]) -> bytes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
 
 from asynctrack import locks
 from asynctrack.backends.base import Backend
+from asynctrack.loop import run_loop
 from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 from asynctrack.worker.drain import Drain
@@ -68,4 +68,4 @@ class WorkerThreads:
 
     def _serve(self) -> None:
         self._adopt()
-        asyncio.run(self._service.run())
+        run_loop(self._service.run())

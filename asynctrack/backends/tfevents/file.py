@@ -1,0 +1,203 @@
+"""File: an event file that is only appended to, and has each event once. Runs in a delivery.
+
+Who reads it may follow it by offset, as TensorBoard does: nothing that is there is written again, and nothing is cut off but an event
+that never came to its end. After a crash the delivery gives again what came since the last `sync`; what of it is there is stepped over. There may be more:
+events of records that a power cut has taken from the journal, which stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from asynctrack.backends.base import Retry
+from asynctrack.backends.tfevents.events import HEADER_BYTES, Events, size_of, stamp_of
+
+# What was written since the last `sync`, about a second of a tight loop, and what a power cut took from the journal.
+_MOST_AHEAD_BYTES: Final = 64 << 20
+
+_log = logging.getLogger("asynctrack.delivery")
+
+
+class Changed(Exception):
+    """The file is not what was written."""
+
+
+class EventFile:
+    """An event file.
+
+    Args:
+        path: of the file, made with its directories where it is missing.
+        offset: up to where it is known to have what has been delivered.
+        begin: the event that it begins with.
+        events: knows what an event is.
+
+    Attributes:
+        offset: the same as it grows.
+    """
+
+    def __init__(self, path: Path, offset: int, begin: bytes, events: Events) -> None:
+        self.path = path
+        self.offset = offset
+        self._begin = begin
+        self._events = events
+        self._fd: int | None = None
+        self._end = offset  # where the next event goes
+        self._torn = b""  # what lies there: the beginning of one
+        self._ahead: Counter[bytes] = Counter()  # events between `offset` and there that are not known to be delivered
+
+    def __repr__(self) -> str:
+        return f"<EventFile {self.path} at {self._end}, {self._ahead.total()} events ahead>"
+
+    def append(self, others: bytes, records: bytes) -> None:
+        """Have these events in the file, if they are not there.
+
+        Args:
+            others: events that may come in another place when they are given again.
+            records: events that come in the same order.
+
+        Raises:
+            Changed: another has changed the file.
+            Retry: another process writes it.
+            OSError: the file cannot be written; what is there of these is stepped over next time.
+        """
+        try:
+            fd = self._open()
+            size = os.fstat(fd).st_size
+            others = others if self._end else self._begin + others
+            if not self._ahead:
+                new = others + records
+                there = _read(fd, len(new), self._end) if size > self._end else b""
+                if new.startswith(there):
+                    _write(fd, new[len(there) :], self._end + len(there))
+                    self.offset = self._end = self._end + len(new)
+                    return
+                self._look_ahead(fd, size)
+            elif size != self._end + len(self._torn):
+                raise Changed(f"{self.path.name} was written by another")
+            self._append_missing(fd, others, records)
+        except BaseException:
+            self._forget()
+            raise
+
+    def sync(self) -> int:
+        """Make the file survive a power cut; returns the offset from which on it is to be looked at again."""
+        if self._fd is not None:
+            os.fdatasync(self._fd)
+        return self.offset
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _open(self) -> int:
+        if self._fd is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(self.path, flags, 0o644)
+            self._lock(self._fd)
+            if os.fstat(self._fd).st_size < self.offset:
+                raise Changed(f"{self.path.name} is shorter than what was written")
+        elif not self._is_there(self._fd):
+            raise Changed(f"{self.path.name} was removed")
+        return self._fd
+
+    def _lock(self, fd: int) -> None:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise Retry(f"another process writes {self.path}") from None
+            raise
+
+    def _is_there(self, fd: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.stat(self.path), os.fstat(fd))
+        return False
+
+    def _look_ahead(self, fd: int, size: int) -> None:
+        """See which events are there already."""
+        if size - self.offset > _MOST_AHEAD_BYTES:
+            raise Changed(f"{self.path.name} has too much that the journal has not")
+        content = _read(fd, size - self.offset, self.offset)
+        if not self.offset and not content.startswith(self._begin[: len(content)]):
+            raise Changed(f"{self.path.name} is another's")
+        at = 0
+        while len(content) - at > HEADER_BYTES and (end := at + size_of(content, at)) <= len(content):
+            frame = content[at:end]
+            if not self._events.is_whole(frame):
+                break
+            self._ahead[frame] += 1
+            at = end
+        self._end, self._torn = self.offset + at, content[at:]
+        if not self._is_torn(self._torn):
+            raise Changed(f"{self.path.name} was changed by another")
+
+    def _is_torn(self, rest: bytes) -> bool:
+        """Whether this is the end of a file that was being written: an event without its end, or zeros where the disk had no more."""
+        begun = rest.rstrip(b"\0")
+        if len(begun) < HEADER_BYTES:
+            return True
+        return self._events.has_header(rest) and len(begun) < size_of(rest, 0)
+
+    def _append_missing(self, fd: int, others: bytes, records: bytes) -> None:
+        missing_others, missing = self._missing(others), self._missing(records)
+        if missing and self._ahead and not {*map(stamp_of, self._ahead)}.isdisjoint(map(stamp_of, missing)):
+            raise Changed(f"{self.path.name} was changed by another")
+        new = b"".join(missing_others + missing)
+        if new:
+            there = len(self._torn) if new.startswith(self._torn) else 0
+            if not there:
+                os.ftruncate(fd, self._end)
+            _write(fd, new[there:], self._end + there)
+            self._end, self._torn = self._end + len(new), b""
+        if missing or not self._ahead:
+            self._leave_behind()
+
+    def _missing(self, block: bytes) -> list[bytes]:
+        """Those of some events that are not there; the others are known to be delivered."""
+        missing, at = [], 0
+        while at < len(block):
+            end = at + size_of(block, at)
+            frame, at = block[at:end], end
+            count = self._ahead.pop(frame, 0)
+            if not count:
+                missing.append(frame)
+            elif count > 1:
+                self._ahead[frame] = count - 1
+        return missing
+
+    def _leave_behind(self) -> None:
+        """Records come in order: where one is missing, or nothing is left, whatever is ahead will not come again."""
+        if self._ahead:
+            lost, name = self._ahead.total(), self.path.name
+            _log.warning("%d events of %s are of records that the journal has lost; they stay", lost, name)
+        self._ahead.clear()
+        self.offset, self._torn = self._end, b""
+
+    def _forget(self) -> None:
+        self._ahead.clear()
+        self._end, self._torn = self.offset, b""
+
+
+def _read(fd: int, size: int, at: int) -> bytes:
+    parts = []
+    while size and (part := os.pread(fd, size, at)):
+        parts.append(part)
+        size, at = size - len(part), at + len(part)
+    return b"".join(parts)
+
+
+def _write(fd: int, content: bytes, at: int) -> None:
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(fd, rest, at)
+        rest, at = rest[written:], at + written

@@ -1,0 +1,144 @@
+"""The sink of `backends.tensorboard`: one run's event file, and the server that shows it. Runs on a thread of the worker."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Batch, Context, Outcome, Paused, Sink, StartOver, Update
+from asynctrack.backends.tfevents.events import Events, text_value
+from asynctrack.backends.tfevents.file import Changed, EventFile
+from asynctrack.backends.tfevents.hparams import session_end, session_start
+from asynctrack.backends.tfevents.server import Server
+from asynctrack.record import to_json
+
+_SERVER_LOG: Final = "tensorboard.log"
+
+_log = logging.getLogger("asynctrack.delivery")
+
+
+class EventSink(Sink):
+    """Writes a run's event file.
+
+    Args:
+        context: of the run.
+        folder: where the file lies.
+    """
+
+    def __init__(self, context: Context, folder: Path) -> None:
+        self._folder = folder
+        self._run = context.directory
+        self._config = dict(context.config)
+        self._created_s = datetime.fromisoformat(context.created_at).timestamp() if context.created_at else 0.0
+        self._name = _file_name(self._created_s)
+        state = context.state or {"file": self._name, "bytes": 0}
+        self._events = Events()
+        begin = self._events.version(self._created_s)
+        self._file = EventFile(inside(folder, state["file"]), state["bytes"], begin, self._events)
+        self._begun = self._file.offset > 0
+        self._seen_s = 0.0
+        self._server: Server | None = None
+
+    def __repr__(self) -> str:
+        return f"<EventSink to {self._file!r}, {'served' if self._server else 'not served'}>"
+
+    def serve(self, logdir: Path, port: int, reload_interval_s: float) -> None:
+        """Start the server, if that can be done: the file is written without it, too.
+
+        Args:
+            logdir: what it shows.
+            port: of 127.0.0.1.
+            reload_interval_s: between two looks for new events.
+        """
+        try:
+            self._server = Server(logdir, port, reload_interval_s, self._run / _SERVER_LOG)
+        except OSError as error:
+            _log.warning("TensorBoard cannot be started: %s", error)
+
+    def write(self, batch: Batch) -> dict[str, int] | None:
+        records, skipped = self._events.of_records(batch.records)
+        self._append(self._changes(batch.updates), records)
+        if batch.records:
+            self._seen_s = batch.records[-1].time_ns / 1e9
+        return skipped or None
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"file": str(self._file.path.relative_to(self._folder)), "bytes": self._file.sync()}
+
+    def close(self, outcome: Outcome) -> None:
+        try:
+            if outcome != "stopped":
+                self._end(outcome)
+        finally:
+            self._file.close()
+            if self._server is not None:
+                self._server.close()
+                self._server = None
+
+    def _end(self, outcome: Outcome) -> None:
+        ended_s = self._seen_s or time.time()
+        end = session_end(outcome, ended_s)
+        self._append(self._changes([]) + (self._events.event(ended_s, 0, end) if end else b""), b"")
+        self._file.sync()
+
+    def _append(self, others: bytes, records: bytes) -> None:
+        try:
+            self._file.append(others, records)
+        except Changed as reason:
+            raise StartOver(str(reason), self._next_state()) from reason
+        self._begun = True
+
+    def _changes(self, updates: Sequence[Update]) -> bytes:
+        """The events of these updates; the first time, of what the run was started with."""
+        events = []
+        for update in updates:
+            if update.kind == "config":
+                self._config.update(update.data)
+                if self._begun:
+                    events.append(self._events.event(update.time_ns / 1e9, 0, self._config_text()))
+            elif summary := self._events.summary(update.data, "summary/"):
+                events.append(self._events.event(update.time_ns / 1e9, 0, summary))
+        return b"".join(events if self._begun else [*self._start(), *events])
+
+    def _start(self) -> list[bytes]:
+        values = session_start(self._config, self._created_s), self._config_text()
+        return [self._events.event(self._created_s, 0, value) for value in values]
+
+    def _config_text(self) -> bytes:
+        content = msgspec.json.format(msgspec.json.encode(to_json(self._config)), indent=2).decode()
+        return text_value("config", "".join(f"    {line}\n" for line in content.splitlines()))  # Markdown's code
+
+    def _next_state(self) -> dict[str, Any]:
+        """State of a sink that begins the file anew where somebody has removed it; else the next free one: rebuilt-2, ..."""
+        file, number = self._name, 2
+        while _has_content(self._folder / file):
+            file, number = f"rebuilt-{number}/{self._name}", number + 1
+        return {"file": file, "bytes": 0}
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """A path below a folder.
+
+    Raises:
+        Paused: it leads elsewhere, by its name or by a link: somebody else made it.
+    """
+    path = folder / relative
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise Paused(f"{path} leads out of {folder}; remove it, or choose dir=")
+    return path
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _file_name(created_s: float) -> str:
+    """The same for a run whenever it is opened, and with `tfevents` in it, by which TensorBoard knows it."""
+    seconds, milliseconds = divmod(round(created_s * 1000), 1000)
+    return f"events.out.tfevents.{seconds:010}.asynctrack.{milliseconds:03}"

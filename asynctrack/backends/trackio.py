@@ -1,0 +1,292 @@
+"""Trackio: to its own SQLite through its library, in a process of its own; or to its server by HTTP, in the worker's loop.
+
+Every record is one row with the log id `run:ring:number`, and a row with a log id that is there already is ignored: so a repeat is harmless.
+Nested names are joined by `/`; names that Trackio keeps for itself get `__` in front, as its own `log` does it; a bool is 0 or 1, or
+its curves would not show it; NaN and the infinities are kept as Trackio keeps them. Texts, None and lists are kept in the row. What no row can
+hold (arrays, integers beyond a float) is left out, and a record of which nothing is left is skipped. The server stamps rows with its own clock.
+
+The config is replaced as a whole with the rows it travels with; changes of the summary are in it, as `summary/KEY`. A run without a
+record is not in Trackio at all, since it has no other place for one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Refused, Sink
+from asynctrack.backends.http import (
+    REQUEST_TIMEOUT_S,
+    Server,
+    missing,
+    read_secret,
+    secret_problems,
+    timeout_problems,
+    url_problems,
+)
+from asynctrack.errors import InvalidSettings
+from asynctrack.record import flatten, to_json
+
+# Trackio's own columns.
+_RESERVED: Final = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
+_PLAIN: Final = frozenset({float, int, str})
+_LARGEST: Final = (1 << 63) - 1
+# Lists in lists that Trackio's encoder takes: it gives up at 254.
+_MOST_DEEP: Final = 200
+_NOTHING: Final = "nothing that Trackio can hold"
+_STEP: Final = "a step beyond 63 bits"
+
+_log = logging.getLogger("asynctrack.delivery")
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A record as Trackio takes it."""
+
+    log_id: str
+    step: int
+    metrics: dict[str, Any]
+    time_ns: int = 0
+
+
+class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
+    """Every record as a row of a Trackio project.
+
+    Attributes:
+        project: of Trackio. Default: the run's.
+        server_url: address of a Trackio server. None writes its local SQLite, where `TRACKIO_DIR` says or Trackio has its own place.
+        write_token: `env:NAME`, the environment's variable with the server's write token.
+        request_timeout_s: seconds a request to the server may take.
+    """
+
+    batch_age_s: ClassVar[float] = 1.0
+
+    project: str | None = None
+    server_url: str | None = None
+    write_token: str = "env:TRACKIO_WRITE_TOKEN"
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+
+    @property
+    def place(self) -> Place:  # type: ignore[override]  # importing the library takes seconds; a request takes nothing
+        return "process" if self.server_url is None else "worker"
+
+    @property
+    def remote(self) -> bool:  # type: ignore[override]  # of the class elsewhere
+        return self.server_url is not None
+
+    def __post_init__(self) -> None:
+        problems = secret_problems("write_token", self.write_token)
+        problems += timeout_problems("request_timeout_s", self.request_timeout_s)
+        if self.server_url is not None:
+            problems += url_problems("server_url", self.server_url)
+        if self.project is not None and (not isinstance(self.project, str) or not self.project.strip()):
+            problems.append(f"project must be the name of a Trackio project; got {self.project!r:.80}")
+        if problems:
+            raise InvalidSettings(problems)
+        super().__post_init__()
+
+    def reaches(self) -> list[str]:
+        return [self.server_url or "the Trackio projects of this machine"]
+
+    def open(self, context: Context) -> Sink:
+        project = self.project or context.project
+        if self.server_url is None:
+            return _Local(context, project)
+        token = read_secret(self.write_token)
+        needs = f"is {missing([self.write_token])} what the server printed when it started?"
+        server = Server(
+            self.server_url,
+            name="Trackio",
+            headers={"x-trackio-write-token": token} if token else {},
+            secrets=[token or ""],
+            timeout_s=self.request_timeout_s,
+            mend={401: needs, 403: needs, 404: "is server_url right?"},
+        )
+        return _Remote(context, project, server, self.write_token)
+
+
+class _Rows:
+    """What one run has for Trackio: its rows, its config, and what carries a config for which there is no row.
+
+    A config can only travel with a row. Where there is no new one, the last one goes again without its values: it is ignored, the config is not.
+    """
+
+    def __init__(self, context: Context) -> None:
+        state = context.state or {}
+        self.run_id = context.run_id
+        self.changed: dict[str, Any] = state.get("changed", {})
+        self.carrier: list[Any] | None = state.get("carrier")
+        self.stale = True
+        self._config = {"_Created": context.created_at, **_as_config(context.config)}
+        self._names: dict[str, str] = {}
+
+    def state(self) -> dict[str, Any]:
+        return {"changed": self.changed, "carrier": self.carrier}
+
+    def config(self) -> dict[str, Any]:
+        return {**self._config, **self.changed}
+
+    def take(self, batch: Batch) -> tuple[list[Row], dict[str, int]]:
+        """The rows of a batch, and how many of its records have none, by reason."""
+        for update in batch.updates:
+            data = update.data if update.kind == "config" else {"summary": update.data}
+            self.changed.update(_as_config(data))
+            self.stale = True
+        rows: list[Row] = []
+        skipped: dict[str, int] = {}
+        for record in batch.records:
+            metrics = self._metrics(record.data)
+            if metrics and -_LARGEST <= record.step <= _LARGEST:
+                log_id = f"{self.run_id}:{record.ring:016x}:{record.number}"
+                rows.append(Row(log_id, record.step, metrics, record.time_ns))
+            else:
+                reason = _STEP if metrics else _NOTHING
+                skipped[reason] = skipped.get(reason, 0) + 1
+        return self._with_carrier(rows), skipped
+
+    def given(self, rows: Sequence[Row]) -> None:
+        """Trackio has these rows, and the config."""
+        if rows:
+            self.carrier, self.stale = [rows[-1].log_id, rows[-1].step], False
+
+    def _with_carrier(self, rows: list[Row]) -> list[Row]:
+        if rows or not self.stale or self.carrier is None:
+            return rows
+        return [Row(self.carrier[0], self.carrier[1], {})]
+
+    def _metrics(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        names, shown = self._names, {}
+        plain = _PLAIN.issuperset(map(type, data.values()))
+        for key, value in data.items() if plain else flatten(data):
+            if not (type(value) is float and math.isfinite(value)):
+                value = _value(value)
+                if value is _UNSHOWN:
+                    continue
+            name = names.get(key)
+            if name is None:
+                name = names[key] = f"__{key}" if key in _RESERVED or key.startswith("__") else key
+            shown[name] = value
+        return shown
+
+
+class _Local(Sink):
+    """Trackio's own SQLite, by its own library."""
+
+    def __init__(self, context: Context, project: str) -> None:
+        storage = _import_storage()
+        validate = getattr(storage, "validate_project_name", None)
+        try:
+            if validate is not None:
+                validate(project)
+        except ValueError as error:
+            raise Paused(f"{error}; choose another with project=") from error
+        self._storage = storage
+        self._project = project
+        self._name = context.name
+        self._rows = _Rows(context)
+
+    def write(self, batch: Batch) -> dict[str, int]:
+        rows, skipped = self._rows.take(batch)
+        if rows:
+            self._storage.bulk_log(
+                project=self._project,
+                run=self._name,
+                run_id=self._rows.run_id,
+                metrics_list=[row.metrics for row in rows],
+                steps=[row.step for row in rows],
+                timestamps=[_iso(row.time_ns) for row in rows],
+                config=self._rows.config() if self._rows.stale else None,
+                log_ids=[row.log_id for row in rows],
+            )
+            self._rows.given(rows)
+        return skipped
+
+    def checkpoint(self) -> dict[str, Any]:
+        return self._rows.state()
+
+
+class _Remote(Sink):
+    """A Trackio server."""
+
+    def __init__(self, context: Context, project: str, server: Server, write_token: str) -> None:
+        self._server = server
+        self._run = {"project": project, "run": context.name, "run_id": context.run_id}
+        self._write_token = write_token
+        self._rows = _Rows(context)
+
+    async def write(self, batch: Batch) -> dict[str, int]:
+        rows, skipped = self._rows.take(batch)
+        if rows:
+            logs = [
+                {**self._run, "metrics": row.metrics, "step": row.step, "log_id": row.log_id, "config": None}
+                for row in rows
+            ]
+            if self._rows.stale:
+                logs[0]["config"] = self._rows.config()
+            try:
+                await self._server.post("api/bulk_log", {"logs": logs, "hf_token": None})
+            except Refused as no:
+                if "write_token" in str(no):  # its way of saying 401
+                    raise Paused(f"{no}; {missing([self._write_token])}") from no
+                raise
+            self._rows.given(rows)
+        return skipped
+
+    async def checkpoint(self) -> dict[str, Any]:
+        return self._rows.state()
+
+    async def close(self, outcome: Outcome) -> None:
+        await self._server.close()
+
+
+_UNSHOWN: Final = object()
+
+
+def _value(value: Any, depth: int = 0) -> Any:
+    """A value as a row holds it."""
+    if isinstance(value, float):
+        return to_json(value)
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        return value if -_LARGEST <= value <= _LARGEST else _as_float(value)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list) and depth < _MOST_DEEP:
+        items = [_value(item, depth + 1) for item in value]
+        return _UNSHOWN if any(item is _UNSHOWN for item in items) else items
+    return _UNSHOWN
+
+
+def _as_float(value: int) -> Any:
+    try:
+        return float(value)
+    except OverflowError:
+        return _UNSHOWN
+
+
+def _as_config(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as Trackio shows it: flat, and without names that it keeps for itself."""
+    shown = {}
+    for key, value in flatten(data):
+        held = value if isinstance(value, bool) else _value(to_json(value))
+        shown[f"_{key}" if key.startswith("_") else key] = str(value) if held is _UNSHOWN else held
+    return shown
+
+
+def _import_storage() -> Any:
+    try:
+        from trackio.sqlite_storage import SQLiteStorage
+    except ImportError as error:
+        raise Paused(
+            f"it needs trackio, which is not installed here: pip install 'asynctrack[trackio]' ({error})"
+        ) from error
+    return SQLiteStorage
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat()

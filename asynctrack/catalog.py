@@ -1,0 +1,128 @@
+"""Catalog: the runs under a directory, and the one that a person means. Reads names and `run.json`. Runs anywhere."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from asynctrack import manifest as manifests
+from asynctrack.errors import AmbiguousRun, NoSuchRun, NotARun
+from asynctrack.manifest import Manifest
+from asynctrack.reader import open_run
+
+LATEST: Final = "latest"
+# Names offered where none fits.
+_OFFERED: Final = 3
+# How much alike a name must be to be offered, 0 to 1. Arbitrary.
+_ALIKE: Final = 0.5
+
+
+def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
+    """The run that is meant.
+
+    Args:
+        wanted: the path of a run's directory, an id or its beginning, the same after `project/`, or "latest".
+        directory: where ids are looked for: it holds projects, which hold runs.
+
+    Raises:
+        NoSuchRun: there is none.
+        AmbiguousRun: an id or its beginning fits several.
+    """
+    text = os.fspath(wanted)
+    if text == LATEST:
+        if not (runs := newest_first(runs_under(directory))):
+            raise NoSuchRun(text, directory)
+        return runs[0]
+    if text and is_run(text):
+        return Path(text)
+    runs = runs_under(directory)
+    label = name_of if "/" in text else _id
+    fitting = [run for run in runs if text == label(run)]
+    fitting = fitting or [run for run in runs if text and label(run).startswith(text)]
+    if len(fitting) > 1:
+        raise AmbiguousRun(text, [name_of(run) for run in newest_first(fitting)])
+    if not fitting:
+        raise NoSuchRun(text, directory, _closest(text, runs))
+    return fitting[0]
+
+
+def runs_under(directory: str | os.PathLike[str]) -> list[Path]:
+    """The runs in a directory of projects, in one project, or the directory itself if it is a run; in no order."""
+    if is_run(directory):
+        return [Path(directory)]
+    found: list[Path] = []
+    for path in _directories(directory):
+        found += [path] if is_run(path) else filter(is_run, _directories(path))
+    return found
+
+
+def newest_first(runs: Iterable[Path]) -> list[Path]:
+    """These runs by when they were created, the newest first."""
+    return sorted(runs, key=lambda run: (created_at(run), run.name), reverse=True)
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds a run, be it a damaged one."""
+    return os.path.isfile(os.path.join(path, manifests.FILE_NAME)) or os.path.isdir(os.path.join(path, "journal"))
+
+
+def name_of(run: Path) -> str:
+    """What people call a run: `project/id`."""
+    path = Path(os.path.abspath(run))
+    return f"{path.parent.name}/{path.name}"
+
+
+def load(run: Path) -> Manifest:
+    """What `run.json` says; where there is none yet, what the journal begins with.
+
+    Raises:
+        NotARun: neither says anything.
+        UnsupportedVersion: a newer asynctrack wrote it.
+        JournalCorrupt: `run.json` is not what it should be.
+    """
+    try:
+        return manifests.load(run)
+    except NotARun:
+        return open_run(run).manifest()
+
+
+def created_at(run: Path) -> str:
+    """When a run was created: UTC, ISO 8601. Where `run.json` does not say, its directory's last change stands in."""
+    try:
+        return msgspec.json.decode((run / manifests.FILE_NAME).read_bytes(), type=_Creation).created_at
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        try:
+            changed_s = run.stat().st_mtime
+        except OSError:  # removed under us
+            changed_s = 0.0
+        return datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="milliseconds")
+
+
+def _id(run: Path) -> str:
+    return os.path.basename(os.path.abspath(run))
+
+
+class _Creation(msgspec.Struct):
+    created_at: str
+
+
+def _directories(parent: str | os.PathLike[str]) -> Iterator[Path]:
+    """The directories in a directory, hidden ones left out; none where it cannot be read."""
+    try:
+        with os.scandir(parent) as entries:
+            yield from [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError:
+        return
+
+
+def _closest(text: str, runs: list[Path]) -> list[str]:
+    """Names that are like `text`, by `project/id` or by id alone."""
+    names = {name_of(run): name_of(run) for run in runs} | {run.name: name_of(run) for run in runs}
+    close = [names[name] for name in difflib.get_close_matches(text, names, n=2 * _OFFERED, cutoff=_ALIKE)]
+    return list(dict.fromkeys(close))[:_OFFERED]

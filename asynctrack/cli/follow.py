@@ -1,0 +1,88 @@
+"""Follow: the batches of a run's journal as they come, until the run has ended or nobody is left who could end it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from asynctrack import catalog
+from asynctrack.errors import JournalCorrupt
+from asynctrack.journal.backwards import backwards
+from asynctrack.journal.frames import Batch
+from asynctrack.journal.layout import NOTES_RING, Position
+from asynctrack.journal.reader import Damage, Reader
+from asynctrack.manifest import read_note
+from asynctrack.presence import State, ended_as, presence_of, state_of
+from asynctrack.queue.layout import NOTE, START
+
+# Between two looks whether the journal has grown; each takes 20 us.
+_LOOK_S: Final = 0.05
+# Between two looks whether somebody is there who could make it grow.
+_PRESENCE_S: Final = 1.0
+
+
+class Follower:
+    """Reads a run's journal from a position on, also across segments and sittings.
+
+    Attributes:
+        status: of the run, as far as it is read.
+    """
+
+    def __init__(self, run: Path, position: Position | None = None, ends: dict[int, int] | None = None) -> None:
+        self._run = run
+        self._reader = Reader(run / "journal", position or Position(), ends)
+        self._present_until = 0.0
+        self.status: State = "running"
+        if position is not None:
+            self.status = ended_as(run) or "running"
+
+    @classmethod
+    def at_end(cls, run: Path) -> Follower:
+        """A follower of what comes, without what is there."""
+        newest = next(backwards(run / "journal", notes=True), None)
+        return cls(run) if newest is None else cls(run, newest.after, {newest.header.ring: newest.header.end})
+
+    @property
+    def damage(self) -> list[Damage]:
+        return self._reader.damage
+
+    def batches(self) -> Iterator[Batch | None]:
+        """The batches, and None each time that all there are have been given; ends with the run."""
+        left_as: State | None = None
+        while True:
+            for batch in self._reader:
+                left_as = None
+                self._learn(batch)
+                yield batch
+            yield None
+            if self.status == "running" and left_as is not None:
+                self.status = left_as
+            if self.status != "running":
+                return
+            if time.monotonic() > self._present_until:
+                self._present_until = time.monotonic() + _PRESENCE_S
+                state = _state(self._run)
+                # Whatever it was, the journal is read once more: its last batches may have come while we looked.
+                left_as = None if state in ("running", "elsewhere") else state
+            time.sleep(_LOOK_S)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _learn(self, batch: Batch) -> None:
+        if batch.header.ring != NOTES_RING and batch.header.start:
+            return  # a sitting starts at the start of its ring
+        for frame in batch.frames(skip_records=True):
+            if frame.kind == START:
+                self.status = "running"
+            elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
+                self.status = note["status"]
+
+
+def _state(run: Path) -> State:
+    try:
+        return state_of(run, catalog.load(run))
+    except JournalCorrupt:  # run.json; the journal is the truth
+        return ended_as(run) or ("running" if presence_of(run).anybody else "lost")

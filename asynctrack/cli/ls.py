@@ -1,0 +1,124 @@
+"""`asynctrack ls`: the runs of a directory, one line each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from asynctrack import catalog, presence
+from asynctrack.cli import options, output
+from asynctrack.cli.glance import Glance, glance, seconds_between
+from asynctrack.cli.output import STATE_STYLES, Column, Screen, Styled
+from asynctrack.settings import DEFAULT_DIR
+
+STATES: Final = (
+    "running", "finished", "failed", "crashed", "preempted", "lost", "elsewhere", "damaged", "unreadable",
+)  # fmt: skip
+
+_COLUMNS: Final = (
+    Column("run"),
+    Column("name", rank=2, cut=True),
+    Column("status"),
+    Column("age", right=True),
+    Column("records", right=True),
+    Column("rate", right=True, rank=4),
+    Column("step", right=True, rank=3),
+    Column("size", right=True, rank=1),
+    Column("last values", rank=5, cut=True),
+)
+_VALUES: Final = 4
+_HINTS: Final = {
+    "lost": "its process and its worker have died: `asynctrack sync` brings home what they left",
+    "elsewhere": "another machine or user has it: from here nobody can tell whether it still runs",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", type=Path, help=f"where runs are kept (default: {DEFAULT_DIR})"
+    )
+    parser.add_argument("--status", type=_states, metavar="STATUS,...", help=f"only these: {', '.join(STATES)}")
+    parser.add_argument("--project", help="only runs of this project")
+    parser.add_argument("-n", type=options.whole(1), metavar="N", help="only the newest N")
+    options.add_keys(parser, "the metrics to show the last values of")
+    options.add_json(parser, "print the runs as one JSON list")
+
+
+def main(args: argparse.Namespace) -> int:
+    """List runs, the newest first."""
+    directory = args.directory or Path(DEFAULT_DIR)
+    if args.directory is not None and not directory.is_dir():
+        output.say(f"there is no directory {directory}")
+        return 2
+    found = islice(_chosen(args, directory), args.n)
+    if args.json:
+        output.print_json([msgspec.structs.asdict(run) for run in found])
+    else:
+        _print(list(found), directory, args)
+    return 0
+
+
+def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[Glance]:
+    runs = catalog.runs_under(directory)
+    if args.project is not None:
+        runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] == args.project]
+    workers = presence.look()
+    for run in catalog.newest_first(runs):
+        seen = glance(run, workers)
+        if args.keys is not None:
+            seen = msgspec.structs.replace(seen, last=args.keys.of(seen.last))
+        if args.status is None or seen.status in args.status:
+            yield seen
+
+
+def _print(found: list[Glance], directory: Path, args: argparse.Namespace) -> None:
+    screen = Screen()
+    if not found:
+        chosen = args.status is not None or args.project is not None
+        screen.line(f"no {'such ' if chosen else ''}runs in {directory}")
+        return
+    named = any(run.name != run.id for run in found)
+    columns = [column for column in _COLUMNS if named or column.title != "name"]
+    screen.table(columns, [_row(run, named) for run in found])
+    _print_hints(screen, found)
+
+
+def _row(run: Glance, named: bool) -> list[output.Piece]:
+    age_s = seconds_between(run.created_at, datetime.now(UTC).isoformat())
+    last = "  ".join(f"{key}={output.number(value, 4)}" for key, value in list(run.last.items())[:_VALUES])
+    return [
+        f"{run.project}/{run.id}",
+        *([run.name if run.name != run.id else ""] if named else []),
+        Styled(run.status, STATE_STYLES.get(run.status, "")),
+        "-" if age_s is None else output.duration(max(0, round(age_s))),
+        output.short_count(run.records),
+        output.rate(run.records_per_s),
+        "-" if run.step is None else output.short_count(run.step),
+        output.size(run.bytes),
+        Styled(last, "dim"),
+    ]
+
+
+def _print_hints(screen: Screen, found: list[Glance]) -> None:
+    """What a person should know of what is not as it should be."""
+    states = {run.status for run in found}
+    hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
+    hints += [f"damaged: {run.project}/{run.id}: {run.problem}" for run in found if run.problem]
+    if hints:
+        screen.line()
+    for hint in hints:
+        screen.line(Styled(hint, "dim"))
+
+
+def _states(text: str) -> set[str]:
+    states = set(text.split(","))
+    if unknown := states - set(STATES):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(STATES)}, got {', '.join(sorted(unknown))!r}")
+    return states

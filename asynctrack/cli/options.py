@@ -1,0 +1,97 @@
+"""Options that several commands share, and what their values mean."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack import catalog
+from asynctrack.record import flatten
+from asynctrack.settings import DEFAULT_DIR
+
+# Keys whose choice is remembered; a run that makes up a key per record must not fill the memory.
+_REMEMBERED: Final = 10_000
+
+RUN_HELP: Final = "a run's directory, its id, the beginning of its id, or 'latest'"
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """RUN, and --dir beside it."""
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+    add_dir(parser)
+
+
+def add_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path(DEFAULT_DIR),
+        help="where ids are looked for: DIR/project/id (default: %(default)s)",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON document") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
+
+
+def add_keys(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--keys", type=Keys, default=None, metavar="KEY,...", help=f"{what}; * and ? stand for any text"
+    )
+
+
+def find(args: argparse.Namespace) -> Path:
+    """The run that RUN means."""
+    return catalog.find(args.run, args.dir)
+
+
+class Keys:
+    """A choice of keys, as names or patterns with `*`, `?` and `[]`, separated by commas."""
+
+    def __init__(self, text: str) -> None:
+        self.patterns = [pattern for part in text.split(",") if (pattern := part.strip())]
+        if not self.patterns:
+            raise argparse.ArgumentTypeError("expected names of metrics, separated by commas")
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, key: str) -> bool:
+        known = self._known.get(key)
+        if known is None:
+            known = any(key == pattern or fnmatchcase(key, pattern) for pattern in self.patterns)
+            if len(self._known) < _REMEMBERED:
+                self._known[key] = known
+        return known
+
+    def of(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What is chosen of a record's data, its nested names joined by `/`."""
+        return {key: value for key, value in flatten(data) if key in self}
+
+
+def whole(low: int) -> Callable[[str], int]:
+    """The type of an option that takes a whole number from `low` on."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} on, got {text!r}")
+        return value
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    """The type of an option that takes a time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+    return value

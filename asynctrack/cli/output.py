@@ -1,0 +1,343 @@
+"""What commands print: tables, numbers, spark lines, JSON. Styled by `rich` where that is installed and a terminal reads it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TextIO
+
+import msgspec
+
+from asynctrack.record import Array, to_json
+
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
+ASCII_BLOCKS: Final = "_.:-=+*#"
+# What stands in a spark line for a value that is not finite.
+_NOT_FINITE: Final = "x"
+
+STATE_STYLES: Final = {
+    "running": "green",
+    "failed": "red",
+    "crashed": "red",
+    "preempted": "yellow",
+    "lost": "bold red",
+    "elsewhere": "yellow",
+    "damaged": "bold red",
+    "unreadable": "bold red",
+}
+
+_GAP: Final = 2
+# A cell that may be cut keeps so many characters. Arbitrary.
+_SHORTEST_CUT: Final = 12
+# Between two looks of a person at progress.
+_PROGRESS_S: Final = 0.1
+
+
+class Styled(NamedTuple):
+    """Text and its style, as `rich` names it."""
+
+    text: str
+    style: str = ""
+
+
+Piece = str | Styled
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    Attributes:
+        title: above it.
+        right: whether it is aligned to the right, as numbers are.
+        rank: where the terminal is too narrow the highest goes first; 0 stays.
+        cut: whether its cells may be cut.
+    """
+
+    title: str = ""
+    right: bool = False
+    rank: int = 0
+    cut: bool = False
+
+
+class Screen:
+    """Where a command prints for people: lines and tables, as wide as the terminal if it is one."""
+
+    def __init__(self, out: TextIO | None = None) -> None:
+        self._out = sys.stdout if out is None else out
+        self.width: int | None = shutil.get_terminal_size().columns if self._out.isatty() else None
+        self.blocks = BLOCKS if _can_print(BLOCKS, self._out) else ASCII_BLOCKS
+        self._cut_mark = "…" if self.blocks is BLOCKS else "~"
+        self._console = _console(self._out) if self.width is not None else None
+
+    def line(self, *pieces: Piece, indent: int = 0) -> None:
+        """Print one line; without pieces an empty one."""
+        styled = [Styled(" " * indent), *map(self._clean, pieces)]
+        while styled and not styled[-1].text.strip():
+            styled.pop()
+        if self._console is None:
+            self._out.write("".join(piece.text for piece in styled) + "\n")
+        else:
+            from rich.text import Text
+
+            self._console.print(Text.assemble(*styled), soft_wrap=True)
+
+    def heading(self, title: str) -> None:
+        """Print the title of what follows."""
+        self.line()
+        self.line(Styled(title, "bold"))
+
+    def table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[Piece]], *, indent: int = 0, titles: bool = True
+    ) -> None:
+        """Print rows in aligned columns."""
+        lines = [[Styled(column.title, "dim") for column in columns]] if titles else []
+        lines += [[self._clean(piece) for piece in row] for row in rows]
+        widths = [max((width_of(line[at].text) for line in lines), default=0) for at in range(len(columns))]
+        room = None if self.width is None else self.width - indent
+        shown = _fit(columns, widths, room)
+        for line in lines:
+            pieces: list[Styled] = []
+            for at, width in shown.items():
+                text = shorten(line[at].text, width, self._cut_mark)
+                blank = " " * (width - width_of(text))
+                pieces.append(Styled(blank + text if columns[at].right else text + blank, line[at].style))
+                pieces.append(Styled(" " * _GAP))
+            self.line(*_without_end(pieces), indent=indent)
+
+    def fit(self, text: str, used: int = 0) -> str:
+        """`text`, cut to what a terminal's line has left beside `used` characters."""
+        text = self._clean(text).text
+        return text if self.width is None else shorten(text, max(self.width - used, _SHORTEST_CUT), self._cut_mark)
+
+    def spark(self, values: Sequence[float]) -> str:
+        """A line as high as the values."""
+        return spark(values, self.blocks)
+
+    def _clean(self, piece: Piece) -> Styled:
+        """Without what would move the cursor, and what the stream cannot encode."""
+        text, style = (piece, "") if isinstance(piece, str) else piece
+        if not (text.isascii() and text.isprintable()):
+            text = printable(text)
+            if not _can_print(text, self._out):
+                encoding = self._out.encoding
+                text = text.encode(encoding, "backslashreplace").decode(encoding)
+        return Styled(text, style)
+
+
+class Progress:
+    """One line on stderr that says how far a long task is, if a terminal shows it."""
+
+    def __init__(self, what: str, total: float) -> None:
+        self._what = what
+        self._total = total
+        self._shows = sys.stderr.isatty()
+        self._next_at = time.monotonic() + 5 * _PROGRESS_S  # what takes less needs none
+        self._shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def at(self, done: float) -> None:
+        """Say how much is done."""
+        if self._shows and (now := time.monotonic()) >= self._next_at:
+            self._next_at = now + _PROGRESS_S
+            part = min(1.0, done / self._total) if self._total else 1.0
+            sys.stderr.write(f"\r\x1b[K{self._what} {100 * part:3.0f} %")
+            sys.stderr.flush()
+            self._shown = True
+
+
+def print_json(document: Any, out: TextIO | None = None) -> None:
+    """Print one JSON document: for a terminal in lines, else in one. What is not finite is a string, as in JSON Lines."""
+    out = sys.stdout if out is None else out
+    encoded = msgspec.json.encode(_encodable(to_json(document)))
+    out.write((msgspec.json.format(encoded, indent=2) if out.isatty() else encoded).decode() + "\n")
+
+
+def say(message: str) -> None:
+    """Tell people something beside the output: on stderr."""
+    text = printable(" ".join(message.split()))
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    sys.stderr.write(f"asynctrack: {text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
+
+
+def printable(text: str) -> str:
+    """Text with its control characters, which could move a terminal's cursor, as Python writes them."""
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
+def count(number: int) -> str:
+    """1234567 as "1,234,567"."""
+    return f"{number:,}"
+
+
+def short_count(number: float) -> str:
+    """1234567 as "1.23M"."""
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= size:
+            scale = 1e3 if unit == "k" else size
+            return _three_digits(number / scale) + unit
+    return f"{number:,.0f}" if number >= 100 or number == int(number) else f"{number:.2g}"
+
+
+def size(number: int) -> str:
+    """Bytes, in the decimal units that disks are sold in."""
+    for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= scale:
+            return f"{_three_digits(number / scale)} {unit}"
+    return f"{number} B"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the one unit that says most."""
+    for scale, unit in ((365.25 * 86400, "y"), (86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * scale or (unit == "min" and seconds >= 100):
+            return f"{seconds / scale:.0f} {unit}"
+    return f"{seconds:.0f} s" if seconds >= 10 or seconds == int(seconds) else f"{seconds:.2g} s"
+
+
+def rate(per_s: float | None) -> str:
+    """Records a second."""
+    return "-" if per_s is None else f"{short_count(per_s)}/s"
+
+
+def number(value: float, digits: int = 5) -> str:
+    """A value of a metric in so many digits; integers in full."""
+    if isinstance(value, int):
+        return (
+            str(value) if abs(value) < 10**15 else f"{float(value):.{digits - 2}e}" if abs(value) < 10**300 else "huge"
+        )
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if value and not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{digits - 2}e}"
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def brief(value: Any, most: int = 40) -> str:
+    """Any logged value in a few characters."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, int | float):
+        return number(value)
+    if isinstance(value, Array):
+        return f"{value.dtype}[{'x'.join(map(str, value.shape))}]"
+    text = value if isinstance(value, str) else msgspec.json.encode(_encodable(to_json(value))).decode()
+    return shorten(printable(text), most, "...")
+
+
+def spark(values: Sequence[float], blocks: str = BLOCKS) -> str:
+    """A line of one block per value, from the lowest to the highest of them; what is not finite is an "x"."""
+    halves = [_half(value) for value in values]  # of the whole the range may be more than a float can hold
+    finite = [half for half in halves if math.isfinite(half)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    top = len(blocks) - 1
+    if low == high:
+        return "".join(blocks[0] if math.isfinite(half) else _NOT_FINITE for half in halves)
+    return "".join(
+        blocks[round(top * ((half - low) / (high - low)))] if math.isfinite(half) else _NOT_FINITE for half in halves
+    )
+
+
+def _half(value: float) -> float:
+    try:
+        return value / 2
+    except OverflowError:  # an integer beyond any float
+        return math.inf
+
+
+def shorten(text: str, most: int, mark: str) -> str:
+    """Text cut to at most so many characters of a terminal."""
+    if width_of(text) <= most:
+        return text
+    kept, room = "", most - len(mark)
+    for char in text:
+        room -= width_of(char)
+        if room < 0:
+            break
+        kept += char
+    return kept + mark
+
+
+def width_of(text: str) -> int:
+    """Characters of a terminal that a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        2 if unicodedata.east_asian_width(char) in "WF" else 0 if unicodedata.combining(char) else 1 for char in text
+    )
+
+
+def _fit(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> dict[int, int]:
+    """The widths of the columns that are shown: first cells are cut, then columns left out."""
+    shown = dict(enumerate(widths))
+    while room is not None and (over := sum(shown.values()) + _GAP * (len(shown) - 1) - room) > 0:
+        slack = {at: width - _SHORTEST_CUT for at, width in shown.items() if columns[at].cut and width > _SHORTEST_CUT}
+        least = max(shown, key=lambda at: columns[at].rank)
+        if over > sum(slack.values()) and columns[least].rank:
+            del shown[least]
+            continue
+        for at in sorted(slack, key=lambda at: -slack[at]):
+            taken = min(slack[at], over)
+            shown[at] -= taken
+            over -= taken
+        break
+    return shown
+
+
+def _without_end(pieces: list[Styled]) -> list[Styled]:
+    """Without the blanks at the end of a row."""
+    while pieces and not pieces[-1].text.strip():
+        pieces.pop()
+    if pieces:
+        pieces[-1] = pieces[-1]._replace(text=pieces[-1].text.rstrip())
+    return pieces
+
+
+def _three_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
+
+
+def _printable(char: str) -> str:
+    if char.isprintable():
+        return char
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _can_print(text: str, out: TextIO) -> bool:
+    try:
+        text.encode(getattr(out, "encoding", None) or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _console(out: TextIO) -> Any:
+    """A console of `rich`; None where it is not installed, or where no style is wanted: https://no-color.org."""
+    if "NO_COLOR" in os.environ or not _can_print(BLOCKS, out):
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(file=out, highlight=False, markup=False, emoji=False)
+
+
+def _encodable(value: Any) -> Any:
+    """With strings that UTF-8 can hold: the name of a directory may be any bytes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_encodable(str(key)): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,310 @@
+"""`asynctrack show`: what there is to know of one run. Reads its journal once, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack.books import Books, Stats
+from asynctrack.catalog import name_of
+from asynctrack.cli import options, output
+from asynctrack.cli.curves import Curve, Curves
+from asynctrack.cli.glance import seconds_between
+from asynctrack.cli.output import STATE_STYLES, Column, Piece, Progress, Screen, Styled
+from asynctrack.cli.records import records_in
+from asynctrack.cursor import cursor_path, load_cursor
+from asynctrack.journal.reader import Damage, Reader
+from asynctrack.manifest import Manifest
+from asynctrack.presence import Presence, State, presence_of, state_of
+from asynctrack.queue.places import ring_paths
+from asynctrack.reader import open_run
+from asynctrack.record import flatten
+
+# What is shown where nobody has chosen; --json has all.
+_MOST_METRICS: Final = 20
+_MOST_SETTINGS: Final = 30
+# Characters of a curve.
+_LONGEST_CURVE: Final = 48
+_SHORTEST_CURVE: Final = 12
+# Of a line of metrics: the indentation, the gaps, and the count of values.
+_BLANKS: Final = 2 + 5 * 2 + 6
+# Fields of a cursor that are shown beside the books, where it has them.
+_CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    options.add_run(parser)
+    options.add_keys(parser, "the metrics to show")
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Show a run."""
+    run = options.find(args)
+    manifest = open_run(run).manifest()
+    state, presence = state_of(run, manifest), presence_of(run)
+    stats = _books(presence, manifest)
+    backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
+    if args.json:
+        curves, damage = _read(run)
+        output.print_json(_document(run, manifest, state, presence, stats, backends, curves, damage, args.keys))
+        return 0
+    screen = Screen()
+    _print_head(screen, run, manifest, state, presence)
+    _print_settings(screen, "config", manifest.config)
+    _print_settings(screen, "summary", manifest.summary)
+    _print_books(screen, stats)
+    _print_backends(screen, backends)
+    curves, damage = _read(run)
+    _print_metrics(screen, curves, args.keys)
+    for stretch in damage:
+        screen.line(Styled(f"damaged: {stretch}", STATE_STYLES["damaged"]))
+    return 0
+
+
+def _books(presence: Presence, manifest: Manifest) -> Stats:
+    rings = [path for directory in presence.directories for path in ring_paths(directory)]
+    with closing(Books(presence.known_as)) as books:
+        return books.take([], rings, manifest.backends)
+
+
+def _backend(run: Path, name: str, manifest: Manifest, stats: Stats) -> dict[str, Any]:
+    """A backend's books, and what else its cursor says."""
+    cursor, books = load_cursor(run, name), stats.backends[name]
+    saved_s = None
+    with suppress(OSError):
+        saved_at = datetime.fromtimestamp(cursor_path(run, name).stat().st_mtime, UTC).isoformat()
+        saved_s = seconds_between(manifest.created_at, saved_at)
+    return {
+        "kind": manifest.backends[name].get("kind"),
+        "delivered": books.delivered,
+        "behind": books.behind,
+        "skipped": books.skipped,
+        "refused": books.refused,
+        "records_per_s": books.delivered / saved_s if saved_s and saved_s > 0 and books.delivered else None,
+        "last_error": books.last_error,
+        **{field: getattr(cursor, field) for field in _CURSOR_FIELDS},
+    }
+
+
+def _read(run: Path) -> tuple[Curves, list[Damage]]:
+    """The curves of all metrics, and what is damaged."""
+    curves, journal = Curves(), run / "journal"
+    total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
+    with closing(Reader(journal)) as reader, Progress("reading the journal", total) as progress:
+        done = 0
+        for batch in reader:
+            for record in records_in(batch):
+                curves.add(record.data)
+            done += batch.header.size
+            progress.at(done)
+    return curves, reader.damage
+
+
+def _document(
+    run: Path,
+    manifest: Manifest,
+    state: State,
+    presence: Presence,
+    stats: Stats,
+    backends: dict[str, Any],
+    curves: Curves,
+    damage: list[Damage],
+    keys: options.Keys | None,
+) -> dict[str, Any]:
+    """All of it, as `--json` prints it."""
+    return {
+        "path": str(run),
+        "project": manifest.project,
+        "id": manifest.id,
+        "name": manifest.name,
+        "status": state,
+        "error": manifest.error,
+        "created_at": manifest.created_at,
+        "ended_at": manifest.ended_at,
+        "callers": presence.callers,
+        "worker": presence.worker,
+        "environment": manifest.environment,
+        "config": manifest.config,
+        "summary": manifest.summary,
+        "checkpoint": manifest.checkpoint,
+        "books": {
+            "offered": stats.offered,
+            "accepted": stats.accepted,
+            "journaled": stats.journaled,
+            "queued": stats.queued,
+            "dropped": stats.dropped,
+        },
+        "backends": backends,
+        "metrics": {
+            key: {
+                "count": curve.count,
+                "min": curve.low,
+                "last": curve.last,
+                "max": curve.high,
+                "course": curve.course(_LONGEST_CURVE),
+            }
+            for key, curve in _chosen(curves, keys).items()
+        },
+        "damage": [str(stretch) for stretch in damage],
+    }
+
+
+def _print_head(screen: Screen, run: Path, manifest: Manifest, state: State, presence: Presence) -> None:
+    name = [] if manifest.name == manifest.id else ["  ", manifest.name]
+    screen.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
+    screen.line()
+    environment = manifest.environment
+    command = shlex.join(map(str, environment.get("command", [])))
+    facts = [
+        ("error", manifest.error),
+        ("started", _started(manifest)),
+        ("command", command),
+        (
+            "on",
+            f"{environment.get('host', '-')}, Python {environment.get('python', '-')}, {_who(presence, environment)}",
+        ),
+        ("checkpoint", manifest.checkpoint and _pairs(manifest.checkpoint)),
+        ("path", os.path.relpath(run)),
+    ]
+    screen.table(
+        [Column(), Column(cut=True)],
+        [[Styled(name, "dim"), str(fact)] for name, fact in facts if fact],
+        indent=2,
+        titles=False,
+    )
+    if state == "lost":
+        screen.line()
+        screen.line(
+            Styled("its process and its worker have died; ", STATE_STYLES["lost"]),
+            f"`asynctrack sync {shlex.quote(os.path.relpath(run))}` brings home what they left",
+        )
+
+
+def _started(manifest: Manifest) -> str:
+    ago_s = seconds_between(manifest.created_at, datetime.now(UTC).isoformat())
+    if ago_s is None:
+        return manifest.created_at
+    at = datetime.fromisoformat(manifest.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    took_s = seconds_between(manifest.created_at, manifest.ended_at) if manifest.ended_at else None
+    took = "" if took_s is None else f", ended after {output.duration(took_s)}"
+    return f"{at}, {output.duration(round(ago_s))} ago{took}"
+
+
+def _who(presence: Presence, environment: dict[str, Any]) -> str:
+    if not presence.callers:
+        return f"process {environment.get('pid', '-')}, which has ended"
+    processes = "process" if len(presence.callers) == 1 else "processes"
+    return f"{processes} {', '.join(map(str, presence.callers))}, logging"
+
+
+def _pairs(data: dict[str, Any]) -> str:
+    return "  ".join(f"{key}={output.brief(value)}" for key, value in flatten(data))
+
+
+def _print_settings(screen: Screen, title: str, data: dict[str, Any]) -> None:
+    """A config or a summary."""
+    settings = list(flatten(data))
+    if not settings:
+        return
+    screen.heading(title)
+    rows: list[list[Piece]] = [
+        [Styled(key, "dim"), output.brief(value, 200)] for key, value in settings[:_MOST_SETTINGS]
+    ]
+    screen.table([Column(), Column(cut=True)], rows, indent=2, titles=False)
+    _print_rest(screen, len(settings) - _MOST_SETTINGS, "--json")
+
+
+def _print_books(screen: Screen, stats: Stats) -> None:
+    screen.heading("records")
+    counts = {
+        "offered": stats.offered,
+        "accepted": stats.accepted,
+        "journaled": stats.journaled,
+        "queued": stats.queued,
+    }
+    counts["dropped"] = sum(stats.dropped.values())
+    counts |= {f"  {reason}": dropped for reason, dropped in stats.dropped.items()}
+    columns = [Column(name, right=True) for name in counts]
+    screen.table(columns, [[_count(name, counts[name]) for name in counts]], indent=2)
+
+
+def _count(name: str, count: int) -> Piece:
+    wrong = count and name in ("dropped", "refused")
+    return Styled(output.count(count), "bold red" if wrong else "")
+
+
+def _print_backends(screen: Screen, backends: dict[str, dict[str, Any]]) -> None:
+    if not backends:
+        return
+    screen.heading("backends")
+    numbers = ("delivered", "behind", "skipped", "refused")
+    columns = [
+        Column(),
+        *(Column(name, right=True) for name in numbers),
+        Column("rate", right=True),
+        Column("", cut=True),
+    ]
+    rows: list[list[Piece]] = []
+    for name, backend in backends.items():
+        counts = {**backend, "skipped": sum(backend["skipped"].values())}
+        row = [_count(number, counts[number]) for number in numbers]
+        rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend)])
+    screen.table(columns, rows, indent=2)
+    for name, backend in backends.items():
+        if len(backend["skipped"]):
+            screen.line(Styled(f"{name} skipped: {_pairs(backend['skipped'])}", "dim"), indent=2)
+        if backend["last_error"]:
+            screen.line(Styled(f"{name}: {backend['last_error']}", "red"), indent=2)
+
+
+def _standing(backend: dict[str, Any]) -> Piece:
+    """What a backend does now, in a few words."""
+    if backend["paused"]:
+        return Styled("paused until it is mended", "bold red")
+    if backend["last_error"]:
+        left_s = seconds_between(datetime.now(UTC).isoformat(), backend["next_try_at"] or "")
+        soon = "" if left_s is None else f", again in {output.duration(max(0, round(left_s)))}"
+        return Styled(f"failed {backend['retries']} times{soon}", "red")
+    retries = f", {backend['retries']} tries failed" if backend["retries"] else ""
+    return Styled(("has all" if backend["closed"] else "works") + retries, "dim")
+
+
+def _chosen(curves: Curves, keys: options.Keys | None) -> dict[str, Curve]:
+    return {key: curve for key, curve in curves.by_key.items() if keys is None or key in keys}
+
+
+def _print_metrics(screen: Screen, curves: Curves, keys: options.Keys | None) -> None:
+    chosen = _chosen(curves, keys)
+    if not chosen:
+        return
+    screen.heading("metrics")
+    shown = dict(list(chosen.items())[: len(chosen) if keys is not None else _MOST_METRICS])
+    numbers = {
+        key: [output.number(value) for value in (curve.low, curve.last, curve.high)] for key, curve in shown.items()
+    }
+    length = _LONGEST_CURVE
+    if screen.width is not None:
+        beside = max(map(output.width_of, shown)) + sum(max(map(len, of)) for of in zip(*numbers.values(), strict=True))
+        length = max(_SHORTEST_CURVE, min(length, screen.width - beside - _BLANKS))
+    rows: list[list[Piece]] = []
+    for key, curve in shown.items():
+        low, last, high = numbers[key]
+        line = Styled(screen.spark(curve.course(length)), "cyan")
+        rows.append([key, line, low, Styled(last, "bold"), high, output.short_count(curve.count)])
+    columns = [Column(cut=True), Column(), *(Column(title, right=True) for title in ("min", "last", "max"))]
+    screen.table([*columns, Column("values", right=True, rank=1)], rows, indent=2)
+    _print_rest(screen, len(chosen) - len(shown), "--keys '*'")
+    if curves.untold:
+        screen.line(Styled(f"{output.count(curves.untold)} values of further metrics are not told", "dim"), indent=2)
+
+
+def _print_rest(screen: Screen, more: int, option: str) -> None:
+    if more > 0:
+        screen.line(Styled(f"and {output.count(more)} more: {option} shows them", "dim"), indent=2)

@@ -1,0 +1,243 @@
+"""Inlet: one process's way into a run's queue. It makes the ring, another after a fork, and decides what becomes of what the queue
+does not take. Runs in the caller, in any thread, signal handler or finaliser.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from time import time_ns
+from typing import Any, Final, Literal
+
+from asynctrack import host as hosts
+from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
+from asynctrack.queue.layout import KIND_SHIFT, START, TROUBLE
+from asynctrack.queue.producer import FORKED, OPEN, Producer
+from asynctrack.record import coerce_step, encode, encode_any, make_plain, short_repr
+from asynctrack.settings import Settings
+
+# Between two tries to put what found no room.
+ROOM_POLL_S: Final = 0.0002
+# Between two tries to make a queue for a forked child. Arbitrary: it takes a fraction of a millisecond.
+_JOIN_INTERVAL_S: Final = 1.0
+# Between two warnings about the same thing.
+_WARN_INTERVAL_S: Final = 60.0
+
+_log = logging.getLogger("asynctrack")
+_inlets: weakref.WeakSet[Inlet] = weakref.WeakSet()
+
+
+class Inlet:
+    """Puts a run's frames into this process's ring.
+
+    Attributes:
+        producer: of the ring. A forked child gets one of its own with its first record.
+        host: whose worker empties the ring.
+        over: the run has finished here; a forked child does not take it up again.
+        quiet: the process is ending: what comes late is dropped without an exception.
+        joined: called with the producer that a forked child has got.
+
+    Args:
+        run_id: for people.
+        path: the run's directory.
+        settings: of the run.
+        first: the number of the first record.
+    """
+
+    def __init__(self, run_id: str, path: Path, settings: Settings, *, first: int = 0) -> None:
+        self.settings = settings
+        self.over = self.quiet = False
+        self.joined: list[Callable[[Producer], object]] = []
+        self._run_id = run_id
+        self._path = path
+        self._lock = threading.RLock()
+        self._early: list[bytes] = []
+        self._reopening = False
+        self._join_at = 0.0
+        self._turned_away = 0
+        self._warned: dict[str, float] = {}
+        self.host, self.producer = self._open(root=True, first=first)
+        _inlets.add(self)
+
+    def start(self, payload: bytes) -> None:
+        """Put the frame that starts the run.
+
+        Raises:
+            FrameTooLarge: the queue cannot carry it. The ring is gone.
+        """
+        if not self.producer.put(payload, START << KIND_SHIFT, 0):
+            limit = self.producer.largest
+            self.producer.ring.unlink()
+            self.producer.close("finished")
+            self.host.release(self.producer.ring)
+            raise FrameTooLarge("config", len(payload), limit)
+
+    def serve(self) -> None:
+        """See to it that there is a worker."""
+        self.host.start(self._path / "worker.log", self.producer.ring)
+
+    def encode(self, data: Mapping[Any, Any], step: int | None) -> bytes:
+        """A record with values of any kind; warns once about each key whose value becomes its `repr`."""
+        payload, strange = encode_any(data, coerce_step(step))
+        for key in strange:
+            if (about := f"value {key}") not in self._warned:
+                text = short_repr(data, key)
+                self.warn(
+                    about, f"the value of {key!r} cannot be encoded and is recorded as its repr: {text}", once=True
+                )
+        return payload
+
+    def not_put(self, payload: bytes) -> bool:
+        """What becomes of a record that the queue did not take; whether it did after all.
+
+        Raises:
+            RunFinished: the run has finished.
+            QueueFull: there is no room, with `when_full="raise"`.
+        """
+        producer = self.producer
+        if producer.state == FORKED and not self.over:
+            return self._reopen(payload)
+        if producer.state != OPEN:
+            if self.quiet:  # a daemon thread that logs while the interpreter ends should not be told off
+                return self.drop("closed")
+            raise RunFinished(self._run_id, "log()")
+        if not self._is_full(payload):
+            self.warn(
+                "oversize",
+                f"a record of {len(payload)} bytes was dropped: the queue carries at most {producer.largest}",
+            )
+            return self.drop("oversize")
+        if self.settings.when_full == "block" and not producer.interrupted() and self._wait_for_room(payload):
+            return True
+        self.drop("full")
+        if self.settings.when_full == "raise":
+            raise QueueFull(producer.capacity)
+        return False
+
+    def waits_for_room(self, payload: bytes) -> bool:
+        """Whether a record that the queue did not take is to wait for room."""
+        return self.settings.when_full == "block" and self._is_full(payload)
+
+    def drop(self, reason: str) -> Literal[False]:
+        """Count a record that is turned away."""
+        self.producer.drop(reason)
+        if reason == "full":
+            dropped = self.producer.ring.dropped().get("full", 0)
+            why = self.trouble() or ": the worker does not keep up"
+            self.warn("full", f"{dropped} records dropped so far, the queue is full{why}")
+        return False
+
+    def update(self, kind: int, what: str, fresh: Mapping[str, Any], deadline: float | None = None) -> None:
+        """Put a frame that is not a record; waits for room until the deadline, `max_block_s` by default.
+
+        Raises:
+            RunFinished: the run has finished.
+            FrameTooLarge: the queue cannot carry it.
+            QueueFull: there is no room.
+        """
+        payload = _encode_update(fresh)
+        if self.producer.put(payload, kind << KIND_SHIFT, 0):
+            return
+        if self.producer.state == FORKED:
+            return  # what a child sets is its own
+        if self.producer.state != OPEN:
+            raise RunFinished(self._run_id, f"setting the {what}")
+        if len(payload) > self.producer.largest:
+            raise FrameTooLarge(f"this {what}", len(payload), self.producer.largest)
+        deadline = deadline or time.monotonic() + self.settings.max_block_s
+        while not self.producer.put(payload, kind << KIND_SHIFT, 0):
+            if time.monotonic() > deadline or self.producer.interrupted():
+                raise QueueFull(self.producer.capacity)
+            time.sleep(ROOM_POLL_S)
+
+    def trouble(self) -> str:
+        """What keeps the worker from journaling, in words; empty where nothing does."""
+        code = self.producer.ring.words[TROUBLE]
+        return f": the journal cannot be written ({os.strerror(code)})" if code else ""
+
+    def warn(self, about: str, message: str, *, once: bool = False) -> None:
+        """Say something about the run, at most once a minute."""
+        now = time.monotonic()
+        if now >= self._warned.get(about, 0.0):
+            self._warned[about] = float("inf") if once else now + _WARN_INTERVAL_S
+            _log.warning("asynctrack: run %s: %s", self._run_id, message)
+
+    def _open(self, *, root: bool, first: int = 0) -> tuple[hosts.Host, Producer]:
+        meta = {
+            "run": str(self._path),
+            "root": root,
+            "linger_s": self.settings.linger_s,
+            "sync_interval_s": self.settings.sync_interval_s,
+        }
+        return hosts.open_ring(self.settings.worker, meta, self.settings.queue_bytes, first=first)
+
+    def _reopen(self, payload: bytes) -> bool:
+        """The first record of a forked child: it gets a ring of its own, in the same run."""
+        with self._lock:
+            if self._reopening:  # a signal handler or finaliser that logs while the ring is made
+                self._early.append(payload)
+                return True
+            if self.producer.state == FORKED:
+                self._reopening = True
+                try:
+                    self._join()
+                except OSError as error:
+                    return self._turn_away(error)
+                finally:
+                    self._reopening = False
+        early, self._early = self._early, []
+        results = [self.producer.put(late) or self.not_put(late) for late in (payload, *early)]
+        return results[0]
+
+    def _join(self) -> None:
+        if time.monotonic() < self._join_at:
+            raise BlockingIOError(errno.EAGAIN, "it has just been tried")
+        self.host, self.producer = self._open(root=False)
+        if self._turned_away:
+            self.producer.drop("full", self._turned_away)
+        for joined in self.joined:
+            joined(self.producer)
+        self.serve()
+
+    def _turn_away(self, error: OSError) -> Literal[False]:
+        """A record of a forked child that has no queue, because there is no room for one: it is counted when there is."""
+        self._turned_away += 1
+        if not isinstance(error, BlockingIOError):
+            self._join_at = time.monotonic() + _JOIN_INTERVAL_S
+            self.warn("full", f"{self._turned_away} records of this process dropped so far: {error}")
+        return False
+
+    def _is_full(self, payload: bytes) -> bool:
+        """Whether it was for want of room that the queue did not take a record."""
+        return self.producer.state == OPEN and len(payload) <= self.producer.largest
+
+    def _wait_for_room(self, payload: bytes) -> bool:
+        deadline = time.monotonic() + self.settings.max_block_s
+        while time.monotonic() < deadline:
+            time.sleep(ROOM_POLL_S)
+            if self.producer.put(payload):
+                return True
+        return False
+
+
+def _encode_update(fresh: Mapping[str, Any]) -> bytes:
+    try:
+        return encode((time_ns(), dict(fresh)))
+    except Exception:  # a value that MessagePack cannot hold, or whose own code failed
+        return encode((time_ns(), make_plain(fresh)))
+
+
+def _after_fork_in_child() -> None:
+    for inlet in list(_inlets):
+        inlet._lock = threading.RLock()
+        inlet._reopening = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,212 @@
+"""Sitting: what a process has to do with a run that it has open, but for logging: the worker and the deliveries behind it, the waits for
+them, the books, and the end. Runs in the caller.
+
+Waits are generators of pauses in seconds, so that a call and its async twin are one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack import ending
+from asynctrack import host as hosts
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import place_of
+from asynctrack.books import Books, Stats
+from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull
+from asynctrack.inlet import Inlet
+from asynctrack.manifest import Manifest, start_payload
+from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
+from asynctrack.queue.producer import FORKED, OPEN
+from asynctrack.settings import Settings, Until
+
+# A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
+_FIRST_POLL_S: Final = 0.0002
+_LONGEST_POLL_S: Final = 0.01
+# Which of the worker's words a wait looks at.
+_WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
+
+_sittings: weakref.WeakSet[Sitting] = weakref.WeakSet()
+
+
+class Sitting:
+    """A run that this process has open.
+
+    Attributes:
+        path: the run's directory.
+        inlet: into the queue.
+        result: what `finish` has returned, None before.
+    """
+
+    def __init__(
+        self, manifest: Manifest, path: Path, settings: Settings, backends: dict[str, Backend], *, first: int = 0
+    ) -> None:
+        self.path = path
+        self.result: Stats | None = None
+        self._settings = settings
+        self._backends = backends
+        self._lock = threading.RLock()
+        self._books = Books(path)
+        self._local: Any = None
+        self.inlet = Inlet(manifest.id, path, settings, first=first)
+        self.inlet.joined.append(lambda _: ending.opened(self))
+        self.inlet.start(start_payload(manifest))
+        self._deliver_here()
+        self.inlet.serve()
+        _sittings.add(self)
+        ending.opened(self)
+
+    @property
+    def needs_threads(self) -> bool:
+        """Whether threads of this process deliver."""
+        return self._settings.worker == "thread" or self._local is not None
+
+    def stats(self) -> Stats:
+        """The books as they stand."""
+        if self.result is not None:
+            return self.result
+        with self._lock:
+            books, self._books = self._books, Books(self.path)  # a signal handler that comes in between takes its own
+            try:
+                producer = self.inlet.producer
+                own = [producer.ring] if producer.state != FORKED else []
+                return books.take(own, self.inlet.host.others(), self._backends)
+            finally:
+                self._books = books
+
+    def flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
+        """Wait until what is in the queue has got so far."""
+        producer = self.inlet.producer
+        if until not in _WORDS:
+            raise InvalidSettings([f"until must be one of {', '.join(map(repr, _WORDS))}; got {until!r:.80}"])
+        if producer.state != OPEN:
+            return
+        word = _WORDS[until]
+        wanted = producer.want()
+        local = self._local if until == "delivered" else None
+        yield from self._until(
+            lambda: producer.ring.words[word] >= wanted and (local is None or local.has(producer.ring.id, wanted)),
+            timeout_s,
+        )
+
+    def finishing(
+        self, error: BaseException | None, summary: Mapping[str, Any] | None = None, timeout_s: float | None = None
+    ) -> Iterator[float]:
+        """Take no more records, and wait for delivery.
+
+        Args:
+            error: what has ended the run; None where nothing went wrong.
+            summary: the last of it.
+            timeout_s: seconds to wait at most. Default: `finish_timeout_s`.
+        """
+        if self.result is not None:
+            return
+        deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout_s is None else timeout_s)
+        while not self.inlet.producer.settle() and time.monotonic() < deadline:
+            yield _LONGEST_POLL_S
+        with self._lock:
+            self._close(error, summary or {}, deadline)
+        if self.inlet.producer.state != FORKED:
+            yield from self._until(self._is_done, deadline - time.monotonic())
+
+    def settle(self, *, waited: bool = True) -> Stats:
+        """The result of `finish`, taken once; `waited` is False where the wait was broken off, which says nothing of the worker."""
+        with self._lock:
+            if self.result is None:
+                stats = self.stats()
+                self.result = self.result or stats  # a signal handler that came in between was first
+                self.inlet.over = True
+                if stats.queued and waited:
+                    self.inlet.warn("queued", f"{stats.queued} records are not journaled{self.inlet.trouble()}")
+                if not self.needs_threads or self._is_done():
+                    self._let_go()  # else it is waited for once more when the process ends
+            return self.result
+
+    def exiting(self, error: BaseException | None) -> Iterator[float]:
+        """Finish because the process ends. Nobody reads the books any more."""
+        self.inlet.quiet = True
+        if self.result is None:
+            yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
+        else:
+            yield from self._until(self._is_done, self._settings.exit_timeout_s)
+        self._let_go()
+
+    def _deliver_here(self) -> None:
+        """Deliver on threads here where that is asked for, and to the backends that need this process."""
+        if self._settings.worker == "thread":
+            self.inlet.host.local[str(self.path)] = self._backends
+            return
+        here = {name: backend for name, backend in self._backends.items() if place_of(backend) == "caller"}
+        if here and hosts.threads_are_over():
+            self.inlet.warn("late", f"{', '.join(here)} cannot be served any more: the main thread has ended")
+        elif here:
+            from asynctrack.local import LocalDeliveries
+
+            self._local = LocalDeliveries(self.path, here)
+
+    def _close(self, error: BaseException | None, summary: Mapping[str, Any], deadline: float) -> None:
+        status, text = _outcome(error)
+        inlet = self.inlet
+        if inlet.producer.state != OPEN:
+            return
+        try:
+            if summary:
+                inlet.update(SUMMARY, "summary", summary, deadline)
+            if text:
+                inlet.update(FAILURE, "error", {"error": text}, deadline)
+        except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
+            inlet.warn("end", f"its end is recorded without summary or error: {lost}")
+        inlet.producer.close(status)
+
+    def _is_done(self) -> bool:
+        """Whether nothing is left to deliver."""
+        return bool(self.inlet.producer.ring.words[DONE]) and (self._local is None or self._local.done)
+
+    def _let_go(self) -> None:
+        ending.closed(self)
+        if self.inlet.producer.state != FORKED:
+            self.inlet.host.release(self.inlet.producer.ring)
+        self._books.close()
+        if self._local is not None:
+            self._local.stop()
+
+    def _until(self, reached: Callable[[], object], timeout_s: float) -> Iterator[float]:
+        deadline = time.monotonic() + timeout_s
+        pause = _FIRST_POLL_S
+        host, ring = self.inlet.host, self.inlet.producer.ring
+        host.wake()
+        while not reached():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            host.look(ring, wake=False)
+            yield min(pause, left)
+            pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+
+def _outcome(error: BaseException | None) -> tuple[str, str | None]:
+    """How a run ends that ends by this: its status, and the error in words."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "finished", None
+    try:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:  # its own code failed
+        text = type(error).__name__
+    return "failed", text[:1000]
+
+
+def _after_fork_in_child() -> None:
+    for sitting in list(_sittings):
+        sitting._lock = threading.RLock()
+        sitting._books = Books(sitting.path)  # another thread may have been reading
+        sitting._local = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,433 @@
+"""Contract: what a backend promises, as tests that run with pytest where the class is subclassed.
+
+Each delivers runs that are journaled on the spot by the real delivery, and looks with the author's own eyes at what came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import itertools
+import math
+import os
+import random
+import signal
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Retry, Sink
+from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.books import BackendStats, Books
+from asynctrack.cursor import Cursor
+from asynctrack.delivery.polling import Poller
+from asynctrack.delivery.refused import FILE_NAME as REFUSED
+from asynctrack.testing.journaled import JournaledRun, deliver, deliver_in_process
+from asynctrack.worker.supervisor import Process
+
+Keeps = Literal["float", "int", "bool", "text", "nan", "inf", "big", "list"]
+Moment = Literal["before write", "after write", "before checkpoint", "after checkpoint", "before close", "after close"]
+
+MOMENTS: Final[tuple[Moment, ...]] = get_args(Moment)
+
+_NAME: Final = "backend"
+_VALUES: Final[dict[Keeps, list[Any]]] = {
+    "float": [0.0, -0.5, 0.1, 1e300, 5e-324, -1e-9],
+    "int": [0, -1, 2**53, -(2**31)],
+    "bool": [True, False],
+    "text": ["", "train", "größer ✓", 'a "quoted"\nline'],
+    "nan": [math.nan],
+    "inf": [math.inf, -math.inf],
+    "big": [2**63 - 1, 2**64 - 1, 2**200],
+    "list": [[], [1, 2.5], [[1], [2]]],
+}
+
+
+class Row(NamedTuple):
+    """A value as a reader of the backend finds it."""
+
+    step: int
+    key: str
+    value: Any
+
+
+class BackendContract:
+    """Subclass it as `class TestMine(BackendContract)`, with `make_backend` and `read`.
+
+    Attributes:
+        exactly_once: whether a record that is given twice shows once.
+        keeps: kinds of values that a reader finds again; a float that is not a number is "nan", an integer beyond 53 bits "big".
+        any_step: whether steps may repeat and come in any order, and a reader finds them so.
+        refuses: the data of a record that the backend refuses for good; None where it takes all.
+        nested: whether a reader finds `{"grads": {"norm": 1.0}}` as "grads/norm".
+        records: how many each run has. Take fewer where the backend is slow.
+    """
+
+    exactly_once: bool = False
+    keeps: frozenset[Keeps] = frozenset({"float", "int", "nan", "inf"})
+    any_step: bool = True
+    refuses: Mapping[str, Any] | None = None
+    nested: bool = True
+    records: int = 60
+
+    def make_backend(self, run: Path) -> Backend:
+        """The backend for a run, whose directory is `dir/project/id`. Called once a run."""
+        raise NotImplementedError(f"{type(self).__name__} has no make_backend(run)")
+
+    def read(self, run: Path) -> Iterable[tuple[int, str, Any]]:
+        """What an independent reader finds of a run: step, key and value, those of a key in the order the backend shows them."""
+        raise NotImplementedError(f"{type(self).__name__} has no read(run)")
+
+    def same(self, given: Any, found: Any) -> bool:
+        """Whether a reader would take what it has found for what was given."""
+        if isinstance(given, float) and math.isnan(given):
+            return isinstance(found, float) and math.isnan(found)
+        return bool(given == found)
+
+    # The tests
+
+    def test_every_record_in_order(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            expected = self._log(run, range(self.records))
+            run.update("summary", {"best": 0.5})
+            run.end()
+            self._deliver(run)
+            self._assert_shows(run, expected, once=True)
+
+    def test_values_survive(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            expected = []
+            for kind in sorted(self.keeps):
+                for step, value in enumerate(_VALUES[kind]):
+                    run.log({kind: value}, step)
+                    expected.append(Row(step, kind, value))
+            run.end()
+            self._deliver(run)
+            self._assert_shows(run, expected, once=True)
+
+    def test_what_cannot_be_shown_is_skipped_and_counted(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            for step, value in enumerate(value for values in _VALUES.values() for value in values):
+                run.log({"some": value}, step)
+            run.log({}, 1000)
+            run.end()
+            self._deliver(run)
+
+    def test_nested_keys_are_joined_by_slashes(self, tmp_path: Path) -> None:
+        if not self.nested:
+            return
+        with self._run(tmp_path) as run:
+            run.log({"loss": 0.5, "grads": {"norm": 1.5, "by": {"layer": 2.5}}}, 3)
+            run.end()
+            self._deliver(run)
+            self._assert_shows(
+                run, [Row(3, "loss", 0.5), Row(3, "grads/norm", 1.5), Row(3, "grads/by/layer", 2.5)], once=True
+            )
+
+    def test_steps_repeat_and_come_in_any_order(self, tmp_path: Path) -> None:
+        if not self.any_step:
+            return
+        with self._run(tmp_path) as run:
+            expected = self._log(run, range(12), steps=[5, 3, 3, 9, 0, 1, 1, 1, 7, 2, 8, 4])
+            run.end()
+            self._deliver(run)
+            self._assert_shows(run, expected, once=True)
+
+    def test_run_without_records(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            run.end()
+            self._deliver(run)
+            assert list(self.read(run.path)) == []
+
+    def test_delivery_that_is_stopped_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            expected = []
+            for part in _parts(self.records):
+                expected += self._log(run, part)
+                self._deliver(run, end=False)
+                self._assert_shows(run, expected, once=True)
+            run.end("failed")
+            self._deliver(run)
+            self._assert_shows(run, expected, once=True)
+
+    def test_run_goes_on_after_its_end(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            expected = self._log(run, range(20))
+            run.end("crashed")
+            self._deliver(run)
+            run.start()
+            expected += self._log(run, range(20, 40))
+            run.end()
+            self._deliver(run)
+            self._assert_shows(run, expected, once=True)
+
+    def test_killed_at_any_moment_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        for moment in MOMENTS:
+            for nth in itertools.count():
+                with self._run(tmp_path, f"{moment.replace(' ', '-')}-{nth}") as run:
+                    expected = self._log(run, range(25))
+                    run.end()
+                    killed = self._kill(run, moment, nth)
+                    self._deliver(run)
+                    self._assert_shows(run, expected, once=self.exactly_once)
+                if not killed:
+                    break
+
+    def test_killed_again_and_again_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            expected = self._log(run, range(50))
+            run.end()
+            for moment in (*MOMENTS, *MOMENTS):
+                self._kill(run, moment, 0)
+            self._deliver(run)
+            self._assert_shows(run, expected, once=self.exactly_once)
+
+    def test_killed_after_a_failure_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        for nth in range(3):
+            with self._run(tmp_path, f"fails-{nth}") as run:
+                expected = self._log(run, range(25))
+                run.end()
+                assert self._kill(run, "before write", nth + 1, fails_at=nth)
+                self._deliver(run)
+                self._assert_shows(run, expected, once=self.exactly_once)
+
+    def test_process_that_is_killed_is_followed_by_another(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            if not run.keep:
+                return  # it dies with the process that logs
+            expected = self._log(run, range(30))
+            run.end()
+            slow = msgspec.structs.replace(run.backend, max_records_s=10.0)
+            killer = _Killer(2)
+            deliver_in_process(run.path, slow, name=_NAME, look=killer.look)
+            assert killer.left < 2
+            self._assert_balance(run)
+            self._assert_shows(run, expected, once=self.exactly_once)
+
+    def test_runs_side_by_side_keep_apart(self, tmp_path: Path) -> None:
+        with self._run(tmp_path, "first") as first, self._run(tmp_path, "second") as second:
+            both = {run: list[Row]() for run in (first, second)}
+            for part in _parts(self.records):
+                for run, expected in both.items():
+                    expected += self._log(run, part, factor=-1 if run is second else 1)
+                    self._deliver(run, end=False)
+            for run, expected in both.items():
+                run.end()
+                self._deliver(run)
+                self._assert_shows(run, expected, once=True)
+
+    def test_what_it_refuses_is_kept_with_the_reason_and_the_others_come(self, tmp_path: Path) -> None:
+        if self.refuses is None:
+            return
+        with self._run(tmp_path) as run:
+            expected = self._log(run, range(10))
+            for step in (10, 11):
+                run.log(self.refuses, step)
+            expected += self._log(run, range(12, 20))
+            run.end()
+            cursor = self._deliver(run)
+            assert cursor.refused == 2
+            kept = [msgspec.json.decode(line) for line in (run.path / REFUSED).read_bytes().splitlines()]
+            assert [line["step"] for line in kept] == [10, 11]
+            assert all(line["backend"] == _NAME and line["reason"] for line in kept)
+            self._assert_shows(run, expected, once=True)
+
+    def test_settings_survive_being_stored(self, tmp_path: Path) -> None:
+        backend = self.make_backend(tmp_path / "runs" / "kit" / "settings")
+        if place_of(backend) != "caller":
+            kept = msgspec.json.decode(msgspec.json.encode(stored(backend, "settings", _NAME)))
+            assert from_stored(kept) == backend
+
+    # What they share
+
+    @contextlib.contextmanager
+    def _run(self, tmp_path: Path, name: str = "run") -> Any:
+        path = tmp_path / "runs" / "kit" / name
+        with _Run(path, self.make_backend(path)) as run:
+            yield run
+
+    def _log(self, run: _Run, values: Iterable[int], *, steps: list[int] | None = None, factor: int = 1) -> list[Row]:
+        """Log records of two keys, in batches of the journal of a few; returns the rows that are to be shown."""
+        rows = []
+        for value in values:
+            step = value if steps is None else steps[value]
+            run.log({"whole": value * factor, "half": value * factor / 2}, step)
+            rows += [Row(step, "whole", value * factor), Row(step, "half", value * factor / 2)]
+            if value % 7 == 6:
+                run.journal()
+        run.journal()
+        return rows
+
+    def _deliver(self, run: _Run, *, end: bool = True) -> Cursor:
+        cursor = deliver(run.path, run.watched(), name=_NAME, keep=run.keep)
+        assert cursor.closed == end
+        stats = self._assert_balance(run)
+        assert stats.behind == 0
+        assert stats.last_error is None
+        return cursor
+
+    def _assert_balance(self, run: _Run) -> BackendStats:
+        books = Books(run.path)
+        try:
+            stats = books.take([], [], [_NAME])
+        finally:
+            books.close()
+        found = stats.backends[_NAME]
+        assert stats.journaled == found.delivered + sum(found.skipped.values()) + found.refused + found.behind
+        assert min(found.delivered, found.refused, *found.skipped.values(), stats.journaled) >= 0
+        return found
+
+    def _kill(self, run: _Run, moment: Moment, nth: int, *, fails_at: int | None = None) -> bool:
+        """Deliver until the so-manieth such moment, and drop everything there; False where it did not come."""
+        return anyio.run(_deliver_until, run, moment, nth, fails_at)
+
+    def _assert_shows(self, run: _Run, expected: list[Row], *, once: bool) -> None:
+        found = [Row(*row) for row in self.read(run.path)]
+        once = once and (run.keep or self.exactly_once)  # what lives in its caller begins anew each time
+        for key in dict.fromkeys(row.key for row in (*expected, *found)):
+            wanted = [row for row in expected if row.key == key]
+            shown = [row for row in found if row.key == key]
+            if not once:
+                shown = _without_repeats(shown)
+            assert len(shown) == len(wanted), f"{key}: {len(wanted)} were given, {len(shown)} are shown: {shown}"
+            for given, there in zip(wanted, shown, strict=True):
+                assert there.step == given.step and self.same(given.value, there.value), f"{given} is shown as {there}"
+
+
+class _Run(JournaledRun):
+    """A run with its backend, and the sinks that were dropped while they were open."""
+
+    def __init__(self, path: Path, backend: Backend) -> None:
+        super().__init__(path, backends={_NAME: backend})
+        self.backend = backend
+        self.keep = place_of(backend) != "caller"
+        self.dropped: list[Sink] = []
+
+    def watched(self, at: Callable[[Moment], Any] | None = None) -> Backend:
+        """The backend, whose sink says what it is about to do."""
+        return cast(Backend, _Watched(self, at))
+
+    def close(self) -> None:
+        super().close()
+        if not self.dropped:
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # a process that is killed leaves files open, too
+            self.dropped.clear()
+            gc.collect()
+
+
+class _Watched:
+    """A backend whose sink says what it does. It has the face of the backend, whatever its class sets."""
+
+    batch_records = 10  # several batches of a short run
+
+    def __init__(self, run: _Run, at: Callable[[Moment], Any] | None) -> None:
+        self._run = run
+        self._at = at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run.backend, name)
+
+    async def open(self, context: Context) -> Sink:
+        sink = await _call(self._run.backend.open, context)
+        if self._at is None:
+            return _WatchedSink(sink, _pass)
+        self._run.dropped.append(sink)
+        return _WatchedSink(sink, self._at)
+
+
+class _WatchedSink(Sink):
+    def __init__(self, sink: Sink, at: Callable[[Moment], Any]) -> None:
+        self._sink = sink
+        self._at = at
+
+    async def write(self, batch: Batch) -> Mapping[str, int] | None:
+        await self._at("before write")
+        skipped = await _call(self._sink.write, batch)
+        assert skipped is None or isinstance(skipped, Mapping), f"write returns {skipped!r}, not counts by reason"
+        assert sum((skipped or {}).values()) <= len(batch.records), f"{skipped} of {len(batch.records)} are skipped"
+        await self._at("after write")
+        return cast(Mapping[str, int] | None, skipped)
+
+    async def checkpoint(self) -> dict[str, Any] | None:
+        await self._at("before checkpoint")
+        state = await _call(self._sink.checkpoint)
+        await self._at("after checkpoint")
+        return cast(dict[str, Any] | None, state)
+
+    async def close(self, outcome: Outcome) -> None:
+        await self._at("before close")
+        await _call(self._sink.close, outcome)
+        await self._at("after close")
+
+
+class _Killer:
+    """Kills a delivery process some times: first as soon as it has delivered something, then at random moments."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self._groups: set[int] = set()
+        self._looks = 0
+
+    def look(self, process: Process, cursor: Cursor) -> None:
+        """Called every few milliseconds."""
+        if not self.left or process.group is None or process.group in self._groups or not cursor.delivered:
+            return
+        self._looks -= 1
+        if self._looks <= 0:
+            os.killpg(process.group, signal.SIGKILL)
+            self.left -= 1
+            self._groups.add(process.group)
+            self._looks = random.randrange(150)
+
+
+async def _deliver_until(run: _Run, moment: Moment, nth: int, fails_at: int | None) -> bool:
+    reached = anyio.Event()
+    seen = -1
+
+    async def at(now: Moment) -> None:
+        nonlocal seen
+        seen += now == moment
+        if now == moment and seen == fails_at:
+            raise Retry("not now", 0.001)
+        if seen == nth:
+            reached.set()
+            await anyio.sleep_forever()
+
+    async def work() -> None:
+        poller = Poller(run.path, {_NAME: run.watched(at)}, keep=run.keep, follow=False)
+        await poller.run()
+        over.set()
+
+    over = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        while not (reached.is_set() or over.is_set()):
+            await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    return reached.is_set()
+
+
+async def _pass(now: Moment) -> None:
+    pass
+
+
+async def _call(method: Callable[..., Any], *arguments: Any) -> Any:
+    if inspect.iscoroutinefunction(method):
+        return await method(*arguments)
+    return await anyio.to_thread.run_sync(method, *arguments)
+
+
+def _parts(count: int) -> Iterable[range]:
+    return (range(at, min(at + 20, count)) for at in range(0, count, 20))
+
+
+def _without_repeats(rows: list[Row]) -> list[Row]:
+    return list({(row.step, repr(row.value)): row for row in rows}.values())

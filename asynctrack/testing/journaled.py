@@ -1,0 +1,182 @@
+"""Journaled: runs without queue and worker, and their delivery from this process. For tests of backends."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import anyio
+
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import place_of, stored
+from asynctrack.cursor import Cursor, load_cursor
+from asynctrack.delivery.polling import Poller
+from asynctrack.journal.writer import Writer
+from asynctrack.manifest import Manifest, Status, now_iso, start_payload
+from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
+from asynctrack.record import encode, make_plain
+from asynctrack.worker.supervisor import ElsewhereDelivery, Process, Processes
+
+_LOOK_S: Final = 0.005
+
+
+class JournaledRun:
+    """A run as a worker would have journaled it, made in this process; a context manager that closes its journal.
+
+    Args:
+        path: the run's directory: `dir/project/id`, made where it is missing.
+        config: of the run.
+        backends: that its `run.json` would have, by their names.
+    """
+
+    def __init__(
+        self, path: Path, *, config: Mapping[str, Any] | None = None, backends: Mapping[str, Backend] | None = None
+    ) -> None:
+        self.path = path
+        self.manifest = Manifest(
+            id=path.name,
+            name=path.name,
+            project=path.parent.name,
+            created_at=now_iso(),
+            config=dict(config or {}),
+            backends={name: stored(backend, path.name, name) for name, backend in (backends or {}).items()},
+        )
+        self._writer = Writer(path / "journal")
+        self._ring = int.from_bytes(os.urandom(7), "little") | 1
+        self._frames: list[bytes] = []
+        self._end = self._put = self._number = self._waiting = 0
+        self.start()
+
+    def __repr__(self) -> str:
+        return f"<JournaledRun {self.path}, {self._number} records>"
+
+    def __enter__(self) -> JournaledRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Open the run; again, where it has ended."""
+        self._add(START, start_payload(self.manifest))
+        self.journal()
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, *, time_ns: int | None = None) -> None:
+        """Record `data`, as if at another time where one is given; in the journal with the next `journal` or `end`."""
+        at = time.time_ns() if time_ns is None else time_ns
+        self._add(RECORD, encode((at, step, make_plain(data))))
+        self._number += 1
+        self._waiting += 1
+
+    def update(self, kind: Literal["config", "summary"], data: Mapping[str, Any]) -> None:
+        """Record a change of the run's config or summary."""
+        self._add(CONFIG if kind == "config" else SUMMARY, encode((time.time_ns(), make_plain(data))))
+
+    def journal(self) -> None:
+        """Write what was recorded since the last time, as one batch."""
+        if self._frames:
+            self._append(self._ring, self._end, self._put, b"".join(self._frames))
+            self._end += sum(map(len, self._frames))
+            self._put += self._waiting
+            self._frames, self._waiting = [], 0
+
+    def end(self, status: Status = "finished") -> None:
+        """Say how the run ended."""
+        self.journal()
+        note = json.dumps({"note": "run_ended", "status": status, "time_ns": time.time_ns()}).encode()
+        self._append(0, self._writer.ends.get(0, 0), 0, _frame(NOTE, 0, note))
+
+    def close(self) -> None:
+        """Let go of the journal; what was not journaled is lost, as with a process that is killed."""
+        self._writer.close()
+
+    def _add(self, kind: int, payload: bytes) -> None:
+        self._frames.append(_frame(kind, self._number, payload))
+
+    def _append(self, ring: int, start: int, ordinal: int, frames: bytes) -> None:
+        self._writer.append(ring, start, start + len(frames), ordinal, frames)
+
+
+def deliver(
+    run: Path,
+    backend: Backend,
+    *,
+    name: str = "backend",
+    keep: bool | None = None,
+    force: bool = False,
+    timeout_s: float = 30.0,
+) -> Cursor:
+    """Deliver from this process all that a run's journal has, from where the backend is; the run's end too, if it has one.
+
+    Args:
+        run: the run's directory.
+        backend: its settings.
+        name: of the backend in the run.
+        keep: whether its cursor outlives this; else it gets the whole run again. Default: unless it lives in its caller.
+        force: deliver also from a copy of a run.
+        timeout_s: seconds it may take.
+
+    Returns:
+        How far the backend is then.
+
+    Raises:
+        TimeoutError: it did not get there in time; `load_cursor(run, name).last_error` may know why.
+    """
+
+    async def work() -> Cursor:
+        outlives = place_of(backend) != "caller" if keep is None else keep
+        poller = Poller(run, {name: backend}, keep=outlives, force=force, follow=False)
+        with anyio.fail_after(timeout_s):
+            await poller.run()
+        return poller.deliveries[0].cursor
+
+    return anyio.run(work)
+
+
+def deliver_in_process(
+    run: Path,
+    backend: Backend,
+    *,
+    name: str = "backend",
+    look: Callable[[Process, Cursor], object] = lambda process, cursor: None,
+    timeout_s: float = 30.0,
+) -> Cursor:
+    """The same from a process of its own, which is started again for as long as it dies.
+
+    Args:
+        run: the run's directory; it has ended.
+        backend: one that can be imported there.
+        name: of the backend in the run.
+        look: called every few milliseconds; may kill the process.
+        timeout_s: seconds it may take.
+    """
+
+    async def work(host: str) -> Cursor:
+        processes = Processes(host)
+        process = processes.of(name)
+        delivery = ElsewhereDelivery(run, name, backend, stored(backend, run.name, name), process)
+        with anyio.fail_after(timeout_s):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(processes.watch)
+                tasks.start_soon(delivery.drive, anyio.sleep, lambda: True)
+                while not delivery.done:
+                    await anyio.sleep(_LOOK_S)
+                    look(process, delivery.cursor)
+                tasks.cancel_scope.cancel()
+        return load_cursor(run, name)
+
+    with tempfile.TemporaryDirectory() as host:
+        (Path(host) / "host.json").write_text(json.dumps({"sys_path": [path for path in sys.path if path]}))
+        return anyio.run(work, host)
+
+
+def _frame(kind: int, number: int, payload: bytes) -> bytes:
+    header = len(payload).to_bytes(8, "little") + (kind << KIND_SHIFT | number).to_bytes(8, "little")
+    return (header + payload).ljust(frame_size(len(payload)), b"\0")

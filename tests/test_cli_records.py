@@ -1,0 +1,454 @@
+"""`asynctrack show`, `tail` and `wait` on real runs; the conditions, curves and tables beneath them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import Logger, answer, asynctrack_, line_of, make_runs, on_terminal, plain, running
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support import stopped, the_worker, wait_until, workers
+
+import asynctrack
+from asynctrack.cli import output
+from asynctrack.cli.condition import Condition
+from asynctrack.cli.curves import POINTS, Curve, Curves
+from asynctrack.errors import InvalidExpression
+from asynctrack.journal.backwards import backwards
+from asynctrack.journal.reader import Reader
+from asynctrack.journal.writer import Writer
+from asynctrack.record import Record
+
+
+@pytest.fixture(scope="module")
+def kept(shared_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs that have ended; see `make_runs`."""
+    return make_runs(tmp_path_factory.mktemp("kept") / "runs")
+
+
+@pytest.fixture
+def logger(own_host: Path, runs: Path) -> Iterator[Logger]:
+    logger = Logger(runs)
+    yield logger
+    logger.end()
+
+
+# show
+
+
+def test_show_tells_all_of_a_run(kept: Path) -> None:
+    shown = answer("show", kept / "p" / "finished-1")
+    assert shown["config"] == {"lr": 3e-4, "model": {"depth": 1}, "bad": "Infinity"}
+    assert shown["summary"] == {"best": 0.25}
+    assert (shown["status"], shown["callers"], shown["worker"]) == ("finished", [], False)
+    books = shown["books"]
+    assert books == {"offered": 2020, "accepted": 2020, "journaled": 2020, "queued": 0, "dropped": {}}
+    jsonl = shown["backends"]["jsonl"]
+    assert (jsonl["delivered"], jsonl["behind"], jsonl["refused"], jsonl["closed"]) == (2020, 0, 0, True)
+    assert jsonl["records_per_s"] > 0
+    loss = shown["metrics"]["loss"]
+    assert (loss["count"], loss["min"], loss["last"], loss["max"]) == (2000, 1 / 2000, 1 / 2000, 1)
+    assert loss["course"] == sorted(loss["course"], reverse=True)
+    assert shown["metrics"].keys() == {"loss", "train/acc", "val/acc", "huge"}
+    assert shown["damage"] == []
+
+
+def test_show_is_text_for_people(kept: Path) -> None:
+    text = asynctrack_("show", kept / "p" / "finished-1").stdout
+    for wanted in ("p/finished-1  näme-1  finished", "model/depth  1", "best  0.25", "2,020     2,020      2,020"):
+        assert wanted in text, text
+    assert re.search(r"loss +█[▁▂▃▄▅▆▇█]{40,} +0.0005 +0.0005 +1 +2,000$", text, re.M)
+    assert re.search(r"jsonl +2,020 +0 +0 +0 +\S+/s  has all$", text, re.M)
+
+
+def test_show_of_a_failed_run_tells_the_error_and_no_control_character(kept: Path) -> None:
+    text = asynctrack_("show", kept / "p" / "failed").stdout
+    assert r"ValueError: [red]no[/red]\x0a\x1b[31mgood" in text
+    assert "\x1b" not in text
+    assert re.search(r"loss +x +NaN +NaN +NaN +1$", text, re.M)
+
+
+def test_show_chooses_metrics_and_says_how_many_more(own_host: Path, runs: Path) -> None:
+    with asynctrack.init("p", dir=runs) as run:
+        run.log({f"m{i}": i for i in range(30)})
+    assert "and 10 more: --keys '*' shows them" in asynctrack_("show", run.path).stdout
+    assert len(answer("show", run.path)["metrics"]) == 30
+    text = asynctrack_("show", run.path, "--keys", "m1?,m3").stdout
+    assert re.findall(r"^  (m\d+) ", text, re.M) == ["m3", *(f"m1{i}" for i in range(10))]
+    assert asynctrack_("show", run.path, "--keys", "*").stdout.count("\n  m") == 30
+
+
+def test_books_of_a_live_run_balance(logger: Logger, own_host: Path) -> None:
+    logger.log(0, 10)
+    with stopped(the_worker(own_host)):
+        logger.tell("log 10 25")
+        shown = wait_until(
+            lambda: (found := answer("show", logger.run))["books"]["queued"] == 15 and found, "the rest is queued"
+        )
+        books = shown["books"]
+        assert books == {"offered": 25, "accepted": 25, "journaled": 10, "queued": 15, "dropped": {}}
+        assert shown["status"] == "running"
+        assert shown["callers"] == [logger.process.pid]
+        assert f"process {logger.process.pid}, logging" in asynctrack_("show", logger.run).stdout
+
+
+def test_a_backend_in_trouble_is_shown(kept: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(kept / "q" / "crashed", tmp_path / "crashed")
+    cursor = run / "cursors" / "jsonl.json"
+    trouble = {"retries": 7, "last_error": "OSError: no", "next_try_at": "2999-01-01T00:00:00+00:00", "closed": False}
+    cursor.write_text(json.dumps(json.loads(cursor.read_text()) | trouble | {"delivered": 1, "skipped": {"thin": 1}}))
+    assert answer("show", run)["backends"]["jsonl"].items() >= {**trouble, "behind": 1, "skipped": {"thin": 1}}.items()
+    text = asynctrack_("show", run).stdout
+    assert re.search(r"jsonl +1 +1 +1 +0 .*  failed 7 times, again in \d+ y", text)
+    assert "jsonl: OSError: no" in text
+    assert "jsonl skipped: thin=1" in text
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("command", ["ls", "show", "tail"])
+def test_nothing_is_wider_than_the_terminal(kept: Path, command: str, columns: int) -> None:
+    code, text = on_terminal(columns, command, kept if command == "ls" else kept / "p" / "finished-1")
+    assert code == 0
+    assert "\x1b[" in text
+    assert [line for line in plain(text).splitlines() if output.width_of(line) > columns] == []
+
+
+def test_no_color_is_respected_and_pipes_get_none(kept: Path) -> None:
+    assert "\x1b[" not in on_terminal(80, "show", kept / "p" / "finished-1", NO_COLOR="1")[1]
+    assert "\x1b[" not in asynctrack_("show", kept / "p" / "finished-1", FORCE_COLOR="1").stdout
+
+
+def test_a_stream_that_cannot_print_blocks_gets_others(kept: Path) -> None:
+    text = asynctrack_("show", kept / "p" / "finished-1", PYTHONIOENCODING="ascii").stdout
+    assert text.isascii()
+    assert r"n\xe4me-1" in text
+    assert re.search(r"loss +#[_.:=+*#-]{40,} ", text)
+
+
+def test_without_rich_there_is_plain_text(kept: Path, tmp_path: Path) -> None:
+    (tmp_path / "rich").mkdir()
+    (tmp_path / "rich" / "__init__.py").write_text("raise ImportError('rich')")
+    code, text = on_terminal(80, "ls", kept, PYTHONPATH=f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    assert code == 0
+    assert "p/finished-1" in text
+    assert "\x1b[" not in text
+
+
+# tail
+
+
+@pytest.mark.parametrize("count", [0, 1, 10, 2019, 2020, 5000])
+def test_tail_prints_the_last_records_as_metrics_jsonl_has_them(kept: Path, count: int) -> None:
+    run = kept / "p" / "finished-1"
+    done = asynctrack_("tail", run, "-n", count, "--json")
+    assert done.stdout.splitlines() == (run / "metrics.jsonl").read_text().splitlines()[max(0, 2020 - count) :]
+
+
+def test_tail_prints_lines_for_people(kept: Path) -> None:
+    first, second = asynctrack_("tail", kept / "p" / "finished-1", "-n", 2).stdout.splitlines()
+    assert re.fullmatch(r"    1998  \d\d:\d\d:\d\d\.\d{3}  loss=0\.00050025  train/acc=0\.999  phase=fit", first)
+    assert second.startswith("    1999  ")
+
+
+def test_tail_chooses_keys_and_looks_back_for_them(kept: Path) -> None:
+    done = asynctrack_("tail", kept / "p" / "finished-1", "-n", 3, "--keys", "val/*", "--json")
+    wanted = [{"_step": step, "val/acc": step / 2000} for step in (1700, 1800, 1900)]
+    assert [{**json.loads(line), "_timestamp": 0} for line in done.stdout.splitlines()] == [
+        {**line, "_timestamp": 0} for line in wanted
+    ]
+
+
+def next_number(follower: subprocess.Popen[str]) -> int:
+    return int(json.loads(line_of(follower))["i"])
+
+
+def test_tail_follows_until_the_run_ends(logger: Logger) -> None:
+    logger.log(0, 5)
+    with running("tail", "-f", "-n", "2", "--json", logger.run) as follower:
+        seen = [next_number(follower), next_number(follower)]
+        for at in (5, 6):  # each comes before the next is logged
+            logger.tell(f"log {at} {at + 1}")
+            seen.append(next_number(follower))
+        logger.tell("log 7 3000")
+        logger.end()
+        out, _ = follower.communicate(timeout=50)
+        seen += [json.loads(line)["i"] for line in out.splitlines()]
+        assert seen == list(range(3, 3000))
+        assert follower.returncode == 0
+
+
+def test_tail_follows_into_a_resumed_run(logger: Logger, own_host: Path, runs: Path) -> None:
+    """Through another sitting, another worker and another segment."""
+    logger.log(0, 3)
+    with running("tail", "-f", "--json", logger.run) as follower:
+        assert [next_number(follower) for _ in range(3)] == [0, 1, 2]
+        with stopped(follower.pid):
+            logger.end("die")
+            wait_until(lambda: not workers(own_host), "the worker has left")
+            resumed = Logger(runs)
+            resumed.log(3, 6)
+        assert [next_number(follower) for _ in range(3)] == [3, 4, 5]
+        resumed.log(6, 8)
+        assert [next_number(follower) for _ in range(2)] == [6, 7]
+        resumed.end()
+        assert follower.communicate(timeout=50)[0] == ""
+        assert follower.returncode == 0
+
+
+def test_tail_of_an_ended_run_does_not_wait(kept: Path) -> None:
+    assert asynctrack_("tail", "-f", kept / "q" / "crashed").returncode == 0
+
+
+# wait
+
+
+@pytest.mark.parametrize(
+    ("run", "until", "code", "step"),
+    [
+        ("p/finished-1", "loss <= 0.01", 0, 99),
+        ("p/finished-1", "loss < 0.01 and train/acc >= 0.5", 0, 1000),
+        ("p/finished-1", "step >= 1234 and (loss > 1 or train/acc > 0)", 0, 1234),
+        ("p/finished-1", "loss < 0 or nothing > 1", 1, None),
+        ("p/finished-1", "loss < 0.001 and val/acc > 0", 1, None),  # never in one record
+        ("p/finished-1", "phase == 1", 1, None),
+        ("p/finished-1", "status == finished", 0, 1999),
+        ("p/finished-1", "status != finished and step < 0", 1, None),
+        ("p/failed", "loss != 0", 0, 7),
+        ("p/failed", "loss == nan", 1, None),
+        ("p/failed", "loss < inf", 1, None),
+    ],
+)
+def test_wait_knows_what_was_logged_before(kept: Path, run: str, until: str, code: int, step: int | None) -> None:
+    done = asynctrack_("wait", kept / run, "--until", until, "--json")
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["fulfilled"]) == (code, code == 0)
+    assert (said["record"] and said["record"]["_step"]) == step
+
+
+@pytest.mark.parametrize(("run", "code"), [("p/finished-1", 0), ("p/failed", 1), ("q/crashed", 1)])
+def test_wait_for_the_end_says_whether_it_finished(kept: Path, run: str, code: int) -> None:
+    done = asynctrack_("wait", kept / run)
+    assert (done.returncode, done.stdout) == (code, f"{run.split('/')[-1].split('-')[0]}\n")
+
+
+def test_wait_waits(logger: Logger) -> None:
+    logger.log(0, 3)
+    for until in (["--until", "half == 2.5"], []):
+        done = asynctrack_("wait", logger.run, *until, "--timeout-s", "0.2")
+        assert done.returncode == 124
+        assert "the time is over" in done.stderr
+    logger.log(3, 5)
+    assert asynctrack_("wait", logger.run, "--until", "i == 4", "--timeout-s", "0").returncode == 0
+    with (
+        running("wait", logger.run, "--until", "half == 2.5") as waiting,
+        running("wait", logger.run, "--timeout-s", "40") as to_end,
+        running("wait", logger.run, "--until", "i > 9") as never,
+    ):
+        logger.log(5, 8)
+        assert "i=5  half=2.5" in waiting.communicate(timeout=50)[0]
+        assert waiting.returncode == 0
+        assert to_end.poll() is None
+        logger.end()
+        assert to_end.communicate(timeout=50)[0] == "finished\n"
+        assert to_end.returncode == 0
+        assert "no record fulfilled 'i > 9'" in never.communicate(timeout=50)[1]
+        assert never.returncode == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "crashed"])
+def test_wait_for_a_status(logger: Logger, status: str) -> None:
+    logger.log(0, 3)
+    with running("wait", logger.run, "--until", f"status == {status}") as waiting:
+        logger.end("fail" if status == "failed" else "die")
+        assert waiting.wait(timeout=50) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "expected"),
+    [
+        ("", 1, "the name of a metric"),
+        ("loss", 5, "one of < <= > >= == !="),
+        ("loss = 3", 6, "one of < <= > >= == !="),
+        ("loss < ", 7, "a number"),
+        ("loss < x", 8, "a number"),
+        ("loss < 'x'", 8, "a number"),
+        ("(loss < 1", 10, "')' is expected"),
+        ("loss < 1)", 9, "'and', 'or' or the end"),
+        ("loss < 1 and", 13, "the name of a metric"),
+        ("and < 1", 1, "the name of a metric"),
+        ("a < 1 'b' > 2", 7, "'and', 'or' or the end"),
+        ("status < 3", 8, "one of == !="),
+        ("status == done", 11, "a status is expected: running, finished"),
+        ("'open < 1", 1, "a name, a number"),
+        ("(" * 60 + "a < 1" + ")" * 60, 52, "at most 50 parentheses"),
+        ("__import__('os')", 11, "one of < <="),
+    ],
+)
+def test_a_condition_that_cannot_be_read_says_where(text: str, at: int, expected: str) -> None:
+    with pytest.raises(InvalidExpression, match=re.escape(expected)) as raised:
+        Condition(text)
+    assert raised.value.position == at
+    done = asynctrack_("wait", "latest", "--until", text)
+    assert done.returncode == 2
+    assert f"at character {at} " in done.stderr
+
+
+def holds(text: str, data: dict[str, Any], *, step: int = 0, status: str = "running") -> bool:
+    return Condition(text).holds(Record(0, step, 0, data), status)
+
+
+def test_any_key_can_be_named() -> None:
+    assert holds("val/top-5.acc>=.5", {"val": {"top-5.acc": 0.5}})
+    assert holds("'my loss (new)' < 1 and \"step\" == 3", {"my loss (new)": 0, "step": 3}, step=9)
+    assert holds("é_1@x:y == -1e-3", {"é_1@x:y": -0.001})
+    assert holds("done == 1 and status == running", {"done": True})
+    assert not holds("a < 1", {"a": "0"})
+    assert not holds("a != 1", {"b": 0})
+
+
+OPERATORS = ("<", "<=", ">", ">=", "==", "!=")
+numbers = st.sampled_from([0, 1, -1, 0.5, 2**70, math.inf, -math.inf, math.nan])
+comparisons = st.tuples(st.sampled_from("abc"), st.sampled_from(OPERATORS), numbers).map(
+    lambda parts: f"{parts[0]} {parts[1]} {parts[2]}"
+)
+conditions = st.recursive(
+    comparisons,
+    lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner, st.booleans()).map(
+        lambda parts: f"({parts[0]} {parts[1]} {parts[2]})" if parts[3] else f"{parts[0]} {parts[1]} {parts[2]}"
+    ),
+    max_leaves=8,
+)
+
+
+@given(conditions, st.fixed_dictionaries(dict.fromkeys("abc", numbers)))
+def test_conditions_mean_what_they_mean_in_python(text: str, data: dict[str, float]) -> None:
+    assert holds(text, data) == eval(text, {"inf": math.inf, "nan": math.nan}, dict(data))
+
+
+# Curves, tables, numbers
+
+
+@example([1.0, math.inf], 5)
+@given(st.lists(st.floats() | st.integers(), min_size=1, max_size=500), st.integers(1, 60))
+def test_a_curve_keeps_what_it_is_asked_for_in_little_memory(values: list[float], most: int) -> None:
+    curve = Curve()
+    for value in values:
+        curve.add(value)
+    numbers = [value for value in values if value == value]
+    assert curve.count == len(values)
+    assert repr(curve.last) == repr(values[-1])
+    assert (curve.low, curve.high) == (min(numbers), max(numbers)) if numbers else math.isnan(curve.low + curve.high)
+    course = curve.course(most)
+    assert len(course) == min(most, len(course)) > 0
+    assert len(curve._points) <= POINTS
+    assert math.isnan(course[-1]) or course[-1] == values[-1]
+    if len(values) <= most:
+        assert all(math.isnan(shown) or shown == value for shown, value in zip(course, values, strict=True))
+    assert any(map(math.isnan, course)) == any(not -math.inf < value < math.inf for value in values)
+    assert len(output.spark(course)) == len(course)
+
+
+def test_a_run_that_makes_up_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asynctrack.cli.curves.MOST", 3)
+    curves = Curves()
+    for i in range(10):
+        curves.add({f"m{i}": i, "deep": {"er": i}, "text": "no", "flag": True})
+    assert (list(curves.by_key), curves.untold) == (["m0", "deep/er", "m1"], 8)
+
+
+def test_a_narrow_table_cuts_cells_and_then_leaves_out_columns() -> None:
+    columns = [
+        output.Column("name"),
+        output.Column("count", right=True, rank=1),
+        output.Column("words", cut=True, rank=2),
+    ]
+    rows = [["a", "1", "中文 " * 10], ["long", "22", output.Styled("x\x1b[0m")]]
+    printed = {}
+    for width in (None, 40, 26, 12):
+        screen = output.Screen(out := io.TextIOWrapper(buffer := io.BytesIO(), encoding="utf-8"))
+        screen.width = width
+        screen.table(columns, rows)
+        out.flush()
+        printed[width] = buffer.getvalue().decode().splitlines()
+    assert printed[None][1] == "a         1  " + ("中文 " * 10).rstrip()
+    assert printed[40][1].endswith("…")
+    assert all(output.width_of(line) <= width for width, text in printed.items() if width for line in text)
+    assert printed[26][2] == r"long     22  x\x1b[0m"
+    assert printed[12] == ["name  count", "a         1", "long     22"]
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        (output.short_count(0), "0"),
+        (output.short_count(9_999), "9,999"),
+        (output.short_count(12_345), "12.3k"),
+        (output.short_count(1_234_567), "1.23M"),
+        (output.short_count(0.25), "0.25"),
+        (output.size(999), "999 B"),
+        (output.size(1_500_000), "1.50 MB"),
+        (output.duration(0.081), "0.081 s"),
+        (output.duration(90), "90 s"),
+        (output.duration(3600), "60 min"),
+        (output.duration(86400 * 3), "3 d"),
+        (output.number(0.1 + 0.2), "0.3"),
+        (output.number(24470.0), "24470"),
+        (output.number(1234567.8), "1234568"),
+        (output.number(1.5e-8), "1.500e-08"),
+        (output.number(math.nan), "NaN"),
+        (output.number(-math.inf), "-inf"),
+        (output.number(10**400), "huge"),
+        (output.spark([0, 1, 2, 3, 4, 5, 6, 7]), output.BLOCKS),
+        (output.spark([1, math.nan, 1]), "▁x▁"),
+        (output.spark([-1.7e308, 1.7e308]), "▁█"),
+        (output.brief([1, math.nan]), '[1,"NaN"]'),
+        (output.brief(asynctrack.Array("f4", (2, 3), b"")), "f4[2x3]"),
+        (output.brief("a\nb"), r"a\x0ab"),
+    ],
+)
+def test_numbers_are_short(made: str, wanted: str) -> None:
+    assert made == wanted
+
+
+# The journal from its end
+
+
+def frames(ring: int, numbers: range) -> bytes:
+    payloads = [b"%d/%d" % (ring, number) * (number % 40) for number in numbers]
+    return b"".join(
+        (len(payload).to_bytes(8, "little") + number.to_bytes(8, "little") + payload).ljust(
+            (len(payload) + 23) & -8, b"\0"
+        )
+        for number, payload in zip(numbers, payloads, strict=True)
+    )
+
+
+@pytest.mark.parametrize("segment_bytes", [200, 5_000, 1 << 20])
+def test_a_journal_read_backwards_is_the_same(tmp_path: Path, segment_bytes: int) -> None:
+    writer = Writer(tmp_path, segment_bytes=segment_bytes)
+    ends, counts = {1: 0, 2: 0}, {1: 0, 2: 0}
+    for at in range(60):
+        ring = 1 + at % 3 // 2
+        numbers = range(counts[ring], counts[ring] + 1 + at * 7 % 50)
+        batch = frames(ring, numbers)
+        writer.append(ring, ends[ring], ends[ring] + len(batch), counts[ring], batch)
+        ends[ring], counts[ring] = ends[ring] + len(batch), numbers.stop
+    writer.close()
+    forwards = [(batch.segment, batch.offset, bytes(batch.data)) for batch in Reader(tmp_path)]
+    assert [(batch.segment, batch.offset, bytes(batch.data)) for batch in backwards(tmp_path)] == forwards[::-1]
+    last = max(tmp_path.iterdir())
+    os.truncate(last, last.stat().st_size - 3)  # a torn batch is not there
+    assert [batch.offset for batch in itertools.islice(backwards(tmp_path), 3)] == [
+        offset for _, offset, _ in forwards[-2:-5:-1]
+    ]
