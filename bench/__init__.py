@@ -6,6 +6,7 @@
     startup       import, first and hundredth `init()`, `finish()`
     stalls        `log()` with the worker stopped, the disk full or silent, shared memory full, backends down
     soak          ten minutes at 20,000 records a second: what grows
+    delivery      records a second and their cost, backend by backend; catching up after an outage
 
 `--help` says what each measures, how long it takes and what it needs of the machine.
 """
