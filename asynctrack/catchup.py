@@ -74,6 +74,7 @@ class CatchUp:
         mine = {str(run) for run in self._waiting}
         adopt(self._directory, own_directories(), wanted=mine.__contains__)
         self._worker = WorkerThreads(self._directory, policy=policy)
+        self._worker.start()
 
     def __enter__(self) -> CatchUp:
         return self

@@ -71,8 +71,14 @@ def closed(run: Open) -> None:
 
 
 def is_open(path: Path) -> bool:
-    """Whether this process has the run open."""
-    return any(run.path == path for run in list(_open))
+    """Whether this process has the run open, perhaps under another name."""
+    return any(run.path == path or _is_same(run.path, path) for run in list(_open))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return one.samefile(other)
+    return False
 
 
 def _main_thread_has_ended() -> None:

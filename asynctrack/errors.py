@@ -118,7 +118,9 @@ class NoSuchRun(UsageError, LookupError):
 
     def __init__(self, wanted: str, directory: object, closest: Sequence[str] = ()) -> None:
         self.closest = tuple(closest)
-        meant = f"did you mean {' or '.join(closest)}?" if closest else f"`asynctrack ls {directory}` lists those there are"
+        meant = (
+            f"did you mean {' or '.join(closest)}?" if closest else f"`asynctrack ls {directory}` lists those there are"
+        )
         what = f"{wanted!r} is neither the directory of a run nor the beginning of an id in {directory}; {meant}"
         super().__init__(f"there is no run in {directory}" if wanted == "latest" else what)
 

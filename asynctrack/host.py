@@ -79,7 +79,6 @@ class Host:
         self.directory = make_host_directory(root)
         self.local: dict[str, dict[str, Backend]] = {}
         self._own: dict[str, Ring | None] = {}  # None: it is being made
-        self._wake_fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
         self._warned: dict[str, float] = {}
@@ -127,9 +126,16 @@ class Host:
         ring.close()
 
     def wake(self) -> None:
-        """Wake the worker, if it sleeps. Never waits."""
-        with contextlib.suppress(OSError):  # the pipe is full: it is awake
-            os.write(self._wake_fd, b"!")
+        """Wake the worker, if it sleeps. Never waits.
+
+        The pipe is not kept open: a child that becomes a daemon closes all files, and its log would get the byte.
+        """
+        with contextlib.suppress(OSError):  # nobody reads it yet; or it is full, and the worker awake
+            fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                os.write(fd, b"!")
+            finally:
+                os.close(fd)
 
     def look(self, ring: Ring, wake: bool) -> None:
         """Called by a producer now and then: wake the worker, and start another if it is gone."""
@@ -194,7 +200,6 @@ class Host:
     def remove(self) -> None:
         """Remove its directory, unless somebody uses it."""
         if not ring_paths(self.directory) and not self._worker_lives():
-            os.close(self._wake_fd)
             remove_host(self.directory)
 
     def stop(self) -> None:
@@ -246,6 +251,7 @@ class Host:
             from asynctrack.worker.threads import WorkerThreads
 
             self._threads = WorkerThreads(self.directory, self._own, self.local, self._adopt)
+            self._threads.start()
         elif (age_s := time.monotonic() - self._started_at) > self._grace_s:
             spawn("worker/main.py", [self.directory], log_path=self._log_path)
             self._started_at = time.monotonic()

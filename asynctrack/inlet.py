@@ -69,18 +69,20 @@ class Inlet:
         """Put the frame that starts the run.
 
         Raises:
-            FrameTooLarge: the queue cannot carry it. The ring is gone.
+            FrameTooLarge: the queue cannot carry it.
         """
         if not self.producer.put(payload, START << KIND_SHIFT, 0):
-            limit = self.producer.largest
-            self.producer.ring.unlink()
-            self.producer.close("finished")
-            self.host.release(self.producer.ring)
-            raise FrameTooLarge("config", len(payload), limit)
+            raise FrameTooLarge("config", len(payload), self.producer.largest)
 
     def serve(self) -> None:
         """See to it that there is a worker."""
         self.host.start(self._path / "worker.log", self.producer.ring)
+
+    def abandon(self) -> None:
+        """Give up a run that could not be opened; if a worker has it by now, it has failed."""
+        self.producer.ring.unlink()
+        self.producer.close("failed")
+        self.host.release(self.producer.ring)
 
     def encode(self, data: Mapping[Any, Any], step: int | None) -> bytes:
         """A record with values of any kind; warns once about each key whose value becomes its `repr`."""

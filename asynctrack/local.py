@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.polling import Poller
-from asynctrack.loop import run_loop
+from asynctrack.loop import LoopThread
 
 
 class LocalDeliveries:
@@ -15,7 +14,7 @@ class LocalDeliveries:
 
     def __init__(self, run: Path, backends: dict[str, Backend]) -> None:
         self._poller = Poller(run, backends, keep=False)
-        threading.Thread(target=self._serve, name="asynctrack-local", daemon=True).start()
+        self._thread = LoopThread("asynctrack-local", self._poller.run)
 
     def has(self, ring: int, position: int) -> bool:
         """Whether all of them have what was in a ring up to a position."""
@@ -32,6 +31,3 @@ class LocalDeliveries:
     def stop(self) -> None:
         """Stop soon; what is behind stays behind."""
         self._poller.stop()
-
-    def _serve(self) -> None:
-        run_loop(self._poller.run())

@@ -36,6 +36,14 @@ def take(path: str | os.PathLike[str]) -> int | None:
     return fd
 
 
+def is_at(fd: int, path: str | os.PathLike[str]) -> bool:
+    """Whether the file of a lock that this process has is still there: not removed, nor moved, nor replaced by another."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
 def is_taken(path: str | os.PathLike[str]) -> bool:
     """Whether another process has the lock of a file."""
     try:

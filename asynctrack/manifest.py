@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,6 +25,8 @@ Status = Literal["running", "finished", "failed", "crashed", "preempted"]
 
 FILE_NAME: Final = "run.json"
 VERSION: Final = 1
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -69,6 +72,10 @@ class Manifest(msgspec.Struct, kw_only=True):
     limits: dict[str, float] = {}
     position: Position = Position()
 
+    def __post_init__(self) -> None:
+        # A backend's name is that of files, and a run may come from anywhere: what could lead elsewhere is none.
+        self.backends = {name: settings for name, settings in self.backends.items() if _NAME.fullmatch(name)}
+
     def apply(self, frame: Frame) -> None:
         """Take a frame that is not a record into account."""
         if frame.kind == CONFIG:
@@ -106,8 +113,8 @@ class Manifest(msgspec.Struct, kw_only=True):
 def start_payload(manifest: Manifest) -> bytes:
     """The payload of the frame that starts a run."""
     checkpoint = None if manifest.checkpoint is None else make_plain(manifest.checkpoint)
-    plain = {"config": make_plain(manifest.config), "summary": make_plain(manifest.summary), "checkpoint": checkpoint}
-    return encode(msgspec.structs.replace(manifest, **plain))
+    plain = {name: make_plain(getattr(manifest, name)) for name in ("config", "summary", "environment")}
+    return encode(msgspec.structs.replace(manifest, checkpoint=checkpoint, **plain))
 
 
 def find_start(batch: Batch) -> Manifest | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -31,6 +32,9 @@ from asynctrack.spawn import can_spawn
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
 
+# What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
+_LONGEST_BELOW: Final = 200
+
 _log = logging.getLogger("asynctrack")
 
 
@@ -52,6 +56,12 @@ def init(
     **limits: Any,
 ) -> Run:
     """Open a run. Returns within 25 ms; the worker starts behind it.
+
+    It ends with `finish()`, with its `with` block or with the process, whichever comes first, and then has a status: "failed" when
+    an exception ended the block or the process, "preempted" after `mark_preempted()`, "crashed" when the process died without a
+    word (SIGKILL, a signal that nobody handles, `os._exit`, `exec`), else "finished". `sys.exit` with a code other than 0 is a
+    failure where it leaves a `with` block or a child of `multiprocessing`; elsewhere Python tells nobody its code, and the run is
+    "finished". At a prompt and in a notebook an exception ends a line or a cell, not the run.
 
     Args:
         project: directory below `dir` that keeps runs of a kind together.
@@ -192,6 +202,8 @@ def _await_its_end(path: Path, run_id: str) -> None:
 
 def _make_run_directory(path: Path, run_id: str) -> None:
     try:
+        if len(os.fsencode(path)) + _LONGEST_BELOW > os.pathconf("/", "PC_PATH_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         os.makedirs(path.parent, exist_ok=True)
         os.mkdir(path, 0o700)
     except FileExistsError as error:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from asynctrack.errors import InvalidRunId, InvalidSettings
+from asynctrack.errors import DirectoryNotWritable, InvalidRunId, InvalidSettings
 
 Mode = Literal["online", "offline", "disabled"]
 WorkerHost = Literal["process", "thread"]
@@ -33,7 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         mode: "online"; "offline" leaves backends that need a network to `asynctrack sync`; "disabled" makes every call a
             no-op. Default: the environment's `ASYNCTRACK_MODE`, else "online".
         worker: "process" (default) takes nothing from the caller but the copy into shared memory, and outlives it;
-            "thread" shares the caller's interpreter and dies with it (the queue then waits for the next run).
+            "thread" shares the caller's interpreter and dies with it (the queue then waits for the next run). It ends when
+            the main thread does: what other threads and `atexit` handlers log behind that is turned away.
         when_full: when the journal's disk does not keep up: "drop_newest" (default) returns False and counts, "block" waits
             at most `max_block_s`, "raise" raises `QueueFull`.
         max_block_s: seconds `log()` waits for room with "block". Default 5; after it the record is dropped and counted.
@@ -66,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             InvalidSettings: something is unknown or out of range; the message names every problem.
+            DirectoryNotWritable: `dir` is relative, and the current directory has been removed.
         """
         values = dict(given)
         if values.get("mode") is None:
@@ -78,7 +80,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 problems.append(f"{name} {problem}; got {values[name]!r:.80}")
         if problems:
             raise InvalidSettings(problems)
-        values["dir"] = Path(values.get("dir", DEFAULT_DIR)).absolute()
+        directory = Path(values.get("dir", DEFAULT_DIR))
+        try:
+            values["dir"] = directory.absolute()
+        except FileNotFoundError as error:  # the current directory has been removed
+            raise DirectoryNotWritable(directory, error) from error
         return cls(**values)
 
 

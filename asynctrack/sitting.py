@@ -56,11 +56,15 @@ class Sitting:
         self._local: Any = None
         self.inlet = Inlet(manifest.id, path, settings, first=first)
         self.inlet.joined.append(lambda _: ending.opened(self))
-        self.inlet.start(start_payload(manifest))
-        self._deliver_here()
-        self.inlet.serve()
-        _sittings.add(self)
-        ending.opened(self)
+        try:
+            self.inlet.start(start_payload(manifest))
+            self._deliver_here()
+            self.inlet.serve()
+            _sittings.add(self)
+            ending.opened(self)
+        except BaseException:  # Ctrl-C, perhaps
+            self.inlet.abandon()
+            raise
 
     @property
     def needs_threads(self) -> bool:

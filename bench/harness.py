@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -97,6 +98,7 @@ def main(question: str | None, measure: Callable[..., Report], **numbers: float)
     given = parser.parse_args()
     chosen = {option: getattr(given, option) for option in numbers}
     command = parser.prog + " --quick" * given.quick + "".join(f" --{name} {value:g}" for name, value in chosen.items())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is stopped, filled or frozen must not stay so
     try:
         result = _run(name, question, command, functools.partial(measure, given.quick, **chosen))
     except KeyboardInterrupt:

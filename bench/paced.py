@@ -99,7 +99,7 @@ def _say(figures: dict[str, float]) -> None:
 
 
 def main(directory: str, rate: str, seconds: str) -> None:
-    run = asynctrack.init("bench", dir=directory, finish_timeout_s=600.0)
+    run = asynctrack.init("bench", dir=directory, finish_timeout_s=120.0)
     loop = Loop(run, int(rate))
     signal.signal(signal.SIGINT, lambda *_: setattr(loop, "stopped", True))
     run.flush("delivered")

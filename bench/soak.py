@@ -142,10 +142,11 @@ def _child(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
         before = signal.signal(signal.SIGINT, end_early)
         try:
             yield child
+        except BaseException:
+            child.kill()
+            raise
         finally:
             signal.signal(signal.SIGINT, before)
-            child.send_signal(signal.SIGINT)
-            child.communicate()
 
 
 def _watch(out: Iterable[str], caller: int, path: Path) -> tuple[list[Sample], dict[str, float]]:

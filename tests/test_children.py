@@ -12,7 +12,7 @@ from support import DEADLINE_S, assert_whole, ended, left_in, manifest, wait_unt
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
 
-# How every script begins: functions for children, which open a run of their own and do not finish it.
+# How every script begins: functions for children, most of which open a run of their own and do not finish it.
 BEGIN = """
 import multiprocessing, os, signal, sys, threading, time
 import asynctrack
@@ -28,6 +28,10 @@ def open_run(name):
 
 def returns(name):
     log(open_run(name))
+
+def finishes(name):
+    with open_run(name) as run:
+        log(run)
 
 def raises(name):
     log(open_run(name))
@@ -45,9 +49,6 @@ def waits(name):
     log(open_run(name))
     (asynctrack.current().path / "ready").touch()
     time.sleep(60)
-
-def nothing_at_all(name):
-    pass
 
 def start(target, name, *arguments):
     process = multiprocessing.get_context(method).Process(target=target, args=(name, *arguments))
@@ -96,6 +97,7 @@ def test_run_that_a_child_leaves_open_ends_as_the_child_does(
         """
 started = {
     "returns": (start(returns, "returns"), 0),
+    "finishes": (start(finishes, "finishes"), 0),
     "raises": (start(raises, "raises"), 1),
     "exits": (start(exits, "exits"), 0),
     "exits 3": (start(exits, "exits 3", 3), 3),
@@ -111,6 +113,7 @@ for name, (process, code) in started.items():
     assert done.stderr.endswith("ValueError: diverged\n")
     assert {path.name: status(path) for path in (runs / "p").iterdir()} == {
         "returns": "finished",
+        "finishes": "finished",
         "raises": "failed",
         "exits": "finished",
         "exits 3": "failed",

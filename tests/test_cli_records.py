@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from support import stopped, the_worker, wait_until, workers
 
 import asynctrack
+from asynctrack import cli
 from asynctrack.cli import output
 from asynctrack.cli.condition import Condition
 from asynctrack.cli.curves import POINTS, Curve, Curves
@@ -229,10 +230,12 @@ def test_tail_of_an_ended_run_does_not_wait(kept: Path) -> None:
         ("p/failed", "loss < inf", 1, None),
     ],
 )
-def test_wait_knows_what_was_logged_before(kept: Path, run: str, until: str, code: int, step: int | None) -> None:
-    done = asynctrack_("wait", kept / run, "--until", until, "--json")
-    said = json.loads(done.stdout)
-    assert (done.returncode, said["fulfilled"]) == (code, code == 0)
+def test_wait_knows_what_was_logged_before(
+    kept: Path, run: str, until: str, code: int, step: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["wait", str(kept / run), "--until", until, "--json"]) == code
+    said = json.loads(capsys.readouterr().out)
+    assert said["fulfilled"] == (code == 0)
     assert (said["record"] and said["record"]["_step"]) == step
 
 
@@ -295,13 +298,14 @@ def test_wait_for_a_status(logger: Logger, status: str) -> None:
         ("__import__('os')", 11, "one of < <="),
     ],
 )
-def test_a_condition_that_cannot_be_read_says_where(text: str, at: int, expected: str) -> None:
+def test_a_condition_that_cannot_be_read_says_where(
+    text: str, at: int, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(InvalidExpression, match=re.escape(expected)) as raised:
         Condition(text)
     assert raised.value.position == at
-    done = asynctrack_("wait", "latest", "--until", text)
-    assert done.returncode == 2
-    assert f"at character {at} " in done.stderr
+    assert cli.main(["wait", "latest", "--until", text]) == 2
+    assert f"at character {at} " in capsys.readouterr().err
 
 
 def holds(text: str, data: dict[str, Any], *, step: int = 0, status: str = "running") -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from support import (
     DEADLINE_S,
     ROOT,
+    a_minute_later,
     assert_whole,
     ended,
     left_in,
@@ -36,7 +38,7 @@ import asynctrack
 
 # How every caller begins: it opens a run, and logs.
 BEGIN = """
-import atexit, os, resource, signal, sys, threading, time
+import atexit, gc, os, resource, signal, sys, threading, time
 import asynctrack
 
 folder, worker = sys.argv[1:3]
@@ -58,6 +60,7 @@ class Caller(NamedTuple):
         status: of the run.
         says: pattern of what it writes to its standard error.
         hosts: kinds of worker that it is tried with.
+        also: how many records it logs besides, as "x".
         before: what it does before `BEGIN`.
         command: the shell's, in the script's folder; `$1` is the folder, `$2` the kind of worker.
     """
@@ -67,6 +70,7 @@ class Caller(NamedTuple):
     status: str = "finished"
     says: str = ""
     hosts: tuple[str, ...] = ("process", "thread")
+    also: int = 0
     before: str = ""
     command: str = 'exec "$PYTHON" script.py "$@"'
 
@@ -516,22 +520,56 @@ if os.fork():
 for stream in (0, 1, 2):
     os.dup2(os.open(os.devnull, os.O_RDWR), stream)
 """
+CLOSED = """
+os.closerange(3, 256)
+files = [open(f"{os.getpid()}-{number}", "w") for number in range(30)]
+"""
+LOGGED = """
+time.sleep(1)  # the worker looks after its callers twice a second
+for i in range(100):
+    assert run.log({"x": i})
+run.flush()
+gc.collect()  # what is left of a parent's queue
+for file in files:
+    assert os.fstat(file.fileno()).st_size == 0
+"""
 STARTS |= {
     "daemon": Caller(before=DAEMON),
-    "daemon that closes all files": Caller(before=DAEMON + "os.closerange(3, 256)"),
+    "daemon that closes all files": Caller(before=DAEMON + CLOSED),
+    "daemon that closes all files, with an open run": Caller(DAEMON + CLOSED + LOGGED, also=100),
+    "program that closes all files, with an open run": Caller(CLOSED + LOGGED, hosts=("process",), also=100),
 }
 CALLERS = {**ENDS, **STARTS}
 # What threads of the caller's own make a difference to; the others are tried with them only in the slow run.
-WITH_THREADS = """
-return; exception; sys.exit(0); sys.exit(3) in with; Ctrl-C; Ctrl-C at any moment; SIGTERM; SIGKILL; SIGTERM whose handler finishes; exec
-atexit handler that logs; finaliser that logs while modules are torn down; several runs; run opened on a thread
-threads that log on behind the main thread; executor that is not shut down; runs that nobody holds
-asyncio, cancelled in afinish(); trio, cancelled in afinish(); warnings are errors, with a thread that delivers
-something writes to streams that are closed; libraries that only the caller's path leads to; 2,000 open files; daemon
-"""
+WITH_THREADS = {
+    "return",
+    "exception",
+    "sys.exit(0)",
+    "sys.exit(3) in with",
+    "Ctrl-C",
+    "Ctrl-C at any moment",
+    "SIGTERM",
+    "SIGKILL",
+    "SIGTERM whose handler finishes",
+    "exec",
+    "atexit handler that logs",
+    "finaliser that logs while modules are torn down",
+    "several runs",
+    "run opened on a thread",
+    "threads that log on behind the main thread",
+    "executor that is not shut down",
+    "runs that nobody holds",
+    "asyncio, cancelled in afinish()",
+    "trio, cancelled in afinish()",
+    "warnings are errors, with a thread that delivers",
+    "something writes to streams that are closed",
+    "libraries that only the caller's path leads to",
+    "2,000 open files",
+    "daemon",
+}
+assert set(CALLERS) >= WITH_THREADS
 CASES = [
-    pytest.param(name, worker, marks=() if worker == "process" or name in quick else pytest.mark.slow)
-    for quick in [WITH_THREADS.strip().replace("\n", "; ").split("; ")]
+    pytest.param(name, worker, marks=() if worker == "process" or name in WITH_THREADS else pytest.mark.slow)
     for name, caller in CALLERS.items()
     for worker in caller.hosts
 ]
@@ -565,9 +603,12 @@ def call(command: list[str], folder: Path, shared: Path) -> Seen:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Path]:
+    """Where each caller's directory in shared memory is."""
     root = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="asynctrack-test-", dir=root if root.is_dir() else None) as path:
         yield Path(path)
+        for pid in workers(Path(path)):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -596,8 +637,11 @@ def test_caller(called: dict[tuple[str, str], tuple[Path, Path, Future[Seen]]], 
     assert seen.code == caller.code, seen.err
     assert re.fullmatch(caller.says, seen.err), seen.err
     path = folder / "p" / "run"
-    if name.startswith("daemon"):
-        wait_until(lambda: ended(path) and not workers(memory), "the run has ended")
+    if name.startswith("daemon"):  # its parent has ended, it goes on
+        wait_until(
+            lambda: ended(path) and manifest(path)["status"] == caller.status and left_in(memory) == [],
+            "the daemon has ended",
+        )
     if (
         caller.status in ("crashed", "preempted") and worker == "thread"
     ):  # it dies with its caller: the next run takes over
@@ -606,7 +650,7 @@ def test_caller(called: dict[tuple[str, str], tuple[Path, Path, Future[Seen]]], 
         wait_until(lambda opened=opened: ended(opened), "the run has ended")
         assert_whole(opened)
         assert manifest(opened)["status"] == (caller.status if opened.name != "next" else "finished")
-    assert_whole(path, {"i": int(seen.out or COUNT)})
+    assert_whole(path, {"i": int(seen.out or COUNT), "x": caller.also})
     assert left_in(memory) == []
     assert list((folder / "tmp").iterdir()) == []
 
@@ -783,6 +827,46 @@ print(json.dumps([result.accepted, result.behind]))
     assert counts == [30_000, 0]
     wait_until(lambda: not workers(own_host), "the worker has left")
     assert_whole(runs / "p" / "run", {"i": 30_000})
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_ctrl_c_in_init_leaves_nothing_half_open(own_host: Path, runs: Path, worker: str) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    opened = run_child(
+        """
+import asynctrack, asynctrack.worker.threads, json, random, signal, sys
+
+faulthandler.cancel_dump_traceback_later()
+folder, worker, chance = sys.argv[1], sys.argv[2], random.Random(int(sys.argv[3]))
+opened = []
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for number in range(20):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002 + chance.random() * 0.02)
+        run = asynctrack.init("p", id=f"run-{number}", dir=folder, worker=worker)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except KeyboardInterrupt:
+        continue
+    assert run.log({"i": 0})
+    run.finish()
+    opened.append(run.id)
+print(json.dumps(opened))
+""",
+        runs,
+        worker,
+        seed,
+    )
+    a_minute_later(own_host)
+    asynctrack.init("p", id="next", dir=runs).finish()
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    for run in (runs / "p").iterdir():
+        if run.name in (*opened, "next"):
+            assert manifest(run)["status"] == "finished"
+            assert_whole(run, {"i": int(run.name != "next")})
+        elif (run / "run.json").exists():
+            assert manifest(run)["status"] in ("failed", "crashed", "finished")
+    assert left_in(own_host) == []
 
 
 @pytest.mark.parametrize("worker", ["process", "thread"])

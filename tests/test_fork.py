@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import (
-    ROOT,
-    ended,
-    left_in,
-    lines,
-    manifest,
-    outcome,
-    records,
-    run_child,
-    start,
-    values,
-    wait_until,
-    workers,
-)
+from support import ended, left_in, lines, manifest, outcome, records, run_child, start, values, wait_until, workers
 
 HOSTS = pytest.mark.parametrize("worker", ["process", "thread"])
 
@@ -379,51 +363,4 @@ def test_child_that_outlives_its_parent_goes_on(
         "the child's records are there, and the worker has left",
     )
     assert_all_there(run_path, {"parent": 10, "child": first + 500})
-    assert left_in(own_host) == []
-
-
-MULTIPROCESSING = """
-import multiprocessing, os, sys
-import asynctrack
-
-def work(name):
-    with asynctrack.init("p", id=name, dir=sys.argv[1]) as run:
-        for i in range(200):
-            assert run.log({"own": i})
-
-def share(name):
-    for i in range(200):
-        assert asynctrack.log({name: i})
-
-if __name__ == "__main__":
-    context = multiprocessing.get_context(sys.argv[2])
-    with asynctrack.init("p", id="run", dir=sys.argv[1]) as run:
-        targets = [(work, "first"), (work, "second")]
-        if sys.argv[2] == "fork":
-            targets += [(share, "third"), (share, "fourth")]
-        processes = [context.Process(target=target, args=(name,)) for target, name in targets]
-        for process in processes:
-            process.start()
-        for i in range(200):
-            assert run.log({"parent": i})
-        for process in processes:
-            process.join()
-            assert process.exitcode == 0
-"""
-
-
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_multiprocessing_children_have_runs_of_their_own_and_share_the_parents(
-    own_host: Path, runs: Path, tmp_path: Path, method: str
-) -> None:
-    script = tmp_path / "script.py"  # a file, since a spawned child imports it
-    script.write_text(MULTIPROCESSING)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, script, runs, method], env=environment, check=True, timeout=60)
-    wait_until(lambda: not workers(own_host), "the workers have left")
-    shared = {"third": 200, "fourth": 200} if method == "fork" else {}
-    assert_all_there(runs / "p" / "run", {"parent": 200, **shared})
-    for name in ("first", "second"):
-        assert_all_there(runs / "p" / name, {"own": 200})
-        assert manifest(runs / "p" / name)["status"] == "finished"
     assert left_in(own_host) == []

@@ -29,7 +29,7 @@ LAYERS = [
     ["journal.tally"],
     ["manifest", "cursor", "trust"],
     ["backends.base"],
-    ["backends.http", "backends.jsonl", "backends.memory"],
+    ["backends.http", "backends.jsonl", "backends.memory", "backends.mlflow_items"],
     ["backends.tfevents.crc32c", "backends.tfevents.messages", "backends.tfevents.server"],
     ["backends.tfevents.histogram", "backends.tfevents.hparams"],
     ["backends.tfevents.events"],

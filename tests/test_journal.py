@@ -341,6 +341,31 @@ class TestLiveReader:
         assert payloads(reader) == words(2)
         assert reader.damage == []
 
+    def test_the_directory_is_listed_at_its_begin_and_end_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written(tmp_path, *(words(number) for number in range(50)), segment_bytes=200)
+        assert len(segments(str(tmp_path))) > 20
+        listed, real = [], os.listdir
+
+        def listdir(path: Any) -> list[str]:
+            listed.append(path)
+            return real(path)
+
+        monkeypatch.setattr(os, "listdir", listdir)
+        assert read(tmp_path) == words(*range(50))
+        assert len(listed) <= 3  # the first segment, the journal's id, the end
+
+    def test_a_journal_that_is_away_for_a_moment_is_not_taken_for_another(self, tmp_path: Path) -> None:
+        written(tmp_path / "journal", words(1), words(2), segment_bytes=1)
+        reader = Reader(tmp_path / "journal")
+        assert reader._open()
+        (tmp_path / "journal").rename(tmp_path / "away")
+        assert reader.next() is None
+        (tmp_path / "away").rename(tmp_path / "journal")
+        assert payloads(reader) == words(1, 2)
+        assert reader.damage == []
+
 
 class TestRecovery:
     def test_a_torn_tail_is_cut_and_the_next_segment_begins(self, tmp_path: Path) -> None:
@@ -373,6 +398,38 @@ class TestRecovery:
         assert journal.ends == {1: frame_size(8)}
         Source(journal).append(*words(3))
         assert read(tmp_path) == words(1, 3)
+
+    @pytest.mark.parametrize("size", [HEADER_BYTES, 5000, 200_000])
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_a_last_segment_of_zeros_never_was(self, tmp_path: Path, size: int, number: int) -> None:
+        """A power cut leaves a file's length and not what was in it."""
+        written(tmp_path, *([words(1)] * (number - 1)))
+        segment(tmp_path, number).write_bytes(bytes(size))
+        Source(Writer(tmp_path)).append(*words(number))
+        assert read(tmp_path) == words(*range(1, number + 1))
+        assert segments(str(tmp_path)) == list(range(1, number + 1))
+
+    def test_last_batches_of_which_nothing_is_whole_are_cut(self, tmp_path: Path) -> None:
+        written(tmp_path, words(1), words(2), words(3))
+        whole = segment(tmp_path, 1).read_bytes()
+        size = (len(whole) - HEADER_BYTES) // 3
+        frames = frame_size(8)
+        lost = whole[: -size - frames] + bytes(frames) + whole[-size:-frames] + bytes(frames)
+        segment(tmp_path, 1).write_bytes(lost)
+        assert read_damaged(tmp_path)[0] == words(1)
+        journal = Writer(tmp_path)
+        assert journal.ends == {1: frames}  # what is still in the ring is journaled again
+        assert journal.found == Position(1, len(whole) - 2 * size)
+        Source(journal).append(*words(4))
+        assert read(tmp_path) == words(1, 4)
+
+    def test_a_damaged_batch_in_the_middle_stays(self, tmp_path: Path) -> None:
+        written(tmp_path, words(1), words(2), words(3))
+        size = (segment(tmp_path, 1).stat().st_size - HEADER_BYTES) // 3
+        flip(segment(tmp_path, 1), HEADER_BYTES + 2 * size - 1)
+        before = segment(tmp_path, 1).read_bytes()
+        assert Writer(tmp_path).ends == {1: 3 * frame_size(8)}
+        assert segment(tmp_path, 1).read_bytes() == before
 
     def test_an_only_segment_without_a_whole_header_costs_nothing(self, tmp_path: Path) -> None:
         segment(tmp_path, 1).write_bytes(pack_segment_header(1, b"i" * 16, 0)[:-1])
@@ -478,6 +535,26 @@ class TestSync:
         assert read(tmp_path) == words(1, 2, 3, 4)
         assert [batch.segment for batch in Reader(tmp_path)] == [1, 2, 2, 2]
 
+    def test_a_segment_that_is_replaced_during_an_fsync_is_not_closed_twice(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        journal, others = Writer(tmp_path), []
+        source = Source(journal)
+
+        def fdatasync(fd: int) -> None:
+            segment(tmp_path, 1).unlink()  # somebody removes it,
+            source.append(*words(2))  # the drain notices, and writes again what was there,
+            others.append(os.open(os.devnull, os.O_RDONLY))  # and its descriptor is another's
+
+        source.append(*words(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fdatasync)
+            assert not journal.sync()
+        os.close(*others)
+        assert journal.sync()
+        assert journal.synced == {1: source.end}
+        assert read_damaged(tmp_path) == (words(1, 2), [("000001.atj", "the segment is missing")])
+
     def test_a_copy_that_a_reader_finds_twice_is_skipped(self, tmp_path: Path) -> None:
         written(tmp_path, words(1), words(2))
         copy = segment(tmp_path, 1).read_bytes()[HEADER_BYTES:]
@@ -536,6 +613,98 @@ class TestSync:
         assert payloads(live) == words(3)
         assert journal.sync()
         assert read(tmp_path) == words(1, 2, 3)
+
+    def test_a_disk_that_fails_for_hours_does_not_get_a_segment_for_each_try(
+        self, tmp_path: Path, failing_fsync: list[int]
+    ) -> None:
+        journal, live = Writer(tmp_path), Reader(tmp_path)
+        source = Source(journal)
+        source.append(*words(0))
+        assert journal.sync()
+        for number in range(1, 50):
+            source.append(*words(number))
+            failing_fsync.append(1)
+            assert not journal.sync()
+            assert read(tmp_path) == words(*range(number + 1))
+            if number % 7 == 0:
+                assert payloads(live) == words(*range(number - 7 + (number > 7), number + 1))
+        assert segments(str(tmp_path)) == [1, 2]
+        assert journal.synced == {1: frame_size(8)}
+        assert journal.sync()
+        assert journal.synced == {1: source.end}
+        assert journal.synced_until == Position(2, segment(tmp_path, 2).stat().st_size)
+        source.append(*words(50))
+        assert read(tmp_path) == words(*range(51))
+        journal.close()
+
+    def test_what_is_written_over_itself_is_whole_at_every_moment(
+        self, tmp_path: Path, failing_fsync: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A kill between two writes loses nothing that was journaled."""
+        journal, looks, real = Writer(tmp_path), [], os.pwrite
+        source = Source(journal)
+        for number in range(20):
+            source.append(*words(number))
+        failing_fsync.append(1)
+        assert not journal.sync()
+
+        def pwrite(fd: int, data: Any, at: int) -> int:
+            written = real(fd, bytes(data)[:100], at)
+            looks.append(read(tmp_path))
+            return written
+
+        monkeypatch.setattr(os, "pwrite", pwrite)
+        failing_fsync.append(1)
+        assert not journal.sync()
+        assert len(looks) > 10
+        assert all(look == words(*range(20)) for look in looks)
+
+    def test_a_segment_that_somebody_removes_is_written_again_from_where_it_was_safe(self, tmp_path: Path) -> None:
+        journal, live = Writer(tmp_path), Reader(tmp_path)
+        source = Source(journal)
+        source.append(*words(1))
+        assert journal.sync()
+        source.append(*words(2))
+        assert payloads(live) == words(1, 2)
+        segment(tmp_path, 1).unlink()
+        source.append(*words(3))
+        assert payloads(live) == words(3)
+        segment(tmp_path, 2).unlink()
+        assert not journal.sync()
+        assert journal.sync()
+        assert read_damaged(tmp_path)[0] == words(2, 3)
+
+    def test_a_journal_that_somebody_removes_takes_nothing_more(self, tmp_path: Path) -> None:
+        directory = tmp_path / "journal"
+        journal = Writer(directory)
+        source = Source(journal)
+        source.append(*words(1))
+        segment(directory, 1).unlink()
+        directory.rmdir()
+        for _ in range(3):
+            with pytest.raises(FileNotFoundError):
+                source.append(*words(2))
+            assert not journal.sync()
+        assert journal.synced == {}
+        directory.mkdir()  # it was moved, and is there again
+        source.append(*words(2))
+        assert journal.sync()
+        assert read_damaged(directory)[0] == words(1, 2)
+
+    def test_a_segment_that_could_not_be_removed_when_it_was_given_up_is_used(self, tmp_path: Path) -> None:
+        segment(tmp_path, 1).write_bytes(b"half a header")
+        journal = Writer(tmp_path)
+        segment(tmp_path, 1).write_bytes(b"half a header")
+        Source(journal).append(*words(1))
+        assert read(tmp_path) == words(1)
+
+    def test_a_closed_journal_does_not_call_safe_what_is_not(self, tmp_path: Path, failing_fsync: list[int]) -> None:
+        journal = Writer(tmp_path)
+        Source(journal).append(*words(1))
+        failing_fsync += [1] * 10
+        journal.close()
+        assert not journal.sync()
+        assert journal.synced == {}
 
     def test_closing_after_a_failed_fsync_syncs_what_was_written_again(
         self, tmp_path: Path, failing_fsync: list[int]

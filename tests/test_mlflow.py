@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -34,9 +34,11 @@ from support import manifest, the_worker, wait_until
 import asynctrack
 from asynctrack import MLflow, Paused
 from asynctrack.backends.base import Context
-from asynctrack.backends.mlflow import as_number, chunks, clean_name
+from asynctrack.backends.mlflow_items import as_number, chunks, clean_name
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
+from asynctrack.record import from_json
+from asynctrack.testing import BackendContract
 
 TOKEN = "sesame-4711"
 LARGEST = 1.7976931348623157e308
@@ -222,6 +224,22 @@ def test_a_worker_that_dies_before_it_has_noted_its_run_finds_it_again(
     assert app.the_run()["params"] == {"lr": "0.1"}
 
 
+def test_an_experiment_that_another_makes_meanwhile_is_taken(own_host: Path, runs: Path) -> None:
+    app = an_app()
+
+    def race(request: Request) -> Answer:
+        if request.path.endswith("experiments/create"):
+            app.experiments["p"] = "another's"
+        return app(request)
+
+    with RawServer(race) as server:
+        run = asynctrack.init("p", dir=runs, backends=[mlflow(server)])
+        run.log({"i": 0.0}, step=0)
+        run.finish()
+    assert app.the_run()["info"]["experiment_id"] == "another's"
+    assert_whole(run, app, 1)
+
+
 def test_a_run_that_goes_on_is_the_same_run_there(own_host: Path, runs: Path) -> None:
     app = an_app()
     with RawServer(app) as server:
@@ -269,8 +287,6 @@ def weather(seed: int, rounds: int, runs: Path) -> None:
         for bad in chance.sample(BAD, rounds)
         for behaviour in (bad, *chance.choices(WELL, k=chance.randint(1, 3)))
     ]
-    # 400 is for a person where it answers to something else than records.
-    script = [says(503) if at < 12 and behaviour is BAD[-1] else behaviour for at, behaviour in enumerate(script)]
     with RawServer(app, script) as server:
         run = asynctrack.init("p", dir=runs, finish_timeout_s=50, backends=[mlflow(server)])
         count = 0
@@ -283,7 +299,7 @@ def weather(seed: int, rounds: int, runs: Path) -> None:
     assert_whole(run, app, count)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_everything_arrives_once_and_in_order_through_a_storm(seed: int, shared_host: Path, runs: Path) -> None:
     weather(seed, 3, runs)
 
@@ -397,7 +413,7 @@ def test_a_deleted_run_or_experiment_pauses(own_host: Path, runs: Path) -> None:
         run.finish()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 413])
+@pytest.mark.parametrize("status", [400, 403, 404])
 def test_what_keeps_the_run_from_being_made_is_for_a_person(status: int, own_host: Path, runs: Path) -> None:
     with RawServer(lambda _: Answer(status, {"message": "why"})) as server:
         run = asynctrack.init("p", dir=runs, after_exit_max_s=0.5, backends=[mlflow(server)])
@@ -502,6 +518,38 @@ def test_chunks_are_within_the_limits(sizes: list[int]) -> None:
     assert all(
         0 < len(chunk) <= 100 and sum(len(memoryview(item)) + 1 for item in chunk) <= 1_000_000 for chunk in found
     )
+
+
+class TestContract(BackendContract):
+    exactly_once = True
+    keeps = frozenset({"float", "int", "bool", "nan", "inf"})
+    refuses: ClassVar = {"poison": 66.0}
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        self.app = an_app()
+        with RawServer(self._answer) as self.raw:
+            yield
+
+    def _answer(self, request: Request) -> Answer:
+        if b"poison" in request.body:
+            return Answer(400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "no"})
+        return self.app(request)
+
+    def make_backend(self, run: Path) -> MLflow:
+        return MLflow(tracking_uri=self.raw.url)
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        found = [there for there in self.app.runs.values() if there["tags"]["asynctrack.run_id"] == run.name]
+        assert len(found) <= 1
+        for key, _, step, value in found[0]["metrics"] if found else []:
+            if not key.startswith("summary/"):
+                yield step, key, from_json(value)
+
+    def same(self, given: Any, found: Any) -> bool:
+        if isinstance(given, float) and math.isinf(given):
+            return bool(found == math.copysign(LARGEST, given))
+        return super().same(given, found)
 
 
 # With MLflow itself.
@@ -635,3 +683,31 @@ def test_a_resend_changes_nothing_in_the_real_server(real_server: tuple[str, Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((run.path / "cursors" / "mlflow.json").read_text())["delivered"] == 1500
     assert sorted(select(database, "SELECT * FROM metrics", run)) == sorted(before)
+
+
+@pytest.mark.slow
+@needs_mlflow
+@pytest.mark.timeout(600)
+class TestContractOfTheServer(TestContract):
+    refuses = None
+    records = 40
+
+    @pytest.fixture(autouse=True)
+    def server(self, real_server: tuple[str, Path], tmp_path: Path) -> None:
+        self.url, self.database = real_server
+        self.experiment = f"{tmp_path.name}-{os.urandom(4).hex()}"
+
+    def make_backend(self, run: Path) -> MLflow:
+        return MLflow(tracking_uri=self.url, experiment=self.experiment)
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        query = """
+            SELECT metrics.step, metrics.key, metrics.value, metrics.is_nan FROM metrics
+            JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id) JOIN tags USING (run_uuid)
+            WHERE experiments.name = ? AND tags.key = 'asynctrack.run_id' AND tags.value = ? ORDER BY metrics.rowid
+        """
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            rows = connection.execute(query, (self.experiment, run.name)).fetchall()
+        return (
+            (step, key, math.nan if nan else value) for step, key, value, nan in rows if not key.startswith("summary/")
+        )

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 from support import DEADLINE_S, assert_whole, ended, left_in, manifest, wait_until, workers
 
 import asynctrack
-
-manager = pytest.importorskip("jupyter_client.manager")
-pytest.importorskip("ipykernel")
 
 
 class Notebook:
     """A kernel, and what one does to it."""
 
     def __init__(self) -> None:
-        self.kernel, self._client = manager.start_new_kernel(startup_timeout=DEADLINE_S)
+        self.kernel, self._client = start_new_kernel(startup_timeout=DEADLINE_S)
 
     def run(self, cell: str) -> str:
         """Execute a cell; what it printed, or the name of the error that it ended with."""

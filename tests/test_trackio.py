@@ -19,12 +19,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import raw_server
 from fake_servers import TrackioApp
-from raw_server import Behaviour, RawServer, no_server, says
+from raw_server import Answer, Behaviour, RawServer, no_server, says
 from support import manifest, the_worker, wait_until
 
 import asynctrack
@@ -32,7 +32,8 @@ from asynctrack import Paused, Trackio
 from asynctrack.backends.base import Batch, Context, Update
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Record
+from asynctrack.record import Record, from_json
+from asynctrack.testing import BackendContract
 
 TOKEN = "sesame-4711"
 # A batch as large as this backend's, in records of one short number.
@@ -190,7 +191,7 @@ def weather(script: list[Behaviour], runs: Path) -> None:
     assert_whole(run, app, count)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_everything_arrives_once_and_in_order_through_a_storm(seed: int, shared_host: Path, runs: Path) -> None:
     weather(storm(seed, 3), runs)
 
@@ -325,6 +326,26 @@ def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tm
         Trackio().open(Context(run_id="r", name="r", project="p", directory=tmp_path, config={}))
 
 
+class TestContract(BackendContract):
+    exactly_once = True
+    keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})
+    refuses: ClassVar = {"poison": 1}
+
+    @pytest.fixture(autouse=True)
+    def server(self) -> Iterator[None]:
+        self.app = TrackioApp(TOKEN)
+        with RawServer(lambda request: Answer(422) if b"poison" in request.body else self.app(request)) as self.raw:
+            yield
+
+    def make_backend(self, run: Path) -> Trackio:
+        return Trackio(server_url=self.raw.url)
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        for row in self.app.rows.get(run.name, []):
+            for key, value in row["metrics"].items():
+                yield row["step"], key, from_json(value)
+
+
 # With Trackio itself.
 
 needs_trackio = pytest.mark.skipif(
@@ -448,7 +469,8 @@ import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from asynctrack.backends.trackio import Trackio
 from asynctrack.backends.base import *
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Record
+from asynctrack.record import Record, from_json
+from asynctrack.testing import BackendContract
 from pathlib import PosixPath
 context, batch = {context!r}, {batch!r}
 for _ in range(2):
@@ -468,3 +490,40 @@ else:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=55)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where Trackio keeps its projects in this process: it reads that when it is imported, once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        return Path(importlib.import_module("trackio.sqlite_storage").TRACKIO_DIR)
+
+
+@pytest.mark.slow
+@needs_trackio
+@pytest.mark.timeout(600)
+class TestContractOfTheLibrary(BackendContract):
+    exactly_once = True
+    keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})
+
+    @pytest.fixture(autouse=True)
+    def fresh(self, imported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("TRACKIO_DIR", str(imported))
+        self.project = f"t{tmp_path.name}-{os.urandom(4).hex()}"
+
+    def make_backend(self, run: Path) -> Trackio:
+        return Trackio(project=self.project)
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        database = Path(os.environ["TRACKIO_DIR"]) / f"{self.project}.db"
+        if not database.exists():
+            return
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            rows = connection.execute(
+                "SELECT step, metrics FROM metrics WHERE run_id = ? ORDER BY id", (run.name,)
+            ).fetchall()
+        for step, metrics in rows:
+            for key, value in json.loads(metrics).items():
+                yield step, key, from_json(value)

@@ -49,7 +49,9 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
 
 class _Lines(Sink):
     def __init__(self, directory: Path, file: str, state: dict[str, Any] | None) -> None:
-        self._path = directory / (state["file"] if state else file)
+        self._path = directory / file
+        if state:  # only its name: the cursor may come from elsewhere
+            self._path = self._path.with_name(os.path.basename(state["file"]))
         self._offset: int = state["bytes"] if state else 0  # up to here the file is known to be ours
         self._opened: Any = None
 

@@ -19,14 +19,11 @@ from __future__ import annotations
 
 import base64
 import logging
-import math
 import os
-import re
 import time
-import zlib
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -53,30 +50,32 @@ from asynctrack.backends.http import (
     timeout_problems,
     url_problems,
 )
+from asynctrack.backends.mlflow_items import (
+    MOST_METRICS,
+    MOST_OTHERS,
+    MOST_PARAM,
+    MOST_TAG,
+    Kind,
+    as_items,
+    as_metric,
+    as_number,
+    as_pairs,
+    as_text,
+    chunks,
+    clean_name,
+)
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import flatten, to_json
-
-# MLflow's own limits, of its `utils/validation.py`.
-_MOST_METRICS: Final = 1000
-_MOST_OTHERS: Final = 100
-_MOST_BYTES: Final = 900_000  # of 1 MB, for what is around the items
-_MOST_KEY: Final = 250
-_MOST_PARAM: Final = 6000
-_MOST_TAG: Final = 8000
+from asynctrack.record import flatten
 
 _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "crashed": "KILLED", "preempted": "KILLED"}
 _LARGEST: Final = (1 << 63) - 1
 _NO_NUMBER: Final = "no number"
 _STEP: Final = "a step beyond 63 bits"
-_STRANGE: Final = re.compile(r"[^/\w.\- :]")
 _USER: Final = "env:MLFLOW_TRACKING_USERNAME"
 _PASSWORD: Final = "env:MLFLOW_TRACKING_PASSWORD"
 _ADDRESS: Final = "MLFLOW_TRACKING_URI"
 
-Kind = Literal["metrics", "params", "tags"]
-
 _log = logging.getLogger("asynctrack.delivery")
-_encode = msgspec.json.Encoder().encode
 
 
 class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
@@ -191,7 +190,7 @@ class _Run(Sink):
         run = await self._ready()
         await self._update(run, batch.updates)
         metrics, skipped = self._metrics(batch)
-        batches = list(chunks(metrics, _MOST_METRICS))
+        batches = list(chunks(metrics, MOST_METRICS))
         # A batch that failed in the middle goes on there: MLflow takes twice as long for what it has already.
         identity = [(record.ring, record.number) for record in batch.records]
         sent = self._begun[1] if self._begun[0] == identity else 0
@@ -221,8 +220,7 @@ class _Run(Sink):
             if in_range:
                 for key, value in flatten(record.data):
                     if (number := as_number(value)) is not None:
-                        item = {"key": self._name(key), "value": number, "timestamp": time_ms, "step": record.step}
-                        metrics.append(msgspec.Raw(_encode(item)))
+                        metrics.append(as_metric(self._name(key), number, time_ms, record.step))
             if len(metrics) == before:
                 reason = _NO_NUMBER if in_range else _STEP
                 skipped[reason] = skipped.get(reason, 0) + 1
@@ -260,12 +258,12 @@ class _Run(Sink):
         runs = (await self._settle(self._server.post("runs/search", search))).data.get("runs")
         if runs:
             return self._read_run(runs[0])
-        tags = {**{clean_name(key): value[:_MOST_TAG] for key, value in self._settings.tags.items()}, **ours}
+        tags = {**{clean_name(key): value[:MOST_TAG] for key, value in self._settings.tags.items()}, **ours}
         create = {
             "experiment_id": experiment,
             "run_name": self._settings.run_name or context.name,
             "start_time": _epoch_ms(context.created_at),
-            "tags": _pairs(tags),
+            "tags": as_pairs(tags),
         }
         return self._read_run((await self._settle(self._server.post("runs/create", create))).data["run"])
 
@@ -307,12 +305,11 @@ class _Run(Sink):
                 continue
             for key, value in flatten(update.data, "summary/"):
                 if (number := as_number(value)) is not None:
-                    item = {"key": clean_name(key), "value": number, "timestamp": time_ms, "step": 0}
-                    metrics.append(msgspec.Raw(_encode(item)))
+                    metrics.append(as_metric(clean_name(key), number, time_ms, 0))
                 else:
-                    tags[clean_name(key)] = _text(value, _MOST_TAG)
+                    tags[clean_name(key)] = as_text(value, MOST_TAG)
         await self._tell(run, "metrics", metrics)
-        await self._tell(run, "tags", _items(tags))
+        await self._tell(run, "tags", as_items(tags))
 
     async def _configure(self, run: _Found, config: Mapping[str, Any], *, again: bool = False) -> None:
         """Log a config: what is new as params, what has another value as tags.
@@ -324,7 +321,7 @@ class _Run(Sink):
         """
         params, tags = {}, {}
         for key, value in flatten(config):
-            name, text = clean_name(key), _text(value, _MOST_PARAM)
+            name, text = clean_name(key), as_text(value, MOST_PARAM)
             tag = clean_name(f"config/{key}")
             if name not in run.params:
                 params[name] = text
@@ -333,8 +330,8 @@ class _Run(Sink):
         run.params.update(params)
         run.tags.update(tags)
         try:
-            await self._tell(run, "params", _items(params))
-            await self._tell(run, "tags", _items(tags))
+            await self._tell(run, "params", as_items(params))
+            await self._tell(run, "tags", as_items(tags))
         except BaseException:
             for name in params:
                 run.params.pop(name, None)
@@ -342,7 +339,7 @@ class _Run(Sink):
 
     async def _tell(self, run: _Found, kind: Kind, items: list[msgspec.Raw]) -> None:
         """Log what is no record: what MLflow refuses is said, and left out; it must not keep the records back."""
-        for chunk in chunks(items, _MOST_METRICS if kind == "metrics" else _MOST_OTHERS):
+        for chunk in chunks(items, MOST_METRICS if kind == "metrics" else MOST_OTHERS):
             try:
                 await self._log(run, kind, chunk)
             except (Refused, TooLarge) as no:
@@ -357,8 +354,7 @@ class _Run(Sink):
         try:
             await self._server.post("runs/log-batch", {"run_id": run.id, kind: items})
         except Refused as no:
-            if "BAD_REQUEST" in str(no):  # its database failed: what it refuses itself is INVALID_PARAMETER_VALUE
-                raise Retry(str(no)) from no
+            _check_database(no)
             await self._get(run.id)  # a deleted run refuses everything: then this pauses
             raise
 
@@ -367,56 +363,14 @@ class _Run(Sink):
         try:
             return await asking
         except (Refused, TooLarge) as no:
+            _check_database(no)
             raise Paused(str(no)) from no
 
 
-def chunks(items: list[msgspec.Raw], most: int) -> Iterator[list[msgspec.Raw]]:
-    """Encoded items in requests that MLflow takes: so many, and so many bytes."""
-    chunk: list[msgspec.Raw] = []
-    size = 0
-    for item in items:
-        length = len(memoryview(item))
-        if chunk and (len(chunk) == most or size + length > _MOST_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(item)
-        size += length + 1
-    if chunk:
-        yield chunk
-
-
-def clean_name(key: str) -> str:
-    """A name that MLflow takes."""
-    name = "/".join(part if part not in ("", ".", "..") else "_" for part in _STRANGE.sub("_", key).split("/"))
-    if len(name) > _MOST_KEY:
-        name = f"{name[: _MOST_KEY - 9]}-{zlib.crc32(key.encode()):08x}"
-    return name
-
-
-def as_number(value: Any) -> float | str | None:
-    """A value as protobuf's JSON has a double; None where it is no number."""
-    if isinstance(value, bool | int):
-        try:
-            value = float(value)
-        except OverflowError:
-            return None
-    if not isinstance(value, float):
-        return None
-    return value if math.isfinite(value) else str(to_json(value))
-
-
-def _text(value: Any, most: int) -> str:
-    """A value as MLflow's own client writes it."""
-    plain = value if isinstance(value, str | float | int | None) else to_json(value)
-    return str(plain).replace("\0", "\\0")[:most]
-
-
-def _pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in values.items()]
-
-
-def _items(values: Mapping[str, str]) -> list[msgspec.Raw]:
-    return [msgspec.Raw(_encode(pair)) for pair in _pairs(values)]
+def _check_database(no: Refused | TooLarge) -> None:
+    """Its database failed: what MLflow itself refuses is INVALID_PARAMETER_VALUE."""
+    if "BAD_REQUEST" in str(no):
+        raise Retry(str(no)) from no
 
 
 def _credentials(token: str) -> tuple[dict[str, str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import inspect
 import logging
 import os
@@ -24,6 +25,7 @@ from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.delivery import refused
 from asynctrack.delivery.cutter import Cut, Cutter, has_more
 from asynctrack.delivery.verdict import LONGEST_RETRY_S, back_off, describe, judge
+from asynctrack.journal.layout import Position
 from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
 
@@ -104,6 +106,7 @@ class Delivery:
         self._ready_at = 0.0
         self._failures = 0
         self._warn_at = 0.0
+        self._reopened_at: Position | None = None
         self._lease_fd: int | None = None
         self._lease_lock = threading.Lock()
         self._limiter = anyio.CapacityLimiter(
@@ -175,6 +178,7 @@ class Delivery:
             return False
         more = has_more(self._run, self.cursor, self._backend)
         if more:
+            self._reopened_at = self.cursor.position
             self.cursor = msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor()
             self._saved = msgspec.structs.replace(self.cursor)
         return more
@@ -356,6 +360,7 @@ class Delivery:
         self._saved_at = time.monotonic()
 
     async def _write_cursor(self, cursor: Cursor) -> None:
+        self._check_lease()
         content = msgspec.json.encode(cursor)
         await in_thread(replace_file, self._in_cursors(cursor_path), content)
 
@@ -404,6 +409,7 @@ class Delivery:
     async def _lease(self) -> bool:
         """Be the one process that delivers this run to this backend; False after a while where another does."""
         if self._lease_fd is not None or not self._keep:
+            self._check_lease()
             return True
         path = self._in_cursors(lease_path)
         self._lease_fd = locks.take(path)
@@ -414,11 +420,15 @@ class Delivery:
         self._catch_up()
         return True
 
+    def _check_lease(self) -> None:
+        """What lies where the run was may be another's."""
+        if self._lease_fd is not None and not locks.is_at(self._lease_fd, lease_path(self._run, self.name)):
+            raise FileNotFoundError(errno.ENOENT, "the run has been removed or moved", str(self._run))
+
     def _catch_up(self) -> None:
         """Another may have delivered since the cursor was read."""
         found = load_cursor(self._run, self.name)
-        reopened = found.position == self.cursor.position
-        self.cursor = msgspec.structs.replace(found, closed=found.closed and not reopened)
+        self.cursor = msgspec.structs.replace(found, closed=found.closed and found.position != self._reopened_at)
         self._saved = msgspec.structs.replace(self.cursor)
 
     def _release(self) -> None:
@@ -440,9 +450,7 @@ class Delivery:
         try:
             if inspect.iscoroutinefunction(method):
                 return await method(*arguments)
-            return await in_thread(
-                self._call_away, method, arguments, abandon_on_cancel=True, limiter=self._limiter
-            )
+            return await in_thread(self._call_away, method, arguments, abandon_on_cancel=True, limiter=self._limiter)
         except (SystemExit, KeyboardInterrupt) as error:  # a library that wants to end the process: it is not its own
             raise RuntimeError(f"the backend raised {type(error).__name__}: {error}") from error
         finally:
@@ -465,6 +473,20 @@ class Delivery:
         if now >= self._warn_at:
             self._warn_at = now + _WARN_INTERVAL_S
             _log.warning("%s of %s: %s", self.name, self._run, message)
+
+
+def note_failure(run: Path, name: str, what: str) -> None:
+    """Note in a backend's cursor why nobody delivers to it just now; nothing where somebody does again."""
+    fd = locks.take(lease_path(run, name))
+    if fd is None:
+        return
+    try:
+        cursor = load_cursor(run, name)
+        cursor.last_error, cursor.paused = what, False
+        cursor.retries += 1
+        replace_file(cursor_path(run, name), msgspec.json.encode(cursor))
+    finally:
+        os.close(fd)
 
 
 def _halves(part: Batch) -> list[Batch]:

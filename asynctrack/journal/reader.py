@@ -116,11 +116,12 @@ class Reader:
                 return batch
 
     def _open(self) -> bool:
-        wanted = [number for number in begun(self.directory) if number >= self.position.segment]
-        if not wanted:
-            return False
-        if wanted[0] != self.position.segment:
-            self._step_over(max(self.position.segment, 1), wanted[0])
+        if not self._has_begun(self.position.segment):
+            wanted = [number for number in begun(self.directory) if number >= self.position.segment]
+            if not wanted:
+                return False
+            if wanted[0] != self.position.segment:
+                self._step_over(max(self.position.segment, 1), wanted[0])
         self.position = self.position._replace(offset=max(self.position.offset, HEADER_BYTES))
         self._fd = os.open(self._path(), os.O_RDONLY | os.O_CLOEXEC)
         return True
@@ -128,9 +129,12 @@ class Reader:
     def _following(self) -> int | None:
         """The number of the next segment that has begun; the directory is listed only where the very next has not."""
         following = int(self.position.segment) + 1
-        if _size(os.path.join(self.directory, segment_name(following))) >= HEADER_BYTES:
+        if self._has_begun(following):
             return following
         return next((number for number in begun(self.directory) if number >= following), None)
+
+    def _has_begun(self, segment: int) -> bool:
+        return segment > 0 and _size(os.path.join(self.directory, segment_name(segment))) >= HEADER_BYTES
 
     def _move_to(self, segment: int) -> None:
         self.close()
@@ -176,6 +180,8 @@ class Reader:
             self._journal_id = journal_id_of(self.directory)
             self._salt = salt_of(self._journal_id or b"")
         found = unpack_segment_header(os.pread(self._fd, HEADER_BYTES, 0))
+        if found is not None and self._journal_id is None:
+            return False  # the directory is being removed or moved: there is at least this one's
         if found is not None and found[0] > VERSION:
             raise UnsupportedVersion(self._path(), found[0], VERSION)
         if found is None and self._journal_id is not None:

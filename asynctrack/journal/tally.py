@@ -34,7 +34,7 @@ class Tally:
     """
 
     directory: Path
-    start: Position = Position()
+    start: Position = field(default_factory=Position)
     ends: dict[int, int] = field(default_factory=dict)
     notes: list[Frame] = field(default_factory=list)
     _rings: dict[int, _RingTally] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Tally:
         for batch in self._reader:
             position = Position(batch.segment, batch.offset)
             if batch.header.ring == NOTES_RING:
-                self.notes.extend(self._read(position))
+                self.notes.extend(self._read(position) or [])
                 continue
             known = self._rings.get(batch.header.ring)
             first = batch.header.ordinal if known is None else known.first
@@ -75,9 +75,9 @@ class Tally:
             self._reader = None
 
     def _in_last(self, ring: _RingTally) -> int:
-        if ring.in_last is None:
-            ring.in_last = sum(frame.kind == RECORD for frame in self._read(ring.position))
-        return ring.in_last
+        if ring.in_last is None and (frames := self._read(ring.position)) is not None:
+            ring.in_last = sum(frame.kind == RECORD for frame in frames)
+        return ring.in_last or 0
 
     def _last_number(self, ring: _RingTally) -> int:
         frames = self._read(ring.position) or self._last_whole(ring.header.ring)
@@ -88,9 +88,13 @@ class Tally:
         batches = (list(batch.frames()) for batch in backwards(self.directory) if batch.header.ring == ring)
         return next(filter(None, batches), [])
 
-    def _read(self, position: Position) -> list[Frame]:
-        """The frames of the batch there; none where somebody has removed the journal."""
+    def _read(self, position: Position) -> list[Frame] | None:
+        """The frames of the batch there; None while the journal is not there: somebody removes or moves it."""
         reader = Reader(self.directory, position)
-        batch = reader.next()
-        reader.close()
-        return [] if batch is None else list(batch.frames())
+        try:
+            batch = reader.next()
+        except FileNotFoundError:
+            return None
+        finally:
+            reader.close()
+        return None if batch is None else list(batch.frames())

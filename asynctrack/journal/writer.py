@@ -65,6 +65,8 @@ class Writer:
     def __init__(self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
         directory = os.fspath(directory)
         os.makedirs(directory, mode=0o700, exist_ok=True)
+        if os.path.islink(directory):
+            raise NotADirectoryError(errno.ENOTDIR, "the journal is a link, which may lead to another's", directory)
         self._directory = directory
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
@@ -159,6 +161,8 @@ class Writer:
         with self._lock:
             if self._is_removed():
                 return self._try_again()
+            if any(segment not in self._open for segment in open_segments):
+                return False  # they were replaced meanwhile, and the descriptors may be another's by now
             self._forget(batches)
             for segment, size in zip(open_segments, sizes, strict=True):
                 segment.synced_size = size
@@ -319,7 +323,7 @@ def recover(directory: str) -> tuple[dict[int, int], Position, int, bytes | None
         if ends:
             break
     if numbers and os.stat(last := _path(directory, numbers[-1])).st_size > torn.offset:
-        os.truncate(last, torn.offset)
+        _cut(last, torn.offset)
     return ends, found, numbers[-1] if numbers else 0, journal_id_of(directory)
 
 
@@ -352,6 +356,15 @@ def sync_directory(directory: str) -> None:
 
 def _path(directory: str, segment: int) -> str:
     return os.path.join(directory, segment_name(segment))
+
+
+def _cut(path: str, size: int) -> None:
+    """Cut a file back; never one that a link leads to."""
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
 
 
 def _sync_file(path: str) -> int:

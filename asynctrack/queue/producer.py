@@ -208,6 +208,7 @@ class Producer:
     def abandon(self) -> None:
         """In a forked child: forget the parent's ring. No lock, no system call: this runs inside `fork`."""
         self.state = FORKED
+        self.ring.keep()
         self._lock = threading.RLock()
         self._slow = 0
         self._draining = False

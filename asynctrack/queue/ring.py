@@ -47,16 +47,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+_kept: list[Ring] = []
+
+
 class Ring:
     """A mapped ring file. Positions only grow; see `layout` for what the words mean."""
 
-    __slots__ = ("__weakref__", "_fd", "capacity", "data", "id", "meta", "path", "words")
+    __slots__ = ("__weakref__", "_fd", "_inode", "capacity", "data", "id", "meta", "path", "words")
 
     def __init__(self, fd: int, path: str) -> None:
         size = os.fstat(fd).st_size
         if size <= HEADER_BYTES or size % 8:
             raise ValueError(f"{path} does not have the size of a ring: {size} bytes")
         self._fd = fd
+        self._inode = _inode(fd)
         self.path = path
         self.data = mmap.mmap(fd, size)
         self.words = memoryview(self.data).cast("Q")
@@ -124,7 +128,7 @@ class Ring:
         except OSError:
             return True
         fcntl.lockf(self._fd, fcntl.LOCK_UN)
-        return False
+        return self._is_mapped()
 
     def used(self) -> int:
         """Bytes of frames that are not yet in the journal."""
@@ -176,12 +180,29 @@ class Ring:
     def close(self) -> None:
         """Close the descriptor, which drops the producer's lock. The mapping goes when nobody looks at it any more."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd >= 0 and _inode(fd) == self._inode:
             os.close(fd)
+        elif fd >= 0:
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep the mapping for good: when it goes it closes its own descriptor, which by now may be another's file.
+
+        So it is where a program has closed all files that it knew nothing of, as one that becomes a daemon does.
+        """
+        _kept.append(self)
 
     def unlink(self) -> None:
         """Remove the ring's file; what is mapped stays usable."""
         _unlink(self.path)
+
+    def _is_mapped(self) -> bool:
+        """Whether the producer lives all the same: its program may have closed the ring's file, and with it the lock."""
+        try:
+            with open(f"/proc/{self.words[PID]}/maps", "rb") as maps:
+                return os.fsencode(os.path.basename(self.path)) in maps.read()
+        except OSError:
+            return False
 
     def _unmap(self) -> None:
         self.words.release()
@@ -226,6 +247,14 @@ def _unpack_meta(text: bytes) -> dict[str, str]:
     lines, _, run = os.fsdecode(text).partition("run=")
     pairs = (line.partition("=") for line in lines.splitlines())
     return {**{name: value for name, _, value in pairs}, "run": run}
+
+
+def _inode(fd: int) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _reserve(fd: int, size: int) -> None:

@@ -11,7 +11,6 @@ import inspect
 import itertools
 import math
 import os
-import random
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -204,9 +203,9 @@ class BackendContract:
             expected = self._log(run, range(30))
             run.end()
             slow = msgspec.structs.replace(run.backend, max_records_s=10.0)
-            killer = _Killer(2)
+            killer = _Killer()
             deliver_in_process(run.path, slow, name=_NAME, look=killer.look)
-            assert killer.left < 2
+            assert killer.killed
             self._assert_balance(run)
             self._assert_shows(run, expected, once=self.exactly_once)
 
@@ -369,23 +368,15 @@ class _WatchedSink(Sink):
 
 
 class _Killer:
-    """Kills a delivery process some times: first as soon as it has delivered something, then at random moments."""
+    """Kills a delivery process as soon as it has delivered something."""
 
-    def __init__(self, times: int) -> None:
-        self.left = times
-        self._groups: set[int] = set()
-        self._looks = 0
+    killed = False
 
     def look(self, process: Process, cursor: Cursor) -> None:
         """Called every few milliseconds."""
-        if not self.left or process.group is None or process.group in self._groups or not cursor.delivered:
-            return
-        self._looks -= 1
-        if self._looks <= 0:
+        if cursor.delivered and process.group is not None and not self.killed:
             os.killpg(process.group, signal.SIGKILL)
-            self.left -= 1
-            self._groups.add(process.group)
-            self._looks = random.randrange(150)
+            self.killed = True
 
 
 async def _deliver_until(run: _Run, moment: Moment, nth: int, fails_at: int | None) -> bool:

@@ -11,11 +11,23 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Retry, Sink, StartOver, TooLarge
+from asynctrack.backends.base import (
+    Backend,
+    Batch,
+    Context,
+    Outcome,
+    Paused,
+    Place,
+    Refused,
+    Retry,
+    Sink,
+    StartOver,
+    TooLarge,
+)
 from asynctrack.record import Record, to_json
 
 FILE_NAME: Final = "scripted.jsonl"
@@ -69,7 +81,7 @@ class Scripted(Backend, frozen=True, kw_only=True):
         write_s: seconds that each write takes.
     """
 
-    place = "worker"
+    place: ClassVar[Place] = "worker"
     file: str = FILE_NAME
     troubles: tuple[Trouble, ...] = ()
     once: bool = False

@@ -214,13 +214,14 @@ class RunService:
             for delivery in self._open_deliveries():
                 tasks.start_soon(self._drive, delivery)
             while True:
+                if gone := self.journal.gone():
+                    self.stop()
+                    break
                 await self._keep_manifest()
                 for delivery in self._deliveries:
                     if delivery.reopen():
                         tasks.start_soon(self._drive, delivery)
                 self._tell()
-                if self.journal.gone():
-                    self.stop()
                 if self._finished() or self._stopping:
                     break
                 if self._ended and all(delivery.done or delivery.paused for delivery in self._deliveries):
@@ -230,8 +231,8 @@ class RunService:
                     self.stop()
             if self._stopping:
                 tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
-        if self.journal.gone():
-            raise FileNotFoundError(errno.ENOENT, "the run's directory has been removed or moved", self.journal.path)
+        if gone:
+            raise _gone(self.journal)
         self._save()
         self._tell()
         return self._finished()
@@ -332,6 +333,8 @@ class RunService:
         assert self._manifest is not None
         self._saved_at = time.monotonic()
         try:
+            if self.journal.gone():
+                raise _gone(self.journal)
             manifests.save(Path(self.journal.path), self._manifest)
             self._saved = True
         except OSError as error:
@@ -376,3 +379,7 @@ class RunService:
         self._left_at = self._left_at or time.monotonic()
         limit = self._manifest.limits.get("after_exit_max_s", AFTER_EXIT_MAX_S) if self._manifest else 0.0
         return time.monotonic() - self._left_at > limit
+
+
+def _gone(journal: RunJournal) -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, "the run's directory has been removed or moved", journal.path)

@@ -30,8 +30,9 @@ def set_back(run: str, end: Position) -> None:
 
 
 def _cursors(run: str) -> list[str]:
+    directory = os.path.join(run, _CURSORS)
     try:
-        names = os.listdir(os.path.join(run, _CURSORS))
+        names = [] if os.path.islink(directory) else os.listdir(directory)
     except FileNotFoundError:
         return []
     return [name for name in names if name.endswith(".json") and not name.startswith(".")]

@@ -19,9 +19,10 @@ import anyio.lowlevel
 from asynctrack.backends.base import Backend
 from asynctrack.cursor import load_cursor
 from asynctrack.delivery.cutter import has_more
-from asynctrack.delivery.driver import STOP_WAIT_S
+from asynctrack.delivery.driver import STOP_WAIT_S, note_failure
 from asynctrack.delivery.verdict import back_off
 from asynctrack.journal.layout import Position
+from asynctrack.loop import in_thread
 from asynctrack.spawn import spawn
 
 # A delivery process imports an interpreter and an SDK before it gives its first sign of life. Arbitrary.
@@ -49,6 +50,8 @@ class Process:
 
     Attributes:
         group: its process group; None while there is none.
+        deaths: how often it has ended, or could not be started, while it was wanted.
+        died_of: what of, the last time.
     """
 
     def __init__(self, kind: str, host: str) -> None:
@@ -63,6 +66,8 @@ class Process:
         self._heard_at = self._idle_since = time.monotonic()
         self._heard = False
         self._rest = b""
+        self.deaths = 0
+        self.died_of = ""
         self._failures = 0
         self._start_at = 0.0
         self._warn_at = 0.0
@@ -135,9 +140,7 @@ class Process:
         except OSError as error:
             ours.close()
             os.close(kept)
-            self._failures += 1
-            self._start_at = time.monotonic() + back_off(self._failures)
-            self._say(f"the process for {self.kind} cannot be started: {error}")
+            self._fail(f"cannot be started: {error}")
             return
         finally:
             theirs.close()
@@ -189,16 +192,21 @@ class Process:
                 return self._kill(f"has waited {seconds:.0f} s for its backend")
 
     def _kill(self, why: str) -> None:
-        self._gone(f"{why}; it is killed")
+        self._gone(f"{why} and is killed")
 
     def _gone(self, why: str) -> None:
         """It has ended, or is to end; what it has started ends with it, and it is started again after a while."""
         self._forget()
-        self._failures += 1
         if self._wanted:
-            wait_s = back_off(self._failures)
-            self._start_at = time.monotonic() + wait_s
-            self._say(f"the process for {self.kind} {why}, and is started again from its cursors in {wait_s:.1f} s")
+            self._fail(why)
+
+    def _fail(self, why: str) -> None:
+        self._failures += 1
+        self.deaths += 1
+        self.died_of = why
+        wait_s = back_off(self._failures)
+        self._start_at = time.monotonic() + wait_s
+        self._say(f"the process for {self.kind} {why}; it is started again from its cursors in {wait_s:.1f} s")
 
     def _forget(self) -> None:
         if self.group is not None:
@@ -267,9 +275,8 @@ class ElsewhereDelivery:
 
     @property
     def paused(self) -> bool:
-        return (
-            self.cursor.paused and self.cursor.retries > self._retries_before
-        )  # what an earlier process says is not tried yet
+        tried_here = self.cursor.retries > self._retries_before  # else an earlier process says so
+        return self.cursor.paused and tried_here
 
     async def drive(
         self,
@@ -283,12 +290,16 @@ class ElsewhereDelivery:
             return
         self._driven = True
         self._retries_before = self.cursor.retries
+        deaths = self._process.deaths
         self._process.deliver(self._run, self.name, self._backend, self._stored, force=self._force)
         try:
             while not self.done and not self._stopping:
                 if hurried := hurry():
                     self._process.hurry(self._run)
                 await anyio.sleep(_HURRIED_LOOK_S if hurried else _LOOK_S)
+                if self._process.deaths != deaths:
+                    deaths = self._process.deaths
+                    await self._note_death()
                 self._look()
                 saved()
         finally:
@@ -308,6 +319,10 @@ class ElsewhereDelivery:
     @property
     def saved_ends(self) -> dict[int, int]:
         return self.cursor.ends
+
+    async def _note_death(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk; the log tells it, too
+            await in_thread(note_failure, self._run, self.name, f"its process {self._process.died_of}")
 
     def _look(self) -> None:
         before, self.cursor = self.cursor, load_cursor(self._run, self.name)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 
 from asynctrack import locks
 from asynctrack.backends.base import Backend
-from asynctrack.loop import run_loop
+from asynctrack.loop import LoopThread
 from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 from asynctrack.worker.drain import Drain
@@ -43,9 +42,13 @@ class WorkerThreads:
         self._adopt = adopt
         self._sync = Sync(self.drain)
         self._service = Service(self.drain, local, policy)
-        self._loop = threading.Thread(target=self._serve, name="asynctrack-service", daemon=True)
-        for thread in (self.drain, self._sync, self._loop):
-            thread.start()
+        self._loop: LoopThread | None = None
+
+    def start(self) -> None:
+        """Start the threads: the drain, by which it lives, at last, so that Ctrl-C in between leaves nothing that is half alive."""
+        self._loop = LoopThread("asynctrack-service", self._serve)
+        self._sync.start()
+        self.drain.start()
 
     def alive(self) -> bool:
         return self.drain.is_alive()
@@ -57,7 +60,8 @@ class WorkerThreads:
     def stop(self) -> None:
         """Stop soon; what is behind stays behind."""
         self._service.stop()
-        self._loop.join(timeout=_STOP_WAIT_S)
+        if self._loop is not None:
+            self._loop.join(_STOP_WAIT_S)
         self.drain.stop()
         self._sync.stop()
         self.drain.join(timeout=_STOP_WAIT_S)
@@ -66,6 +70,6 @@ class WorkerThreads:
         if not ring_paths(self._directory):
             remove_host(self._directory)
 
-    def _serve(self) -> None:
+    async def _serve(self) -> None:
         self._adopt()
-        run_loop(self._service.run())
+        await self._service.run()

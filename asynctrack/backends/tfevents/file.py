@@ -12,7 +12,8 @@ import errno
 import fcntl
 import logging
 import os
-from collections import Counter
+from collections import Counter, deque
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -47,20 +48,22 @@ class EventFile:
         self.offset = offset
         self._begin = begin
         self._events = events
-        self._fd: int | None = None
+        self._file: FileIO | None = None
         self._end = offset  # where the next event goes
         self._torn = b""  # what lies there: the beginning of one
-        self._ahead: Counter[bytes] = Counter()  # events between `offset` and there that are not known to be delivered
+        self._ahead: deque[bytes] = deque()  # the events between `offset` and there, while there are any
+        self._given: Counter[bytes] = Counter()  # those of them that were given again, but for leading ones
+        self._not_given: Counter[bytes] = Counter()
 
     def __repr__(self) -> str:
-        return f"<EventFile {self.path} at {self._end}, {self._ahead.total()} events ahead>"
+        return f"<EventFile {self.path} at {self._end}, {len(self._ahead)} events ahead>"
 
-    def append(self, others: bytes, records: bytes) -> None:
+    def append(self, records: bytes, others: bytes) -> None:
         """Have these events in the file, if they are not there.
 
         Args:
-            others: events that may come in another place when they are given again.
-            records: events that come in the same order.
+            records: events that come in the same order when they are given again.
+            others: events that may then come in another place between them, but not after a record that comes after these.
 
         Raises:
             Changed: another has changed the file.
@@ -70,9 +73,9 @@ class EventFile:
         try:
             fd = self._open()
             size = os.fstat(fd).st_size
-            others = others if self._end else self._begin + others
+            records = records if self._end else self._begin + records
             if not self._ahead:
-                new = others + records
+                new = records + others
                 there = _read(fd, len(new), self._end) if size > self._end else b""
                 if new.startswith(there):
                     _write(fd, new[len(there) :], self._end + len(there))
@@ -81,33 +84,32 @@ class EventFile:
                 self._look_ahead(fd, size)
             elif size != self._end + len(self._torn):
                 raise Changed(f"{self.path.name} was written by another")
-            self._append_missing(fd, others, records)
+            self._append_missing(fd, records, others)
         except BaseException:
             self._forget()
             raise
 
     def sync(self) -> int:
         """Make the file survive a power cut; returns the offset from which on it is to be looked at again."""
-        if self._fd is not None:
-            os.fdatasync(self._fd)
+        if self._file is not None:
+            os.fdatasync(self._file.fileno())
         return self.offset
 
     def close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _open(self) -> int:
-        if self._fd is None:
+        if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(self.path, flags, 0o644)
-            self._lock(self._fd)
-            if os.fstat(self._fd).st_size < self.offset:
+            self._file = FileIO(self.path, "r+", opener=_create)
+            self._lock(self._file.fileno())
+            if os.fstat(self._file.fileno()).st_size < self.offset:
                 raise Changed(f"{self.path.name} is shorter than what was written")
-        elif not self._is_there(self._fd):
+        elif not self._is_there(self._file.fileno()):
             raise Changed(f"{self.path.name} was removed")
-        return self._fd
+        return self._file.fileno()
 
     def _lock(self, fd: int) -> None:
         try:
@@ -135,8 +137,9 @@ class EventFile:
             frame = content[at:end]
             if not self._events.is_whole(frame):
                 break
-            self._ahead[frame] += 1
+            self._ahead.append(frame)
             at = end
+        self._not_given.update(self._ahead)
         self._end, self._torn = self.offset + at, content[at:]
         if not self._is_torn(self._torn):
             raise Changed(f"{self.path.name} was changed by another")
@@ -148,44 +151,60 @@ class EventFile:
             return True
         return self._events.has_header(rest) and len(begun) < size_of(rest, 0)
 
-    def _append_missing(self, fd: int, others: bytes, records: bytes) -> None:
-        missing_others, missing = self._missing(others), self._missing(records)
-        if missing and self._ahead and not {*map(stamp_of, self._ahead)}.isdisjoint(map(stamp_of, missing)):
+    def _append_missing(self, fd: int, records: bytes, others: bytes) -> None:
+        missing, missing_others = self._missing(records), self._missing(others)
+        if missing and not {*map(stamp_of, self._not_given)}.isdisjoint(map(stamp_of, missing)):
             raise Changed(f"{self.path.name} was changed by another")
-        new = b"".join(missing_others + missing)
+        new = b"".join(missing + missing_others)
         if new:
             there = len(self._torn) if new.startswith(self._torn) else 0
             if not there:
                 os.ftruncate(fd, self._end)
             _write(fd, new[there:], self._end + there)
+            self._ahead += missing + missing_others
             self._end, self._torn = self._end + len(new), b""
-        if missing or not self._ahead:
+        self._step_over_given()
+        if missing:
             self._leave_behind()
 
     def _missing(self, block: bytes) -> list[bytes]:
-        """Those of some events that are not there; the others are known to be delivered."""
+        """Those of some events that are not there; of the others it is noted that they were given again."""
         missing, at = [], 0
         while at < len(block):
             end = at + size_of(block, at)
             frame, at = block[at:end], end
-            count = self._ahead.pop(frame, 0)
-            if not count:
+            count = self._not_given.pop(frame, 0)
+            if count == 0:
                 missing.append(frame)
             elif count > 1:
-                self._ahead[frame] = count - 1
+                self._not_given[frame] = count - 1
+            self._given[frame] += 1
         return missing
 
+    def _step_over_given(self) -> None:
+        while self._ahead and self._given[self._ahead[0]]:
+            frame = self._ahead.popleft()
+            self._given[frame] -= 1
+            self.offset += len(frame)
+
     def _leave_behind(self) -> None:
-        """Records come in order: where one is missing, or nothing is left, whatever is ahead will not come again."""
-        if self._ahead:
-            lost, name = self._ahead.total(), self.path.name
-            _log.warning("%d events of %s are of records that the journal has lost; they stay", lost, name)
-        self._ahead.clear()
-        self.offset, self._torn = self._end, b""
+        """Records come in order: where one was missing, what is ahead will not come again."""
+        if left := self._not_given.total():
+            _log.info("%d events of %s did not come again, maybe lost by the journal; they stay", left, self.path.name)
+        offset = self._end
+        self._forget()
+        self.offset = self._end = offset
 
     def _forget(self) -> None:
+        """Look again next time."""
         self._ahead.clear()
+        self._given.clear()
+        self._not_given.clear()
         self._end, self._torn = self.offset, b""
+
+
+def _create(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
 
 def _read(fd: int, size: int, at: int) -> bytes:

@@ -63,7 +63,7 @@ class EventSink(Sink):
 
     def write(self, batch: Batch) -> dict[str, int] | None:
         records, skipped = self._events.of_records(batch.records)
-        self._append(self._changes(batch.updates), records)
+        self._append(records, self._changes(batch.updates))
         if batch.records:
             self._seen_s = batch.records[-1].time_ns / 1e9
         return skipped or None
@@ -84,12 +84,12 @@ class EventSink(Sink):
     def _end(self, outcome: Outcome) -> None:
         ended_s = self._seen_s or time.time()
         end = session_end(outcome, ended_s)
-        self._append(self._changes([]) + (self._events.event(ended_s, 0, end) if end else b""), b"")
+        self._append(b"", self._changes([]) + (self._events.event(ended_s, 0, end) if end else b""))
         self._file.sync()
 
-    def _append(self, others: bytes, records: bytes) -> None:
+    def _append(self, records: bytes, others: bytes) -> None:
         try:
-            self._file.append(others, records)
+            self._file.append(records, others)
         except Changed as reason:
             raise StartOver(str(reason), self._next_state()) from reason
         self._begun = True

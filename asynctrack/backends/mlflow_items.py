@@ -1,0 +1,86 @@
+"""MLflow's items: names, numbers, texts and requests as its server takes them. Runs in the worker's loop.
+
+MLflow answers 200 to a request that it cannot parse, and drops it; so nothing is made here that it could misread.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
+
+import msgspec
+
+from asynctrack.record import to_json
+
+Kind = Literal["metrics", "params", "tags"]
+
+# MLflow's own limits, of its `utils/validation.py`.
+MOST_METRICS: Final = 1000
+MOST_OTHERS: Final = 100
+_MOST_BYTES: Final = 900_000  # of 1 MB, for what is around the items
+_MOST_KEY: Final = 250
+MOST_PARAM: Final = 6000
+MOST_TAG: Final = 8000
+
+_STRANGE: Final = re.compile(r"[^/\w.\- :]")
+
+_encode = msgspec.json.Encoder().encode
+
+
+def as_metric(name: str, number: float | str, time_ms: int, step: int) -> msgspec.Raw:
+    """A metric, encoded."""
+    return msgspec.Raw(_encode({"key": name, "value": number, "timestamp": time_ms, "step": step}))
+
+
+def chunks(items: list[msgspec.Raw], most: int) -> Iterator[list[msgspec.Raw]]:
+    """Encoded items in requests that MLflow takes: so many, and so many bytes."""
+    chunk: list[msgspec.Raw] = []
+    size = 0
+    for item in items:
+        length = len(memoryview(item))
+        if chunk and (len(chunk) == most or size + length > _MOST_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(item)
+        size += length + 1
+    if chunk:
+        yield chunk
+
+
+def clean_name(key: str) -> str:
+    """A name that MLflow takes."""
+    name = "/".join(part if part not in ("", ".", "..") else "_" for part in _STRANGE.sub("_", key).split("/"))
+    if len(name) > _MOST_KEY:
+        name = f"{name[: _MOST_KEY - 9]}-{zlib.crc32(key.encode()):08x}"
+    return name
+
+
+def as_number(value: Any) -> float | str | None:
+    """A value as protobuf's JSON has a double; None where it is no number."""
+    if isinstance(value, bool | int):
+        try:
+            value = float(value)
+        except OverflowError:
+            return None
+    if not isinstance(value, float):
+        return None
+    return value if math.isfinite(value) else str(to_json(value))
+
+
+def as_text(value: Any, most: int) -> str:
+    """A value as MLflow's own client writes it."""
+    plain = value if isinstance(value, str | float | int | None) else to_json(value)
+    return str(plain).replace("\0", "\\0")[:most]
+
+
+def as_pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
+    """Params or tags."""
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def as_items(values: Mapping[str, str]) -> list[msgspec.Raw]:
+    """Params or tags, encoded."""
+    return [msgspec.Raw(_encode(pair)) for pair in as_pairs(values)]
