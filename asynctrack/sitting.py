@@ -128,9 +128,21 @@ class Sitting:
                 self.inlet.over = True
                 if stats.queued and waited:
                     self.inlet.warn("queued", f"{stats.queued} records are not journaled{self.inlet.trouble()}")
+                if waited:
+                    self._tell_of_the_rest(stats)
                 if not self.needs_threads or self._is_done():
                     self._let_go()  # else it is waited for once more when the process ends
             return self.result
+
+    def _tell_of_the_rest(self, stats: Stats) -> None:
+        """Say which backends do not have everything, but for those that are to wait."""
+        for name, books in stats.backends.items():
+            waits = self._settings.mode == "offline" and self._backends[name].remote
+            if books.behind and not waits:
+                why = f" ({books.last_error})" if books.last_error else ""
+                here = place_of(self._backends[name]) == "caller"
+                then = "the journal has them" if here else f"the worker goes on, then `asynctrack sync {self.path}` can"
+                self.inlet.warn(f"behind {name}", f"{books.behind} records are not yet at {name}{why}; {then}")
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
         """Finish because the process ends. Nobody reads the books any more."""

@@ -718,6 +718,7 @@ def test_wedged_backend_holds_neither_the_loop_nor_the_journal_nor_finish(init: 
         assert time.monotonic() - begin < 3
         assert stats.journaled == 1000
         assert stats.backends["wedged"].behind == 1000
+        wait_until((run.path / "metrics.jsonl").exists, "the other backend has begun")
         wait_until(lambda: len(lines(run.path)) == 1000, "the other backend has all")
     finally:
         Wedged.released.set()
