@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -116,6 +117,19 @@ def test_runs_one_after_the_other_share_a_worker_and_leave_nothing(own_host: Pat
     wait_until(lambda: not workers(own_host), "the worker has left")
     assert left_in(own_host) == []
     assert len(seen) < 10  # it may have left in between when this machine is slow
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_runs_that_have_ended_hold_no_descriptors(own_host: Path, runs: Path, worker: str) -> None:
+    with asynctrack.init("p", dir=runs, worker=worker) as open_all_along:
+        open_all_along.log({"i": 0})
+        open_all_along.flush()
+        served_by = Path(f"/proc/{the_worker(own_host) if worker == 'process' else os.getpid()}/fd")
+        before = len(list(served_by.iterdir()))
+        for _ in range(20):
+            with asynctrack.init("p", dir=runs, worker=worker) as run:
+                run.log({"i": 1})
+        wait_until(lambda: len(list(served_by.iterdir())) <= before + 4, "their descriptors are closed")
 
 
 def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs: Path) -> None:

@@ -204,6 +204,12 @@ class RunService:
 
     async def run(self) -> bool:
         """Serve the run to its end; False when delivery had to be left to `asynctrack sync`."""
+        try:
+            return await self._run()
+        finally:
+            self._reader.close()
+
+    async def _run(self) -> bool:
         while self.journal.gone():  # what lies there by now may be another's
             if self._stopping or self.hopeless():
                 return False
@@ -267,6 +273,7 @@ class RunService:
                     return False
                 else:
                     await self._wait(SAVE_INTERVAL_S)
+            self._reader.close()
             self._reader = Reader(os.path.join(self.journal.path, "journal"))
         return True
 
