@@ -130,10 +130,10 @@ def _why() -> BaseException | None:
         return passing
     if code := _exit_code_of_child():
         return SystemExit(code)
-    if _noted is not None or hasattr(
-        sys, "ps1"
-    ):  # at a prompt or in a notebook an error has ended a line, not the process
+    if _noted is not None:
         return _noted
+    if hasattr(sys, "ps1"):  # at a prompt or in a notebook an error has ended a line, not the process
+        return None
     error: BaseException | None = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
     return error
 
@@ -151,9 +151,8 @@ def _register_with_threading() -> None:
     """Callbacks of `threading` run last registered first; the executors' own is registered when their module is imported."""
     if not _registered["threading"]:
         _registered["threading"] = True
-        with contextlib.suppress(
-            AttributeError, RuntimeError
-        ):  # private; or the main thread has ended: `atexit` has to do
+        # It is private; and when the main thread has ended it is too late: then `atexit` has to do.
+        with contextlib.suppress(AttributeError, RuntimeError):
             import concurrent.futures.thread
 
             assert concurrent.futures.thread

@@ -87,7 +87,7 @@ class Host:
         self._started_at = -_START_GRACE_S
         self._log_path = os.devnull
         try:
-            self._say_hello()
+            _say_hello(self.directory)
         except OSError:  # memory is full to the last page
             self.remove()
             raise
@@ -208,14 +208,6 @@ class Host:
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.stop()
-
-    def _say_hello(self) -> None:
-        """Tell the worker what it needs to import what this process can."""
-        hello = os.open(
-            os.path.join(self.directory, HELLO_NAME), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
-        )
-        with open(hello, "w", encoding="utf-8") as file:
-            json.dump({"sys_path": _module_paths(), "argv": sys.argv}, file)
 
     def _adopt(self) -> None:
         from asynctrack.worker.orphans import adopt
@@ -344,7 +336,20 @@ def make_directory() -> str:
     Raises:
         SharedMemoryUnavailable: there is no room for one.
     """
-    return _in_some_root(make_host_directory, _roots())
+    return _in_some_root(_make_directory_in, _roots())
+
+
+def _make_directory_in(root: str) -> str:
+    directory = make_host_directory(root)
+    _say_hello(directory)
+    return directory
+
+
+def _say_hello(directory: str) -> None:
+    """Tell the worker what it needs to import what this process can."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    with open(os.open(os.path.join(directory, HELLO_NAME), flags, 0o600), "w", encoding="utf-8") as file:
+        json.dump({"sys_path": _module_paths(), "argv": sys.argv}, file)
 
 
 def _in_some_root(make: Callable[[str], T], roots: Iterable[str]) -> T:

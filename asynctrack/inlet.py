@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 from asynctrack import host as hosts
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
-from asynctrack.queue.layout import KIND_SHIFT, START, TROUBLE
+from asynctrack.queue.layout import KIND_SHIFT, START, TROUBLE, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode, encode_any, make_plain, short_repr
 from asynctrack.settings import Settings
@@ -80,9 +80,11 @@ class Inlet:
 
     def abandon(self) -> None:
         """Give up a run that could not be opened; if a worker has it by now, it has failed."""
-        self.producer.ring.unlink()
+        ring = self.producer.ring
         self.producer.close("failed")
-        self.host.release(self.producer.ring)
+        if not ring.words[WORKER_PID]:
+            ring.unlink()
+        self.host.release(ring)
 
     def encode(self, data: Mapping[Any, Any], step: int | None) -> bytes:
         """A record with values of any kind; warns once about each key whose value becomes its `repr`."""

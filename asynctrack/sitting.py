@@ -53,6 +53,7 @@ class Sitting:
         self._backends = backends
         self._lock = threading.RLock()
         self._books = Books(path)
+        self._in_threads = settings.worker == "thread" and not hosts.threads_are_over()
         self._local: Any = None
         self.inlet = Inlet(manifest.id, path, settings, first=first)
         self.inlet.joined.append(lambda _: ending.opened(self))
@@ -63,13 +64,13 @@ class Sitting:
             _sittings.add(self)
             ending.opened(self)
         except BaseException:  # Ctrl-C, perhaps
-            self.inlet.abandon()
+            self._abandon()
             raise
 
     @property
     def needs_threads(self) -> bool:
         """Whether threads of this process deliver."""
-        return self._settings.worker == "thread" or self._local is not None
+        return self._in_threads or self._local is not None
 
     def stats(self) -> Stats:
         """The books as they stand."""
@@ -152,6 +153,11 @@ class Sitting:
         else:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         self._let_go()
+
+    def _abandon(self) -> None:
+        self.inlet.abandon()
+        if self._local is not None:
+            self._local.stop()
 
     def _deliver_here(self) -> None:
         """Deliver on threads here where that is asked for, and to the backends that need this process."""

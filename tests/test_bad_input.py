@@ -123,7 +123,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"dir": ""}, r"dir must be the path of a directory; got ''"),
     ({"dir": 3}, r"dir must be the path of a directory; got 3"),
     ({"linger": 1}, r"linger is not a setting; there are dir, mode, .*linger_s"),
-    ({"backends": ["wandb"]}, r"backends\[0\] must be a backend or one of jsonl, memory; got 'wandb'"),
+    ({"backends": ["wandb"]}, r"backends\[0\] must be a backend or one of jsonl, memory.*; got 'wandb'"),
     ({"backends": [asynctrack.JSONLines]}, r"backends\[0\] must be a backend .*; got <class"),
     ({"backends": "jsonl"}, r"backends must be a list of backends.*; got 'jsonl'"),
     ({"backends": asynctrack.JSONLines()}, r"backends must be a list of backends.*; got JSONLines"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,9 +10,9 @@ from typing import Any, ClassVar
 import msgspec
 from support import lines
 
-from asynctrack import Backend, Batch, Context, JSONLines, Memory, Refused, Sink
+from asynctrack import Backend, Batch, Context, JSONLines, Memory, Refused, Sink, testing
 from asynctrack.record import flatten, from_json, to_json
-from asynctrack.testing import BackendContract, Scripted, ScriptedInProcess, taken
+from asynctrack.testing import BackendContract, ScriptedInProcess, taken
 
 EVERYTHING = frozenset({"float", "int", "bool", "text", "nan", "inf", "big", "list"})
 
@@ -58,13 +59,6 @@ class TestScripted(BackendContract):
             yield from ((record.step, key, from_json(value)) for key, value in flatten(record.data))
 
 
-class TestScriptedOnce(TestScripted):
-    exactly_once = True
-
-    def make_backend(self, run: Path) -> Backend:
-        return Scripted(once=True)
-
-
 class Cut(Backend, frozen=True, kw_only=True):
     """Writes a file that it cuts back to its last checkpoint: each record is there once if cursor and state belong together."""
 
@@ -105,3 +99,15 @@ class TestCut(BackendContract):
         for line in (run / "cut.jsonl").read_bytes().splitlines():
             step, data = msgspec.json.decode(line)
             yield from ((step, key, from_json(value)) for key, value in data.items())
+
+
+def test_what_the_docstring_shows_is_a_contract_that_is_kept(tmp_path: Path) -> None:
+    shown: dict[str, Any] = {}
+    exec(textwrap.dedent(str(testing.__doc__).split("\n\n", 1)[1].rpartition("\n\n")[0]), shown)
+    mine = shown["TestMine"]()
+    for test in (
+        mine.test_every_record_in_order,
+        mine.test_values_survive,
+        mine.test_nested_keys_are_joined_by_slashes,
+    ):
+        test(tmp_path / test.__name__)

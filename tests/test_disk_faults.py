@@ -95,6 +95,10 @@ def completed(run):
 """
 
 
+# Where a process proves most, threads are tried in the long run only.
+MOSTLY_PROCESS = pytest.mark.parametrize("worker", ["process", pytest.param("thread", marks=pytest.mark.slow)])
+
+
 @pytest.fixture(params=["process", "thread"])
 def worker(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -194,6 +198,7 @@ loop.check(completed(run), stats)
             worker,
         )
 
+    @MOSTLY_PROCESS
     def test_disk_that_fills_up_and_is_freed_again_and_again_loses_and_repeats_nothing(
         self, disk: Path, worker: str
     ) -> None:
@@ -234,6 +239,7 @@ class TestReadOnly:
             pytest.skip("root may write anywhere, and there is no setpriv here")
         run_child(BEGIN + LOCKED + script, *arguments, within=within)
 
+    @MOSTLY_PROCESS
     def test_journal_goes_on_and_the_rest_when_it_may(self, runs: Path, worker: str) -> None:
         self.confine(
             """
@@ -256,7 +262,7 @@ loop.log(100)
 stats = run.finish()
 loop.check(completed(run), stats)
 assert manifest(run.path)["config"] == {"late": 1}
-assert not said
+assert said == warned("1100 records are not yet at jsonl; the worker goes on"), said
 """,
             runs,
             worker,

@@ -71,13 +71,21 @@ def confined(script: str, *arguments: object, shm: str = "size=1m", temporary: s
     )
 
 
-# No room for a ring; for the page of `host.json`; for a directory.
-@pytest.mark.parametrize("shm", ["size=100k", "size=32k", "size=4k", "size=1m,nr_inodes=4", "size=1m,nr_inodes=1"])
-@pytest.mark.parametrize("worker", ["process", "thread"])
+# Full to the last page; too small for a ring; for another file; for a directory.
+@pytest.mark.parametrize(
+    ("shm", "worker"),
+    [
+        ("size=1m", "process"),
+        ("size=1m", "thread"),
+        ("size=60k", "process"),
+        ("size=2m,nr_inodes=4", "process"),
+        ("size=2m,nr_inodes=1", "process"),
+    ],
+)
 def test_run_falls_back_to_the_temporary_directory(runs: Path, shm: str, worker: str) -> None:
     confined(
         """
-if "nr_inodes" not in sys.argv[3]:
+if sys.argv[3] == "size=1m":
     fill(SHM)
 run = asynctrack.init("p", id="run", dir=runs, worker=sys.argv[2])
 assert (rings(SHM), rings(TEMPORARY)) == (0, 1)

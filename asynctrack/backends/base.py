@@ -110,7 +110,7 @@ class Sink:
     """An open backend.
 
     All calls come from one delivery, one at a time, in this order: `write` any number of times with `checkpoint` in
-    between, then `close` once. Each may be a plain function, which runs in a thread of its own, or a coroutine function,
+    between, then `close` once; what raises is called again. Each may be a plain function, which runs in a thread of its own, or a coroutine function,
     which runs in an asyncio loop and must not hold it for longer than a few milliseconds. Blocking delays this
     backend only. Whatever `write` raises is reported, and the same batch is given again after a while: so a sink
     that is killed or fails in the middle of a batch gets it again, and should know what it has. After a crash it is opened
@@ -129,7 +129,10 @@ class Sink:
         raise NotImplementedError(f"{type(self).__name__} has no write(batch)")
 
     def checkpoint(self) -> Awaitable[dict[str, Any] | None] | dict[str, Any] | None:
-        """Make what was written survive a crash; returns what `open` needs to go on from here, as JSON can hold it."""
+        """Make what was written survive a crash; returns what `open` needs to go on from here, as JSON can hold it.
+
+        It is about the writes that have returned; one that has failed may have come in between.
+        """
         return None
 
     def close(self, outcome: Outcome) -> Awaitable[None] | None:

@@ -54,16 +54,16 @@ class _Pending:
 
     def take(self, part: Batch, skipped: object) -> None:
         """The sink has a part, but for what it cannot show."""
-        self.replace(part, [])
+        self.replace([])
+        self.begun = True
         self.delivered += len(part.records)
         if isinstance(skipped, Mapping):  # else it has the part all the same: given again, it would have it twice
             for reason, count in skipped.items():
                 self.delivered -= count
                 self.skipped[reason] = self.skipped.get(reason, 0) + count
 
-    def replace(self, part: Batch, rest: list[Batch]) -> None:
-        """What is left of the part that came first."""
-        self.begun = True
+    def replace(self, rest: list[Batch]) -> None:
+        """What is left of the part that comes first."""
         self.parts.popleft()
         self.parts.extendleft(filter(any, reversed(rest)))
 
@@ -109,9 +109,8 @@ class Delivery:
         self._reopened_at: Position | None = None
         self._lease_fd: int | None = None
         self._lease_lock = threading.Lock()
-        self._limiter = anyio.CapacityLimiter(
-            1
-        )  # of its own: a hundred sinks that hang must not use up the others' threads
+        # Of its own: a hundred sinks that hang must not use up the others' threads.
+        self._limiter = anyio.CapacityLimiter(1)
         self._away = False
         self.busy_since: float | None = None
         self.waiting = False
@@ -236,7 +235,7 @@ class Delivery:
             try:
                 skipped = await self._call(sink.write, part)
             except (TooLarge, Refused) as no:
-                pending.replace(part, await self._split(pending, part, no))
+                pending.replace(await self._split(pending, part, no))
                 continue
             pending.take(part, skipped)
             if self._backend.max_records_s is not None:
@@ -313,7 +312,9 @@ class Delivery:
 
     async def _pause(self) -> None:
         """Save the cursor and close the sink, unless the end has done so."""
-        if self._sink is not None:
+        # Half-way through a cut there is no place in the journal for what the sink says of itself.
+        half_way = self._pending is not None and self._pending.begun
+        if self._sink is not None and not half_way:
             try:
                 await self._save()
             except Exception as error:  # what is not saved is delivered again

@@ -47,8 +47,10 @@ byte   size   meaning
 
 Every CRC starts from the CRC of the journal's id. A batch is one `write`; a torn one is a proper prefix of these bytes at
 the end of a segment, or, after a power cut, bytes that fail a checksum. Nobody appends behind a torn batch: recovery
-cuts it off and the next segment begins. After a failed fsync the batches not yet known to be safe are written again
-to a new segment: a batch whose `end` is not beyond the last seen of its ring is such a repeat, and is skipped.
+cuts it off, with all batches behind the last of which anything is whole, and the next segment begins; a last segment of
+zeros never was. After a failed fsync the batches not yet known to be safe are written again to a new segment: a batch whose
+`end` is not beyond the last seen of its ring is such a repeat, and is skipped. The worker's notes have no ring; the positions
+of a writer's notes begin at the number of its first segment times 2**40, so they grow from writer to writer too.
 """
 
 from __future__ import annotations

@@ -1,14 +1,20 @@
 """Testing: a contract that any backend can be held to, and fakes. For a user's own tests.
 
+    import json
+
+    import asynctrack
     from asynctrack.testing import BackendContract
 
     class TestMine(BackendContract):
+        exactly_once = True
+
         def make_backend(self, run):
-            return Mine(file="mine.csv")
+            return asynctrack.JSONLines(file="mine.jsonl")
 
         def read(self, run):
-            with open(run / "mine.csv", newline="") as file:
-                return [(int(row["step"]), row["key"], float(row["value"])) for row in csv.DictReader(file)]
+            for text in (run / "mine.jsonl").read_text().splitlines():
+                line = json.loads(text)
+                yield from ((line["_step"], key, float(line[key])) for key in line if key[0] != "_")
 
 `contract` has the contract, `journaled` makes runs without a worker and delivers them here, `scripted` is a backend that fails as it is told.
 """

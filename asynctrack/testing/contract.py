@@ -21,7 +21,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Retry, Sink
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Retry, Sink, TooLarge
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.books import BackendStats, Books
 from asynctrack.cursor import Cursor
@@ -154,6 +154,14 @@ class BackendContract:
             run.end("failed")
             self._deliver(run)
             self._assert_shows(run, expected, once=True)
+
+    def test_delivery_that_is_stopped_half_way_through_a_batch_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        with self._run(tmp_path) as run:
+            expected = self._log(run, range(25))
+            run.end()
+            anyio.run(_stop_half_way, run)
+            self._deliver(run)
+            self._assert_shows(run, expected, once=self.exactly_once)
 
     def test_run_goes_on_after_its_end(self, tmp_path: Path) -> None:
         with self._run(tmp_path) as run:
@@ -404,6 +412,22 @@ async def _deliver_until(run: _Run, moment: Moment, nth: int, fails_at: int | No
             await anyio.sleep(0.001)
         tasks.cancel_scope.cancel()
     return reached.is_set()
+
+
+async def _stop_half_way(run: _Run) -> None:
+    """Deliver the first batch in halves, and stop between them."""
+    writes = itertools.count()
+
+    async def at(now: Moment) -> None:
+        write = next(writes) if now == "before write" else None
+        if write == 0:
+            raise TooLarge("two halves, please")
+        if write == 2:
+            poller.stop()
+            raise Retry("not now", 60.0)
+
+    poller = Poller(run.path, {_NAME: run.watched(at)}, keep=run.keep, follow=False)
+    await poller.run()
 
 
 async def _pass(now: Moment) -> None:
