@@ -6,18 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack import errors
-from asynctrack.backends.base import (
-    Backend,
-    Batch,
-    Context,
-    Paused,
-    Refused,
-    Retry,
-    Sink,
-    StartOver,
-    TooLarge,
-    Update,
-)
+from asynctrack.backends.base import Backend, Batch, Context, Paused, Refused, Retry, Sink, StartOver, TooLarge, Update
 from asynctrack.backends.jsonl import JSONLines
 from asynctrack.backends.memory import Memory
 from asynctrack.books import BackendStats, Stats
