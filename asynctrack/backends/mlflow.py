@@ -130,7 +130,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
         return msgspec.structs.replace(self, tracking_uri=address)
 
     def reaches(self) -> list[str]:
-        return [self.tracking_uri] if self.tracking_uri else []
+        return [self.tracking_uri or f"the MLflow server of {_ADDRESS}"]
 
     def open(self, context: Context) -> Sink:
         address = self.tracking_uri or os.environ.get(_ADDRESS)
