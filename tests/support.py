@@ -67,6 +67,11 @@ def left_in(shared: Path) -> list[str]:
     return sorted(str(path.relative_to(shared)) for path in found)
 
 
+def rings_in(shared: Path) -> list[str]:
+    """Rings that lie in shared memory, also while a worker removes them and their directories."""
+    return [name for _, _, names in os.walk(shared) for name in names if name.endswith(".ring")]
+
+
 def a_minute_later(shared: Path) -> None:
     """Make what callers left that were killed in the middle of something look old; what is young may be about to be used."""
     for host in shared.glob("asynctrack-*/*"):

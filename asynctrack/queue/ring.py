@@ -198,8 +198,11 @@ class Ring:
 
     def _is_mapped(self) -> bool:
         """Whether the producer lives all the same: its program may have closed the ring's file, and with it the lock."""
+        pid = self.words[PID]
+        if pid == os.getpid():  # its number, given again: we map the ring ourselves
+            return False
         try:
-            with open(f"/proc/{self.words[PID]}/maps", "rb") as maps:
+            with open(f"/proc/{pid}/maps", "rb") as maps:
                 return os.fsencode(os.path.basename(self.path)) in maps.read()
         except OSError:
             return False

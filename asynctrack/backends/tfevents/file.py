@@ -12,7 +12,7 @@ import errno
 import fcntl
 import logging
 import os
-from collections import Counter, deque
+from collections import Counter
 from io import FileIO
 from pathlib import Path
 from typing import Final
@@ -51,12 +51,10 @@ class EventFile:
         self._file: FileIO | None = None
         self._end = offset  # where the next event goes
         self._torn = b""  # what lies there: the beginning of one
-        self._ahead: deque[bytes] = deque()  # the events between `offset` and there, while there are any
-        self._given: Counter[bytes] = Counter()  # those of them that were given again, but for leading ones
-        self._not_given: Counter[bytes] = Counter()
+        self._ahead: Counter[bytes] = Counter()  # events between `offset` and there that have not been given again
 
     def __repr__(self) -> str:
-        return f"<EventFile {self.path} at {self._end}, {len(self._ahead)} events ahead>"
+        return f"<EventFile {self.path} at {self._end}, {self._ahead.total()} events ahead>"
 
     def append(self, records: bytes, others: bytes) -> None:
         """Have these events in the file, if they are not there.
@@ -137,9 +135,8 @@ class EventFile:
             frame = content[at:end]
             if not self._events.is_whole(frame):
                 break
-            self._ahead.append(frame)
+            self._ahead[frame] += 1
             at = end
-        self._not_given.update(self._ahead)
         self._end, self._torn = self.offset + at, content[at:]
         if not self._is_torn(self._torn):
             raise Changed(f"{self.path.name} was changed by another")
@@ -153,7 +150,7 @@ class EventFile:
 
     def _append_missing(self, fd: int, records: bytes, others: bytes) -> None:
         missing, missing_others = self._missing(records), self._missing(others)
-        if missing and not {*map(stamp_of, self._not_given)}.isdisjoint(map(stamp_of, missing)):
+        if missing and not {*map(stamp_of, self._ahead)}.isdisjoint(map(stamp_of, missing)):
             raise Changed(f"{self.path.name} was changed by another")
         new = b"".join(missing + missing_others)
         if new:
@@ -161,45 +158,34 @@ class EventFile:
             if not there:
                 os.ftruncate(fd, self._end)
             _write(fd, new[there:], self._end + there)
-            self._ahead += missing + missing_others
             self._end, self._torn = self._end + len(new), b""
-        self._step_over_given()
-        if missing:
+        if missing or not self._ahead:
             self._leave_behind()
 
     def _missing(self, block: bytes) -> list[bytes]:
-        """Those of some events that are not there; of the others it is noted that they were given again."""
+        """Those of some events that are not there."""
         missing, at = [], 0
         while at < len(block):
             end = at + size_of(block, at)
             frame, at = block[at:end], end
-            count = self._not_given.pop(frame, 0)
+            count = self._ahead.pop(frame, 0)
             if count == 0:
                 missing.append(frame)
             elif count > 1:
-                self._not_given[frame] = count - 1
-            self._given[frame] += 1
+                self._ahead[frame] = count - 1
         return missing
 
-    def _step_over_given(self) -> None:
-        while self._ahead and self._given[self._ahead[0]]:
-            frame = self._ahead.popleft()
-            self._given[frame] -= 1
-            self.offset += len(frame)
-
     def _leave_behind(self) -> None:
-        """Records come in order: where one was missing, what is ahead will not come again."""
-        if left := self._not_given.total():
-            _log.info("%d events of %s did not come again, maybe lost by the journal; they stay", left, self.path.name)
-        offset = self._end
+        """Records come in order: where one was missing, or all have come, nothing that is ahead will come again."""
+        if self._ahead:
+            left, name = self._ahead.total(), self.path.name
+            _log.info("%d events of %s did not come again, maybe lost by the journal; they stay", left, name)
+        self.offset = self._end
         self._forget()
-        self.offset = self._end = offset
 
     def _forget(self) -> None:
         """Look again next time."""
         self._ahead.clear()
-        self._given.clear()
-        self._not_given.clear()
         self._end, self._torn = self.offset, b""
 
 
