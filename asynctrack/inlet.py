@@ -131,7 +131,7 @@ class Inlet:
     def drop(self, reason: str) -> Literal[False]:
         """Count a record that is turned away."""
         self.producer.drop(reason)
-        if reason == "full":
+        if reason == "full" and self._may_say("full"):
             dropped = self.producer.ring.dropped().get("full", 0)
             why = self.trouble() or ": the worker does not keep up"
             self.warn("full", f"{dropped} records dropped so far, the queue is full{why}")
@@ -167,10 +167,12 @@ class Inlet:
 
     def warn(self, about: str, message: str, *, once: bool = False) -> None:
         """Say something about the run, at most once a minute."""
-        now = time.monotonic()
-        if now >= self._warned.get(about, 0.0):
-            self._warned[about] = float("inf") if once else now + _WARN_INTERVAL_S
+        if self._may_say(about):
+            self._warned[about] = float("inf") if once else time.monotonic() + _WARN_INTERVAL_S
             _log.warning("asynctrack: run %s: %s", self._run_id, message)
+
+    def _may_say(self, about: str) -> bool:
+        return time.monotonic() >= self._warned.get(about, 0.0)
 
     def _open(self, *, root: bool, first: int = 0) -> tuple[hosts.Host, Producer]:
         meta = {

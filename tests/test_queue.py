@@ -446,12 +446,23 @@ class TestPut:
             pass
         before = producer.number
         with interrupted(*INSIDE_SLOW_WAY, lambda: producer.put(b"n" * 40)):
-            assert not producer.put(b"y" * 40)
+            assert not producer.put(b"y" * 8)  # a smaller one than was refused: it looks for room again
         assert (producer.number, producer.ring.dropped()) == (before, {})
         assert not producer.settle()
         drain(producer.ring)
         assert producer.settle()
         assert payloads(producer.ring)[-1] == b"n" * 40
+
+    def test_a_full_ring_is_not_looked_at_for_each_record(self, make: Any) -> None:
+        looks: list[bool] = []
+        producer = make(1024, looks.append)
+        while producer.put(b"x" * 40):
+            pass
+        looks.clear()
+        refused = [producer.put(b"x" * 40) for _ in range(200)]
+        assert not any(refused) and len(looks) < 20
+        drain(producer.ring)
+        assert producer.put(b"x" * 40)
 
     def test_a_frame_larger_than_the_ring_is_refused(self, make: Any) -> None:
         producer = make(1024)

@@ -50,6 +50,8 @@ FORKED: Final = 2
 
 # How many bytes may pass before the slow way looks at the worker again: about 600 records, so that its 2 us do not show.
 _LOOK_EVERY_BYTES: Final = 64 * 1024
+# How long a full ring is taken to be full while the worker frees nothing: the worker is looked at again a hundred times a second.
+_FULL_FOR_S: Final = 0.01
 # How long a thread waits for another that holds the claim inside a finaliser: arbitrary, far beyond any real one.
 _CLAIM_WAIT_S: Final = 1.0
 # How many calls may come in between before they are turned away: arbitrary, far beyond any real depth of nesting.
@@ -74,6 +76,7 @@ class Producer:
         "__weakref__",
         "_data",
         "_draining",
+        "_full",
         "_head",
         "_limit",
         "_lock",
@@ -105,6 +108,7 @@ class Producer:
         self._side: deque[tuple[bytes, int, int]] = deque()
         self._draining = False
         self._slow = 0  # the thread that makes room
+        self._full = (-1, 0, 0.0)  # the tail at which a frame of so many bytes found no room, and until when that holds
         self._lock = threading.RLock()
         self.put = self._put if _has_interpreter_lock() else self._put_locked
         self._limit = self._next_limit()
@@ -226,24 +230,33 @@ class Producer:
             return False
         if self._limit == 0 and self._claimed_below():
             return self._put_aside(payload, kind, count)
-        if len(payload) > self.largest:
+        size = frame_size(len(payload))
+        if len(payload) > self.largest or self._is_still_full(size):
             return False
         with self._lock:
             if self.state != OPEN:  # closed while this thread waited for the lock
                 return False
             if self._slow:  # a signal handler, finaliser or tracer inside the lines below
                 return self._put_aside(payload, kind, count)
+            tail = self._words[TAIL]
             self._slow = threading.get_ident()
             try:
-                wake = self._make_room(frame_size(len(payload)))
+                wake = self._make_room(size)
             finally:
                 self._slow = 0
-            fits = self._head + frame_size(len(payload)) <= self._limit
+            fits = self._head + size <= self._limit
             placed = fits and self._put(payload, kind, count)
+            if not fits:
+                self._full = (tail, size, time.monotonic() + _FULL_FOR_S)
             if not placed:
                 self._put_side()
         self._look(wake)
         return placed
+
+    def _is_still_full(self, size: int) -> bool:
+        """Whether there was no room just now and none has been freed since, so that looking again would only cost time."""
+        tail, refused, until = self._full
+        return tail == self._words[TAIL] and size >= refused and not self._slow and time.monotonic() < until
 
     def _make_room(self, size: int) -> bool:
         """Skip the end of the ring if a frame of `size` does not fit before it, and set the limit anew.
