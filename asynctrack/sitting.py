@@ -18,7 +18,7 @@ from asynctrack import ending
 from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of
-from asynctrack.books import Books, Stats
+from asynctrack.books import BackendStats, Books, Stats
 from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
@@ -40,6 +40,7 @@ class Sitting:
 
     Attributes:
         path: the run's directory.
+        backends: of the run, by their names.
         inlet: into the queue.
         result: what `finish` has returned, None before.
     """
@@ -50,9 +51,10 @@ class Sitting:
         self.path = path
         self.result: Stats | None = None
         self._settings = settings
-        self._backends = backends
+        self.backends = backends
         self._lock = threading.RLock()
         self._books = Books(path)
+        self._last = Stats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not hosts.threads_are_over()
         self._local: Any = None
         self.inlet = Inlet(manifest.id, path, settings, first=first)
@@ -79,11 +81,26 @@ class Sitting:
         with self._lock:
             books, self._books = self._books, Books(self.path)  # a signal handler that comes in between takes its own
             try:
-                producer = self.inlet.producer
-                own = [producer.ring] if producer.state != FORKED else []
-                return books.take(own, self.inlet.host.others(), self._backends)
+                self._last = self._take(books)
+            except OSError:  # too many open files, perhaps; what it has read may be half of something
+                books.close()
+                books = Books(self.path)
+                self._last = self._take_or_last(books)
             finally:
                 self._books = books
+            return self._last
+
+    def _take_or_last(self, books: Books) -> Stats:
+        try:
+            return self._take(books)
+        except OSError as error:
+            self.inlet.warn("books", f"the books cannot be read: {error}; these are the last that could be")
+            return self._last
+
+    def _take(self, books: Books) -> Stats:
+        producer = self.inlet.producer
+        own = [producer.ring] if producer.state != FORKED else []
+        return books.take(own, self.inlet.host.others(), self.backends)
 
     def flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
         """Wait until what is in the queue has got so far."""
@@ -138,10 +155,10 @@ class Sitting:
     def _tell_of_the_rest(self, stats: Stats) -> None:
         """Say which backends do not have everything, but for those that are to wait."""
         for name, books in stats.backends.items():
-            waits = self._settings.mode == "offline" and self._backends[name].remote
+            waits = self._settings.mode == "offline" and self.backends[name].remote
             if books.behind and not waits:
                 why = f" ({books.last_error})" if books.last_error else ""
-                here = place_of(self._backends[name]) == "caller"
+                here = place_of(self.backends[name]) == "caller"
                 then = "the journal has them" if here else f"the worker goes on, then `asynctrack sync {self.path}` can"
                 self.inlet.warn(f"behind {name}", f"{books.behind} records are not yet at {name}{why}; {then}")
 
@@ -162,9 +179,9 @@ class Sitting:
     def _deliver_here(self) -> None:
         """Deliver on threads here where that is asked for, and to the backends that need this process."""
         if self._settings.worker == "thread":
-            self.inlet.host.local[str(self.path)] = self._backends
+            self.inlet.host.local[str(self.path)] = self.backends
             return
-        here = {name: backend for name, backend in self._backends.items() if place_of(backend) == "caller"}
+        here = {name: backend for name, backend in self.backends.items() if place_of(backend) == "caller"}
         if here and hosts.threads_are_over():
             self.inlet.warn("late", f"{', '.join(here)} cannot be served any more: the main thread has ended")
         elif here:
