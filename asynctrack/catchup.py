@@ -18,7 +18,7 @@ from asynctrack.books import Books, Stats
 from asynctrack.census import take_census
 from asynctrack.cursor import load_cursor
 from asynctrack.delivery.polling import Poller
-from asynctrack.errors import AsynctrackError
+from asynctrack.errors import AsynctrackError, NotARun
 from asynctrack.host import make_directory, own_directories
 from asynctrack.manifest import Manifest, Status
 from asynctrack.queue.places import ring_paths
@@ -94,16 +94,25 @@ class CatchUp:
         for run in list(self._working):
             if not self._worker.has(str(run)):
                 self._working.remove(run)
-                self._ended[run] = "behind" if is_behind(run, self._policy) else "done"
+                self._ended[run] = self._ending(run)
         while self._waiting and len(self._working) < _AT_ONCE:
             run = self._waiting.pop(0)
             self._working.append(run)
             self._worker.drain.take_on(str(run))
         return [self._progress(run) for run in self._books]
 
+    def _ending(self, run: Path) -> State:
+        try:
+            return "behind" if is_behind(run, self._policy) else "done"
+        except NotARun:  # its caller was killed before it had said anything
+            return "done"
+
     def _progress(self, run: Path) -> Progress:
-        manifest = open_run(run).manifest()
         state: State = self._ended.get(run) or ("working" if run in self._working else "waiting")
+        try:
+            manifest = open_run(run).manifest()
+        except NotARun:  # all that there is of it is still in its queue
+            return Progress(path=str(run), state=state, status="running", stats=Stats())
         stats = self._books[run].take([], ring_paths(self._directory), manifest.backends)
         left_out = {name: why for name, why in _look_at(manifest, self._policy) if why is not None}
         return Progress(path=str(run), state=state, status=manifest.status, stats=stats, left_out=left_out)
@@ -154,9 +163,24 @@ class Attached:
         asyncio.run(self._poller.run())
 
 
+def orphaned(under: Path) -> list[Path]:
+    """Runs in a directory of which dead processes with dead workers left queues, perhaps before anything was journaled."""
+    dead = [worker for worker in take_census(but=own_directories()) if worker.pid is None and not worker.callers]
+    return [Path(run) for worker in dead for run in worker.runs if Path(run).is_relative_to(under)]
+
+
 def is_behind(run: Path, policy: Policy = CALLERS_ONLY) -> bool:
-    """Whether a run has no end yet, or a backend that can be opened here does not have all of it."""
-    manifest = open_run(run).manifest()
+    """Whether a run has no end yet, or a backend that can be opened here does not have all of it.
+
+    Raises:
+        NotARun: neither the directory nor a queue tells of a run there.
+    """
+    try:
+        manifest = open_run(run).manifest()
+    except NotARun:
+        if orphaned(run):
+            return True
+        raise
     open_here = [name for name, why in _look_at(manifest, policy) if why is None]
     return manifest.status == "running" or any(not load_cursor(run, name).closed for name in open_here)
 

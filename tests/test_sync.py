@@ -51,6 +51,17 @@ def said(*arguments: object, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+# Its worker is never started, as where no process can be.
+NO_WORKER = """
+import os, signal, sys
+import asynctrack, asynctrack.host
+asynctrack.host.Host._start = lambda self: None
+run = asynctrack.init("p", id="run", dir=sys.argv[1])
+assert all(run.log({"i": i}) for i in range(3))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def killed_with_its_worker(host: Path, runs: Path, id: str) -> Path:
     """A run whose caller and worker died at once, with 500 records in the queue."""
     caller = start(CALLER, runs, id, 300, "wait", 20)
@@ -222,6 +233,19 @@ def test_there_is_no_such_worker(own_host: Path) -> None:
     assert (told.returncode, "no worker has the pid 1" in told.stderr) == (2, True)
     assert said("workers") == []
     assert "no worker runs" in command("workers").stdout
+
+
+@pytest.mark.parametrize("name_it", [True, False], ids=["run", "directory"])
+def test_run_whose_worker_never_came_is_brought_home(own_host: Path, runs: Path, name_it: bool) -> None:
+    child = start(NO_WORKER, runs)
+    child.communicate()
+    run = runs / "p" / "run"
+    assert list(run.iterdir()) == []
+    report = said("sync", run if name_it else runs)
+    assert [(done["state"], done["status"], done["stats"]["journaled"]) for done in report["runs"]] == [
+        ("done", "crashed", 3)
+    ]
+    assert values(run, "i") == [line["i"] for line in lines(run)] == [0, 1, 2]
 
 
 def test_orphans_are_told_of(own_host: Path, runs: Path) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from asynctrack import catalog
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import class_of
-from asynctrack.catchup import Attached, CatchUp, Progress, is_behind
+from asynctrack.catchup import Attached, CatchUp, Progress, is_behind, orphaned
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Column, Screen, Styled
 from asynctrack.errors import AsynctrackError, InvalidSettings
@@ -89,8 +89,10 @@ def _chosen(args: argparse.Namespace) -> Iterator[Path]:
         raise InvalidSettings(["--to needs a RUN: asynctrack sync RUN --to KIND key=value"])
     for wanted in args.runs or [args.dir]:
         path = Path(wanted)
-        if path.is_dir() and not catalog.is_run(path):
+        left = [] if args.to else orphaned(path.resolve())
+        if left or (path.is_dir() and not catalog.is_run(path)):
             yield from (run.resolve() for run in catalog.newest_first(catalog.runs_under(path)))
+            yield from left
         elif args.runs:
             yield catalog.find(wanted, args.dir).resolve()
 
