@@ -107,7 +107,7 @@ def main(question: str | None, measure: Callable[..., Report], **numbers: float)
     if given.json:
         print(encoded.decode())
     else:
-        _print(result)
+        print_result(result)
     if given.save:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_bytes(encoded + b"\n")
@@ -217,7 +217,7 @@ def bar(what: str, limit: float, seen: float, unit: str = "", *, at_least: bool 
     return Bar(what, f"{sign} {limit:g}{unit}", f"{_digits(seen)}{unit}", met)
 
 
-def _print(result: dict[str, Any]) -> None:
+def print_result(result: dict[str, Any]) -> None:
     print(f"\n{result['benchmark']}: {result['question']}")
     print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
     load = result["load_average"]

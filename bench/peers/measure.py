@@ -1,0 +1,167 @@
+"""One figure of one peer, in a process of its own: `python -m bench.peers.measure WHAT PEER DIRECTORY` prints it as JSON.
+
+The caller stands in a control group of its own where there are any, so the processor time of every process that a peer starts is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import resource
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter, perf_counter_ns
+from typing import Any, Final
+
+from bench.peers.peers import PEERS, Data, Opened
+
+# No loop goes on for longer: the slowest peers make a few hundred calls in it.
+LOOP_S: Final = 4.0
+# Steps of 200 us with tracking, and half as many before and behind it without.
+STEPS: Final = 5_000
+# How long a process logs before it is killed.
+KILLED_AFTER_S: Final = {20: 3.0, 1_000: 1.0}
+
+
+def record(step: int) -> Data:
+    """4 floats, an integer and a short string, made afresh."""
+    return {
+        "loss": 0.5 + step * 1e-7,
+        "accuracy": 0.9 - step * 1e-8,
+        "lr": 0.001 + step * 1e-9,
+        "grad_norm": step * 0.5,
+        "epoch": step // 1000,
+        "phase": "train",
+    }
+
+
+def tight(name: str, directory: Path, most: int) -> dict[str, Any]:
+    """A loop that does nothing but log: blocks of 100 timed calls, for the percentiles, and 100 untimed ones, for the rate."""
+    opened, init_s = _open(name, directory)
+    memory = _rss_kib()
+    used = cpu_s()
+    samples_ns = array("Q")
+    step, untimed_ns, began = 0, 0, perf_counter()
+    while step < most and perf_counter() - began < LOOP_S:
+        for _ in range(100):
+            data = record(step)
+            at = perf_counter_ns()
+            opened.log(data, step)
+            samples_ns.append(perf_counter_ns() - at)
+            step += 1
+        at = perf_counter_ns()
+        for _ in range(100):
+            opened.log(record(step), step)
+            step += 1
+        untimed_ns += perf_counter_ns() - at
+    logged = perf_counter()
+    opened.finish()
+    ended = perf_counter()
+    time.sleep(0.5)  # what it left to others
+    return {
+        "init_s": init_s,
+        "samples_ns": list(samples_ns),
+        "records": step,
+        "records_s": step / 2 / (untimed_ns / 1e9),
+        "records_s_with_finish": step / (ended - began),
+        "finish_s": ended - logged,
+        "cpu_us": (cpu_s() - used) / step * 1e6,
+        "memory_mib": (_rss_kib() - memory) / 1024,
+    }
+
+
+def loop(name: str, directory: Path, work: Callable[[], float]) -> dict[str, Any]:
+    """A loop of 200 us steps: without tracking, with it, and without it again."""
+    before = _steps(STEPS // 2, work, lambda data, step: None)
+    opened, _ = _open(name, directory)
+    tracked = _steps(STEPS, work, opened.log)
+    opened.finish()
+    after = _steps(STEPS // 2, work, lambda data, step: None)
+    return {"before": before, "tracked": tracked, "after": after}
+
+
+def _steps(count: int, work: Callable[[], float], log: Callable[[Data, int], object]) -> dict[str, list[int]]:
+    steps, logs = array("Q"), array("Q")
+    began = perf_counter()
+    for step in range(count):
+        at = perf_counter_ns()
+        work()
+        data = record(step)
+        before = perf_counter_ns()
+        log(data, step)
+        after = perf_counter_ns()
+        steps.append(after - at)
+        logs.append(after - before)
+        if perf_counter() - began > LOOP_S:
+            break
+    return {"steps_ns": list(steps), "logs_ns": list(logs)}
+
+
+def until_killed(name: str, directory: Path, rate: int) -> None:
+    """Log at this rate until somebody kills us; how many calls have returned is in the file `returned`, mapped into memory."""
+    opened, _ = _open(name, directory)
+    path = directory / "returned"
+    path.write_bytes(bytes(8))
+    with path.open("r+b") as file:
+        returned = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+    began = perf_counter()
+    print("ready", flush=True)
+    for step in range(10_000_000):
+        time.sleep(max(0.0, began + step / rate - perf_counter()))
+        opened.log(record(step), step)
+        returned[0] = step + 1
+
+
+def _open(name: str, directory: Path) -> tuple[Opened, float]:
+    began = perf_counter()
+    opened = PEERS[name].open(directory)
+    took = perf_counter() - began
+    opened.log(record(0), 0)
+    time.sleep(0.5)  # what it starts in the background
+    return opened, took
+
+
+def cpu_s() -> float:
+    """Processor time of this process and of all that it has started: of its control group, or of those that have ended here."""
+    group = os.environ.get("BENCH_CGROUP")
+    if group:
+        return int(Path(group, "cpuacct.usage").read_text()) / 1e9
+    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def _rss_kib() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1])
+    return 0
+
+
+def main(what: str, name: str, directory: str) -> None:
+    path = Path(directory)
+    if group := os.environ.get("BENCH_CGROUP"):
+        Path(group, "cgroup.procs").write_text(str(os.getpid()))
+    result: Any
+    if what == "tight":
+        result = tight(name, path, PEERS[name].most)
+    elif what in ("numpy", "python"):
+        from bench.work import numpy_step, python_step
+
+        result = loop(name, path, numpy_step() if what == "numpy" else python_step())
+    elif what == "count":
+        count = PEERS[name].count
+        result = None if count is None else count(path)
+    else:
+        until_killed(name, path, int(what))
+    print(json.dumps(result), flush=True)
+    for thread in threading.enumerate():  # some peers leave threads behind that would keep us
+        if thread is not threading.current_thread() and not thread.daemon:
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
