@@ -11,22 +11,18 @@ a person has edited is left as it is, and a new one is built beside it.
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from asynctrack.backends.appending import AppendedFile, Changed, Layout, beside
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver
-from asynctrack.record import Array, Record, flatten, to_json
+from asynctrack.record import Array, Media, Record, flatten, to_json
 
 _PLAIN: Final = frozenset({float, int, str, bool})
 _BEGIN: Final = b'{"_step":'
-# A power cut takes about a second from the journal, which in the file are at most about 30 MB.
-_MOST_LOST_BYTES: Final = 64 << 20
-
-_log = logging.getLogger("asynctrack.delivery")
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
@@ -49,90 +45,29 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
 
 class _Lines(Sink):
     def __init__(self, directory: Path, file: str, state: dict[str, Any] | None) -> None:
-        self._path = directory / file
+        path = directory / file
         if state:  # only its name: the cursor may come from elsewhere
-            self._path = self._path.with_name(os.path.basename(state["file"]))
-        self._offset: int = state["bytes"] if state else 0  # up to here the file is known to be ours
-        self._opened: Any = None
+            path = path.with_name(os.path.basename(state["file"]))
+        self._file = AppendedFile(path, _LAYOUT, state["bytes"] if state else 0)
 
     async def write(self, batch: Batch) -> None:
-        lines = encode_lines(batch.records)
-        file = await self._file()
-        await file.seek(self._offset)
-        there = b""
-        if os.fstat(file.fileno()).st_size > self._offset:
-            there = await file.read(len(lines))
-            if not lines.startswith(there):
-                lines, there = await self._step_over_lost(file, lines, batch.records), b""
-        rest = memoryview(lines)[len(there) :]
-        while rest:
-            rest = rest[await file.write(rest) :]
-        self._offset += len(lines)
-
-    async def _step_over_lost(self, file: Any, lines: bytes, records: list[Record]) -> bytes:
-        """Step over lines of records that the journal has lost, and over those of these lines that are there; returns the others."""
-        await file.seek(self._offset)
-        content = await file.read(_MOST_LOST_BYTES)
-        wanted, ours = lines.splitlines(keepends=True), {(record.step, record.time_ns / 1e9) for record in records}
-        at = lost = size = 0
-        for line in content.splitlines(keepends=True):
-            if at == len(wanted):
-                break
-            stamp = _stamp(line)
-            if line == wanted[at]:
-                at += 1
-            elif line.endswith(b"\n") and stamp not in (None, *ours):
-                lost += 1
-            elif wanted[at].startswith(line) or (_is_torn(line) and stamp not in ours):
-                break
-            else:
-                raise StartOver(f"{self._path.name} was changed by another", self._beside())
-            size += len(line)
-        if at < len(wanted):
-            if len(content) == _MOST_LOST_BYTES:
-                raise StartOver(f"{self._path.name} has too much that the journal has not", self._beside())
-            os.ftruncate(file.fileno(), self._offset + size)
-        if lost:
-            _log.warning("%d lines of %s are of records that the journal has lost; they stay", lost, self._path.name)
-        self._offset += size
-        await file.seek(self._offset)
-        return b"".join(wanted[at:])
+        try:
+            await self._file.append(encode_lines(batch.records), batch.records)
+        except Changed as reason:
+            raise StartOver(str(reason), self._beside()) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
-        if self._opened is not None:
-            from aiofiles.ospath import wrap
-
-            await wrap(os.fdatasync)(self._opened.fileno())
-        return {"file": self._path.name, "bytes": self._offset}
+        await self._file.sync()
+        return {"file": self._file.path.name, "bytes": self._file.offset}
 
     async def close(self, outcome: Outcome) -> None:
-        if self._opened is None and outcome != "stopped":
-            await self._file()  # a run without records has an empty file, not none
-        if self._opened is not None:
-            await self._opened.close()
-            self._opened = None
-
-    async def _file(self) -> Any:
-        if self._opened is None:
-            import aiofiles
-
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self._path, flags, 0o600)
-            self._opened = await aiofiles.open(fd, "r+b", buffering=0)
-            size = os.fstat(fd).st_size
-            if size < self._offset:
-                await self._opened.close()
-                self._opened = None
-                raise StartOver(f"{self._path.name} is shorter than what was written", self._beside())
-        return self._opened
+        if outcome != "stopped":
+            await self.write(Batch([], []))  # a run without records has an empty file, not none
+        await self._file.close()
 
     def _beside(self) -> dict[str, Any]:
         """State of a sink that begins the next free file: metrics-2.jsonl, ..."""
-        stem, suffix = self._path.stem.rstrip("0123456789").rstrip("-"), self._path.suffix
-        number = 2
-        while self._path.with_name(f"{stem}-{number}{suffix}").exists():
-            number += 1
-        return {"file": f"{stem}-{number}{suffix}", "bytes": 0}
+        return {"file": beside(self._file.path).name, "bytes": 0}
 
 
 def encode_lines(records: list[Record]) -> bytes:
@@ -168,10 +103,12 @@ def _stamp(line: bytes) -> tuple[int, float] | None:
 
 
 def _is_torn(line: bytes) -> bool:
-    """Whether this is the end of a file that was being written: a line of ours without its end, or zeros where the disk had no more."""
     begun = line.rstrip(b"\0")
     return not line.endswith(b"\n") and (begun.startswith(_BEGIN) or _BEGIN.startswith(begun))
 
 
 def _with_list(value: Any) -> Any:
-    return to_json(value) if isinstance(value, Array | list) else value
+    return to_json(value) if isinstance(value, Array | Media | list) else value
+
+
+_LAYOUT: Final = Layout(lambda content: content.splitlines(keepends=True), _stamp, _is_torn)

@@ -1,0 +1,160 @@
+"""Appending: a text file that is only appended to, and has each line once. Runs in the worker's loop.
+
+After a crash a delivery gives again what came since its cursor was saved: what is encoded again is compared with what is there already, and only
+what is missing is written, so that `tail -f` never sees a repeat. Lines of records that a power cut has taken from the journal stay where they are.
+A file that a person has edited is left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from asynctrack.record import Record
+
+# A power cut takes about a second from the journal, which in the file are at most about 30 MB.
+_MOST_LOST_BYTES: Final = 64 << 20
+
+_log = logging.getLogger("asynctrack.delivery")
+
+
+class Changed(Exception):
+    """The file is not what was written."""
+
+
+class Layout(NamedTuple):
+    """What the lines of a file are like.
+
+    Attributes:
+        split: content into lines with their ends; what comes last may have none.
+        stamp: step and time of a line in seconds since the epoch, None where it is not one of ours.
+        is_torn: whether this is the end of a file that was being written: a line of ours without its end, or zeros where the disk had no more.
+    """
+
+    split: Callable[[bytes], list[bytes]]
+    stamp: Callable[[bytes], tuple[int, float] | None]
+    is_torn: Callable[[bytes], bool]
+
+
+class AppendedFile:
+    """A file with a line per record.
+
+    Args:
+        path: of the file, made where it is missing.
+        layout: of its lines.
+        offset: up to where it is known to have what has been delivered.
+        count: of the lines up to there.
+
+    Attributes:
+        offset: the same as it grows. Who sets it back has what is there compared again.
+        count: the same.
+    """
+
+    def __init__(self, path: Path, layout: Layout, offset: int = 0, count: int = 0) -> None:
+        self.path = path
+        self.offset = offset
+        self.count = count
+        self._layout = layout
+        self._opened: Any = None
+
+    def __repr__(self) -> str:
+        return f"<AppendedFile {self.path}, {self.count} lines, {self.offset} bytes>"
+
+    async def append(self, block: bytes, records: Sequence[Record]) -> None:
+        """Have the lines of these records in the file, if they are not there.
+
+        Raises:
+            Changed: another has changed the file.
+            OSError: the file cannot be written; what is there of these lines is stepped over next time.
+        """
+        file = await self.open()
+        at, rest, lost = self.offset, block, 0
+        if os.fstat(file.fileno()).st_size > at:
+            await file.seek(at)
+            there = await file.read(len(block))
+            if block.startswith(there):
+                at, rest = at + len(there), block[len(there) :]
+            else:
+                at, rest, lost = await self._step_over_lost(file, block, records)
+        await file.seek(at)
+        await _write(file, rest)
+        self.offset = at + len(rest)
+        self.count += len(records) + lost
+
+    async def open(self) -> Any:
+        """The open file.
+
+        Raises:
+            Changed: it is shorter than what was written.
+        """
+        if self._opened is None:
+            import aiofiles
+
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(self.path, flags, 0o600)
+            self._opened = await aiofiles.open(fd, "r+b", buffering=0)
+            if os.fstat(fd).st_size < self.offset:
+                await self.close()
+                raise Changed(f"{self.path.name} is shorter than what was written")
+        return self._opened
+
+    async def sync(self) -> None:
+        """Make what was written survive a power cut."""
+        if self._opened is not None:
+            from aiofiles.ospath import wrap
+
+            await wrap(os.fdatasync)(self._opened.fileno())
+
+    async def close(self) -> None:
+        if self._opened is not None:
+            opened, self._opened = self._opened, None
+            await opened.close()
+
+    async def _step_over_lost(self, file: Any, block: bytes, records: Sequence[Record]) -> tuple[int, bytes, int]:
+        """Step over lines of records that the journal has lost, and over those of this block that are there.
+
+        Returns:
+            Where to go on, the lines that are missing, and how many were stepped over that are not of this block.
+        """
+        await file.seek(self.offset)
+        content = await file.read(_MOST_LOST_BYTES)
+        stamp_of, is_torn = self._layout.stamp, self._layout.is_torn
+        wanted, ours = self._layout.split(block), {(record.step, record.time_ns / 1e9) for record in records}
+        at = lost = size = 0
+        for line in self._layout.split(content):
+            if at == len(wanted):
+                break
+            stamp = stamp_of(line)
+            if line == wanted[at]:
+                at += 1
+            elif line.endswith(b"\n") and stamp not in (None, *ours):
+                lost += 1
+            elif wanted[at].startswith(line) or (is_torn(line) and stamp not in ours):
+                break
+            else:
+                raise Changed(f"{self.path.name} was changed by another")
+            size += len(line)
+        if at < len(wanted):
+            if len(content) == _MOST_LOST_BYTES:
+                raise Changed(f"{self.path.name} has too much that the journal has not")
+            os.ftruncate(file.fileno(), self.offset + size)
+        if lost:
+            _log.warning("%d lines of %s are of records that the journal has lost; they stay", lost, self.path.name)
+        return self.offset + size, b"".join(wanted[at:]), lost
+
+
+async def _write(file: Any, block: bytes) -> None:
+    rest = memoryview(block)
+    while rest:
+        rest = rest[await file.write(rest) :]
+
+
+def beside(path: Path) -> Path:
+    """The next free path beside one that is another's: metrics-2.jsonl, metrics-3.jsonl, ..."""
+    stem, number = path.stem.rstrip("0123456789").rstrip("-"), 2
+    while os.path.lexists(taken := path.with_name(f"{stem}-{number}{path.suffix}")):
+        number += 1
+    return taken
