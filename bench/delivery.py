@@ -4,7 +4,7 @@ A journaled run is delivered from its beginning by the real delivery, in a fresh
 of that process per record, and how much its memory grows beyond what it had with everything imported. The servers are stand-ins in another process, so their work
 does not count, nor what a network would take. Then a run that goes on logging while its backend is down for a few seconds.
 
-Takes about two minutes. Needs the extras `http` and `tensorboard`, and a checkout: the stand-ins are those of the tests. Wants two free cores.
+Takes about two minutes. Needs the extras `http`, `sql` and `tensorboard`, and a checkout: the stand-ins are those of the tests. Wants two free cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bench.harness import Bar, Cell, Report, Spread, Table, main, open_run, perc
 TESTS: Final = Path(__file__).parent.parent / "tests"
 RECORDS: Final = 200_000
 # A server is slower than a file, and a round should take seconds.
-FEWER: Final = {"trackio": 10, "mlflow": 20}
+FEWER: Final = {"trackio": 10, "mlflow": 20, "sql": 4}
 OUTAGE_S: Final = 5.0
 STEP_S: Final = 200e-6
 
@@ -76,9 +76,10 @@ SUBJECTS: Final[list[tuple[str, str, dict[str, Any], str | None]]] = [
     ("tensorboard", "tensorboard", {}, None),
     ("trackio server", "trackio", {}, "TrackioApp"),
     ("mlflow", "mlflow", {}, "MLflowApp"),
+    ("sql, SQLite", "sql", {}, None),
 ]
 NOTES: Final = [
-    "record: 4 floats, an integer, a short string; it has 5 scalars, so MLflow and TensorBoard take five points for each.",
+    "record: 4 floats, an integer, a short string; it has 5 scalars, so MLflow and TensorBoard take five points for each, and SQL six rows.",
     "CPU and memory are those of the process that delivers, interpreter and imports not counted; the journal is in the page cache.",
     "the stand-in servers parse every request and keep every row, in Python; a real server may be slower, and is then what limits.",
     "thinned: of each second, the first, last, least and greatest of each key; the others are read, looked at and skipped.",

@@ -1,0 +1,222 @@
+"""Visdom: a line per key in the browser, by its HTTP API, without its library. Runs in the worker's loop.
+
+A run is an environment of its own, `PROJECT_ID`, so that Visdom's own comparison of environments puts the lines of several runs into one window: these have the key as
+their title, and the run's name as that of the line. Config and summary are a text. What is not finite is a gap; what is no number is left out, and a record of which
+nothing is left is skipped. By default a display gets, of each second, the first, last, least and greatest value of each key.
+
+Visdom appends what comes, also when it comes again. So its windows are asked how many points they have whenever that is in doubt: after a failed request what is there
+is not sent again, and after a crash, or a restart of the server, a run whose windows have other points than they should is drawn anew. When the run has ended its environment is
+saved on the server's disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Refused, Retry, Sink, StartOver
+from asynctrack.backends.http import REQUEST_TIMEOUT_S, Server, timeout_problems, url_problems
+from asynctrack.errors import InvalidSettings
+from asynctrack.record import flatten, to_json
+
+# Visdom's own.
+_URL: Final = "http://127.0.0.1:8097"
+# Points whose window is still asked for: its answer has all of them, about 32 bytes each.
+_MOST_COUNTED: Final = 50_000
+_LOGIN: Final = "a server that wants a login cannot be written to; start one without `-enable_login`"
+_NO_NUMBER: Final = "no number"
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9_.\- ]")
+
+# Steps and values of a key; a value that is not finite is None.
+_Line = tuple[list[int], list[float | None]]
+
+
+class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
+    """Every number as a point of a line in Visdom.
+
+    Attributes:
+        server_url: address of a Visdom server, one without a login.
+        env: the environment in Visdom. Default: one for the run.
+        request_timeout_s: seconds a request may take.
+    """
+
+    place: ClassVar[Place] = "worker"
+    remote: ClassVar[bool] = True
+    batch_bytes: ClassVar[int] = 32 * 1024  # Visdom takes about 60 us for a point
+    batch_age_s: ClassVar[float] = 1.0
+    needs: ClassVar[Mapping[str, str]] = {"httpx2": "asynctrack[visdom]"}
+
+    server_url: str = _URL
+    env: str | None = None
+    request_timeout_s: float = REQUEST_TIMEOUT_S
+    at_most_every_s: float | None = 1.0
+
+    def __post_init__(self) -> None:
+        problems = url_problems("server_url", self.server_url)
+        problems += timeout_problems("request_timeout_s", self.request_timeout_s)
+        if self.env is not None and (not isinstance(self.env, str) or not self.env.strip()):
+            problems.append(f"env must be the name of an environment in Visdom; got {self.env!r:.80}")
+        if problems:
+            raise InvalidSettings(problems)
+        super().__post_init__()
+
+    def reaches(self) -> list[str]:
+        return [self.server_url]
+
+    def open(self, context: Context) -> Sink:
+        server = _VisdomServer(
+            self.server_url,
+            name="Visdom",
+            headers={},
+            timeout_s=self.request_timeout_s,
+            mend={401: _LOGIN, 403: "is it read-only?", 404: "is server_url right?"},
+        )
+        return _Windows(server, context, self.env or f"{context.project}_{context.run_id}")
+
+
+class _VisdomServer(Server):
+    """A server some of whose answers are words."""
+
+    def _decode(self, content: bytes) -> dict[str, Any]:
+        try:
+            return super()._decode(content)
+        except Retry:
+            return {"word": content.decode("utf-8", "replace").strip('"')}
+
+
+class _Windows(Sink):
+    """The windows of a run: one per key, and one for its config and summary."""
+
+    def __init__(self, server: Server, context: Context, env: str) -> None:
+        state = context.state or {}
+        self._server = server
+        self._run_id = context.run_id
+        self._name = context.name
+        self._env = _STRANGE.sub("-", env)
+        self._points: dict[str, int] = state.get("points", {})
+        self._texts: dict[str, dict[str, Any]] = state.get("texts") or {"config": dict(context.config), "summary": {}}
+        # Points that Visdom has beyond those, of a batch that has failed half-way and comes again: by key.
+        self._beyond: dict[str, int] = {}
+        self._in_doubt = self._reopened = bool(self._points)
+        self._told = False
+
+    async def write(self, batch: Batch) -> dict[str, int]:
+        lines, skipped = _lines(batch)
+        for update in batch.updates:
+            self._texts.setdefault(update.kind, {}).update(to_json(update.data))
+        await self._look()
+        if batch.updates or not self._told:
+            await self._tell()
+        self._in_doubt = True
+        for key, line in lines.items():
+            await self._draw(key, line)
+        self._in_doubt = False
+        for key, (steps, _) in lines.items():
+            self._points[key] = self._points.get(key, 0) + len(steps)
+            self._beyond[key] = max(0, self._beyond.get(key, 0) - len(steps))
+        return skipped
+
+    async def checkpoint(self) -> dict[str, Any]:
+        return {"points": dict(self._points), "texts": self._texts}
+
+    async def close(self, outcome: Outcome) -> None:
+        if outcome != "stopped":
+            await self._look()
+            if not self._told:
+                await self._tell()
+            await self._post("save", {"data": [self._env]})
+        await self._server.close()
+
+    async def _look(self) -> None:
+        """Look whether Visdom has what it is known to have.
+
+        Raises:
+            StartOver: it has less, or after a crash another number.
+        """
+        for key in list(self._points) if self._in_doubt else list(self._points)[:1]:
+            if (await self._post("win_exists", {"win": self._window(key)})).get("word") != "true":
+                raise StartOver(f"Visdom has lost the window of {key!r}")
+            if self._in_doubt:
+                self._beyond[key] = await self._count(key) - self._points[key]
+                if self._beyond[key] < 0 or (self._beyond[key] and self._reopened):
+                    raise StartOver(f"Visdom has {self._beyond[key]:+d} points of {key!r}")
+        self._in_doubt = self._reopened = False
+
+    async def _count(self, key: str) -> int:
+        """How many points Visdom has of a key."""
+        if self._points[key] > _MOST_COUNTED:
+            raise StartOver(f"{self._points[key]} points of {key!r} are too many to be asked for")
+        window = await self._post("win_data", {"win": self._window(key)})
+        try:
+            return sum(len(line["x"]) for line in window["content"]["data"])
+        except (KeyError, TypeError) as error:
+            raise StartOver(f"the window of {key!r} was changed by another") from error
+
+    async def _draw(self, key: str, line: _Line) -> None:
+        """Add points to a line, without those that are there."""
+        there = self._beyond.get(key, 0)
+        steps, values = line[0][there:], line[1][there:]
+        window = self._window(key)
+        trace = {"type": "scatter", "mode": "lines", "name": self._name, "x": steps, "y": values}
+        if key not in self._points:  # what is there is replaced
+            layout = {"title": {"text": key}, "xaxis": {"title": {"text": "step"}}}
+            await self._say("events", {"win": window, "data": [trace], "layout": layout, "opts": {"title": key}})
+        elif steps:
+            more = {"data": [trace], "name": self._name, "append": True, "layout": {}, "opts": {}}
+            await self._say("update", {"win": window, **more})
+
+    async def _tell(self) -> None:
+        """Show config and summary."""
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(to_json(value)))}</td></tr>"
+            for kind, values in self._texts.items()
+            for name, value in flatten(values, "summary/" if kind == "summary" else "")
+        )
+        data = [{"type": "text", "content": f"<table>{rows}</table>"}]
+        title = {"title": f"{self._name}: config and summary"}
+        await self._say("events", {"win": self._window(None), "data": data, "layout": {}, "opts": title})
+        self._told = True
+
+    async def _say(self, path: str, content: dict[str, Any]) -> None:
+        """Change a window; Visdom answers with its name."""
+        answer = await self._post(path, content)
+        if answer.get("word") != content["win"]:
+            said = f"{self._server.url} answered {str(answer)[:80]!r} to /{path}"
+            raise StartOver(said) if path == "update" else Retry(f"{said}, as Visdom does not")
+
+    async def _post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return (await self._server.post(path, {"eid": self._env, **content})).data
+        except Refused as no:  # it says 400 to who is not logged in, and to nothing that we send
+            raise Paused(f"{no}; {_LOGIN}") from no
+
+    def _window(self, key: str | None) -> str:
+        """The name of a key's window; without one, of that for config and summary."""
+        whose = self._run_id if key is None else f"{self._run_id}/{key}"
+        return f"window_{hashlib.sha1(whose.encode(), usedforsecurity=False).hexdigest()[:16]}"
+
+
+def _lines(batch: Batch) -> tuple[dict[str, _Line], dict[str, int]]:
+    """The points of a batch by key, and how many records have none."""
+    lines: dict[str, _Line] = {}
+    without = 0
+    for record in batch.records:
+        numbers = [(key, value) for key, value in flatten(record.data) if isinstance(value, bool | int | float)]
+        without += not numbers
+        for key, value in numbers:
+            steps, values = lines.setdefault(key, ([], []))
+            steps.append(record.step)
+            values.append(_finite(value))
+    return lines, {_NO_NUMBER: without} if without else {}
+
+
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
