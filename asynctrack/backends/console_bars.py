@@ -1,0 +1,85 @@
+"""Bars: a progress bar for each scope of a run, by tqdm. Runs on the screen's thread in the process that logs.
+
+They are tqdm's own, so they keep their places among the bars that the user's code has, and behave in a terminal and in a notebook as users know it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Any, Final, TextIO
+
+from asynctrack.backends.screen import Show, in_notebook, is_terminal
+
+_log = logging.getLogger("asynctrack")
+
+# Bars that are drawn; a terminal has few lines. Arbitrary.
+MOST_BARS: Final = 20
+
+
+class Bars(Show):
+    """Moves bars to where the items say: `[scope, steps done, steps in all or None, text behind the bar, first step, and its time]`.
+
+    Args:
+        stream: a terminal, or a notebook's.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._bars: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Bars of {', '.join(self._bars) or 'nothing yet'}>"
+
+    def show(self, items: list[Any]) -> None:
+        for scope, done, total, text, first, began_s in items:
+            if scope not in self._bars:
+                if len(self._bars) == MOST_BARS:
+                    continue
+                self._bars[scope] = self._bar(scope, total, first, began_s)
+            bar = self._bars[scope]
+            bar.set_postfix_str(text, refresh=False)
+            bar.n = done
+            bar.refresh()
+
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+
+    def _bar(self, scope: str, total: int | None, first: int, began_s: float) -> Any:
+        bar = _bar_class(self._stream)(
+            total=total,
+            initial=first,
+            desc=scope or None,
+            dynamic_ncols=True,  # the terminal may be made wider
+            mininterval=0.0,  # it is the sink that waits
+            delay=1e-9,  # not drawn before it knows when it began
+            file=self._stream,
+        )
+        bar.delay, bar.start_t = 0.0, min(began_s, bar.start_t)
+        return bar
+
+
+def _bar_class(stream: TextIO | None) -> Any:
+    if in_notebook(stream):
+        from tqdm.notebook import tqdm
+
+        return tqdm
+    from tqdm import std
+
+    class Bar(std.tqdm):  # type: ignore[misc]  # without types where it is not installed
+        monitor_interval = 0  # it would start a thread in the user's process
+
+    return Bar
+
+
+def can_draw(stream: TextIO | None) -> bool:
+    """Whether a bar can move there, where it would not be a new line each time; says so where only tqdm is missing."""
+    if in_notebook(stream):
+        return all(importlib.util.find_spec(name) for name in ("tqdm", "ipywidgets"))
+    if is_terminal(stream) and importlib.util.find_spec("tqdm") is None:
+        _log.warning(
+            "asynctrack: bars need tqdm, which is not installed: `pip install 'asynctrack[console]'`; here are lines"
+        )
+        return False
+    return is_terminal(stream)
