@@ -16,6 +16,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
+from asynctrack import strays
 from asynctrack.backends.base import Backend
 from asynctrack.cursor import load_cursor
 from asynctrack.delivery.cutter import has_more
@@ -212,6 +213,7 @@ class Process:
         if self.group is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.group, signal.SIGKILL)
+            strays.kill_of(self.group)
         if self._socket is not None:
             self._socket.close()
             os.close(self._lifeline)

@@ -1,0 +1,162 @@
+"""W&B's library, and the one `wandb-core` that it has in this process: started, known to be alive, killed. Runs where the sinks do.
+
+`wandb-core` is a process in a session of its own, which sends what runs log. When it may have died or hangs it is killed, and whoever had a run in it opens that again:
+so never do two of them send rows of the same run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+from asynctrack import strays
+from asynctrack.backends.base import Paused, Retry, Signal
+
+MEND_KEY: Final = "run `wandb login`, or set WANDB_API_KEY in the environment"
+
+# Of what W&B says about an error. Arbitrary.
+_MOST_WORDS: Final = 300
+# An API key, or what may be one.
+_KEY: Final = re.compile(r"[\w-]{40,}")
+_STATUS: Final = re.compile(r"\berror (\d{3})\b", re.IGNORECASE)
+_DENIED: Final = re.compile(r"permission denied|forbidden|not found", re.IGNORECASE)
+
+_lock = threading.RLock()
+_generation = 0
+_pids: list[int] = []
+_hooks: list[Any] = []
+_in_hooks = 0
+
+
+def library() -> Any:
+    """The module `wandb`.
+
+    Raises:
+        Paused: it is not installed.
+    """
+    with _lock:
+        if "wandb" not in sys.modules:
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it reads that once
+            os.environ.pop("WANDB_SERVICE", None)  # that of a process which has started this one
+        try:
+            return importlib.import_module("wandb")
+        except ImportError as error:
+            raise Paused(
+                f"it needs wandb, which is not installed here: pip install 'asynctrack[wandb]' ({error})"
+            ) from error
+
+
+def start() -> int:
+    """Have a `wandb-core`; returns its number: another has another."""
+    global _pids
+    with _lock:
+        if _pids and not is_alive(_generation):
+            kill()
+        if not _pids:
+            with strays.marked():
+                importlib.import_module("wandb.sdk.wandb_setup").singleton().ensure_service()
+            _pids = strays.own()
+        return _generation
+
+
+def find_key(base_url: str | None) -> None:
+    """Have the library find its key; `init` would ask for one on a terminal.
+
+    Raises:
+        Paused: there is none.
+    """
+    settings = importlib.import_module("wandb.sdk.wandb_setup").singleton().settings
+    auth = importlib.import_module("wandb.sdk.lib.wbauth")
+    if auth.authenticate_session(host=base_url or settings.base_url, source="asynctrack", prompt=False) is None:
+        raise Paused(f"W&B has no key here: {MEND_KEY}")
+
+
+def is_alive(number: int) -> bool:
+    """Whether the `wandb-core` of this number lives."""
+    with _lock:
+        return number == _generation and all(_lives(pid) for pid in _pids)
+
+
+def kill() -> None:
+    """Kill the `wandb-core`, if it is ours; the next `start` starts another."""
+    global _pids, _generation
+    with _lock:
+        pids, _pids = {*_pids, *strays.own()} if _pids else set(), []  # with what it has started
+        _generation += 1
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in pids:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        if pids:
+            _let_go()
+
+
+@contextlib.contextmanager
+def hooks_kept() -> Iterator[None]:
+    """Undo what W&B does to `sys.excepthook` and `sys.exit` in here."""
+    global _hooks, _in_hooks
+    with _lock:
+        if not _in_hooks:
+            _hooks = [sys.excepthook, sys.exit]
+        _in_hooks += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _in_hooks -= 1
+            if not _in_hooks:
+                sys.excepthook, sys.exit = _hooks
+
+
+def judge(error: BaseException) -> Signal:
+    """What an error of W&B's means to the delivery."""
+    if isinstance(error, Signal):
+        return error
+    wandb, words = library(), _words(error)
+    status = getattr(getattr(error, "response", None), "http_status", 0) or _status(str(error))
+    if status == 401 or isinstance(error, wandb.errors.AuthenticationError):
+        return Paused(f"W&B does not know this key ({words}): {MEND_KEY}")
+    if isinstance(error, wandb.errors.UsageError):
+        return Paused(words)
+    if status in (403, 404) or (isinstance(error, wandb.errors.CommError) and _DENIED.search(words)):
+        return Paused(f"W&B refuses ({words}); are entity and project right, and may this user write there?")
+    if isinstance(error, ValueError | TypeError | ImportError | AttributeError):
+        return Paused(f"wandb {wandb.__version__} does not take this: {words}")
+    return Retry(f"W&B: {words}")
+
+
+def _let_go() -> None:
+    """Have the library forget its connection, which it finds broken."""
+    setup = importlib.import_module("wandb.sdk.wandb_setup").singleton()
+    process = getattr(getattr(getattr(setup, "_connection", None), "_proc", None), "_process", None)
+    if process is not None:
+        process.poll()  # it would warn that its child still runs
+    for _ in range(2):  # the first ends at the broken connection, the second forgets the key
+        with contextlib.suppress(Exception, SystemExit), hooks_kept():
+            library().teardown()
+
+
+def _words(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return _KEY.sub("***", text)[:_MOST_WORDS]
+
+
+def _status(text: str) -> int:
+    found = _STATUS.search(text)
+    return int(found[1]) if found else 0
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    except ChildProcessError:
+        return False
