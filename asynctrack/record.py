@@ -1,27 +1,30 @@
 """Values to one frame's payload, and back. `encode` runs in the caller on the hot path, the rest in the worker and in readers.
 
 A payload is MessagePack. Of a record: `[time_ns, step or nil, data]`; of a config or summary: `[time_ns, data]`; of a start: a map.
-Two extension types keep what MessagePack cannot: 1 is an integer beyond 64 bits as decimal digits, 2 an array as
-MessagePack `[dtype, shape, bytes]` (little-endian, C order).
+Three extension types keep what MessagePack cannot: 1 is an integer beyond 64 bits as decimal digits, 2 an array as
+MessagePack `[dtype, shape, bytes]` (little-endian, C order), 3 an image, table or other medium as `[kind, format, meta, content, files, seal]`,
+of which `logged.Media` tells.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 import os
-import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from pathlib import Path
 from time import time_ns
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from asynctrack.errors import InvalidData, InvalidStep
+from asynctrack.logged import FORMATS, MAX_DEPTH, Array, LoggedFile, Media, Value, from_json, light, media_in, to_json
 
 __all__ = [
     "Array",
+    "Decoder",
+    "Media",
     "Record",
     "coerce_step",
     "decode_as",
@@ -30,9 +33,14 @@ __all__ = [
     "encode",
     "encode_any",
     "flatten",
+    "from_json",
+    "light",
     "make_plain",
+    "media_in",
+    "merge",
     "short_repr",
     "string_keys",
+    "to_json",
 ]
 
 T = TypeVar("T")
@@ -42,15 +50,8 @@ _LEAVES: Final = frozenset({float, int, str, bool})
 
 _BIG_INTEGER: Final = 1
 _ARRAY: Final = 2
-# Deeper than any real record, shallow enough for every recursion below. Arbitrary.
-_MAX_DEPTH: Final = 64
+_MEDIUM: Final = 3
 _MAX_REPR: Final = 1000
-
-# Formats that `struct` reads, by NumPy's kind and size.
-_FORMATS: Final = {
-    "f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "i2": "h", "i1": "b",
-    "u8": "Q", "u4": "I", "u2": "H", "u1": "B", "b1": "?",
-}  # fmt: skip
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -60,7 +61,7 @@ class Record(msgspec.Struct, frozen=True):
         number: of this record in the process that logged it, from 0; a gap is a record that was dropped.
         step: the caller's, or the number where none was given.
         time_ns: wall clock when it was logged, nanoseconds since the epoch, for people.
-        data: names to values, nested as they were logged.
+        data: names to values, nested as they were logged; arrays as `Array`, images and the like as `Media`.
         ring: which process's queue it came through: a random 64-bit id.
     """
 
@@ -71,31 +72,49 @@ class Record(msgspec.Struct, frozen=True):
     ring: int = 0
 
 
-class Array(msgspec.Struct, frozen=True, array_like=True):
-    """An array as it was logged. `numpy.asarray` takes it; `tolist` needs no NumPy.
+class Decoder:
+    """Decodes the frames of a run.
+
+    Args:
+        run: its directory, where its media lie.
 
     Attributes:
-        dtype: NumPy's name without the byte order, such as "f4".
-        shape: lengths of the dimensions.
-        buffer: the items, little-endian, last dimension fastest.
+        met_media: whether there were media in what has been decoded; for who asks to set back.
     """
 
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: bytes
+    def __init__(self, run: Path | None = None) -> None:
+        self.met_media = False
+        self._run = run
+        self._record = msgspec.msgpack.Decoder(tuple[int, int | None, dict[str, Any]], ext_hook=self.extension)
+        self._any = msgspec.msgpack.Decoder(ext_hook=self.extension)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        import numpy
+    def record(self, payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
+        """The record in a payload."""
+        try:
+            time, step, data = self._record.decode(payload)
+        except msgspec.ValidationError:  # keys that are not strings
+            time, step, data = self._any.decode(payload)
+            data = string_keys(data)
+        return Record(number, number if step is None else step, time, data, ring)
 
-        array = numpy.frombuffer(self.buffer, "<" + self.dtype).reshape(self.shape)
-        return array if dtype is None else array.astype(dtype)
+    def update(self, payload: memoryview | bytes) -> tuple[int, dict[str, Any]]:
+        """When a config or summary was updated, and with what."""
+        time, data = self._any.decode(payload)
+        return time, string_keys(data)
 
-    def tolist(self) -> Any:
-        """Nested lists of Python numbers; a single number where the array has no dimension."""
-        items: Any = [item for (item,) in struct.iter_unpack("<" + _FORMATS[self.dtype], self.buffer)]
-        for length in reversed(self.shape[1:]):
-            items = [items[at : at + length] for at in range(0, len(items), length)] if length else []
-        return items if self.shape else items[0]
+    def extension(self, code: int, payload: memoryview) -> Any:
+        """A value of an extension type; of one that is not known its `repr`."""
+        if code == _BIG_INTEGER:
+            return int(bytes(payload))
+        if code == _ARRAY:
+            return msgspec.msgpack.decode(payload, type=Array)
+        if code == _MEDIUM:
+            kind, format, meta, content, files, seal, *_ = self._any.decode(payload)
+            if all(name.isalnum() or not name for name in (kind, format)):  # it is a part of its file's name
+                self.met_media = True
+                files = msgspec.convert(files, list[LoggedFile])
+                return Media(kind, format, meta, content, files, seal, self._run)
+        return repr(bytes(payload[:_MAX_REPR]))
 
 
 def encode_any(data: Mapping[Any, Any], step: int | None = None) -> tuple[bytes, list[str]]:
@@ -124,6 +143,16 @@ def make_plain(data: Mapping[Any, Any], lost: list[str] | None = None) -> dict[s
     return plain
 
 
+def merge(payloads: Sequence[bytes]) -> bytes:
+    """One record's payload of several: the time of the last, the last step that was given, and all data, the later over the earlier."""
+    records = [msgspec.msgpack.decode(payload) for payload in payloads]
+    steps = [step for _, step, _ in records if step is not None]
+    data: dict[Any, Any] = {}
+    for _, _, fresh in records:
+        data.update(fresh)
+    return encode((records[-1][0], steps[-1] if steps else None, data))
+
+
 def coerce_step(step: object) -> int | None:
     """A step as a plain integer.
 
@@ -143,21 +172,11 @@ def coerce_step(step: object) -> int | None:
     return whole
 
 
-def decode_record(payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
-    """The record in a payload."""
-    try:
-        time, step, data = _record_decoder.decode(payload)
-    except msgspec.ValidationError:  # keys that are not strings
-        time, step, data = _any_decoder.decode(payload)
-        data = string_keys(data)
-    return Record(number, number if step is None else step, time, data, ring)
-
-
 def string_keys(data: Any, depth: int = 0) -> Any:
     """`data` with strings as keys, also of what is nested: MessagePack keeps integers, and looking for them takes a fifth
     of a delivery's time. What is nested more than 64 levels deep stays as it is.
     """
-    if depth > _MAX_DEPTH:
+    if depth > MAX_DEPTH:
         return data
     if isinstance(data, dict):
         if _LEAVES.issuperset(map(type, data.values())) and _TEXT.issuperset(map(type, data)):
@@ -169,15 +188,9 @@ def string_keys(data: Any, depth: int = 0) -> Any:
     return data
 
 
-def decode_update(payload: memoryview | bytes) -> tuple[int, dict[str, Any]]:
-    """When a config or summary was updated, and with what."""
-    time, data = _any_decoder.decode(payload)
-    return time, string_keys(data)
-
-
 def decode_as(payload: memoryview | bytes, kind: type[T]) -> T:
     """A struct of this type, with values as `encode` wrote them."""
-    return msgspec.msgpack.decode(payload, type=kind, ext_hook=_extension)
+    return msgspec.msgpack.decode(payload, type=kind, ext_hook=_decoder.extension)
 
 
 def short_repr(data: Mapping[Any, Any], key: str) -> str:
@@ -189,42 +202,10 @@ def short_repr(data: Mapping[Any, Any], key: str) -> str:
 def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Nested names joined by `/`, as every tracker's users expect; an empty mapping stays one, and so does the 65th level."""
     for key, value in data.items():
-        if isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
+        if isinstance(value, Mapping) and value and depth < MAX_DEPTH:
             yield from flatten(value, f"{parent}{key}/", depth + 1)
         else:
             yield f"{parent}{key}", value
-
-
-def to_json(value: Any, depth: int = 0) -> Any:
-    """A value as JSON can hold it: what is not finite becomes "NaN", "Infinity" or "-Infinity" (protobuf's JSON mapping).
-
-    What is nested more than 64 levels deep becomes "...": JSON readers give up soon after.
-    """
-    if depth > _MAX_DEPTH:
-        return "..."
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item, depth + 1) for item in value]
-    if isinstance(value, Array):
-        return to_json(value.tolist(), depth)
-    return value
-
-
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def from_json(value: Any) -> Any:
-    """The inverse of `to_json` for the three strings that stand for what is not finite."""
-    if isinstance(value, str):
-        return _NOT_FINITE.get(value, value)
-    if isinstance(value, list):
-        return [from_json(item) for item in value]
-    if isinstance(value, dict):
-        return {key: from_json(item) for key, item in value.items()}
-    return value
 
 
 def _known(value: object) -> Any:
@@ -243,8 +224,17 @@ def _known(value: object) -> Any:
         return os.fspath(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if hasattr(value, "__array__") or hasattr(value, "detach"):
+    if isinstance(value, MutableSequence):  # OmegaConf's lists, deques
+        return list(value)
+    # Streams can be detached, too, and must not be.
+    if hasattr(value, "__array__") or (hasattr(value, "detach") and hasattr(value, "cpu")):
         return _array(value)
+    if isinstance(value, Value):
+        return _medium(value)
+    if hasattr(value, "savefig") or hasattr(value, "getbands"):  # a figure of matplotlib, an image of Pillow
+        from asynctrack.values import Image
+
+        return _medium(Image(value))
     raise TypeError(f"cannot encode {type(value).__name__}")
 
 
@@ -262,10 +252,19 @@ def _array(value: Any) -> Any:
         raise TypeError("an array without NumPy")
     array = numpy.asarray(value)
     dtype = array.dtype.str.lstrip("<>|=")
-    if dtype not in _FORMATS:
+    if dtype not in FORMATS:
         return array.astype("float32").tolist() if array.dtype.kind == "V" else array.tolist()
     little = numpy.ascontiguousarray(array, dtype="<" + dtype)
     return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode([dtype, array.shape, little.tobytes()]))
+
+
+def _medium(value: Value) -> msgspec.msgpack.Ext:
+    wire = value.wire()
+    try:
+        payload = encode(wire)
+    except Exception:  # a cell of a table that MessagePack cannot hold: it becomes its `repr`, not the table
+        payload = encode(_plain(wire, []))
+    return msgspec.msgpack.Ext(_MEDIUM, payload)
 
 
 def _plain(value: Any, strange: list[object], depth: int = 0) -> Any:
@@ -279,9 +278,9 @@ def _plain(value: Any, strange: list[object], depth: int = 0) -> Any:
         return msgspec.msgpack.Ext(_BIG_INTEGER, b"%d" % value) if abs(value) < 10**4000 else _repr(value, strange)
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
-    if depth < _MAX_DEPTH and isinstance(value, Mapping):
+    if depth < MAX_DEPTH and isinstance(value, Mapping):
         return {_plain_key(key): _plain(item, strange, depth + 1) for key, item in value.items()}
-    if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
+    if depth < MAX_DEPTH and isinstance(value, MutableSequence | tuple | set | frozenset):
         return [_plain(item, strange, depth + 1) for item in value]
     return _repr(value, strange)
 
@@ -303,16 +302,9 @@ def _repr_or(make: Any, value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
-def _extension(code: int, payload: memoryview) -> Any:
-    if code == _BIG_INTEGER:
-        return int(bytes(payload))
-    if code == _ARRAY:
-        return msgspec.msgpack.decode(payload, type=Array)
-    return repr(bytes(payload))
-
-
 encode = msgspec.msgpack.Encoder(enc_hook=_known).encode
 """The payload of a record `(time_ns, step, data)`; raises whatever a value's own code raises, then `encode_any` takes over."""
 
-_record_decoder = msgspec.msgpack.Decoder(tuple[int, int | None, dict[str, Any]], ext_hook=_extension)
-_any_decoder = msgspec.msgpack.Decoder(ext_hook=_extension)
+_decoder = Decoder()
+decode_record = _decoder.record
+decode_update = _decoder.update

@@ -44,6 +44,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
 
     Attributes:
         dir: where runs are kept together: each in PROJECT/RUN_ID below it. None is `tensorboard` in the run's own directory.
+        flat: the files lie in `dir` itself: of one run, or of several that are to be read as one.
         flush_s: seconds that a record waits for others at most before it is in the file. A longer time costs less, a shorter one shows it earlier.
         serve: start the real TensorBoard on 127.0.0.1, say where, and end it with the run. Needs `pip install 'asynctrack[tensorboard]'`.
         port: of that server; 0 for a free one.
@@ -52,6 +53,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
     place = "worker"
 
     dir: str | None = None
+    flat: bool = False
     flush_s: float = 1.0
     serve: bool = False
     port: int = 0
@@ -66,6 +68,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
             msgspec.structs.force_setattr(self, "dir", os.fspath(where))
         checks = [
             ("dir", self.dir is None or (isinstance(self.dir, str) and self.dir), "a path or None"),
+            ("flat", self.flat is False or (self.flat is True and self.dir), "False, or True with a dir"),
             ("flush_s", _is_number(self.flush_s) and 0 <= self.flush_s <= _LONGEST_FLUSH_S, "from 0 to 3600 seconds"),
             ("serve", self.serve in (True, False), "True or False"),
             ("port", _is_number(self.port) and self.port in range(1 << 16), "from 0 to 65535"),
@@ -87,15 +90,21 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         return ([] if self.dir is None else [self.dir]) + ([f"127.0.0.1:{self.port}"] if self.serve else [])
 
     def open(self, context: Context) -> Sink:
-        from asynctrack.backends.tfevents.sink import EventSink, inside
+        from asynctrack.backends.tfevents.sink import EventSink
 
-        folder = inside(context.directory, _FOLDER) if self.dir is None else Path(self.dir, *_checked(context))
-        sink = EventSink(context, folder)
+        sink = EventSink(context, self._folder(context), f".{context.run_id}" if self.flat else "")
         if self.serve:
             # Not the run's folder itself: TensorBoard calls that ".", and finds no metrics for its HParams table.
             logdir = context.directory if self.dir is None else Path(self.dir)
             sink.serve(logdir, self.port, max(_SHORTEST_RELOAD_S, self.flush_s))
         return sink
+
+    def _folder(self, context: Context) -> Path:
+        from asynctrack.backends.tfevents.sink import inside
+
+        if self.dir is None:
+            return inside(context.directory, _FOLDER)
+        return Path(self.dir) if self.flat else Path(self.dir, *_checked(context))
 
 
 def _checked(context: Context) -> tuple[str, str]:

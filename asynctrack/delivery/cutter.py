@@ -15,9 +15,9 @@ from asynctrack.journal.frames import Batch as JournalBatch
 from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader
-from asynctrack.manifest import read_note
-from asynctrack.queue.layout import CONFIG, NOTE, RECORD, START, SUMMARY
-from asynctrack.record import Record, decode_record, decode_update
+from asynctrack.manifest import Manifest, read_note, start_time_ns
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, NOTE, RECORD, START, SUMMARY
+from asynctrack.record import Decoder, Record, decode_as
 
 # How long `gather` reads on at once: others share the loop.
 _GATHER_S: Final = 0.002
@@ -33,12 +33,14 @@ class Cut(NamedTuple):
         thinned: records that were left out for a display's sake.
         position: of the journal behind them.
         ends: for each ring, up to where they reach.
+        media: whether some of the batch are to be stored.
     """
 
     batch: Batch
     thinned: int
     position: Position
     ends: dict[int, int]
+    media: bool
 
 
 def has_more(run: Path, cursor: Cursor, backend: Backend) -> bool:
@@ -88,6 +90,7 @@ class Cutter:
     def __init__(self, run: Path, cursor: Cursor, backend: Backend) -> None:
         position = cursor.position
         self._backend = backend
+        self._decoder = Decoder(run)
         self._records = max(1, min(backend.batch_records, int(backend.max_records_s or backend.batch_records)))
         self._reader = Reader(os.path.join(run, "journal"), position._replace(inner=0), dict(cursor.ends))
         self._position = position
@@ -119,6 +122,9 @@ class Cutter:
                 return False
             if self._gathering is None:
                 self._gathering = _Gathering(thin=self._backend.at_most_every_s is not None)
+            elif self._at_a_start():
+                self._gathering.whole = True
+                return False
             self._gather(self._gathering)
         return True
 
@@ -132,7 +138,8 @@ class Cutter:
         if gathering is None or not (gathering.whole or hurry or self._outcome or self.due_in() <= 0):
             return None
         self._gathering = None
-        return Cut(gathering.batch(), gathering.thinned(), self._position, dict(self._ends))
+        media, self._decoder.met_media = self._decoder.met_media, False
+        return Cut(gathering.batch(), gathering.thinned(), self._position, dict(self._ends), media)
 
     def outcome(self) -> Outcome | None:
         """How the run ended, where that is the last that the journal tells; asked for at its end."""
@@ -147,6 +154,11 @@ class Cutter:
             return float("inf")
         patience = max(self._backend.batch_age_s, self._backend.at_most_every_s or 0.0)
         return self._gathering.began_at + patience - time.monotonic()
+
+    def _at_a_start(self) -> bool:
+        """Whether a run may be opened again in what comes next: who wants to know of that gets it first in a batch."""
+        batch = self._batch
+        return self._backend.milestones and batch is not None and not (self._inner or batch.header.start)
 
     def _gather(self, into: _Gathering) -> None:
         """Take the next piece of the journal's batch."""
@@ -174,8 +186,8 @@ class Cutter:
         """Take frames until the cut is full."""
         most_bytes = min(self._backend.batch_bytes - into.bytes, BATCH_BYTES)
         payloads, others, self._inner = batch.cut(self._inner, most_bytes, self._room(into))
-        ring = batch.header.ring
-        return [decode_record(payload, number, ring) for number, payload in payloads], others
+        ring, decode = batch.header.ring, self._decoder.record
+        return [decode(payload, number, ring) for number, payload in payloads], others
 
     def _thin(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
         """Take frames until the stretch of time is over."""
@@ -185,7 +197,7 @@ class Cutter:
         self._inner = len(batch.data)
         for frame in batch.frames(begin):
             if frame.kind == RECORD:
-                record = decode_record(frame.payload, frame.number, batch.header.ring)
+                record = self._decoder.record(frame.payload, frame.number, batch.header.ring)
                 records.append(record)
                 first_ns = records[0].time_ns if into.first_ns is None else into.first_ns
                 into.whole = record.time_ns - first_ns >= stretch_ns
@@ -199,9 +211,16 @@ class Cutter:
     def _take_other(self, frame: Frame, into: _Gathering) -> None:
         """An update, or how the run ended."""
         if frame.kind in (CONFIG, SUMMARY):
-            into.updates.append(Update("config" if frame.kind == CONFIG else "summary", *decode_update(frame.payload)))
+            into.updates.append(
+                Update("config" if frame.kind == CONFIG else "summary", *self._decoder.update(frame.payload))
+            )
         elif frame.kind == START:
             self._outcome = None
+            if self._backend.milestones:
+                start = decode_as(frame.payload, Manifest)
+                into.updates.append(Update("start", start_time_ns(start), start.config))
+        elif frame.kind == CHECKPOINT and self._backend.milestones:
+            into.updates.append(Update("checkpoint", *self._decoder.update(frame.payload)))
         elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
             self._outcome = note["status"]
 

@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from asynctrack import locks
+from asynctrack import locks, media, references
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Sink, StartOver, TooLarge
 from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.delivery import refused
@@ -48,6 +48,7 @@ class _Pending:
         self.cut = cut
         self.parts = deque(filter(any, [cut.batch]))
         self.begun = False
+        self.media = cut.media
         self.delivered = 0
         self.refused = 0
         self.skipped: dict[str, int] = {"thinned": cut.thinned} if cut.thinned else {}
@@ -220,6 +221,10 @@ class Delivery:
                     await self._close(outcome)
                 return False
             self._pending = _Pending(cut)
+        if self._pending.media:
+            batch = self._pending.cut.batch
+            await in_thread(media.store, self._run, batch, abandon_on_cancel=True, limiter=self._limiter)
+            self._pending.media = False
         await self._give(self._sink, self._pending)
         if not self._pending.parts:
             self._move(self._pending)
@@ -254,7 +259,7 @@ class Delivery:
         lost = [record for index, record in enumerate(records) if which is None or index in which]
         if not lost:
             raise ValueError(f"the backend refuses none of these records: {sorted(which or ())}") from no
-        reason = str(no) or "too large"
+        reason = references.hide(str(no), self._backend.references) or "too large"
         await in_thread(refused.keep, self._run, self.name, reason, lost)
         self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
         pending.refused += len(lost)
@@ -283,6 +288,7 @@ class Delivery:
             directory=self._run,
             created_at=manifest.created_at,
             config=manifest.config,
+            labels=manifest.labels,
             state=self.cursor.state,
         )
         sink: Sink = await self._call(self._backend.open, context)
@@ -318,7 +324,7 @@ class Delivery:
             try:
                 await self._save()
             except Exception as error:  # what is not saved is delivered again
-                _log.warning("%s of %s: its cursor could not be saved: %s", self.name, self._run, describe(error))
+                _log.warning("%s of %s: its cursor could not be saved: %s", self.name, self._run, self._describe(error))
         await self._drop_sink()
 
     async def _drop_sink(self) -> None:
@@ -329,7 +335,7 @@ class Delivery:
             try:
                 await self._call(sink.close, "stopped")
             except Exception as error:  # nothing depends on it
-                _log.warning("%s of %s: it could not be closed: %s", self.name, self._run, describe(error))
+                _log.warning("%s of %s: it could not be closed: %s", self.name, self._run, self._describe(error))
 
     def _close_cutter(self) -> None:
         if self._cutter is not None:
@@ -375,7 +381,7 @@ class Delivery:
         return path
 
     async def _start_over(self, reason: StartOver) -> None:
-        _log.warning("%s of %s: %s: giving it the whole run again", self.name, self._run, reason)
+        _log.warning("%s of %s: %s: giving it the whole run again", self.name, self._run, self._describe(reason))
         await self._drop_sink()
         self.cursor = Cursor(state=reason.state, home=self.cursor.home, retries=self.cursor.retries)
         self._saved = msgspec.structs.replace(self.cursor)
@@ -389,7 +395,7 @@ class Delivery:
         verdict = judge(error, self._failures)
         next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
         for cursor in (self.cursor, self._saved):
-            cursor.last_error, cursor.next_try_at, cursor.paused = describe(error), next_try_at, verdict.paused
+            cursor.last_error, cursor.next_try_at, cursor.paused = self._describe(error), next_try_at, verdict.paused
             cursor.retries += 1
         self._say(f"{self.cursor.last_error}: {'waiting for you' if verdict.paused else 'trying again'}")
         try:
@@ -469,11 +475,15 @@ class Delivery:
             self._away = False
             self._release()
 
+    def _describe(self, error: Exception) -> str:
+        """An error in words, without what its settings have from the environment."""
+        return references.hide(describe(error), self._backend.references)
+
     def _say(self, message: str) -> None:
         now = time.monotonic()
         if now >= self._warn_at:
             self._warn_at = now + _WARN_INTERVAL_S
-            _log.warning("%s of %s: %s", self.name, self._run, message)
+            _log.warning("%s of %s: %s", self.name, self._run, references.hide(message, self._backend.references))
 
 
 def note_failure(run: Path, name: str, what: str) -> None:

@@ -27,13 +27,22 @@ class Poller:
         keep: whether their cursors outlive this process.
         force: deliver also from a copy of a run.
         follow: go on to the run's end; else to the journal's end as it is now.
+        sitting: the ring of who has the run open: nothing is delivered before the journal has its beginning, since what a resumed run's earlier
+            sitting says of its end is no end. None for the journal as it is.
 
     Attributes:
         deliveries: one per backend, once the run is known.
     """
 
     def __init__(
-        self, run: Path, backends: dict[str, Backend], *, keep: bool, force: bool = False, follow: bool = True
+        self,
+        run: Path,
+        backends: dict[str, Backend],
+        *,
+        keep: bool,
+        force: bool = False,
+        follow: bool = True,
+        sitting: int | None = None,
     ) -> None:
         self.deliveries: list[Delivery] = []
         self._run = run
@@ -41,6 +50,7 @@ class Poller:
         self._keep = keep
         self._force = force
         self._follow = follow
+        self._sitting = sitting
         self._stopping = False
         self._hurry_until = 0.0
 
@@ -88,11 +98,13 @@ class Poller:
         return all(delivery.done or delivery.waiting for delivery in self.deliveries)
 
     async def _manifest(self) -> Manifest | None:
-        """The run as its first frame says."""
+        """The run as its first frame says, or that of the sitting."""
         reader = Reader(self._run / "journal")
         try:
             while not self._stopping:
                 for batch in reader:
+                    if self._sitting not in (None, batch.header.ring):
+                        continue
                     if (found := find_start(batch)) is not None:
                         return found
                 await anyio.sleep(_POLL_S)

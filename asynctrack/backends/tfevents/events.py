@@ -10,7 +10,7 @@ A file is TFRecord frames (`tensorflow/core/lib/io/record_writer.cc`), little-en
 
 The first event says "brain.Event:2": then TensorBoard takes steps in any order. A record is one event with its wall clock and its step, whose summary
 has a value for each name, nested ones joined by `/`: a number as `simple_value`, which is a 32-bit float (what is beyond is an infinity);
-an array as `histo`; all else as text, with the tag NAME/text_summary that TensorFlow and tensorboardX give it, so that a name that is
+an array or histogram as `histo`; an image as `image`; all else as text, with the tag NAME/text_summary that TensorFlow and tensorboardX give it, so that a name that is
 sometimes a number and sometimes a text stays readable. None and empty mappings have no value.
 
 The bytes of a record depend on nothing but the record: `file` rests on it.
@@ -29,7 +29,8 @@ import msgspec
 from asynctrack.backends.tfevents import crc32c
 from asynctrack.backends.tfevents.histogram import encode_histogram
 from asynctrack.backends.tfevents.messages import block, double, number, text, varint
-from asynctrack.record import Array, Record, to_json
+from asynctrack.backends.tfevents.pictures import picture, words
+from asynctrack.record import Array, Media, Record, to_json
 
 HEADER_BYTES: Final = 12
 FOOTER_BYTES: Final = 4
@@ -64,6 +65,10 @@ class Events:
     def version(self, created_s: float) -> bytes:
         """What a file begins with."""
         return b"".join(self._frame(double(1, created_s) + text(3, VERSION)))
+
+    def restart(self, wall_s: float, step: int) -> bytes:
+        """The event after which what other files in the directory have of this step and later ones is not shown."""
+        return b"".join(self._frame(double(1, wall_s) + number(2, step) + block(7, number(1, 1))))
 
     def of_records(self, records: Sequence[Record]) -> tuple[bytes, dict[str, int]]:
         """The events of these records, and how many of them have none, by reason."""
@@ -116,8 +121,12 @@ class Events:
         if isinstance(value, Array):
             message = encode_histogram(value)
             return b"" if message is None else block(1, text(1, name), block(5, message))
+        if isinstance(value, Media):
+            return _medium(name, value)
         if value is None or value == {}:
             return b""
+        if isinstance(value, list) and any(isinstance(item, Media) for item in value):
+            return b"".join(self._other(f"{name}/{at}", item, depth) for at, item in enumerate(value))
         return text_value(name, msgspec.json.encode(to_json(value)).decode())
 
     def _event(self, wall_s: float, step: int, summary: bytes) -> tuple[bytes, bytes, bytes]:
@@ -174,6 +183,13 @@ def text_value(name: str, content: str) -> bytes:
     tensor = block(8, number(1, 7), block(2), text(8, content))  # a string without dimensions
     metadata = block(9, block(1, text(1, "text")), number(4, 2))
     return block(1, text(1, f"{name}/text_summary"), tensor, metadata)
+
+
+def _medium(name: str, media: Media) -> bytes:
+    if media.kind in ("image", "histogram"):
+        return picture(name, media)
+    shown = words(media)
+    return b"" if shown is None else text_value(name, shown)
 
 
 def _before_number(name: str) -> bytes:

@@ -7,7 +7,11 @@ the upper end of its bucket. As there, buckets in a row that are empty become on
 from __future__ import annotations
 
 import functools
+import itertools
+import operator
+import struct
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.backends.tfevents.messages import block, double
@@ -43,6 +47,23 @@ def encode_histogram(values: Array) -> bytes | None:
             block(6, limits[kept].astype("<f8").tobytes()),
             block(7, counts[kept].astype("<f8").tobytes()),
         ))  # fmt: skip
+
+
+def encode_counts(counts: Sequence[float], edges: Sequence[float]) -> bytes | None:
+    """The message of values that are counted already, each taken to lie in the middle of its bucket; None where there are none."""
+    total = sum(counts)
+    if not total:
+        return None
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(edges)]
+    return b"".join((
+        double(1, edges[0]),
+        double(2, edges[-1]),
+        double(3, total),
+        double(4, sum(map(operator.mul, counts, middles))),
+        double(5, sum(count * middle * middle for count, middle in zip(counts, middles, strict=True))),
+        block(6, struct.pack(f"<{len(counts)}d", *edges[1:])),
+        block(7, struct.pack(f"<{len(counts)}d", *counts)),
+    ))  # fmt: skip
 
 
 @functools.cache

@@ -29,18 +29,18 @@ class EventSink(Sink):
     Args:
         context: of the run.
         folder: where the file lies.
+        suffix: what its name ends with, where other runs have theirs in the same folder.
     """
 
-    def __init__(self, context: Context, folder: Path) -> None:
+    def __init__(self, context: Context, folder: Path, suffix: str = "") -> None:
         self._folder = folder
         self._run = context.directory
         self._config = dict(context.config)
         self._created_s = datetime.fromisoformat(context.created_at).timestamp() if context.created_at else 0.0
-        self._name = _file_name(self._created_s)
+        self._name = _file_name(self._created_s) + suffix
         state = context.state or {"file": self._name, "bytes": 0}
         self._events = Events()
-        begin = self._events.version(self._created_s)
-        self._file = EventFile(inside(folder, state["file"]), state["bytes"], begin, self._events)
+        self._file = EventFile(inside(folder, state["file"]), state["bytes"], self._beginning(), self._events)
         self._begun = self._file.offset > 0
         self._seen_s = 0.0
         self._server: Server | None = None
@@ -93,6 +93,10 @@ class EventSink(Sink):
         except Changed as reason:
             raise StartOver(str(reason), self._next_state()) from reason
         self._begun = True
+
+    def _beginning(self) -> bytes:
+        """What the file begins with."""
+        return self._events.version(self._created_s)
 
     def _changes(self, updates: Sequence[Update]) -> bytes:
         """The events of these updates; the first time, of what the run was started with."""
