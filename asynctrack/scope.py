@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from asynctrack.errors import InvalidData, InvalidSettings
 from asynctrack.record import coerce_step
+
+Arrays = Literal["keep", "exclude"]
 
 
 class Logs(Protocol):
@@ -21,29 +23,57 @@ class Scope:
     A call that the interval leaves out returns True: False always means that a record was lost.
     """
 
-    __slots__ = ("_every", "_fields", "_last", "_prefix", "_run")
+    __slots__ = ("_arrays", "_calls", "_every", "_fields", "_forward", "_last", "_prefix", "_run")
 
-    def __init__(self, run: Logs, prefix: str = "", every: int = 1, fields: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        run: Logs,
+        prefix: str = "",
+        every: int = 1,
+        fields: Mapping[str, Any] | None = None,
+        last: int | None = None,
+        arrays: Arrays = "keep",
+    ) -> None:
         if not isinstance(every, int) or isinstance(every, bool) or every < 1:
             raise InvalidSettings([f"every is a number of steps, 1 or more; got {every!r}"])
+        if arrays not in get_args(Arrays):
+            raise InvalidSettings([f"arrays must be one of 'keep', 'exclude'; got {arrays!r:.80}"])
         self._run = run
         self._prefix = prefix
         self._every = every
         self._fields = dict(fields or {})
-        self._last: int | None = None
+        self._arrays = arrays
+        self._calls = 0
+        self._last = coerce_step(last)
+        self._forward = last is not None
 
     def __repr__(self) -> str:
         return f"<Scope {self._prefix or '(all)'} of {self._run!r}, every {self._every}, fields {self._fields}>"
 
+    @property
+    def last(self) -> int | None:
+        """The step of the last record that the interval let through, None before the first; what was logged without a step does not count.
+
+        Set it to go on where an earlier run was: from then on a record is let through when its step is at least `every` beyond `last`.
+        """
+        return self._last
+
+    @last.setter
+    def last(self, step: int) -> None:
+        self._last = coerce_step(step)
+        self._forward = True
+
     def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:
         """`Run.log`, with this scope's fields, prefix and interval.
 
-        With `every=n` a record is kept when its step is at least n away from the last one kept; calls without a step count
-        themselves.
+        With `every=n` a record is kept when its step is at least n away from the last one kept; with `last=` too, when it is at least
+        n beyond it, so that a step that repeats or goes back is left out. Calls without a step count themselves.
         """
         if not isinstance(data, Mapping):
             raise InvalidData(data)
-        if self._every > 1 and not self._is_due(coerce_step(step)):
+        if (self._every > 1 or self._forward) and not self._is_due(coerce_step(step)):
+            return True
+        if self._arrays == "exclude" and not (data := _without_arrays(data)):
             return True
         prefix = self._prefix
         named = {f"{prefix}{key}": value for key, value in data.items()} if prefix else dict(data)
@@ -51,18 +81,41 @@ class Scope:
 
     def bind(self, fields: Mapping[str, Any]) -> Scope:
         """A child that adds constant fields; they are not prefixed."""
-        return Scope(self._run, self._prefix, self._every, {**self._fields, **fields})
+        last = self._last if self._forward else None
+        return Scope(self._run, self._prefix, self._every, {**self._fields, **fields}, last, self._arrays)
 
-    def scope(self, prefix: str, every: int = 1) -> Scope:
-        """A child whose keys get `prefix/` behind this scope's prefix."""
-        return Scope(self._run, f"{self._prefix}{prefix.strip('/')}/" if prefix else self._prefix, every, self._fields)
+    def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays | None = None) -> Scope:
+        """A child whose keys get `prefix/` behind this scope's prefix.
+
+        Args:
+            prefix: of its keys.
+            every: the least distance of two steps that are recorded.
+            last: the step to count from, such as -1 for a new run, or an earlier scope's `last`: then records are kept only as steps go
+                up, from `last + every` on.
+            arrays: "keep" or "exclude" what has a dimension, also where it is nested. Default: as this scope.
+        """
+        behind = f"{self._prefix}{prefix.strip('/')}/" if prefix else self._prefix
+        return Scope(self._run, behind, every, self._fields, last, arrays or self._arrays)
 
     def _is_due(self, step: int | None) -> bool:
         if step is None:
-            count = 0 if self._last is None else self._last + 1
-            self._last = count
-            return count % self._every == 0
-        if self._last is not None and abs(step - self._last) < self._every:
-            return False
+            self._calls += 1
+            return (self._calls - 1) % self._every == 0
+        if self._last is not None:
+            ahead = step - self._last
+            if (ahead if self._forward else abs(ahead)) < self._every:
+                return False
         self._last = step
         return True
+
+
+def _without_arrays(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without arrays, and without mappings of which nothing is left; a NumPy or torch scalar is none."""
+    kept: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            if inner := _without_arrays(value):
+                kept[key] = inner
+        elif not getattr(value, "shape", ()):
+            kept[key] = value
+    return kept

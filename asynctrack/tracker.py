@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asynctrack.books import Stats
 from asynctrack.errors import NoCurrentRun
 from asynctrack.opening import check_config, check_settings, init
 from asynctrack.run import Run
+
+if TYPE_CHECKING:
+    from asynctrack.configuration import Source
 
 _log = logging.getLogger("asynctrack")
 
@@ -36,6 +39,21 @@ class Tracker:
 
     def __repr__(self) -> str:
         return f"<Tracker of {self.project}, {self.run!r}>"
+
+    @classmethod
+    def from_config(cls, source: Source) -> Tracker:
+        """A tracker from a mapping (also of OmegaConf's), or a YAML, TOML or JSON file; see `asynctrack.configuration`.
+
+        Args:
+            source: what the constructor takes, with each backend as its kind, or as a mapping of kind and settings. None and "disabled" give
+                a tracker that does nothing.
+
+        Raises:
+            InvalidSettings: something cannot be used; every problem is named, with its place and what was perhaps meant.
+        """
+        from asynctrack.configuration import tracker_arguments
+
+        return cls(**tracker_arguments(source))
 
     def init(self, config: Mapping[str, Any] | None = None) -> Run:
         """Open a run. One that is still open is finished first, with a warning.

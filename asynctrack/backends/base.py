@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 
 import msgspec
 
-from asynctrack.errors import InvalidSettings
+from asynctrack.current import current
+from asynctrack.errors import InvalidSettings, NoCurrentRun, NoSuchBackend
 from asynctrack.record import Record
 
 Place = Literal["worker", "process", "caller"]
@@ -24,9 +25,13 @@ BATCH_BYTES: Final = 128 * 1024
 
 
 class Update(NamedTuple):
-    """A change of a run's config or summary: `data` is merged into it key by key."""
+    """A change of a run's config or summary: `data` is merged into it key by key.
 
-    kind: Literal["config", "summary"]
+    Backends that ask for `milestones` also get what changes neither: "start", the run was opened with this config, as the first of a
+    batch; and "checkpoint", with its counters.
+    """
+
+    kind: Literal["config", "summary", "start", "checkpoint"]
     time_ns: int
     data: dict[str, Any]
 
@@ -48,6 +53,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         directory: the run's own; a sink that writes files writes them there unless told otherwise.
         created_at: when the run was opened first, UTC, ISO 8601.
         config: of the run when it started.
+        labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
         state: what the sink's `checkpoint` returned last, None the first time.
     """
 
@@ -57,6 +63,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     directory: Path
     created_at: str = ""
     config: dict[str, Any]
+    labels: dict[str, Any] = {}
     state: dict[str, Any] | None = None
 
 
@@ -156,6 +163,10 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         batch_records: a batch is cut at so many records,
         batch_bytes: at about so many bytes as they were logged,
         batch_age_s: and when its first record has waited so many seconds.
+        milestones: whether it also gets the run's starts and checkpoints, as updates.
+        needs: modules of other projects without which it cannot open, each with what `pip install` takes for it.
+        references: settings that were given as references to the environment, by field, as they were written: `run.json` gets them in
+            the values' place. `Tracker.from_config` fills it.
     """
 
     place: ClassVar[Place] = "caller"
@@ -164,10 +175,13 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
     batch_records: ClassVar[int] = 100_000
     batch_bytes: ClassVar[int] = BATCH_BYTES
     batch_age_s: ClassVar[float] = 0.0
+    milestones: ClassVar[bool] = False
+    needs: ClassVar[Mapping[str, str]] = {}
 
     max_records_s: float | None = None
     at_most_every_s: float | None = None
     stall_timeout_s: float = 120.0
+    references: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = {name: getattr(self, name) for name in ("max_records_s", "at_most_every_s", "stall_timeout_s")}
@@ -179,6 +193,29 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         ]
         if problems:
             raise InvalidSettings(problems)
+
+    def __repr__(self) -> str:
+        settings = {name: getattr(self, name) for name in self.__struct_fields__ if name != "references"}
+        shown = ", ".join(f"{name}={value!r}" for name, value in {**settings, **self.references}.items())
+        return f"{type(self).__name__}({shown})"
+
+    @classmethod
+    def current(cls) -> Self:
+        """The current run's backend of this class, with the settings it has there; the first where there are several.
+
+        What lives in this process is the living thing: `Memory.current().records`. How far it is, is in the run's `stats()`.
+
+        Raises:
+            NoCurrentRun: no run is open.
+            NoSuchBackend: the run has none of this class.
+        """
+        run = current()
+        if run is None:
+            raise NoCurrentRun(f"{cls.__name__}.current()")
+        found = next((backend for backend in run.backends.values() if isinstance(backend, cls)), None)
+        if found is None:
+            raise NoSuchBackend(cls.__name__, run.id, run.backends)
+        return found
 
     def prepare(self) -> Backend:
         """Called in the process that logs when a run opens; returns the settings to go on with. Must not wait."""

@@ -93,6 +93,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
 
     place: ClassVar[Place] = "worker"
     remote: ClassVar[bool] = True
+    needs: ClassVar[Mapping[str, str]] = {"httpx2": "asynctrack[mlflow]"}
     batch_bytes: ClassVar[int] = 32 * 1024  # some 1,200 metrics: 3 ms of the worker's loop, and two requests
     batch_age_s: ClassVar[float] = 1.0
 

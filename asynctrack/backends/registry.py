@@ -1,69 +1,138 @@
-"""Which backends there are by name, where they run, and how they are stored in `run.json`."""
+"""Which backends there are by name, where they run, and how they are stored in `run.json`.
+
+A name is one of ours, or that of an entry point in the group `asynctrack.backends` by which an installed distribution offers its own;
+these are looked at only when a name is not ours, and loaded only when it is theirs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import re
 import sys
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from asynctrack import trust
-from asynctrack.backends.base import Backend, Context, Place, Sink, kind_of
-from asynctrack.backends.jsonl import JSONLines
-from asynctrack.errors import BackendUnavailable, InvalidSettings
+from asynctrack import references, trust
+from asynctrack.backends.base import Backend, Context, Paused, Place, Sink, kind_of
+from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+# Of the entry points of other distributions.
+GROUP: Final = "asynctrack.backends"
 
 # Our own, imported when they are asked for.
 KINDS: Final[dict[str, str]] = {
+    "console": "asynctrack.backends.console.Console",
+    "csv": "asynctrack.backends.csv.CSV",
+    "json": "asynctrack.backends.json_columns.JSON",
+    "hydra_link": "asynctrack.backends.hydra_link.HydraLink",
     "jsonl": "asynctrack.backends.jsonl.JSONLines",
+    "live_plot": "asynctrack.backends.live_plot.LivePlot",
+    "matplotlib": "asynctrack.backends.matplotlib.Matplotlib",
     "memory": "asynctrack.backends.memory.Memory",
     "mlflow": "asynctrack.backends.mlflow.MLflow",
+    "parquet": "asynctrack.backends.parquet.Parquet",
+    "plotly": "asynctrack.backends.plotly.Plotly",
+    "sql": "asynctrack.backends.sql.SQL",
+    "subscriber": "asynctrack.backends.subscriber.Subscriber",
     "tensorboard": "asynctrack.backends.tensorboard.TensorBoard",
     "trackio": "asynctrack.backends.trackio.Trackio",
+    "visdom": "asynctrack.backends.visdom.Visdom",
+    "wandb": "asynctrack.backends.wandb.WandB",
+    "yaml": "asynctrack.backends.yaml.YAML",
 }
 
 
-def name_backends(backends: Iterable[Backend | str] | None) -> dict[str, Backend]:
+def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
     """The backends of a run by name: the kind, with a number where there are several of one.
 
     Raises:
-        InvalidSettings: something is not a backend.
+        InvalidSettings: something is not a backend; all of them are named.
     """
-    if isinstance(backends, str | Backend) or not isinstance(backends, Iterable | None):
+    if isinstance(backends, str | Backend) or not isinstance(backends, Iterable):
         raise InvalidSettings([f"backends must be a list of backends or their names; got {backends!r:.80}"])
-    chosen: list[Backend | str] = [JSONLines()] if backends is None else list(backends)
-    problems = [
-        f"backends[{i}] must be a backend or one of {', '.join(KINDS)}; got {backend!r:.80}"
-        for i, backend in enumerate(chosen)
-        if not isinstance(backend, Backend) and str(backend) not in KINDS
-    ]
-    if problems:
-        raise InvalidSettings(problems)
     named: dict[str, Backend] = {}
-    for given in chosen:
-        backend = class_of(given)() if isinstance(given, str) else given
+    problems = []
+    for at, given in enumerate(backends):
+        try:
+            backend = given if isinstance(given, Backend) else build(given)
+        except (AsynctrackError, TypeError) as error:
+            problems.append(f"backends[{at}] {error}")
+            continue
         kind = re.sub(r"[^A-Za-z0-9_]+", "_", kind_of(backend))  # the name of a file, too
         number = sum(name.split("-")[0] == kind for name in named) + 1
         named[kind if number == 1 else f"{kind}-{number}"] = backend
+    if problems:
+        raise InvalidSettings(problems)
     return named
 
 
+def build(kind: object) -> Backend:
+    """A backend with the settings it has by itself.
+
+    Args:
+        kind: of ours or of a plug-in, or the dotted path of a class.
+
+    Raises:
+        TypeError: it is none, or needs settings.
+        BackendUnavailable: it cannot be imported.
+        InvalidSettings: what it takes from its surroundings is wrong.
+    """
+    if not isinstance(kind, str) or ("." not in kind and kind not in KINDS and kind not in plug_ins()):
+        hint = closest(kind, [*KINDS, *plug_ins()]) if isinstance(kind, str) else ""
+        raise TypeError(f"must be a backend or one of {', '.join([*KINDS, *plug_ins()])}; got {kind!r:.80}{hint}")
+    return class_of(kind)()
+
+
 def class_of(kind: str) -> type[Backend]:
-    """The backend of a kind: one of our own by name, a user's by the dotted path of its class.
+    """The backend of a kind: of ours and of a plug-in by its name, a user's by the dotted path of its class. Nothing is called.
 
     Raises:
         BackendUnavailable: there is none, or it cannot be imported.
     """
-    module, _, name = KINDS.get(kind, kind).rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found = _load(kind)
     except (Exception, SystemExit) as error:  # what runs there is another's code
         raise BackendUnavailable(kind, f"it cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Backend)):
+    if found is None:
+        raise BackendUnavailable(kind, f"there is none of this name{closest(kind, [*KINDS, *plug_ins()])}")
+    if not (isinstance(found, type) and issubclass(found, Backend) and found is not Backend):
         raise BackendUnavailable(kind, "it is not a Backend")
     return found
+
+
+def plug_ins() -> dict[str, EntryPoint]:
+    """What installed distributions offer, by name; nothing of it is imported. Ours are not replaced, nor is what came first."""
+    from importlib.metadata import entry_points
+
+    try:
+        points = list(entry_points(group=GROUP))
+    except Exception:  # what one distribution says of itself cannot be read; the others' can
+        points = list(_each_by_itself())
+    found: dict[str, EntryPoint] = {}
+    for point in points:
+        if point.name not in KINDS:
+            found.setdefault(point.name, point)
+    return found
+
+
+def lacks(backend: Backend | type[Backend]) -> list[str]:
+    """What `pip install` has to be given before a backend can open here."""
+    return [wanted for module, wanted in backend.needs.items() if not _is_there(module)]
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """Which of the known words may have been meant; empty where none is like it."""
+    import difflib
+
+    found = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean `{found[0]}`?" if found else ""
 
 
 def place_of(backend: Backend) -> Place:
@@ -80,17 +149,19 @@ def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
     if place_of(backend) == "caller":
         return {"kind": kind_of(backend), "place": "caller"}
     plain: dict[str, Any] = msgspec.to_builtins(backend, str_keys=True)
+    for field in backend.references:
+        plain.pop(field, None)
     defined = type(backend)
     own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
     if not own:
         plain["kind"] = f"{defined.__module__}.{defined.__qualname__}"
-    if not own or backend.reaches():
+    if not own or backend.references or backend.reaches():
         plain[trust.SEAL] = trust.seal(run_id, name, plain)
     return plain
 
 
 def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
-    """The backend with these settings.
+    """The backend with these settings, `Unbuilt` where the environment lacks what they refer to.
 
     Args:
         settings: as `stored` made them.
@@ -105,26 +176,69 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
         raise BackendUnavailable(kind, "it lives in the process that logs")
     if not trusted and kind not in KINDS:
         raise BackendUnavailable(kind, "it is code that the run brings along; `asynctrack sync --trust` runs it")
+    written = plain.get("references") or {}
+    if not trusted and written:
+        raise BackendUnavailable(kind, "it reads the environment; `asynctrack sync --trust` lets it")
+    if references.missing(written):
+        return Unbuilt(settings=settings)
     defined = class_of(kind)
+    resolved = {**plain, **references.resolve(written), "kind": defined.__struct_config__.tag}
     try:
-        backend = msgspec.convert({**plain, "kind": defined.__struct_config__.tag}, defined)
+        backend = msgspec.convert(resolved, defined, strict=not written)
     except Exception as error:  # the settings are wrong, or what checks them is another's code
-        raise BackendUnavailable(kind, str(error)) from error
+        raise BackendUnavailable(kind, references.hide(str(error), written)) from error
     if not trusted and (leads := backend.reaches()):
         raise BackendUnavailable(kind, f"it leads to {', '.join(leads)}; `asynctrack sync --trust` goes there")
     return backend
 
 
 class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
-    """Stands for a backend that cannot be built, until it can: what is missing may be installed meanwhile.
+    """Stands for a backend that cannot be built, until it can: what is missing may be installed meanwhile, or a variable set elsewhere.
 
     Attributes:
         settings: as `stored` made them.
     """
 
-    place = "process"
     settings: dict[str, Any]
 
+    @property
+    def place(self) -> Place:  # type: ignore[override]  # of the class elsewhere
+        return (
+            "worker" if references.missing(self.references) else "process"
+        )  # to say what is missing nothing is imported
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "references", self.settings.get("references") or {})
+        super().__post_init__()
+
     def open(self, context: Context) -> Sink:
+        if unset := references.missing(self.references):
+            where = "in the environment of the process that opens the run, or of `asynctrack sync`"
+            raise Paused(f"it needs {' and '.join(unset)}: set it {where}")
         importlib.invalidate_caches()
         return from_stored(self.settings).open(context)
+
+
+def _load(kind: str) -> object:
+    """What is called so; None where nothing is."""
+    path = KINDS.get(kind, kind)
+    if "." not in path:
+        point = plug_ins().get(kind)
+        return None if point is None else point.load()
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _each_by_itself() -> Iterator[EntryPoint]:
+    from importlib.metadata import distributions
+
+    for distribution in distributions():
+        with contextlib.suppress(Exception):
+            yield from distribution.entry_points.select(group=GROUP)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False

@@ -3,7 +3,7 @@
 Every record is one row with the log id `run:ring:number`, and a row with a log id that is there already is ignored: so a repeat is harmless.
 Nested names are joined by `/`; names that Trackio keeps for itself get `__` in front, as its own `log` does it; a bool is 0 or 1, or
 its curves would not show it; NaN and the infinities are kept as Trackio keeps them. Texts, None and lists are kept in the row. What no row can
-hold (arrays, integers beyond a float) is left out, and a record of which nothing is left is skipped. The server stamps rows with its own clock.
+hold (arrays, images and other media, integers beyond a float) is left out, and a record of which nothing is left is skipped. The server stamps rows with its own clock.
 
 The config is replaced as a whole with the rows it travels with; changes of the summary are in it, as `summary/KEY`. A run without a
 record is not in Trackio at all, since it has no other place for one.
@@ -64,6 +64,7 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
     """
 
     batch_age_s: ClassVar[float] = 1.0
+    needs: ClassVar[Mapping[str, str]] = {"trackio": "asynctrack[trackio]"}
 
     project: str | None = None
     server_url: str | None = None

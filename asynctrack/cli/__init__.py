@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "verify": "check every byte of a run's journal, and what should agree with it",
     "export": "write a run's records as JSON Lines or CSV",
     "rm": "remove runs",
+    "backends": "list the backends, what each writes and needs, and whether it works here",
     "workers": "see the background workers of this machine, and end them",
     "doctor": "check what asynctrack needs on this machine, and what it costs here",
 }

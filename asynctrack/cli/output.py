@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, TextIO
 
 import msgspec
 
-from asynctrack.record import Array, to_json
+from asynctrack.record import Array, Media, to_json
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS: Final = "_.:-=+*#"
@@ -232,6 +232,8 @@ def brief(value: Any, most: int = 40) -> str:
         return number(value)
     if isinstance(value, Array):
         return f"{value.dtype}[{'x'.join(map(str, value.shape))}]"
+    if isinstance(value, Media):
+        value = str(value)
     text = value if isinstance(value, str) else msgspec.json.encode(_encodable(to_json(value))).decode()
     return shorten(printable(text), most, "...")
 

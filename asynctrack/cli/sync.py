@@ -126,7 +126,7 @@ def _backend(to: list[str]) -> Backend:
     if problems:
         raise InvalidSettings(problems)
     try:
-        return msgspec.convert({**values, "kind": defined.__struct_config__.tag}, defined, strict=False)
+        return msgspec.convert({**values, "kind": defined.__struct_config__.tag}, defined, strict=False).prepare()
     except msgspec.ValidationError as error:
         raise InvalidSettings([f"{kind}: {error}"]) from error
 
