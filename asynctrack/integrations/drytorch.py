@@ -1,0 +1,295 @@
+"""DRYTorch: its tracker interface on a run, and any of its own trackers on a thread. Runs in the caller.
+
+    experiment.trackers.subscribe(AsyncTracker(backends=["jsonl", "tensorboard"]))
+    experiment.trackers.subscribe(AsyncTracker(CSVDumper()))
+
+DRYTorch removes a tracker for good when `notify` raises. So only the start of an experiment does, when something is wrong with the settings.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack.backends.base import Backend
+from asynctrack.disabled import DisabledRun
+from asynctrack.errors import AsynctrackError, FrameworkMissing, InvalidSettings
+from asynctrack.integrations.drytorch_run import ExperimentRun, History, load
+from asynctrack.integrations.handover import Handover
+from asynctrack.opening import check_settings
+from asynctrack.run import Run
+
+try:
+    from drytorch.core import exceptions, log_events
+    from drytorch.core.tracking import Tracker
+    from drytorch.trackers.base_classes import MetricLoader
+except ImportError as error:
+    raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", error) from error
+
+_FINISH_TIMEOUT_S: Final = 30.0
+# A tracker that takes batches gets what came before them first: a bar or a console, which take microseconds. Arbitrary.
+_CATCH_UP_S: Final = 1.0
+_WARN_INTERVAL_S: Final = 60.0
+
+_log = logging.getLogger("asynctrack")
+
+
+class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there when types are checked
+    """A DRYTorch tracker for which the training does not wait.
+
+    With backends, or without arguments, each experiment is a run in the project of its name below `par_dir/asynctrack_runs`: what was notified
+    survives SIGKILL. With a DRYTorch tracker, that one gets the events on a thread of this process, in order. What it raises for is given again, then
+    reported, and it is not removed; what it has not yet taken goes with the process. `backends` beside it keep that too.
+
+    DRYTorch names a tracker after its class: "AsyncTracker", "AsyncCSVDumper", ... What draws (bars, consoles, plots) should be subscribed by
+    itself or be given `synchronous=True`: most of it needs the main thread.
+
+    Args:
+        tracker: one of DRYTorch's, or your own.
+        backends: of the run. Default: `[JSONLines()]`; with a tracker no run.
+        project: of the runs. Default: the experiment's name.
+        synchronous: the tracker gets each event at once, and what it raises comes out of `notify`.
+        settings: the other arguments of `asynctrack.init`; id, name, config and resume are the experiment's.
+
+    Attributes:
+        tracker: the same.
+        path: of the run that was opened last; None before, and where it is disabled.
+        lost: how often the tracker has not taken something.
+
+    Raises:
+        InvalidSettings: a setting is out of range, or about something that is not there.
+    """
+
+    def __new__(cls, tracker: Tracker | None = None, **_: Any) -> AsyncTracker:
+        made: AsyncTracker = super().__new__(cls if tracker is None else _class_for(cls, type(tracker)))
+        return made
+
+    def __init__(
+        self,
+        tracker: Tracker | None = None,
+        *,
+        backends: Iterable[Backend | str] | None = None,
+        project: str | None = None,
+        synchronous: bool = False,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        backends = backends if backends is None or isinstance(backends, str | Backend) else list(backends)
+        _check(tracker, synchronous, backends is not None, {**settings, **({"project": project} if project else {})})
+        check_settings(project or "drytorch", {**settings, "backends": backends})
+        self.tracker = tracker
+        self.path: Path | None = None
+        self.lost = 0
+        self._records = tracker is None or backends is not None
+        self._settings = {**settings, "backends": backends}
+        self._project = project
+        self._synchronous = synchronous
+        self._timeout_s = float(settings.get("finish_timeout_s", _FINISH_TIMEOUT_S))
+        self._recorded: ExperimentRun | None = None
+        self._handover: Handover | None = None
+        self._started = False
+        self._around: BaseException | None = None
+        self._pid = os.getpid()
+        self._warned: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        of = "" if self.tracker is None else f" of {self.tracker!r}, {self.lost} lost"
+        return f"<{type(self).__name__}{of}, {self.run!r}>"
+
+    @property
+    def run(self) -> Run | None:
+        """The open run, None where there is none."""
+        return None if self._recorded is None else self._recorded.run
+
+    def notify(self, event: log_events.Event) -> None:
+        """Take an event. DRYTorch calls it for each, in the training loop.
+
+        Raises:
+            AsynctrackError: the run cannot be opened.
+            Exception: what the tracker raises, when an experiment starts or with `synchronous=True`.
+        """
+        if isinstance(event, log_events.StartExperimentEvent):
+            self._start(event)
+        elif os.getpid() != self._pid:  # a fork of the process that trains: the experiment is not its own
+            return
+        elif isinstance(event, log_events.StopExperimentEvent):
+            self._stop(event)
+        else:
+            self._record(event)
+            if self._started and self.tracker is not None:
+                self._pass_on(event, self.tracker)
+
+    def flush(self, timeout_s: float = _FINISH_TIMEOUT_S) -> bool:
+        """Wait until the tracker has had every event and the backends every record; returns whether they have."""
+        taken = self._handover is None or self._handover.wait(timeout_s)
+        books = self.run.flush("delivered", timeout_s).backends.values() if self.run is not None else ()
+        return taken and not any(backend.behind for backend in books)
+
+    def clean_up(self) -> None:
+        """End what is open. DRYTorch calls it when an experiment stops or the tracker is removed; again it does nothing."""
+        if os.getpid() != self._pid:
+            return
+        begun, self._started = self._started, False
+        if self._let_go() and begun and self.tracker is not None:
+            self.tracker.clean_up()
+        self._finish(None)
+
+    @classmethod
+    def _set_current(cls, tracker: Any) -> None:
+        """For `get_current()` of this class and of those up to `AsyncTracker`; the tracker sees to its own."""
+        for kind in cls.__mro__[: cls.__mro__.index(AsyncTracker) + 1]:
+            kind._current = tracker  # type: ignore[attr-defined]  # of DRYTorch's Tracker
+
+    @classmethod
+    def _reset_current(cls) -> None:
+        cls._set_current(None)
+
+    def _start(self, event: log_events.StartExperimentEvent) -> None:
+        self.clean_up()  # of an experiment that never stopped
+        self._pid = os.getpid()
+        self._around = sys.exception()
+        if self._records:
+            self._recorded = ExperimentRun(event, self._project, self._settings)
+            run = self._recorded.run
+            self.path = None if isinstance(run, DisabledRun) else run.path
+        if self.tracker is not None:
+            self._started = True
+            self.tracker.notify(event)
+            if not self._synchronous:
+                self._handover = Handover(self.tracker.notify, type(self.tracker).__name__, self._lose)
+        super().notify(event)
+
+    def _stop(self, event: log_events.StopExperimentEvent) -> None:
+        error = sys.exception()  # in the `__exit__` of a `with` block: what has ended it
+        begun, self._started = self._started, False
+        try:
+            if self._let_go(event) and begun and self.tracker is not None:
+                self._give(event, self.tracker)
+        finally:
+            self._finish(None if error is self._around else error)
+            super().notify(event)
+
+    def _let_go(self, last: log_events.StopExperimentEvent | None = None) -> bool:
+        """Wait for the thread; whether it has done everything. Where it has not, it goes on, to this event."""
+        handover, self._handover = self._handover, None
+        if handover is None or handover.end(self._timeout_s, last):
+            return True
+        self._warn("late", f"{type(self.tracker).__name__} has still {handover.waiting} events to take")
+        return False
+
+    def _finish(self, error: BaseException | None) -> None:
+        run, self._recorded = self.run, None
+        if run is not None:
+            run.__exit__(type(error) if error is not None else None, error, None)
+
+    def _record(self, event: log_events.Event) -> None:
+        if self._recorded is not None:
+            try:
+                self._recorded.record(event)
+            except AsynctrackError as error:  # there is no room for it; DRYTorch would remove this tracker
+                self._warn(type(event).__name__, f"{type(event).__name__} is not recorded: {error}")
+
+    def _pass_on(self, event: log_events.Event, tracker: Tracker) -> None:
+        if isinstance(event, log_events.IterateBatchEvent) and _takes_batches(type(tracker)):
+            self._iterate(event, tracker)
+        elif self._handover is not None:
+            self._handover.put(event)
+        else:
+            self._give(event, tracker)
+
+    def _iterate(self, event: log_events.IterateBatchEvent, tracker: Tracker) -> None:
+        """The tracker leaves functions in the event that are called for each batch: it has to have it before the first."""
+        if self._handover is not None and not self._handover.wait(_CATCH_UP_S):
+            self._lose(event, "it has not caught up")
+            return
+        before = len(event.push_updates)
+        self._give(event, tracker)
+        event.push_updates[before:] = [self._guarded(update) for update in event.push_updates[before:]]
+
+    def _give(self, event: log_events.Event, tracker: Tracker) -> None:
+        try:
+            tracker.notify(event)
+        except Exception as error:
+            if self._synchronous:
+                raise
+            self._lose(event, error)
+
+    def _guarded(self, update: Callable[..., None]) -> Callable[..., None]:
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                update(*args, **kwargs)
+            except Exception as error:  # DRYTorch does not catch it: it would end the training
+                self._lose("a batch", error)
+
+        return guarded
+
+    def _lose(self, what: object, why: object) -> None:
+        self.lost += 1
+        name = what if isinstance(what, str) else type(what).__name__
+        self._warn(name, f"{type(self.tracker).__name__} did not take {name} ({self.lost} lost so far): {why!r}")
+
+    def _warn(self, about: str, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._warned.get(about, now):
+            self._warned[about] = now + _WARN_INTERVAL_S
+            _log.warning("asynctrack: %s", text)
+
+    def _load_metrics(self, model_name: str, max_epoch: int = -1) -> dict[str, History]:
+        """From the run, which has everything that was notified; without one from the tracker.
+
+        Raises:
+            AccessOutsideScopeError: there is neither.
+        """
+        if self.path is not None:
+            if self.run is not None:
+                self.run.flush("journaled", self._timeout_s)
+            return load(self.path, model_name, max_epoch)
+        if self.run is not None:  # a disabled one
+            return {}
+        if not isinstance(self.tracker, MetricLoader):
+            raise exceptions.AccessOutsideScopeError()
+        if self._handover is not None:
+            self._handover.wait(self._timeout_s)
+        found: dict[str, History] = self.tracker.load_metrics(model_name, max_epoch)
+        return found
+
+
+def _check(tracker: object, synchronous: object, records: bool, settings: Mapping[str, Any]) -> None:
+    problems = []
+    if tracker is not None and not isinstance(tracker, Tracker):
+        problems.append(
+            f"tracker must be one of DRYTorch's (and backends are given as backends=[...]); got {tracker!r:.80}"
+        )
+    if synchronous not in (True, False) or (synchronous and tracker is None):
+        problems.append(
+            f"synchronous is True or False, and about a tracker; got {synchronous!r:.80} and {tracker!r:.80}"
+        )
+    alone = tracker is not None and not records
+    if alone and (idle := [name for name in settings if name != "finish_timeout_s"]):
+        problems.append(f"{', '.join(idle)}: there is no run; with a tracker, backends=[...] opens one")
+    if problems:
+        raise InvalidSettings(problems)
+
+
+def _class_for(base: type[AsyncTracker], kind: type[Tracker]) -> type[AsyncTracker]:
+    """A class for each class of trackers: DRYTorch registers trackers by the names of their classes, and finds the current one by its class."""
+    if (base, kind) not in _classes:
+        own = {"__module__": __name__, "__doc__": base.__doc__}
+        _classes[base, kind] = type(f"Async{kind.__name__}", (base,), own)
+    return _classes[base, kind]
+
+
+def _takes_batches(kind: type[Tracker]) -> bool:
+    """Whether trackers of this class have something of their own to do when batches begin."""
+    notifies = [vars(base).get("notify") for base in kind.__mro__]
+    own = [notify for notify in notifies if isinstance(notify, functools.singledispatchmethod)]
+    return any(log_events.IterateBatchEvent in notify.dispatcher.registry for notify in own)
+
+
+_classes: dict[tuple[type, type], type[AsyncTracker]] = {}

@@ -1,0 +1,96 @@
+"""Handover: calls a function with one thing after the other, on a thread of its own. Runs in the caller."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+# Pauses before a thing is tried again: a busy database is free by then. Arbitrary.
+_RETRY_S: Final = (0.1, 0.5, 2.0)
+# After a loss things are given once only for so long: what is broken for good should not hold up the others, nor the end. Arbitrary.
+_IMPATIENT_S: Final = 30.0
+# Things that wait at most, of some hundred bytes each; more means that the function does not come back. Arbitrary.
+_MOST_WAITING: Final = 10_000
+
+
+class Handover:
+    """Gives things to a function in order. One that it raises for is given again, with pauses; then it is lost, and the next comes.
+
+    Args:
+        give: gets them, on the thread.
+        name: of the thread.
+        lose: is called with what was lost, and with what `give` has raised; on the thread, or in `put`.
+    """
+
+    def __init__(self, give: Callable[[Any], object], name: str, lose: Callable[[Any, object], object]) -> None:
+        self._give = give
+        self._lose = lose
+        self._things: deque[Any] = deque()
+        self._changed = threading.Condition()
+        self._ending = False
+        self._patient_at = 0.0
+        self._thread = threading.Thread(target=self._work, name=f"asynctrack-{name}", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<Handover {self._thread.name}, {self.waiting} waiting>"
+
+    @property
+    def waiting(self) -> int:
+        """Things that are not taken yet."""
+        return len(self._things)
+
+    def put(self, thing: Any) -> None:
+        """Hand over a thing. Never waits; what finds no room is lost."""
+        with self._changed:
+            full = len(self._things) >= _MOST_WAITING
+            if not full:
+                self._things.append(thing)
+                self._changed.notify_all()
+        if full:
+            self._lose(thing, f"{_MOST_WAITING} wait already")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until everything is taken or lost; whether it is. On the thread itself it does not wait."""
+        if threading.current_thread() is self._thread:
+            return True
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._things, timeout_s)
+
+    def end(self, timeout_s: float, last: Any = None) -> bool:
+        """Wait for everything, then end the thread. Where it takes too long the thread goes on, with `last` behind all others; returns False then."""
+        done = self.wait(timeout_s)
+        if not done and last is not None:
+            self.put(last)
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+        return done
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._things or self._ending)
+                if not self._things:
+                    return
+                thing = self._things[0]
+            self._deliver(thing)
+            with self._changed:
+                self._things.popleft()
+                self._changed.notify_all()
+
+    def _deliver(self, thing: Any) -> None:
+        pauses = _RETRY_S if time.monotonic() >= self._patient_at else ()
+        for pause in (*pauses, None):
+            try:
+                self._give(thing)
+                return
+            except Exception as error:  # another's code; what comes behind is still to be given
+                if pause is None:
+                    self._patient_at = time.monotonic() + _IMPATIENT_S
+                    self._lose(thing, error)
+                else:
+                    time.sleep(pause)

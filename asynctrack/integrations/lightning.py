@@ -1,0 +1,143 @@
+"""Lightning: a logger of its trainers. Runs in the caller.
+
+Trainer(logger=AsyncLogger("mnist", backends=["jsonl", "tensorboard"]))
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from asynctrack.backends.base import Backend
+from asynctrack.errors import FrameworkMissing
+from asynctrack.opening import check_settings, fresh_id, init
+from asynctrack.run import Run
+from asynctrack.settings import DEFAULT_DIR, check_name
+
+
+def _import(module: str) -> Any:
+    """A module of Lightning, which has two names: of that which is in use, else of that which is there."""
+    names = sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules)
+    for name in names:
+        try:
+            return importlib.import_module(f"{name}.{module}")
+        except ImportError as error:
+            missing = error
+    raise FrameworkMissing("Lightning", "lightning>=2.5", missing) from missing
+
+
+_Logger: Any = _import("loggers.logger").Logger
+_rank_zero_only: Any = _import("utilities.rank_zero").rank_zero_only
+
+
+class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning is
+    """A Lightning logger for which the training does not wait.
+
+    Each logger is one run, which opens with the first thing that is logged on rank 0, and has its config from the model's `save_hyperparameters()`. It ends
+    with the stage, failed where that raised, and goes on with the next: `fit`, then `test`. Checkpoints of Lightning lie in the run's directory.
+
+    Args:
+        project: of the run; Lightning's `name`.
+        id: of the run; Lightning's `version`. Default: time and a random part. Where there is a run with this id it goes on.
+        prefix: of all names, with a slash.
+        dir: where runs are kept; Lightning's `save_dir`.
+        backends: of the run. Default: JSON Lines.
+        settings: the other keyword arguments of `asynctrack.init`.
+
+    Raises:
+        InvalidSettings: a setting is out of range.
+        InvalidRunId: project or id cannot be a directory's name.
+    """
+
+    def __init__(
+        self,
+        project: str = "lightning",
+        *,
+        id: str | None = None,
+        prefix: str = "",
+        dir: str | os.PathLike[str] = DEFAULT_DIR,
+        backends: Iterable[Backend | str] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        self._settings = {**settings, "dir": dir, "backends": backends if backends is None else list(backends)}
+        check_settings(
+            project, {key: value for key, value in self._settings.items() if key != "config"}, settings.get("config")
+        )
+        self._project = project
+        self._id = fresh_id() if id is None else check_name("id", id)
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._run: Run | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncLogger of {self._project}/{self._id}, {self._run!r}>"
+
+    @property
+    def experiment(self) -> Run | None:
+        """The run, which this opens; None on ranks but 0."""
+        self._open()
+        return self._run
+
+    @property
+    def name(self) -> str:
+        """The project."""
+        return self._project
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return self._id
+
+    @property
+    def save_dir(self) -> str:
+        """Where runs are kept."""
+        return str(os.fspath(self._settings["dir"]))
+
+    @property
+    def root_dir(self) -> str:
+        """Where runs of this project are kept."""
+        return os.path.join(self.save_dir, self._project)
+
+    @property
+    def log_dir(self) -> str:
+        """The run's directory."""
+        return os.path.join(self.root_dir, self._id)
+
+    @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Record metrics at a step."""
+        named = {f"{self._prefix}{key}": value for key, value in metrics.items()} if self._prefix else metrics
+        run = self.experiment
+        if run is not None:
+            run.log(named, None if step is None else int(step))
+
+    @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
+    def log_hyperparams(
+        self, params: Mapping[str, Any] | Namespace | None, metrics: Mapping[str, Any] | None = None, *_: Any, **__: Any
+    ) -> None:
+        """Add to the run's config; `metrics`, as TensorBoard's logger has it, to its summary."""
+        run = self.experiment
+        if run is not None:
+            run.config.update(vars(params) if isinstance(params, Namespace) else dict(params or {}))
+            run.summary.update(metrics or {})
+
+    @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
+    def finalize(self, status: str) -> None:
+        """End the run as the stage has ended; what is logged after this goes on with it."""
+        run, self._run = self._run, None
+        if run is not None:
+            error = None if status == "success" else sys.exception() or RuntimeError(status)
+            run.__exit__(type(error) if error else None, error, None)
+
+    @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
+    def _open(self) -> None:
+        if self._run is None:
+            self._run = init(self._project, id=self._id, resume="allow", **self._settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For processes that train as well: the run stays here."""
+        return {**self.__dict__, "_run": None}

@@ -1,0 +1,187 @@
+"""Log dir: event files where a `SummaryWriter` would have them, also its folders of their own. Runs on a thread of the worker.
+
+What `integrations.tensorboard` logs, and where it goes below the directory, as torch's writer has it:
+
+    {TAG: value}                                         DIR itself
+    {TAG: {NAME: number}}                                DIR/TAG_NAME, under TAG: a curve of several in a chart
+    {"hparams": {NAME: {"hparam": {}, "metric": {}}}}    DIR/NAME: a row of the HParams table
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver, Update
+from asynctrack.backends.tfevents.sink import EventSink, inside
+from asynctrack.errors import InvalidSettings
+from asynctrack.record import Record
+
+HPARAMS: Final = "hparams"
+_HERE: Final = "."
+_PURGE: Final = "purge_step"
+
+
+class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
+    """Event files in a directory that other writers may write to as well.
+
+    Each record is in its file once, also after a crash.
+
+    Attributes:
+        dir: where they lie.
+        flush_s: seconds that a record waits for others at most before it is in the file.
+        suffix: what their names end with.
+        purge_step: what files that are there have of this step and later ones is not shown any more; None shows all.
+    """
+
+    place = "worker"
+
+    dir: str
+    flush_s: float = 1.0
+    suffix: str = ""
+    purge_step: int | None = None
+
+    @property
+    def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere
+        return self.flush_s
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.dir or not isinstance(self.dir, str):
+            problems.append(f"log_dir must be a path; got {self.dir!r:.80}")
+        if isinstance(self.flush_s, bool) or not isinstance(self.flush_s, int | float) or not self.flush_s >= 0:
+            problems.append(f"flush_secs must be a number of seconds; got {self.flush_s!r:.80}")
+        if not isinstance(self.suffix, str) or os.sep in self.suffix:
+            problems.append(f"filename_suffix must be the end of a file's name; got {self.suffix!r:.80}")
+        step: object = self.purge_step
+        if step is not None and (isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 1 << 63):
+            problems.append(f"purge_step must be a step or None; got {step!r:.80}")
+        if problems:
+            raise InvalidSettings(problems)
+        super().__post_init__()
+
+    def prepare(self) -> LogDir:
+        return msgspec.structs.replace(self, dir=os.path.abspath(os.path.expanduser(self.dir)))
+
+    def reaches(self) -> list[str]:
+        return [self.dir]
+
+    def open(self, context: Context) -> Sink:
+        return _Folders(context, Path(self.dir), self.suffix, self.purge_step)
+
+
+class _Folders(Sink):
+    def __init__(self, context: Context, directory: Path, suffix: str, purge_step: int | None) -> None:
+        created_s = datetime.fromisoformat(context.created_at).timestamp() if context.created_at else 0.0
+        seconds, milliseconds = divmod(
+            round(created_s * 1000), 1000
+        )  # TensorBoard reads the files in the order of their names
+        name = f"events.out.tfevents.{seconds:010}.{milliseconds:03}.{context.run_id}{suffix}"
+        self._fresh = {"file": name, "bytes": 0}
+        self._context = context
+        self._directory = directory
+        self._purge = {} if purge_step is None else {_PURGE: purge_step}
+        self._states: dict[str, dict[str, Any]] = dict(context.state or {})
+        self._sinks: dict[str, EventSink] = {}
+        self._taken: set[str] = set()  # folders that have what is being written
+        self._sink(_HERE)
+
+    def write(self, batch: Batch) -> Mapping[str, int] | None:
+        """Where one folder fails the batch comes again: those that have it must not get it again."""
+        skipped: Mapping[str, int] | None = None
+        for folder, (records, params) in _sorted(batch.records).items():
+            if folder not in self._taken:
+                found = self._give(folder, records, params)
+                skipped = found if folder == _HERE else skipped
+                self._taken.add(folder)
+        self._taken.clear()
+        return skipped
+
+    def checkpoint(self) -> dict[str, Any]:
+        self._states |= {folder: sink.checkpoint() for folder, sink in self._sinks.items()}
+        return dict(self._states)
+
+    def close(self, outcome: Outcome) -> None:
+        while self._sinks:
+            self._sinks.popitem()[1].close(outcome)
+
+    def _give(self, folder: str, records: list[Record], params: Mapping[str, Any] | None) -> Mapping[str, int] | None:
+        sink = self._sink(folder) if params is None else self._open(folder, EventSink, params)
+        try:
+            skipped = sink.write(Batch(records, []))
+            if params is not None:
+                sink.close("finished")
+                self._states[folder] = sink.checkpoint()
+        except StartOver as changed:
+            others = {other: {**state, "bytes": 0} for other, state in self.checkpoint().items()}
+            raise StartOver(str(changed), {**others, folder: changed.state}) from changed
+        return skipped
+
+    def _sink(self, folder: str) -> EventSink:
+        if folder not in self._sinks:
+            self._sinks[folder] = self._open(folder, _Bare, self._purge if folder == _HERE else {})
+        return self._sinks[folder]
+
+    def _open(self, folder: str, kind: type[EventSink], config: Mapping[str, Any]) -> EventSink:
+        state = self._states.get(folder, self._fresh)
+        context = msgspec.structs.replace(self._context, config=dict(config), state=state)
+        return kind(context, inside(self._directory, folder))
+
+
+class _Bare(EventSink):
+    """Writes records only: the directory is not a run's own."""
+
+    def _beginning(self) -> bytes:
+        begin = super()._beginning()
+        step = self._config.get(_PURGE)
+        return begin if step is None else begin + self._events.restart(self._created_s, step)
+
+    def _changes(self, updates: Sequence[Update]) -> bytes:
+        return b""
+
+    def _end(self, outcome: Outcome) -> None:
+        self.checkpoint()
+
+
+def _sorted(records: Sequence[Record]) -> dict[str, tuple[list[Record], Mapping[str, Any] | None]]:
+    """The records of each folder, with the parameters of a row of the HParams table."""
+    folders: dict[str, tuple[list[Record], Mapping[str, Any] | None]] = {}
+    for record in records:
+        for folder, data, params in _parts(record.data):
+            part = record if data is record.data else msgspec.structs.replace(record, data=data)
+            folders.setdefault(folder, ([], params))[0].append(part)
+    return folders
+
+
+def _parts(data: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any] | None]]:
+    if not any(isinstance(value, Mapping) for value in data.values()):
+        yield _HERE, data, None
+        return
+    for tag, value in data.items():
+        if isinstance(value, Mapping) and all(map(_is_row if tag == HPARAMS else _is_plain, value.values())):
+            for name, part in value.items():
+                if tag == HPARAMS:
+                    yield _folder(name), part["metric"], part["hparam"]
+                else:
+                    yield _folder(f"{tag.replace('/', '_')}_{name}"), {tag: part}, None
+        else:
+            yield _HERE, {tag: value}, None
+
+
+def _is_row(part: object) -> bool:
+    return isinstance(part, Mapping) and part.keys() == {"hparam", "metric"}
+
+
+def _is_plain(part: object) -> bool:
+    return not isinstance(part, Mapping)
+
+
+def _folder(name: str) -> str:
+    """The path of a folder below the directory, whatever the name is."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return ("_" if ".." in parts else "/").join(parts) or "_"

@@ -1,0 +1,83 @@
+"""Logging: a handler for the standard library that records log messages in a run. Runs in the caller, in the threads that log.
+
+    logging.getLogger().addHandler(AsyncHandler("app"))
+
+`logging.config` takes it as `{"class": "asynctrack.integrations.logging.AsyncHandler", "run": "app", "level": "INFO"}`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any, Final
+
+from asynctrack.backends.base import Backend
+from asynctrack.opening import init
+from asynctrack.run import Run
+
+# What each of the standard library's records has, besides what `extra=` adds to it.
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_OWN: Final = "asynctrack"
+
+
+class AsyncHandler(logging.Handler):
+    """Records each message that is logged, without making its thread wait.
+
+    A record has `message`, `level`, `logger`, `file`, `line` and `thread`; `exception`, with its traceback; and each of `extra=` by its name. A
+    formatter would join what is kept apart here, and is not asked. What asynctrack itself logs is left out: it would be about this very run.
+
+    Args:
+        run: to record into, which stays open when the handler is closed; or the project of a run of its own.
+        level: messages below it are left out.
+        backends: of a run of its own. Default: JSON Lines.
+        settings: the other keyword arguments of `asynctrack.init`, for a run of its own.
+    """
+
+    def __init__(
+        self,
+        run: Run | str,
+        level: int | str = logging.NOTSET,
+        *,
+        backends: Iterable[Backend | str] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(level)
+        self._owns = isinstance(run, str)
+        self.run = init(run, backends=backends, **settings) if isinstance(run, str) else run
+
+    def __repr__(self) -> str:
+        return f"<AsyncHandler ({logging.getLevelName(self.level)}), {self.run!r}>"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.name is None or record.name.partition(".")[0] != _OWN:
+                self.run.log(self._fields(record))
+        except Exception:  # as every handler: what logs goes on
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until what was logged survives this process and the container's memory."""
+        self.run.flush("journaled")
+
+    def close(self) -> None:
+        """End the run, if it is the handler's own."""
+        if self._owns:
+            self.run.finish()
+        super().close()
+
+    def _fields(self, record: logging.LogRecord) -> dict[str, Any]:
+        fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        fields |= {
+            "message": record.getMessage(),
+            "level": record.levelname,
+            "logger": record.name,
+            "file": record.pathname,
+            "line": record.lineno,
+            "thread": record.threadName,
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = _traceback.formatException(record.exc_info)
+        return fields
+
+
+_traceback = logging.Formatter()

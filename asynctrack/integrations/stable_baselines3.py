@@ -1,0 +1,163 @@
+"""Stable-Baselines3: an output of its logger, and a callback that adds it to a training. Runs in the caller.
+
+    model.learn(100_000, callback=AsyncCallback("ppo"))
+
+Beside the outputs that its logger has. To have ours alone: `model.set_logger(Logger(folder=None, output_formats=[AsyncWriter("ppo")]))`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy
+
+from asynctrack.backends.base import Backend
+from asynctrack.errors import FrameworkMissing
+from asynctrack.integrations.figures import draw
+from asynctrack.integrations.unfinished import NeverFinished, fail_with
+from asynctrack.opening import check_settings, init
+from asynctrack.run import Run
+from asynctrack.values import image as values
+
+try:
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Video
+except ImportError as error:
+    raise FrameworkMissing("Stable-Baselines3", "stable-baselines3>=2.7", error) from error
+
+_NEVER: Final = "learn() did not come to its end"
+# Types of what a model was made with; all else it has are parts of it.
+_PLAIN: Final = (int, float, str, bool)
+
+
+class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Baselines3 is
+    """Records what its logger dumps, one record a dump, without making the training wait.
+
+    Figures and images are images; videos and tensors are arrays; hyperparameters go to the run's config.
+
+    Args:
+        run: to record into, which stays open when the writer is closed; or the project of a run of its own.
+        excluded: names that are excluded from one of these formats are left out here. Default: those of "asynctrack".
+        backends: of a run of its own. Default: JSON Lines.
+        settings: the other keyword arguments of `asynctrack.init`, for a run of its own.
+    """
+
+    def __init__(
+        self,
+        run: Run | str,
+        *,
+        excluded: Iterable[str] = ("asynctrack",),
+        backends: Iterable[Backend | str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._owns = isinstance(run, str)
+        self.run = init(run, backends=backends, **settings) if isinstance(run, str) else run
+        self._excluded = frozenset(excluded)
+
+    def __repr__(self) -> str:
+        return f"<AsyncWriter, {self.run!r}>"
+
+    def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
+        """Record the values at a step."""
+        record: dict[str, Any] = {}
+        for key, value in key_values.items():
+            if not self._excluded.isdisjoint(key_excluded.get(key) or ()):
+                continue
+            if isinstance(value, HParam):
+                self.run.config.update(value.hparam_dict)
+                record.update(value.metric_dict)
+            else:
+                record[key] = _shown(value)
+        self.run.log(record, step)
+
+    def close(self) -> None:
+        """End the run, if it is the writer's own."""
+        if self._owns:
+            self.run.finish()
+
+
+class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Stable-Baselines3 is
+    """Records each `learn` in a run of its own, with the model's settings as its config, beside the outputs that its logger has.
+
+    A `learn` that raises leaves a failed run: when the next one begins, when the callback is forgotten, or as the process ends.
+
+    Args:
+        project: of the runs.
+        verbose: as in Stable-Baselines3.
+        excluded: as in `AsyncWriter`.
+        config: of the runs, besides the model's settings.
+        settings: the other keyword arguments of `asynctrack.init`.
+
+    Attributes:
+        run: the one that is open, or was last; None before the first `learn`.
+
+    Raises:
+        InvalidSettings: a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        verbose: int = 0,
+        *,
+        excluded: Iterable[str] = ("asynctrack",),
+        config: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(verbose)
+        check_settings(project, settings, config)
+        self.run: Run | None = None
+        self._project = project
+        self._excluded = frozenset(excluded)
+        self._config = config or {}
+        self._settings = settings
+        self._writer: AsyncWriter | None = None
+        self._unfinished: weakref.finalize[Any, Any] | None = None
+
+    def _on_training_start(self) -> None:
+        self._end(NeverFinished(_NEVER))
+        self.run = init(self._project, config={**_settings_of(self.model), **self._config}, **self._settings)
+        self._unfinished = fail_with(self, self.run, _NEVER)
+        self._writer = AsyncWriter(self.run, excluded=self._excluded)
+        self.logger.output_formats.append(self._writer)
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        """End the open run, if there is one."""
+        if self._unfinished is None or self._unfinished.detach() is None:
+            return
+        assert self.run is not None
+        outputs = self.logger.output_formats
+        outputs[:] = [output for output in outputs if output is not self._writer]
+        self.run.__exit__(type(error) if error else None, error, None)
+
+
+def _settings_of(model: Any) -> dict[str, Any]:
+    """What a model was made with, as far as it is numbers and texts."""
+    names = {"algorithm": type(model).__name__, "policy": type(model.policy).__name__}
+    plain = {key: value for key, value in vars(model).items() if isinstance(value, _PLAIN) and key[0] != "_"}
+    return {**names, **plain}
+
+
+def _shown(value: Any) -> Any:
+    """A value as backends show it."""
+    if isinstance(value, Figure):
+        return draw(value.figure, close=value.close)
+    if isinstance(value, Image):
+        return _image(value.image, value.dataformats)
+    return value.frames if isinstance(value, Video) else value
+
+
+def _image(pixels: Any, axes: str) -> values.Image:
+    """An image whose pixels have these dimensions: H, W, and perhaps C for colours."""
+    if isinstance(pixels, str):  # the name of a file
+        return values.Image(pixels)
+    array = numpy.asarray(pixels.detach().cpu() if hasattr(pixels, "detach") else pixels)
+    return values.Image(array.transpose([axes.index(axis) for axis in "HWC" if axis in axes]))

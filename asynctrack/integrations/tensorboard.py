@@ -1,0 +1,267 @@
+"""TensorBoard scripts: a `SummaryWriter` for which the loop does not wait, for torch, skrl, CleanRL and others. Runs in the caller.
+
+    from asynctrack.integrations.tensorboard import SummaryWriter
+
+It has the signature of `torch.utils.tensorboard.SummaryWriter`, and needs neither torch nor TensorBoard.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend
+from asynctrack.errors import InvalidValueType
+from asynctrack.integrations.log_dir import HPARAMS, LogDir
+from asynctrack.integrations.naming import directory_name
+from asynctrack.integrations.pixels import as_array, grid, rows_of_pixels
+from asynctrack.opening import init
+from asynctrack.record import coerce_step, encode, make_plain
+from asynctrack.run import Run
+from asynctrack.values import Histogram, Image
+
+# A file is written at least as often as this, whatever `flush_secs` says: nothing of it happens in the loop.
+_FLUSH_S: Final = 1.0
+# More values are counted in the caller: as they are they would take a quarter of a megabyte of the queue.
+_MOST_RAW_VALUES: Final = 65_536
+_MOST_BINS: Final = 512
+# What torch's writer has beside these.
+_OTHERS: Final = frozenset({
+    "add_audio", "add_custom_scalars", "add_custom_scalars_marginchart", "add_custom_scalars_multilinechart", "add_embedding",
+    "add_graph", "add_histogram_raw", "add_image_with_boxes", "add_mesh", "add_onnx_graph", "add_pr_curve", "add_pr_curve_raw", "add_tensor", "add_video",
+})  # fmt: skip
+
+_log = logging.getLogger("asynctrack")
+
+
+class SummaryWriter:
+    """Writes what TensorBoard shows. An `add_` call takes microseconds, and what it was given survives SIGKILL.
+
+    Event files lie in `log_dir`, as with torch's writer; what was logged is a run, too. A value is recorded as it is at the call; figures are drawn there. A
+    call without a step is of step 0. Numbers are 32-bit floats in the files, also with `double_precision`, and exact in the run. What torch's writer
+    has beside these methods is left out, and said once.
+
+    Args:
+        log_dir: of the event files. Default: `runs/` and the date and host.
+        comment: the end of that default.
+        purge_step: what `log_dir` has of this step and later ones is not shown any more.
+        max_queue: is not needed.
+        flush_secs: seconds after which a value is in the file; at most 1.
+        filename_suffix: the end of the files' names.
+        queue_size, flush_seconds: skrl's names for these.
+        backends: where the values go besides.
+        settings: the other arguments of `asynctrack.init`.
+
+    Attributes:
+        log_dir: the same.
+        run: the open run; None after `close()`, until the next call opens another.
+
+    Raises:
+        InvalidSettings: a setting is out of range.
+        DirectoryNotWritable: the run's directory cannot be made.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str] | None = None,
+        comment: str = "",
+        purge_step: int | None = None,
+        max_queue: int = 10,
+        flush_secs: float = 120,
+        filename_suffix: str = "",
+        *,
+        queue_size: int | None = None,
+        flush_seconds: float | None = None,
+        backends: Iterable[Backend | str] = (),
+        **settings: Any,
+    ) -> None:
+        self.log_dir = os.fspath(log_dir) if log_dir else _default_log_dir(comment)
+        flush_s = flush_secs if flush_seconds is None else flush_seconds
+        board = LogDir(
+            dir=self.log_dir, flush_s=_at_most(flush_s, _FLUSH_S), suffix=filename_suffix, purge_step=purge_step
+        )
+        path = Path(os.path.abspath(self.log_dir))
+        self._project = directory_name(path.parent.name or "tensorboard")
+        self._backends = [*backends]
+        self._settings = {"name": path.name or "run", **settings}
+        self._left_out: set[str] = set()
+        self.run: Run | None = self._open(board)
+        self._board = msgspec.structs.replace(board, purge_step=None)  # of what comes behind `close()`
+
+    def __repr__(self) -> str:
+        return f"<SummaryWriter to {self.log_dir}, {self.run!r}>"
+
+    def add_scalar(
+        self,
+        tag: str,
+        scalar_value: Any = None,
+        global_step: Any = None,
+        walltime: float | None = None,
+        new_style: bool = False,
+        double_precision: bool = False,
+        *,
+        value: Any = None,
+        timestep: Any = None,
+    ) -> None:
+        """A number: Python's, or an array or tensor with one item. `value` and `timestep` are skrl's names."""
+        number = _number("add_scalar", scalar_value if value is None else value)
+        self._add(tag, number, global_step if timestep is None else timestep, walltime)
+
+    def add_scalars(
+        self, main_tag: str, tag_scalar_dict: Mapping[str, Any], global_step: Any = None, walltime: float | None = None
+    ) -> None:
+        """Several numbers for one chart; each is a TensorBoard run of its own, `main_tag_NAME`."""
+        numbers = {str(name): _number("add_scalars", value) for name, value in tag_scalar_dict.items()}
+        self._add(main_tag, numbers, global_step, walltime)
+
+    def add_text(self, tag: str, text_string: str, global_step: Any = None, walltime: float | None = None) -> None:
+        """A text, as Markdown."""
+        self._add(tag, str(text_string), global_step, walltime)
+
+    def add_histogram(
+        self,
+        tag: str,
+        values: Any,
+        global_step: Any = None,
+        bins: Any = "tensorflow",
+        walltime: float | None = None,
+        max_bins: int | None = None,
+    ) -> None:
+        """How many of the values lie where. More than 65,536 are counted here, in 512 buckets of equal width.
+
+        With other `bins` they are counted here, too. Their sum and that of their squares are then estimates.
+        """
+        import numpy
+
+        array = as_array("add_histogram", values).ravel()
+        if bins == "tensorflow" and array.size <= _MOST_RAW_VALUES:
+            return self._add(tag, array, global_step, walltime)
+        finite = array[numpy.isfinite(array)]
+        counts, edges = numpy.histogram(finite, _MOST_BINS if bins == "tensorflow" else bins)
+        if max_bins is not None and len(counts) > max_bins:
+            counts, edges = numpy.histogram(finite, max_bins)
+        return self._add(tag, Histogram(np_histogram=(counts, edges)), global_step, walltime)
+
+    def add_image(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "CHW",
+    ) -> None:
+        """An image: floats from 0 to 1, or bytes. `dataformats` says which dimension is which: "CHW", "HWC", "HW"."""
+        self._add(tag, Image(rows_of_pixels(img_tensor, dataformats)), global_step, walltime)
+
+    def add_images(
+        self,
+        tag: str,
+        img_tensor: Any,
+        global_step: Any = None,
+        walltime: float | None = None,
+        dataformats: str = "NCHW",
+    ) -> None:
+        """Several images in a grid, eight in a row."""
+        self._add(tag, Image(grid(img_tensor, dataformats)), global_step, walltime)
+
+    def add_figure(
+        self, tag: str, figure: Any, global_step: Any = None, close: bool = True, walltime: float | None = None
+    ) -> None:
+        """A figure of matplotlib, or a list of them; drawn here, in some 100 ms each."""
+        several = isinstance(figure, Sequence)
+        figures = list(figure) if several else [figure]
+        drawn = [Image(each) for each in figures]
+        self._add(tag, drawn if several else drawn[0], global_step, walltime)
+        if close:
+            from matplotlib import pyplot
+
+            for each in figures:
+                pyplot.close(each)
+
+    def add_hparams(
+        self,
+        hparam_dict: Mapping[str, Any],
+        metric_dict: Mapping[str, Any],
+        hparam_domain_discrete: Mapping[str, Any] | None = None,
+        run_name: str | None = None,
+        global_step: Any = None,
+    ) -> None:
+        """A row of the HParams table, a TensorBoard run of its own: `run_name`, else the time."""
+        for given, name in ((hparam_dict, "hparam_dict"), (metric_dict, "metric_dict")):
+            if not isinstance(given, Mapping):
+                raise InvalidValueType("add_hparams", f"a dict as {name}", f"{type(given).__name__}: {given!r:.80}")
+        metrics = {str(name): _number("add_hparams", value) for name, value in metric_dict.items()}
+        row = {"hparam": dict(hparam_dict), "metric": metrics}
+        self._add(HPARAMS, {run_name or str(time.time()): row}, global_step, None)
+
+    def flush(self) -> None:
+        """Wait until everything is in the files, at most `finish_timeout_s`."""
+        if self.run is not None:
+            self.run.flush("delivered", self._settings.get("finish_timeout_s", 30.0))
+
+    def close(self) -> None:
+        """Finish the run. Again it does nothing."""
+        run, self.run = self.run, None
+        if run is not None:
+            run.finish()
+
+    def get_logdir(self) -> str:
+        """Where the event files lie."""
+        return self.log_dir
+
+    def __enter__(self) -> SummaryWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        run, self.run = self.run, None
+        if run is not None:
+            run.__exit__(kind, error, traceback)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OTHERS:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name not in self._left_out:
+            self._left_out.add(name)
+            _log.warning("asynctrack: SummaryWriter has no %s(): what it is given is not recorded", name)
+        return lambda *_, **__: None
+
+    def _open(self, board: LogDir) -> Run:
+        return init(self._project, **self._settings, backends=[board, *self._backends])
+
+    def _add(self, tag: str, value: Any, step: Any, walltime: float | None) -> None:
+        if self.run is None:
+            self.run = self._open(self._board)
+        run, data = self.run, {str(tag): value}
+        step = 0 if step is None else coerce_step(int(step))
+        if walltime is None:
+            run.log(data, step)
+        else:
+            payload = encode((int(walltime * 1e9), step, make_plain(data)))
+            run._put(payload) or run._inlet.not_put(payload)
+
+
+def _number(call: str, value: Any) -> float:
+    """A number of Python's, so that it stays one: an array of one item would be a histogram."""
+    if type(value) in (float, int, bool):
+        return value  # type: ignore[no-any-return]  # one of these
+    try:
+        if not isinstance(value, str | bytes):
+            return value.item() if hasattr(value, "item") else float(value)
+    except (TypeError, ValueError, RuntimeError):  # of a longer array, perhaps of torch's
+        pass
+    raise InvalidValueType(call, "a number, or an array of one", f"{type(value).__name__}: {value!r:.80}")
+
+
+def _at_most(value: Any, limit: float) -> Any:
+    return limit if isinstance(value, int | float) and value > limit else value
+
+
+def _default_log_dir(comment: str) -> str:
+    return os.path.join("runs", f"{time.strftime('%b%d_%H-%M-%S')}_{socket.gethostname()}{comment}")

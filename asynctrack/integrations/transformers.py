@@ -1,0 +1,121 @@
+"""Hugging Face's Trainer: a callback that records what it logs. Runs in the caller.
+
+Trainer(..., callbacks=[AsyncCallback("finetuning")])
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from asynctrack.backends.base import Backend
+from asynctrack.errors import FrameworkMissing
+from asynctrack.integrations.unfinished import NeverFinished, fail_with
+from asynctrack.opening import check_settings, init
+from asynctrack.run import Run
+
+try:
+    from transformers import TrainerCallback
+except ImportError as error:
+    raise FrameworkMissing("transformers", "transformers>=4.50", error) from error
+
+_NEVER: Final = "train() did not come to its end"
+_PREFIXES: Final = ("eval_", "test_")
+
+
+class AsyncCallback(TrainerCallback):  # type: ignore[misc]  # known only where transformers is
+    """Records each `train` in a run of its own, without making the training wait.
+
+    The names are those of the Trainer's own trackers: `train/loss`, `eval/loss`, `test/loss`. The step is its global step, the config its arguments and
+    the model's config. What is evaluated or predicted afterwards goes on with the run. A `train` that raises leaves a failed run: when the next one
+    begins, when the callback is forgotten, or as the process ends. Processes but the first record nothing.
+
+    Args:
+        project: of the runs.
+        backends: of the runs. Default: JSON Lines.
+        settings: the other keyword arguments of `asynctrack.init`.
+
+    Attributes:
+        run: the one that is open, or was last; None before the first.
+
+    Raises:
+        InvalidSettings: a setting is out of range.
+    """
+
+    def __init__(
+        self, project: str = "transformers", *, backends: Iterable[Backend | str] | None = None, **settings: Any
+    ) -> None:
+        self._settings = {**settings, "backends": backends if backends is None else list(backends)}
+        checked = {key: value for key, value in self._settings.items() if key not in ("id", "resume", "config")}
+        check_settings(project, checked, settings.get("config"))
+        self._project = project
+        self._training = False
+        self.run: Run | None = None
+        self._unfinished: weakref.finalize[Any, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncCallback of {self._project}, {self.run!r}>"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open a run."""
+        if state.is_world_process_zero:
+            self._end(NeverFinished(_NEVER))
+            self._open(args, state, kwargs.get("model"))
+            self._training = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Record what the Trainer logs."""
+        if state.is_world_process_zero and logs:
+            self._record(args, state, logs, kwargs.get("model"))
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the run, where that was no part of a training; its metrics have been logged."""
+        if state.is_world_process_zero and not self._training:
+            self._end(None)
+
+    def on_predict(self, args: Any, state: Any, control: Any, metrics: Mapping[str, Any], **kwargs: Any) -> None:
+        """Record the metrics of a prediction, which the Trainer does not log."""
+        if state.is_world_process_zero and metrics:
+            self._record(args, state, metrics, kwargs.get("model"))
+            self.on_evaluate(args, state, control)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Finish the run."""
+        if state.is_world_process_zero:
+            self._training = False
+            self._end(None)
+
+    def _record(self, args: Any, state: Any, values: Mapping[str, Any], model: Any) -> None:
+        if self.run is None:
+            self._open(args, state, model)
+        elif self._unfinished is None or not self._unfinished.alive:  # behind a training: the same run goes on
+            self.run = init(self._project, **{**self._settings, "id": self.run.id, "resume": "must"})
+            self._unfinished = fail_with(self, self.run, _NEVER)
+        assert self.run is not None
+        self.run.log({_name(key): value for key, value in values.items()}, int(state.global_step))
+
+    def _open(self, args: Any, state: Any, model: Any) -> None:
+        config = {**args.to_sanitized_dict(), **_config_of(model), **(self._settings.get("config") or {})}
+        name = getattr(state, "trial_name", None) or getattr(args, "run_name", None)
+        self.run = init(self._project, **{"name": name, **self._settings, "config": config})
+        self._unfinished = fail_with(self, self.run, _NEVER)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._unfinished is None or self._unfinished.detach() is None:
+            return
+        assert self.run is not None
+        self.run.__exit__(type(error) if error else None, error, None)
+
+
+def _name(key: str) -> str:
+    """The name that the Trainer's own trackers give it."""
+    for prefix in _PREFIXES:
+        if key.startswith(prefix):
+            return f"{prefix[:-1]}/{key.removeprefix(prefix)}"
+    return f"train/{key}"
+
+
+def _config_of(model: Any) -> dict[str, Any]:
+    to_dict = getattr(getattr(model, "config", None), "to_dict", None)
+    return {} if to_dict is None else {"model": to_dict()}

@@ -1,0 +1,35 @@
+"""Unfinished: ends as failed the runs of frameworks that say nothing when they fail. Runs in the caller, also in its garbage collector and as it exits."""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from typing import Any
+
+from asynctrack.run import Run
+
+
+class NeverFinished(Exception):
+    """What ended a run whose framework never came to its end; the framework's own error is not known."""
+
+
+def fail_with(owner: object, run: Run, why: str) -> weakref.finalize[Any, Any]:
+    """Fail the run when its owner goes, or the process ends, and has not finished it: then `detach()` what this returns.
+
+    Args:
+        owner: of the run; the run must not refer to it.
+        run: that is open.
+        why: what has not happened.
+    """
+    return weakref.finalize(owner, _fail, run, why, os.getpid())
+
+
+def _fail(run: Run, why: str, pid: int) -> None:
+    """Does not wait: the worker goes on with what is left."""
+    if os.getpid() == pid:  # a forked child has the owner too, and it goes there as well
+        # What ends the process, if something does; at a prompt it is what ended some earlier line.
+        error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+        error = error or NeverFinished(why)
+        next(run._finishing(error, None), None)
+        run._settle(waited=False)
