@@ -1,7 +1,12 @@
-"""asynctrack: background logging that makes experiment tracking free for the loop that calls it."""
+"""asynctrack: background logging that makes experiment tracking free for the loop that calls it.
+
+A script for W&B runs unchanged with one line: `import asynctrack as wandb`. `asynctrack.script` says what is the same, and what is not.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,62 +16,121 @@ from asynctrack.backends.jsonl import JSONLines
 from asynctrack.backends.memory import Memory
 from asynctrack.books import BackendStats, Stats
 from asynctrack.current import current
+from asynctrack.defaults import extend_default_backends, reset_default_backends, set_default_backends
 from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
+from asynctrack.loading import load_metrics
 from asynctrack.opening import init
 from asynctrack.reader import RunReader, open_run
-from asynctrack.record import Array, Record
+from asynctrack.record import Array, Media, Record
 from asynctrack.run import Run
 from asynctrack.scope import Scope
+from asynctrack.script import ScriptModule, later, login, setup, teardown
 from asynctrack.settings import Settings
 from asynctrack.tracker import Tracker
 
 if TYPE_CHECKING:
+    from asynctrack.backends.console import Console
+    from asynctrack.backends.csv import CSV
+    from asynctrack.backends.hydra_link import HydraLink
+    from asynctrack.backends.json_columns import JSON
+    from asynctrack.backends.live_plot import LivePlot
+    from asynctrack.backends.matplotlib import Matplotlib
     from asynctrack.backends.mlflow import MLflow
+    from asynctrack.backends.parquet import Parquet
+    from asynctrack.backends.plotly import Plotly
+    from asynctrack.backends.sql import SQL
+    from asynctrack.backends.subscriber import Subscriber
     from asynctrack.backends.tensorboard import TensorBoard
     from asynctrack.backends.trackio import Trackio
+    from asynctrack.backends.visdom import Visdom
+    from asynctrack.backends.wandb import WandB
+    from asynctrack.backends.yaml import YAML
+    from asynctrack.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for.
-_LATER = {"MLflow": "mlflow", "TensorBoard": "tensorboard", "Trackio": "trackio"}
+_LATER = {
+    "HydraLink": "hydra_link",
+    "Visdom": "visdom",
+    "CSV": "csv",
+    "JSON": "json_columns",
+    "Parquet": "parquet",
+    "YAML": "yaml",
+    "Console": "console",
+    "LivePlot": "live_plot",
+    "Matplotlib": "matplotlib",
+    "Plotly": "plotly",
+    "MLflow": "mlflow",
+    "SQL": "sql",
+    "Subscriber": "subscriber",
+    "TensorBoard": "tensorboard",
+    "Trackio": "trackio",
+    "WandB": "wandb",
+}
+
+_VALUES = frozenset({"Artifact", "Histogram", "Html", "Image", "Table", "Text"})
 
 
-def log(data: Mapping[str, Any], step: int | None = None) -> bool:
-    """`Run.log` of the current run."""
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, sync: object = None) -> bool:
+    """`Run.log` of the current run; `sync` is W&B's, and ignored."""
     run = current()
     if run is None:
         raise NoCurrentRun("log()")
-    return run.log(data, step)
+    return run.log(data, step, commit)
 
 
-def finish(summary: Mapping[str, Any] | None = None) -> Stats:
-    """`Run.finish` of the current run."""
+def finish(
+    summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
+) -> Stats | None:
+    """`Run.finish` of the current run; without one it warns and does nothing. In the place of the summary W&B has the exit code."""
     run = current()
     if run is None:
-        raise NoCurrentRun("finish()")
-    return run.finish(summary)
+        logging.getLogger("asynctrack").warning("asynctrack: finish() without an open run is ignored")
+        return None
+    if isinstance(summary, int):
+        return run.finish(exit_code=summary)
+    return run.finish(summary, exit_code)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module 'asynctrack' has no attribute {name!r}")
     import importlib
+
+    if name in _VALUES:
+        return getattr(importlib.import_module("asynctrack.values"), name)
+    if name not in _LATER:
+        return later(name)
 
     return getattr(importlib.import_module(f"asynctrack.backends.{_LATER[name]}"), name)
 
 
 __all__ = [
+    "CSV",
+    "JSON",
+    "SQL",
+    "YAML",
     "Array",
+    "Artifact",
     "AsynctrackError",
     "Backend",
     "BackendStats",
     "Batch",
+    "Console",
     "Context",
+    "Histogram",
+    "Html",
+    "HydraLink",
+    "Image",
     "JSONLines",
+    "LivePlot",
     "MLflow",
+    "Matplotlib",
+    "Media",
     "Memory",
     "NoCurrentRun",
+    "Parquet",
     "Paused",
+    "Plotly",
     "QueueFull",
     "Record",
     "Refused",
@@ -78,15 +142,29 @@ __all__ = [
     "Sink",
     "StartOver",
     "Stats",
+    "Subscriber",
+    "Table",
     "TensorBoard",
+    "Text",
     "TooLarge",
     "Tracker",
     "Trackio",
     "Update",
+    "Visdom",
+    "WandB",
     "current",
     "errors",
+    "extend_default_backends",
     "finish",
     "init",
+    "load_metrics",
     "log",
+    "login",
     "open_run",
+    "reset_default_backends",
+    "set_default_backends",
+    "setup",
+    "teardown",
 ]
+
+sys.modules[__name__].__class__ = ScriptModule  # for `run`, `config` and `summary`, which are those of the current run

@@ -65,7 +65,7 @@ class CatchUp:
     def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY) -> None:
         workers = take_census(but=own_directories())
         live = [run for run in runs if any(str(run) in worker.runs and worker.callers for worker in workers)]
-        self._policy = policy
+        self._policy = policy = policy._replace(patient=True)
         self._waiting = [run for run in runs if run not in live]
         self._working: list[Path] = []
         self._ended: dict[Path, State] = dict.fromkeys(live, "live")

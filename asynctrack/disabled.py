@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from asynctrack.backends.base import Backend
 from asynctrack.books import Stats
 from asynctrack.manifest import Manifest
 from asynctrack.queue.producer import OPEN
@@ -15,13 +16,23 @@ from asynctrack.run import Run
 class DisabledRun(Run):
     """A run whose every call does nothing; `log` in under 100 ns."""
 
-    def __init__(self, manifest: Manifest, path: Path) -> None:
-        super().__init__(manifest, path, _Nowhere())  # type: ignore[arg-type]  # it does as a Sitting does
+    def __init__(self, manifest: Manifest, path: Path, backends: dict[str, Backend]) -> None:
+        super().__init__(manifest, path, _Nowhere(backends))  # type: ignore[arg-type]  # it does as a Sitting does
+        self._dir: str | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.project}/{self.id}, disabled>"
 
-    def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:
+    @property
+    def dir(self) -> str:
+        """A temporary directory, for scripts that write there; made when it is asked for."""
+        if self._dir is None:
+            import tempfile
+
+            self._dir = tempfile.mkdtemp(prefix="asynctrack-disabled-")
+        return self._dir
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
         return True
 
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
@@ -35,9 +46,11 @@ class _Nowhere:
     state = OPEN
     number = 0
 
-    def __init__(self) -> None:
+    def __init__(self, backends: dict[str, Backend]) -> None:
+        self.backends = backends
         self.inlet = self.producer = self
         self.joined: list[object] = []
+        self.held: list[bytes] = []
 
     def put(self, *_: object) -> bool:
         return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 __all__ = [
@@ -19,13 +19,17 @@ __all__ = [
     "DirectoryNotWritable",
     "EnvironmentFailure",
     "FrameTooLarge",
+    "FrameworkMissing",
     "InvalidData",
     "InvalidExpression",
     "InvalidRunId",
     "InvalidSettings",
     "InvalidStep",
+    "InvalidValue",
+    "InvalidValueType",
     "JournalCorrupt",
     "NoCurrentRun",
+    "NoSuchBackend",
     "NoSuchRun",
     "NotARun",
     "QueueFull",
@@ -53,10 +57,10 @@ class EnvironmentFailure(AsynctrackError):
 class InvalidSettings(UsageError, ValueError):
     """One or more settings cannot be used; `problems` names all of them."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], source: str = "") -> None:
         self.problems = tuple(problems)
         listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"{len(self.problems)} setting(s) cannot be used:{listed}")
+        super().__init__(f"{len(self.problems)} setting(s){source and f' of {source}'} cannot be used:{listed}")
 
 
 class InvalidData(UsageError, TypeError):
@@ -76,6 +80,17 @@ class InvalidStep(UsageError, TypeError):
             f"step must be an integer of 64 bits or None (NumPy's integers are fine, a bool is not); "
             f"got {type(step).__name__}: {step!r:.80}"
         )
+
+
+class InvalidValue(UsageError, ValueError):
+    """An image, a table or another value cannot be made of what was given."""
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        super().__init__(f"{what} takes {expected}; got {found}")
+
+
+class InvalidValueType(InvalidValue, TypeError):
+    """The same, where it is of a type that is not taken."""
 
 
 class InvalidRunId(UsageError, ValueError):
@@ -111,6 +126,13 @@ class RunFinished(UsageError, RuntimeError):
         super().__init__(
             f"{call} came after run {run_id!r} had finished, and was not recorded; open a new run with init()"
         )
+
+
+class NoSuchBackend(UsageError, LookupError):
+    """The current run does not have the backend that was asked for."""
+
+    def __init__(self, wanted: str, run_id: str, names: Iterable[str]) -> None:
+        super().__init__(f"run {run_id!r} has no {wanted} among its backends; it has {', '.join(names) or 'none'}")
 
 
 class NoSuchRun(UsageError, LookupError):
@@ -223,3 +245,13 @@ class BackendUnavailable(EnvironmentFailure):
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"backend {kind!r} cannot be opened: {reason}")
+
+
+class FrameworkMissing(EnvironmentFailure, ImportError):
+    """A drop-in was imported where its framework is not."""
+
+    def __init__(self, framework: str, requirement: str, cause: ImportError) -> None:
+        super().__init__(
+            f"asynctrack.integrations has a drop-in for {framework}, which cannot be imported here ({cause}); "
+            f"pip install '{requirement}'"
+        )

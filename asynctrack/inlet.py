@@ -17,9 +17,9 @@ from typing import Any, Final, Literal
 
 from asynctrack import host as hosts
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
-from asynctrack.queue.layout import KIND_SHIFT, START, TROUBLE, WORKER_PID
+from asynctrack.queue.layout import FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
-from asynctrack.record import coerce_step, encode, encode_any, make_plain, short_repr
+from asynctrack.record import coerce_step, encode, encode_any, make_plain, merge, short_repr
 from asynctrack.settings import Settings
 
 # Between two tries to put what found no room.
@@ -39,6 +39,7 @@ class Inlet:
     Attributes:
         producer: of the ring. A forked child gets one of its own with its first record.
         host: whose worker empties the ring.
+        held: payloads of records that are kept back until the next, and then make one with it.
         over: the run has finished here; a forked child does not take it up again.
         quiet: the process is ending: what comes late is dropped without an exception.
         joined: called with the producer that a forked child has got.
@@ -53,6 +54,7 @@ class Inlet:
     def __init__(self, run_id: str, path: Path, settings: Settings, *, first: int = 0) -> None:
         self.settings = settings
         self.over = self.quiet = False
+        self.held: list[bytes] = []
         self.joined: list[Callable[[Producer], object]] = []
         self._run_id = run_id
         self._path = path
@@ -105,6 +107,9 @@ class Inlet:
             QueueFull: there is no room, with `when_full="raise"`.
         """
         producer = self.producer
+        if self.held:
+            self.held.append(payload)
+            return self.put_held()
         if producer.state == FORKED and not self.over:
             return self._reopen(payload)
         if producer.state != OPEN:
@@ -114,7 +119,8 @@ class Inlet:
         if not self._is_full(payload):
             self.warn(
                 "oversize",
-                f"a record of {len(payload)} bytes was dropped: the queue carries at most {producer.largest}",
+                f"a record of {len(payload)} bytes was dropped: the queue carries at most {producer.largest}; open the run with "
+                f"queue_bytes={enough_for(len(payload))}, or log a large image, page or artifact by the path of its file",
             )
             return self.drop("oversize")
         if self.settings.when_full == "block" and not producer.interrupted() and self._wait_for_room(payload):
@@ -124,9 +130,16 @@ class Inlet:
             raise QueueFull(producer.capacity)
         return False
 
+    def put_held(self) -> bool:
+        """Put what is kept back, as one record; see `not_put`."""
+        held = self.held[:]
+        del self.held[: len(held)]
+        payload = merge(held)
+        return self.producer.put(payload) or self.not_put(payload)
+
     def waits_for_room(self, payload: bytes) -> bool:
         """Whether a record that the queue did not take is to wait for room."""
-        return self.settings.when_full == "block" and self._is_full(payload)
+        return self.settings.when_full == "block" and self._is_full(payload) and not self.held
 
     def drop(self, reason: str) -> Literal[False]:
         """Count a record that is turned away."""
@@ -232,6 +245,11 @@ class Inlet:
         return False
 
 
+def enough_for(size: int) -> int:
+    """`queue_bytes` with which a payload of this size is carried: a frame takes at most half of them."""
+    return 1 << (2 * size + 4 * FRAME_HEADER_BYTES - 1).bit_length()
+
+
 def _encode_update(fresh: Mapping[str, Any]) -> bytes:
     try:
         return encode((time_ns(), dict(fresh)))
@@ -243,6 +261,7 @@ def _after_fork_in_child() -> None:
     for inlet in list(_inlets):
         inlet._lock = threading.RLock()
         inlet._reopening = False
+        inlet.held.clear()  # the parent puts it
 
 
 if hasattr(os, "register_at_fork"):

@@ -10,10 +10,16 @@ from asynctrack.loop import LoopThread
 
 
 class LocalDeliveries:
-    """Drives a run's backends that belong in this process, on a thread."""
+    """Drives a run's backends that belong in this process, on a thread.
 
-    def __init__(self, run: Path, backends: dict[str, Backend]) -> None:
-        self._poller = Poller(run, backends, keep=False)
+    Args:
+        run: the run's directory.
+        backends: by their names in the run.
+        ring: by which this process opened the run.
+    """
+
+    def __init__(self, run: Path, backends: dict[str, Backend], ring: int) -> None:
+        self._poller = Poller(run, backends, keep=False, sitting=ring)
         self._thread = LoopThread("asynctrack-local", self._poller.run)
 
     def has(self, ring: int, position: int) -> bool:

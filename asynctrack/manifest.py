@@ -19,7 +19,7 @@ from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
-from asynctrack.record import decode_as, decode_update, encode, from_json, make_plain, to_json
+from asynctrack.record import decode_as, decode_update, encode, from_json, light, make_plain, to_json
 
 Status = Literal["running", "finished", "failed", "crashed", "preempted"]
 
@@ -43,6 +43,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         ended_at: the same, None while it runs.
         config: what the run was started with, and what was set later.
         summary: what was set for the run as a whole.
+        labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
         checkpoint: the counters of the last checkpoint.
         dropped: records that were turned away, by reason.
         dropped_by_ring: the last word of each ring that has turned some away.
@@ -63,6 +64,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     ended_at: str | None = None
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
     checkpoint: dict[str, Any] | None = None
     dropped: dict[str, int] = {}
     dropped_by_ring: dict[str, dict[str, int]] = {}
@@ -79,9 +81,9 @@ class Manifest(msgspec.Struct, kw_only=True):
     def apply(self, frame: Frame) -> None:
         """Take a frame that is not a record into account."""
         if frame.kind == CONFIG:
-            self.config.update(decode_update(frame.payload)[1])
+            self.config.update(light(decode_update(frame.payload)[1]))
         elif frame.kind == SUMMARY:
-            self.summary.update(decode_update(frame.payload)[1])
+            self.summary.update(light(decode_update(frame.payload)[1]))
         elif frame.kind == CHECKPOINT:
             self.checkpoint = decode_update(frame.payload)[1]
         elif frame.kind == START:
@@ -95,6 +97,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         """The run was opened, for the first time or again."""
         self.status, self.error, self.ended_at = "running", None, None
         self.config.update(start.config)
+        self.labels.update(start.labels)
         self.backends.update(start.backends)
         self.environment, self.limits, self.offline = start.environment, start.limits, start.offline
 
@@ -113,7 +116,7 @@ class Manifest(msgspec.Struct, kw_only=True):
 def start_payload(manifest: Manifest) -> bytes:
     """The payload of the frame that starts a run."""
     checkpoint = None if manifest.checkpoint is None else make_plain(manifest.checkpoint)
-    plain = {name: make_plain(getattr(manifest, name)) for name in ("config", "summary", "environment")}
+    plain = {name: make_plain(getattr(manifest, name)) for name in ("config", "summary", "labels", "environment")}
     return encode(msgspec.structs.replace(manifest, checkpoint=checkpoint, **plain))
 
 
@@ -123,6 +126,12 @@ def find_start(batch: Batch) -> Manifest | None:
         if frame.kind == START:
             return decode_as(frame.payload, Manifest)
     return None
+
+
+def start_time_ns(start: Manifest) -> int:
+    """When the run was opened that a start frame tells of: for the first time or again."""
+    opened_at = datetime.fromisoformat(start.environment.get("opened_at") or start.created_at)
+    return int(opened_at.timestamp() * 1e3) * 10**6
 
 
 def read_note(frame: Frame) -> dict[str, Any]:

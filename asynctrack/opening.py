@@ -8,15 +8,16 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, cast, get_args
 
 from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
-from asynctrack.current import enter
+from asynctrack.current import current, enter
 from asynctrack.cursor import load_cursor
+from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
 from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, NotARun, RunExists, RunIsRunning
@@ -28,6 +29,7 @@ from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
 from asynctrack.sitting import Sitting
 from asynctrack.spawn import can_spawn
+from asynctrack.wandb_arguments import LABELS, as_config, as_labels, as_limits, as_mode, as_resume, project_or_default
 
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
@@ -38,13 +40,16 @@ _LONGEST_BELOW: Final = 200
 _log = logging.getLogger("asynctrack")
 
 
+Reinit = Literal["default", "create_new", "finish_previous", "return_previous"]
+
+
 def init(
-    project: str,
+    project: str | None = None,
     *,
     name: str | None = None,
     id: str | None = None,
     config: Mapping[str, Any] | None = None,
-    dir: str | os.PathLike[str] = "asynctrack_runs",
+    dir: str | os.PathLike[str] | None = None,
     backends: Iterable[Backend | str] | None = None,
     mode: Mode | None = None,
     worker: WorkerHost = "process",
@@ -52,10 +57,19 @@ def init(
     max_block_s: float = 5.0,
     queue_bytes: int | None = None,
     finish_timeout_s: float = 30.0,
-    resume: Resume = "never",
+    resume: Resume | Literal["auto"] | bool | None = "never",
+    entity: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Sequence[str] | None = None,
+    notes: str | None = None,
+    reinit: Reinit | bool | None = None,
+    settings: Settings | Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> Run:
     """Open a run. Returns within 25 ms; the worker starts behind it.
+
+    It takes what `wandb.init` takes, by keyword; see `asynctrack.wandb_arguments`.
 
     It ends with `finish()`, with its `with` block or with the process, whichever comes first, and then has a status: "failed" when
     an exception ended the block or the process, "preempted" after `mark_preempted()`, "crashed" when the process died without a
@@ -64,12 +78,13 @@ def init(
     "finished". At a prompt and in a notebook an exception ends a line or a cell, not the run.
 
     Args:
-        project: directory below `dir` that keeps runs of a kind together.
+        project: directory below `dir` that keeps runs of a kind together. Default: the environment's `WANDB_PROJECT`, else "uncategorized".
         name: of the run, for people. Default: its id.
         id: of the run, unique in the project. Default: time and a random part.
-        config: what the run is started with.
-        dir: where runs are kept.
-        backends: where records go besides the journal. Default: `[JSONLines()]`.
+        config: what the run is started with: a mapping, or what `argparse` has parsed.
+        dir: where runs are kept. Default: "asynctrack_runs" in the current folder.
+        backends: where records go besides the journal, as objects or kinds. Default: what `set_default_backends` has set, else the
+            environment's `ASYNCTRACK_BACKENDS`, else `[JSONLines()]`.
         mode: "online", "offline" or "disabled". Default: the environment's `ASYNCTRACK_MODE`, else "online".
         worker: "process" or "thread".
         when_full: "drop_newest", "block" or "raise".
@@ -78,6 +93,15 @@ def init(
         finish_timeout_s: seconds `finish()` waits for delivery.
         resume: what to do where there is a run with this id: "never" refuses, "allow" goes on with it or begins it, "must"
             refuses to begin it. A run that goes on has the same journal; automatic steps and config go on too.
+            `True` and "auto" are W&B's words for "allow".
+        entity: whose the run is, at W&B.
+        group: of runs that belong together.
+        job_type: what the run does, such as "train".
+        tags: for people.
+        notes: for people.
+        reinit: what becomes of the current run: "finish_previous" or True finishes it, "return_previous" returns it in place of a new one; else both
+            are open.
+        settings: `asynctrack.Settings`, or a mapping; what is given here beside them comes first.
         limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
 
     Raises:
@@ -90,26 +114,37 @@ def init(
         DirectoryNotWritable: the run's directory cannot be made.
         SharedMemoryUnavailable: there is no room for the queue.
     """
+    before = current()
+    if before is not None and reinit == "return_previous":
+        return before
     given = {
-        "dir": dir, "mode": mode, "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
-        "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s, **limits,
+        "dir": dir, "mode": as_mode(mode), "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
+        "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s,
     }  # fmt: skip
+    # What has its default may have another value in `settings`.
+    chosen = {name: value for name, value in given.items() if not _is_default(name, value)}
+    given = {**as_limits(limits, settings), **chosen}
     settings = Settings.build(given)
-    check_name("project", project)
+    project = check_name("project", project_or_default(project))
+    labels = as_labels({"entity": entity, "group": group, "job_type": job_type, "notes": notes, "tags": tags})
+    config = as_config(config, limits)
     if name is not None and not isinstance(name, str):
         raise InvalidSettings([f"name must be text; got {name!r:.80}"])
     run_id = check_name("id", id) if id is not None else fresh_id()
     check_config(config)
+    resume = cast("Resume", as_resume(resume))
     if resume not in get_args(Resume):
         raise InvalidSettings([f"resume must be one of {', '.join(map(repr, get_args(Resume)))}; got {resume!r:.80}"])
-    named = name_backends(backends)
+    named = name_backends(default_backends() if backends is None else backends)
     if settings.mode != "disabled":
         named = {name: backend.prepare() for name, backend in named.items()}
+    if before is not None and reinit in (True, "finish_previous"):
+        before.finish()
     path = settings.dir / project / run_id
-    manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings)
+    manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings, labels)
     run: Run
     if settings.mode == "disabled":
-        run = DisabledRun(manifest, path)
+        run = DisabledRun(manifest, path, named)
     else:
         if settings.worker == "process" and not can_spawn():
             _log.warning("asynctrack: no worker process can be started here; worker='thread' is used")
@@ -125,6 +160,11 @@ def init(
             raise
     enter(run)
     return run
+
+
+def _is_default(name: str, value: object) -> bool:
+    default = (init.__kwdefaults__ or {})[name]
+    return type(value) is type(default) and value == default
 
 
 def fresh_id() -> str:
@@ -146,13 +186,23 @@ def check_settings(project: str, settings: Mapping[str, Any], config: object = N
     """Refuse now what `init` would refuse later."""
     check_config(config)
     check_name("project", project)
-    rest = {key: value for key, value in settings.items() if key not in ("backends", "name")}
-    Settings.build(rest)
-    name_backends(settings.get("backends"))
+    as_labels({name: settings.get(name) for name in LABELS})
+    rest = {
+        key: value for key, value in settings.items() if key not in ("backends", "name", "settings", "reinit", *LABELS)
+    }
+    Settings.build(as_limits(rest, settings.get("settings")))
+    backends = settings.get("backends")
+    name_backends(default_backends() if backends is None else backends)
 
 
 def _manifest(
-    run_id: str, name: str, project: str, config: Mapping[str, Any], backends: dict[str, Backend], settings: Settings
+    run_id: str,
+    name: str,
+    project: str,
+    config: Mapping[str, Any],
+    backends: dict[str, Backend],
+    settings: Settings,
+    labels: dict[str, Any],
 ) -> Manifest:
     return Manifest(
         id=run_id,
@@ -160,6 +210,7 @@ def _manifest(
         project=project,
         created_at=now_iso(),
         config=dict(config),
+        labels=labels,
         backends={name: stored(backend, run_id, name) for name, backend in backends.items()},
         offline=settings.mode == "offline",
         environment={
@@ -167,6 +218,7 @@ def _manifest(
             "host": os.uname().nodename,
             "pid": os.getpid(),
             "command": sys.argv[:50],
+            "opened_at": now_iso(),
         },
         limits={"after_exit_max_s": settings.after_exit_max_s},
     )
@@ -185,6 +237,7 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
     tally.update()
     tally.close()
     manifest.config = {**earlier.config, **manifest.config}
+    manifest.labels = {**earlier.labels, **manifest.labels}
     manifest.summary, manifest.checkpoint = earlier.summary, earlier.checkpoint
     manifest.created_at = earlier.created_at
     known = [load_cursor(path, name).next_number for name in earlier.backends]

@@ -6,25 +6,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import time_ns
+from types import MappingProxyType
 from typing import Any, Final
 
+from asynctrack.backends.base import Backend
 from asynctrack.books import Stats
+from asynctrack.borrowed import WANDB, Borrowed
 from asynctrack.current import leave
-from asynctrack.errors import InvalidData
+from asynctrack.errors import AsynctrackError, InvalidData
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
 from asynctrack.queue.producer import OPEN, Producer
+from asynctrack.reader import open_run
 from asynctrack.record import coerce_step, encode
-from asynctrack.scope import Scope
+from asynctrack.scope import Arrays, Scope
 from asynctrack.settings import Until
 from asynctrack.sitting import Sitting
 
+# How long a look at the summary waits for the worker. Arbitrary.
+_LOOK_S: Final = 5.0
 # Between two looks of `alog` whether there is room. Arbitrary.
 _ROOM_POLL_S: Final = 0.01
 
 
-class Run:
+class Run(Borrowed):
     """One open run.
 
     `log` may be called from any thread, task, signal handler or finaliser, and in forked children. Get one from `init()`.
@@ -35,7 +41,8 @@ class Run:
         project: the directory above the run's.
         path: the run's directory.
         config: of the run; what is set later is recorded too.
-        summary: of the run as a whole.
+        summary: of the run as a whole. What is not set in it is the last value that was logged by that name, which takes a look at the journal.
+        backends: by their names in `stats()`, as this sitting has them; those that live in this process are the living things.
     """
 
     log: Callable[..., bool]
@@ -45,9 +52,13 @@ class Run:
         self.name = manifest.name
         self.project = manifest.project
         self.path = path
+        self.labels = manifest.labels
         self.config = Fields(manifest.config, lambda fresh: sitting.inlet.update(CONFIG, "config", fresh))
-        self.summary = Fields(manifest.summary, lambda fresh: sitting.inlet.update(SUMMARY, "summary", fresh))
+        self.summary = Fields(
+            manifest.summary, lambda fresh: sitting.inlet.update(SUMMARY, "summary", fresh), self._logged
+        )
         self._checkpoint = manifest.checkpoint
+        self.backends: Mapping[str, Backend] = MappingProxyType(sitting.backends)
         self._sitting = sitting
         self._inlet = sitting.inlet
         self._inlet.joined.append(self._follow)
@@ -57,15 +68,18 @@ class Run:
         state = "open" if self._producer.state == OPEN else "finished"
         return f"<Run {self.project}/{self.id}, {state}, {self._producer.number} offered>"
 
-    def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:  # type: ignore[no-redef]  # see above
+    def log(  # type: ignore[no-redef]  # see above
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+    ) -> bool:
         """Record `data` as it is now. Never waits for I/O (but see `when_full="block"`).
 
         Args:
-            data: names to values: numbers, strings, arrays, nested dicts. What cannot be encoded is recorded as its `repr`.
+            data: names to values: numbers, strings, arrays, nested dicts, `Image`s and the other values of ours. What cannot be encoded is recorded as its `repr`.
             step: steps may repeat and come in any order; without one it is the number of the record.
+            commit: False keeps `data` back, in this process, until the next call or the end, and makes one record of both.
 
         Returns:
-            True: accepted, it survives the process. False: dropped and counted, see `when_full`.
+            True: accepted, it survives the process (but see `commit`). False: dropped and counted, see `when_full`.
 
         Raises:
             InvalidData: `data` is not a mapping.
@@ -79,6 +93,8 @@ class Run:
             payload = encode((time_ns(), step, data))
         except Exception:  # a value that MessagePack cannot hold, or whose own code failed
             payload = self._inlet.encode(data, step)
+        if commit is False:
+            return self._hold(payload)
         return self._put(payload) or self._inlet.not_put(payload)
 
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
@@ -102,9 +118,9 @@ class Run:
         """A light child of this run that adds constant fields to each record."""
         return Scope(self).bind(fields)
 
-    def scope(self, prefix: str, every: int = 1) -> Scope:
-        """A light child of this run whose keys get `prefix/`, and which records every so many steps only."""
-        return Scope(self).scope(prefix, every)
+    def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays = "keep") -> Scope:
+        """A light child of this run whose keys get `prefix/`, and which records every so many steps only; see `Scope.scope`."""
+        return Scope(self).scope(prefix, every, last=last, arrays=arrays)
 
     def stats(self) -> Stats:
         """The books as they stand. Reads files: not for the hot loop."""
@@ -150,12 +166,19 @@ class Run:
         """Say that the machine is being taken away: however the run ends from here, its status is "preempted"."""
         self._producer.preempt()
 
-    def finish(self, summary: Mapping[str, Any] | None = None) -> Stats:
+    def finish(
+        self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None, quiet: object = None
+    ) -> Stats:
         """End the run: take no more records, wait for delivery, return the books. Calling it again returns the same.
 
         It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it.
+
+        Args:
+            summary: the last of it.
+            exit_code: other than 0, the run has failed.
+            quiet: ignored.
         """
-        return self._finish(None, summary)
+        return self._finish(SystemExit(exit_code) if exit_code else None, summary)
 
     async def afinish(self, summary: Mapping[str, Any] | None = None) -> Stats:
         """`finish` that leaves the event loop to others; under asyncio and trio.
@@ -183,6 +206,29 @@ class Run:
     def _follow(self, producer: Producer) -> None:
         """This process has got a queue: the first, or a forked child one of its own."""
         self._put = producer.put
+
+    def _hold(self, payload: bytes) -> bool:
+        """Keep a record back until the next: that is not put as it is, but together with what was kept back."""
+        self._inlet.held.append(payload)
+        self._put = self._not_alone
+        return True
+
+    def _not_alone(self, payload: bytes) -> bool:
+        self._put = self._producer.put
+        return False
+
+    def _logged(self, key: str) -> Any:
+        """What a name has in the summary that is not set there: its last value, or what `define_metric` says.
+
+        Raises:
+            KeyError: nothing was logged by that name.
+        """
+        how = self.config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
+        self.flush("journaled", _LOOK_S)
+        try:
+            return open_run(self.path).summarise(key, how)
+        except (AsynctrackError, OSError):
+            raise KeyError(key) from None
 
     def _mark(self, counters: dict[str, Any]) -> None:
         self._inlet.update(CHECKPOINT, "checkpoint", counters)

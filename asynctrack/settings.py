@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from asynctrack.errors import DirectoryNotWritable, InvalidRunId, InvalidSettings
+from asynctrack.unsupported import is_of_wandb, unsupported
 
 Mode = Literal["online", "offline", "disabled"]
 WorkerHost = Literal["process", "thread"]
@@ -25,8 +26,16 @@ LARGEST_QUEUE_BYTES: Final = 1 << 30
 _NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-. ]{0,127}")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is recorded.
+class _WithoutThoseOfWandb(msgspec.StructMeta):
+    def __call__(cls, *args: Any, **given: Any) -> Any:
+        known = {name: value for name, value in given.items() if name in cls.__struct_fields__ or not is_of_wandb(name)}
+        for name in given.keys() - known.keys():
+            unsupported(f"Settings({name}=...)")
+        return super().__call__(*args, **known)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=_WithoutThoseOfWandb):
+    """How a run is recorded. Settings of W&B's SDK are ignored, and said once.
 
     Attributes:
         dir: where runs are kept: `dir/project/id/`. Made where missing. Default "asynctrack_runs" in the current folder.
@@ -70,14 +79,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             DirectoryNotWritable: `dir` is relative, and the current directory has been removed.
         """
         values = dict(given)
+        origin = {}
         if values.get("mode") is None:
             values["mode"] = os.environ.get("ASYNCTRACK_MODE") or "online"
+            origin["mode"] = " from the environment's ASYNCTRACK_MODE"
         problems = [
             f"{name} is not a setting; there are {', '.join(_CHECKS)}" for name in values if name not in _CHECKS
         ]
         for name, check in _CHECKS.items():
             if name in values and (problem := check(values[name])):
-                problems.append(f"{name} {problem}; got {values[name]!r:.80}")
+                problems.append(f"{name} {problem}; got {values[name]!r:.80}{origin.get(name, '')}")
         if problems:
             raise InvalidSettings(problems)
         directory = Path(values.get("dir", DEFAULT_DIR))

@@ -6,6 +6,7 @@ Waits are generators of pauses in seconds, so that a call and its async twin are
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of
 from asynctrack.books import BackendStats, Books, Stats
-from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull
+from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
 from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
@@ -129,6 +130,9 @@ class Sitting:
         """
         if self.result is not None:
             return
+        if self.inlet.held:
+            with contextlib.suppress(QueueFull, RunFinished):  # it is counted
+                self.inlet.put_held()
         deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout_s is None else timeout_s)
         while not self.inlet.producer.settle() and time.monotonic() < deadline:
             yield _LONGEST_POLL_S
@@ -187,7 +191,7 @@ class Sitting:
         elif here:
             from asynctrack.local import LocalDeliveries
 
-            self._local = LocalDeliveries(self.path, here)
+            self._local = LocalDeliveries(self.path, here, self.inlet.producer.ring.id)
 
     def _close(self, error: BaseException | None, summary: Mapping[str, Any], deadline: float) -> None:
         status, text = _outcome(error)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from delivery_support import rough_shared_memory
+from postgres import postgresql as postgresql
 from support import own_shared_memory
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
+import polars
+import pyarrow
+import pyarrow.parquet
 from support import lines
 
-from asynctrack import Backend, Batch, Context, JSONLines, Memory, Refused, Sink, testing
+from asynctrack import CSV, JSON, YAML, Backend, Batch, Context, JSONLines, Memory, Parquet, Refused, Sink, testing
 from asynctrack.record import flatten, from_json, to_json
-from asynctrack.testing import BackendContract, ScriptedInProcess, taken
+from asynctrack.testing import BackendContract, Row, ScriptedInProcess, taken
 
 EVERYTHING = frozenset({"float", "int", "bool", "text", "nan", "inf", "big", "list"})
 
@@ -29,6 +33,82 @@ class TestJSONLines(BackendContract):
             step = line.pop("_step")
             line.pop("_timestamp")
             yield from ((step, key, from_json(value)) for key, value in line.items())
+
+
+class TestJSON(BackendContract):
+    exactly_once = True
+    keeps = EVERYTHING
+
+    def make_backend(self, run: Path) -> Backend:
+        return JSON(aligned=True)
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        columns = json.loads((run / "metrics.json").read_text())
+        steps = columns.pop("_step", [])
+        for key in columns.keys() - {"config", "run_summary", "_timestamp"}:
+            for step, value in zip(steps, columns[key], strict=True):
+                if value is not None:
+                    yield step, key, from_json(value)
+
+
+class TestCSV(BackendContract):
+    exactly_once = True
+    keeps = EVERYTHING
+
+    def make_backend(self, run: Path) -> Backend:
+        return CSV()
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        for path in (run / "csv").glob("*.csv"):
+            source = "" if path.stem == "metrics" else f"{path.stem}/"
+            for row in polars.read_csv(path, infer_schema=False).iter_rows(named=True):
+                cells = ((key, cell) for key, cell in row.items() if cell is not None and key[0] != "_")
+                yield from ((int(row["_step"]), source + key, plain(key, cell)) for key, cell in cells)
+
+
+def plain(key: str, cell: str) -> Any:
+    """What a cell of this key stands for."""
+    if key == "text":
+        return cell
+    return float(cell) if key in ("nan", "inf", "float", "half") else json.loads(cell)
+
+
+class TestYAML(BackendContract):
+    """None of the records is in its files: those have tests of their own."""
+
+    keeps = frozenset()
+    nested = False
+
+    def make_backend(self, run: Path) -> Backend:
+        return YAML()
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        return iter(())
+
+    def _log(self, *arguments: Any, **how: Any) -> list[Row]:
+        super()._log(*arguments, **how)
+        return []
+
+
+class TestParquet(BackendContract):
+    exactly_once = True
+    keeps = EVERYTHING
+
+    def make_backend(self, run: Path) -> Backend:
+        return Parquet(part_age_s=0)
+
+    def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
+        parts = [pyarrow.parquet.read_table(path) for path in sorted((run / "parquet").glob("*.parquet"))]
+        if not parts:
+            return
+        for row in pyarrow.concat_tables(parts, promote_options="permissive").to_pylist():
+            step = row["_step"]
+            yield from ((step, key, value) for key, value in row.items() if value is not None and key[0] != "_")
+
+    def same(self, given: Any, found: Any) -> bool:
+        if isinstance(found, str) and not isinstance(given, str):
+            found = json.loads(found)  # a list, or an integer beyond 64 bits
+        return super().same(given, found)
 
 
 class TestMemory(BackendContract):

@@ -95,6 +95,8 @@ def go_on(run: Path) -> Stats:
 
 def journal_of(run: Path) -> list[tuple[int, float]]:
     """Step and time of the records in the journal."""
+    if not (run / "journal").is_dir():
+        return []  # what `open_run` reads then is the JSON Lines
     return [(record.step, record.time_ns / 1e9) for record in asynctrack.open_run(run).records()]
 
 

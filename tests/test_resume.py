@@ -128,3 +128,12 @@ def test_preempted_run_says_so_however_it_ends(runs: Path) -> None:
     with pytest.raises(SystemExit), run:
         raise SystemExit(143)
     assert asynctrack.open_run(run.path).status == "preempted"
+
+
+def test_a_run_goes_on_with_the_backends_of_now(own_host: Path, runs: Path) -> None:
+    for i, files in enumerate([["first"], ["first", "second"]]):
+        backends = [asynctrack.JSONLines(file=file) for file in files]
+        with asynctrack.init("p", id="run", dir=runs, resume="allow", backends=backends) as run:
+            run.log({"i": i})
+    assert [line["i"] for line in lines(run.path, "first")] == [0, 1]
+    assert [line["i"] for line in lines(run.path, "second")] == [0, 1]

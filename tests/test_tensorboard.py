@@ -649,6 +649,18 @@ def test_several_runs_in_one_directory_keep_apart(own_host: Path, runs: Path, tm
     assert points(board / "p" / "second", "i") == [(0, 6)]
 
 
+def test_several_runs_in_a_flat_directory_are_read_as_one(own_host: Path, runs: Path, tmp_path: Path) -> None:
+    opened = [
+        asynctrack.init("p", dir=runs, id=name, backends=[TensorBoard(dir=str(tmp_path / "board"), flat=True)])
+        for name in ("first", "second")
+    ]
+    for run in opened:
+        run.log({"i": len(run.id)})
+        run.finish()
+    assert len(list((tmp_path / "board").iterdir())) == 2
+    assert sorted(points(tmp_path / "board", "i")) == [(0, 5), (0, 6)]
+
+
 def test_settings_that_lead_out_of_the_run_are_not_followed_without_trust(tmp_path: Path) -> None:
     assert TensorBoard().reaches() == []
     assert TensorBoard().prepare() == TensorBoard()
@@ -692,7 +704,7 @@ def test_names_of_a_run_from_elsewhere_lead_nowhere(tmp_path: Path, name: str) -
     "wrong",
     [
         {"dir": ""}, {"dir": 3}, {"flush_s": -1}, {"flush_s": math.nan}, {"flush_s": True}, {"flush_s": "1"},
-        {"serve": "yes"}, {"port": -1}, {"port": 65536}, {"port": 1.5}, {"port": None}, {"max_records_s": 0},
+        {"flat": True}, {"flat": 1}, {"serve": "yes"}, {"port": -1}, {"port": 65536}, {"port": 1.5}, {"port": None}, {"max_records_s": 0},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:

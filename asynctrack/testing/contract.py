@@ -376,13 +376,13 @@ class _WatchedSink(Sink):
 
 
 class _Killer:
-    """Kills a delivery process as soon as it has delivered something."""
+    """Kills a delivery process as soon as it has delivered or skipped something."""
 
     killed = False
 
     def look(self, process: Process, cursor: Cursor) -> None:
         """Called every few milliseconds."""
-        if cursor.delivered and process.group is not None and not self.killed:
+        if (cursor.delivered or cursor.skipped) and process.group is not None and not self.killed:
             os.killpg(process.group, signal.SIGKILL)
             self.killed = True
 

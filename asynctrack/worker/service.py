@@ -48,11 +48,13 @@ class Policy(NamedTuple):
         offline_too: deliver to backends that need a network also where the run is offline.
         trust: take settings that lead out of a run's directory from any `run.json`.
         force: deliver copies of runs also where what their originals delivered shows twice.
+        patient: go on for as long as it is let, not for as long after its end as the run says.
     """
 
     offline_too: bool = False
     trust: bool = False
     force: bool = False
+    patient: bool = False
 
 
 CALLERS_ONLY = Policy()
@@ -216,6 +218,9 @@ class RunService:
             await self._wait(SAVE_INTERVAL_S)
         if not await self._find_manifest():
             return True
+        while not (self._stopping or self._has_begun()):
+            await self._wait(SAVE_INTERVAL_S)
+        await self._keep_manifest()  # a run that goes on may do so with other backends
         async with anyio.create_task_group() as tasks:
             for delivery in self._open_deliveries():
                 tasks.start_soon(self._drive, delivery)
@@ -276,6 +281,12 @@ class RunService:
             self._reader.close()
             self._reader = Reader(os.path.join(self.journal.path, "journal"))
         return True
+
+    def _has_begun(self) -> bool:
+        """Whether what the run's callers begin with is in the journal."""
+        assert self.journal.writer is not None
+        known = self.journal.writer.ends
+        return self.journal.status is not None or any(ring.id in known for ring in list(self.journal.rings))
 
     def _open_deliveries(self) -> list[Delivery | ElsewhereDelivery]:
         assert self._manifest is not None
@@ -383,6 +394,8 @@ class RunService:
             return False
         if self._drain.leaving or self.journal.asked_for():
             return True
+        if self._policy.patient:
+            return False
         self._left_at = self._left_at or time.monotonic()
         limit = self._manifest.limits.get("after_exit_max_s", AFTER_EXIT_MAX_S) if self._manifest else 0.0
         return time.monotonic() - self._left_at > limit
