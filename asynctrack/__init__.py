@@ -1,6 +1,6 @@
 """asynctrack: background logging that makes experiment tracking free for the loop that calls it.
 
-A script for W&B runs unchanged with one line: `import asynctrack as wandb`. `asynctrack.script` says what is the same, and what is not.
+A script for W&B runs unchanged with one line: `import asynctrack as wandb`. `asynctrack.wandb_api.script` says what is the same, and what is not.
 """
 
 from __future__ import annotations
@@ -12,62 +12,46 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrack import errors
 from asynctrack.backends.base import Backend, Batch, Context, Paused, Refused, Retry, Sink, StartOver, TooLarge, Update
-from asynctrack.backends.jsonl import JSONLines
+from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.memory import Memory
+from asynctrack.backends.registry import KINDS
 from asynctrack.books import BackendStats, Stats
 from asynctrack.current import current
 from asynctrack.defaults import extend_default_backends, reset_default_backends, set_default_backends
 from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
-from asynctrack.loading import load_metrics
 from asynctrack.opening import init
-from asynctrack.reader import RunReader, open_run
+from asynctrack.reading.loading import load_metrics
+from asynctrack.reading.reader import RunReader, open_run
 from asynctrack.record import Array, Media, Record
 from asynctrack.run import Run
 from asynctrack.scope import Scope
-from asynctrack.script import ScriptModule, later, login, setup, teardown
 from asynctrack.settings import Settings
 from asynctrack.tracker import Tracker
+from asynctrack.wandb_api.script import ScriptModule, later, login, setup, teardown
 
 if TYPE_CHECKING:
     from asynctrack.backends.console import Console
-    from asynctrack.backends.csv import CSV
+    from asynctrack.backends.files.csv import CSV
+    from asynctrack.backends.files.json_columns import JSON
+    from asynctrack.backends.files.parquet import Parquet
+    from asynctrack.backends.files.yaml import YAML
     from asynctrack.backends.hydra_link import HydraLink
-    from asynctrack.backends.json_columns import JSON
-    from asynctrack.backends.live_plot import LivePlot
-    from asynctrack.backends.matplotlib import Matplotlib
     from asynctrack.backends.mlflow import MLflow
-    from asynctrack.backends.parquet import Parquet
-    from asynctrack.backends.plotly import Plotly
+    from asynctrack.backends.plots.live_plot import LivePlot
+    from asynctrack.backends.plots.matplotlib import Matplotlib
+    from asynctrack.backends.plots.plotly import Plotly
     from asynctrack.backends.sql import SQL
     from asynctrack.backends.subscriber import Subscriber
     from asynctrack.backends.tensorboard import TensorBoard
     from asynctrack.backends.trackio import Trackio
     from asynctrack.backends.visdom import Visdom
     from asynctrack.backends.wandb import WandB
-    from asynctrack.backends.yaml import YAML
     from asynctrack.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for.
-_LATER = {
-    "HydraLink": "hydra_link",
-    "Visdom": "visdom",
-    "CSV": "csv",
-    "JSON": "json_columns",
-    "Parquet": "parquet",
-    "YAML": "yaml",
-    "Console": "console",
-    "LivePlot": "live_plot",
-    "Matplotlib": "matplotlib",
-    "Plotly": "plotly",
-    "MLflow": "mlflow",
-    "SQL": "sql",
-    "Subscriber": "subscriber",
-    "TensorBoard": "tensorboard",
-    "Trackio": "trackio",
-    "WandB": "wandb",
-}
+_LATER = {path.rpartition(".")[2]: path for path in KINDS.values()}
 
 _VALUES = frozenset({"Artifact", "Histogram", "Html", "Image", "Table", "Text"})
 
@@ -100,8 +84,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module("asynctrack.values"), name)
     if name not in _LATER:
         return later(name)
-
-    return getattr(importlib.import_module(f"asynctrack.backends.{_LATER[name]}"), name)
+    return getattr(importlib.import_module(_LATER[name].rpartition(".")[0]), name)
 
 
 __all__ = [

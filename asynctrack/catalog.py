@@ -14,7 +14,7 @@ import msgspec
 from asynctrack import manifest as manifests
 from asynctrack.errors import AmbiguousRun, NoSuchRun, NotARun
 from asynctrack.manifest import Manifest
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 
 LATEST: Final = "latest"
 # Names offered where none fits.

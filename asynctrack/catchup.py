@@ -22,7 +22,7 @@ from asynctrack.errors import AsynctrackError, NotARun
 from asynctrack.host import make_directory, own_directories
 from asynctrack.manifest import Manifest, Status
 from asynctrack.queue.places import ring_paths
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.worker.orphans import adopt
 from asynctrack.worker.service import CALLERS_ONLY, Policy
 from asynctrack.worker.threads import WorkerThreads

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from asynctrack.backends.base import Backend
-from asynctrack.backends.jsonl import JSONLines
+from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.registry import build, class_of, lacks, name_backends
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 

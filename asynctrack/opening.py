@@ -24,12 +24,20 @@ from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings
 from asynctrack.host import worker_of
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import Manifest, now_iso
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
 from asynctrack.sitting import Sitting
 from asynctrack.spawn import can_spawn
-from asynctrack.wandb_arguments import LABELS, as_config, as_labels, as_limits, as_mode, as_resume, project_or_default
+from asynctrack.wandb_api.arguments import (
+    LABELS,
+    as_config,
+    as_labels,
+    as_limits,
+    as_mode,
+    as_resume,
+    project_or_default,
+)
 
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
@@ -69,7 +77,7 @@ def init(
 ) -> Run:
     """Open a run. Returns within 25 ms; the worker starts behind it.
 
-    It takes what `wandb.init` takes, by keyword; see `asynctrack.wandb_arguments`.
+    It takes what `wandb.init` takes, by keyword; see `asynctrack.wandb_api.arguments`.
 
     It ends with `finish()`, with its `with` block or with the process, whichever comes first, and then has a status: "failed" when
     an exception ended the block or the process, "preempted" after `mark_preempted()`, "crashed" when the process died without a

@@ -11,18 +11,18 @@ from typing import Any, Final
 
 from asynctrack.backends.base import Backend
 from asynctrack.books import Stats
-from asynctrack.borrowed import WANDB, Borrowed
 from asynctrack.current import leave
 from asynctrack.errors import AsynctrackError, InvalidData
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
 from asynctrack.queue.producer import OPEN, Producer
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.record import coerce_step, encode
 from asynctrack.scope import Arrays, Scope
 from asynctrack.settings import Until
 from asynctrack.sitting import Sitting
+from asynctrack.wandb_api.borrowed import WANDB, Borrowed
 
 # How long a look at the summary waits for the worker. Arbitrary.
 _LOOK_S: Final = 5.0

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from asynctrack.errors import DirectoryNotWritable, InvalidRunId, InvalidSettings
-from asynctrack.unsupported import is_of_wandb, unsupported
+from asynctrack.wandb_api.unsupported import is_of_wandb, unsupported
 
 Mode = Literal["online", "offline", "disabled"]
 WorkerHost = Literal["process", "thread"]

@@ -28,7 +28,7 @@ from time import perf_counter_ns
 from typing import Any, Final
 
 import asynctrack
-from asynctrack.backends.wandb_files import WandbFile
+from asynctrack.backends.wandb.files import WandbFile
 from asynctrack.journal.tally import Tally
 from bench.harness import Bar, Cell, Report, Spread, Table, bar, main, percentiles_us, say, spread
 from bench.work import Step, python_step

@@ -19,9 +19,9 @@ import pytest
 from support import start
 
 from asynctrack import CSV, Batch, Context, Record
-from asynctrack.backends import csv_rows
+from asynctrack.backends.files import csv_rows
 from asynctrack.errors import InvalidRunId
-from asynctrack.remains import find_remains
+from asynctrack.reading.remains import find_remains
 from asynctrack.testing import JournaledRun, deliver
 
 Row = dict[str, Any]

@@ -24,10 +24,10 @@ from support import start, wait_until, workers
 
 import asynctrack
 from asynctrack import CSV, JSON, Backend, Batch, Context, Parquet, Record
-from asynctrack.backends import json_columns
-from asynctrack.backends.reserved import kept_apart, put_back
+from asynctrack.backends.files import json_columns
+from asynctrack.backends.files.reserved import kept_apart, put_back
+from asynctrack.reading.remains import find_remains
 from asynctrack.record import flatten, from_json
-from asynctrack.remains import find_remains
 from asynctrack.testing import JournaledRun, deliver
 
 Row = dict[str, Any]

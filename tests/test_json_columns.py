@@ -19,8 +19,8 @@ from support import ROOT, run_child, start
 
 import asynctrack
 from asynctrack import JSON, Batch, Context, Paused, Record
-from asynctrack.backends import json_columns
 from asynctrack.backends.base import StartOver
+from asynctrack.backends.files import json_columns
 from asynctrack.backends.registry import from_stored, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.testing import JournaledRun, deliver

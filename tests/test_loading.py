@@ -170,8 +170,8 @@ def test_what_needs_a_library_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     path = sittings(tmp_path / "p" / "run", losses(range(3)), backends=[Parquet(), CSV()])
     shutil.rmtree(path / "journal")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.delitem(sys.modules, "asynctrack.backends.parquet_table")
-    monkeypatch.delattr("asynctrack.backends.parquet_table")
+    monkeypatch.delitem(sys.modules, "asynctrack.backends.files.parquet_table")
+    monkeypatch.delattr("asynctrack.backends.files.parquet_table")
     assert open_run(path).columns()["train/loss"].steps == [0, 1, 2], "from CSV"
     shutil.rmtree(path / "csv")
     with pytest.raises(BackendUnavailable, match=r"asynctrack\[parquet\]"):

@@ -34,7 +34,7 @@ from support import manifest, the_worker, wait_until
 import asynctrack
 from asynctrack import MLflow, Paused
 from asynctrack.backends.base import Context
-from asynctrack.backends.mlflow_items import as_number, chunks, clean_name
+from asynctrack.backends.mlflow.items import as_number, chunks, clean_name
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.record import from_json

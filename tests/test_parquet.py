@@ -21,7 +21,7 @@ import pytest
 from support import start
 
 from asynctrack import Batch, Context, Parquet, Paused, Record
-from asynctrack.backends import parquet_table
+from asynctrack.backends.files import parquet_table
 from asynctrack.errors import InvalidSettings
 from asynctrack.testing import JournaledRun, deliver
 
@@ -257,7 +257,7 @@ def test_making_the_table_takes_bounded_memory(tmp_path: Path) -> None:
         'sink.close("finished")',
         """
 import os, resource
-from asynctrack.backends.parquet_table import files, part_name
+from asynctrack.backends.files.parquet_table import files, part_name
 (part,) = files(run / "parquet")
 for number in range(1, 200):
     os.link(part, run / "parquet" / part_name(number))

@@ -347,7 +347,7 @@ def test_what_a_person_has_to_mend_about_a_file(tmp_path: Path) -> None:
 
 
 def test_another_writer_is_waited_for(tmp_path: Path, file: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asynctrack.backends import sql_database
+    from asynctrack.backends.sql import database as sql_database
 
     monkeypatch.setattr(sql_database, "_BUSY_S", 0.05)
     with journaled(tmp_path / "runs" / "p" / "r", 10) as run:
@@ -488,7 +488,7 @@ def test_nothing_that_is_stored_has_the_password(shared_host: Path, runs: Path, 
 
 @pytest.mark.parametrize("library", ["sqlalchemy", "psycopg"])
 def test_without_its_library_it_waits_for_it(library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for module in [name for name in sys.modules if name.startswith("asynctrack.backends.sql_")]:
+    for module in [name for name in sys.modules if name.startswith("asynctrack.backends.sql.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, library, None)
     extra = {"sqlalchemy": "sql", "psycopg": "postgres"}[library]

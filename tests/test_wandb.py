@@ -28,12 +28,13 @@ from wandb_server import KEY, StoredRun, WandbServer
 
 import asynctrack
 from asynctrack import Batch, Context, Paused, Sink, Update, WandB, strays
-from asynctrack.backends import wandb_core, wandb_sink
 from asynctrack.backends.one_thread import OneThread
 from asynctrack.backends.registry import from_stored, place_of, stored
-from asynctrack.backends.wandb_aggregates import Aggregates
-from asynctrack.backends.wandb_files import WandbFile, offline_files
-from asynctrack.backends.wandb_rows import STEP, Rows, clean_name, is_too_large
+from asynctrack.backends.wandb import core as wandb_core
+from asynctrack.backends.wandb import sink as wandb_sink
+from asynctrack.backends.wandb.aggregates import Aggregates
+from asynctrack.backends.wandb.files import WandbFile, offline_files
+from asynctrack.backends.wandb.rows import STEP, Rows, clean_name, is_too_large
 from asynctrack.catchup import CatchUp
 from asynctrack.errors import InvalidSettings, JournalCorrupt
 from asynctrack.record import Record, decode_record, encode

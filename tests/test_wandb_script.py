@@ -17,7 +17,7 @@ from support import lines, manifest, records, run_child
 import asynctrack
 from asynctrack import Run
 from asynctrack.errors import InvalidSettings, NoCurrentRun
-from asynctrack.unsupported import _said
+from asynctrack.wandb_api.unsupported import _said
 
 # What many scripts do, in the words of W&B's own examples: not a line of it knows of asynctrack.
 SCRIPT = """
@@ -86,7 +86,7 @@ THEIRS = (
     + """
 import glob, json
 from pathlib import Path
-from asynctrack.backends.wandb_files import WandbFile
+from asynctrack.backends.wandb.files import WandbFile
 from wandb.proto.wandb_internal_pb2 import Record
 (path,) = glob.glob("wandb/offline-run-*/run-*.wandb")
 found = {"rows": [], "config": {}, "summary": {}}

@@ -1,1 +1,1 @@
-"""Backends: where records go. One file each; `base` says what a backend promises and may assume."""
+"""Backends: where records go. A file or a folder each; `base` says what a backend promises and may assume."""

@@ -29,23 +29,23 @@ GROUP: Final = "asynctrack.backends"
 # Our own, imported when they are asked for.
 KINDS: Final[dict[str, str]] = {
     "console": "asynctrack.backends.console.Console",
-    "csv": "asynctrack.backends.csv.CSV",
-    "json": "asynctrack.backends.json_columns.JSON",
+    "csv": "asynctrack.backends.files.csv.CSV",
+    "json": "asynctrack.backends.files.json_columns.JSON",
     "hydra_link": "asynctrack.backends.hydra_link.HydraLink",
-    "jsonl": "asynctrack.backends.jsonl.JSONLines",
-    "live_plot": "asynctrack.backends.live_plot.LivePlot",
-    "matplotlib": "asynctrack.backends.matplotlib.Matplotlib",
+    "jsonl": "asynctrack.backends.files.jsonl.JSONLines",
+    "live_plot": "asynctrack.backends.plots.live_plot.LivePlot",
+    "matplotlib": "asynctrack.backends.plots.matplotlib.Matplotlib",
     "memory": "asynctrack.backends.memory.Memory",
     "mlflow": "asynctrack.backends.mlflow.MLflow",
-    "parquet": "asynctrack.backends.parquet.Parquet",
-    "plotly": "asynctrack.backends.plotly.Plotly",
+    "parquet": "asynctrack.backends.files.parquet.Parquet",
+    "plotly": "asynctrack.backends.plots.plotly.Plotly",
     "sql": "asynctrack.backends.sql.SQL",
     "subscriber": "asynctrack.backends.subscriber.Subscriber",
     "tensorboard": "asynctrack.backends.tensorboard.TensorBoard",
     "trackio": "asynctrack.backends.trackio.Trackio",
     "visdom": "asynctrack.backends.visdom.Visdom",
     "wandb": "asynctrack.backends.wandb.WandB",
-    "yaml": "asynctrack.backends.yaml.YAML",
+    "yaml": "asynctrack.backends.files.yaml.YAML",
 }
 
 

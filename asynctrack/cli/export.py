@@ -17,7 +17,7 @@ from typing import IO, Final
 
 import msgspec
 
-from asynctrack.backends.jsonl import encode_lines
+from asynctrack.backends.files.jsonl import encode_lines
 from asynctrack.cli import options, output
 from asynctrack.cli.options import Keys
 from asynctrack.cli.records import chosen, read

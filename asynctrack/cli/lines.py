@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack.backends.jsonl import encode_lines
+from asynctrack.backends.files.jsonl import encode_lines
 from asynctrack.cli.output import Piece, Screen, Styled, brief, width_of
 from asynctrack.record import Record, flatten
 

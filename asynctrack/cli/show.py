@@ -22,7 +22,7 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.manifest import Manifest
 from asynctrack.presence import Presence, State, presence_of, state_of
 from asynctrack.queue.places import ring_paths
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.record import flatten
 
 # What is shown where nobody has chosen; --json has all.

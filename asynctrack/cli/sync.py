@@ -21,7 +21,7 @@ from asynctrack.catchup import Attached, CatchUp, Progress, is_behind, orphaned
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Column, Screen, Styled
 from asynctrack.errors import AsynctrackError, InvalidSettings
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.worker.service import Policy
 
 _LOOK_S: Final = 0.1

@@ -26,7 +26,7 @@ from typing import Any, Final
 from asynctrack.errors import FrameworkMissing, RunExists
 from asynctrack.integrations.naming import directory_name
 from asynctrack.opening import init
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.run import Run
 from asynctrack.settings import DEFAULT_DIR
 

@@ -23,7 +23,7 @@ from asynctrack.configuration import tracker_arguments
 from asynctrack.errors import AsynctrackError
 from asynctrack.integrations.naming import directory_name
 from asynctrack.opening import init
-from asynctrack.reader import open_run
+from asynctrack.reading.reader import open_run
 from asynctrack.run import Run
 from asynctrack.settings import DEFAULT_DIR
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from asynctrack.catalog import newest_first, runs_under
 from asynctrack.errors import NotARun
-from asynctrack.reader import RunReader, open_run
+from asynctrack.reading.reader import RunReader, open_run
 from asynctrack.record import flatten
 
 PROJECT: Final = "tianshou"

@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy
 
 from asynctrack.backends.base import Backend
-from asynctrack.backends.jsonl import JSONLines
+from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.tensorboard import TensorBoard
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw, is_figure

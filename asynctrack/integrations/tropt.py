@@ -15,12 +15,12 @@ from typing import Any
 
 from asynctrack.backends.base import Backend
 from asynctrack.backends.console import Console
-from asynctrack.backends.json_columns import JSON
-from asynctrack.backends.live_plot import LivePlot
+from asynctrack.backends.files.json_columns import JSON
+from asynctrack.backends.plots.live_plot import LivePlot
 from asynctrack.backends.trackio import Trackio
 from asynctrack.backends.wandb import WandB
 from asynctrack.integrations.tropt_base import DEFAULT_EXPERIMENT_NAME, AsyncTracker
-from asynctrack.unsupported import say_unsupported
+from asynctrack.wandb_api.unsupported import say_unsupported
 
 __all__ = [
     "AsyncTracker",

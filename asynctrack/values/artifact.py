@@ -10,8 +10,8 @@ import msgspec
 
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import LoggedFile, Value
-from asynctrack.unsupported import say_unsupported
 from asynctrack.values.files import logged_file, seal
+from asynctrack.wandb_api.unsupported import say_unsupported
 
 
 class Artifact(Value):

@@ -10,8 +10,8 @@ from typing import Any, Final
 from asynctrack import png
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import PIXELS, LoggedFile, Value
-from asynctrack.unsupported import say_unsupported
 from asynctrack.values.files import logged_file, seal, suffix
+from asynctrack.wandb_api.unsupported import say_unsupported
 
 # As they are, more might not fit the queue, which carries 2 MiB at once.
 _MOST_RAW_BYTES: Final = 1 << 20

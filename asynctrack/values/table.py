@@ -7,7 +7,7 @@ from typing import Any
 
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import Value
-from asynctrack.unsupported import say_unsupported
+from asynctrack.wandb_api.unsupported import say_unsupported
 
 
 class Table(Value):

@@ -88,7 +88,7 @@ class RunJournal:
 
         A power cut may have taken from the journal what `run.json` still knows; the deliveries wait for it.
         """
-        from asynctrack.reader import open_run
+        from asynctrack.reading.reader import open_run
 
         status: str = open_run(self.path).status
         if status == "running" or not self._tells_its_end():

@@ -282,7 +282,7 @@ def _count_events(directory: Path) -> int:
 
 
 def _count_wandb(directory: Path) -> int:
-    from asynctrack.backends.wandb_files import WandbFile
+    from asynctrack.backends.wandb.files import WandbFile
 
     return sum(WandbFile(path).rows() for path in directory.rglob("*.wandb"))
 

@@ -1,0 +1,111 @@
+"""Choice: which of a run's records are shown. Runs in the worker."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from asynctrack.backends.plots.keys import Keys, scope_of
+from asynctrack.record import Array, Record, flatten
+
+NOTHING: Final = "nothing that a line can hold"
+THINNED: Final = "thinned"
+
+# Scopes that are told apart, and shapes of records that are remembered. Arbitrary: more than people read.
+_MOST_SCOPES: Final = 100
+_MOST_SHAPES: Final = 1_000
+_REST: Final = "..."
+
+
+class Chosen(NamedTuple):
+    """A record to be shown, its scope, and the first record of that."""
+
+    scope: str
+    record: Record
+    first: Record
+
+
+class Choice:
+    """Of each scope the records that lie far enough apart in steps; and of these, in each stretch of time, the last.
+
+    Args:
+        keys: the metrics to show.
+        every: steps between two records, None for no matter how many.
+        pace_s: seconds between two records; 0 for all.
+        blank: whether records of which nothing can be shown count too.
+    """
+
+    def __init__(self, keys: Keys, every: int | None, pace_s: float, *, blank: bool = False) -> None:
+        self._keys = keys
+        self._nowhere = "" if blank else None
+        self._every = every
+        self._pace_s = pace_s
+        self._shapes: dict[tuple[str, ...], str | None] = {}
+        self._steps: dict[str, int] = {}
+        self._shown_at: dict[str, float] = {}
+        self._firsts: dict[str, Record] = {}
+        self._waiting: dict[str, Chosen] = {}
+
+    def take(self, records: Iterable[Record]) -> tuple[list[Chosen], dict[str, int]]:
+        """What is to be shown by now, and how many of these records are not among it, by reason."""
+        before, nothing, total = set(map(id, self._waiting.values())), 0, 0
+        chosen = []
+        for record in records:
+            total += 1
+            scope = self._scope(record.data)
+            if scope is None:
+                nothing += 1
+            elif self._every is None or self._is_far(scope, record.step):
+                one = Chosen(scope, record, self._firsts.setdefault(scope, record))
+                if self._pace_s == 0:
+                    chosen.append(one)
+                else:
+                    self._waiting[scope] = one
+        chosen += self._due()
+        fresh = sum(id(one) not in before for one in chosen)
+        skipped = {NOTHING: nothing, THINNED: total - nothing - fresh}
+        return chosen, {reason: count for reason, count in skipped.items() if count}
+
+    def rest(self) -> list[Chosen]:
+        """What still waits, at the run's end."""
+        return [self._waiting[scope] for scope in self._firsts if scope in self._waiting]
+
+    def values(self, record: Record) -> dict[str, Any]:
+        """What is shown of a record. Arrays are not."""
+        return {key: value for key, value in flatten(record.data) if key in self._keys and _can_be_shown(value)}
+
+    def _due(self) -> list[Chosen]:
+        now = time.monotonic()
+        due = [one for one in self.rest() if now - self._shown_at.get(one.scope, -math.inf) >= self._pace_s]
+        for one in due:
+            del self._waiting[one.scope]
+            self._shown_at[one.scope] = now
+        return due
+
+    def _is_far(self, scope: str, step: int) -> bool:
+        last = self._steps.get(scope)
+        if last is not None and self._every is not None and abs(step - last) < self._every:
+            return False
+        self._steps[scope] = step
+        return True
+
+    def _scope(self, data: Mapping[str, Any]) -> str | None:
+        """A record's scope, None where there is nothing to show; remembered by its names, since looking takes longer than all else."""
+        shape = tuple(data)
+        if shape in self._shapes:
+            return self._shapes[shape]
+        names = [key for key, value in flatten(data) if key in self._keys and _can_be_shown(value)]
+        scope = scope_of(names) if names else self._nowhere
+        if len(self._shapes) == _MOST_SHAPES:
+            self._shapes.clear()
+        if scope is not None and scope not in self._firsts and len(self._firsts) >= _MOST_SCOPES:
+            scope = _REST
+        if not any(isinstance(value, Mapping) for value in data.values()):
+            self._shapes[shape] = scope
+        return scope
+
+
+def _can_be_shown(value: object) -> bool:
+    return not isinstance(value, Array | Mapping)  # a mapping that is left by `flatten` is empty

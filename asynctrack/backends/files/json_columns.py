@@ -1,0 +1,292 @@
+"""JSON: one file, a column per key, as TROPT's tracker writes it. Runs on a thread of the worker.
+
+    {"config": {...}, "loss": [0.5, 0.25], "trigger_str": ["a", "b"], "run_summary": {...}}
+
+`config` and `run_summary` are there when they have something. Nested names are joined by `/`; users' keys `config` and `run_summary` get an underscore in front, as
+do `_config` and so on. NaN and the infinities are strings, as in `metrics.jsonl`. A column has the values of its key and no others; with `aligned=True` there are also
+`_step` and `_timestamp`, and null where a record has no such key, so that all columns are of one length.
+
+The file is valid JSON at every moment, since it is replaced at once. A column layout cannot be appended to, so what comes waits in a hidden file of lines, which a
+crash leaves behind; replacing copies the columns that are there and adds these lines. A file below 1 MiB is replaced at each save of the cursor: once a second, and at `flush`.
+A larger one is when it has grown by a quarter, or when as many seconds have passed as it has MiB: so all that is written is at most five times the file, and 1 MiB/s. The run's end brings the rest.
+
+Each value is there once, also after a crash: the state has how many values each column has, and a file that was replaced after it was saved is cut back to that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import string
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
+from asynctrack.backends.files.appending import beside
+from asynctrack.backends.files.json_file import ColumnFile, NotOurs
+from asynctrack.backends.files.reserved import flat, kept_apart
+from asynctrack.backends.files.told import Told
+from asynctrack.errors import InvalidSettings
+from asynctrack.record import Record, to_json
+
+# A file below this is replaced at each save of the cursor, a larger one may take as much a second. Arbitrary: 90 GB a day.
+_SMALL_BYTES: Final = 1 << 20
+# It is also replaced when the values that wait are one for so many that it has: then it is written five times in all. Arbitrary.
+_GROWTH: Final = 4
+
+_OF_THE_RUN: Final = "run.json"
+# What a run is called may be longer than the name of a file. Arbitrary.
+_LONGEST_NAME: Final = 100
+_PLACEHOLDERS: Final = frozenset({"name", "id", "project"})
+_UNSAFE: Final = re.compile(r"[^\w. -]")
+_KEPT: Final = ("config", "run_summary")
+_ALIGNED: Final = (*_KEPT, "_step", "_timestamp")
+
+# Rows are read by so much at once. Arbitrary.
+_PIECE_BYTES: Final = 1 << 20
+
+_PLAIN: Final = frozenset({float, int, str, bool})
+_encoder: Final = msgspec.json.Encoder(enc_hook=to_json)
+_rows: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class JSON(Backend, frozen=True, kw_only=True, tag="json"):
+    """All values of a run in one JSON file, a list per key.
+
+    Attributes:
+        file: name in the run's directory; or a path, from where the run is opened, in which `{name}`, `{id}` and `{project}` stand for the run's: `logs/{name}.json`.
+            A file there that is not this run's is never touched: it is `logs/first-2.json` then, and `first.json.link` in the run's directory leads there.
+        aligned: add the columns `_step` and `_timestamp`, and null where a record has no such key.
+    """
+
+    place = "worker"
+    milestones = True
+    file: str = "metrics.json"
+    aligned: bool = False
+
+    def __post_init__(self) -> None:
+        problems = _problems(self.file)
+        if self.aligned not in (True, False):
+            problems.append(f"aligned must be True or False; got {self.aligned!r:.80}")
+        if problems:
+            raise InvalidSettings(problems)
+        super().__post_init__()
+
+    @property
+    def repeats_show(self) -> bool:  # type: ignore[override]  # of the class elsewhere
+        """A copy of the run would go on in the original's file."""
+        return bool(os.path.dirname(self.file))
+
+    def prepare(self) -> JSON:
+        if not os.path.dirname(self.file):
+            return self
+        return msgspec.structs.replace(self, file=os.path.abspath(os.path.expanduser(self.file)))
+
+    def reaches(self) -> list[str]:
+        return [self.file] if os.path.dirname(self.file) else []
+
+    def open(self, context: Context) -> Sink:
+        names = {"name": context.name, "id": context.run_id, "project": context.project}
+        given = self.file.format(
+            **{name: _UNSAFE.sub("_", text).lstrip(".")[:_LONGEST_NAME] for name, text in names.items()}
+        )
+        path = context.directory / given
+        if given == _OF_THE_RUN:
+            raise Paused(f"its file would be {_OF_THE_RUN}, which the run has itself; choose another file=")
+        link = context.directory / f"{path.name}.link" if os.path.dirname(given) else None
+        if context.state:  # only its name: the cursor may come from elsewhere
+            path = path.with_name(os.path.basename(context.state["file"]))
+        elif link is not None:
+            path = _known(path, link) or _claim(path, link)
+        return _Columns(context, path, link, aligned=self.aligned)
+
+
+class _Columns(Sink):
+    def __init__(self, context: Context, path: Path, link: Path | None, *, aligned: bool) -> None:
+        state = context.state or {}
+        self._link = link
+        self._reserved = _ALIGNED if aligned else _KEPT
+        self._aligned = aligned
+        self._told = Told(context)
+        self._counts = Counter[str](state.get("counts", {}))
+        self._file = ColumnFile(path, aligned=aligned)
+        place = "" if link is None else f".{zlib.crc32(os.fsencode(path.parent)):08x}"
+        self._waiting = _Waiting(context.directory / f".{path.name}{place}.waiting", state.get("waiting", 0))
+        self._names: dict[str, str] = {}
+        self._replaced_at = time.monotonic()
+        self._shown = 0  # values in the file
+        self._stale = True
+        try:
+            if self._file.load(self._counts, self._waiting.rows() if state else []):
+                self._waiting.clear()
+        except NotOurs as reason:
+            self._waiting.close()
+            raise self._start_over(reason) from reason
+
+    def write(self, batch: Batch) -> None:
+        self._told.take(batch.updates)
+        rows = [self._row(record) for record in batch.records]
+        lines = _encoder.encode_lines(rows)
+        if b"null" in lines:  # what is not finite, a None, or a text that has it
+            lines = _encoder.encode_lines(to_json(rows))
+        self._waiting.append(lines)
+        self._counts.update(itertools.chain.from_iterable(rows))
+        self._stale = True
+
+    def checkpoint(self) -> dict[str, Any]:
+        self._waiting.sync()
+        if self._is_due():
+            self._replace()
+        return {
+            "file": self._file.path.name,
+            "counts": dict(self._counts),
+            "waiting": self._waiting.size,
+            **self._told.state(),
+        }
+
+    def close(self, outcome: Outcome) -> None:
+        try:
+            if self._is_due() or (self._stale and outcome != "stopped"):
+                self._replace()
+        finally:
+            self._waiting.close()
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        """The values of a record by the names of their columns."""
+        data = flat(record.data)
+        names = self._names
+        for key in data.keys() - names.keys():
+            names[key] = kept_apart(key, self._reserved)
+        row = {"_step": record.step, "_timestamp": record.time_ns / 1e9} if self._aligned else {}
+        for key, value in data.items():
+            row[names[key]] = value if type(value) in _PLAIN else to_json(value)
+        return row
+
+    def _is_due(self) -> bool:
+        size = self._file.size
+        waited_s = time.monotonic() - self._replaced_at
+        has_grown = (self._counts.total() - self._shown) * _GROWTH >= self._shown
+        return self._stale and (size < _SMALL_BYTES or has_grown or waited_s >= size / _SMALL_BYTES)
+
+    def _replace(self) -> None:
+        try:
+            self._file.replace(self._waiting.rows(), self._counts, self._told.config, self._told.summary)
+        except NotOurs as reason:
+            raise self._start_over(reason) from reason
+        self._waiting.clear()  # a crash before this finds a file that has them
+        self._stale = False
+        self._shown = self._counts.total()
+        self._replaced_at = time.monotonic()
+
+    def _start_over(self, reason: NotOurs) -> StartOver:
+        path = self._file.path
+        if self._link is not None:
+            path = _claim(path, self._link)
+        elif os.path.lexists(path):
+            path = beside(path)
+        return StartOver(str(reason), {"file": path.name})
+
+
+class _Waiting:
+    """The rows that the file does not have yet, in a hidden file that lasts as long as they do.
+
+    Args:
+        path: of that file.
+        size: up to where it has what has been delivered; the rest comes again.
+
+    Attributes:
+        size: the same as it grows.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self.size = size
+        self._fd: int | None = None
+
+    def append(self, lines: bytes) -> None:
+        rest, at = memoryview(lines), self.size
+        while rest:
+            written = os.pwrite(self._open(), rest, at)
+            rest, at = rest[written:], at + written
+        self.size = at
+
+    def rows(self) -> Iterator[list[dict[str, msgspec.Raw]]]:
+        """Those that are there, some at a time; fewer than there were where it is not what it was."""
+        at, rest = 0, b""
+        while at < self.size and (piece := os.pread(self._open(), min(_PIECE_BYTES, self.size - at), at)):
+            at += len(piece)
+            lines, end, begun = (rest + piece).rpartition(b"\n")
+            rest = begun
+            try:
+                yield _rows.decode_lines(lines + end)
+            except msgspec.DecodeError:  # a crash has left what was written after the state
+                return
+
+    def sync(self) -> None:
+        if self._fd is not None:
+            os.fdatasync(self._fd)
+
+    def clear(self) -> None:
+        self.size = 0
+        if self._fd is not None:
+            os.ftruncate(self._fd, 0)
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        if not self.size:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    def _open(self) -> int:
+        if self._fd is None:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return self._fd
+
+
+def _known(wanted: Path, link: Path) -> Path | None:
+    """The file that is this run's where many lie together, if it has one."""
+    with contextlib.suppress(OSError):
+        known = Path(os.readlink(link))
+        if known.parent == wanted.parent and known.exists():
+            return known
+    return None
+
+
+def _claim(wanted: Path, link: Path) -> Path:
+    """A new file: the wanted one, or where that is another's the next free one beside it; the link remembers which."""
+    os.makedirs(wanted.parent, exist_ok=True)
+    path, fd = wanted, -1
+    while fd < 0:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            path = beside(wanted)
+    with open(fd, "wb") as file:
+        file.write(b"{}\n")
+    with contextlib.suppress(OSError):  # then a crash before the first save leaves it behind
+        if link.is_symlink():
+            os.unlink(link)
+        os.symlink(path, link)
+    return path
+
+
+def _problems(file: Any) -> list[str]:
+    """What is wrong with `file=`."""
+    shape = "file must be a file's name, or a path that may have {name}, {id} and {project} in it"
+    try:
+        names = {name for _, name, _, _ in string.Formatter().parse(file) if name is not None}
+    except (TypeError, ValueError) as error:
+        return [f"{shape}; got {file!r:.80} ({error})"]
+    if not os.path.basename(file) or not names <= _PLACEHOLDERS or file == _OF_THE_RUN:
+        return [f"{shape}; got {file!r:.80}"]
+    return []

@@ -1,0 +1,114 @@
+"""JSON Lines: one flat object per record, in `metrics.jsonl` of the run's directory. Runs in the worker's loop.
+
+`{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the epoch bear W&B's names.
+Nested names are joined by `/`. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity" and "-Infinity",
+as in protobuf's JSON mapping. `jq`, `tail -f`, pandas, polars and DuckDB read it as it is.
+
+Each record is in the file once, also after a crash: what is encoded again is compared with what is there already, and
+only what is missing is written. Lines of records that a power cut has taken from the journal stay where they are. A file that
+a person has edited is left as it is, and a new one is built beside it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver
+from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
+from asynctrack.record import Array, Media, Record, flatten, to_json
+
+_PLAIN: Final = frozenset({float, int, str, bool})
+_BEGIN: Final = b'{"_step":'
+_encoder = msgspec.json.Encoder(enc_hook=to_json)
+
+
+class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
+    """Every record as a line of JSON.
+
+    Attributes:
+        file: name in the run's directory.
+    """
+
+    place = "worker"
+    file: str = "metrics.jsonl"
+
+    def reaches(self) -> list[str]:
+        return [self.file] if os.path.basename(self.file) != self.file else []
+
+    def open(self, context: Context) -> Sink:
+        return _Lines(context.directory, self.file, context.state)
+
+
+class _Lines(Sink):
+    def __init__(self, directory: Path, file: str, state: dict[str, Any] | None) -> None:
+        path = directory / file
+        if state:  # only its name: the cursor may come from elsewhere
+            path = path.with_name(os.path.basename(state["file"]))
+        self._file = AppendedFile(path, _LAYOUT, state["bytes"] if state else 0)
+
+    async def write(self, batch: Batch) -> None:
+        try:
+            await self._file.append(encode_lines(batch.records), batch.records)
+        except Changed as reason:
+            raise StartOver(str(reason), self._beside()) from reason
+
+    async def checkpoint(self) -> dict[str, Any]:
+        await self._file.sync()
+        return {"file": self._file.path.name, "bytes": self._file.offset}
+
+    async def close(self, outcome: Outcome) -> None:
+        if outcome != "stopped":
+            await self.write(Batch([], []))  # a run without records has an empty file, not none
+        await self._file.close()
+
+    def _beside(self) -> dict[str, Any]:
+        """State of a sink that begins the next free file: metrics-2.jsonl, ..."""
+        return {"file": beside(self._file.path).name, "bytes": 0}
+
+
+def encode_lines(records: list[Record]) -> bytes:
+    """The lines of these records."""
+    block = _encoder.encode_lines([_line(record) for record in records])
+    if b"null" in block:  # what is not finite, a None, or a text that has it
+        block = _encoder.encode_lines([to_json(_line(record)) for record in records])
+    return block
+
+
+def _line(record: Record) -> dict[str, Any]:
+    data = record.data
+    if not _PLAIN.issuperset(map(type, data.values())):
+        data = {name: _with_list(item) for name, item in flatten(data)}
+    line = {"_step": record.step, "_timestamp": record.time_ns / 1e9, **data}
+    if len(line) < len(data) + 2:  # a key of the user's has one of these names; ours are needed to read the file
+        line |= {"_step": record.step, "_timestamp": record.time_ns / 1e9}
+    return line
+
+
+class _Stamp(msgspec.Struct):
+    step: int = msgspec.field(name="_step")
+    seconds: float = msgspec.field(name="_timestamp")
+
+
+def _stamp(line: bytes) -> tuple[int, float] | None:
+    """Step and time of a line, None where it is not one of ours."""
+    try:
+        stamp = msgspec.json.decode(line, type=_Stamp)
+    except msgspec.DecodeError:
+        return None
+    return stamp.step, stamp.seconds
+
+
+def _is_torn(line: bytes) -> bool:
+    begun = line.rstrip(b"\0")
+    return not line.endswith(b"\n") and (begun.startswith(_BEGIN) or _BEGIN.startswith(begun))
+
+
+def _with_list(value: Any) -> Any:
+    return to_json(value) if isinstance(value, Array | Media | list) else value
+
+
+_LAYOUT: Final = Layout(lambda content: content.splitlines(keepends=True), _stamp, _is_torn)

@@ -1,0 +1,230 @@
+"""Parquet table: parts written from records, merged into one table, and read back. Runs where the Parquet backend does, and in readers."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from asynctrack.backends.files.reserved import flat, kept_apart, put_back
+from asynctrack.journal.writer import sync_directory
+from asynctrack.record import Record, to_json
+
+Kind = Literal["bool", "int", "float", "text"]
+
+TABLE: Final = "metrics.parquet"
+OWN: Final[dict[str, Any]] = {"_step": pa.int64(), "_timestamp": pa.float64(), "_number": pa.int64()}
+
+_PART: Final = re.compile(r"part-(\d{6,})\.parquet")
+# From the narrowest on: what does not fit one fits the next.
+_TYPES: Final[dict[Kind, Any]] = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string()}
+_ORDER: Final = list(_TYPES)
+_KINDS: Final[dict[type, Kind]] = {bool: "bool", int: "int", float: "float", str: "text"}
+_WHOLE: Final = range(-(1 << 63), 1 << 63)
+_COMPRESSION: Final = "zstd"
+
+# Rows that are merged at once, and the size of a row group of the table in memory: what merging takes is a few of these. Arbitrary.
+_ROWS: Final = 16_384
+_GROUP_BYTES: Final = 32 << 20
+
+_AT_FDCWD: Final = -100
+_RENAME_EXCHANGE: Final = 2
+
+
+def part_name(index: int) -> str:
+    return f"part-{index:06}.parquet"
+
+
+def files(folder: Path) -> list[Path]:
+    """The table, if there is one, and the parts in their order."""
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    parts = sorted((int(found[1]), name) for name in names if (found := _PART.fullmatch(name)))
+    return [folder / name for name in ([TABLE] if TABLE in names else []) + [name for _, name in parts]]
+
+
+def count_rows(paths: Iterable[Path]) -> int:
+    """The rows of these files; of one that cannot be read none."""
+    rows = 0
+    for path in paths:
+        with contextlib.suppress(OSError, pa.ArrowInvalid):
+            rows += pq.read_metadata(path).num_rows
+    return rows
+
+
+def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) -> None:
+    """Write records as a file that is there as a whole.
+
+    Args:
+        path: of the file.
+        records: its rows.
+        kinds: of the columns there were before; changed to those there are then.
+    """
+    rows = [flat(record.data) for record in records]
+    for key in dict.fromkeys(itertools.chain.from_iterable(rows)):
+        kind = _kind_of([row.get(key) for row in rows])
+        if kind is not None:
+            kinds[key] = _wider(kind, kinds.get(key, kind))
+    own = [
+        [record.step for record in records],
+        [record.time_ns / 1e9 for record in records],
+        [record.number for record in records],
+    ]
+    arrays = [pa.array(values, of) for values, of in zip(own, OWN.values(), strict=True)]
+    arrays += [pa.array(_as(kind, [row.get(key) for row in rows]), _TYPES[kind]) for key, kind in kinds.items()]
+    table = pa.table(arrays, names=[*OWN, *(kept_apart(key, OWN) for key in kinds)])
+    unfinished = path.with_name(f".{path.name}.new")
+    with open(unfinished, "wb") as file:
+        pq.write_table(table, file, compression=_COMPRESSION)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+
+def merge(folder: Path) -> None:
+    """Make one table of the table and the parts that there are. Whoever lists the folder finds these or the new table."""
+    there = files(folder)
+    if not there or there == [folder / TABLE]:
+        return
+    if len(there) == 1:
+        os.rename(there[0], folder / TABLE)
+        return
+    merged = _beside(folder, "merged")
+    os.mkdir(merged, 0o700)
+    with open(merged / TABLE, "wb") as file:
+        _write_merged(there, file)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_directory(os.fspath(merged))
+    _exchange(merged, folder)
+    sync_directory(os.fspath(folder.parent))
+    recover(folder)
+
+
+def recover(folder: Path) -> None:
+    """Remove what a merge has left, be it that it came to its end or not."""
+    before, merged = _beside(folder, "before"), _beside(folder, "merged")
+    if before.is_dir() and not folder.is_dir():
+        os.rename(before, folder)
+    for left in (before, merged):
+        if left.is_dir() and not left.is_symlink():
+            ours = {path.name for path in files(left)}
+            for name in os.listdir(left):  # a person's
+                if name not in ours and not name.startswith("."):
+                    os.rename(left / name, folder / name)
+            shutil.rmtree(left)
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """The records of the table and the parts, keys flat; texts that are JSON of a list stay texts."""
+    for path in files(folder):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS):
+                for row in batch.to_pylist():
+                    step, seconds, number = (row.pop(name) for name in OWN)
+                    data = {put_back(name, OWN): value for name, value in row.items() if value is not None}
+                    yield Record(number, step, round(seconds * 1e9), data)
+
+
+def _write_merged(paths: Sequence[Path], out: Any) -> None:
+    schema = _united(paths)
+    with pq.ParquetWriter(out, schema, compression=_COMPRESSION) as writer:
+        batches: list[Any] = []
+        size = 0
+        for path in paths:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(_ROWS):
+                    batches.append(_fitted(batch, schema))
+                    size += batches[-1].nbytes
+                    if size >= _GROUP_BYTES:
+                        writer.write_table(pa.Table.from_batches(batches, schema))
+                        batches, size = [], 0
+        if batches:
+            writer.write_table(pa.Table.from_batches(batches, schema))
+
+
+def _united(paths: Iterable[Path]) -> Any:
+    """The columns of all, in the order they came, each of a type that all its values fit."""
+    types: dict[str, Any] = {}
+    of = list(_TYPES.values())
+    for path in paths:
+        for field in pq.read_schema(path):
+            known = types.setdefault(field.name, field.type)
+            if known != field.type:
+                types[field.name] = of[max(of.index(known), of.index(field.type))]
+    return pa.schema(list(types.items()))
+
+
+def _fitted(batch: Any, schema: Any) -> Any:
+    names = {*batch.schema.names}
+    arrays = [
+        _cast(batch.column(field.name), field.type) if field.name in names else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _cast(array: Any, wanted: Any) -> Any:
+    if array.type == wanted:
+        return array
+    if wanted == _TYPES["text"]:
+        return pa.array(_as("text", array.to_pylist()), wanted)
+    return array.cast(wanted, safe=False)
+
+
+def _kind_of(values: list[Any]) -> Kind | None:
+    """The narrowest kind that all of these fit; None where there are none."""
+    types = {*map(type, values)} - {type(None)}
+    if not types:
+        return None
+    kind = max((_KINDS.get(of, "text") for of in types), key=_ORDER.index)
+    if int in types and any(type(value) is int and value not in _WHOLE for value in values):
+        return "text"
+    return kind
+
+
+def _wider(one: Kind, other: Kind) -> Kind:
+    return max(one, other, key=_ORDER.index)
+
+
+def _as(kind: Kind, values: list[Any]) -> list[Any]:
+    """Values as a column of this kind has them."""
+    types = {*map(type, values)} - {type(None)}
+    if all(_KINDS.get(of) == kind for of in types):
+        return values
+    converts: dict[Kind, Callable[[Any], Any]] = {"text": _text, "float": float, "int": int, "bool": bool}
+    convert = converts[kind]
+    return [None if value is None else convert(value) for value in values]
+
+
+def _text(value: Any) -> str:
+    plain = to_json(value)
+    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def _exchange(merged: Path, folder: Path) -> None:
+    """Give two directories each other's name, at once where the file system can; else there is a moment without `folder`."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+        failed = rename(_AT_FDCWD, os.fsencode(merged), _AT_FDCWD, os.fsencode(folder), _RENAME_EXCHANGE) != 0
+    except (OSError, AttributeError):  # another C library
+        failed = True
+    if failed:
+        os.rename(folder, _beside(folder, "before"))
+        os.rename(merged, folder)

@@ -1,0 +1,88 @@
+"""YAML: what a run is and was told, in `config.yaml`, `summary.yaml` and `metadata.yaml` of its directory. Runs on a thread of the worker.
+
+Each is replaced at once when it changes, and `yaml.safe_load` reads them. Nested mappings and lists stay so; NaN and the infinities are YAML's `.nan` and `.inf`; arrays are
+lists. `metadata.yaml` has the run's id, name, project and environment, when it was created, and its status. The metrics are not here: records are skipped.
+
+    pip install 'asynctrack[yaml]'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from asynctrack import manifest as manifests
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink
+from asynctrack.backends.files.told import Told
+from asynctrack.errors import AsynctrackError
+from asynctrack.manifest import replace_file
+from asynctrack.record import from_json, to_json
+
+_NOT_HERE: Final = "metrics, which YAML does not take"
+
+
+class YAML(Backend, frozen=True, kw_only=True, tag="yaml"):
+    """The config, the summary and the metadata of a run, as YAML."""
+
+    place = "worker"
+    milestones = True
+    needs: ClassVar[Mapping[str, str]] = {"yaml": "asynctrack[yaml]"}
+
+    def open(self, context: Context) -> Sink:
+        try:
+            import yaml
+        except ImportError as error:
+            raise Paused(
+                f"it needs PyYAML, which is not installed here: pip install 'asynctrack[yaml]' ({error})"
+            ) from error
+        return _Files(context, yaml)
+
+
+class _Files(Sink):
+    def __init__(self, context: Context, yaml: Any) -> None:
+        self._directory = context.directory
+        self._yaml = yaml
+        self._dumper: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
+        self._written: dict[str, bytes] = {}
+        self._told = Told(context)
+        self._run = {
+            "id": context.run_id,
+            "name": context.name,
+            "project": context.project,
+            "created_at": context.created_at,
+        }
+        self._write("running")
+
+    def write(self, batch: Batch) -> dict[str, int] | None:
+        if self._told.take(batch.updates):
+            self._write("running")
+        return {_NOT_HERE: len(batch.records)} if batch.records else None
+
+    def checkpoint(self) -> dict[str, Any]:
+        return self._told.state()
+
+    def close(self, outcome: Outcome) -> None:
+        if outcome != "stopped":
+            self._write(outcome)
+
+    def _write(self, status: str) -> None:
+        self._replace("config", self._told.config)
+        if self._told.summary:
+            self._replace("summary", self._told.summary)
+        self._replace("metadata", {**self._run, "status": status, "environment": _environment(self._directory)})
+
+    def _replace(self, name: str, content: dict[str, Any]) -> None:
+        plain = from_json(content)
+        text = self._yaml.dump(plain, Dumper=self._dumper, allow_unicode=True, sort_keys=False).encode()
+        if self._written.get(name) != text:
+            replace_file(self._directory / f"{name}.yaml", text)
+            self._written[name] = text
+
+
+def _environment(run: Path) -> dict[str, Any]:
+    """Interpreter, host and command, where `run.json` is there to say so."""
+    try:
+        return dict(to_json(manifests.load(run).environment))
+    except AsynctrackError:
+        return {}

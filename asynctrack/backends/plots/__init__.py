@@ -1,0 +1,1 @@
+"""Backends that draw curves: a module each, and what they share."""

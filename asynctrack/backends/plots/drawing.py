@@ -1,0 +1,156 @@
+"""Plots: what the backends that draw curves have in common. Runs in their processes.
+
+After a kill or a stop the journal is read again from its beginning, and the picture is the same: the curves have no state beside it that would have to agree with it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
+from asynctrack.backends.plots.curves import Curves, Panel
+from asynctrack.backends.plots.keys import Keys, key_problems
+from asynctrack.errors import InvalidSettings
+from asynctrack.manifest import replace_file
+
+# Apart from each other for the colour-blind, too: Okabe and Ito, https://jfly.uni-koeln.de/color/, without their yellow.
+COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_ALONE: Final = "#57606a"
+_DASHES: Final = ("solid", "dashed", "dotted")
+# Characters of a panel's title.
+_LONGEST_TITLE: Final = 44
+GRID: Final = "#e3e6ea"
+INK: Final = "#30363d"
+
+FOLDER: Final = "plots"
+
+_SHORTEST_S, _LONGEST_S = 0.1, 3600.0
+
+
+class Plot(Backend, frozen=True, kw_only=True):
+    """Settings of a backend that draws.
+
+    Attributes:
+        keys: names or patterns (`*/loss`) of the metrics to draw, None for all; at most 200.
+        every_s: seconds from one picture to the beginning of the next; the last is drawn at the run's end.
+        log_scale: whether the values have a logarithmic axis, of all metrics or of those with these names or patterns.
+    """
+
+    place = "process"
+
+    keys: list[str] | None = None
+    every_s: float = 10.0
+    log_scale: bool | list[str] = False
+
+    @property
+    def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere
+        return self.every_s
+
+    def __post_init__(self) -> None:
+        problems = key_problems(self.keys)
+        if isinstance(self.every_s, bool) or not isinstance(self.every_s, int | float):
+            problems.append(f"every_s must be a number of seconds; got {self.every_s!r:.80}")
+        elif not _SHORTEST_S <= self.every_s <= _LONGEST_S:
+            problems.append(f"every_s must be from {_SHORTEST_S} to {_LONGEST_S:.0f} seconds; got {self.every_s}")
+        if not isinstance(self.log_scale, bool):
+            problems += [f"log_scale may be True or False, or: {each}" for each in key_problems(self.log_scale)]
+        problems += self.more_problems()
+        if problems:
+            raise InvalidSettings(problems)
+        super().__post_init__()
+
+    def more_problems(self) -> list[str]:
+        """What is wrong with the settings that a subclass adds."""
+        return []
+
+    def is_log(self, panel: Panel) -> bool:
+        """Whether a panel's values have a logarithmic axis."""
+        if isinstance(self.log_scale, bool):
+            return self.log_scale
+        keys = Keys(self.log_scale)
+        return any(line.key in keys for line in panel.lines)
+
+
+class PlotSink(Sink):
+    """Keeps the curves of a run, and draws them now and then.
+
+    Args:
+        settings: its backend's.
+        context: of the run.
+    """
+
+    def __init__(self, settings: Plot, context: Context) -> None:
+        if context.state:
+            raise StartOver("the curves are taken from the journal again", {})
+        self.curves = Curves(Keys(settings.keys))
+        self.folder = context.directory / FOLDER
+        self._every_s = settings.every_s
+        self._taken: tuple[Batch, dict[str, int]] | None = None
+        self._draw_at = -math.inf
+        self._stale = False
+
+    def draw(self, *, last: bool) -> None:
+        """Make the picture; `last` where nothing more comes."""
+        raise NotImplementedError(f"{type(self).__name__} has no draw()")
+
+    def write(self, batch: Batch) -> Mapping[str, int]:
+        if self._taken is None or self._taken[0] is not batch:  # else it could not be drawn, and comes again
+            self._taken = (batch, self.curves.take(batch.records))
+            self._stale = True
+        if time.monotonic() >= self._draw_at:
+            self._draw(last=False)
+        return self._taken[1]
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {"begun": True}
+
+    def close(self, outcome: Outcome) -> None:
+        if outcome != "stopped" or self._stale:
+            self._draw(last=outcome != "stopped")
+
+    def save(self, name: str, content: bytes) -> None:
+        """Replace a file among the plots."""
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        if os.path.islink(self.folder):
+            raise Paused(f"{self.folder} is a link, which may lead anywhere; make it a directory")
+        replace_file(self.folder / name, content)
+
+    def _draw(self, *, last: bool) -> None:
+        if not self.curves.by_key:
+            return
+        self.draw(last=last)
+        self._stale = False
+        # From now, not from when it was begun: what comes last is given `every_s` after it came, and must not be too early.
+        self._draw_at = time.monotonic() + self._every_s
+
+
+def scopes_of(panels: Sequence[Panel]) -> dict[str, int]:
+    """The scopes that a legend names, and their ranks: those of panels with several lines; the others' titles have theirs."""
+    lines = [line for panel in panels if len(panel.lines) > 1 for line in panel.lines]
+    return {line.scope: line.rank for line in lines if line.rank is not None}
+
+
+def look_of(rank: int | None) -> tuple[str, str]:
+    """A line's colour, and how it is dashed: from the eighth scope on the colours are used up."""
+    if rank is None:
+        return _ALONE, _DASHES[0]
+    return COLOURS[rank % len(COLOURS)], _DASHES[rank // len(COLOURS) % len(_DASHES)]
+
+
+def title_of(panel: Panel) -> str:
+    """A panel's title, without its middle where it is too long."""
+    title, half = panel.title, _LONGEST_TITLE // 2
+    return title if len(title) <= _LONGEST_TITLE else f"{title[: half - 3]}...{title[-half:]}"
+
+
+def label_of(scope: str) -> str:
+    return scope or "(no scope)"
+
+
+def missing(library: str, extra: str, error: ImportError) -> Paused:
+    """What is said where a library is not installed."""
+    return Paused(f"it needs {library}, which is not installed here: pip install 'asynctrack[{extra}]' ({error})")

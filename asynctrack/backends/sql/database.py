@@ -1,0 +1,193 @@
+"""SQL database: its connection, its transactions, and what its errors mean to the delivery. Runs where the sink runs.
+
+| What comes | What is raised |
+| --- | --- |
+| no connection, a server that starts or ends, a lock that is not given | `Retry` |
+| a wrong password, no such database, no right to write, a full disk, a file that is no database, another's tables | `Paused`, with what mends it |
+| a value that the database does not take | `Refused` |
+| a table, a run or a file that is gone | `StartOver` |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from asynctrack.backends.base import Paused, Refused, Retry, Signal, StartOver
+from asynctrack.backends.sql.tables import Row, make_all, metrics
+
+SQLITE: Final = "sqlite:///"
+# Another writer holds SQLite's lock for the milliseconds of a batch; this is for a hundred of them. Arbitrary.
+_BUSY_S: Final = 10.0
+_CONNECT_S: Final = 10
+# Without a word from the server's machine for so long, what was sent is lost.
+_SILENCE_MS: Final = 30_000
+_MOST_WORDS: Final = 300
+# Of "asynct", so that two runs that find no tables do not both make them.
+_LOCK: Final = 0x6173796E6374
+
+_COLUMNS: Final = ", ".join(metrics.c.keys())
+# As text, with rows as tuples: through SQLAlchemy's compiler a row takes twice the time, and in PostgreSQL, one by one, three times.
+_INSERT_SQLITE: Final = f"INSERT INTO metrics ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_INSERT_POSTGRESQL: Final = (
+    f"INSERT INTO metrics ({_COLUMNS}) SELECT * FROM unnest(%s::int[], %s::text[], %s::int[], %s::bigint[], %s::bigint[], "
+    "%s::bigint[], %s::text[], %s::double precision[], %s::text[]) ON CONFLICT DO NOTHING"
+)
+
+
+class Database:
+    """A database, connected to when it is needed.
+
+    Args:
+        url: its address, without a password.
+        password: None for none.
+        mend: what to do where the password is wrong.
+        writes: whether it is written to: else it keeps no writer waiting.
+
+    Raises:
+        Paused: the database's driver is not installed.
+    """
+
+    def __init__(self, url: str, password: str | None = None, mend: str = "", *, writes: bool = True) -> None:
+        self.url = url
+        self._mend = mend
+        self._path = url.removeprefix(SQLITE) if url.startswith(SQLITE) else None
+        self._inode: tuple[int, int] | None = None
+        if self._path is not None:
+            address = sa.URL.create("sqlite", database=self._path)
+            self._engine = sa.create_engine(address, pool_size=1, connect_args={"timeout": _BUSY_S})
+            sa.event.listen(self._engine, "connect", _set_up_sqlite if writes else _own_transactions)
+            sa.event.listen(self._engine, "begin", _begin_writing if writes else _begin_reading)
+        else:
+            self._engine = _postgresql(sa.make_url(url), password)
+        self.insert: Any = sqlite.insert if self._path is not None else postgresql.insert
+
+    def __repr__(self) -> str:
+        return f"<Database {self.url}>"
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction: all of it or nothing is there.
+
+        Raises:
+            Retry, Paused, Refused, StartOver: what its errors mean to the delivery.
+        """
+        self._check_file()
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.DBAPIError as error:
+            raise self._verdict(error.orig) from error
+
+    def make_tables(self, connection: sa.Connection) -> None:
+        """Make the tables, where they are not there."""
+        if self._path is None:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        make_all(connection)
+        self._inode = self._find()
+
+    def insert_metrics(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
+        """Insert what is not there yet."""
+        if self._path is not None:
+            connection.exec_driver_sql(_INSERT_SQLITE, list(rows))
+        else:
+            connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(map(list, zip(*rows, strict=True))))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _check_file(self) -> None:
+        """What is written into a file that has been removed is lost."""
+        if self._inode is not None and self._find() != self._inode:
+            raise StartOver(f"{self._path} was removed, or another took its place")
+
+    def _find(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self._path or "")
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _verdict(self, error: Any) -> Signal:
+        line = " ".join(str(error).split())[:_MOST_WORDS]
+        said = f"{self.url}: {line}"
+        if self._path is not None:
+            return _sqlite_verdict(getattr(error, "sqlite_errorcode", 0) & 0xFF, said)
+        return _postgresql_verdict(getattr(error, "sqlstate", None) or "", said, self._mend)
+
+
+def _postgresql(address: sa.URL, password: str | None) -> sa.Engine:
+    options: dict[str, Any] = {"connect_timeout": _CONNECT_S, "tcp_user_timeout": _SILENCE_MS}
+    if password:
+        options["password"] = password
+    try:
+        return sa.create_engine(address.set(drivername="postgresql+psycopg"), pool_size=1, connect_args=options)
+    except ImportError as error:
+        raise Paused(
+            f"it needs psycopg, which is not installed here: pip install 'asynctrack[postgres]' ({error})"
+        ) from error
+
+
+def _own_transactions(connection: Any, _: object) -> None:
+    connection.isolation_level = None  # Python's module begins none of its own
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    _own_transactions(connection, _)
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_writing(connection: sa.Connection) -> None:
+    # A transaction that begins with reading and then finds another writer fails at once; one that waits at its beginning does not.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+_ANOTHERS: Final = "its tables are another program's; choose another database"
+_SQLITE_MENDS: Final = {
+    3: "may this user write there?",  # SQLITE_PERM
+    8: "it is read-only; may this user write there?",  # SQLITE_READONLY
+    11: "it is damaged; move it away, and a new one is filled from the journals",  # SQLITE_CORRUPT
+    13: "make room on its disk",  # SQLITE_FULL
+    14: "is there such a directory, and may this user write there?",  # SQLITE_CANTOPEN
+    26: "choose another file",  # SQLITE_NOTADB
+}
+
+
+def _sqlite_verdict(code: int, said: str) -> Signal:
+    if code in _SQLITE_MENDS:
+        return Paused(f"{said}; {_SQLITE_MENDS[code]}")
+    if "no such table" in said or "FOREIGN KEY" in said:
+        return StartOver(f"{said}: somebody has deleted this run")
+    if "no column" in said or "no such column" in said:
+        return Paused(f"{said}; {_ANOTHERS}")
+    return Refused(said) if code == 18 else Retry(said)  # SQLITE_TOOBIG
+
+
+def _postgresql_verdict(state: str, said: str, mend: str) -> Signal:
+    """What an error means by its code; one of connecting has none, and is known by its words."""
+    if state in ("42P01", "23503"):  # no such table, no such row to refer to
+        return StartOver(f"{said}: somebody has deleted this run")
+    if state[:2] in ("22", "54"):  # a value, or a limit
+        return Refused(said)
+    if state == "42703":
+        return Paused(f"{said}; {_ANOTHERS}")
+    if state[:2] in ("28", "3D", "42") or state == "25006":
+        return Paused(f"{said}; {mend}")
+    if not state and "database" in said and "does not exist" in said:
+        return Paused(f"{said}; `createdb` makes it")
+    if not state and any(words in said for words in ("password", "authentication", "does not exist", "pg_hba.conf")):
+        return Paused(f"{said}; {mend}")
+    return Retry(said)

@@ -1,0 +1,213 @@
+"""W&B's session: one run of its SDK, from `init` to its end. All calls come from one thread of the sink's.
+
+The SDK's `run.step` and `step=` are never used: the one waits for `wandb-core` for up to 30 s, with the other W&B drops what comes late.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from asynctrack.backends.base import Outcome, Paused, Retry
+from asynctrack.backends.wandb import core as core
+from asynctrack.backends.wandb.files import WandbFile, offline_files
+from asynctrack.backends.wandb.media import as_objects, has_tables
+from asynctrack.backends.wandb.rows import STEP
+
+if TYPE_CHECKING:
+    from asynctrack.backends.wandb import WandB
+
+# Seconds that opening and closing a run may take, and a question to the server.
+INIT_TIMEOUT_S: Final = 30
+FINISH_TIMEOUT_S: Final = 20
+ASK_TIMEOUT_S: Final = 5.0
+
+# What a library wants that logs for others: no streams, hooks, statistics and files that are not asked for. The intervals are whole seconds, or W&B takes
+# its own, which are 15. The transaction log is for what has not been sent; here the journal is that, and a file that can be sent a second time doubles rows.
+_SETTINGS: Final[dict[str, Any]] = {
+    "console": "off",
+    "silent": True,
+    "symlink": False,
+    "disable_git": True,
+    "disable_code": True,
+    "disable_job_creation": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "x_file_stream_transmit_interval": 1,
+    "x_file_stream_retry_wait_max_seconds": 15,
+    "x_transaction_log_flush_interval": 1,
+    "init_timeout": INIT_TIMEOUT_S,
+    "finish_timeout": FINISH_TIMEOUT_S,
+    "finish_timeout_raises": True,
+}
+_EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 255, "preempted": 1}
+# `starting_step` comes from the same line.
+_LAST_ROW: Final = """
+query RunResumeStatus($project: String, $entity: String, $name: String!) {
+    model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyTail } }
+}
+"""
+
+_log = logging.getLogger("asynctrack.delivery")
+_open: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+
+
+class Session:
+    """An open run of the SDK.
+
+    Args:
+        settings: of the backend.
+        run_id: at W&B.
+        directory: of the run.
+        facts: further arguments of `wandb.init`.
+
+    Attributes:
+        rows: how many W&B, or offline its files, had when this was opened.
+
+    Raises:
+        Retry, Paused: it cannot be opened now.
+    """
+
+    def __init__(self, settings: WandB, run_id: str, directory: Path, facts: Mapping[str, Any]) -> None:
+        self._id = run_id
+        self._directory = directory
+        self._offline = settings.mode == "offline"
+        self._make_way()
+        self._files = [WandbFile(path) for path in offline_files(directory, run_id)] if self._offline else []
+        self._wandb = wandb = core.library()
+        try:
+            with core.hooks_kept():
+                if not self._offline:
+                    core.find_key(settings.base_url)
+                self._core = core.start()
+                self._run = wandb.init(
+                    id=run_id,
+                    mode=settings.mode,
+                    dir=str(directory),
+                    reinit="create_new",
+                    settings=wandb.Settings(**self._settings(settings)),
+                    **facts,
+                )
+        except BaseException as error:  # also what it means as the process's end
+            self.leave()
+            raise core.judge(error) from error
+        _open[run_id] = self
+        self._run.define_metric("*", step_metric=STEP, step_sync=False)
+        if self._offline:
+            self.rows = self.count()
+            self._files.append(WandbFile(Path(self._run.settings.sync_file)))
+        else:
+            self.rows = int(self._run.starting_step)
+            self._api = importlib.import_module("wandb.apis.public.service_api").ServiceApi(self._run.settings)
+
+    def __repr__(self) -> str:
+        return f"<Session of {self._id} in {self._directory}>"
+
+    @property
+    def lives(self) -> bool:
+        return core.is_alive(self._core)
+
+    def define(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
+        """Tell W&B of metrics, but for their aggregates, which are ours."""
+        for name, facts in metrics.items():
+            told = {"step_metric": STEP, **{key: facts[key] for key in ("step_metric", "hidden") if key in facts}}
+            summary = "none" if "summary" in facts else None
+            try:
+                self._run.define_metric(name, **told, step_sync=False, summary=summary)
+            except (self._wandb.errors.Error, TypeError, ValueError) as error:  # it is shown as others are
+                _log.warning("W&B does not take define_metric(%r): %s", name, error)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Hand `wandb-core` a row; one call is one row."""
+        try:
+            self._run.log(as_objects(row))
+        except Exception as error:
+            if not has_tables(row) or not isinstance(core.judge(error), Paused):
+                raise
+            _log.info("%s takes no tables, which become pages: %s", self._id, error)
+            self._run.log(as_objects(row, tables=False))
+
+    def configure(self, config: dict[str, Any]) -> None:
+        self._run.config.update(config, allow_val_change=True)
+
+    def summarise(self, summary: dict[str, Any]) -> None:
+        self._run.summary.update(summary)
+
+    def count(self) -> int:
+        """How many rows W&B has, or offline its files, by now.
+
+        Raises:
+            Retry, Paused: it does not say.
+        """
+        if self._offline:
+            return sum(file.rows() for file in self._files)
+        names = {"entity": self._run.entity, "project": self._run.project, "name": self._id}
+        try:
+            bucket = (self._api.execute_graphql(_LAST_ROW, names, timeout=ASK_TIMEOUT_S)["model"] or {}).get("bucket")
+        except Exception as error:  # what there is between here and W&B
+            raise core.judge(error) from error
+        tail = json.loads((bucket or {}).get("historyTail") or "[]")
+        return int(json.loads(tail[-1]).get("_step", -1)) + 1 if tail else 0
+
+    def sync(self) -> None:
+        """Make what offline files have survive a power cut."""
+        for file in self._files[-1:]:
+            file.sync()
+
+    def finish(self, outcome: Outcome) -> None:
+        """End the run at W&B.
+
+        Raises:
+            Retry, Paused: it has not ended in time.
+        """
+        try:
+            with core.hooks_kept():
+                if outcome == "preempted":
+                    self._run.mark_preempting()
+                self._run.finish(exit_code=_EXIT_CODES.get(outcome, 1))
+        except BaseException as error:
+            self.leave()
+            raise core.judge(error) from error
+        self._forget()
+
+    def leave(self) -> None:
+        """Let go of the run without ending it: what is not yet at W&B stays unsent."""
+        self._forget()
+        if not _open:
+            core.kill()
+            return
+        with contextlib.suppress(Exception):  # it is gone, or has never been there
+            setup = importlib.import_module("wandb.sdk.wandb_setup").singleton()
+            setup.assert_service().inform_finish(run_id=self._id)
+
+    def _forget(self) -> None:
+        if _open.get(self._id) in (self, None):
+            _open.pop(self._id, None)
+
+    def _make_way(self) -> None:
+        """The run may be open here already: by a sink that was dropped without a word, or by another run that has the same name at W&B."""
+        other = _open.get(self._id)
+        if other is not None and other._directory != self._directory:
+            raise Retry(f"another run of this process is {self._id!r} at W&B, too; this one comes after it")
+        if other is not None:
+            core.kill()
+            other._forget()
+
+    def _settings(self, settings: WandB) -> dict[str, Any]:
+        chosen = {**_SETTINGS, "x_skip_transaction_log": not self._offline}
+        if settings.base_url is not None:
+            chosen["base_url"] = settings.base_url
+        if (pid := settings.watched_pid()) is not None:
+            wanted = {"x_disable_stats": False, "x_disable_machine_info": False, "x_stats_pid": pid}
+            chosen.update(wanted, x_stats_track_process_tree=True)
+        if self._offline:
+            chosen["x_sync_dir_suffix"] = f"-{len(offline_files(self._directory, self._id)):04}"
+        return {**chosen, **settings.settings}

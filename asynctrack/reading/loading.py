@@ -1,0 +1,75 @@
+"""Loading: a run's metrics by source, as DRYTorch's loaders give them. Runs anywhere."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from asynctrack.reading.reader import RunReader, open_run
+from asynctrack.record import Record, flatten
+
+ALL: Final = -1
+
+# Steps, and the values of each metric there.
+SourceMetrics = tuple[list[int], dict[str, list[float]]]
+
+
+def load_metrics(
+    source: str | os.PathLike[str] | RunReader, max_step: int = ALL, *, within: str = ""
+) -> dict[str, SourceMetrics]:
+    """A run's numbers by source: `{"train": ([1, 2], {"loss": [0.5, 0.25]})}`.
+
+    The source is what a name has before its first `/`, "" where it has none. A row is what was logged for a source at a step, be it by several calls. Where the steps of a source
+    go back, or a metric comes again at a step, as after a resume from a checkpoint, only what comes from there on is given. A metric that has no number in a row is NaN there.
+
+    Args:
+        source: the run's directory, or what `open_run` gave.
+        max_step: the last step to load, -1 for all; with 0 there is nothing.
+        within: only names that begin so, as in `model/train/loss`, and without it: `within="model"`.
+
+    Raises:
+        ValueError: `max_step` is less than -1.
+        NotARun: there is no run.
+    """
+    if max_step < ALL:
+        raise ValueError(f"max_step is the last step to load, or -1 for all of them; got {max_step}")
+    if max_step == 0:
+        return {}
+    run = source if isinstance(source, RunReader) else open_run(source)
+    found: dict[str, _Source] = {}
+    for record in run.records():
+        for name, row in _rows(record, f"{within}/" if within else ""):
+            found.setdefault(name, _Source()).add(record.step, row)
+    return {name: its.metrics(max_step) for name, its in found.items()}
+
+
+class _Source:
+    """The rows of a source: steps, and the numbers there."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, dict[str, float]] = {}
+        self._last = -math.inf
+
+    def add(self, step: int, row: dict[str, float]) -> None:
+        if step < self._last or not row.keys().isdisjoint(self._rows.get(step, {})):
+            self._rows.clear()
+        self._rows.setdefault(step, {}).update(row)
+        self._last = step
+
+    def metrics(self, max_step: int) -> SourceMetrics:
+        rows = {step: row for step, row in self._rows.items() if max_step == ALL or step <= max_step}
+        names = dict.fromkeys(name for row in rows.values() for name in row)
+        return [*rows], {name: [row.get(name, math.nan) for row in rows.values()] for name in names}
+
+
+def _rows(record: Record, prefix: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """What a record has of each source."""
+    rows: dict[str, dict[str, float]] = {}
+    for key, value in flatten(record.data):
+        if key.startswith(prefix) and isinstance(value, int | float):
+            source, slash, name = key.removeprefix(prefix).partition("/")
+            source, name = (source, name) if slash else ("", source)
+            rows.setdefault(source, {})[name] = float(value)
+    yield from rows.items()

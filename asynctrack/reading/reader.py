@@ -1,0 +1,264 @@
+"""Reader: a run's data for people, while it is live, when it has ended and after a crash. Runs anywhere.
+
+A run that was resumed from a checkpoint repeats steps. With `history="last"` there is one history of each key: where a later sitting has logged the key, what earlier ones had
+logged at its first step there and beyond is left out. Within a sitting steps may repeat and go back, and all values count. `history="all"` is all that was logged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from asynctrack import manifest as manifests
+from asynctrack.errors import BackendUnavailable, InvalidSettings, NotARun
+from asynctrack.journal.backwards import backwards
+from asynctrack.journal.reader import Damage, Reader
+from asynctrack.manifest import Manifest, Status, find_start
+from asynctrack.queue.layout import RECORD, START
+from asynctrack.reading.columns import Column, Curve, as_array, put
+from asynctrack.reading.history import History, find_cuts, without
+from asynctrack.reading.remains import Records, find_remains
+from asynctrack.record import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
+
+
+class RunReader:
+    """A recorded run. Each call reads what the journal holds then; nothing is cached.
+
+    Where the journal is gone, it reads what backends have left in the run's directory; `asynctrack.reading.remains` says what.
+
+    Attributes:
+        path: the run's directory.
+        damage: what the last reading found damaged and stepped over.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.damage: list[Damage] = []
+        self.manifest()
+
+    def __repr__(self) -> str:
+        count = sum(1 for _ in self.records())
+        return f"<RunReader {self.path}, {self.status}, {count} records>"
+
+    def manifest(self) -> Manifest:
+        """What `run.json` says now, and the journal behind it; without one, what the journal says; without either, what directory and files are called.
+
+        Raises:
+            NotARun: there is nothing of a run.
+            UnsupportedVersion: a newer asynctrack wrote it.
+            JournalCorrupt: `run.json` is not what it should be.
+        """
+        found = self._load()
+        reader = Reader(self.path / "journal", found.position)
+        for batch in reader:
+            for frame in batch.frames(skip_records=True):
+                found.apply(frame)
+        reader.close()
+        return found
+
+    @property
+    def id(self) -> str:
+        return self.manifest().id
+
+    @property
+    def status(self) -> Status:
+        """ "running", "finished", "failed" or "crashed"."""
+        return self.manifest().status
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.manifest().config
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return self.manifest().summary
+
+    def records(self, history: History = "all") -> Iterator[Record]:
+        """The records in the order of the journal: that of the calls within a process. Images and the like are `Media`, with all of their content.
+
+        Args:
+            history: "last" leaves out what was logged again after a resume; of a record of which something is left out the keys are flat.
+
+        Raises:
+            InvalidSettings: `history` is neither.
+        """
+        if history not in get_args(History):
+            raise InvalidSettings([f"history must be 'all' or 'last'; got {history!r:.80}"])
+        cuts = find_cuts(self._read()) if history == "last" and self._count_sittings() > 1 else []
+        return without(self._read(), cuts) if cuts else (record for _, record in self._read())
+
+    def columns(self, history: History = "last") -> dict[str, Column]:
+        """The values and steps of each key; nested keys are joined by `/`."""
+        columns: dict[str, Column] = {}
+        for record in self.records(history):
+            for key, value in flatten(record.data):
+                column = columns.get(key)
+                if column is None:
+                    column = columns[key] = Column()
+                column.steps.append(record.step)
+                column.values.append(light(value))
+        return columns
+
+    def arrays(self, history: History = "last") -> dict[str, Any]:
+        """Nested as the names are, split at `/`, with a `Curve` for each: all of its values, none left out, and their steps.
+
+        `arrays()["train"]["loss"].values` is an array of numbers, or of texts; of arrays of one shape it has their dimensions behind the first; anything else is an array of
+        objects. Where a name is the beginning of another, as `loss` and `loss/total`, its own curve is below it, under "".
+        """
+        numpy = _import("numpy", "arrays")
+        nested: dict[str, Any] = {}
+        for key, column in self.columns(history).items():
+            put(nested, key, Curve(numpy.array(column.steps), as_array(column.values)))
+        return nested
+
+    def summarise(self, key: str, how: str = "last") -> Any:
+        """One value for all that a key has: its "last", "first", "min", "max" or "mean"; nested keys are joined by `/`.
+
+        Raises:
+            KeyError: nothing was logged by that name, or no number where one is needed.
+        """
+        if how == "last":
+            return light(next(self._backwards(key)))
+        values = [value for record in self.records("last") for name, value in flatten(record.data) if name == key]
+        if how in ("min", "max", "mean"):
+            values = [value for value in values if isinstance(value, int | float) and value == value]
+        if not values:
+            raise KeyError(key)
+        if how == "mean":
+            return sum(values) / len(values)
+        return min(values) if how == "min" else max(values) if how == "max" else light(values[0])
+
+    def to_pandas(self, history: History = "last") -> Any:
+        """A pandas data frame: a row per record, `_step` and `_timestamp` (seconds since the epoch) first."""
+        return _import("pandas", "to_pandas").DataFrame(self._table(history))
+
+    def to_polars(self, history: History = "last") -> Any:
+        """A polars data frame, as `to_pandas`."""
+        return _import("polars", "to_polars").DataFrame(self._table(history), strict=False)
+
+    def to_arrow(self, history: History = "last") -> Any:
+        """A pyarrow table, as `to_pandas`; values of mixed types become text."""
+        pyarrow = _import("pyarrow", "to_arrow")
+        columns = {}
+        for name, values in self._table(history).items():
+            try:
+                columns[name] = pyarrow.array(values)
+            except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
+                columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
+        return pyarrow.table(columns)
+
+    def _count_sittings(self) -> int:
+        reader = Reader(self.path / "journal")
+        try:
+            return sum(frame.kind == START for batch in reader for frame in batch.frames(skip_records=True))
+        finally:
+            reader.close()
+
+    def _read(self) -> Iterator[tuple[int, Record]]:
+        """The records, each with the number of its sitting."""
+        if (remains := self._remains()) is not None:
+            yield from ((0, record) for record in remains())
+            return
+        sitting = -1
+        reader, decode = Reader(self.path / "journal"), Decoder(self.path).record
+        try:
+            for batch in reader:
+                for frame in batch.frames():
+                    sitting += frame.kind == START
+                    if frame.kind == RECORD:
+                        record = decode(frame.payload, frame.number, batch.header.ring)
+                        data = string_keys(record.data)
+                        record = record if data is record.data else msgspec.structs.replace(record, data=data)
+                        yield max(0, sitting), record
+        finally:
+            reader.close()
+            self.damage = reader.damage
+
+    def _table(self, history: History) -> dict[str, list[Any]]:
+        """Columns of equal length, with None where a record has no such key."""
+        table: dict[str, list[Any]] = {"_step": [], "_timestamp": []}
+        rows = 0
+        for record in self.records(history):
+            table["_step"].append(record.step)
+            table["_timestamp"].append(record.time_ns / 1e9)
+            for key, value in flatten(record.data):
+                column = table.setdefault(key, [])
+                column.extend([None] * (rows - len(column)))
+                column.append(
+                    to_json(value)
+                    if isinstance(value, Media)
+                    else value.tolist()
+                    if isinstance(value, Array)
+                    else value
+                )
+            rows += 1
+        for column in table.values():
+            column.extend([None] * (rows - len(column)))
+        return table
+
+    def _backwards(self, key: str) -> Iterator[Any]:
+        """The values of a key, the last first.
+
+        Raises:
+            KeyError: there are no more.
+        """
+        decode = Decoder(self.path).record
+        if (remains := self._remains()) is not None:
+            rows = [dict(flatten(record.data)) for record in remains()]
+            yield from (row[key] for row in reversed(rows) if key in row)
+        for batch in backwards(self.path / "journal"):
+            for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
+                record = decode(frame.payload, frame.number, batch.header.ring)
+                found = dict(flatten(string_keys(record.data)))
+                if key in found:
+                    yield found[key]
+        raise KeyError(key)
+
+    def _load(self) -> Manifest:
+        try:
+            return manifests.load(self.path)
+        except NotARun:
+            if self._has_journal() or find_remains(self.path, {}) is None:
+                return self._from_journal()
+            path = self.path.absolute()
+            return Manifest(id=path.name, name=path.name, project=path.parent.name, status="crashed", created_at="")
+
+    def _has_journal(self) -> bool:
+        return (self.path / "journal").is_dir()
+
+    def _remains(self) -> Records | None:
+        """What reads the records where the journal is gone; None where it is there, or nothing is left."""
+        return None if self._has_journal() else find_remains(self.path, self._load().backends)
+
+    def _from_journal(self) -> Manifest:
+        reader = Reader(self.path / "journal")
+        try:
+            for batch in reader:
+                if (found := find_start(batch)) is not None:
+                    return found
+        finally:
+            reader.close()
+        raise NotARun(self.path)
+
+
+def open_run(path: str | os.PathLike[str]) -> RunReader:
+    """Read a run from its directory.
+
+    Raises:
+        NotARun: there is no run.
+        UnsupportedVersion: a newer asynctrack wrote it.
+    """
+    return RunReader(path)
+
+
+def _import(library: str, call: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(library)
+    except ImportError as error:
+        raise BackendUnavailable(call, f"it needs {library}: pip install {library}") from error
