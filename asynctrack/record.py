@@ -39,6 +39,7 @@ __all__ = [
     "media_in",
     "merge",
     "short_repr",
+    "split_source",
     "string_keys",
     "to_json",
 ]
@@ -206,6 +207,15 @@ def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterat
             yield from flatten(value, f"{parent}{key}/", depth + 1)
         else:
             yield f"{parent}{key}", value
+
+
+def split_source(name: str) -> tuple[str, str]:
+    """What a flat name is from, and what it is called there: "train" and "loss" of `train/loss`.
+
+    What has no `/` but at an end is from "".
+    """
+    source, _, key = name.partition("/")
+    return (source, key) if source and key else ("", name)
 
 
 def _known(value: object) -> Any:

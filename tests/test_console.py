@@ -28,7 +28,7 @@ from asynctrack import Batch, Console, Context, Record, Update
 from asynctrack.backends.base import Backend, Paused
 from asynctrack.backends.console.choice import NOTHING, THINNED, Choice
 from asynctrack.backends.console.text import Lines, plain
-from asynctrack.backends.plots.keys import Keys
+from asynctrack.backends.keys import Keys
 from asynctrack.backends.screen import GONE, Link, Screen, Show, Stream, open_screen
 from asynctrack.cursor import load_cursor
 from asynctrack.errors import InvalidSettings

@@ -37,7 +37,7 @@ LAYERS = [
     [
         "backends.subscriber",
         "backends.http",
-        "backends.plots.keys",
+        "backends.keys",
         "backends.memory",
         "backends.mlflow.items",
         "backends.screen",

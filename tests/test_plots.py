@@ -25,9 +25,9 @@ from support import wait_until
 import asynctrack
 from asynctrack import Batch, Context, LivePlot, Matplotlib, Plotly, Record
 from asynctrack.backends.base import Backend, Paused
+from asynctrack.backends.keys import Keys
 from asynctrack.backends.plots.curves import MOST_CURVES, NO_NUMBERS, TOO_MANY, Curve, Curves
 from asynctrack.backends.plots.drawing import COLOURS, Plot
-from asynctrack.backends.plots.keys import Keys
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import InvalidSettings
 from asynctrack.record import Array

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from asynctrack.reading.reader import RunReader, open_run
-from asynctrack.record import Record, flatten
+from asynctrack.record import Record, flatten, split_source
 
 ALL: Final = -1
 
@@ -69,7 +69,6 @@ def _rows(record: Record, prefix: str) -> Iterator[tuple[str, dict[str, float]]]
     rows: dict[str, dict[str, float]] = {}
     for key, value in flatten(record.data):
         if key.startswith(prefix) and isinstance(value, int | float):
-            source, slash, name = key.removeprefix(prefix).partition("/")
-            source, name = (source, name) if slash else ("", source)
+            source, name = split_source(key.removeprefix(prefix))
             rows.setdefault(source, {})[name] = float(value)
     yield from rows.items()

@@ -24,10 +24,10 @@ from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, Upd
 from asynctrack.backends.console.bars import Bars, can_draw
 from asynctrack.backends.console.choice import Choice, Chosen
 from asynctrack.backends.console.text import Lines, TROPTLines, pairs, show
-from asynctrack.backends.plots.keys import Keys, key_problems, split
+from asynctrack.backends.keys import Keys, key_problems
 from asynctrack.backends.screen import GONE, Link, Show, Stream, open_screen
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import flatten, to_json
+from asynctrack.record import flatten, split_source, to_json
 
 Style = Literal["lines", "print", "bars", "log"]
 
@@ -202,7 +202,7 @@ class _BarsWriter(_LinesWriter):
 
     def of(self, chosen: Chosen, values: Mapping[str, Any]) -> Any:
         total, done = self._total(chosen.scope), chosen.record.step + 1
-        text = ", ".join(f"{split(key)[1]}={show(value)}" for key, value in values.items())
+        text = ", ".join(f"{split_source(key)[1]}={show(value)}" for key, value in values.items())
         done = done if total is None else min(done, total)
         return [chosen.scope, done, total, text, chosen.first.step, chosen.first.time_ns / 1e9]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from asynctrack.backends.plots.keys import Keys, scope_of
+from asynctrack.backends.keys import Keys, scope_of
 from asynctrack.record import Array, Record, flatten
 
 NOTHING: Final = "nothing that a line can hold"

@@ -22,7 +22,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from asynctrack.backends.files.reserved import kept_apart, put_back
-from asynctrack.record import Array, Record, to_json
+from asynctrack.record import Array, Record, split_source, to_json
 
 COLUMNS: Final = ("_step", "_timestamp")
 REST: Final = "metrics"
@@ -40,8 +40,8 @@ _BOOLS: Final = {"true": True, "false": False}
 
 def file_and_column(key: str) -> tuple[str, str]:
     """Where the values of a key are."""
-    source, _, name = key.partition("/")
-    if not (source and name):
+    source, name = split_source(key)
+    if not source:
         return f"{REST}.csv", kept_apart(key, COLUMNS)
     clean = _UNSAFE.sub("_", source).lstrip(".")[:_LONGEST_NAME]
     if clean == source != REST and not _WITH_CHECKSUM.search(source):

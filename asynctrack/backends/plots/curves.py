@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from asynctrack.backends.plots.keys import Keys, split
-from asynctrack.record import Record, flatten
+from asynctrack.backends.keys import Keys
+from asynctrack.record import Record, flatten, split_source
 
 # Stretches of a curve: two a pixel of a panel, at most 0.3 MB.
 MOST_STRETCHES: Final = 1_024
@@ -208,18 +208,18 @@ class Curves:
         """What is to be drawn: metrics in the order they came."""
         metrics: dict[str, list[str]] = {}
         for key in self.by_key:
-            metrics.setdefault(split(key)[1], []).append(key)
+            metrics.setdefault(split_source(key)[1], []).append(key)
         ranks: dict[str, int] = {}
         for keys in metrics.values():
             for key in keys if len(keys) > 1 else []:
-                ranks.setdefault(split(key)[0], len(ranks))
+                ranks.setdefault(split_source(key)[0], len(ranks))
         return [
             Panel(metric if len(keys) > 1 else keys[0], [self._line(key, ranks) for key in keys])
             for metric, keys in metrics.items()
         ]
 
     def _line(self, key: str, ranks: Mapping[str, int]) -> Line:
-        scope, _ = split(key)
+        scope, _ = split_source(key)
         return Line(key, scope, ranks.get(scope) if ranks else 0, self.by_key[key])
 
     def _begin(self, key: str) -> Curve | None:

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
+from asynctrack.backends.keys import Keys, key_problems
 from asynctrack.backends.plots.curves import Curves, Panel
-from asynctrack.backends.plots.keys import Keys, key_problems
 from asynctrack.errors import InvalidSettings
 from asynctrack.manifest import replace_file
 

@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | runs | a run: project, id, name, status, config and summary as JSON | project, run_id, created_at |
 | tags | a tag of a run | run, tag |
-| sources | the names before a key's last `/`, such as a scope: "train" of "train/loss"; empty where there are none | run, name |
+| sources | the names before a key's first `/`, such as a scope: "train" of "train/loss"; empty where there are none | run, name |
 | rings | a process's queue, and up to which number its records are here: the cursor of the delivery | run, ring |
 | metrics | a value: of a source and key, at a step and a time | source, key, ring, number |
 
@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from asynctrack.record import Record, from_json, to_json
+from asynctrack.record import Record, from_json, split_source, to_json
 
 # PostgreSQL's index holds 2,704 bytes of a row; a character takes four at most.
 _MOST_NAME: Final = 400
@@ -137,9 +137,9 @@ def fit(name: str) -> str:
 
 
 def split(path: str) -> tuple[str, str]:
-    """Source and key of a flat name: what comes before its last `/`, and what behind it."""
-    source, _, key = path.rpartition("/")
-    return (fit(source), fit(key)) if source else ("", fit(path))
+    """Source and key of a flat name."""
+    source, key = split_source(path)
+    return fit(source), fit(key)
 
 
 def join(source: str, key: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
+from asynctrack.record import split_source
+
 # Answers that are remembered; a run that makes up a name per record must not fill the memory. Arbitrary.
 _MOST_KNOWN: Final = 10_000
 
@@ -33,15 +35,9 @@ class Keys:
         return known
 
 
-def split(name: str) -> tuple[str, str]:
-    """The scope that a metric is from, "" for none, and its name there."""
-    scope, _, metric = name.rpartition("/")
-    return scope, metric
-
-
 def scope_of(names: Iterable[str]) -> str:
     """The scopes of a record, as one name."""
-    scopes = dict.fromkeys(split(name)[0] for name in names)
+    scopes = dict.fromkeys(split_source(name)[0] for name in names)
     if len(scopes) > 1:  # constant fields have none
         scopes.pop("", None)
     return ", ".join(scopes)
