@@ -14,6 +14,7 @@ from support import lines, records, wait_until
 
 import asynctrack
 from asynctrack.errors import NotARun, RunExists, RunIsRunning
+from asynctrack.testing import ScriptedInProcess, calls
 
 pytestmark = pytest.mark.usefixtures("own_host")
 
@@ -137,3 +138,13 @@ def test_a_run_goes_on_with_the_backends_of_now(own_host: Path, runs: Path) -> N
             run.log({"i": i})
     assert [line["i"] for line in lines(run.path, "first")] == [0, 1]
     assert [line["i"] for line in lines(run.path, "second")] == [0, 1]
+
+
+def test_backend_that_began_with_another_config_is_told_of_the_new_one(own_host: Path, runs: Path) -> None:
+    for lr in (0.1, 0.2):
+        backends = [ScriptedInProcess()]
+        run = asynctrack.init("p", id="run", dir=runs, config={"lr": lr, "seed": 1}, backends=backends, resume="allow")
+        run.log({"i": lr})
+        run.finish()
+    told = [data for call in calls(run.path) for kind, data in call.updates if kind == "config"]
+    assert told == [{"lr": 0.2, "seed": 1}]

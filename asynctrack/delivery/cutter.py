@@ -94,6 +94,7 @@ class Cutter:
         self._records = max(1, min(backend.batch_records, int(backend.max_records_s or backend.batch_records)))
         self._reader = Reader(os.path.join(run, "journal"), position._replace(inner=0), dict(cursor.ends))
         self._position = position
+        self._begun = bool(cursor.ends)
         self._ends = dict(cursor.ends)
         self._batch: JournalBatch | None = None
         self._inner = 0
@@ -216,9 +217,12 @@ class Cutter:
             )
         elif frame.kind == START:
             self._outcome = None
-            if self._backend.milestones:
+            if self._backend.milestones or self._begun:  # what a resumed run is given goes over what it had
                 start = decode_as(frame.payload, Manifest)
-                into.updates.append(Update("start", start_time_ns(start), start.config))
+                into.updates.append(
+                    Update("start" if self._backend.milestones else "config", start_time_ns(start), start.config)
+                )
+            self._begun = True
         elif frame.kind == CHECKPOINT and self._backend.milestones:
             into.updates.append(Update("checkpoint", *self._decoder.update(frame.payload)))
         elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import weakref
 from typing import Any
@@ -22,14 +21,12 @@ def fail_with(owner: object, run: Run, why: str) -> weakref.finalize[Any, Any]:
         run: that is open.
         why: what has not happened.
     """
-    return weakref.finalize(owner, _fail, run, why, os.getpid())
+    return weakref.finalize(owner, _fail, run, why)
 
 
-def _fail(run: Run, why: str, pid: int) -> None:
-    """Does not wait: the worker goes on with what is left."""
-    if os.getpid() == pid:  # a forked child has the owner too, and it goes there as well
-        # What ends the process, if something does; at a prompt it is what ended some earlier line.
-        error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
-        error = error or NeverFinished(why)
-        next(run._finishing(error, None), None)
-        run._settle(waited=False)
+def _fail(run: Run, why: str) -> None:
+    """Does not wait: the worker goes on with what is left. In a forked child, where the owner goes too, the run itself goes on."""
+    # What ends the process, if something does; at a prompt it is what ended some earlier line.
+    error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    next(run._finishing(error or NeverFinished(why), None), None)
+    run._settle(waited=False)

@@ -161,7 +161,8 @@ def test_a_run_whose_tracker_is_forgotten_has_failed(tmp_path: Path) -> None:
     assert (manifest(run)["status"], len(records(run))) == ("failed", 1)
 
 
-def test_a_tracker_that_is_forgotten_in_a_forked_child_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_tracker_that_is_forgotten_in_a_forked_child_goes_on(tmp_path: Path, logs: bool) -> None:
     script = """
 import faulthandler, os, sys
 from asynctrack.integrations.tropt import AsyncTracker
@@ -169,17 +170,18 @@ tracker = AsyncTracker("exp", dir=sys.argv[1])
 tracker.init()
 faulthandler.cancel_dump_traceback_later()  # its thread is not there in the child, which would wait for it
 if (child := os.fork()) == 0:
-    tracker.log({"child": 1})
+    if sys.argv[2] == "True":
+        tracker.log({"child": 1})
     del tracker
     sys.exit()
 assert os.waitpid(child, 0)[1] == 0
 tracker.log({"parent": 1})
 tracker.finish({"best": 1})
 """
-    run_child(script, tmp_path)
+    run_child(script, tmp_path, logs)
     (run,) = runs_of(tmp_path)
     assert manifest(run)["status"] == "finished"
-    assert sorted(key for record in records(run) for key in record.data) == ["child", "parent"]
+    assert sorted(key for record in records(run) for key in record.data) == ["child", "parent"][not logs :]
 
 
 @pytest.mark.parametrize("caught", [True, False])
