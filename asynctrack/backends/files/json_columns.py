@@ -265,14 +265,19 @@ def _known(wanted: Path, link: Path) -> Path | None:
 def _claim(wanted: Path, link: Path) -> Path:
     """A new file: the wanted one, or where that is another's the next free one beside it; the link remembers which."""
     os.makedirs(wanted.parent, exist_ok=True)
-    path, fd = wanted, -1
-    while fd < 0:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            path = beside(wanted)
-    with open(fd, "wb") as file:
+    made = wanted.with_name(f".{wanted.name}.{os.urandom(4).hex()}.new")
+    path = wanted
+    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(b"{}\n")
+    try:
+        while True:  # a name is had with what it names, so that a reader never finds an empty file
+            try:
+                os.link(made, path)
+                break
+            except FileExistsError:
+                path = beside(wanted)
+    finally:
+        os.unlink(made)
     with contextlib.suppress(OSError):  # then a crash before the first save leaves it behind
         if link.is_symlink():
             os.unlink(link)
