@@ -26,6 +26,7 @@ from asynctrack.backends.base import Backend, Retry, Sink
 from asynctrack.backends.registry import class_of
 from asynctrack.testing import JournaledRun, deliver
 from bench.harness import Bar, Cell, Report, Spread, Table, main, open_run, percentiles_us, say, spread
+from bench.record import record
 
 TESTS: Final = Path(__file__).parent.parent / "tests"
 RECORDS: Final = 200_000
@@ -91,22 +92,11 @@ NOTES: Final = [
 def _journaled(folder: Path, name: str, count: int) -> Path:
     with JournaledRun(folder / "bench" / name) as run:
         for step in range(count):
-            run.log(_record(step), step)
+            run.log(record(step), step)
             if step % 5000 == 4999:
                 run.journal()
         run.end()
         return run.path
-
-
-def _record(step: int) -> dict[str, Any]:
-    return {
-        "loss": 0.5 + step * 1e-7,
-        "accuracy": 0.9 - step * 1e-8,
-        "lr": 0.001 + step * 1e-9,
-        "grad_norm": step * 0.5,
-        "epoch": step // 1000,
-        "phase": "train",
-    }
 
 
 @contextmanager
@@ -179,7 +169,7 @@ def _outage(seconds: float) -> dict[str, float]:
                 while clock() < until:
                     pass
                 before = clock()
-                run.log(_record(step), step)
+                run.log(record(step), step)
                 times[state].append(clock() - before)
                 step += 1
 

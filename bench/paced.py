@@ -13,6 +13,7 @@ from array import array
 from time import perf_counter_ns
 
 import asynctrack
+from bench.record import record
 
 # A loop that wakes a thousand times a second, as one with short steps does.
 TICKS_PER_S = 1000
@@ -62,14 +63,7 @@ class Loop:
         longest_ns = sampled = 0
         for tick in range(1, TICKS_PER_S + 1):
             for step in range(self._step, self._step + self._per_tick):
-                data = {
-                    "loss": 0.5 + step * 1e-7,
-                    "accuracy": 0.9 - step * 1e-8,
-                    "lr": 0.001 + step * 1e-9,
-                    "grad_norm": step * 0.5,
-                    "epoch": step // 1000,
-                    "phase": "train",
-                }
+                data = record(step)
                 before = clock()
                 taken = log(data, step=step)
                 took_ns = clock() - before

@@ -19,6 +19,7 @@ from time import perf_counter, perf_counter_ns
 from typing import Any, Final
 
 from bench.peers.peers import PEERS, Data, Opened
+from bench.record import record
 
 # No loop goes on for longer: the slowest peers make a few hundred calls in it.
 LOOP_S: Final = 4.0
@@ -26,18 +27,6 @@ LOOP_S: Final = 4.0
 STEPS: Final = 5_000
 # How long a process logs before it is killed.
 KILLED_AFTER_S: Final = {20: 3.0, 1_000: 1.0}
-
-
-def record(step: int) -> Data:
-    """4 floats, an integer and a short string, made afresh."""
-    return {
-        "loss": 0.5 + step * 1e-7,
-        "accuracy": 0.9 - step * 1e-8,
-        "lr": 0.001 + step * 1e-9,
-        "grad_norm": step * 0.5,
-        "epoch": step // 1000,
-        "phase": "train",
-    }
 
 
 def tight(name: str, directory: Path, most: int) -> dict[str, Any]:
