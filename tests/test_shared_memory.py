@@ -37,12 +37,16 @@ def free(path):
     (path / "ballast").unlink()
 
 
+def below(root):  # also while a worker removes it
+    return [os.path.join(folder, name) for folder, folders, files in os.walk(root) for name in (*folders, *files)]
+
+
 def rings(path):
-    return len(list(path.rglob("*.ring")))
+    return sum(name.endswith(".ring") for name in below(path))
 
 
 def left():
-    return [str(path) for root in (SHM, TEMPORARY) for path in root.rglob("*") if path.name != "ballast"]
+    return [path for root in (SHM, TEMPORARY) for path in below(root) if not path.endswith("ballast")]
 
 
 def nothing_is_left():

@@ -217,11 +217,11 @@ class Cutter:
             )
         elif frame.kind == START:
             self._outcome = None
-            if self._backend.milestones or self._begun:  # what a resumed run is given goes over what it had
-                start = decode_as(frame.payload, Manifest)
-                into.updates.append(
-                    Update("start" if self._backend.milestones else "config", start_time_ns(start), start.config)
-                )
+            start = decode_as(frame.payload, Manifest)
+            if self._backend.milestones:
+                into.updates.append(Update("start", start_time_ns(start), start.config))
+            elif self._begun and start.config:  # what a resumed run is given goes over what it had
+                into.updates.append(Update("config", start_time_ns(start), start.config))
             self._begun = True
         elif frame.kind == CHECKPOINT and self._backend.milestones:
             into.updates.append(Update("checkpoint", *self._decoder.update(frame.payload)))
