@@ -76,6 +76,7 @@ def killed_with_its_worker(host: Path, runs: Path, id: str) -> Path:
         os.kill(pid, signal.SIGKILL)
     caller.communicate()
     wait_until(lambda: not workers(host), "the worker is dead")
+    wait_until(lambda: all(left.pid is None for left in take_census()), "and has let go of its lock")
     return runs / "p" / id
 
 

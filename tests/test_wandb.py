@@ -216,7 +216,7 @@ def test_a_server_that_is_gone_holds_nobody_and_gets_everything_when_it_is_back(
     assert (stats.backends["jsonl"].behind, stats.backends["wandb"].behind) == (0, 1000 - known)
     assert_balanced(stats)
     wait_until(lambda: not workers(own_host), "the worker has left it to sync")
-    assert not any(lives(pid) for pid in left)
+    wait_until(lambda: not any(lives(pid) for pid in left), "and taken W&B's own processes along")
     server.lasting = {}
     with WandbServer(port=server.port) if kind == "dead" else server as back, CatchUp([run.path]) as work:
         wait_until(lambda: work.look() and work.done, "everything is delivered")
