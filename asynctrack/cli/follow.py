@@ -51,6 +51,7 @@ class Follower:
     def batches(self) -> Iterator[Batch | None]:
         """The batches, and None each time that all there are have been given; ends with the run."""
         left_as: State | None = None
+        suspected: State | None = None
         while True:
             for batch in self._reader:
                 left_as = None
@@ -64,8 +65,13 @@ class Follower:
             if time.monotonic() > self._present_until:
                 self._present_until = time.monotonic() + _PRESENCE_S
                 state = _state(self._run)
-                # Whatever it was, the journal is read once more: its last batches may have come while we looked.
-                left_as = None if state in ("running", "elsewhere") else state
+                gone = state not in ("running", "elsewhere")
+                # A worker that moves its queues is not to be seen for a moment, so that it is looked for twice. Whatever it was,
+                # the journal is read once more then: its last batches may have come while we looked.
+                left_as = state if gone and suspected == state else None
+                suspected = state if gone else None
+                if gone:
+                    self._present_until = 0.0
             time.sleep(_LOOK_S)
 
     def close(self) -> None:
