@@ -20,7 +20,6 @@ from asynctrack.current import current
 from asynctrack.defaults import extend_default_backends, reset_default_backends, set_default_backends
 from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
 from asynctrack.opening import init
-from asynctrack.reading.loading import load_metrics
 from asynctrack.reading.reader import RunReader, open_run
 from asynctrack.record import Array, Media, Record
 from asynctrack.run import Run
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from asynctrack.backends.trackio import Trackio
     from asynctrack.backends.visdom import Visdom
     from asynctrack.backends.wandb import WandB
+    from asynctrack.reading.loading import load_metrics
     from asynctrack.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
@@ -80,6 +80,8 @@ def finish(
 def __getattr__(name: str) -> Any:
     import importlib
 
+    if name == "load_metrics":
+        return importlib.import_module("asynctrack.reading.loading").load_metrics
     if name in _VALUES:
         return getattr(importlib.import_module("asynctrack.values"), name)
     if name not in _LATER:

@@ -11,9 +11,6 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import png
-from asynctrack.bins import count
-
 # Deeper than any real record, shallow enough for every recursion. Arbitrary.
 MAX_DEPTH: Final = 64
 PIXELS: Final = "pixels"
@@ -185,6 +182,8 @@ class Media:
     def encode(self) -> bytes:
         """What its file is to hold, from what was logged."""
         if self._format == PIXELS:
+            from asynctrack import png
+
             return png.encode(self.content, self.meta["width"], self.meta["height"])
         if self.kind == "table":
             return msgspec.json.encode({"columns": self.meta["columns"], "data": to_json(self.content)})
@@ -195,6 +194,8 @@ class Media:
         if "counts" in self.meta:
             return self.meta["counts"], self.meta["edges"]
         values = self.content.tolist() if isinstance(self.content, Array) else self.content
+        from asynctrack.bins import count
+
         return count(values, self.meta["num_bins"])
 
     def reference(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -238,7 +237,9 @@ def _each_by_itself() -> Iterator[EntryPoint]:
 
 
 def _is_there(module: str) -> bool:
+    from importlib.util import find_spec
+
     try:
-        return importlib.util.find_spec(module) is not None
+        return find_spec(module) is not None
     except (ImportError, ValueError):
         return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
@@ -21,8 +21,10 @@ from asynctrack.manifest import Manifest, Status, find_start
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading.columns import Column, Curve, as_array, put
 from asynctrack.reading.history import History, find_cuts, without
-from asynctrack.reading.remains import Records, find_remains
 from asynctrack.record import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
+
+if TYPE_CHECKING:
+    from asynctrack.reading.remains import Records
 
 
 class RunReader:
@@ -222,7 +224,7 @@ class RunReader:
         try:
             return manifests.load(self.path)
         except NotARun:
-            if self._has_journal() or find_remains(self.path, {}) is None:
+            if self._has_journal() or _find_remains(self.path, {}) is None:
                 return self._from_journal()
             path = self.path.absolute()
             return Manifest(id=path.name, name=path.name, project=path.parent.name, status="crashed", created_at="")
@@ -232,7 +234,7 @@ class RunReader:
 
     def _remains(self) -> Records | None:
         """What reads the records where the journal is gone; None where it is there, or nothing is left."""
-        return None if self._has_journal() else find_remains(self.path, self._load().backends)
+        return None if self._has_journal() else _find_remains(self.path, self._load().backends)
 
     def _from_journal(self) -> Manifest:
         reader = Reader(self.path / "journal")
@@ -262,3 +264,10 @@ def _import(library: str, call: str) -> Any:
         return importlib.import_module(library)
     except ImportError as error:
         raise BackendUnavailable(call, f"it needs {library}: pip install {library}") from error
+
+
+def _find_remains(run: Path, backends: dict[str, Any]) -> Records | None:
+    """What is left without a journal; rarely asked for, and its readers take a while to import."""
+    from asynctrack.reading.remains import find_remains
+
+    return find_remains(run, backends)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -138,6 +137,8 @@ class Borrowed:
         Returns:
             The paths of the files that were found.
         """
+        import glob
+
         from asynctrack.values import Artifact
 
         found = sorted(path for path in glob.glob(os.fspath(glob_str or "")) if os.path.isfile(path))
