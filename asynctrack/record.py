@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from pathlib import Path
 from time import time_ns
 from typing import Any, Final, TypeVar
@@ -224,6 +224,8 @@ def _known(value: object) -> Any:
     Raises:
         TypeError: not known here either.
     """
+    if (plain := _numpy_types.get(type(value))) is not None:
+        return plain(value)
     if isinstance(value, float):
         return float(value)
     if isinstance(value, int):
@@ -255,17 +257,33 @@ def _array(value: Any) -> Any:
         if str(value.dtype) == "torch.bfloat16":
             value = value.float()
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        item = value.item()
-        return float(item) if type(item) is type(value) else item
+        return _scalar(value)
     numpy = sys.modules.get("numpy")
     if numpy is None:
         raise TypeError("an array without NumPy")
-    array = numpy.asarray(value)
-    dtype = array.dtype.str.lstrip("<>|=")
+    if type(value) is numpy.ndarray:
+        _numpy_types[numpy.ndarray] = _ndarray
+    return _ndarray(numpy.asarray(value))
+
+
+def _ndarray(array: Any) -> Any:
+    if not array.shape:
+        return _scalar(array)
+    order, dtype = array.dtype.str[0], array.dtype.str[1:]
     if dtype not in FORMATS:
         return array.astype("float32").tolist() if array.dtype.kind == "V" else array.tolist()
-    little = numpy.ascontiguousarray(array, dtype="<" + dtype)
-    return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode([dtype, array.shape, little.tobytes()]))
+    little = array.astype("<" + dtype) if order == ">" else array
+    return msgspec.msgpack.Ext(_ARRAY, encode((dtype, array.shape, little.tobytes())))
+
+
+def _scalar(value: Any) -> Any:
+    item = value.item()
+    plain = float(item) if type(item) is type(value) else item
+    numpy = sys.modules.get("numpy")
+    # Not of NumPy's times, which are whole numbers or not by their unit.
+    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biuf":
+        _numpy_types[type(value)] = type(plain)
+    return plain
 
 
 def _medium(value: Value) -> msgspec.msgpack.Ext:
@@ -311,6 +329,9 @@ def _repr_or(make: Any, value: object) -> str:
     except Exception:  # a broken __repr__ must not stop the run
         return f"<{type(value).__name__}>"
 
+
+_numpy_types: Final[dict[type, Callable[[Any], Any]]] = {}
+"""What makes a value of NumPy's own types plain, for those that were met: to look a type up takes a sixth of asking what it is."""
 
 encode = msgspec.msgpack.Encoder(enc_hook=_known).encode
 """The payload of a record `(time_ns, step, data)`; raises whatever a value's own code raises, then `encode_any` takes over."""

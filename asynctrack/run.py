@@ -100,6 +100,8 @@ class Run(Borrowed):
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
         """`log`, but with `when_full="block"` it waits for room without holding the event loop."""
         inlet = self._inlet
+        if inlet.settings.when_full != "block":
+            return self.log(data, step)
         payload = inlet.encode(*_coerce(data, step))
         if self._put(payload):
             return True

@@ -2,16 +2,19 @@
 
 In a tight loop and in four threads, against the bare encoders, the in-process queues and the obvious rival (encode, and
 `os.write` to a file for every record), all in the same run; per type of value; between NumPy steps, where caches are
-cold; and with the worker stopped.
+cold; in two to eight threads, beside busy processes, with a large heap, and with the worker stopped.
 
-Takes a minute and a half. Wants two free cores.
+Takes two and a half minutes. Wants two free cores.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -24,6 +27,7 @@ from bench.subjects import JSON, LOG, MSGPACK, VALUES, cold_subjects, json_subje
 
 LIMITS_US: Final = {"p50": 1.5, "p99": 4.0, "p99.9": 20.0}
 FIRST_RECORDS: Final = 20_000
+LIVE_OBJECTS: Final = 1_000_000
 # Less than this is lost in the difference of two loops.
 LEAST_CALL_NS: Final = 20
 # Long enough for the caller to miss the heartbeat and to look for the worker, far from the 10 s after which it kills it.
@@ -39,6 +43,9 @@ def measure(quick: bool) -> Report:
     values, values_lost = _value_types(rounds, cycles=3 if quick else 15)
     cold, cold_lost = _between_numpy_steps(rounds, cycles=4 if quick else 25)
     first, first_lost = _first_records(2 * rounds)
+    many, many_lost = _in_so_many_threads(rounds, cycles=2 if quick else 6)
+    busy, busy_lost = _busy_cores(rounds, cycles=6 if quick else 30)
+    heap, heap_lost = _large_heap(rounds, cycles=6 if quick else 30)
     running, stopped, stopped_lost = _worker_stopped(episodes=2 if quick else 8)
     lost = {
         "1 thread": tight_lost,
@@ -46,6 +53,9 @@ def measure(quick: bool) -> Report:
         "types": values_lost,
         "NumPy steps": cold_lost,
         "first records": first_lost,
+        "1 to 8 threads": many_lost,
+        "busy cores": busy_lost,
+        "large heap": heap_lost,
         "stopped": stopped_lost,
     }
     tables = [
@@ -55,9 +65,12 @@ def measure(quick: bool) -> Report:
         _value_table(values),
         _table("Between NumPy steps of 200 us, us", cold),
         Table(
-            "The state of the run, us: tight loop, 1 thread",
+            "The state of the run, us: tight loop, 1 thread where nothing else is said",
             [
                 _row(f"a run's first {FIRST_RECORDS:,} records", first, LOG),
+                *(_row(f"{count} threads at once", of, LOG) for count, of in many.items()),
+                _row("a busy process for each core beside it", busy, LOG),
+                _row(f"{LIVE_OBJECTS:,} objects alive, collected often", heap, LOG),
                 _row("worker runs", running, LOG),
                 _row("worker stopped (SIGSTOP)", stopped, LOG),
             ],
@@ -136,6 +149,46 @@ def _first_records(rounds: int) -> tuple[Rounds, int]:
             measured.append(Blocks([log_subject(run), json_subject()], shape).round(10, warm_up=0))
             lost += dropped(run)
     return measured, lost
+
+
+def _in_so_many_threads(rounds: int, cycles: int) -> tuple[dict[int, Rounds], int]:
+    measured, lost = {}, 0
+    for count in (2, 8):
+        say(f"{count} threads")
+        shape = Shape(timed=40_000 // count, threads=count)
+        measured[count], dropped_here = _rounds(rounds, cycles, shape, _log_and_json)
+        lost += dropped_here
+    return measured, lost
+
+
+def _busy_cores(rounds: int, cycles: int) -> tuple[Rounds, int]:
+    """With a process that computes on each core, so that the worker and the loop share them with others."""
+    say("busy cores")
+    spin = [sys.executable, "-c", "while True: pass"]
+    spinners = [subprocess.Popen(spin) for _ in os.sched_getaffinity(0)]
+    try:
+        return _rounds(rounds, cycles, Shape(timed=2000), _log_and_json)
+    finally:
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+
+def _large_heap(rounds: int, cycles: int) -> tuple[Rounds, int]:
+    """With much for the garbage collector to look at, and a threshold that lets it do so at each tenth container."""
+    say("large heap")
+    kept = [[number] for number in range(LIVE_OBJECTS)]
+    before = gc.get_threshold()
+    gc.set_threshold(10)
+    try:
+        return _rounds(rounds, cycles, Shape(timed=2000), _log_and_json)
+    finally:
+        gc.set_threshold(*before)
+        kept.clear()
+
+
+def _log_and_json(run: asynctrack.Run, _: contextlib.ExitStack) -> list[Subject]:
+    return [log_subject(run), json_subject()]
 
 
 def _worker_stopped(episodes: int) -> tuple[Rounds, Rounds, int]:
