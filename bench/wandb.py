@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,14 +30,13 @@ import asynctrack
 from asynctrack.backends.wandb.files import WandbFile
 from asynctrack.journal.tally import Tally
 from bench.harness import Bar, Cell, Report, Spread, Table, bar, main, percentiles_us, say, spread
+from bench.wandb_server import KEY, TESTS, at_rest, rows, server
 from bench.work import Step, python_step
 
-TESTS: Final = Path(__file__).parent.parent / "tests"
 DIRECT: Final = "wandb.run.log"
 OURS: Final = "asynctrack"
 NOTHING: Final = "nothing"
 OFFLINE: Final = "wandb.run.log, offline"
-KEY: Final = "local" + 35 * "0"
 PLAIN_S: Final = 2.0
 TRACKED_S: Final = 10.0
 # Longer than the 15 s between two of wandb's own transmissions.
@@ -63,7 +61,8 @@ def measure(quick: bool) -> Report:
     rounds, part = (1, 0.2) if quick else (3, 1.0)
     loops: dict[str, list[dict[str, float]]] = {}
     kills: dict[tuple[str, int], list[dict[str, float]]] = {}
-    with tempfile.TemporaryDirectory(prefix="asynctrack-bench-") as folder, _server() as url:
+    with tempfile.TemporaryDirectory(prefix="asynctrack-bench-") as folder, server() as served:
+        url = served.url
         for number in range(rounds):
             for subject in (NOTHING, DIRECT, OURS):
                 say(f"round {number + 1} of {rounds}: a loop that logs to {subject}")
@@ -106,16 +105,6 @@ def _bars(loops: dict[str, list[dict[str, float]]], kills: dict[tuple[str, int],
         bar(f"the loop with asynctrack: slow-down (control {control.min:.2g} to {control.max:.2g})", 2, ratio, "%"),
         bar("records that log() had accepted and W&B never got, with asynctrack", 0, max(lost)),
     ]
-
-
-@contextmanager
-def _server() -> Iterator[str]:
-    """The tests' server in a process of its own; its address."""
-    command = [sys.executable, str(TESTS / "wandb_server.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        yield server.stdout.readline().strip()
-        server.terminate()
 
 
 def _start(function: str, *arguments: object) -> subprocess.Popen[str]:
@@ -212,7 +201,7 @@ def _kill(subject: str, rate: int, url: str, folder: str, part: float) -> dict[s
             time.sleep(KILLED_AFTER_S * part)
             child.send_signal(signal.SIGKILL)
         logged = _counted(count.name)
-    at_server = 0 if subject == OFFLINE else _at_rest(url, run_id)
+    at_server = 0 if subject == OFFLINE else at_rest(lambda: rows(url).get(run_id, 0), _QUIET_S, _LONGEST_S)
     return {"logged": logged, "at W&B": at_server, "on disk": _on_disk(subject, Path(folder), run_id)}
 
 
@@ -235,19 +224,6 @@ def log_and_count(subject: str, url: str, folder: str, run_id: str, rate: str, c
 
 def _counted(path: str) -> int:
     return int.from_bytes(Path(path).read_bytes(), "little")
-
-
-def _at_rest(url: str, run_id: str) -> int:
-    """How many rows the server has of a run when none have come for a while."""
-    rows, moved_at = 0, time.monotonic()
-    deadline = moved_at + _LONGEST_S
-    while time.monotonic() < min(moved_at + _QUIET_S, deadline):
-        with urllib.request.urlopen(f"{url}/control/runs", timeout=10) as answer:
-            found = json.load(answer).get(run_id, {"lines": 0})["lines"]
-        if found != rows:
-            rows, moved_at = found, time.monotonic()
-        time.sleep(0.2)
-    return rows
 
 
 def _on_disk(subject: str, folder: Path, run_id: str) -> float:

@@ -1,12 +1,12 @@
-"""One figure of one peer, in a process of its own: `python -m bench.peers.measure WHAT PEER DIRECTORY` prints it as JSON.
+"""One figure of one peer, in a process of its own: `python -m bench.peers.measure WHAT PEER DIRECTORY` writes it to `result.json`.
 
-The caller stands in a control group of its own where there are any, so the processor time of every process that a peer starts is counted.
+It stands in a directory of its own, into which goes what a peer leaves lying about, and in a control group where there are any, so the processor
+time of every process that a peer starts is counted.
 """
 
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import resource
 import sys
@@ -18,40 +18,44 @@ from pathlib import Path
 from time import perf_counter, perf_counter_ns
 from typing import Any, Final
 
-from bench.peers.peers import PEERS, Data, Opened
+from bench.peers.calls import calls
+from bench.peers.peer import Data, Opened, Peer
+from bench.peers.peers import PEERS
 from bench.record import record
 
+CALLS: Final = Path("calls")
+RESULT: Final = Path("result.json")
 # No loop goes on for longer: the slowest peers make a few hundred calls in it.
 LOOP_S: Final = 4.0
 # Steps of 200 us with tracking, and half as many before and behind it without.
 STEPS: Final = 5_000
-# How long a process logs before it is killed.
-KILLED_AFTER_S: Final = {20: 3.0, 1_000: 1.0}
+# What a peer starts in the background has time for after its first record.
+_SETTLED_S: Final = 0.5
 
 
-def tight(name: str, directory: Path, most: int) -> dict[str, Any]:
+def tight(peer: Peer, directory: Path) -> dict[str, Any]:
     """A loop that does nothing but log: blocks of 100 timed calls, for the percentiles, and 100 untimed ones, for the rate."""
-    opened, init_s = _open(name, directory)
+    opened, init_s = _open(peer, directory)
     memory = _rss_kib()
     used = cpu_s()
     samples_ns = array("Q")
     step, untimed_ns, began = 0, 0, perf_counter()
-    while step < most and perf_counter() - began < LOOP_S:
+    while step < peer.most and perf_counter() - began < LOOP_S:
         for _ in range(100):
+            step += 1
             data = record(step)
             at = perf_counter_ns()
             opened.log(data, step)
             samples_ns.append(perf_counter_ns() - at)
-            step += 1
         at = perf_counter_ns()
         for _ in range(100):
-            opened.log(record(step), step)
             step += 1
+            opened.log(record(step), step)
         untimed_ns += perf_counter_ns() - at
     logged = perf_counter()
     opened.finish()
     ended = perf_counter()
-    time.sleep(0.5)  # what it left to others
+    time.sleep(_SETTLED_S)  # what it left to others
     return {
         "init_s": init_s,
         "samples_ns": list(samples_ns),
@@ -64,10 +68,10 @@ def tight(name: str, directory: Path, most: int) -> dict[str, Any]:
     }
 
 
-def loop(name: str, directory: Path, work: Callable[[], float]) -> dict[str, Any]:
+def loop(peer: Peer, directory: Path, work: Callable[[], float]) -> dict[str, Any]:
     """A loop of 200 us steps: without tracking, with it, and without it again."""
     before = _steps(STEPS // 2, work, lambda data, step: None)
-    opened, _ = _open(name, directory)
+    opened, _ = _open(peer, directory)
     tracked = _steps(STEPS, work, opened.log)
     opened.finish()
     after = _steps(STEPS // 2, work, lambda data, step: None)
@@ -77,7 +81,7 @@ def loop(name: str, directory: Path, work: Callable[[], float]) -> dict[str, Any
 def _steps(count: int, work: Callable[[], float], log: Callable[[Data, int], object]) -> dict[str, list[int]]:
     steps, logs = array("Q"), array("Q")
     began = perf_counter()
-    for step in range(count):
+    for step in range(1, count + 1):
         at = perf_counter_ns()
         work()
         data = record(step)
@@ -91,27 +95,22 @@ def _steps(count: int, work: Callable[[], float], log: Callable[[Data, int], obj
     return {"steps_ns": list(steps), "logs_ns": list(logs)}
 
 
-def until_killed(name: str, directory: Path, rate: int) -> None:
-    """Log at this rate until somebody kills us; how many calls have returned is in the file `returned`, mapped into memory."""
-    opened, _ = _open(name, directory)
-    path = directory / "returned"
-    path.write_bytes(bytes(8))
-    with path.open("r+b") as file:
-        returned = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+def at_rate(peer: Peer, directory: Path, rate: int) -> dict[str, Any]:
+    """Log at a rate until told to finish, or killed; every call is in the file `calls`."""
+    opened = peer.open(directory)
+    with calls(CALLS) as made:
+        made.make(lambda number: opened.log(record(number), number), rate, _SETTLED_S)
     began = perf_counter()
-    print("ready", flush=True)
-    for step in range(10_000_000):
-        time.sleep(max(0.0, began + step / rate - perf_counter()))
-        opened.log(record(step), step)
-        returned[0] = step + 1
+    opened.finish()
+    return {"finish_s": perf_counter() - began}
 
 
-def _open(name: str, directory: Path) -> tuple[Opened, float]:
+def _open(peer: Peer, directory: Path) -> tuple[Opened, float]:
     began = perf_counter()
-    opened = PEERS[name].open(directory)
+    opened = peer.open(directory)
     took = perf_counter() - began
     opened.log(record(0), 0)
-    time.sleep(0.5)  # what it starts in the background
+    time.sleep(_SETTLED_S)
     return opened, took
 
 
@@ -131,22 +130,22 @@ def _rss_kib() -> int:
 
 
 def main(what: str, name: str, directory: str) -> None:
-    path = Path(directory)
+    peer, path = PEERS[name], Path(directory)
     if group := os.environ.get("BENCH_CGROUP"):
         Path(group, "cgroup.procs").write_text(str(os.getpid()))
     result: Any
     if what == "tight":
-        result = tight(name, path, PEERS[name].most)
+        result = tight(peer, path)
     elif what in ("numpy", "python"):
         from bench.work import numpy_step, python_step
 
-        result = loop(name, path, numpy_step() if what == "numpy" else python_step())
+        result = loop(peer, path, numpy_step() if what == "numpy" else python_step())
     elif what == "count":
-        count = PEERS[name].count
-        result = None if count is None else count(path)
+        assert peer.count is not None
+        result = peer.count(path)
     else:
-        until_killed(name, path, int(what))
-    print(json.dumps(result), flush=True)
+        result = at_rate(peer, path, int(what))
+    RESULT.write_text(json.dumps(result))
     for thread in threading.enumerate():  # some peers leave threads behind that would keep us
         if thread is not threading.current_thread() and not thread.daemon:
             os._exit(0)
