@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from asynctrack import manifest as manifests
+from asynctrack import plain_file
 from asynctrack.errors import AmbiguousRun, NoSuchRun, NotARun
 from asynctrack.manifest import Manifest
 from asynctrack.reading.reader import open_run
@@ -95,8 +96,8 @@ def load(run: Path) -> Manifest:
 def created_at(run: Path) -> str:
     """When a run was created: UTC, ISO 8601. Where `run.json` does not say, its directory's last change stands in."""
     try:
-        return msgspec.json.decode((run / manifests.FILE_NAME).read_bytes(), type=_Creation).created_at
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(plain_file.read(run / manifests.FILE_NAME), type=_Creation).created_at
+    except (OSError, ValueError, RecursionError):
         try:
             changed_s = run.stat().st_mtime
         except OSError:  # removed under us

@@ -41,6 +41,11 @@ Source = Mapping[str, Any] | str | os.PathLike[str] | None
 
 DISABLED: Final = "disabled"
 
+# What is written in a few lines of YAML may have billions of values, or itself within itself. Arbitrary: far more than anybody writes.
+_MOST_VALUES: Final = 1_000_000
+_DEEPEST: Final = 100
+# Of a number: more than the 4300 digits that Python writes cannot be told of.
+_MOST_BITS: Final = 14_000
 # What a configuration made for Hydra says to Hydra.
 _HYDRAS: Final = frozenset({"_target_", "_convert_", "_recursive_"})
 _WRONG: Final = object()
@@ -57,6 +62,9 @@ def tracker_arguments(source: Source) -> dict[str, Any]:
     if isinstance(source, str | os.PathLike) and source != DISABLED:
         where, tree = str(source), _read(Path(source))
     tree = _plain(tree)
+    if not _is_small(tree):
+        most = f"at most {_MOST_VALUES} values, nested at most {_DEEPEST} levels deep, with numbers of at most {_MOST_BITS} bits"
+        raise InvalidSettings([f"expected {most}"], where)
     if _is_off(tree):
         return {"project": DISABLED, "mode": DISABLED}
     reading = _Reading()
@@ -81,7 +89,7 @@ class _Reading:
         if not isinstance(tree, Mapping):
             self._note(f"expected a mapping, got {_kind(tree)}", "$")
             return {}
-        if tree.get("_target_", "asynctrack.Tracker") not in _TRACKERS:
+        if str(tree.get("_target_", "asynctrack.Tracker")) not in _TRACKERS:
             self._note(f"`_target_` must be `asynctrack.Tracker`; got {tree['_target_']!r:.80}", "$")
         known = _tracker_fields()
         arguments: dict[str, Any] = {}
@@ -121,7 +129,7 @@ class _Reading:
         if not isinstance(tree, Mapping):
             self._note(f"expected the kind of a backend, or a mapping, got {_kind(tree)}", at)
             return None
-        kinds = [str(tree[key]) for key in ("kind", "_target_") if key in tree] or ([name] if name else [])
+        kinds = [str(tree[key]) for key in ("kind", "_target_") if key in tree] or ([] if name is None else [str(name)])
         if len(kinds) != 1:
             self._note("say which backend it is, by one of `kind` and `_target_`", at)
             return None
@@ -252,6 +260,8 @@ def _read(path: Path) -> Any:
         raise InvalidSettings([f"it cannot be read: {error.strerror}"], str(path)) from error
     except ImportError as error:
         raise InvalidSettings(["YAML needs PyYAML: pip install 'asynctrack[yaml]'"], str(path)) from error
+    except RecursionError as error:
+        raise InvalidSettings(["it is nested too deeply"], str(path)) from error
     except ValueError as error:  # each format's own
         raise InvalidSettings([f"it cannot be read as {path.suffix[1:].upper()}: {error}"], str(path)) from error
     raise InvalidSettings(["its name must end with .yaml, .yml, .toml or .json"], str(path))
@@ -264,6 +274,25 @@ def _read_yaml(content: str) -> Any:
         return yaml.safe_load(content)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def _is_small(tree: object) -> bool:
+    """Whether a walk through a configuration comes to its end soon."""
+    left, level = _MOST_VALUES, [tree]
+    for _ in range(_DEEPEST):
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+                return False
+            items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+            below += items
+            left -= len(items)
+            if left < 0:
+                return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def _plain(tree: Any) -> Any:

@@ -8,9 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
+from asynctrack import plain_file
+from asynctrack.errors import NotAPlainFile
 from asynctrack.journal.layout import Position
 
 CURSORS: Final = "cursors"
+
+# No position or count gets so far: 292 years at 10**9 a second.
+_TOO_MANY: Final = 1 << 63
 
 _log = logging.getLogger("asynctrack.delivery")
 
@@ -78,12 +83,25 @@ def lease_path(run: Path, name: str) -> Path:
 def load_cursor(run: Path, name: str) -> Cursor:
     """A backend's cursor; a fresh one where it has none yet or cannot be read."""
     try:
-        return msgspec.json.decode(cursor_path(run, name).read_bytes(), type=Cursor, strict=False)
+        return decode_cursor(plain_file.read(cursor_path(run, name)))
     except (FileNotFoundError, NotADirectoryError):
         return Cursor()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, NotAPlainFile) as error:
         _log.warning("%s cannot be read (%s): starting over", cursor_path(run, name), error)
         return Cursor()
+
+
+def decode_cursor(content: bytes) -> Cursor:
+    """The cursor in a file.
+
+    Raises:
+        ValueError: it is none; also `RecursionError`.
+    """
+    cursor = msgspec.json.decode(content, type=Cursor, strict=False)
+    counts = (*cursor.position, cursor.delivered, cursor.refused, cursor.next_number, *cursor.skipped.values())
+    if not all(0 <= count < _TOO_MANY for count in counts):
+        raise ValueError("it counts what cannot be")
+    return cursor
 
 
 def _less(count: int, lost: int) -> tuple[int, int]:

@@ -240,6 +240,15 @@ class JournalCorrupt(EnvironmentFailure):
         )
 
 
+class NotAPlainFile(EnvironmentFailure, OSError):
+    """What a run's directory has in place of one of its files is not read."""
+
+    def __init__(self, path: object, found: str) -> None:
+        super().__init__(
+            f"{path} is not read: a file of a run is expected, not a link, of a size that can be; found {found}"
+        )
+
+
 class BackendUnavailable(EnvironmentFailure):
     """A backend cannot be opened here."""
 

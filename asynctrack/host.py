@@ -131,7 +131,9 @@ class Host:
         The pipe is not kept open: a child that becomes a daemon closes all files, and its log would get the byte.
         """
         with contextlib.suppress(OSError):  # nobody reads it yet; or it is full, and the worker awake
-            fd = os.open(os.path.join(self.directory, WAKE_NAME), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            fd = os.open(
+                os.path.join(self.directory, WAKE_NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            )
             try:
                 os.write(fd, b"!")
             finally:

@@ -26,6 +26,10 @@ _FOLDERS: Final = {"image": "images", "table": "tables", "html": "html", "text":
 _NAME_DIGITS: Final = 20
 
 
+# Of a histogram that is counted when it is read. Arbitrary, and more than anybody draws.
+_MOST_BINS: Final = 1 << 20
+
+
 class Array(msgspec.Struct, frozen=True, array_like=True):
     """An array as it was logged. `numpy.asarray` takes it; `tolist` needs no NumPy.
 
@@ -38,6 +42,13 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
     dtype: str
     shape: tuple[int, ...]
     buffer: bytes
+
+    def __post_init__(self) -> None:
+        # The frame may be anybody's: what the items are is not left to those who ask for them.
+        size = struct.calcsize("<" + FORMATS[self.dtype]) if self.dtype in FORMATS else -1
+        can_be = len(self.shape) <= MAX_DEPTH and min(self.shape, default=0) >= 0 <= size
+        if not can_be or math.prod(self.shape) * size != len(self.buffer):
+            raise ValueError(f"an array of {self.dtype!r:.20} {self.shape!r:.80} has not {len(self.buffer)} bytes")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         import numpy
@@ -103,6 +114,8 @@ class Media:
         self.seal = seal
         self.run = run
         self._format = format
+        if not _can_be(kind, format, meta, content):  # the frame may be anybody's
+            raise ValueError(f"there is no such medium: {kind!r:.20} in {format!r:.20}")
 
     def __repr__(self) -> str:
         return f"<{self}{f', {self.path}' if self.path else ''}>"
@@ -153,7 +166,8 @@ class Media:
         """Its file, or of an artifact its folder; None where that is not there."""
         if self.run is None or self.path is None or not (found := self.run / self.path).exists():
             return None
-        return found
+        linked = any(path.is_symlink() for path in (found, found.parent, found.parent.parent))
+        return None if linked else found  # a link may lead anywhere
 
     @property
     def missing(self) -> str | None:
@@ -227,6 +241,33 @@ class Media:
             digest.update(self.content)
             return digest.hexdigest()
         return hashlib.sha256(self.encode()).hexdigest()
+
+
+def _can_be(kind: Any, format: Any, meta: Any, content: Any) -> bool:
+    """Whether a medium is as our values make them, as far as what is asked of it later needs."""
+    if not (isinstance(kind, str) and isinstance(format, str) and isinstance(meta, Mapping)):
+        return False
+    if kind == "histogram":
+        return _is_histogram(meta, content)
+    if kind == "table":
+        columns, rows = meta.get("columns"), meta.get("rows")
+        return isinstance(columns, list) and isinstance(rows, int) and isinstance(content, list | None)
+    if format == PIXELS:
+        width, height = meta.get("width"), meta.get("height")
+        pixels = width * height if isinstance(width, int) and isinstance(height, int) else 0
+        fits = content is None or (isinstance(content, bytes) and len(content) in (pixels, 3 * pixels, 4 * pixels))
+        return pixels > 0 and fits
+    return isinstance(content, bytes | None)
+
+
+def _is_histogram(meta: Mapping[str, Any], content: Any) -> bool:
+    if "counts" in meta:
+        return isinstance(meta["counts"], list) and isinstance(meta.get("edges"), list)
+    bins = meta.get("num_bins")
+    numbers = isinstance(content, Array) or (
+        isinstance(content, list) and all(isinstance(value, int | float) for value in content)
+    )
+    return numbers and isinstance(bins, int) and 0 < bins <= _MOST_BINS
 
 
 def sealed(files: Sequence[LoggedFile]) -> dict[str, Any]:

@@ -11,13 +11,15 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Required, TypedDict
 
 import msgspec
 
+from asynctrack import plain_file
 from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
-from asynctrack.journal.layout import Position
+from asynctrack.journal.layout import Position, segment_name
+from asynctrack.journal.reader import Damage
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
 from asynctrack.record import decode_as, decode_update, encode, from_json, light, make_plain, to_json
 
@@ -26,7 +28,24 @@ Status = Literal["running", "finished", "failed", "crashed", "preempted"]
 FILE_NAME: Final = "run.json"
 VERSION: Final = 1
 
+# What decoding raises where another wrote the bytes, with good checksums: a run may come from anywhere.
+UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class _Note(TypedDict, total=False):
+    """What a note of the worker may say."""
+
+    note: Required[str]
+    ring: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,16}$")]
+    dropped: dict[str, int]
+    end: str
+    status: Status
+    time_ns: Annotated[int, msgspec.Meta(ge=0)]
+
+
+_note: Final = msgspec.json.Decoder(_Note)
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -78,14 +97,21 @@ class Manifest(msgspec.Struct, kw_only=True):
         # A backend's name is that of files, and a run may come from anywhere: what could lead elsewhere is none.
         self.backends = {name: settings for name, settings in self.backends.items() if _NAME.fullmatch(name)}
 
-    def apply(self, frame: Frame) -> None:
-        """Take a frame that is not a record into account."""
+    def apply(self, frame: Frame) -> bool:
+        """Take a frame that is not a record into account; False where it cannot be read, and changes nothing."""
+        try:
+            self._apply(frame)
+        except UNREADABLE:
+            return False
+        return True
+
+    def _apply(self, frame: Frame) -> None:
         if frame.kind == CONFIG:
             self.config.update(light(decode_update(frame.payload)[1]))
         elif frame.kind == SUMMARY:
             self.summary.update(light(decode_update(frame.payload)[1]))
         elif frame.kind == CHECKPOINT:
-            self.checkpoint = decode_update(frame.payload)[1]
+            self.checkpoint = dict(decode_update(frame.payload)[1])
         elif frame.kind == START:
             self._resume(decode_as(frame.payload, Manifest))
         elif frame.kind == FAILURE:
@@ -124,8 +150,15 @@ def find_start(batch: Batch) -> Manifest | None:
     """The run as it was started, if this batch has that frame."""
     for frame in batch.frames(skip_records=True):
         if frame.kind == START:
-            return decode_as(frame.payload, Manifest)
+            with contextlib.suppress(*UNREADABLE):
+                return decode_as(frame.payload, Manifest)
     return None
+
+
+def unreadable(run: Path, batch: Batch, frame: Frame) -> Damage:
+    """What is said of a frame whose bytes are whole and mean nothing."""
+    path = os.path.join(run, "journal", segment_name(batch.segment))
+    return Damage(path, batch.offset, 0, f"record {frame.number} of the batch cannot be decoded")
 
 
 def start_time_ns(start: Manifest) -> int:
@@ -135,9 +168,12 @@ def start_time_ns(start: Manifest) -> int:
 
 
 def read_note(frame: Frame) -> dict[str, Any]:
-    """A note of the worker, as `worker.run_journal` writes them."""
-    note: dict[str, Any] = msgspec.json.decode(frame.payload)
-    return note
+    """A note of the worker, as `worker.run_journal` writes them; what cannot be read says nothing."""
+    try:
+        note: dict[str, Any] = dict(_note.decode(frame.payload))
+    except UNREADABLE:
+        return {"note": ""}
+    return note if note["note"] != "run_ended" or note.keys() >= {"status", "time_ns"} else {"note": ""}
 
 
 def load(run: Path) -> Manifest:
@@ -147,18 +183,19 @@ def load(run: Path) -> Manifest:
         NotARun: there is none.
         UnsupportedVersion: a newer asynctrack wrote it.
         JournalCorrupt: it is not what it should be.
+        NotAPlainFile: it is something else than a file.
     """
     path = run / FILE_NAME
     try:
-        raw = msgspec.json.decode(path.read_bytes())
+        raw = msgspec.json.decode(plain_file.read(path))
         if isinstance(raw, dict) and isinstance(raw.get("version"), int) and raw["version"] > VERSION:
             raise UnsupportedVersion(path, raw["version"], VERSION)
         found = msgspec.convert(raw, Manifest)
+        found.config, found.summary = from_json(found.config), from_json(found.summary)
     except FileNotFoundError:
         raise NotARun(run) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise JournalCorrupt(path, 0, str(error)) from error
-    found.config, found.summary = from_json(found.config), from_json(found.summary)
     return found
 
 
@@ -171,7 +208,7 @@ def save(run: Path, manifest: Manifest) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Give a file new content at once: readers see the old or the new, also after a power cut."""
     temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
             file.write(content)

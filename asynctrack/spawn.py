@@ -13,6 +13,8 @@ from collections.abc import Sequence
 
 # A shell gives what it starts in the background an empty standard input, unless told otherwise.
 _START = '"$@" <&3 3<&- &'
+# The run's directory may come from anyone: no link in it is followed, and no pipe waited for.
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def can_spawn() -> bool:
@@ -43,7 +45,7 @@ def spawn(
         (os.POSIX_SPAWN_DUP2, 0 if stdout is None else stdout, 1),
     ]
     if log_path is not None:
-        actions.append((os.POSIX_SPAWN_OPEN, 2, _log_file(log_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        actions.append((os.POSIX_SPAWN_OPEN, 2, _log_file(log_path), _LOG_FLAGS, 0o600))
     group = os.posix_spawn(
         "/bin/sh",
         ["sh", "-c", _START, "sh", sys.executable, "-I", "-S", path, *arguments],
@@ -59,9 +61,9 @@ def spawn(
 
 
 def _log_file(path: str) -> str:
-    """The path, or that of nothing: a full disk, or a run that was removed, must not keep a process from starting."""
+    """The path, or that of nothing: a full disk, or a run that was removed, must not keep a process from starting, nor a link lead elsewhere."""
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, _LOG_FLAGS | os.O_CLOEXEC, 0o600))
     except OSError:
         return os.devnull
     return path

@@ -417,7 +417,7 @@ def test_a_narrow_table_cuts_cells_and_then_leaves_out_columns() -> None:
         (output.spark([1, math.nan, 1]), "▁x▁"),
         (output.spark([-1.7e308, 1.7e308]), "▁█"),
         (output.brief([1, math.nan]), '[1,"NaN"]'),
-        (output.brief(asynctrack.Array("f4", (2, 3), b"")), "f4[2x3]"),
+        (output.brief(asynctrack.Array("f4", (2, 3), bytes(24))), "f4[2x3]"),
         (output.brief("a\nb"), r"a\x0ab"),
     ],
 )

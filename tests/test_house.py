@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text()
 # From the ground up; DESIGN.md has the table with their duties.
 LAYERS = [
     ["errors", "locks", "loop", "spawn", "strays", "entry", "current", "events", "references"],
-    ["queue.layout", "bins", "png", "trust", "wandb_api.unsupported"],
+    ["queue.layout", "bins", "plain_file", "png", "trust", "wandb_api.unsupported"],
     ["logged"],
     ["values.files"],
     ["values.artifact", "values.histogram", "values.image", "values.table", "values.texts"],

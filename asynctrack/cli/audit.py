@@ -11,11 +11,20 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack import manifest as manifests
+from asynctrack import plain_file
 from asynctrack.cli.output import Progress
-from asynctrack.cursor import CURSORS, Cursor
-from asynctrack.errors import JournalCorrupt, NotARun
+from asynctrack.cursor import CURSORS, Cursor, decode_cursor
+from asynctrack.errors import JournalCorrupt, NotAPlainFile, NotARun
 from asynctrack.journal.frames import Batch
-from asynctrack.journal.layout import HEADER_BYTES, NOTES_RING, Position, salt_of, segment_name, unpack_batch_header
+from asynctrack.journal.layout import (
+    HEADER_BYTES,
+    NOTES_RING,
+    Position,
+    salt_of,
+    segment_name,
+    segment_number,
+    unpack_batch_header,
+)
 from asynctrack.journal.reader import Reader, journal_id_of, segments
 from asynctrack.manifest import Manifest, find_start
 from asynctrack.presence import presence_of
@@ -112,6 +121,8 @@ class Audit:
                 self._problem(path, offset, f"{length} bytes cannot be read: {what}" if length else what)
             self._whole = not reader.damage
             self._check_end(reader.position)
+        for name in self._strange_names(sizes):
+            self._problem(f"journal/{name}", None, "is not a file")
         self._check_cursors(reader.position)
         self._check_manifest(reader.position)
         found.problems.sort(key=lambda problem: (problem.file, problem.byte or 0))
@@ -137,8 +148,8 @@ class Audit:
             return
         self._told = self._told or find_start(batch)
         for frame in others:
-            if self._told is not None:
-                self._told.apply(frame)
+            if self._told is not None and not self._told.apply(frame):
+                self._problem(batch.segment, batch.offset, f"a frame of kind {frame.kind} cannot be read")
             if self._said is not None and (batch.segment, batch.offset) >= self._said.position[:2]:
                 self._said.apply(frame)
         if self._told is not None:
@@ -226,17 +237,22 @@ class Audit:
             return manifests.load(self._run)
         except NotARun:
             return None
-        except JournalCorrupt as error:
+        except (JournalCorrupt, NotAPlainFile) as error:
             self._unreadable = True
-            self._problem(manifests.FILE_NAME, None, f"cannot be read: {error.__cause__}")
+            self._problem(manifests.FILE_NAME, None, f"cannot be read: {error.__cause__ or error}")
             return None
 
     def _read_cursors(self) -> Iterator[tuple[str, Cursor]]:
         for path in sorted((self._run / CURSORS).glob("*.json")):
             try:
-                yield path.stem, msgspec.json.decode(path.read_bytes(), type=Cursor, strict=False)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield path.stem, decode_cursor(plain_file.read(path))
+            except (ValueError, RecursionError, OSError) as error:
                 self._problem(f"{CURSORS}/{path.name}", None, f"cannot be read: {error}")
+
+    def _strange_names(self, sizes: dict[int, int]) -> list[str]:
+        """Links and the like that are called as segments are."""
+        names = [] if self._journal.is_symlink() or not self._journal.is_dir() else os.listdir(self._journal)
+        return [name for name in names if (number := segment_number(name)) is not None and number not in sizes]
 
     def _segments(self) -> list[int]:
         return segments(os.fspath(self._journal))

@@ -20,7 +20,7 @@ from asynctrack.journal.backwards import backwards, last_records
 from asynctrack.journal.layout import NOTES_RING, Position, segment_name
 from asynctrack.journal.reader import Reader, segments
 from asynctrack.journal.tally import Tally
-from asynctrack.manifest import Manifest
+from asynctrack.manifest import UNREADABLE, Manifest
 from asynctrack.presence import State, end_in, presence_of, state_of
 from asynctrack.queue.layout import RECORD
 from asynctrack.record import Record, decode_record, flatten
@@ -82,7 +82,7 @@ def glance(run: Path, workers: Sequence[Worker]) -> Glance:
         return _filled(found, run, workers)
     except UnsupportedVersion as error:
         return msgspec.structs.replace(found, status="unreadable", problem=str(error))
-    except (AsynctrackError, OSError, ValueError, LookupError, TypeError) as error:  # damaged bytes lead anywhere
+    except (AsynctrackError, OSError, *UNREADABLE) as error:  # damaged bytes lead anywhere
         said = str(error).replace(f"{run}{os.sep}", "")
         return msgspec.structs.replace(found, problem=said or type(error).__name__)
 
@@ -102,7 +102,7 @@ def seconds_between(start: str, end: str) -> float | None:
     """Seconds from one ISO time to another; None where one of them is not."""
     try:
         return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

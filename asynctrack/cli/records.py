@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import msgspec
 
 from asynctrack.cli.options import Keys
-from asynctrack.journal.frames import Batch
+from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.reader import Damage, Reader
+from asynctrack.manifest import UNREADABLE, unreadable
 from asynctrack.queue.layout import RECORD
 from asynctrack.record import Record, decode_record
 
 
-def records_in(batch: Batch) -> Iterator[Record]:
-    """The records of a batch."""
+def records_in(batch: Batch, damage: Callable[[Frame], object] = lambda frame: None) -> Iterator[Record]:
+    """The records of a batch; `damage` is called with frames that cannot be decoded."""
     for frame in batch.frames():
         if frame.kind == RECORD:
-            yield decode_record(frame.payload, frame.number, batch.header.ring)
+            try:
+                record = decode_record(frame.payload, frame.number, batch.header.ring)
+            except UNREADABLE:
+                damage(frame)
+                continue
+            yield record
 
 
 def reversed_records_in(batch: Batch) -> Iterator[Record]:
     """The records of a batch, the last first; only those that are asked for are decoded."""
     for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
-        yield decode_record(frame.payload, frame.number, batch.header.ring)
+        with suppress(*UNREADABLE):
+            yield decode_record(frame.payload, frame.number, batch.header.ring)
 
 
 def chosen(records: Iterator[Record], keys: Keys | None) -> Iterator[Record]:
@@ -42,5 +49,10 @@ def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
     """All records of a run; what is damaged is stepped over and added to `damage` at the end."""
     with closing(Reader(run / "journal")) as reader:
         for batch in reader:
-            yield from records_in(batch)
+            yield from records_in(batch, teller(run, reader, batch))
         damage.extend(reader.damage)
+
+
+def teller(run: Path, reader: Reader, batch: Batch) -> Callable[[Frame], None]:
+    """What notes the frames of a batch that cannot be decoded as the reader's damage."""
+    return lambda frame: reader.tell(unreadable(run, batch, frame))

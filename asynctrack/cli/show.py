@@ -16,7 +16,7 @@ from asynctrack.cli import options, output
 from asynctrack.cli.curves import Curve, Curves
 from asynctrack.cli.glance import seconds_between
 from asynctrack.cli.output import STATE_STYLES, Column, Piece, Progress, Screen, Styled
-from asynctrack.cli.records import records_in
+from asynctrack.cli.records import records_in, teller
 from asynctrack.cursor import cursor_path, load_cursor
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.manifest import Manifest
@@ -100,7 +100,7 @@ def _read(run: Path) -> tuple[Curves, list[Damage]]:
     with closing(Reader(journal)) as reader, Progress("reading the journal", total) as progress:
         done = 0
         for batch in reader:
-            for record in records_in(batch):
+            for record in records_in(batch, teller(run, reader, batch)):
                 curves.add(record.data)
             done += batch.header.size
             progress.at(done)
@@ -161,7 +161,8 @@ def _print_head(screen: Screen, run: Path, manifest: Manifest, state: State, pre
     screen.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
     screen.line()
     environment = manifest.environment
-    command = shlex.join(map(str, environment.get("command", [])))
+    command = environment.get("command")
+    command = shlex.join(map(str, command)) if isinstance(command, list) else ""
     facts = [
         ("error", manifest.error),
         ("started", _started(manifest)),
@@ -191,7 +192,10 @@ def _started(manifest: Manifest) -> str:
     ago_s = seconds_between(manifest.created_at, datetime.now(UTC).isoformat())
     if ago_s is None:
         return manifest.created_at
-    at = datetime.fromisoformat(manifest.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        at = datetime.fromisoformat(manifest.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # so far from our time that no time zone has it
+        return manifest.created_at
     took_s = seconds_between(manifest.created_at, manifest.ended_at) if manifest.ended_at else None
     took = "" if took_s is None else f", ended after {output.duration(took_s)}"
     return f"{at}, {output.duration(round(ago_s))} ago{took}"

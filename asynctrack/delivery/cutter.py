@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from asynctrack.journal.frames import Batch as JournalBatch
 from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader
-from asynctrack.manifest import Manifest, read_note, start_time_ns
+from asynctrack.manifest import UNREADABLE, Manifest, read_note, start_time_ns
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, NOTE, RECORD, START, SUMMARY
 from asynctrack.record import Decoder, Record, decode_as
 
@@ -30,14 +31,14 @@ class Cut(NamedTuple):
 
     Attributes:
         batch: the records and updates.
-        thinned: records that were left out for a display's sake.
+        skipped: records that no sink gets, by reason: "thinned" were left out for a display's sake, "unreadable" cannot be decoded.
         position: of the journal behind them.
         ends: for each ring, up to where they reach.
         media: whether some of the batch are to be stored.
     """
 
     batch: Batch
-    thinned: int
+    skipped: dict[str, int]
     position: Position
     ends: dict[int, int]
     media: bool
@@ -58,6 +59,7 @@ class _Gathering:
         self.records: list[Record] = []
         self.thinner = Thinner() if thin else None
         self.updates: list[Update] = []
+        self.unreadable = 0
         self.bytes = 0
         self.began_at = time.monotonic()
         self.first_ns: int | None = None
@@ -74,8 +76,10 @@ class _Gathering:
     def batch(self) -> Batch:
         return Batch(self.records if self.thinner is None else self.thinner.kept(), self.updates)
 
-    def thinned(self) -> int:
-        return 0 if self.thinner is None else len(self.thinner) - len(self.thinner.kept())
+    def skipped(self) -> dict[str, int]:
+        thinned = 0 if self.thinner is None else len(self.thinner) - len(self.thinner.kept())
+        counts = {"thinned": thinned, "unreadable": self.unreadable}
+        return {reason: count for reason, count in counts.items() if count}
 
 
 class Cutter:
@@ -140,7 +144,7 @@ class Cutter:
             return None
         self._gathering = None
         media, self._decoder.met_media = self._decoder.met_media, False
-        return Cut(gathering.batch(), gathering.thinned(), self._position, dict(self._ends), media)
+        return Cut(gathering.batch(), gathering.skipped(), self._position, dict(self._ends), media)
 
     def outcome(self) -> Outcome | None:
         """How the run ended, where that is the last that the journal tells; asked for at its end."""
@@ -172,7 +176,8 @@ class Cutter:
         into.add(records)
         into.bytes += self._inner - before
         for frame in others:
-            self._take_other(frame, into)
+            with contextlib.suppress(*UNREADABLE):
+                self._take_other(frame, into)
         self._position = Position(batch.segment, batch.offset, self._inner)
         if self._inner >= len(batch.data):
             self._position, self._batch = batch.after, None
@@ -188,7 +193,19 @@ class Cutter:
         most_bytes = min(self._backend.batch_bytes - into.bytes, BATCH_BYTES)
         payloads, others, self._inner = batch.cut(self._inner, most_bytes, self._room(into))
         ring, decode = batch.header.ring, self._decoder.record
-        return [decode(payload, number, ring) for number, payload in payloads], others
+        try:
+            return [decode(payload, number, ring) for number, payload in payloads], others
+        except UNREADABLE:
+            found = [self._decode(payload, number, ring, into) for number, payload in payloads]
+            return [record for record in found if record is not None], others
+
+    def _decode(self, payload: memoryview, number: int, ring: int, into: _Gathering) -> Record | None:
+        """A record; None, and counted, where it cannot be decoded."""
+        try:
+            return self._decoder.record(payload, number, ring)
+        except UNREADABLE:
+            into.unreadable += 1
+            return None
 
     def _thin(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
         """Take frames until the stretch of time is over."""
@@ -198,10 +215,11 @@ class Cutter:
         self._inner = len(batch.data)
         for frame in batch.frames(begin):
             if frame.kind == RECORD:
-                record = self._decoder.record(frame.payload, frame.number, batch.header.ring)
-                records.append(record)
-                first_ns = records[0].time_ns if into.first_ns is None else into.first_ns
-                into.whole = record.time_ns - first_ns >= stretch_ns
+                record = self._decode(frame.payload, frame.number, batch.header.ring, into)
+                if record is not None:
+                    records.append(record)
+                    first_ns = records[0].time_ns if into.first_ns is None else into.first_ns
+                    into.whole = record.time_ns - first_ns >= stretch_ns
             else:
                 others.append(frame)
             if into.whole or frame.end - begin >= _PIECE_BYTES:

@@ -51,7 +51,7 @@ class _Pending:
         self.media = cut.media
         self.delivered = 0
         self.refused = 0
-        self.skipped: dict[str, int] = {"thinned": cut.thinned} if cut.thinned else {}
+        self.skipped = dict(cut.skipped)
 
     def take(self, part: Batch, skipped: object) -> None:
         """The sink has a part, but for what it cannot show."""

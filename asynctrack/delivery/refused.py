@@ -31,7 +31,8 @@ def keep(run: Path, backend: str, reason: str, records: Sequence[Record]) -> Non
         for record in records
     ]
     content = memoryview(_encoder.encode_lines(lines))
-    fd = os.open(run / FILE_NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(run / FILE_NAME, flags, 0o600)
     try:
         while content:
             content = content[os.write(fd, content) :]

@@ -10,6 +10,7 @@ from asynctrack.journal.frames import Batch, Frame, walk
 from asynctrack.journal.layout import (
     BATCH_MAGIC,
     HEADER_BYTES,
+    LONGEST_SEGMENT,
     NOTES_RING,
     Position,
     salt_of,
@@ -67,11 +68,11 @@ def last_records(batch: Batch, most: int) -> list[Frame]:
 def _offsets(path: str, salt: int) -> Iterator[int]:
     """Where the whole batches of a segment begin, the last first: each ends where the one behind it begins, or before damage."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:  # the run was removed under us
         return
     try:
-        end = chunk_end = os.fstat(fd).st_size
+        end = chunk_end = min(os.fstat(fd).st_size, LONGEST_SEGMENT)
         while chunk_end > HEADER_BYTES:
             begin = max(HEADER_BYTES, chunk_end - _CHUNK_BYTES)
             # A header may reach into the chunk behind.

@@ -106,6 +106,7 @@ def unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
     on from the one before, leads exactly to the batch's end or into the next bad block.
     """
     bounds = [-1, *bad, -(-len(frames) // BLOCK_BYTES)]
+    words, dead = frames[: len(frames) & -8].cast("Q"), bytearray((len(frames) >> 3) + 1)
     stretches = []
     for before, after in itertools.pairwise(bounds):
         start, end = (before + 1) * BLOCK_BYTES, min(after * BLOCK_BYTES, len(frames))
@@ -114,27 +115,37 @@ def unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
         exact = end == len(frames)
         candidates = [0] if before < 0 else range(start, end, 8)
         for candidate in candidates:
-            stop = _chain(frames, candidate, end, exact)
+            stop = _chain(words, dead, candidate, end, exact)
             if stop is not None and stop > candidate:
                 stretches.append((candidate, stop))
                 break
     return stretches
 
 
-def _chain(frames: memoryview, start: int, end: int, exact: bool) -> int | None:
-    """The end of the last whole frame of a chain from `start`, or None if there is no such chain."""
-    words = frames[: len(frames) & -8].cast("Q")
-    at, wanted = start, None
+def _chain(words: memoryview, dead: bytearray, start: int, end: int, exact: bool) -> int | None:
+    """The end of the last whole frame of a chain from `start`, or None if there is no such chain.
+
+    What a failed chain has passed is marked in `dead`: another that gets there fails as it did. So bytes that are made to lead
+    nowhere take no more time than others.
+    """
+    at, wanted, size = start, None, 8 * len(words)
+    passed: list[int] = []
     while at + FRAME_HEADER_BYTES <= end:
         first, second = words[at >> 3], words[(at >> 3) + 1]
-        size = frame_size(first & LENGTH_MASK)
+        length = frame_size(first & LENGTH_MASK)
         number, is_record = second & NUMBER_MASK, second >> KIND_SHIFT == RECORD
         records = (number - (first >> LOST_SHIFT)) & LENGTH_MASK  # put before this frame, modulo 2**32
-        empty = is_record and size == FRAME_HEADER_BYTES  # none is: such are the zeros of an array in a payload
-        if wanted not in (None, records) or number >> 48 or empty or at + size > len(frames):
-            return None
+        empty = is_record and length == FRAME_HEADER_BYTES  # none is: such are the zeros of an array in a payload
+        if dead[at >> 3] or wanted not in (None, records) or number >> 48 or empty or at + length > size:
+            break
         wanted = (records + is_record) & LENGTH_MASK
-        if at + size > end:
+        if at + length > end:
             return at if at > start else None
-        at += size
-    return at if at == end or not exact else None
+        passed.append(at >> 3)
+        at += length
+    else:
+        if at == end or not exact:
+            return at
+    for index in passed:
+        dead[index] = 1
+    return None

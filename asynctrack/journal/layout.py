@@ -75,6 +75,8 @@ HEADER_BYTES: Final = 64
 BLOCK_BYTES: Final = 64 * 1024
 SEGMENT_BYTES: Final = 64 << 20
 MAX_BATCH_BYTES: Final = 1 << 30
+# One batch, which has a segment of its own where it is longer than those are. What lies behind is nobody's.
+LONGEST_SEGMENT: Final = 2 * HEADER_BYTES + MAX_BATCH_BYTES + 4 * (MAX_BATCH_BYTES // BLOCK_BYTES)
 
 NOTES_RING: Final = 0
 

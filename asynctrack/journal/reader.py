@@ -7,6 +7,7 @@ Imports the standard library only.
 from __future__ import annotations
 
 import os
+import stat
 from collections import namedtuple
 
 from asynctrack.errors import UnsupportedVersion
@@ -15,6 +16,7 @@ from asynctrack.journal.layout import (
     BATCH_MAGIC,
     BLOCK_BYTES,
     HEADER_BYTES,
+    LONGEST_SEGMENT,
     NOTES_RING,
     VERSION,
     BatchHeader,
@@ -30,6 +32,10 @@ from asynctrack.journal.layout import (
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# What is read at once in search of the next batch. Arbitrary.
+_PIECE_BYTES = 1 << 20
 
 
 class Damage(namedtuple("Damage", "path offset length found")):
@@ -116,6 +122,9 @@ class Reader:
                 return batch
 
     def _open(self) -> bool:
+        if os.path.islink(self.directory):
+            self.tell(Damage(self.directory, 0, 0, "the journal is a link, which may lead to another's"))
+            return False
         if not self._has_begun(self.position.segment):
             wanted = [number for number in begun(self.directory) if number >= self.position.segment]
             if not wanted:
@@ -123,7 +132,7 @@ class Reader:
             if wanted[0] != self.position.segment:
                 self._step_over(max(self.position.segment, 1), wanted[0])
         self.position = self.position._replace(offset=max(self.position.offset, HEADER_BYTES))
-        self._fd = os.open(self._path(), os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(self._path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         return True
 
     def _following(self) -> int | None:
@@ -196,18 +205,27 @@ class Reader:
     def _skip_damage(self, size: int, last: bool) -> bool:
         """Move to the next batch header behind damage; False when the segment has none."""
         start = self.position.offset
-        rest = os.pread(self._fd, size - start, start)
-        at = rest.find(BATCH_MAGIC, 1)
-        while at >= 0:
-            if unpack_batch_header(rest[at : at + HEADER_BYTES], self._salt) is not None:
-                self._report(start, at, "no batch begins there")
-                self.position = self.position._replace(offset=start + at)
-                return True
-            at = rest.find(BATCH_MAGIC, at + 1)
+        found = self._find_header(start + 1, min(size, LONGEST_SEGMENT))
+        if found is not None:
+            self._report(start, found - start, "no batch begins there")
+            self.position = self.position._replace(offset=found)
+            return True
         if not last:
             self._report(start, size - start, "the segment ends in a torn batch")
             self.position = self.position._replace(offset=size)
         return False
+
+    def _find_header(self, begin: int, end: int) -> int | None:
+        """Where the next batch begins, read in pieces: the file may be longer than any segment."""
+        while begin < end:
+            piece = os.pread(self._fd, _PIECE_BYTES + HEADER_BYTES, begin)
+            at = piece.find(BATCH_MAGIC)
+            while at >= 0:
+                if unpack_batch_header(piece[at : at + HEADER_BYTES], self._salt) is not None:
+                    return begin + at
+                at = piece.find(BATCH_MAGIC, at + 1)
+            begin += _PIECE_BYTES
+        return None
 
     def _check(self, segment: int, offset: int, header: BatchHeader, table_crc: int, body: memoryview) -> Batch:
         table, frames = body[: header.table_bytes], body[header.table_bytes :]
@@ -232,15 +250,21 @@ class Reader:
         return os.path.join(self.directory, segment_name(self.position.segment))
 
     def _report(self, offset: int, length: int, found: str) -> None:
-        damage = Damage(self._path(), offset, length, found)
+        self.tell(Damage(self._path(), offset, length, found))
+
+    def tell(self, damage: Damage) -> None:
+        """Note damage, once."""
         if damage not in self.damage:
             self.damage.append(damage)
 
 
 def segments(directory: str) -> list[int]:
-    """Numbers of the segments in a journal's directory, in order; none where it does not exist."""
+    """Numbers of the segments in a journal's directory, in order; none where it does not exist, or is a link, as what is no file is none."""
+    if os.path.islink(directory):
+        return []
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return []
     return sorted(number for name in names if (number := segment_number(name)) is not None)
@@ -277,7 +301,9 @@ def journal_id_of(directory: str) -> bytes | None:
 
 
 def _size(path: str) -> int:
+    """Of a file; 0 where there is none, or something else."""
     try:
-        return os.stat(path).st_size
+        found = os.lstat(path)
     except FileNotFoundError:
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0

@@ -130,6 +130,14 @@ class Ring:
         fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return self._is_mapped()
 
+    def can_be(self) -> bool:
+        """Whether the header is one; else somebody has written over it."""
+        try:
+            self._check(HEADER_BYTES + self.capacity)
+        except ValueError:
+            return False
+        return True
+
     def used(self) -> int:
         """Bytes of frames that are not yet in the journal."""
         return self.words[HEAD] - self.words[TAIL]

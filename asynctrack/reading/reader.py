@@ -6,6 +6,7 @@ logged at its first step there and beyond is left out. Within a sitting steps ma
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from asynctrack import manifest as manifests
 from asynctrack.errors import BackendUnavailable, InvalidSettings, NotARun
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.manifest import Manifest, Status, find_start
+from asynctrack.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading.columns import Column, Curve, as_array, put
 from asynctrack.reading.history import History, find_cuts, without
@@ -172,7 +173,11 @@ class RunReader:
                 for frame in batch.frames():
                     sitting += frame.kind == START
                     if frame.kind == RECORD:
-                        record = decode(frame.payload, frame.number, batch.header.ring)
+                        try:
+                            record = decode(frame.payload, frame.number, batch.header.ring)
+                        except UNREADABLE:
+                            reader.tell(unreadable(self.path, batch, frame))
+                            continue
                         data = string_keys(record.data)
                         record = record if data is record.data else msgspec.structs.replace(record, data=data)
                         yield max(0, sitting), record
@@ -214,10 +219,11 @@ class RunReader:
             yield from (row[key] for row in reversed(rows) if key in row)
         for batch in backwards(self.path / "journal"):
             for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
-                record = decode(frame.payload, frame.number, batch.header.ring)
-                found = dict(flatten(string_keys(record.data)))
-                if key in found:
-                    yield found[key]
+                with contextlib.suppress(*UNREADABLE):
+                    record = decode(frame.payload, frame.number, batch.header.ring)
+                    found = dict(flatten(string_keys(record.data)))
+                    if key in found:
+                        yield found[key]
         raise KeyError(key)
 
     def _load(self) -> Manifest:

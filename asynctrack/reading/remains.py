@@ -63,7 +63,7 @@ def _lines(run: Path, name: str, settings: Settings) -> Records | None:
     path = run / os.path.basename(str(settings.get("file", "metrics.jsonl")))
     rebuilt = [beside for beside in run.glob(f"{escape(path.stem)}-*{path.suffix}") if _number(path, beside)]
     paths = [*sorted(rebuilt, key=lambda beside: _number(path, beside), reverse=True), path]
-    return next((partial(_read_lines, path) for path in paths if path.is_file()), None)
+    return next((partial(_read_lines, path) for path in paths if path.is_file() and not path.is_symlink()), None)
 
 
 def _number(path: Path, beside: Path) -> int:

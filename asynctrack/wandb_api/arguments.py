@@ -109,7 +109,10 @@ def _of_settings(settings: Settings | Mapping[str, Any] | None) -> dict[str, Any
     if settings is None:
         return {}
     if isinstance(settings, Mapping):
-        settings = Settings(**settings)
+        try:
+            settings = Settings(**{str(name): value for name, value in settings.items()})
+        except TypeError as error:
+            raise InvalidSettings([f"settings: {error}"]) from error
     if not isinstance(settings, Settings):
         raise InvalidSettings([f"settings must be of `asynctrack.Settings`, or a mapping; got {settings!r:.80}"])
     defaults = Settings()

@@ -76,7 +76,7 @@ class Drain(threading.Thread):
         self._heads: dict[int, int] = {}
         self._census_at = 0.0
         self._warned: dict[str, float] = {}
-        self._wake_fd = os.open(os.path.join(host, WAKE_NAME), os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_fd = os.open(os.path.join(host, WAKE_NAME), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
         self._pipe.register(self._wake_fd, select.POLLIN)
 
@@ -171,6 +171,12 @@ class Drain(threading.Thread):
 
     def _look(self, run: RunJournal, ring: Ring) -> float:
         words = ring.words
+        if not ring.can_be():
+            self._warn(ring.path, f"the queue of {run.path} was written over; what it still had is lost")
+            run.retire(ring)
+            run.end()
+            self.grew([run])
+            return 0.0
         head = words[HEAD]
         if not _ORDERED_STORES:
             head, self._heads[ring.id] = self._heads.get(ring.id, words[TAIL]), head
@@ -279,6 +285,8 @@ class Drain(threading.Thread):
             return Ring.attach(path)
         except (OSError, ValueError) as error:
             self._warn(path, f"{path} is not taken: {error}")
+            if isinstance(error, ValueError | PermissionError):  # another try would not help
+                self._kept.add(os.path.basename(path))
             return None
 
     def _run_of(self, ring: Ring) -> RunJournal | None:
@@ -330,9 +338,9 @@ class Drain(threading.Thread):
         """Work on a journal. If it cannot be written it is tried again later; its rings hold what they can until then."""
         try:
             return work(run)
-        except OSError as error:
+        except Exception as error:  # whatever it was, the other runs go on
             for ring in run.live:
-                ring.words[TROUBLE] = error.errno or errno.EIO
+                ring.words[TROUBLE] = getattr(error, "errno", None) or errno.EIO
             run.retry_at = time.monotonic() + RETRY_INTERVAL_S
             self._warn(run.path, f"the journal of {run.path} cannot be written: {error}; trying again")
             if run.gone():

@@ -45,7 +45,7 @@ def _adopt(host: str, into: str, wanted: Callable[[str], bool]) -> int:
         rings = {path: _look(path) for path in ring_paths(host)}
         if any(lives for lives, _ in rings.values()):
             return 0  # that process starts a worker of its own
-        moved = [path for path, (_, run) in rings.items() if wanted(run)]
+        moved = [path for path, (_, run) in rings.items() if run and wanted(run)]  # of those that can be read
         for path in moved:
             move_ring(path, into)
         young = 0 <= time.time() - used_at <= _ABANDONED_AFTER_S  # the clock may have been set back since

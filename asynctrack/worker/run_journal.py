@@ -120,7 +120,7 @@ class RunJournal:
 
     def _ask_for_it(self) -> None:
         """Ask the worker that has the run to let go of it; it does when its own callers have ended."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         os.close(os.open(os.path.join(self.path, HANDOVER_NAME), flags, 0o600))
 
     def add(self, ring: Ring) -> None:
@@ -161,7 +161,7 @@ class RunJournal:
 
     def retire(self, ring: Ring) -> None:
         """A ring whose producer has ended, and which is empty."""
-        end = ENDS[ring.words[END]]
+        end = _end_of(ring)
         self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": end, "dropped": ring.dropped()})
         self.live.remove(ring)
         self.ended.append((ring, end))
@@ -170,7 +170,7 @@ class RunJournal:
         """A ring whose journal is gone for good: nobody waits for it any more."""
         ring.words[DONE] = 1
         self.live.remove(ring)
-        self.ended.append((ring, ENDS[ring.words[END]]))
+        self.ended.append((ring, _end_of(ring)))
         if not self.live:
             self.status = _status(self.ended)
 
@@ -222,6 +222,11 @@ class RunJournal:
             if fd >= 0:
                 os.close(fd)
         self._home_fd = self._lock_fd = -1
+
+
+def _end_of(ring: Ring) -> str:
+    """How a ring's producer ended, as far as it said so; somebody may have written over that."""
+    return ENDS[ring.words[END]] if ring.words[END] < len(ENDS) else ENDS[0]
 
 
 def _status(ended: list[tuple[Ring, str]]) -> str:

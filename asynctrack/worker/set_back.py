@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from asynctrack import plain_file
 from asynctrack.journal.layout import Position
 from asynctrack.journal.writer import sync_directory
 
@@ -40,10 +41,10 @@ def _cursors(run: str) -> list[str]:
 
 def _position(path: str) -> Position:
     """The position that a file tells; the journal's begin where it tells none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, "rb") as file:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         import json
 
-        return Position(*map(int, json.load(file)["position"]))
+        return Position(*map(int, json.loads(plain_file.read(path))["position"]))
     return Position()
 
 

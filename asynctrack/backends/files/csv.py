@@ -188,7 +188,7 @@ class _Table:
         more = len(columns) - len(self._columns) if before else 0
         begin = header_of(columns)
         unfinished = path.with_name(f".{path.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(unfinished, flags, 0o600), "wb") as wide:
             wide.write(begin)
             if before:
@@ -215,7 +215,7 @@ def _columns_of(path: Path) -> list[str]:
         Changed: it has no header.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             columns = read_header(file)
     except FileNotFoundError:
         return []

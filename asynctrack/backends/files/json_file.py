@@ -121,7 +121,7 @@ class ColumnFile:
             raise NotOurs(f"{self.path.name} was changed by another")
         added = self._added(rows)
         unfinished = self.path.with_name(f".{self.path.name}.new")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(unfinished, flags, 0o600), "wb") as file:
             columns = self._write(file, added, config, summary)
             file.flush()
@@ -137,7 +137,7 @@ class ColumnFile:
     def _read(self) -> dict[str, msgspec.Raw]:
         """The columns as they are there."""
         try:
-            with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 self._written = _identity_of(os.fstat(file.fileno()))
                 columns = _columns.decode(file.read())
         except FileNotFoundError:
