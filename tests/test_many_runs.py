@@ -19,6 +19,14 @@ RUNS = 100
 RINGS_MAX_BYTES = 64 << 20
 
 
+def assert_one_worker(shared: Path, worker: str) -> None:
+    """There is one worker process, or none where a thread does its work; on a busy machine it may just be starting."""
+    if worker == "process":
+        the_worker(shared)
+    else:
+        assert workers(shared) == []
+
+
 def ring_sizes(shared: Path) -> list[int]:
     return [path.stat().st_size for path in shared.rglob("*.ring")]
 
@@ -46,10 +54,10 @@ def test_a_hundred_runs_at_once_have_one_worker_and_share_64_mib(own_host: Path,
             assert run.log({"i": i})
     assert len(ring_sizes(own_host)) == RUNS
     assert sum(ring_sizes(own_host)) <= RINGS_MAX_BYTES
-    assert len(workers(own_host)) == (worker == "process")
+    assert_one_worker(own_host, worker)
     for run in opened:
         run.flush("journaled")
-    assert len(workers(own_host)) == (worker == "process")
+    assert_one_worker(own_host, worker)
     for run in opened:
         assert run.finish().backends["jsonl"].delivered == 200
     for run in opened:
@@ -99,7 +107,7 @@ def test_runs_opened_by_many_threads_at_once_have_one_worker(own_host: Path, run
     for thread in threads:
         thread.join()
     assert len(opened) == 8
-    assert len(workers(own_host)) == (worker == "process")
+    assert_one_worker(own_host, worker)
     assert sum(thread.name == "asynctrack-drain" for thread in threading.enumerate()) == (worker == "thread")
     for run in opened:
         run.finish()
