@@ -82,6 +82,7 @@ LAYERS = [
     ["reading.reader", "books", "delivery.thinning", "delivery.verdict", "delivery.refused"],
     ["worker.set_back", "reading.loading"],
     ["catalog", "delivery.cutter"],
+    ["delivery.lease", "delivery.pending"],
     ["delivery.driver"],
     ["delivery.polling"],
     ["delivery.process"],

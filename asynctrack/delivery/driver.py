@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import inspect
 import logging
 import os
-import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +20,9 @@ from asynctrack import locks, media, references
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Sink, StartOver, TooLarge
 from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.delivery import refused
-from asynctrack.delivery.cutter import Cut, Cutter, has_more
+from asynctrack.delivery.cutter import Cutter, has_more
+from asynctrack.delivery.lease import Lease
+from asynctrack.delivery.pending import Pending, split
 from asynctrack.delivery.verdict import LONGEST_RETRY_S, back_off, describe, judge
 from asynctrack.journal.layout import Position
 from asynctrack.loop import in_thread
@@ -39,34 +38,6 @@ _LEASE_WAIT_S: Final = 0.5
 _WARN_INTERVAL_S: Final = 60.0
 
 _log = logging.getLogger("asynctrack.delivery")
-
-
-class _Pending:
-    """A cut on its way to the sink: the parts that it has not yet taken, and what became of the others."""
-
-    def __init__(self, cut: Cut) -> None:
-        self.cut = cut
-        self.parts = deque(filter(any, [cut.batch]))
-        self.begun = False
-        self.media = cut.media
-        self.delivered = 0
-        self.refused = 0
-        self.skipped: dict[str, int] = {"thinned": cut.thinned} if cut.thinned else {}
-
-    def take(self, part: Batch, skipped: object) -> None:
-        """The sink has a part, but for what it cannot show."""
-        self.replace([])
-        self.begun = True
-        self.delivered += len(part.records)
-        if isinstance(skipped, Mapping):  # else it has the part all the same: given again, it would have it twice
-            for reason, count in skipped.items():
-                self.delivered -= count
-                self.skipped[reason] = self.skipped.get(reason, 0) + count
-
-    def replace(self, rest: list[Batch]) -> None:
-        """What is left of the part that comes first."""
-        self.parts.popleft()
-        self.parts.extendleft(filter(any, reversed(rest)))
 
 
 class Delivery:
@@ -99,20 +70,17 @@ class Delivery:
         self._force = force
         self._sink: Sink | None = None
         self._cutter: Cutter | None = None
-        self._pending: _Pending | None = None
+        self._pending: Pending | None = None
         self._stopping = anyio.Event()
-        self._driven = False
         self._dirty = False
         self._saved_at = 0.0
         self._ready_at = 0.0
         self._failures = 0
         self._warn_at = 0.0
         self._reopened_at: Position | None = None
-        self._lease_fd: int | None = None
-        self._lease_lock = threading.Lock()
+        self._lease = Lease(lease_path(run, name))
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
-        self._away = False
         self.busy_since: float | None = None
         self.waiting = False
         self.reopen()
@@ -150,13 +118,13 @@ class Delivery:
             saved: called after the cursor was saved.
             pace: waits after each batch, and while one is read, for as long as others come first.
         """
-        if self._driven:  # once is enough
+        if self._lease.in_use:  # once is enough
             return
-        self._driven = True
+        self._lease.begin()
         try:
             while not self.done and not self._stopping.is_set():
                 try:
-                    if await self._lease() and not self.done:
+                    if await self._take_lease() and not self.done:
                         await self._step(wait, hurry, saved, pace)
                 except StartOver as reason:
                     await self._start_over(reason)
@@ -166,15 +134,14 @@ class Delivery:
                     await self._sleep(wait_s)
             await self._pause()
         finally:
-            self._driven = False
-            self._release()
+            self._lease.end()
 
     def reopen(self) -> bool:
         """Whether the run has gone on after its end, as a forked child may do; then `drive` it again.
 
         What lives in memory gets the whole run again.
         """
-        if self._driven or not self.done:
+        if self._lease.in_use or not self.done:
             return False
         more = has_more(self._run, self.cursor, self._backend)
         if more:
@@ -220,17 +187,18 @@ class Delivery:
                 if (outcome := self._cutter.outcome()) is not None:
                     await self._close(outcome)
                 return False
-            self._pending = _Pending(cut)
+            self._pending = Pending(cut)
         if self._pending.media:
             batch = self._pending.cut.batch
             await in_thread(media.store, self._run, batch, abandon_on_cancel=True, limiter=self._limiter)
             self._pending.media = False
         await self._give(self._sink, self._pending)
         if not self._pending.parts:
-            self._move(self._pending)
+            self._pending.move(self.cursor)
+            self._pending, self._dirty = None, True
         return True
 
-    async def _give(self, sink: Sink, pending: _Pending) -> None:
+    async def _give(self, sink: Sink, pending: Pending) -> None:
         """Write what the sink has not yet taken: what is too large in halves, without what it refuses."""
         while pending.parts:
             await self._sleep(self._ready_at - time.monotonic())
@@ -240,42 +208,24 @@ class Delivery:
             try:
                 skipped = await self._call(sink.write, part)
             except (TooLarge, Refused) as no:
-                pending.replace(await self._split(pending, part, no))
+                await self._refuse(pending, part, no)
                 continue
             pending.take(part, skipped)
             if self._backend.max_records_s is not None:
                 now = time.monotonic()
                 self._ready_at = max(now, self._ready_at) + len(part.records) / self._backend.max_records_s
 
-    async def _split(self, pending: _Pending, part: Batch, no: TooLarge | Refused) -> list[Batch]:
-        """What of a part is to come again, after the sink has refused all or some of it."""
-        records, updates = part
-        which = no.which if isinstance(no, Refused) else None
-        if which is None and len(records) + len(updates) > 1:
-            return _halves(part)
-        if not records:
-            self._say(f"a change of the {updates[0].kind} is refused: {no}")
-            return []
-        lost = [record for index, record in enumerate(records) if which is None or index in which]
-        if not lost:
-            raise ValueError(f"the backend refuses none of these records: {sorted(which or ())}") from no
-        reason = references.hide(str(no), self._backend.references) or "too large"
-        await in_thread(refused.keep, self._run, self.name, reason, lost)
-        self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
-        pending.refused += len(lost)
-        return [Batch([record for index, record in enumerate(records) if index not in (which or {0})], updates)]
-
-    def _move(self, pending: _Pending) -> None:
-        """The backend has all of a cut: the cursor moves behind it."""
-        cursor, cut = self.cursor, pending.cut
-        self._pending = None
-        self._dirty = True
-        cursor.delivered += pending.delivered
-        cursor.refused += pending.refused
-        cursor.skipped = _sum(cursor.skipped, pending.skipped)
-        cursor.position, cursor.ends = cut.position, cut.ends
-        if cut.batch.records:
-            cursor.next_number = max(cursor.next_number, cut.batch.records[-1].number + 1)
+    async def _refuse(self, pending: Pending, part: Batch, no: TooLarge | Refused) -> None:
+        """The sink has refused all or some of a part: what it will never take is kept, the rest comes again."""
+        rest, lost = split(part, no)
+        if lost:
+            reason = references.hide(str(no), self._backend.references) or "too large"
+            await in_thread(refused.keep, self._run, self.name, reason, lost)
+            self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
+            pending.refused += len(lost)
+        elif not rest:
+            self._say(f"a change of the {part.updates[0].kind} is refused: {no}")
+        pending.replace(rest)
 
     async def _open(self) -> Sink:
         if self._keep:
@@ -367,7 +317,7 @@ class Delivery:
         self._saved_at = time.monotonic()
 
     async def _write_cursor(self, cursor: Cursor) -> None:
-        self._check_lease()
+        self._lease.check()
         content = msgspec.json.encode(cursor)
         await in_thread(replace_file, self._in_cursors(cursor_path), content)
 
@@ -399,7 +349,7 @@ class Delivery:
             cursor.retries += 1
         self._say(f"{self.cursor.last_error}: {'waiting for you' if verdict.paused else 'trying again'}")
         try:
-            if self._lease_fd is not None or not self._keep:  # else it is another's to write
+            if self._lease.held or not self._keep:  # else it is another's to write
                 await self._write_cursor(self._saved)  # not where it is: the sink has not said that this is safe
         except Exception as failed:  # a full disk; what is saved is what was
             self._say(f"the cursor cannot be saved: {failed}")
@@ -413,37 +363,24 @@ class Delivery:
             cursor.last_error, cursor.next_try_at, cursor.paused = None, None, False
             self._dirty = True
 
-    async def _lease(self) -> bool:
+    async def _take_lease(self) -> bool:
         """Be the one process that delivers this run to this backend; False after a while where another does."""
-        if self._lease_fd is not None or not self._keep:
-            self._check_lease()
+        if self._lease.held or not self._keep:
+            self._lease.check()
             return True
         path = self._in_cursors(lease_path)
-        self._lease_fd = locks.take(path)
-        if self._lease_fd is None:
+        if not self._lease.take():
             self._say(f"process {locks.holder(path)} delivers the same; waiting for it to end")
             await self._sleep(_LEASE_WAIT_S)
             return False
         self._catch_up()
         return True
 
-    def _check_lease(self) -> None:
-        """What lies where the run was may be another's."""
-        if self._lease_fd is not None and not locks.is_at(self._lease_fd, lease_path(self._run, self.name)):
-            raise FileNotFoundError(errno.ENOENT, "the run has been removed or moved", str(self._run))
-
     def _catch_up(self) -> None:
         """Another may have delivered since the cursor was read."""
         found = load_cursor(self._run, self.name)
         self.cursor = msgspec.structs.replace(found, closed=found.closed and found.position != self._reopened_at)
         self._saved = msgspec.structs.replace(self.cursor)
-
-    def _release(self) -> None:
-        """Give the lease back, unless a thread is still at the sink: then that does when it returns."""
-        with self._lease_lock:
-            if self._lease_fd is not None and not self._driven and not self._away:
-                os.close(self._lease_fd)
-                self._lease_fd = None
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but not for longer than `stop` allows."""
@@ -457,23 +394,11 @@ class Delivery:
         try:
             if inspect.iscoroutinefunction(method):
                 return await method(*arguments)
-            return await in_thread(self._call_away, method, arguments, abandon_on_cancel=True, limiter=self._limiter)
+            return await in_thread(self._lease.call, method, arguments, abandon_on_cancel=True, limiter=self._limiter)
         except (SystemExit, KeyboardInterrupt) as error:  # a library that wants to end the process: it is not its own
             raise RuntimeError(f"the backend raised {type(error).__name__}: {error}") from error
         finally:
             self.busy_since = None
-
-    def _call_away(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """Runs in a thread, which goes on when the delivery is given up."""
-        with self._lease_lock:
-            if not self._driven:
-                return None
-            self._away = True
-        try:
-            return method(*arguments)
-        finally:
-            self._away = False
-            self._release()
 
     def _describe(self, error: Exception) -> str:
         """An error in words, without what its settings have from the environment."""
@@ -498,16 +423,3 @@ def note_failure(run: Path, name: str, what: str) -> None:
         replace_file(cursor_path(run, name), msgspec.json.encode(cursor))
     finally:
         os.close(fd)
-
-
-def _halves(part: Batch) -> list[Batch]:
-    """Two smaller parts, records and updates apart: one may be refused for the other's sake."""
-    records, updates = part
-    if records and updates:
-        return [Batch(records, []), Batch([], updates)]
-    of_records, of_updates = len(records) // 2, len(updates) // 2
-    return [Batch(records[:of_records], updates[:of_updates]), Batch(records[of_records:], updates[of_updates:])]
-
-
-def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    return {reason: counts.get(reason, 0) + more.get(reason, 0) for reason in {**counts, **more}}
