@@ -83,6 +83,7 @@ LAYERS = [
     ["worker.set_back", "reading.loading"],
     ["catalog", "delivery.cutter"],
     ["delivery.lease", "delivery.pending"],
+    ["delivery.progress"],
     ["delivery.driver"],
     ["delivery.polling"],
     ["delivery.process"],

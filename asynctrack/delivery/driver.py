@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
@@ -23,13 +22,11 @@ from asynctrack.delivery import refused
 from asynctrack.delivery.cutter import Cutter, has_more
 from asynctrack.delivery.lease import Lease
 from asynctrack.delivery.pending import Pending, split
+from asynctrack.delivery.progress import CHECKPOINT_INTERVAL_S, Progress, make_directory
 from asynctrack.delivery.verdict import LONGEST_RETRY_S, back_off, describe, judge
-from asynctrack.journal.layout import Position
 from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
 
-# Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
-CHECKPOINT_INTERVAL_S: Final = 1.0
 # How long deliveries that are to end may wait for their sinks.
 STOP_WAIT_S: Final = 4.0
 # Between two looks whether another process still delivers the same.
@@ -52,7 +49,6 @@ class Delivery:
         force: deliver also from a copy of a run, though what the original had delivered may show twice.
 
     Attributes:
-        cursor: how far it is.
         busy_since: since when it has waited for its backend, monotonic seconds; None while it does not.
         waiting: whether all there is has been delivered and saved.
     """
@@ -61,8 +57,8 @@ class Delivery:
         self, run: Path, name: str, backend: Backend, manifest: Manifest, *, keep: bool = True, force: bool = False
     ) -> None:
         self.name = name
-        self.cursor = load_cursor(run, name) if keep else Cursor()
-        self._saved = msgspec.structs.replace(self.cursor)
+        self._lease = Lease(lease_path(run, name))
+        self._progress = Progress(run, name, self._lease, keep=keep)
         self._run = run
         self._backend = backend
         self._manifest = manifest
@@ -72,13 +68,9 @@ class Delivery:
         self._cutter: Cutter | None = None
         self._pending: Pending | None = None
         self._stopping = anyio.Event()
-        self._dirty = False
-        self._saved_at = 0.0
         self._ready_at = 0.0
         self._failures = 0
         self._warn_at = 0.0
-        self._reopened_at: Position | None = None
-        self._lease = Lease(lease_path(run, name))
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
         self.busy_since: float | None = None
@@ -87,6 +79,11 @@ class Delivery:
 
     def __repr__(self) -> str:
         return f"<Delivery to {self.name} at {self.cursor.position}, {self.cursor.delivered} delivered>"
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far it is."""
+        return self._progress.cursor
 
     @property
     def done(self) -> bool:
@@ -101,7 +98,7 @@ class Delivery:
     @property
     def saved_ends(self) -> dict[int, int]:
         """For each ring, up to where the saved cursor has it."""
-        return self._saved.ends
+        return self._progress.saved_ends
 
     async def drive(
         self,
@@ -145,9 +142,7 @@ class Delivery:
             return False
         more = has_more(self._run, self.cursor, self._backend)
         if more:
-            self._reopened_at = self.cursor.position
-            self.cursor = msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor()
-            self._saved = msgspec.structs.replace(self.cursor)
+            self._progress.reopen()
         return more
 
     def stop(self) -> None:
@@ -163,10 +158,10 @@ class Delivery:
     ) -> None:
         """Give the sink one batch, or wait for one."""
         moved = await self._deliver(hurry(), pace)
-        if self._due(moved, hurry()):
+        if self._progress.is_due(moved, hurry()):
             await self._save()
         self._succeed()
-        if not self._dirty:
+        if not self._progress.dirty:
             saved()
         if moved:
             await pace()
@@ -195,7 +190,7 @@ class Delivery:
         await self._give(self._sink, self._pending)
         if not self._pending.parts:
             self._pending.move(self.cursor)
-            self._pending, self._dirty = None, True
+            self._pending, self._progress.dirty = None, True
         return True
 
     async def _give(self, sink: Sink, pending: Pending) -> None:
@@ -257,13 +252,11 @@ class Delivery:
 
     async def _close(self, outcome: Outcome) -> None:
         assert self._sink is not None
-        if self._dirty:
+        if self._progress.dirty:
             await self._save()
         await self._call(self._sink.close, outcome)
         self._sink = None  # should the cursor not be saved, another is opened and closed
-        await self._save_cursor(
-            msgspec.structs.replace(self.cursor, closed=True, last_error=None, next_try_at=None, paused=False)
-        )
+        await self._progress.save(closed=True, last_error=None, next_try_at=None, paused=False)
         self._close_cutter()
 
     async def _pause(self) -> None:
@@ -296,45 +289,20 @@ class Delivery:
         """Wait for the journal to grow, or what is gathered to be old enough."""
         assert self._cutter is not None
         due_in = self._cutter.due_in()
-        self.waiting = not self._dirty and due_in == float("inf")
-        await wait(min(CHECKPOINT_INTERVAL_S if self._dirty else LONGEST_RETRY_S, max(0.0, due_in)))
+        self.waiting = not self._progress.dirty and due_in == float("inf")
+        await wait(min(CHECKPOINT_INTERVAL_S if self._progress.dirty else LONGEST_RETRY_S, max(0.0, due_in)))
         self.waiting = False
-
-    def _due(self, moved: bool, hurry: bool) -> bool:
-        age = time.monotonic() - self._saved_at
-        return self._dirty and (age > CHECKPOINT_INTERVAL_S or (hurry and not moved))
 
     async def _save(self) -> None:
         """Save the cursor with what the sink says of itself: the one is nothing without the other."""
         assert self._sink is not None
         state = await self._call(self._sink.checkpoint)
-        await self._save_cursor(msgspec.structs.replace(self.cursor, state=state))
-
-    async def _save_cursor(self, cursor: Cursor) -> None:
-        await self._write_cursor(cursor)
-        self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)
-        self._dirty = False
-        self._saved_at = time.monotonic()
-
-    async def _write_cursor(self, cursor: Cursor) -> None:
-        self._lease.check()
-        content = msgspec.json.encode(cursor)
-        await in_thread(replace_file, self._in_cursors(cursor_path), content)
-
-    def _in_cursors(self, of: Callable[[Path, str], Path]) -> Path:
-        """A path among the cursors, whose directory is made where it is missing."""
-        path = of(self._run, self.name)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path.parent, 0o700)  # never the run's directory: somebody may have removed that
-        if os.path.islink(path.parent):
-            raise Paused(f"{path.parent} is a link, which may lead anywhere; make it a directory")
-        return path
+        await self._progress.save(state=state)
 
     async def _start_over(self, reason: StartOver) -> None:
         _log.warning("%s of %s: %s: giving it the whole run again", self.name, self._run, self._describe(reason))
         await self._drop_sink()
-        self.cursor = Cursor(state=reason.state, home=self.cursor.home, retries=self.cursor.retries)
-        self._saved = msgspec.structs.replace(self.cursor)
+        self._progress.start_over(reason.state)
         self._failures += 1
         if self._failures > 1:  # it has just done so
             await self._sleep(back_off(self._failures))
@@ -344,13 +312,10 @@ class Delivery:
         self._failures += 1
         verdict = judge(error, self._failures)
         next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
-        for cursor in (self.cursor, self._saved):
-            cursor.last_error, cursor.next_try_at, cursor.paused = self._describe(error), next_try_at, verdict.paused
-            cursor.retries += 1
-        self._say(f"{self.cursor.last_error}: {'waiting for you' if verdict.paused else 'trying again'}")
+        what = self._describe(error)
+        self._say(f"{what}: {'waiting for you' if verdict.paused else 'trying again'}")
         try:
-            if self._lease.held or not self._keep:  # else it is another's to write
-                await self._write_cursor(self._saved)  # not where it is: the sink has not said that this is safe
+            await self._progress.fail(what, next_try_at, verdict.paused)
         except Exception as failed:  # a full disk; what is saved is what was
             self._say(f"the cursor cannot be saved: {failed}")
         return verdict.wait_s
@@ -358,29 +323,21 @@ class Delivery:
     def _succeed(self) -> None:
         """The backend works."""
         self._failures = 0
-        cursor = self.cursor
-        if cursor.last_error is not None:
-            cursor.last_error, cursor.next_try_at, cursor.paused = None, None, False
-            self._dirty = True
+        self._progress.succeed()
 
     async def _take_lease(self) -> bool:
         """Be the one process that delivers this run to this backend; False after a while where another does."""
         if self._lease.held or not self._keep:
             self._lease.check()
             return True
-        path = self._in_cursors(lease_path)
+        path = lease_path(self._run, self.name)
+        make_directory(path)
         if not self._lease.take():
             self._say(f"process {locks.holder(path)} delivers the same; waiting for it to end")
             await self._sleep(_LEASE_WAIT_S)
             return False
-        self._catch_up()
+        self._progress.catch_up()
         return True
-
-    def _catch_up(self) -> None:
-        """Another may have delivered since the cursor was read."""
-        found = load_cursor(self._run, self.name)
-        self.cursor = msgspec.structs.replace(found, closed=found.closed and found.position != self._reopened_at)
-        self._saved = msgspec.structs.replace(self.cursor)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but not for longer than `stop` allows."""
