@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 import asynctrack
-from asynctrack import host as hosts
+from asynctrack import hosts
 from asynctrack.books import Books
 
 T = TypeVar("T")

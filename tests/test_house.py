@@ -93,6 +93,7 @@ LAYERS = [
     ["worker.service"],
     ["worker.main", "worker.threads"],
     ["host"],
+    ["hosts"],
     ["catchup"],
     ["wandb_api.borrowed", "ending", "fields", "scope", "defaults", "wandb_api.arguments"],
     ["inlet"],

@@ -30,8 +30,7 @@ from support import (
 )
 
 import asynctrack
-from asynctrack import Run
-from asynctrack import host as hosts
+from asynctrack import Run, host
 
 
 class Logging:
@@ -93,9 +92,9 @@ def assert_all_there(run: Run, accepted: list[int]) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent worker is looked for sooner, and taken for hung sooner."""
-    monkeypatch.setattr(hosts, "QUIET_AFTER_S", 0.2)
-    monkeypatch.setattr(hosts, "HUNG_AFTER_S", 0.6)
-    monkeypatch.setattr(hosts, "_START_GRACE_S", 0.3)
+    monkeypatch.setattr(host, "QUIET_AFTER_S", 0.2)
+    monkeypatch.setattr(host, "HUNG_AFTER_S", 0.6)
+    monkeypatch.setattr(host, "_START_GRACE_S", 0.3)
 
 
 @pytest.mark.usefixtures("quick")
