@@ -96,6 +96,20 @@ def the_worker(shared: Path) -> int:
     return workers(shared)[0]
 
 
+def kill_the_worker(shared: Path) -> int:
+    """Kill the one worker, and wait until it has let go of everything; its pid."""
+    pid = the_worker(shared)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: pid not in workers(shared), "the worker is dead")
+    return pid
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory into which somebody may be writing."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def writers(run: Path) -> list[int]:
     """Pids of the other processes that have a segment of the run's journal open."""
     found = []

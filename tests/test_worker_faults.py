@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    kill_the_worker,
     left_in,
     lines,
     manifest,
@@ -75,12 +76,6 @@ def watch(run: Path) -> Iterator[Callable[[], int]]:
     finally:
         over.set()
         thread.join()
-
-
-def kill_the_worker(shared: Path) -> int:
-    pid = the_worker(shared)
-    os.kill(pid, signal.SIGKILL)
-    return pid
 
 
 def assert_all_there(run: Run, accepted: list[int]) -> None:
