@@ -19,7 +19,7 @@ from asynctrack.census import take_census
 from asynctrack.cursor import load_cursor
 from asynctrack.delivery.polling import Poller
 from asynctrack.errors import AsynctrackError, NotARun
-from asynctrack.host import make_directory, own_directories
+from asynctrack.hosts import make_directory, own_directories
 from asynctrack.manifest import Manifest, Status
 from asynctrack.queue.places import ring_paths
 from asynctrack.reading.reader import open_run

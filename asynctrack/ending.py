@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from asynctrack import host as hosts
+from asynctrack import hosts
 
 # Behind the finalizers of multiprocessing's pools and queues, whose least is -5.
 _LAST_FINALIZER: Final = -100

@@ -1,7 +1,6 @@
 """Host: starts this process's worker, watches it, restarts it. Runs in the caller.
 
-A process has at most one host of each kind in each place for rings, and its forked children join it. The worker is a process
-that is nobody's child, or it is threads here, where a process cannot be started.
+The worker is a process that is nobody's child, or it is threads here, where a process cannot be started.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from asynctrack import locks
 from asynctrack.backends.base import Backend
-from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.queue.layout import DONE, HEARTBEAT, WORKER_PID
 from asynctrack.queue.places import (
     HELLO_NAME,
@@ -30,12 +28,10 @@ from asynctrack.queue.places import (
     SMALLEST_RING_BYTES,
     WAKE_NAME,
     fresh_ring_path,
-    has_room,
     make_host_directory,
     remove_host,
     ring_bytes,
     ring_paths,
-    shared_roots,
 )
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
@@ -62,22 +58,25 @@ _START_WAIT_S: Final = 1.0
 # Between two warnings of a kind.
 _WARN_INTERVAL_S: Final = 60.0
 
-T = TypeVar("T")
-
 _log = logging.getLogger("asynctrack")
-_hosts: dict[tuple[WorkerHost, str], Host] = {}
-_hosts_lock = threading.RLock()
 
 
 class Host:
-    """This process's side of its worker. Every method may be called from any thread."""
+    """This process's side of its worker. Every method may be called from any thread.
 
-    def __init__(self, kind: WorkerHost, root: str) -> None:
+    Args:
+        kind: of the worker.
+        root: the place for rings.
+        own: says the directories of all hosts of this process, whose rings and locks it must not open a second time.
+    """
+
+    def __init__(self, kind: WorkerHost, root: str, own: Callable[[], list[str]]) -> None:
         _hold_streams()
         self.kind = kind
         self.root = root
         self.directory = make_host_directory(root)
         self.local: dict[str, dict[str, Backend]] = {}
+        self._own_directories = own
         self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
@@ -87,7 +86,7 @@ class Host:
         self._started_at = -_START_GRACE_S
         self._log_path = os.devnull
         try:
-            _say_hello(self.directory)
+            say_hello(self.directory)
         except OSError:  # memory is full to the last page
             self.remove()
             raise
@@ -214,7 +213,7 @@ class Host:
     def _adopt(self) -> None:
         from asynctrack.worker.orphans import adopt
 
-        adopt(self.directory, own_directories())
+        adopt(self.directory, self._own_directories())
 
     def _revive(self, ring: Ring, quiet_s: float) -> None:
         if not self._worker_lives():
@@ -253,75 +252,6 @@ class Host:
             self._grace_s = min(2 * self._grace_s, _LONGEST_GRACE_S) if died_young else _START_GRACE_S
 
 
-def host_for(kind: WorkerHost) -> Host:
-    """This process's host of a kind, in the first place that has room.
-
-    Raises:
-        SharedMemoryUnavailable: there is no place for one.
-    """
-    return _in_some_root(lambda root: _host_in(root, kind), _roots())
-
-
-def open_ring(
-    kind: WorkerHost, meta: dict[str, Any], queue_bytes: int | None, *, first: int = 0
-) -> tuple[Host, Producer]:
-    """Make a ring for a run in this process, in the first place that has room.
-
-    If other processes log to the run, it has to be where their rings are: two workers cannot have one run.
-
-    Returns:
-        The host it joins, and the ring's producer.
-
-    Raises:
-        SharedMemoryUnavailable: there is no room.
-    """
-    shared = [root for (own, root), host in list(_hosts.items()) if own == kind and any(host.others_of(meta["run"]))]
-    return _in_some_root(lambda root: _open_ring_in(root, kind, meta, queue_bytes, first), shared or _roots())
-
-
-def _open_ring_in(
-    root: str, kind: WorkerHost, meta: dict[str, Any], queue_bytes: int | None, first: int
-) -> tuple[Host, Producer]:
-    while True:
-        host = _host_in(root, kind)
-        try:
-            return host, host.open_ring(meta, queue_bytes, first=first)
-        except FileNotFoundError:
-            _forget(host)  # the worker has left; the next try makes a new host
-        except OSError:
-            if not ring_paths(host.directory):
-                _forget(host)
-                host.remove()
-            raise
-
-
-def _host_in(root: str, kind: WorkerHost) -> Host:
-    with _hosts_lock:
-        if (kind, root) not in _hosts:
-            _hosts[kind, root] = Host(kind, root)
-        return _hosts[kind, root]
-
-
-def own_directories() -> list[str]:
-    """Host directories of this process, whose rings and locks it must not open a second time."""
-    return [host.directory for host in list(_hosts.values())]
-
-
-def _forget(host: Host) -> None:
-    """The next run gets a new host."""
-    with _hosts_lock:
-        if _hosts.get((host.kind, host.root)) is host:
-            del _hosts[host.kind, host.root]
-
-
-def stop_threads() -> None:
-    """At the interpreter's end, when all runs that need them have finished."""
-    for key, host in list(_hosts.items()):
-        if host.kind == "thread":
-            del _hosts[key]
-            host.stop()
-
-
 def threads_are_over() -> bool:
     """Whether the main thread has ended: no executor can be had, and on 3.12 no thread. What others log gets a process."""
     return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
@@ -332,50 +262,11 @@ def worker_of(run: Path) -> bool:
     return locks.is_taken(run / "lock")
 
 
-def make_directory() -> str:
-    """A directory for rings that were left behind.
-
-    Raises:
-        SharedMemoryUnavailable: there is no room for one.
-    """
-    return _in_some_root(_make_directory_in, _roots())
-
-
-def _make_directory_in(root: str) -> str:
-    directory = make_host_directory(root)
-    _say_hello(directory)
-    return directory
-
-
-def _say_hello(directory: str) -> None:
+def say_hello(directory: str) -> None:
     """Tell the worker what it needs to import what this process can."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(os.path.join(directory, HELLO_NAME), flags, 0o600), "w", encoding="utf-8") as file:
         json.dump({"sys_path": _module_paths(), "argv": sys.argv}, file)
-
-
-def _in_some_root(make: Callable[[str], T], roots: Iterable[str]) -> T:
-    """What `make` returns for the first place where it works."""
-    tried = []
-    failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-    for root in roots:
-        tried.append(root)
-        try:
-            return make(root)
-        except OSError as error:
-            failed = error
-    raise SharedMemoryUnavailable(tried, failed) from failed
-
-
-def _roots() -> Iterator[str]:
-    """The places for rings, those that have room first."""
-    full = []
-    for root in shared_roots():
-        if has_room(root):
-            yield root
-        else:
-            full.append(root)
-    yield from full
 
 
 def _module_paths() -> list[str]:
@@ -391,14 +282,3 @@ def _hold_streams() -> None:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # it gets the lowest number that is free
-
-
-def _after_fork_in_child() -> None:
-    global _hosts_lock
-    _hosts_lock = threading.RLock()
-    for host in _hosts.values():
-        host.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

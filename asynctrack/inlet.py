@@ -15,8 +15,9 @@ from pathlib import Path
 from time import time_ns
 from typing import Any, Final, Literal
 
-from asynctrack import host as hosts
+from asynctrack import hosts
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
+from asynctrack.host import Host
 from asynctrack.queue.layout import FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode, encode_any, make_plain, merge, short_repr
@@ -187,7 +188,7 @@ class Inlet:
     def _may_say(self, about: str) -> bool:
         return time.monotonic() >= self._warned.get(about, 0.0)
 
-    def _open(self, *, root: bool, first: int = 0) -> tuple[hosts.Host, Producer]:
+    def _open(self, *, root: bool, first: int = 0) -> tuple[Host, Producer]:
         meta = {
             "run": str(self._path),
             "root": root,

@@ -11,7 +11,8 @@ from asynctrack import manifest as manifests
 from asynctrack.census import Worker, take_census
 from asynctrack.ending import is_open
 from asynctrack.errors import AsynctrackError
-from asynctrack.host import own_directories, worker_of
+from asynctrack.host import worker_of
+from asynctrack.hosts import own_directories
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import Batch
 from asynctrack.journal.layout import NOTES_RING

@@ -87,14 +87,19 @@ class Decoder:
         self.met_media = False
         self._run = run
         self._record = msgspec.msgpack.Decoder(tuple[int, int | None, dict[str, Any]], ext_hook=self.extension)
+        self._any_keys = msgspec.msgpack.Decoder(tuple[int, int | None, dict[Any, Any]], ext_hook=self.extension)
         self._any = msgspec.msgpack.Decoder(ext_hook=self.extension)
 
     def record(self, payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
-        """The record in a payload."""
+        """The record in a payload.
+
+        Raises:
+            ValueError: there is none; what its media raise, too.
+        """
         try:
             time, step, data = self._record.decode(payload)
         except msgspec.ValidationError:  # keys that are not strings
-            time, step, data = self._any.decode(payload)
+            time, step, data = self._any_keys.decode(payload)
             data = string_keys(data)
         return Record(number, number if step is None else step, time, data, ring)
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynctrack import ending
-from asynctrack import host as hosts
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of
 from asynctrack.books import BackendStats, Books, Stats
 from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFinished
+from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
 from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
@@ -56,7 +56,7 @@ class Sitting:
         self._lock = threading.RLock()
         self._books = Books(path)
         self._last = Stats(backends={name: BackendStats() for name in backends})
-        self._in_threads = settings.worker == "thread" and not hosts.threads_are_over()
+        self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
         self.inlet = Inlet(manifest.id, path, settings, first=first)
         self.inlet.joined.append(lambda _: ending.opened(self))
@@ -186,7 +186,7 @@ class Sitting:
             self.inlet.host.local[str(self.path)] = self.backends
             return
         here = {name: backend for name, backend in self.backends.items() if place_of(backend) == "caller"}
-        if here and hosts.threads_are_over():
+        if here and threads_are_over():
             self.inlet.warn("late", f"{', '.join(here)} cannot be served any more: the main thread has ended")
         elif here:
             from asynctrack.local import LocalDeliveries

@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 import asynctrack
-from asynctrack import host as hosts
+from asynctrack import hosts
 
 RESULTS: Final = Path(__file__).parent / "results"
 PERCENTILES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}

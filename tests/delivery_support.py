@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import wait_until, workers
 
-from asynctrack import host as hosts
+from asynctrack import hosts
 from asynctrack.books import BackendStats, Stats
 from asynctrack.cursor import Cursor, load_cursor
 from asynctrack.testing import JournaledRun, taken

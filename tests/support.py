@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 
 import asynctrack
-from asynctrack import host as hosts
+from asynctrack import hosts
 from asynctrack.books import Books
 
 T = TypeVar("T")
@@ -94,6 +94,20 @@ def the_worker(shared: Path) -> int:
     """The pid of the one worker."""
     wait_until(lambda: len(workers(shared)) == 1, "there is one worker")
     return workers(shared)[0]
+
+
+def kill_the_worker(shared: Path) -> int:
+    """Kill the one worker, and wait until it has let go of everything; its pid."""
+    pid = the_worker(shared)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: pid not in workers(shared), "the worker is dead")
+    return pid
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory into which somebody may be writing."""
+    while directory.exists():
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def writers(run: Path) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from support import left_in, lines, manifest, records, values, wait_until, workers
+from support import left_in, lines, manifest, records, remove, values, wait_until, workers
 
 import asynctrack
 from asynctrack import Run, Tracker, errors
@@ -343,7 +342,7 @@ def test_run_directory_that_vanishes_harms_no_other_run(runs: Path, shared_host:
         for run in (kept, gone):
             run.log({"x": 1})
             run.flush("journaled")
-        shutil.rmtree(gone.path)
+        remove(gone.path)
         for i in range(50):
             gone.log({"i": i})
             kept.log({"i": i})

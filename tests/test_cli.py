@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import COMMAND, Logger, answer, asynctrack_, line_of, make_runs, running
-from support import ROOT, lines, records, the_worker, wait_until, workers
+from support import ROOT, kill_the_worker, lines, records, wait_until, workers
 
 import asynctrack
 from asynctrack import catalog, cli
@@ -225,7 +225,7 @@ def test_live_run_is_running_and_a_lost_one_is_lost(logger: Logger, own_host: Pa
     wait_until((logger.run / "run.json").exists, "the worker has told of the run")
     (live,) = answer("ls", runs)
     assert (live["status"], live["records"], live["last"]) == ("running", 5, {"i": 4, "half": 2.0})
-    os.kill(the_worker(own_host), signal.SIGKILL)
+    kill_the_worker(own_host)
     logger.end("die")
     (lost,) = answer("ls", runs)
     assert (lost["status"], lost["records"]) == ("lost", 5)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from cli_support import COMMAND, Logger, answer, asynctrack_, make_runs, on_terminal
-from support import left_in, lines, manifest, stopped, the_worker, wait_until, workers
+from support import kill_the_worker, left_in, lines, manifest, stopped, the_worker, wait_until, workers
 
 import asynctrack
 from asynctrack import cli
@@ -109,7 +109,7 @@ def test_a_live_run_is_unharmed_while_it_is_written(logger: Logger) -> None:
 
 def test_a_lost_run_is_unharmed_and_what_it_had_begun_to_write_is_no_damage(logger: Logger, own_host: Path) -> None:
     logger.log(0, 5)
-    os.kill(the_worker(own_host), signal.SIGKILL)
+    kill_the_worker(own_host)
     logger.end("die")
     (segment,) = (logger.run / "journal").iterdir()
     content = segment.read_bytes()
@@ -341,7 +341,7 @@ def test_rm_with_force_removes_a_live_run_and_nothing_hangs(logger: Logger) -> N
 
 def test_rm_of_a_lost_run_takes_its_queue_along(logger: Logger, own_host: Path) -> None:
     logger.log(0, 3)
-    os.kill(the_worker(own_host), signal.SIGKILL)
+    kill_the_worker(own_host)
     logger.end("die")
     assert [name for name in left_in(own_host) if name.endswith(".ring")]
     assert asynctrack_("rm", logger.run, "--yes").returncode == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 import pytest
 from support import (
     assert_whole,
+    kill_the_worker,
     left_in,
     lines,
     manifest,
+    remove,
     run_child,
     run_confined,
-    the_worker,
     values,
     wait_until,
     workers,
@@ -319,7 +319,7 @@ class TestRemoved:
         for i in range(1000):
             assert run.log({"i": i})
         run.flush()
-        shutil.rmtree(run.path)
+        remove(run.path)
         for i in range(20):
             assert run.log({"i": i})
             time.sleep(0.02)
@@ -336,7 +336,7 @@ class TestRemoved:
     ) -> None:
         run = asynctrack.init("p", dir=runs, queue_bytes=1 << 14)
         run.flush()
-        shutil.rmtree(run.path)
+        remove(run.path)
         wait_until(lambda: not run.log({"i": 0}), "the queue is full")
         dropped = 1 + sum(not run.log({"i": 0}) for _ in range(100))
         stats = run.finish()
@@ -351,8 +351,8 @@ class TestRemoved:
     def test_worker_that_starts_for_a_removed_run_does_not_stay(self, own_host: Path, runs: Path) -> None:
         run = asynctrack.init("p", dir=runs, finish_timeout_s=3)
         run.flush()
-        os.kill(the_worker(own_host), signal.SIGKILL)
-        shutil.rmtree(run.path)
+        kill_the_worker(own_host)
+        remove(run.path)
         assert run.log({"i": 0})
         begin = time.monotonic()
         assert run.finish().queued == 1
@@ -369,7 +369,7 @@ if not os.fork():
     run = asynctrack.init("p", dir=sys.argv[1])
     run.log({"i": 0})
     run.flush()
-    shutil.rmtree(run.path)
+    shutil.rmtree(run.path, ignore_errors=True)
     run.log({"i": 1})
     os.kill(os.getpid(), signal.SIGKILL)
 os.wait()
@@ -386,7 +386,7 @@ os.wait()
         for i in range(1000):
             first.log({"i": i})
         first.flush()
-        shutil.rmtree(first.path)
+        remove(first.path)
         second = asynctrack.init("p", id="run", dir=runs, worker=worker)
         for i in range(500):
             second.log({"i": i})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -17,6 +18,23 @@ from asynctrack import Memory, Run
 
 RUNS = 100
 RINGS_MAX_BYTES = 64 << 20
+
+
+def open_below(descriptors: Path, *directories: Path) -> list[str]:
+    """The files below these directories that a process has open."""
+    found = []
+    for link in descriptors.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(link))
+    return [path for path in found if path.startswith(tuple(map(str, directories)))]
+
+
+def assert_one_worker(shared: Path, worker: str) -> None:
+    """There is one worker process, or none where a thread does its work; on a busy machine it may just be starting."""
+    if worker == "process":
+        the_worker(shared)
+    else:
+        assert workers(shared) == []
 
 
 def ring_sizes(shared: Path) -> list[int]:
@@ -46,10 +64,10 @@ def test_a_hundred_runs_at_once_have_one_worker_and_share_64_mib(own_host: Path,
             assert run.log({"i": i})
     assert len(ring_sizes(own_host)) == RUNS
     assert sum(ring_sizes(own_host)) <= RINGS_MAX_BYTES
-    assert len(workers(own_host)) == (worker == "process")
+    assert_one_worker(own_host, worker)
     for run in opened:
         run.flush("journaled")
-    assert len(workers(own_host)) == (worker == "process")
+    assert_one_worker(own_host, worker)
     for run in opened:
         assert run.finish().backends["jsonl"].delivered == 200
     for run in opened:
@@ -99,7 +117,7 @@ def test_runs_opened_by_many_threads_at_once_have_one_worker(own_host: Path, run
     for thread in threads:
         thread.join()
     assert len(opened) == 8
-    assert len(workers(own_host)) == (worker == "process")
+    assert_one_worker(own_host, worker)
     assert sum(thread.name == "asynctrack-drain" for thread in threading.enumerate()) == (worker == "thread")
     for run in opened:
         run.finish()
@@ -125,11 +143,11 @@ def test_runs_that_have_ended_hold_no_descriptors(own_host: Path, runs: Path, wo
         open_all_along.log({"i": 0})
         open_all_along.flush()
         served_by = Path(f"/proc/{the_worker(own_host) if worker == 'process' else os.getpid()}/fd")
-        before = len(list(served_by.iterdir()))
+        before = len(open_below(served_by, own_host, runs))
         for _ in range(20):
             with asynctrack.init("p", dir=runs, worker=worker) as run:
                 run.log({"i": 1})
-        wait_until(lambda: len(list(served_by.iterdir())) <= before + 4, "their descriptors are closed")
+        wait_until(lambda: len(open_below(served_by, own_host, runs)) <= before + 4, "their descriptors are closed")
 
 
 def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs: Path) -> None:

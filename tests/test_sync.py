@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import a_minute_later, left_in, lines, manifest, start, the_worker, values, wait_until, workers
+from support import (
+    a_minute_later,
+    kill_the_worker,
+    left_in,
+    lines,
+    manifest,
+    start,
+    the_worker,
+    values,
+    wait_until,
+    workers,
+)
 
 import asynctrack
 from asynctrack.census import take_census
@@ -281,7 +292,7 @@ def test_worker_that_was_killed_is_replaced_before_the_caller_has_gone(own_host:
     caller.stdin.write("\n")
     caller.stdin.flush()
     caller.stdout.readline()
-    os.kill(the_worker(own_host), signal.SIGKILL)
+    kill_the_worker(own_host)
     caller.communicate("\n", timeout=20)
     wait_until(lambda: not left_in(own_host), "the next worker has drained the queue")
     assert values(runs / "p" / "a", "i") == list(range(1000))

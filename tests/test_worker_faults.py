@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    kill_the_worker,
     left_in,
     lines,
     manifest,
@@ -30,8 +31,7 @@ from support import (
 )
 
 import asynctrack
-from asynctrack import Run
-from asynctrack import host as hosts
+from asynctrack import Run, host
 
 
 class Logging:
@@ -78,12 +78,6 @@ def watch(run: Path) -> Iterator[Callable[[], int]]:
         thread.join()
 
 
-def kill_the_worker(shared: Path) -> int:
-    pid = the_worker(shared)
-    os.kill(pid, signal.SIGKILL)
-    return pid
-
-
 def assert_all_there(run: Run, accepted: list[int]) -> None:
     assert values(run.path, "i") == accepted
     assert [line["i"] for line in lines(run.path)] == accepted
@@ -93,9 +87,9 @@ def assert_all_there(run: Run, accepted: list[int]) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent worker is looked for sooner, and taken for hung sooner."""
-    monkeypatch.setattr(hosts, "QUIET_AFTER_S", 0.2)
-    monkeypatch.setattr(hosts, "HUNG_AFTER_S", 0.6)
-    monkeypatch.setattr(hosts, "_START_GRACE_S", 0.3)
+    monkeypatch.setattr(host, "QUIET_AFTER_S", 0.2)
+    monkeypatch.setattr(host, "HUNG_AFTER_S", 0.6)
+    monkeypatch.setattr(host, "_START_GRACE_S", 0.3)
 
 
 @pytest.mark.usefixtures("quick")

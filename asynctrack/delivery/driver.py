@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import inspect
 import logging
 import os
-import threading
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -23,14 +19,14 @@ from asynctrack import locks, media, references
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Sink, StartOver, TooLarge
 from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.delivery import refused
-from asynctrack.delivery.cutter import Cut, Cutter, has_more
+from asynctrack.delivery.cutter import Cutter, has_more
+from asynctrack.delivery.lease import Lease
+from asynctrack.delivery.pending import Pending, split
+from asynctrack.delivery.progress import CHECKPOINT_INTERVAL_S, Progress, make_directory
 from asynctrack.delivery.verdict import LONGEST_RETRY_S, back_off, describe, judge
-from asynctrack.journal.layout import Position
 from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
 
-# Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
-CHECKPOINT_INTERVAL_S: Final = 1.0
 # How long deliveries that are to end may wait for their sinks.
 STOP_WAIT_S: Final = 4.0
 # Between two looks whether another process still delivers the same.
@@ -39,34 +35,6 @@ _LEASE_WAIT_S: Final = 0.5
 _WARN_INTERVAL_S: Final = 60.0
 
 _log = logging.getLogger("asynctrack.delivery")
-
-
-class _Pending:
-    """A cut on its way to the sink: the parts that it has not yet taken, and what became of the others."""
-
-    def __init__(self, cut: Cut) -> None:
-        self.cut = cut
-        self.parts = deque(filter(any, [cut.batch]))
-        self.begun = False
-        self.media = cut.media
-        self.delivered = 0
-        self.refused = 0
-        self.skipped = dict(cut.skipped)
-
-    def take(self, part: Batch, skipped: object) -> None:
-        """The sink has a part, but for what it cannot show."""
-        self.replace([])
-        self.begun = True
-        self.delivered += len(part.records)
-        if isinstance(skipped, Mapping):  # else it has the part all the same: given again, it would have it twice
-            for reason, count in skipped.items():
-                self.delivered -= count
-                self.skipped[reason] = self.skipped.get(reason, 0) + count
-
-    def replace(self, rest: list[Batch]) -> None:
-        """What is left of the part that comes first."""
-        self.parts.popleft()
-        self.parts.extendleft(filter(any, reversed(rest)))
 
 
 class Delivery:
@@ -81,7 +49,6 @@ class Delivery:
         force: deliver also from a copy of a run, though what the original had delivered may show twice.
 
     Attributes:
-        cursor: how far it is.
         busy_since: since when it has waited for its backend, monotonic seconds; None while it does not.
         waiting: whether all there is has been delivered and saved.
     """
@@ -90,8 +57,8 @@ class Delivery:
         self, run: Path, name: str, backend: Backend, manifest: Manifest, *, keep: bool = True, force: bool = False
     ) -> None:
         self.name = name
-        self.cursor = load_cursor(run, name) if keep else Cursor()
-        self._saved = msgspec.structs.replace(self.cursor)
+        self._lease = Lease(lease_path(run, name))
+        self._progress = Progress(run, name, self._lease, keep=keep)
         self._run = run
         self._backend = backend
         self._manifest = manifest
@@ -99,26 +66,24 @@ class Delivery:
         self._force = force
         self._sink: Sink | None = None
         self._cutter: Cutter | None = None
-        self._pending: _Pending | None = None
+        self._pending: Pending | None = None
         self._stopping = anyio.Event()
-        self._driven = False
-        self._dirty = False
-        self._saved_at = 0.0
         self._ready_at = 0.0
         self._failures = 0
         self._warn_at = 0.0
-        self._reopened_at: Position | None = None
-        self._lease_fd: int | None = None
-        self._lease_lock = threading.Lock()
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
-        self._away = False
         self.busy_since: float | None = None
         self.waiting = False
         self.reopen()
 
     def __repr__(self) -> str:
         return f"<Delivery to {self.name} at {self.cursor.position}, {self.cursor.delivered} delivered>"
+
+    @property
+    def cursor(self) -> Cursor:
+        """How far it is."""
+        return self._progress.cursor
 
     @property
     def done(self) -> bool:
@@ -133,7 +98,7 @@ class Delivery:
     @property
     def saved_ends(self) -> dict[int, int]:
         """For each ring, up to where the saved cursor has it."""
-        return self._saved.ends
+        return self._progress.saved_ends
 
     async def drive(
         self,
@@ -150,13 +115,13 @@ class Delivery:
             saved: called after the cursor was saved.
             pace: waits after each batch, and while one is read, for as long as others come first.
         """
-        if self._driven:  # once is enough
+        if self._lease.in_use:  # once is enough
             return
-        self._driven = True
+        self._lease.begin()
         try:
             while not self.done and not self._stopping.is_set():
                 try:
-                    if await self._lease() and not self.done:
+                    if await self._take_lease() and not self.done:
                         await self._step(wait, hurry, saved, pace)
                 except StartOver as reason:
                     await self._start_over(reason)
@@ -166,21 +131,18 @@ class Delivery:
                     await self._sleep(wait_s)
             await self._pause()
         finally:
-            self._driven = False
-            self._release()
+            self._lease.end()
 
     def reopen(self) -> bool:
         """Whether the run has gone on after its end, as a forked child may do; then `drive` it again.
 
         What lives in memory gets the whole run again.
         """
-        if self._driven or not self.done:
+        if self._lease.in_use or not self.done:
             return False
         more = has_more(self._run, self.cursor, self._backend)
         if more:
-            self._reopened_at = self.cursor.position
-            self.cursor = msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor()
-            self._saved = msgspec.structs.replace(self.cursor)
+            self._progress.reopen()
         return more
 
     def stop(self) -> None:
@@ -196,10 +158,10 @@ class Delivery:
     ) -> None:
         """Give the sink one batch, or wait for one."""
         moved = await self._deliver(hurry(), pace)
-        if self._due(moved, hurry()):
+        if self._progress.is_due(moved, hurry()):
             await self._save()
         self._succeed()
-        if not self._dirty:
+        if not self._progress.dirty:
             saved()
         if moved:
             await pace()
@@ -220,17 +182,18 @@ class Delivery:
                 if (outcome := self._cutter.outcome()) is not None:
                     await self._close(outcome)
                 return False
-            self._pending = _Pending(cut)
+            self._pending = Pending(cut)
         if self._pending.media:
             batch = self._pending.cut.batch
             await in_thread(media.store, self._run, batch, abandon_on_cancel=True, limiter=self._limiter)
             self._pending.media = False
         await self._give(self._sink, self._pending)
         if not self._pending.parts:
-            self._move(self._pending)
+            self._pending.move(self.cursor)
+            self._pending, self._progress.dirty = None, True
         return True
 
-    async def _give(self, sink: Sink, pending: _Pending) -> None:
+    async def _give(self, sink: Sink, pending: Pending) -> None:
         """Write what the sink has not yet taken: what is too large in halves, without what it refuses."""
         while pending.parts:
             await self._sleep(self._ready_at - time.monotonic())
@@ -240,42 +203,24 @@ class Delivery:
             try:
                 skipped = await self._call(sink.write, part)
             except (TooLarge, Refused) as no:
-                pending.replace(await self._split(pending, part, no))
+                await self._refuse(pending, part, no)
                 continue
             pending.take(part, skipped)
             if self._backend.max_records_s is not None:
                 now = time.monotonic()
                 self._ready_at = max(now, self._ready_at) + len(part.records) / self._backend.max_records_s
 
-    async def _split(self, pending: _Pending, part: Batch, no: TooLarge | Refused) -> list[Batch]:
-        """What of a part is to come again, after the sink has refused all or some of it."""
-        records, updates = part
-        which = no.which if isinstance(no, Refused) else None
-        if which is None and len(records) + len(updates) > 1:
-            return _halves(part)
-        if not records:
-            self._say(f"a change of the {updates[0].kind} is refused: {no}")
-            return []
-        lost = [record for index, record in enumerate(records) if which is None or index in which]
-        if not lost:
-            raise ValueError(f"the backend refuses none of these records: {sorted(which or ())}") from no
-        reason = references.hide(str(no), self._backend.references) or "too large"
-        await in_thread(refused.keep, self._run, self.name, reason, lost)
-        self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
-        pending.refused += len(lost)
-        return [Batch([record for index, record in enumerate(records) if index not in (which or {0})], updates)]
-
-    def _move(self, pending: _Pending) -> None:
-        """The backend has all of a cut: the cursor moves behind it."""
-        cursor, cut = self.cursor, pending.cut
-        self._pending = None
-        self._dirty = True
-        cursor.delivered += pending.delivered
-        cursor.refused += pending.refused
-        cursor.skipped = _sum(cursor.skipped, pending.skipped)
-        cursor.position, cursor.ends = cut.position, cut.ends
-        if cut.batch.records:
-            cursor.next_number = max(cursor.next_number, cut.batch.records[-1].number + 1)
+    async def _refuse(self, pending: Pending, part: Batch, no: TooLarge | Refused) -> None:
+        """The sink has refused all or some of a part: what it will never take is kept, the rest comes again."""
+        rest, lost = split(part, no)
+        if lost:
+            reason = references.hide(str(no), self._backend.references) or "too large"
+            await in_thread(refused.keep, self._run, self.name, reason, lost)
+            self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
+            pending.refused += len(lost)
+        elif not rest:
+            self._say(f"a change of the {part.updates[0].kind} is refused: {no}")
+        pending.replace(rest)
 
     async def _open(self) -> Sink:
         if self._keep:
@@ -307,13 +252,11 @@ class Delivery:
 
     async def _close(self, outcome: Outcome) -> None:
         assert self._sink is not None
-        if self._dirty:
+        if self._progress.dirty:
             await self._save()
         await self._call(self._sink.close, outcome)
         self._sink = None  # should the cursor not be saved, another is opened and closed
-        await self._save_cursor(
-            msgspec.structs.replace(self.cursor, closed=True, last_error=None, next_try_at=None, paused=False)
-        )
+        await self._progress.save(closed=True, last_error=None, next_try_at=None, paused=False)
         self._close_cutter()
 
     async def _pause(self) -> None:
@@ -346,45 +289,20 @@ class Delivery:
         """Wait for the journal to grow, or what is gathered to be old enough."""
         assert self._cutter is not None
         due_in = self._cutter.due_in()
-        self.waiting = not self._dirty and due_in == float("inf")
-        await wait(min(CHECKPOINT_INTERVAL_S if self._dirty else LONGEST_RETRY_S, max(0.0, due_in)))
+        self.waiting = not self._progress.dirty and due_in == float("inf")
+        await wait(min(CHECKPOINT_INTERVAL_S if self._progress.dirty else LONGEST_RETRY_S, max(0.0, due_in)))
         self.waiting = False
-
-    def _due(self, moved: bool, hurry: bool) -> bool:
-        age = time.monotonic() - self._saved_at
-        return self._dirty and (age > CHECKPOINT_INTERVAL_S or (hurry and not moved))
 
     async def _save(self) -> None:
         """Save the cursor with what the sink says of itself: the one is nothing without the other."""
         assert self._sink is not None
         state = await self._call(self._sink.checkpoint)
-        await self._save_cursor(msgspec.structs.replace(self.cursor, state=state))
-
-    async def _save_cursor(self, cursor: Cursor) -> None:
-        await self._write_cursor(cursor)
-        self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)
-        self._dirty = False
-        self._saved_at = time.monotonic()
-
-    async def _write_cursor(self, cursor: Cursor) -> None:
-        self._check_lease()
-        content = msgspec.json.encode(cursor)
-        await in_thread(replace_file, self._in_cursors(cursor_path), content)
-
-    def _in_cursors(self, of: Callable[[Path, str], Path]) -> Path:
-        """A path among the cursors, whose directory is made where it is missing."""
-        path = of(self._run, self.name)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path.parent, 0o700)  # never the run's directory: somebody may have removed that
-        if os.path.islink(path.parent):
-            raise Paused(f"{path.parent} is a link, which may lead anywhere; make it a directory")
-        return path
+        await self._progress.save(state=state)
 
     async def _start_over(self, reason: StartOver) -> None:
         _log.warning("%s of %s: %s: giving it the whole run again", self.name, self._run, self._describe(reason))
         await self._drop_sink()
-        self.cursor = Cursor(state=reason.state, home=self.cursor.home, retries=self.cursor.retries)
-        self._saved = msgspec.structs.replace(self.cursor)
+        self._progress.start_over(reason.state)
         self._failures += 1
         if self._failures > 1:  # it has just done so
             await self._sleep(back_off(self._failures))
@@ -394,13 +312,10 @@ class Delivery:
         self._failures += 1
         verdict = judge(error, self._failures)
         next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
-        for cursor in (self.cursor, self._saved):
-            cursor.last_error, cursor.next_try_at, cursor.paused = self._describe(error), next_try_at, verdict.paused
-            cursor.retries += 1
-        self._say(f"{self.cursor.last_error}: {'waiting for you' if verdict.paused else 'trying again'}")
+        what = self._describe(error)
+        self._say(f"{what}: {'waiting for you' if verdict.paused else 'trying again'}")
         try:
-            if self._lease_fd is not None or not self._keep:  # else it is another's to write
-                await self._write_cursor(self._saved)  # not where it is: the sink has not said that this is safe
+            await self._progress.fail(what, next_try_at, verdict.paused)
         except Exception as failed:  # a full disk; what is saved is what was
             self._say(f"the cursor cannot be saved: {failed}")
         return verdict.wait_s
@@ -408,42 +323,21 @@ class Delivery:
     def _succeed(self) -> None:
         """The backend works."""
         self._failures = 0
-        cursor = self.cursor
-        if cursor.last_error is not None:
-            cursor.last_error, cursor.next_try_at, cursor.paused = None, None, False
-            self._dirty = True
+        self._progress.succeed()
 
-    async def _lease(self) -> bool:
+    async def _take_lease(self) -> bool:
         """Be the one process that delivers this run to this backend; False after a while where another does."""
-        if self._lease_fd is not None or not self._keep:
-            self._check_lease()
+        if self._lease.held or not self._keep:
+            self._lease.check()
             return True
-        path = self._in_cursors(lease_path)
-        self._lease_fd = locks.take(path)
-        if self._lease_fd is None:
+        path = lease_path(self._run, self.name)
+        make_directory(path)
+        if not self._lease.take():
             self._say(f"process {locks.holder(path)} delivers the same; waiting for it to end")
             await self._sleep(_LEASE_WAIT_S)
             return False
-        self._catch_up()
+        self._progress.catch_up()
         return True
-
-    def _check_lease(self) -> None:
-        """What lies where the run was may be another's."""
-        if self._lease_fd is not None and not locks.is_at(self._lease_fd, lease_path(self._run, self.name)):
-            raise FileNotFoundError(errno.ENOENT, "the run has been removed or moved", str(self._run))
-
-    def _catch_up(self) -> None:
-        """Another may have delivered since the cursor was read."""
-        found = load_cursor(self._run, self.name)
-        self.cursor = msgspec.structs.replace(found, closed=found.closed and found.position != self._reopened_at)
-        self._saved = msgspec.structs.replace(self.cursor)
-
-    def _release(self) -> None:
-        """Give the lease back, unless a thread is still at the sink: then that does when it returns."""
-        with self._lease_lock:
-            if self._lease_fd is not None and not self._driven and not self._away:
-                os.close(self._lease_fd)
-                self._lease_fd = None
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but not for longer than `stop` allows."""
@@ -457,23 +351,11 @@ class Delivery:
         try:
             if inspect.iscoroutinefunction(method):
                 return await method(*arguments)
-            return await in_thread(self._call_away, method, arguments, abandon_on_cancel=True, limiter=self._limiter)
+            return await in_thread(self._lease.call, method, arguments, abandon_on_cancel=True, limiter=self._limiter)
         except (SystemExit, KeyboardInterrupt) as error:  # a library that wants to end the process: it is not its own
             raise RuntimeError(f"the backend raised {type(error).__name__}: {error}") from error
         finally:
             self.busy_since = None
-
-    def _call_away(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        """Runs in a thread, which goes on when the delivery is given up."""
-        with self._lease_lock:
-            if not self._driven:
-                return None
-            self._away = True
-        try:
-            return method(*arguments)
-        finally:
-            self._away = False
-            self._release()
 
     def _describe(self, error: Exception) -> str:
         """An error in words, without what its settings have from the environment."""
@@ -498,16 +380,3 @@ def note_failure(run: Path, name: str, what: str) -> None:
         replace_file(cursor_path(run, name), msgspec.json.encode(cursor))
     finally:
         os.close(fd)
-
-
-def _halves(part: Batch) -> list[Batch]:
-    """Two smaller parts, records and updates apart: one may be refused for the other's sake."""
-    records, updates = part
-    if records and updates:
-        return [Batch(records, []), Batch([], updates)]
-    of_records, of_updates = len(records) // 2, len(updates) // 2
-    return [Batch(records[:of_records], updates[:of_updates]), Batch(records[of_records:], updates[of_updates:])]
-
-
-def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
-    return {reason: counts.get(reason, 0) + more.get(reason, 0) for reason in {**counts, **more}}

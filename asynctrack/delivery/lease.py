@@ -1,0 +1,73 @@
+"""Lease: the right of one process at a time to deliver a run to a backend, a lock on `cursors/NAME.lock`. Runs with the driver."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asynctrack import locks
+
+
+class Lease:
+    """A lease that is given back when nobody uses it any more: neither the driver nor a thread that it has left at its sink.
+
+    Args:
+        path: of the lock.
+
+    Attributes:
+        in_use: between `begin` and `end`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.in_use = False
+        self._path = path
+        self._fd: int | None = None
+        self._away = False
+        self._lock = threading.Lock()
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
+
+    def begin(self) -> None:
+        self.in_use = True
+
+    def end(self) -> None:
+        self.in_use = False
+        self._give_back()
+
+    def take(self) -> bool:
+        """Whether this process has it now; False while another delivers the same."""
+        self._fd = locks.take(self._path)
+        return self.held
+
+    def check(self) -> None:
+        """What lies where the run was may be another's.
+
+        Raises:
+            FileNotFoundError: it is held, and its file is no longer there.
+        """
+        if self._fd is not None and not locks.is_at(self._fd, self._path):
+            raise FileNotFoundError(errno.ENOENT, "the run has been removed or moved", str(self._path.parent.parent))
+
+    def call(self, method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        """Call a sink's method on this thread, which goes on when the delivery is given up; not at all if that has happened before."""
+        with self._lock:
+            if not self.in_use:
+                return None
+            self._away = True
+        try:
+            return method(*arguments)
+        finally:
+            self._away = False
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with self._lock:
+            if self._fd is not None and not self.in_use and not self._away:
+                os.close(self._fd)
+                self._fd = None

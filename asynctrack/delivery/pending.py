@@ -1,0 +1,87 @@
+"""Pending: one cut on its way to a sink, what the sink has taken and refused of it, and what is to come again. Reads and writes nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from asynctrack.backends.base import Batch, Refused, TooLarge
+from asynctrack.cursor import Cursor
+from asynctrack.delivery.cutter import Cut
+from asynctrack.record import Record
+
+
+class Pending:
+    """A cut that the sink has not yet taken whole.
+
+    Attributes:
+        cut: as it was made.
+        parts: that the sink has not yet taken, in order.
+        begun: whether it has taken any.
+        media: whether there are media in it that are not yet stored.
+        refused: records that the sink will never take.
+    """
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+        self.parts = deque(filter(any, [cut.batch]))
+        self.begun = False
+        self.media = cut.media
+        self.refused = 0
+        self._delivered = 0
+        self._skipped = dict(cut.skipped)
+
+    def take(self, part: Batch, skipped: object) -> None:
+        """The sink has a part, but for what it cannot show."""
+        self.replace([])
+        self.begun = True
+        self._delivered += len(part.records)
+        if isinstance(skipped, Mapping):  # else it has the part all the same: given again, it would have it twice
+            for reason, count in skipped.items():
+                self._delivered -= count
+                self._skipped[reason] = self._skipped.get(reason, 0) + count
+
+    def replace(self, rest: list[Batch]) -> None:
+        """What is left of the part that comes first."""
+        self.parts.popleft()
+        self.parts.extendleft(filter(any, reversed(rest)))
+
+    def move(self, cursor: Cursor) -> None:
+        """The backend has all of it: the cursor moves behind it."""
+        cursor.delivered += self._delivered
+        cursor.refused += self.refused
+        cursor.skipped = _sum(cursor.skipped, self._skipped)
+        cursor.position, cursor.ends = self.cut.position, self.cut.ends
+        if self.cut.batch.records:
+            cursor.next_number = max(cursor.next_number, self.cut.batch.records[-1].number + 1)
+
+
+def split(part: Batch, no: TooLarge | Refused) -> tuple[list[Batch], list[Record]]:
+    """What of a part is to come again, after the sink has refused all or some of it, and the records that it will never take.
+
+    Raises:
+        ValueError: it says that it refuses some, and names none of them.
+    """
+    records, updates = part
+    which = no.which if isinstance(no, Refused) else None
+    if which is None and len(records) + len(updates) > 1:
+        return _halves(part), []
+    if not records:
+        return [], []
+    lost = [record for index, record in enumerate(records) if which is None or index in which]
+    if not lost:
+        raise ValueError(f"the backend refuses none of these records: {sorted(which or ())}") from no
+    return [Batch([record for index, record in enumerate(records) if index not in (which or {0})], updates)], lost
+
+
+def _halves(part: Batch) -> list[Batch]:
+    """Two smaller parts, records and updates apart: one may be refused for the other's sake."""
+    records, updates = part
+    if records and updates:
+        return [Batch(records, []), Batch([], updates)]
+    of_records, of_updates = len(records) // 2, len(updates) // 2
+    return [Batch(records[:of_records], updates[:of_updates]), Batch(records[of_records:], updates[of_updates:])]
+
+
+def _sum(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {reason: counts.get(reason, 0) + more.get(reason, 0) for reason in {**counts, **more}}

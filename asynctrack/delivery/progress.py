@@ -1,0 +1,113 @@
+"""Progress: how far a delivery is, in memory and in its cursor on disk. Runs with the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.backends.base import Paused
+from asynctrack.cursor import Cursor, cursor_path, load_cursor
+from asynctrack.delivery.lease import Lease
+from asynctrack.journal.layout import Position
+from asynctrack.loop import in_thread
+from asynctrack.manifest import replace_file
+
+# Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
+CHECKPOINT_INTERVAL_S: Final = 1.0
+
+
+class Progress:
+    """A cursor, and what of it is on disk: there it moves only when the sink has said that all before it is safe.
+
+    Args:
+        run: the run's directory.
+        name: of the backend in this run.
+        lease: without which the cursor is another process's to write.
+        keep: whether the cursor outlives this process; what lives in memory starts from the beginning.
+
+    Attributes:
+        cursor: how far the backend is.
+        dirty: whether it is to be saved.
+    """
+
+    def __init__(self, run: Path, name: str, lease: Lease, *, keep: bool) -> None:
+        self._run = run
+        self._name = name
+        self._lease = lease
+        self._keep = keep
+        self.dirty = False
+        self._saved_at = 0.0
+        self._reopened_at: Position | None = None
+        self._set(load_cursor(run, name) if keep else Cursor())
+
+    @property
+    def saved_ends(self) -> dict[int, int]:
+        """For each ring, up to where the file has it."""
+        return self._saved.ends
+
+    def is_due(self, moved: bool, hurry: bool) -> bool:
+        """Whether to save: it was long ago, or somebody waits and nothing more moves."""
+        age = time.monotonic() - self._saved_at
+        return self.dirty and (age > CHECKPOINT_INTERVAL_S or (hurry and not moved))
+
+    async def save(self, **changes: Any) -> None:
+        """Save the cursor with these changes: with what the sink says of itself, since the one is nothing without the other."""
+        cursor = msgspec.structs.replace(self.cursor, **changes)
+        await self._write(cursor)
+        self._set(cursor)
+        self.dirty = False
+        self._saved_at = time.monotonic()
+
+    async def fail(self, error: str, next_try_at: str, paused: bool) -> None:
+        """Note what went wrong beside the place that is saved: the sink has not said that what came since is safe."""
+        for cursor in (self.cursor, self._saved):
+            cursor.last_error, cursor.next_try_at, cursor.paused = error, next_try_at, paused
+            cursor.retries += 1
+        if self._lease.held or not self._keep:  # else it is another's to write
+            await self._write(self._saved)
+
+    def succeed(self) -> None:
+        """The backend works."""
+        if self.cursor.last_error is not None:
+            self.cursor.last_error, self.cursor.next_try_at, self.cursor.paused = None, None, False
+            self.dirty = True
+
+    def reopen(self) -> None:
+        """The run has gone on after its end; what lives in memory gets the whole run again."""
+        self._reopened_at = self.cursor.position
+        self._set(msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor())
+
+    def catch_up(self) -> None:
+        """Another may have delivered since the cursor was read."""
+        found = load_cursor(self._run, self._name)
+        self._set(msgspec.structs.replace(found, closed=found.closed and found.position != self._reopened_at))
+
+    def start_over(self, state: dict[str, Any] | None) -> None:
+        """The backend gets the whole run again."""
+        self._set(Cursor(state=state, home=self.cursor.home, retries=self.cursor.retries))
+
+    def _set(self, cursor: Cursor) -> None:
+        self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)
+
+    async def _write(self, cursor: Cursor) -> None:
+        self._lease.check()
+        path = cursor_path(self._run, self._name)
+        make_directory(path)
+        await in_thread(replace_file, path, msgspec.json.encode(cursor))
+
+
+def make_directory(path: Path) -> None:
+    """Make the directory of the cursors, where it is missing.
+
+    Raises:
+        Paused: it is a link.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path.parent, 0o700)  # never the run's directory: somebody may have removed that
+    if os.path.islink(path.parent):
+        raise Paused(f"{path.parent} is a link, which may lead anywhere; make it a directory")
