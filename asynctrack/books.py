@@ -7,6 +7,7 @@ They balance: `accepted = journaled + queued`, `offered = accepted + dropped`, a
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -127,7 +128,7 @@ class Books:
             ring = Ring.attach(path)
         except (OSError, ValueError):
             return None
-        if ring.meta.get("run") == str(self._run):
+        if os.path.realpath(ring.meta.get("run", "")) == os.path.realpath(self._run):
             return ring
         ring.close()
         return None

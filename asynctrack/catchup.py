@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -64,14 +65,18 @@ class CatchUp:
 
     def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY) -> None:
         workers = take_census(but=own_directories())
-        live = [run for run in runs if any(str(run) in worker.runs and worker.callers for worker in workers)]
+        served = {os.path.realpath(name) for worker in workers if worker.callers for name in worker.runs}
+        live = [run for run in runs if os.path.realpath(run) in served]
+        named = {os.path.realpath(name): name for worker in workers for name in worker.runs}
+        # As its queues have it, which may be by way of a link: under two names it would have two writers.
+        self._known_as = {run: named.get(os.path.realpath(run), str(run)) for run in runs}
         self._policy = policy = policy._replace(patient=True)
         self._waiting = [run for run in runs if run not in live]
         self._working: list[Path] = []
         self._ended: dict[Path, State] = dict.fromkeys(live, "live")
         self._books = {run: Books(run) for run in runs}
         self._directory = make_directory()
-        mine = {str(run) for run in self._waiting}
+        mine = {self._known_as[run] for run in self._waiting}
         adopt(self._directory, own_directories(), wanted=mine.__contains__)
         self._worker = WorkerThreads(self._directory, policy=policy)
         self._worker.start()
@@ -92,13 +97,13 @@ class CatchUp:
     def look(self) -> list[Progress]:
         """Begin what can be begun, note what has ended, and say how far each run is."""
         for run in list(self._working):
-            if not self._worker.has(str(run)):
+            if not self._worker.has(self._known_as[run]):
                 self._working.remove(run)
                 self._ended[run] = self._ending(run)
         while self._waiting and len(self._working) < _AT_ONCE:
             run = self._waiting.pop(0)
             self._working.append(run)
-            self._worker.drain.take_on(str(run))
+            self._worker.drain.take_on(self._known_as[run])
         return [self._progress(run) for run in self._books]
 
     def _ending(self, run: Path) -> State:
@@ -166,7 +171,8 @@ class Attached:
 def orphaned(under: Path) -> list[Path]:
     """Runs in a directory of which dead processes with dead workers left queues, perhaps before anything was journaled."""
     dead = [worker for worker in take_census(but=own_directories()) if worker.pid is None and not worker.callers]
-    return [Path(run) for worker in dead for run in worker.runs if Path(run).is_relative_to(under)]
+    found = [Path(os.path.realpath(run)) for worker in dead for run in worker.runs]
+    return [run for run in found if run.is_relative_to(os.path.realpath(under))]
 
 
 def is_behind(run: Path, policy: Policy = CALLERS_ONLY) -> bool:

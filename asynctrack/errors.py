@@ -31,6 +31,7 @@ __all__ = [
     "NoCurrentRun",
     "NoSuchBackend",
     "NoSuchRun",
+    "NotAPlainFile",
     "NotARun",
     "QueueFull",
     "RunExists",
@@ -184,10 +185,10 @@ class QueueFull(UsageError):
 class FrameTooLarge(UsageError, ValueError):
     """A config or summary does not fit the queue."""
 
-    def __init__(self, what: str, size: int, limit: int) -> None:
+    def __init__(self, what: str, size: int, limit: int, enough: int) -> None:
         super().__init__(
             f"{what} takes {size} bytes encoded and the queue carries at most {limit} at once; "
-            f"raise queue_bytes to at least {1 << max(size * 2, 1).bit_length()}, or store it as a file"
+            f"raise queue_bytes to at least {enough}, or store it as a file"
         )
 
 

@@ -181,6 +181,10 @@ class Host:
         self._adopt()
         return max((ring.next_number() for ring in self.others_of(str(run))), default=0)
 
+    def has(self, run: str) -> bool:
+        """Whether threads of this process have a run."""
+        return self._threads is not None and self._threads.has(run)
+
     def others(self) -> list[str]:
         """Rings of other processes that share the worker."""
         return [path for path in ring_paths(self.directory) if path not in self._own]
@@ -255,11 +259,6 @@ class Host:
 def threads_are_over() -> bool:
     """Whether the main thread has ended: no executor can be had, and on 3.12 no thread. What others log gets a process."""
     return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
-
-
-def worker_of(run: Path) -> bool:
-    """Whether a worker in another process has this run. Never ask in a process whose own threads have it."""
-    return locks.is_taken(run / "lock")
 
 
 def say_hello(directory: str) -> None:

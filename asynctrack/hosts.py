@@ -6,8 +6,10 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
+from asynctrack import locks
 from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.host import Host, say_hello
 from asynctrack.queue.places import has_room, make_host_directory, ring_paths, shared_roots
@@ -79,6 +81,12 @@ def _forget(host: Host) -> None:
     with _hosts_lock:
         if _hosts.get((host.kind, host.root)) is host:
             del _hosts[host.kind, host.root]
+
+
+def worker_of(run: Path) -> bool:
+    """Whether a worker has this run."""
+    ours = any(host.has(str(run)) for host in list(_hosts.values()))  # to ask for a lock that is ours gives it back
+    return ours or locks.is_taken(run / "lock")
 
 
 def stop_threads() -> None:

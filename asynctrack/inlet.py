@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 from asynctrack import hosts
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
-from asynctrack.queue.layout import FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
+from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode, encode_any, make_plain, merge, short_repr
 from asynctrack.settings import Settings
@@ -75,7 +75,7 @@ class Inlet:
             FrameTooLarge: the queue cannot carry it.
         """
         if not self.producer.put(payload, START << KIND_SHIFT, 0):
-            raise FrameTooLarge("config", len(payload), self.producer.largest)
+            raise FrameTooLarge("config", len(payload), self.producer.largest, enough_for(len(payload)))
 
     def serve(self) -> None:
         """See to it that there is a worker."""
@@ -124,8 +124,11 @@ class Inlet:
                 f"queue_bytes={enough_for(len(payload))}, or log a large image, page or artifact by the path of its file",
             )
             return self.drop("oversize")
-        if self.settings.when_full == "block" and not producer.interrupted() and self._wait_for_room(payload):
-            return True
+        if self.settings.when_full == "block" and not producer.interrupted():
+            if self._wait_for_room(payload):
+                return True
+            if producer.state != OPEN:  # the run has finished meanwhile
+                return self.not_put(payload)
         self.drop("full")
         if self.settings.when_full == "raise":
             raise QueueFull(producer.capacity)
@@ -135,6 +138,8 @@ class Inlet:
         """Put what is kept back, as one record; see `not_put`."""
         held = self.held[:]
         del self.held[: len(held)]
+        if not held:  # another thread has put it
+            return True
         payload = merge(held)
         return self.producer.put(payload) or self.not_put(payload)
 
@@ -162,14 +167,19 @@ class Inlet:
         payload = _encode_update(fresh)
         if self.producer.put(payload, kind << KIND_SHIFT, 0):
             return
+        if self.producer.state == FORKED and kind == CHECKPOINT and not self.over:
+            with self._lock:
+                self._take_part()
         if self.producer.state == FORKED:
             return  # what a child sets is its own
         if self.producer.state != OPEN:
             raise RunFinished(self._run_id, f"setting the {what}")
         if len(payload) > self.producer.largest:
-            raise FrameTooLarge(f"this {what}", len(payload), self.producer.largest)
+            raise FrameTooLarge(f"this {what}", len(payload), self.producer.largest, enough_for(len(payload)))
         deadline = deadline or time.monotonic() + self.settings.max_block_s
         while not self.producer.put(payload, kind << KIND_SHIFT, 0):
+            if self.producer.state != OPEN:
+                raise RunFinished(self._run_id, f"setting the {what}")
             if time.monotonic() > deadline or self.producer.interrupted():
                 raise QueueFull(self.producer.capacity)
             time.sleep(ROOM_POLL_S)
@@ -203,17 +213,22 @@ class Inlet:
             if self._reopening:  # a signal handler or finaliser that logs while the ring is made
                 self._early.append(payload)
                 return True
-            if self.producer.state == FORKED:
-                self._reopening = True
-                try:
-                    self._join()
-                except OSError as error:
-                    return self._turn_away(error)
-                finally:
-                    self._reopening = False
+            try:
+                self._take_part()
+            except OSError as error:
+                return self._turn_away(error)
         early, self._early = self._early, []
         results = [self.producer.put(late) or self.not_put(late) for late in (payload, *early)]
         return results[0]
+
+    def _take_part(self) -> None:
+        """A forked child gets a ring of its own, in the same run, if it has none; with the lock."""
+        if self.producer.state == FORKED:
+            self._reopening = True
+            try:
+                self._join()
+            finally:
+                self._reopening = False
 
     def _join(self) -> None:
         if time.monotonic() < self._join_at:
@@ -239,7 +254,7 @@ class Inlet:
 
     def _wait_for_room(self, payload: bytes) -> bool:
         deadline = time.monotonic() + self.settings.max_block_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.producer.state == OPEN:
             time.sleep(ROOM_POLL_S)
             if self.producer.put(payload):
                 return True

@@ -46,6 +46,7 @@ class _Note(TypedDict, total=False):
 
 
 _note: Final = msgspec.json.Decoder(_Note)
+_NEEDED: Final = {"run_ended": {"status", "time_ns"}, "ring_ended": {"ring", "dropped"}, "dropped": {"ring", "dropped"}}
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -173,7 +174,7 @@ def read_note(frame: Frame) -> dict[str, Any]:
         note: dict[str, Any] = dict(_note.decode(frame.payload))
     except UNREADABLE:
         return {"note": ""}
-    return note if note["note"] != "run_ended" or note.keys() >= {"status", "time_ns"} else {"note": ""}
+    return note if note.keys() >= _NEEDED.get(note["note"], set()) else {"note": ""}
 
 
 def load(run: Path) -> Manifest:

@@ -21,7 +21,6 @@ from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
 from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, NotARun, RunExists, RunIsRunning
-from asynctrack.host import worker_of
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import Manifest, now_iso
 from asynctrack.reading.reader import open_run
@@ -148,7 +147,9 @@ def init(
         named = {name: backend.prepare() for name, backend in named.items()}
     if before is not None and reinit in (True, "finish_previous"):
         before.finish()
-    path = settings.dir / project / run_id
+    path = Path(
+        os.path.realpath(settings.dir / project / run_id)
+    )  # one name, however it is reached: two would have two writers
     manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings, labels)
     run: Run
     if settings.mode == "disabled":
@@ -255,7 +256,7 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
 def _await_its_end(path: Path, run_id: str) -> None:
     """Wait a little for the worker of a caller that has just died to say so."""
     deadline = time.monotonic() + _END_WAIT_S
-    while is_open(path) or (worker_of(path) and open_run(path).status == "running"):
+    while is_open(path) or (hosts.worker_of(path) and open_run(path).status == "running"):
         if time.monotonic() > deadline or is_open(path):
             raise RunIsRunning(run_id, path)
         time.sleep(0.02)

@@ -11,8 +11,7 @@ from asynctrack import manifest as manifests
 from asynctrack.census import Worker, take_census
 from asynctrack.ending import is_open
 from asynctrack.errors import AsynctrackError
-from asynctrack.host import worker_of
-from asynctrack.hosts import own_directories
+from asynctrack.hosts import own_directories, worker_of
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import Batch
 from asynctrack.journal.layout import NOTES_RING
@@ -49,7 +48,7 @@ def look() -> list[Worker]:
 def presence_of(run: Path, workers: Sequence[Worker] | None = None) -> Presence:
     """Who works on a run; `workers` is what `look()` has found before, where that is recent enough."""
     path = os.path.realpath(run)
-    here, known_as = is_open(run.absolute()), run.absolute()
+    here, known_as = is_open(Path(path)), Path(path)
     callers, served, directories = [os.getpid()] if here else [], here, []
     for worker in look() if workers is None else workers:
         if queues := [queue for queue in worker.queues if os.path.realpath(queue.run) == path]:

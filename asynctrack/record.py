@@ -88,6 +88,7 @@ class Decoder:
         self._run = run
         self._record = msgspec.msgpack.Decoder(tuple[int, int | None, dict[str, Any]], ext_hook=self.extension)
         self._any_keys = msgspec.msgpack.Decoder(tuple[int, int | None, dict[Any, Any]], ext_hook=self.extension)
+        self._update = msgspec.msgpack.Decoder(tuple[int, dict[Any, Any]], ext_hook=self.extension)
         self._any = msgspec.msgpack.Decoder(ext_hook=self.extension)
 
     def record(self, payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
@@ -104,8 +105,12 @@ class Decoder:
         return Record(number, number if step is None else step, time, data, ring)
 
     def update(self, payload: memoryview | bytes) -> tuple[int, dict[str, Any]]:
-        """When a config or summary was updated, and with what."""
-        time, data = self._any.decode(payload)
+        """When a config or summary was updated, and with what.
+
+        Raises:
+            ValueError: it is no such frame.
+        """
+        time, data = self._update.decode(payload)
         return time, string_keys(data)
 
     def extension(self, code: int, payload: memoryview) -> Any:

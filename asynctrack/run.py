@@ -16,7 +16,7 @@ from asynctrack.errors import AsynctrackError, InvalidData
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
-from asynctrack.queue.producer import OPEN, Producer
+from asynctrack.queue.producer import CLOSED, OPEN, Producer
 from asynctrack.reading.reader import open_run
 from asynctrack.record import coerce_step, encode
 from asynctrack.scope import Arrays, Scope
@@ -110,11 +110,11 @@ class Run(Borrowed):
         import anyio
 
         deadline = time.monotonic() + inlet.settings.max_block_s
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self._producer.state == OPEN:
             await anyio.sleep(_ROOM_POLL_S)
             if self._put(payload):
                 return True
-        return inlet.drop("full")
+        return inlet.drop("full") if self._producer.state == OPEN else inlet.not_put(payload)
 
     def bind(self, fields: Mapping[str, Any]) -> Scope:
         """A light child of this run that adds constant fields to each record."""
@@ -211,6 +211,8 @@ class Run(Borrowed):
 
     def _hold(self, payload: bytes) -> bool:
         """Keep a record back until the next: that is not put as it is, but together with what was kept back."""
+        if self._producer.state == CLOSED:
+            return self._inlet.not_put(payload)
         self._inlet.held.append(payload)
         self._put = self._not_alone
         return True

@@ -146,7 +146,7 @@ _CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "queue_bytes": _queue_bytes,
     "finish_timeout_s": _seconds(0, 30 * _DAY),
     "exit_timeout_s": _seconds(0, _DAY),
-    "linger_s": _seconds(0.001, 60),
+    "linger_s": _seconds(0.001, 0.25),
     "sync_interval_s": _seconds(0.001, 3600),
     "after_exit_max_s": _seconds(0, 30 * _DAY),
 }

@@ -7,6 +7,9 @@
     stalls        `log()` with the worker stopped, the disk full or silent, shared memory full, backends down
     soak          ten minutes at 20,000 records a second: what grows
     delivery      records a second and their cost, backend by backend; catching up after an outage
+    wandb         a loop that logs to W&B, and what W&B has after SIGKILL: by its own `log`, and through asynctrack
+    frameworks    what a call takes of the loggers of Tianshou, TROPT, DRYTorch and SB3, and of ours in their place
+    peers         asynctrack beside nineteen other ways to track; `bench.peers.show` puts it into the README
 
 `--help` says what each measures, how long it takes and what it needs of the machine.
 """

@@ -124,7 +124,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"max_block_s": -1}, r"max_block_s must be a number of seconds from 0 to 86400; got -1"),
     ({"max_block_s": float("nan")}, r"max_block_s must be .*; got nan"),
     ({"finish_timeout_s": "30"}, r"finish_timeout_s must be a number of seconds from 0 to 2.592e\+06; got '30'"),
-    ({"linger_s": 0}, r"linger_s must be a number of seconds from 0\.001 to 60; got 0"),
+    ({"linger_s": 0}, r"linger_s must be a number of seconds from 0\.001 to 0\.25; got 0"),
     ({"sync_interval_s": None}, r"sync_interval_s must be .*; got None"),
     ({"dir": ""}, r"dir must be the path of a directory; got ''"),
     ({"dir": 3}, r"dir must be the path of a directory; got 3"),

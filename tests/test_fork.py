@@ -72,6 +72,20 @@ def forked(own_host: Path, runs: Path) -> Callable[..., Any]:
     return run
 
 
+def test_checkpoint_of_a_child_that_has_not_logged_is_on_disk(forked: Callable[..., Any], runs: Path) -> None:
+    told = forked("""
+pid = os.fork()
+if not pid:
+    stats = run.checkpoint(epoch=3)
+    print(json.dumps([stats.journaled, run.last_checkpoint()]), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+run.finish()
+""")
+    assert told == [0, {"epoch": 3}]
+    assert manifest(runs / "p" / "run")["checkpoint"] == {"epoch": 3}
+
+
 @pytest.fixture
 def run_path(runs: Path) -> Path:
     return runs / "p" / "run"

@@ -252,7 +252,9 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
-positions = st.lists(st.integers(-(2**70), 2**70) | st.integers(-1, 400), min_size=3, max_size=3)
+positions = st.lists(
+    st.integers(-(2**70), 2**70) | st.integers(-1, 400) | st.floats() | st.text(max_size=3), min_size=3, max_size=3
+)
 texts = st.sampled_from(
     [
         "",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cli_support import asynctrack_
 from delivery_support import assert_balanced, deliverers, kill
 from support import ended, lines, manifest, records, run_child, start, stopped, the_worker, wait_until, workers
 
@@ -100,6 +101,28 @@ def test_promise_2_what_was_accepted_survives(own_host: Path, runs: Path, tmp_pa
     accepted = int.from_bytes(told.read_bytes(), "little")
     found = [record.data["i"] for record in records(run)]
     assert found in (list(range(accepted)), list(range(accepted + 1)))  # killed behind the call, before it was noted
+    assert [line["i"] for line in lines(run)] == found
+    assert manifest(run)["status"] == "crashed"
+
+
+def test_promise_2_what_was_journaled_survives_its_container(own_host: Path, runs: Path, tmp_path: Path) -> None:
+    """All processes are killed at once, and the shared memory goes with them: what is left is what was accepted, but for the last moment."""
+    told, run = tmp_path / "accepted", runs / "p" / "run"
+    told.write_bytes(bytes(8))
+    child = start(KILLED, runs, told)
+    wait_until(lambda: int.from_bytes(told.read_bytes(), "little") > 2000, "it logs")
+    journaled = len(records(run))
+    kill(the_worker(own_host))
+    child.kill()
+    child.communicate()
+    wait_until(lambda: not workers(own_host), "all are dead")
+    for left in own_host.iterdir():
+        shutil.rmtree(left)
+    assert asynctrack_("sync", run).returncode == 0
+    accepted = int.from_bytes(told.read_bytes(), "little")
+    found = [record.data["i"] for record in records(run)]
+    assert found == list(range(len(found)))
+    assert journaled <= len(found) <= accepted + 1
     assert [line["i"] for line in lines(run)] == found
     assert manifest(run)["status"] == "crashed"
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import lines, records, wait_until
+from support import lines, records, wait_until, workers
 
 import asynctrack
 from asynctrack.errors import NotARun, RunExists, RunIsRunning
@@ -82,6 +82,28 @@ def test_finished_run_goes_on_after_its_end(runs: Path) -> None:
                 run.log({"i": i})
     assert_one_history(run.path)
     assert run.stats().backends["jsonl"].delivered == run.stats().journaled == 8
+
+
+def test_run_that_lost_its_last_segments_to_a_power_cut_goes_on_in_a_fresh_worker(own_host: Path, runs: Path) -> None:
+    """Cursors and `run.json` tell of what the journal has lost; the worker sets them back before it has imported what that takes."""
+    with asynctrack.init("p", id="run", dir=runs) as run:
+        for i in range(4):
+            run.log({"i": i})
+        run.flush()
+        kept = {path: path.read_bytes() for path in (run.path / "journal").iterdir()}
+        for i in range(4, 8):
+            run.log({"i": i})
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    for path in (run.path / "journal").iterdir():
+        path.write_bytes(kept[path]) if path in kept else path.unlink()
+    with asynctrack.init("p", id="run", dir=runs, resume="must") as run:
+        for i in range(8, 12):
+            run.log({"i": i})
+        stats = run.finish()
+    assert stats.dropped == {}
+    assert [record.data["i"] for record in records(run.path)] == [*range(4), *range(8, 12)]
+    assert [line["i"] for line in lines(run.path)] == list(range(12))
+    assert stats.backends["jsonl"].behind == 0
 
 
 def test_run_that_is_open_elsewhere_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

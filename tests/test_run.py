@@ -949,6 +949,35 @@ def test_full_queue_raises_where_that_was_asked_for(init: Opener, worker_pid: in
     assert values(run.path, "i") == list(range(-1, accepted - 1))
 
 
+def test_blocked_log_ends_when_the_run_is_finished(init: Opener, worker_pid: int) -> None:
+    run = init(when_full="block", max_block_s=50, queue_bytes=1 << 14, finish_timeout_s=0)
+    run.flush("journaled")
+    raised: list[type[BaseException]] = []
+
+    def fill() -> None:
+        try:
+            while run.log({"x": "y" * 100}):
+                pass
+        except BaseException as error:
+            raised.append(type(error))
+
+    with stopped(worker_pid):
+        thread = threading.Thread(target=fill)
+        thread.start()
+        time.sleep(0.3)
+        run.finish()
+        thread.join(20)
+    assert raised == [RunFinished]
+    assert run.stats().offered == run.stats().accepted + sum(run.stats().dropped.values())
+
+
+def test_nothing_is_kept_back_for_a_run_that_has_finished(init: Opener) -> None:
+    run = init()
+    run.finish()
+    with pytest.raises(RunFinished):
+        run.log({"x": 1}, commit=False)
+
+
 def test_full_queue_blocks_until_there_is_room(init: Opener, worker_pid: int) -> None:
     run = small_run(init, when_full="block", max_block_s=10)
     count = 1000

@@ -103,8 +103,31 @@ def test_what_a_crash_left_in_memory_is_brought_home(own_host: Path, runs: Path)
     report = said("sync", runs)
     assert (report["complete"], [Path(done["path"]).name for done in report["runs"]]) == (1, ["b"])
     assert values(other, "i") == list(range(1000))
-    assert said("sync", runs) == {"complete": 2, "runs": []}
+    assert said("sync", runs) == {"complete": 2, "unreadable": [], "runs": []}
     assert not left_in(own_host)
+
+
+def test_what_a_crash_left_is_brought_home_by_any_name_of_its_directory(own_host: Path, runs: Path) -> None:
+    run = killed_with_its_worker(own_host, runs, "a")
+    moved, link = runs.with_name("moved"), runs.with_name("link")
+    runs.rename(moved)
+    runs.symlink_to(moved)  # its queue has the old name
+    link.symlink_to(moved)
+    for name in (link, moved):
+        report = said("sync", name / "p" / "a")
+        assert report["complete"] == (name is moved)
+    assert values(run, "i") == [line["i"] for line in lines(run)] == list(range(1000))
+    assert not left_in(own_host)
+
+
+def test_run_that_cannot_be_read_is_not_complete(own_host: Path, runs: Path) -> None:
+    run = asynctrack.init("p", id="a", dir=runs)
+    run.finish()
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    (run.path / "run.json").write_text("{")
+    shutil.rmtree(run.path / "journal")
+    report = said("sync", runs, code=1)
+    assert (report["complete"], report["unreadable"]) == (0, [str(run.path)])
 
 
 def test_sync_that_is_killed_goes_on_where_it_was(own_host: Path, runs: Path) -> None:

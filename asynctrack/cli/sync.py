@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> int:
     runs = list(dict.fromkeys(_chosen(args)))
     logging.getLogger("asynctrack").setLevel(logging.ERROR)  # what backends say is in the report
     report: list[Progress] = []
+    unread: list[str] = []
     if args.to:
         backend = _backend(args.to)
         for run in runs:
@@ -72,16 +73,16 @@ def main(args: argparse.Namespace) -> int:
         complete = 0
     else:
         policy = Policy(offline_too=True, trust=args.trust, force=args.force)
-        behind = [run for run in runs if _is_behind(run, policy)]
+        behind = [run for run in runs if _is_behind(run, policy, unread)]
         if behind:
             with CatchUp(behind, policy) as work:
                 report = _work(work, args)
-        complete = len(runs) - len(behind)
+        complete = len(runs) - len(behind) - len(unread)
     if args.json:
-        output.print_json({"complete": complete, "runs": msgspec.to_builtins(report)})
+        output.print_json({"complete": complete, "unreadable": unread, "runs": msgspec.to_builtins(report)})
     else:
         _print(report, complete)
-    return 0 if all(run.state in ("done", "live") and not run.left_out for run in report) else 1
+    return 0 if not unread and all(run.state in ("done", "live") and not run.left_out for run in report) else 1
 
 
 def _chosen(args: argparse.Namespace) -> Iterator[Path]:
@@ -97,11 +98,13 @@ def _chosen(args: argparse.Namespace) -> Iterator[Path]:
             yield catalog.find(wanted, args.dir).resolve()
 
 
-def _is_behind(run: Path, policy: Policy) -> bool:
+def _is_behind(run: Path, policy: Policy, unread: list[str]) -> bool:
+    """Whether there is something to do for a run; one of which that cannot be told is said, and added to `unread`."""
     try:
         return is_behind(run, policy)
     except AsynctrackError as error:
         output.say(f"{run} is left out: {error}")
+        unread.append(str(run))
         return False
 
 

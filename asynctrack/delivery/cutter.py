@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import os
 import time
 from pathlib import Path
@@ -19,6 +19,8 @@ from asynctrack.journal.reader import Reader
 from asynctrack.manifest import UNREADABLE, Manifest, read_note, start_time_ns
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, NOTE, RECORD, START, SUMMARY
 from asynctrack.record import Decoder, Record, decode_as
+
+_log = logging.getLogger("asynctrack.delivery")
 
 # How long `gather` reads on at once: others share the loop.
 _GATHER_S: Final = 0.002
@@ -93,6 +95,7 @@ class Cutter:
 
     def __init__(self, run: Path, cursor: Cursor, backend: Backend) -> None:
         position = cursor.position
+        self._run = run
         self._backend = backend
         self._decoder = Decoder(run)
         self._records = max(1, min(backend.batch_records, int(backend.max_records_s or backend.batch_records)))
@@ -176,8 +179,10 @@ class Cutter:
         into.add(records)
         into.bytes += self._inner - before
         for frame in others:
-            with contextlib.suppress(*UNREADABLE):
+            try:
                 self._take_other(frame, into)
+            except UNREADABLE as error:
+                _log.warning("%s: a change of kind %d cannot be read and is left out: %s", self._run, frame.kind, error)
         self._position = Position(batch.segment, batch.offset, self._inner)
         if self._inner >= len(batch.data):
             self._position, self._batch = batch.after, None
@@ -191,13 +196,15 @@ class Cutter:
     def _take(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
         """Take frames until the cut is full."""
         most_bytes = min(self._backend.batch_bytes - into.bytes, BATCH_BYTES)
-        payloads, others, self._inner = batch.cut(self._inner, most_bytes, self._room(into))
+        payloads, others, inner = batch.cut(self._inner, most_bytes, self._room(into))
         ring, decode = batch.header.ring, self._decoder.record
         try:
-            return [decode(payload, number, ring) for number, payload in payloads], others
+            records = [decode(payload, number, ring) for number, payload in payloads]
         except UNREADABLE:
             found = [self._decode(payload, number, ring, into) for number, payload in payloads]
-            return [record for record in found if record is not None], others
+            records = [record for record in found if record is not None]
+        self._inner = inner
+        return records, others
 
     def _decode(self, payload: memoryview, number: int, ring: int, into: _Gathering) -> Record | None:
         """A record; None, and counted, where it cannot be decoded."""
@@ -211,8 +218,7 @@ class Cutter:
         """Take frames until the stretch of time is over."""
         stretch_ns = int((self._backend.at_most_every_s or 0.0) * 1e9)
         records: list[Record] = []
-        others, begin = [], self._inner
-        self._inner = len(batch.data)
+        others, begin, inner = [], self._inner, len(batch.data)
         for frame in batch.frames(begin):
             if frame.kind == RECORD:
                 record = self._decode(frame.payload, frame.number, batch.header.ring, into)
@@ -223,8 +229,9 @@ class Cutter:
             else:
                 others.append(frame)
             if into.whole or frame.end - begin >= _PIECE_BYTES:
-                self._inner = frame.end
+                inner = frame.end
                 break
+        self._inner = inner
         return records, others
 
     def _take_other(self, frame: Frame, into: _Gathering) -> None:

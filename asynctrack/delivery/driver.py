@@ -333,7 +333,7 @@ class Delivery:
         path = lease_path(self._run, self.name)
         make_directory(path)
         if not self._lease.take():
-            self._say(f"process {locks.holder(path)} delivers the same; waiting for it to end")
+            self._say(f"process {self._lease.holder()} delivers the same; waiting for it to end")
             await self._sleep(_LEASE_WAIT_S)
             return False
         self._progress.catch_up()

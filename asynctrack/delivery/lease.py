@@ -7,9 +7,13 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from asynctrack import locks
+
+# The files whose locks this process has, by device and inode: a lock does not keep its own process out.
+_taken: Final[set[tuple[int, int]]] = set()
+_taking = threading.Lock()
 
 
 class Lease:
@@ -41,9 +45,18 @@ class Lease:
         self._give_back()
 
     def take(self) -> bool:
-        """Whether this process has it now; False while another delivers the same."""
-        self._fd = locks.take(self._path)
+        """Whether this one has it now; False while another delivers the same."""
+        with _taking:
+            if self._is_ours():
+                return False
+            self._fd = locks.take(self._path)
+            if self._fd is not None:
+                _taken.add(_identity(os.fstat(self._fd)))
         return self.held
+
+    def holder(self) -> int | None:
+        """The process that delivers the same, if it is still there."""
+        return os.getpid() if self._is_ours() else locks.holder(self._path)
 
     def check(self) -> None:
         """What lies where the run was may be another's.
@@ -69,5 +82,27 @@ class Lease:
     def _give_back(self) -> None:
         with self._lock:
             if self._fd is not None and not self.in_use and not self._away:
+                _taken.discard(_identity(os.fstat(self._fd)))
                 os.close(self._fd)
                 self._fd = None
+
+    def _is_ours(self) -> bool:
+        """Whether this process has it, by another `Lease` too; to ask for the lock then would give it back."""
+        try:
+            return _identity(os.stat(self._path)) in _taken
+        except FileNotFoundError:
+            return False
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _after_fork_in_child() -> None:
+    global _taking
+    _taking = threading.Lock()
+    _taken.clear()  # the parent has them
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -47,7 +47,7 @@ class Progress:
 
     @property
     def saved_ends(self) -> dict[int, int]:
-        """For each ring, up to where the file has it."""
+        """For each ring, up to where the backend has it for good."""
         return self._saved.ends
 
     def is_due(self, moved: bool, hurry: bool) -> bool:
@@ -89,7 +89,8 @@ class Progress:
 
     def start_over(self, state: dict[str, Any] | None) -> None:
         """The backend gets the whole run again."""
-        self._set(Cursor(state=state, home=self.cursor.home, retries=self.cursor.retries))
+        before = self.cursor
+        self._set(Cursor(state=state, home=before.home, retries=before.retries, next_number=before.next_number))
 
     def _set(self, cursor: Cursor) -> None:
         self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)
@@ -98,7 +99,11 @@ class Progress:
         self._lease.check()
         path = cursor_path(self._run, self._name)
         make_directory(path)
-        await in_thread(replace_file, path, msgspec.json.encode(cursor))
+        try:
+            await in_thread(replace_file, path, msgspec.json.encode(cursor))
+        except OSError:
+            if self._keep:  # else it is for the books only: nobody goes on from there
+                raise
 
 
 def make_directory(path: Path) -> None:

@@ -61,16 +61,16 @@ class Panel:
         low, high = self.upward
         for value in (value for value in values if low <= value <= high):
             y = self.y(value)
-            yield _line(self.left, y, self.left + self.width, y, GRID)
-            yield _text(self.left - 8, y + 4, f"{value:,.0f}", anchor="end")
+            yield line(self.left, y, self.left + self.width, y, GRID)
+            yield text(self.left - 8, y + 4, f"{value:,.0f}", anchor="end")
 
     def columns(self, values: Iterable[float], *, labels: bool = True) -> Iterable[str]:
         """Vertical grid lines, with their values or without."""
         for value in values:
             x = self.x(value)
-            yield _line(x, self.top, x, self.top + self.height, GRID)
+            yield line(x, self.top, x, self.top + self.height, GRID)
             if labels:
-                yield _text(x, self.top + self.height + 18, f"{value:,.0f}", anchor="middle")
+                yield text(x, self.top + self.height + 18, f"{value:,.0f}", anchor="middle")
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def draw(picture: Picture) -> str:
     title = f"A tour of berlin52, {picture.length:,} long: {verdict}"
     parts = [
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{PAPER}"/>',
-        _text(40, 50, title, size=25, fill=INK, weight=600),
-        _text(40, 77, picture.caption, size=14.5),
+        text(40, 50, title, size=25, fill=INK, weight=600),
+        text(40, 77, picture.caption, size=14.5),
         *_map(picture.tour, COLOURS[picture.winner]),
         *_temperatures(picture),
         *_lengths(picture),
@@ -131,7 +131,7 @@ def _temperatures(picture: Picture) -> Iterable[str]:
     yield panel.frame()
     yield from panel.rows((5, 10, 30, 100, 300))
     yield from panel.columns(_ticks(picture.steps))
-    yield _text(panel.left + panel.width / 2, panel.top + panel.height + 40, STEPS_AXIS, anchor="middle")
+    yield text(panel.left + panel.width / 2, panel.top + panel.height + 40, STEPS_AXIS, anchor="middle")
     for k in reversed(range(ANNEALERS)):
         yield from (_stroke(panel, trial.temperature, COLOURS[k]) for trial in picture.of_annealer(k))
 
@@ -143,14 +143,14 @@ def _lengths(picture: Picture) -> Iterable[str]:
     yield _heading(panels[0], "Length of the tour", "band: each step; line: best of its trial; logarithmic", 38)
     for k, panel in enumerate(panels):
         yield from _annealer(panel, k, picture.of_annealer(k), picture.steps)
-    yield _text(panels[-1].left + CURVE_WIDTH / 2, panels[-1].top + panels[-1].height + 40, STEPS_AXIS, anchor="middle")
+    yield text(panels[-1].left + CURVE_WIDTH / 2, panels[-1].top + panels[-1].height + 40, STEPS_AXIS, anchor="middle")
 
 
 def _annealer(panel: Panel, k: int, trials: Sequence[TrialCurves], steps: int) -> Iterable[str]:
     """The row of one annealer."""
     bests = (f"{min(low for _, low, _ in trial.best.spans()):,.0f}" for trial in trials)
-    yield _text(panel.left, panel.top - 8, f"Annealer {k + 1}: {WORDS[k]}", fill=COLOURS[k], weight=600)
-    yield _text(panel.left + panel.width, panel.top - 8, "best " + ", ".join(bests), anchor="end", fill=COLOURS[k])
+    yield text(panel.left, panel.top - 8, f"Annealer {k + 1}: {WORDS[k]}", fill=COLOURS[k], weight=600)
+    yield text(panel.left + panel.width, panel.top - 8, "best " + ", ".join(bests), anchor="end", fill=COLOURS[k])
     yield panel.frame()
     yield from panel.rows((10_000, 15_000, 20_000))
     yield from panel.columns(_ticks(steps), labels=k == ANNEALERS - 1)
@@ -162,7 +162,7 @@ def _annealer(panel: Panel, k: int, trials: Sequence[TrialCurves], steps: int) -
 
 def _optimum(panel: Panel) -> str:
     y = panel.y(OPTIMUM)
-    return _line(panel.left, y, panel.left + panel.width, y, INK, dash="2 4") + _text(
+    return line(panel.left, y, panel.left + panel.width, y, INK, dash="2 4") + text(
         panel.left - 8, y + 4, f"{OPTIMUM:,}", anchor="end", fill=INK
     )
 
@@ -213,7 +213,7 @@ def _heading(panel: Panel, name: str, unit: str, above: float = 12) -> str:
     )
 
 
-def _text(
+def text(
     x: float, y: float, words: str, *, size: float = 12, anchor: str = "start", fill: str = FAINT_INK, weight: int = 400
 ) -> str:
     return (
@@ -222,6 +222,6 @@ def _text(
     )
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:
+def line(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{dashes}/>'

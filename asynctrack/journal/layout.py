@@ -86,6 +86,10 @@ class Position(namedtuple("Position", "segment offset inner", defaults=(0, 0, 0)
 
     __slots__ = ()
 
+    segment: int
+    offset: int
+    inner: int
+
 
 class BatchHeader(namedtuple("BatchHeader", "length ring start end ordinal time_ns")):
     """The header of a batch, without its magic and checksums."""

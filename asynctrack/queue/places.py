@@ -86,8 +86,12 @@ def host_directories() -> Iterator[str]:
     for shared in shared_roots():
         root = user_root(shared)
         if root is not None:
-            with os.scandir(root) as entries:
-                yield from [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            try:
+                with os.scandir(root) as entries:
+                    found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+            except FileNotFoundError:
+                continue  # the last worker has just left, and taken it along
+            yield from found
 
 
 def ring_paths(host: str) -> list[str]:

@@ -69,7 +69,7 @@ class RunReader:
 
     @property
     def status(self) -> Status:
-        """ "running", "finished", "failed" or "crashed"."""
+        """ "running", "finished", "failed", "crashed" or "preempted"."""
         return self.manifest().status
 
     @property

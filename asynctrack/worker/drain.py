@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CENSUS_INTERVAL_S: Final = 0.5
 # Between two tries to write a journal whose disk failed.
 RETRY_INTERVAL_S: Final = 0.5
+# Between two looks, and between two syncs, where no run says otherwise.
+LINGER_S: Final = 0.1
+SYNC_INTERVAL_S: Final = 1.0
 # Between two warnings about the same trouble.
 WARN_INTERVAL_S: Final = 60.0
 # Under pressure: a ring would be full in less than 50 ms, which is what a delivery may take to let go of the interpreter.
@@ -64,9 +67,9 @@ class Drain(threading.Thread):
         self._window_at = time.monotonic()
         self.wants_sync = threading.Event()
         self.idle_since = time.monotonic()
-        self.sync_interval_s = 1.0
+        self.sync_interval_s = SYNC_INTERVAL_S
         self.leaving = False
-        self._linger_s = 0.1
+        self._linger_s = LINGER_S
         self._own = own if own is not None else {}
         self._stopping = False
         self._closing: list[tuple[RunJournal, bool]] = []
@@ -139,6 +142,17 @@ class Drain(threading.Thread):
                 self._left.remove(path)
         for run in list(self.runs.values()):
             self._try(run, self._check_ends)
+        self._agree()
+
+    def _agree(self) -> None:
+        """Look, and sync, as often as the most eager of the runs that are open wants."""
+        asked = [ring.meta for run in list(self.runs.values()) for ring in run.live]
+        self._linger_s = min((float(meta.get("linger_s", LINGER_S)) for meta in asked), default=LINGER_S)
+        before = self.sync_interval_s
+        intervals = (float(meta.get("sync_interval_s", SYNC_INTERVAL_S)) for meta in asked)
+        self.sync_interval_s = min(intervals, default=SYNC_INTERVAL_S)
+        if self.sync_interval_s < before:
+            self.wants_sync.set()  # who waits for the longer one begins anew
 
     def _look_around(self) -> None:
         if time.monotonic() >= self._census_at:
@@ -236,7 +250,11 @@ class Drain(threading.Thread):
             return
         try:
             run = self._run_of(ring)
-        except OSError as error:
+        except (
+            ImportError
+        ):  # what sets cursors back after a power cut is imported with the deliveries: the next census has it
+            run = None
+        except (OSError, AsynctrackError) as error:
             self._warn(path, f"the run {ring.meta.get('run')} cannot be written: {error}")
             if isinstance(error, FileNotFoundError) and self._has_ended(ring):
                 self._give_up(ring)
@@ -247,8 +265,6 @@ class Drain(threading.Thread):
             return
         self._known.add(path)
         run.add(ring)
-        self._linger_s = min(self._linger_s, float(ring.meta.get("linger_s", self._linger_s)))
-        self.sync_interval_s = min(self.sync_interval_s, float(ring.meta.get("sync_interval_s", self.sync_interval_s)))
         ring.words[WORKER_PID] = os.getpid()
         ring.words[HEARTBEAT] = time.monotonic_ns()
 

@@ -369,6 +369,8 @@ class RunService:
         self._bells.append(bell)
         with anyio.move_on_after(seconds):
             await bell.wait()
+        if bell in self._bells:  # the time was up first
+            self._bells.remove(bell)
 
     async def _pace(self) -> None:
         """Under pressure the drain comes first; a delivery still gets on, a batch at a time."""

@@ -10,7 +10,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Final, NamedTuple
 
-from asynctrack.demo.svg import COLOURS, FAINT_INK, FONT, GRID, INK, PANEL, PAPER, _line, _text
+from asynctrack.demo.svg import COLOURS, FAINT_INK, FONT, GRID, INK, PANEL, PAPER, line, text
 
 _WIDTH: Final = 1000
 _TOP, _ROW, _BELOW = 118, 25, 44
@@ -51,8 +51,8 @@ def draw(bars: Iterable[Bar], machine: str) -> str:
     height = _TOP + _ROW * len(ordered) + _BELOW
     parts = [
         f'<rect width="{_WIDTH}" height="{height}" fill="{PAPER}"/>',
-        _text(24, 36, _TITLE, size=20, fill=INK, weight=600),
-        _text(24, 57, machine),
+        text(24, 36, _TITLE, size=20, fill=INK, weight=600),
+        text(24, 57, machine),
         *_key(),
         *_axes(ordered),
         *(part for number, bar in enumerate(ordered) for part in _peer(bar, _middle(number), _decades(ordered))),
@@ -67,10 +67,10 @@ def draw(bars: Iterable[Bar], machine: str) -> str:
 def _key() -> Iterable[str]:
     left, y = _TIMES[0], 88.0
     yield _dot(left + 5, y - 4, INK, filled=True)
-    yield _text(left + 15, y, "median")
+    yield text(left + 15, y, "median")
     yield _dot(left + 76, y - 4, INK, filled=False)
-    yield _text(left + 86, y, "99.9th percentile, logarithmic")
-    yield _text(_LOST[0][0], y, "records lost at SIGKILL", fill=INK)
+    yield text(left + 86, y, "99.9th percentile, logarithmic")
+    yield text(_LOST[0][0], y, "records lost at SIGKILL", fill=INK)
 
 
 def _axes(bars: Sequence[Bar]) -> Iterable[str]:
@@ -80,30 +80,28 @@ def _axes(bars: Sequence[Bar]) -> Iterable[str]:
         yield f'<rect x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{bottom - _TOP}" rx="4" fill="{PANEL}"/>'
     for decade in range(first, last + 1):
         x = _x(10.0**decade, (first, last))
-        yield _line(x, _TOP, x, bottom, GRID)
-        yield _text(x, bottom + 18, _time(decade), anchor="middle")
+        yield line(x, _TOP, x, bottom, GRID)
+        yield text(x, bottom + 18, _time(decade), anchor="middle")
     for (left, width), rate in zip(_LOST, ("20/s", "1,000/s"), strict=True):
-        yield _text(left, _TOP - 8, f"at {rate}")
-        yield _text(left, bottom + 18, "0 %")
-        yield _text(left + width, bottom + 18, "100 %", anchor="end")
+        yield text(left, _TOP - 8, f"at {rate}")
+        yield text(left, bottom + 18, "0 %")
+        yield text(left + width, bottom + 18, "100 %", anchor="end")
 
 
 def _peer(bar: Bar, y: float, decades: tuple[int, int]) -> Iterable[str]:
     weight, ink = (600, INK) if bar.ours else (400, INK)
-    yield _text(
-        _TIMES[0] - 12, y + 4, bar.name, size=13, anchor="end", fill=_FLOOR if bar.floor else ink, weight=weight
-    )
+    yield text(_TIMES[0] - 12, y + 4, bar.name, size=13, anchor="end", fill=_FLOOR if bar.floor else ink, weight=weight)
     middle, tail = _x(bar.p50_us, decades), _x(bar.p999_us, decades)
     yield f'<line x1="{middle:.1f}" y1="{y:.1f}" x2="{tail:.1f}" y2="{y:.1f}" stroke="{bar.colour}" stroke-width="2.5"/>'
     yield _dot(middle, y, bar.colour, filled=True)
     yield _dot(tail, y, bar.colour, filled=False)
     for (left, width), lost in zip(_LOST, bar.lost, strict=True):
         if lost is None:
-            yield _text(left + 5, y + 4, "keeps nothing" if bar.floor else "-", size=11)
+            yield text(left + 5, y + 4, "keeps nothing" if bar.floor else "-", size=11)
             continue
         if lost:
             yield f'<rect x="{left:.1f}" y="{y - 7:.1f}" width="{max(1.5, width * lost / 100):.1f}" height="14" fill="{bar.colour}" fill-opacity="0.55"/>'
-        yield _text(left + 5, y + 4, f"{lost:.3g} %", size=11.5, fill=INK, weight=weight)
+        yield text(left + 5, y + 4, f"{lost:.3g} %", size=11.5, fill=INK, weight=weight)
 
 
 def _dot(x: float, y: float, colour: str, *, filled: bool) -> str:
