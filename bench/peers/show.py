@@ -1,4 +1,4 @@
-"""What `bench/results/peers.json` says, for readers: a table in README.md and a chart beside the result. `python -m bench.peers.show [--check]`."""
+"""What `bench/results/peers.json` says, for readers: a table in README.md, and the chart that it begins with. `python -m bench.peers.show [--check]`."""
 
 from __future__ import annotations
 
@@ -129,10 +129,9 @@ def main() -> None:
         result = Result((RESULTS / "peers.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         sys.exit("there is no bench/results/peers.json: python -m bench.peers --save makes it")
-    picture = "![Time of one log() call for each peer, and what is lost at SIGKILL](bench/results/peers.svg)\n\n"
     wanted = {
         RESULTS / "peers.svg": chart(result),
-        README: with_part(README.read_text(encoding="utf-8"), picture + table(result)),
+        README: with_part(README.read_text(encoding="utf-8"), table(result)),
     }
     old = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in old:
