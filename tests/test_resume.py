@@ -14,6 +14,7 @@ from support import lines, records, wait_until, workers
 
 import asynctrack
 from asynctrack.errors import NotARun, RunExists, RunIsRunning
+from asynctrack.host import Host
 from asynctrack.testing import ScriptedInProcess, calls
 
 pytestmark = pytest.mark.usefixtures("own_host")
@@ -96,10 +97,12 @@ def test_run_that_lost_its_last_segments_to_a_power_cut_goes_on_in_a_fresh_worke
     wait_until(lambda: not workers(own_host), "the worker has left")
     for path in (run.path / "journal").iterdir():
         path.write_bytes(kept[path]) if path in kept else path.unlink()
-    with asynctrack.init("p", id="run", dir=runs, resume="must") as run:
-        for i in range(8, 12):
-            run.log({"i": i})
-        stats = run.finish()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Host, "_start", lambda host: None)
+        run = asynctrack.init("p", id="run", dir=runs, resume="must")
+    for i in range(8, 12):
+        run.log({"i": i})
+    stats = run.finish()  # it finds no worker, and starts one: the queue is there before that
     assert stats.dropped == {}
     assert [record.data["i"] for record in records(run.path)] == [*range(4), *range(8, 12)]
     assert [line["i"] for line in lines(run.path)] == list(range(12))

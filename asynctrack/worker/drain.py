@@ -250,10 +250,8 @@ class Drain(threading.Thread):
             return
         try:
             run = self._run_of(ring)
-        except (
-            ImportError
-        ):  # what sets cursors back after a power cut is imported with the deliveries: the next census has it
-            run = None
+        except ImportError:
+            run = None  # what sets cursors back after a power cut comes with the deliveries: the next census has it
         except (OSError, AsynctrackError) as error:
             self._warn(path, f"the run {ring.meta.get('run')} cannot be written: {error}")
             if isinstance(error, FileNotFoundError) and self._has_ended(ring):
