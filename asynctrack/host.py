@@ -121,6 +121,8 @@ class Host:
                 if not self._worker_lives():
                     self._started_at = -self._grace_s
                     self._start()
+        if ring.words[DONE]:
+            ring.give_back()
         self._own.pop(ring.path, None)
         ring.close()
 

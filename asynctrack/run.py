@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -55,7 +56,9 @@ class Run(Borrowed):
         self.labels = manifest.labels
         self.config = Fields(manifest.config, lambda fresh: sitting.inlet.update(CONFIG, "config", fresh))
         self.summary = Fields(
-            manifest.summary, lambda fresh: sitting.inlet.update(SUMMARY, "summary", fresh), self._logged
+            manifest.summary,
+            lambda fresh: sitting.inlet.update(SUMMARY, "summary", fresh),
+            functools.partial(_logged, sitting, self.config, path),
         )
         self._checkpoint = manifest.checkpoint
         self.backends: Mapping[str, Backend] = MappingProxyType(sitting.backends)
@@ -221,19 +224,6 @@ class Run(Borrowed):
         self._put = self._producer.put
         return False
 
-    def _logged(self, key: str) -> Any:
-        """What a name has in the summary that is not set there: its last value, or what `define_metric` says.
-
-        Raises:
-            KeyError: nothing was logged by that name.
-        """
-        how = self.config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
-        self.flush("journaled", _LOOK_S)
-        try:
-            return open_run(self.path).summarise(key, how)
-        except (AsynctrackError, OSError):
-            raise KeyError(key) from None
-
     def _mark(self, counters: dict[str, Any]) -> None:
         self._inlet.update(CHECKPOINT, "checkpoint", counters)
         self._checkpoint = counters
@@ -262,6 +252,20 @@ class Run(Borrowed):
     def _settle(self, *, waited: bool = True) -> Stats:
         leave(self)
         return self._sitting.settle(waited=waited)
+
+
+def _logged(sitting: Sitting, config: Mapping[str, Any], path: Path, key: str) -> Any:
+    """What a name has in a run's summary that is not set there: its last value, or what `define_metric` says.
+
+    Raises:
+        KeyError: nothing was logged by that name.
+    """
+    how = config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
+    _wait(sitting.flushing("journaled", _LOOK_S))
+    try:
+        return open_run(path).summarise(key, how)
+    except (AsynctrackError, OSError):
+        raise KeyError(key) from None
 
 
 def _wait(pauses: Iterator[float]) -> None:

@@ -148,6 +148,7 @@ class Sitting:
                 stats = self.stats()
                 self.result = self.result or stats  # a signal handler that came in between was first
                 self.inlet.over = True
+                self.inlet.joined.clear()  # so that nothing of a run that has finished waits for the garbage collector
                 if stats.queued and waited:
                     self.inlet.warn("queued", f"{stats.queued} records are not journaled{self.inlet.trouble()}")
                 if waited:

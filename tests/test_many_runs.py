@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +150,21 @@ def test_runs_that_have_ended_hold_no_descriptors(own_host: Path, runs: Path, wo
             with asynctrack.init("p", dir=runs, worker=worker) as run:
                 run.log({"i": 1})
         wait_until(lambda: len(open_below(served_by, own_host, runs)) <= before + 4, "their descriptors are closed")
+
+
+def test_run_that_has_finished_goes_with_its_last_reference(own_host: Path, runs: Path) -> None:
+    """Its queue takes 4 MiB and a descriptor, and a loop of numbers may never call the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        run = asynctrack.init("p", dir=runs)
+        run.log({"i": 0})
+        run.finish()
+        gone = [weakref.ref(part) for part in (run, run._inlet, run._producer, run._producer.ring)]
+        del run
+        assert [part() for part in gone] == [None] * 4
+    finally:
+        gc.enable()
 
 
 def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs: Path) -> None:

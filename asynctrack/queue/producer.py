@@ -223,6 +223,7 @@ class Producer:
         """Close the fast way, also against a `_put` below that is about to restore its limit."""
         self._side.append((b"", 0, 0))
         self._limit = 0
+        self.put = _refuse  # of its own it would be kept by itself, and the ring with it
 
     def _put_slowly(self, payload: bytes, kind: int, count: int) -> bool:
         if self.state != OPEN:
@@ -366,6 +367,11 @@ class Producer:
 
 
 _CLAIMING_CODE = Producer._put.__code__
+
+
+def _refuse(payload: bytes, kind: int = 0, count: int = 1) -> bool:
+    """`put` of a producer that takes nothing more."""
+    return False
 
 
 def _has_interpreter_lock() -> bool:

@@ -196,6 +196,13 @@ class Ring:
         elif fd >= 0:
             self.keep()
 
+    def give_back(self) -> None:
+        """Give its memory back while somebody may still have it mapped; of a ring whose frames all are where they belong."""
+        try:
+            self.data.madvise(mmap.MADV_REMOVE, HEADER_BYTES, self.capacity)
+        except (AttributeError, OSError, ValueError):
+            pass  # not on this system: it goes with the mapping
+
     def keep(self) -> None:
         """Keep the mapping for good: when it goes it closes its own descriptor, which by now may be another's file.
 
