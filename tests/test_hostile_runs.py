@@ -230,6 +230,7 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for(project: Path, outsi
         assert "secret" not in "".join(answer.out + answer.err for answer in said.values())
     assert answers["theirs-0"]["verify"].code == 1
     assert answers["theirs-1"]["verify"].code == 1
+    assert {name: said["rm"].err for name, said in answers.items() if said["rm"].code} == {}
     assert not any(run.exists() for run in runs)
 
 
