@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from asynctrack import locks
-from asynctrack.queue.places import LOCK_NAME, host_directories, move_ring, remove_host, ring_paths
+from asynctrack.queue.places import CLOSED_SUFFIX, LOCK_NAME, host_directories, move_ring, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 
 # A host directory without rings may be one that a process is about to use; after this long it is not.
@@ -48,7 +48,8 @@ def _adopt(host: str, into: str, wanted: Callable[[str], bool]) -> int:
         moved = [path for path, (_, run) in rings.items() if run and wanted(run)]  # of those that can be read
         for path in moved:
             move_ring(path, into)
-        young = 0 <= time.time() - used_at <= _ABANDONED_AFTER_S  # the clock may have been set back since
+        # The clock may have been set back since; what its worker has closed is nobody's any more.
+        young = 0 <= time.time() - used_at <= _ABANDONED_AFTER_S and not host.endswith(CLOSED_SUFFIX)
         if len(moved) == len(rings) and (moved or not young):
             remove_host(host)
         return len(moved)
