@@ -64,7 +64,10 @@ class Writer:
 
     def __init__(self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
         directory = os.fspath(directory)
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        try:
+            os.mkdir(directory, 0o700)  # never the run's directory: somebody may have removed that
+        except FileExistsError:
+            pass
         if os.path.islink(directory):
             raise NotADirectoryError(errno.ENOTDIR, "the journal is a link, which may lead to another's", directory)
         self._directory = directory

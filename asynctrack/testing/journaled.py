@@ -48,6 +48,7 @@ class JournaledRun:
             config=dict(config or {}),
             backends={name: stored(backend, path.name, name) for name, backend in (backends or {}).items()},
         )
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._writer = Writer(path / "journal")
         self._ring = int.from_bytes(os.urandom(7), "little") | 1
         self._frames: list[bytes] = []
