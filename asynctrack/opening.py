@@ -147,9 +147,8 @@ def init(
         named = {name: backend.prepare() for name, backend in named.items()}
     if before is not None and reinit in (True, "finish_previous"):
         before.finish()
-    path = Path(
-        os.path.realpath(settings.dir / project / run_id)
-    )  # one name, however it is reached: two would have two writers
+    # One name, however it is reached: two would have two writers.
+    path = Path(os.path.realpath(settings.dir / project / run_id))
     manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings, labels)
     run: Run
     if settings.mode == "disabled":

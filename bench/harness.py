@@ -103,14 +103,19 @@ def main(question: str | None, measure: Callable[..., Report], **numbers: float)
         result = _run(name, question, command, functools.partial(measure, given.quick, **chosen))
     except KeyboardInterrupt:
         sys.exit(f"{parser.prog}: interrupted; nothing is saved")
+    give_out(result, as_json=given.json, save=given.save)
+
+
+def give_out(result: dict[str, Any], *, as_json: bool, save: bool) -> None:
+    """Print a result, as tables or as JSON, and write it to its file if asked to."""
     encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
-    if given.json:
+    if as_json:
         print(encoded.decode())
     else:
         print_result(result)
-    if given.save:
+    if save:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_bytes(encoded + b"\n")
+        (RESULTS / f"{result['benchmark']}.json").write_bytes(encoded + b"\n")
 
 
 def _run(name: str, question: str | None, command: str, measure: Callable[[], Report]) -> dict[str, Any]:
@@ -123,14 +128,15 @@ def _run(name: str, question: str | None, command: str, measure: Callable[[], Re
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine(),
-        "load_average": {"before": _rounded(load_before), "after": _rounded(os.getloadavg())},
+        "load_average": {"before": rounded(load_before), "after": rounded(os.getloadavg())},
         "bars": report.bars,
         "tables": report.tables,
         "notes": report.notes,
     }
 
 
-def _rounded(load: Sequence[float]) -> list[float]:
+def rounded(load: Sequence[float]) -> list[float]:
+    """A load average, with the digits that it bears."""
     return [round(part, 2) for part in load]
 
 

@@ -22,10 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from statistics import mean
 from typing import Any, Final
 
-import msgspec
-
 from bench import mounts
-from bench.harness import RESULTS, machine, print_result, say
+from bench.harness import give_out, machine, rounded, say
 from bench.peers.figures import measure
 from bench.peers.peers import PEERS
 from bench.peers.scene import Failed
@@ -89,14 +87,7 @@ def main() -> None:
         result = _result(list(filter(_installed, given.peers or PEERS)), given.rounds)
     except KeyboardInterrupt:
         sys.exit(f"{_PROGRAM}: interrupted; nothing is saved")
-    encoded = msgspec.json.format(msgspec.json.encode(result), indent=1)
-    if given.json:
-        print(encoded.decode())
-    else:
-        print_result(result)
-    if given.save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "peers.json").write_bytes(encoded + b"\n")
+    give_out(result, as_json=given.json, save=given.save)
 
 
 def _result(names: list[str], rounds: int) -> dict[str, Any]:
@@ -109,16 +100,12 @@ def _result(names: list[str], rounds: int) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine() | _versions(names),
-        "load_average": {"before": _rounded(before), "after": _rounded(os.getloadavg())},
+        "load_average": {"before": rounded(before), "after": rounded(os.getloadavg())},
         "bars": [],
         "tables": tables(found),
         "notes": notes(found),
         "caveats": CAVEATS,
     }
-
-
-def _rounded(load: Iterable[float]) -> list[float]:
-    return [round(part, 2) for part in load]
 
 
 def _versions(names: list[str]) -> dict[str, str]:
