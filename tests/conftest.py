@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from delivery_support import rough_shared_memory
+from hanging_disk import hanging_disk as hanging_disk
 from postgres import postgresql as postgresql
 from support import own_shared_memory
 
