@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from asynctrack import locks
-from asynctrack.queue.layout import END, ENDS, HEARTBEAT, PID, TROUBLE
+from asynctrack.queue.layout import END, ENDS, HEARTBEAT, TROUBLE
 from asynctrack.queue.places import LOCK_NAME, host_directories, ring_paths
 from asynctrack.queue.ring import Ring
 
@@ -22,7 +22,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         run: the run's directory.
-        caller: the process that logs.
+        caller: the process that logs; 0 where it cannot be seen from here, as in another container.
         caller_lives: whether it is there.
         end: how it ended, as far as it said so: "open", "finished", "failed" or "left".
         used: bytes that are not journaled.
@@ -46,8 +46,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         directory: of its rings.
-        pid: of the worker; None where there is none: the caller starts one, or, where it has died too, the next run or
-            `asynctrack sync` takes over.
+        pid: of the worker, 0 where it cannot be seen from here; None where there is none: the caller starts one, or, where it has died
+            too, the next run or `asynctrack sync` takes over.
         queues: the rings.
     """
 
@@ -63,6 +63,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def runs(self) -> list[str]:
         return sorted({queue.run for queue in self.queues})
+
+
+def in_words(pids: Iterable[int]) -> str:
+    """Processes, for people."""
+    return ", ".join("in another container" if pid == locks.ELSEWHERE else str(pid) for pid in pids)
 
 
 def take_census(*, but: Collection[str] = ()) -> list[Worker]:
@@ -94,7 +99,7 @@ def _queue(ring: Ring) -> Queue:
     words = ring.words
     return Queue(
         run=ring.meta["run"],
-        caller=words[PID],
+        caller=ring.caller(),
         caller_lives=ring.producer_lives(),
         end=ENDS[words[END]],
         used=ring.used(),

@@ -227,11 +227,19 @@ class Host:
                 self._say("the worker is gone; starting another, nothing is lost")
             self._start()
         elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process":
-            if locks.holder(os.path.join(self.directory, LOCK_NAME)) not in (None, ring.words[WORKER_PID]):
-                return  # the one that hung is gone, and another could not take this ring
+            self._replace(ring.words[WORKER_PID], quiet_s)
+
+    def _replace(self, pid: int, quiet_s: float) -> None:
+        """Kill the worker that hangs. The next look starts another."""
+        lock = os.path.join(self.directory, LOCK_NAME)
+        if locks.holder(lock) == locks.ELSEWHERE:
+            self._say(
+                "the worker does not move, and it is in another PID namespace: kill it there; the queue holds what it can"
+            )
+        elif locks.signal_holder(
+            lock, signal.SIGKILL, pid
+        ):  # else the one that hung is gone, and another could not take this ring
             _log.warning("asynctrack: the worker has not moved for %.0f s; it is replaced", quiet_s)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(ring.words[WORKER_PID], signal.SIGKILL)
 
     def _say(self, message: str) -> None:
         now = time.monotonic()

@@ -2,6 +2,9 @@
 
 While such a library starts something, its environment has a mark with pid, start time and process group of who lets it; what is started has it for
 life, and so has what that starts. Whoever kills a process group kills what it had marked, and whoever begins kills what others have left.
+
+A pid means something in its PID namespace only, so the mark has that too: what a container has started is not ours, and where `/proc` tells of
+another namespace nothing is.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ def marked() -> Iterator[None]:
     """What is started in here is known as this process's."""
     with _lock:
         before = os.environ.get(_NAME)
-        os.environ[_NAME] = f"{os.getpid()} {start_time(os.getpid())} {os.getpgrp()}"
+        os.environ[_NAME] = f"{os.getpid()} {start_time(os.getpid())} {os.getpgrp()} {_namespace()}"
         try:
             yield
         finally:
@@ -63,14 +66,27 @@ def _kill(strays: Iterable[Stray]) -> None:
 
 
 def found() -> list[Stray]:
-    """Marked processes that live; other users' cannot be seen."""
+    """Marked processes that live, of this PID namespace; other users' cannot be seen."""
     strays = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+    here = _namespace()
+    for name in os.listdir("/proc") if here else ():
         if name.isdigit() and (mark := _mark(name)) and start_time(int(name)):
             with contextlib.suppress(ValueError):  # another's variable of that name
-                starter, started_at, group = mark.split(" ")
-                strays.append(Stray(int(name), int(starter), started_at, int(group)))
+                starter, started_at, group, namespace = mark.split(" ")
+                if namespace == here:
+                    strays.append(Stray(int(name), int(starter), started_at, int(group)))
     return strays
+
+
+def _namespace() -> str:
+    """This process's PID namespace; empty where `/proc` tells of another one, or is not there."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            line = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0]
+        # In each namespace from that of `/proc` down to our own.
+        return os.readlink("/proc/self/ns/pid") if line.split() == [b"%d" % os.getpid()] else ""
+    except OSError:
+        return ""
 
 
 def _mark(pid: str) -> str:

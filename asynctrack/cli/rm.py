@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asynctrack import catalog, presence
+from asynctrack.census import in_words
 from asynctrack.cli import options, output
 from asynctrack.cli.glance import bytes_of
 from asynctrack.errors import AsynctrackError
@@ -72,7 +73,7 @@ def _why_not(run: Path, *, force: bool) -> str | None:
         return None
     at_work = presence.presence_of(run)
     if at_work.callers:
-        return f"is running (process {', '.join(map(str, at_work.callers))}); --force removes it all the same"
+        return f"is running (process {in_words(at_work.callers)}); --force removes it all the same"
     if at_work.worker:
         return "has a worker that still delivers; --force removes it all the same"
     if manifest is not None and presence.state_of(run, manifest) == "elsewhere":

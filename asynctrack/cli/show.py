@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from asynctrack.books import Books, Stats
 from asynctrack.catalog import name_of
+from asynctrack.census import in_words
 from asynctrack.cli import options, output
 from asynctrack.cli.curves import Curve, Curves
 from asynctrack.cli.glance import seconds_between
@@ -205,7 +206,7 @@ def _who(presence: Presence, environment: dict[str, Any]) -> str:
     if not presence.callers:
         return f"process {environment.get('pid', '-')}, which has ended"
     processes = "process" if len(presence.callers) == 1 else "processes"
-    return f"{processes} {', '.join(map(str, presence.callers))}, logging"
+    return f"{processes} {in_words(presence.callers)}, logging"
 
 
 def _pairs(data: dict[str, Any]) -> str:

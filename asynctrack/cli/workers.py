@@ -7,16 +7,16 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from asynctrack import catalog
-from asynctrack.census import Worker, take_census
+from asynctrack import catalog, locks
+from asynctrack.census import Worker, in_words, take_census
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Column, Screen, Styled
+from asynctrack.queue.places import LOCK_NAME
 
 # A worker that is told to leave saves its cursors and goes; its sinks get four seconds.
 _LEAVE_WAIT_S: Final = 8.0
@@ -78,9 +78,9 @@ def _print(workers: Sequence[Worker]) -> None:
 def _row(worker: Worker) -> list[output.Piece]:
     looked = min((queue.looked_at_s for queue in worker.queues), default=None)
     return [
-        "-" if worker.pid is None else str(worker.pid),
+        "-" if worker.pid is None else in_words([worker.pid]),
         _doing(worker),
-        ", ".join(map(str, worker.callers)) or "-",
+        in_words(worker.callers) or "-",
         output.size(sum(queue.used for queue in worker.queues)),
         "-" if looked is None else f"{output.duration(round(looked, 1))} ago",
         ", ".join(catalog.name_of(Path(run)) for run in worker.runs) or "-",
@@ -99,14 +99,18 @@ def _doing(worker: Worker) -> Styled:
 
 
 def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
-    pids = {str(worker.pid): worker for worker in workers if worker.pid is not None}
+    pids = {str(worker.pid): worker for worker in workers if worker.pid}
     wanted = list(pids) if _ALL in args.end else args.end
+    elsewhere = any(worker.pid == locks.ELSEWHERE for worker in workers)
+    there = "; those in other containers can be ended there" if elsewhere else ""
     if unknown := [pid for pid in wanted if pid not in pids]:
-        output.say(f"no worker has the pid {', '.join(unknown)}; there are {', '.join(pids) or 'none'}")
+        output.say(f"no worker has the pid {', '.join(unknown)}; there are {', '.join(pids) or 'none'}{there}")
         return 2
+    if there and _ALL in args.end:
+        output.say(there[2:])
     for pid in wanted:
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL if args.force else signal.SIGTERM)
+        lock = os.path.join(pids[pid].directory, LOCK_NAME)
+        locks.signal_holder(lock, signal.SIGKILL if args.force else signal.SIGTERM, int(pid))
     waited_for = {pid for pid in wanted if args.force or not pids[pid].callers}
     ended = _await_ends(waited_for)
     if args.json:
@@ -123,8 +127,7 @@ def _said(pid: str, worker: Worker, *, ended: bool, waited_for: bool) -> str:
     if ended:
         return f"worker {pid} has ended"
     if not waited_for:
-        callers = ", ".join(map(str, worker.callers))
-        return f"worker {pid} ends after its callers ({callers}); --force ends it at once, and they start another"
+        return f"worker {pid} ends after its callers ({in_words(worker.callers)}); --force ends it at once, and they start another"
     return f"worker {pid} is still there after {_LEAVE_WAIT_S:.0f} s; --force kills it, and nothing is lost"
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from asynctrack import locks, media, references
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Sink, StartOver, TooLarge
+from asynctrack.census import in_words
 from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.delivery import refused
 from asynctrack.delivery.cutter import Cutter, has_more
@@ -333,7 +334,9 @@ class Delivery:
         path = lease_path(self._run, self.name)
         make_directory(path)
         if not self._lease.take():
-            self._say(f"process {self._lease.holder()} delivers the same; waiting for it to end")
+            holder = self._lease.holder()
+            who = "another process" if holder is None else f"process {in_words([holder])}"
+            self._say(f"{who} delivers the same; waiting for it to end")
             await self._sleep(_LEASE_WAIT_S)
             return False
         self._progress.catch_up()

@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 
+from asynctrack import locks
 from asynctrack.queue.layout import (
     CAPACITY,
     DROP_REASONS,
@@ -132,6 +133,11 @@ class Ring:
             return True
         fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return self._is_mapped()
+
+    def caller(self) -> int:
+        """The process that made this ring, as it is called here; `locks.ELSEWHERE` where it cannot be seen. Never call it in that process."""
+        holder = locks.holder_of(self._fd)
+        return self.words[PID] if holder is None else holder
 
     def can_be(self) -> bool:
         """Whether the header is one; else somebody has written over it."""
