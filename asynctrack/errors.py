@@ -7,6 +7,8 @@ Each message says what was expected, what came, and what to do. Imports the stan
 
 from __future__ import annotations
 
+from asynctrack.printable import printable
+
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,7 +46,10 @@ __all__ = [
 
 
 class AsynctrackError(Exception):
-    """The base of every exception raised on purpose."""
+    """The base of every exception raised on purpose. What its message tells of, a path or a key, may be anybody's: no terminal obeys it."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class UsageError(AsynctrackError):
@@ -199,7 +204,7 @@ class DirectoryNotWritable(EnvironmentFailure, OSError):
         super().__init__(cause.errno, f"cannot write runs to {path}: {cause.strerror}; choose another dir=")
 
     def __str__(self) -> str:
-        return str(self.strerror)
+        return printable(str(self.strerror))
 
 
 class SharedMemoryUnavailable(EnvironmentFailure, OSError):
@@ -212,7 +217,7 @@ class SharedMemoryUnavailable(EnvironmentFailure, OSError):
         )
 
     def __str__(self) -> str:
-        return str(self.strerror)
+        return printable(str(self.strerror))
 
 
 class NotARun(EnvironmentFailure, FileNotFoundError):

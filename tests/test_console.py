@@ -27,11 +27,12 @@ import asynctrack
 from asynctrack import Batch, Console, Context, Record, Update
 from asynctrack.backends.base import Backend, Paused
 from asynctrack.backends.console.choice import NOTHING, THINNED, Choice
-from asynctrack.backends.console.text import Lines, plain
+from asynctrack.backends.console.text import Lines
 from asynctrack.backends.keys import Keys
 from asynctrack.backends.screen import GONE, Link, Screen, Show, Stream, open_screen
 from asynctrack.cursor import load_cursor
 from asynctrack.errors import InvalidSettings
+from asynctrack.printable import printable
 from asynctrack.record import Array
 from asynctrack.testing import BackendContract
 
@@ -184,7 +185,7 @@ def test_keys_are_chosen_by_name_and_pattern(tmp_path: Path) -> None:
 
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
-    assert plain("a\x1b[2Jb\r\nc\x9b\u202e ü") == "a\\x1b[2Jb\\r\\nc\\x9b\\u202e ü"
+    assert printable("a\x1b[2Jb\r\nc\x9b\u202e ü") == "a\\x1b[2Jb\\r\\nc\\x9b\\u202e ü"
     line = Lines().of(1, None, {"k\x1b]0;me\x07": "\x1b[31m", "ok": "größer"})
     assert not CONTROL.search(line) and line.endswith("ok=größer")
 

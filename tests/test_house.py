@@ -18,6 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 # From the ground up; DESIGN.md has the table with their duties.
 LAYERS = [
+    ["printable"],
     ["errors", "locks", "loop", "spawn", "strays", "entry", "current", "events", "references"],
     ["queue.layout", "bins", "plain_file", "png", "trust", "wandb_api.unsupported"],
     ["logged"],

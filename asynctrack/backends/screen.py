@@ -27,6 +27,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from asynctrack.backends.base import Paused
+from asynctrack.printable import printable
 
 # Where the process that logs has ended, nobody is left to show anything to.
 GONE: Final = "the process that logs has ended"
@@ -198,7 +199,7 @@ class Stream(Show):
     def show(self, items: list[Any]) -> None:
         if self._stream is None:
             raise OSError("this process has no such stream")
-        text = "".join(f"{line}\n" for line in items)
+        text = "".join(f"{printable(line)}\n" for line in items)  # it may be what a run from elsewhere says
         encoding = self._stream.encoding or "utf-8"
         data = text.encode(encoding, "backslashreplace")
         if type(self._stream) is io.TextIOWrapper:

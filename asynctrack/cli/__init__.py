@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from asynctrack import __version__
 from asynctrack.errors import AsynctrackError, UsageError
+from asynctrack.printable import printable
 
 # Each command is the module of that name.
 COMMANDS: Final = {
@@ -47,7 +48,7 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code, see `asynctrack --help`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="asynctrack",
         description="Background logging that makes experiment tracking free for the loop that calls it.",
         epilog=_EPILOG,
@@ -69,11 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (AsynctrackError, OSError) as error:
-        sys.stderr.write(f"asynctrack: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"asynctrack: {printable(' '.join(str(error).split()))}\n")
         return 2 if isinstance(error, UsageError) else 1
 
 
-class _Command(argparse.ArgumentParser):
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints a terminal does not obey: a shell puts the names of files among the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+
+class _Command(_Parser):
     """The parser of a command, whose module is imported when its arguments are."""
 
     def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:

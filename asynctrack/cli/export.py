@@ -9,11 +9,12 @@ import io
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 
 import msgspec
 
@@ -22,10 +23,15 @@ from asynctrack.cli import options, output
 from asynctrack.cli.options import Keys
 from asynctrack.cli.records import chosen, read
 from asynctrack.journal.reader import Damage
+from asynctrack.printable import printable
 from asynctrack.record import Record, flatten
 
 # Records that are encoded at once: a tenth of a second of a fast loop. Arbitrary.
 _AT_ONCE: Final = 1000
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# What JSON Lines has for them, which CSV's readers know as numbers.
+_NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
 _cells: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -39,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write here instead of to stdout; appears when whole"
     )
+    parser.add_argument(
+        "--for-spreadsheets",
+        action="store_true",
+        help="with csv: put ' in front of names and texts that a spreadsheet would take for a formula (they begin with = + - @ or a tab); "
+        "without it they are written as they were logged, so do not open the file of a run you do not trust in one",
+    )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     options.add_keys(parser, "the metrics to export; records without any are left out")
     options.add_json(parser, "with --output: print what was written as one JSON object")
@@ -49,10 +61,13 @@ def main(args: argparse.Namespace) -> int:
     if (problem := _problem(args)) is not None:
         output.say(problem)
         return 2
-    export = Export(options.find(args), args.keys)
+    export = Export(options.find(args), args.keys, for_spreadsheets=args.for_spreadsheets)
     write = export.write_csv if args.format == "csv" else export.write_lines
     if args.output is None:
-        write(sys.stdout.buffer)
+        out: Any = sys.stdout.buffer
+        if sys.stdout.isatty():
+            out = _Terminal(out, args.format)
+        write(out)
     else:
         with _appearing(args.output, force=args.force) as file:
             write(file)
@@ -69,16 +84,22 @@ def main(args: argparse.Namespace) -> int:
 class Export:
     """Writes a run's records.
 
+    Args:
+        run: its directory.
+        keys: those to write, None for all.
+        for_spreadsheets: whether what would be a formula there gets a quote in front.
+
     Attributes:
         records: that were written.
         damage: what could not be read.
     """
 
-    def __init__(self, run: Path, keys: Keys | None) -> None:
+    def __init__(self, run: Path, keys: Keys | None, *, for_spreadsheets: bool = False) -> None:
         self.records = 0
         self.damage: list[Damage] = []
         self._run = run
         self._keys = keys
+        self._text: Callable[[str], str] = _no_formula if for_spreadsheets else str
 
     def write_lines(self, out: IO[bytes]) -> None:
         """JSON Lines, as the backend of that name writes them."""
@@ -92,10 +113,10 @@ class Export:
         self.damage.clear()
         text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text)
-        writer.writerow(columns)
+        writer.writerow(map(self._text, columns))
         for block in self._blocks(most):
             rows = map(_cells.decode, block.splitlines())
-            writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+            writer.writerows([_cell(row.get(column), self._text) for column in columns] for row in rows)
         text.detach()
         out.flush()
 
@@ -123,6 +144,8 @@ class Export:
 
 def _problem(args: argparse.Namespace) -> str | None:
     """What was asked wrongly."""
+    if args.for_spreadsheets and args.format != "csv":
+        return "--for-spreadsheets goes with --format csv"
     if args.output is None:
         return "--json needs --output: without it the records go to stdout" if args.json else None
     if not args.output.absolute().parent.is_dir():
@@ -134,12 +157,43 @@ def _problem(args: argparse.Namespace) -> str | None:
     return None if args.force else f"{args.output} exists; --force replaces it"
 
 
-def _cell(raw: msgspec.Raw | None) -> str:
+def _cell(raw: msgspec.Raw | None, of_text: Callable[[str], str]) -> str:
     """A value as CSV has it."""
     text = b"" if raw is None else bytes(raw)
     if text.startswith(b'"'):
-        return str(msgspec.json.decode(text))
+        plain = str(msgspec.json.decode(text))
+        return plain if plain in _NOT_FINITE else of_text(plain)
     return "" if text == b"null" else text.decode()
+
+
+def _no_formula(text: str) -> str:
+    """A text that no spreadsheet takes for a formula; OWASP's list of how one begins."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+class _Terminal(io.RawIOBase):
+    """Standard output where a person looks at it: what would control the terminal is written out.
+
+    Args:
+        out: its bytes.
+        format: of what is written: in JSON such characters have a form of their own.
+    """
+
+    def __init__(self, out: IO[bytes], format: str) -> None:
+        super().__init__()
+        self._out = out
+        self._clean: Callable[[str], str] = output.json_text if format == "jsonl" else partial(printable, keep="\r\n")
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        whole = bytes(data)  # whole lines come, so no character is cut
+        self._out.write(self._clean(whole.decode()).encode())
+        return len(whole)
+
+    def flush(self) -> None:
+        self._out.flush()
 
 
 @contextmanager

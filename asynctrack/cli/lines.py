@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack.backends.files.jsonl import encode_lines
-from asynctrack.cli.output import Piece, Screen, Styled, brief, width_of
+from asynctrack.cli.output import Piece, Screen, Styled, brief, json_text, width_of
 from asynctrack.record import Record, flatten
 
 _STEP_WIDTH: Final = 8
@@ -16,8 +16,8 @@ _GAP: Final = "  "
 
 
 def as_json(record: Record) -> str:
-    """The record as a line of `metrics.jsonl`."""
-    return encode_lines([record]).decode()
+    """The record as a line of `metrics.jsonl`, for a terminal too."""
+    return json_text(encode_lines([record]).decode())
 
 
 def as_document(record: Record) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TextIO
 
 import msgspec
 
+from asynctrack.printable import printable
 from asynctrack.record import Array, Media, to_json
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
@@ -161,7 +162,12 @@ def print_json(document: Any, out: TextIO | None = None) -> None:
     """Print one JSON document: for a terminal in lines, else in one. What is not finite is a string, as in JSON Lines."""
     out = sys.stdout if out is None else out
     encoded = msgspec.json.encode(_encodable(to_json(document)))
-    out.write((msgspec.json.format(encoded, indent=2) if out.isatty() else encoded).decode() + "\n")
+    out.write(json_text((msgspec.json.format(encoded, indent=2) if out.isatty() else encoded).decode()) + "\n")
+
+
+def json_text(text: str) -> str:
+    """JSON that says the same, and that no terminal obeys: what is left of control characters in its texts is written as `\\u009b`."""
+    return text if text.isprintable() else "".join(map(_as_json, text))
 
 
 def say(message: str) -> None:
@@ -169,11 +175,6 @@ def say(message: str) -> None:
     text = printable(" ".join(message.split()))
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr.write(f"asynctrack: {text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
-
-
-def printable(text: str) -> str:
-    """Text with its control characters, which could move a terminal's cursor, as Python writes them."""
-    return text if text.isprintable() else "".join(map(_printable, text))
 
 
 def count(number: int) -> str:
@@ -310,11 +311,11 @@ def _three_digits(number: float) -> str:
     return f"{number:.0f}" if number >= 99.95 else f"{number:.1f}" if number >= 9.995 else f"{number:.2f}"
 
 
-def _printable(char: str) -> str:
-    if char.isprintable():
+def _as_json(char: str) -> str:
+    if char.isprintable() or char == "\n":
         return char
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def _can_print(text: str, out: TextIO) -> bool:

@@ -18,6 +18,7 @@ from asynctrack.cli.glance import bytes_of
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.reader import segments
 from asynctrack.manifest import load
+from asynctrack.printable import printable
 from asynctrack.queue.places import ring_paths
 from asynctrack.queue.ring import Ring
 
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     for run in [] if refused else runs:
         _remove(run)
         if not args.json:
-            print(f"removed {output.printable(catalog.name_of(run))}, {output.size(sizes[run])}")
+            print(f"removed {printable(catalog.name_of(run))}, {output.size(sizes[run])}")
     for run, why in refused.items():
         output.say(f"{catalog.name_of(run)} {why}; nothing was removed")
     if args.json:
@@ -85,7 +86,7 @@ def _why_not(run: Path, *, force: bool) -> str | None:
 def _agreed(sizes: dict[Path, int]) -> bool:
     """What a person says to it."""
     for run, size in sizes.items():
-        sys.stderr.write(f"  {output.printable(catalog.name_of(run))}, {output.size(size)}\n")
+        sys.stderr.write(f"  {printable(catalog.name_of(run))}, {output.size(size)}\n")
     what = "this run" if len(sizes) == 1 else f"these {len(sizes)} runs, {output.size(sum(sizes.values()))}"
     sys.stderr.write(f"remove {what} for good? [y/N] ")
     sys.stderr.flush()

@@ -21,6 +21,7 @@ from asynctrack.catchup import Attached, CatchUp, Progress, is_behind, orphaned
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Column, Screen, Styled
 from asynctrack.errors import AsynctrackError, InvalidSettings
+from asynctrack.printable import printable
 from asynctrack.reading.reader import open_run
 from asynctrack.worker.service import Policy
 
@@ -182,7 +183,7 @@ class _Line:
         text = f"{ended} of {len(runs)} runs, {output.short_count(total - left)} of {output.short_count(total)} records"
         errors = [f"{name}: {books.last_error}" for run in runs for name, books in _troubled(run)]
         text += f", {errors[0]}" if errors else ""
-        sys.stderr.write(f"\r\x1b[K{output.printable(text)[:150]}" if self._drawn else f"{output.printable(text)}\n")
+        sys.stderr.write(f"\r\x1b[K{printable(text)[:150]}" if self._drawn else f"{printable(text)}\n")
         sys.stderr.flush()
 
     def clear(self) -> None:

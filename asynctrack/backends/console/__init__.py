@@ -27,6 +27,7 @@ from asynctrack.backends.console.text import Lines, TROPTLines, pairs, show
 from asynctrack.backends.keys import Keys, key_problems
 from asynctrack.backends.screen import GONE, Link, Show, Stream, open_screen
 from asynctrack.errors import InvalidSettings
+from asynctrack.printable import printable
 from asynctrack.record import flatten, split_source, to_json
 
 Style = Literal["lines", "print", "bars", "log"]
@@ -202,9 +203,9 @@ class _BarsWriter(_LinesWriter):
 
     def of(self, chosen: Chosen, values: Mapping[str, Any]) -> Any:
         total, done = self._total(chosen.scope), chosen.record.step + 1
-        text = ", ".join(f"{split_source(key)[1]}={show(value)}" for key, value in values.items())
+        text = ", ".join(f"{printable(split_source(key)[1])}={show(value)}" for key, value in values.items())
         done = done if total is None else min(done, total)
-        return [chosen.scope, done, total, text, chosen.first.step, chosen.first.time_ns / 1e9]
+        return [printable(chosen.scope), done, total, text, chosen.first.step, chosen.first.time_ns / 1e9]
 
     def foot(self, outcome: Outcome, summary: Mapping[str, Any]) -> list[Any]:
         return []
@@ -263,7 +264,7 @@ class _ConsoleSink(Sink):
 
 
 def _title(what: str, data: Mapping[str, Any]) -> str:
-    return " | ".join(filter(None, [f"=== {what}", pairs(data)]))
+    return " | ".join(filter(None, [f"=== {printable(what)}", pairs(data)]))
 
 
 def _totals(total: int | str | dict[str, int] | None, config: Mapping[str, Any]) -> dict[str, int]:

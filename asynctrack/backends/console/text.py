@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
+from asynctrack.printable import printable
 from asynctrack.record import Array, Media, flatten
 
 # Characters of a value that are shown. Arbitrary.
@@ -48,7 +49,7 @@ class Lines:
         width = max(self._widths.get(key, 0), min(len(text), _WIDEST))
         if key in self._widths or len(self._widths) < _MOST_COLUMNS:
             self._widths[key] = width
-        return f"{plain(key)}={text.ljust(width) if isinstance(value, str) else text.rjust(width)}"
+        return f"{printable(key)}={text.ljust(width) if isinstance(value, str) else text.rjust(width)}"
 
 
 class TROPTLines:
@@ -63,7 +64,7 @@ class TROPTLines:
         return " | ".join([f"step={self.count:>4}", *_as_tropt(values)])
 
     def head(self, config: Mapping[str, Any]) -> str:
-        return plain(f"=== Run config: {dict(config)} ===") if config else ""
+        return printable(f"=== Run config: {dict(config)} ===") if config else ""
 
     def foot(self, summary: Mapping[str, Any]) -> str:
         return f"=== Run summary: {' | '.join(_as_tropt(summary.items()))} ===" if summary else ""
@@ -73,7 +74,7 @@ def pairs(data: Mapping[str, Any]) -> str:
     """A config or a summary in one line."""
     flat = dict(flatten(data))
     shown = [
-        f"{plain(key)}={show(repr(value) if isinstance(value, float) else value)}"
+        f"{printable(key)}={show(repr(value) if isinstance(value, float) else value)}"
         for key, value in islice(flat.items(), _MOST_PAIRS)
     ]
     return " | ".join([*shown, f"and {len(flat) - _MOST_PAIRS} more"] if len(flat) > _MOST_PAIRS else shown)
@@ -88,20 +89,11 @@ def show(value: Any) -> str:
     if isinstance(value, Media):
         value = str(value)
     text = value[: _LONGEST + 1] if isinstance(value, str) else _short.repr(value)
-    return plain(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
-
-
-def plain(text: str) -> str:
-    """Text without what moves a cursor, changes a colour or ends a line."""
-    return text if text.isprintable() else "".join(_escaped(each) for each in text)
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else repr(character)[1:-1]
+    return printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}...")
 
 
 def _as_tropt(values: Iterable[tuple[str, Any]]) -> list[str]:
-    return [plain(f"{key}={f'{value:.4f}' if isinstance(value, float) else repr(value)}") for key, value in values]
+    return [printable(f"{key}={f'{value:.4f}' if isinstance(value, float) else repr(value)}") for key, value in values]
 
 
 def _number(value: float) -> str:

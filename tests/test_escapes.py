@@ -1,0 +1,160 @@
+"""What a run that somebody else has made says to a terminal: its names, keys, values, messages and paths are shown, and none is obeyed."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from cli_support import asynctrack_, on_terminal, plain
+
+from asynctrack import cli, manifest, open_run
+from asynctrack.backends.console import Console
+from asynctrack.backends.screen import Show, Stream, open_screen
+from asynctrack.cursor import Cursor, cursor_path
+from asynctrack.errors import AmbiguousRun, AsynctrackError, NotARun
+from asynctrack.printable import printable
+from asynctrack.testing import JournaledRun, deliver
+
+pytestmark = pytest.mark.usefixtures("own_state", "own_host")
+
+# The clipboard, the title, colours, the cursor, in one byte and in two; a line that is written from right to left.
+EVIL = "a\x1b]52;c;ZXZpbA==\x07b\x1b]0;evil\x1b\\c\x9b2Jd\x1b[31me\rf\u202eg\x08h"
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A run in whose every text there are escapes; its directory's name, too."""
+    path = tmp_path / "runs" / "p\x1b]0;evil\x07" / "r\x1b[31m\x9bx"
+    with JournaledRun(path, config={EVIL: EVIL}, backends={"jsonl": Console()}) as run:
+        for step in range(3):
+            run.log({EVIL: step, "text": EVIL, f"{EVIL}/{EVIL}": 0.5, "list": [EVIL], "loss": 0.1}, step)
+        run.update("summary", {EVIL: EVIL})
+        run.end("failed")
+    found = open_run(path).manifest()
+    found.name, found.project, found.error = EVIL, EVIL, EVIL
+    found.environment = {"host": EVIL, "python": EVIL, "pid": EVIL, "command": [EVIL]}
+    manifest.save(path, found)
+    cursor_path(path, "jsonl").parent.mkdir()
+    cursor_path(path, "jsonl").write_bytes(msgspec.json.encode(Cursor(last_error=EVIL, retries=3, skipped={EVIL: 1})))
+    return path
+
+
+def said_by(*arguments: object) -> str:
+    """All that a command says, in this process."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+        cli.main([*map(str, arguments)])
+    out.flush()
+    assert isinstance(out.buffer, io.BytesIO)
+    return out.buffer.getvalue().decode() + err.getvalue()
+
+
+COMMANDS: dict[str, list[Any]] = {
+    "ls": ["ls", "DIR"],
+    "ls --json": ["ls", "DIR", "--json"],
+    "show": ["show", "RUN"],
+    "show --json": ["show", "RUN", "--json"],
+    "tail": ["tail", "RUN"],
+    "tail --json": ["tail", "RUN", "--json"],
+    "wait": ["wait", "RUN", "--until", f"'{EVIL}' > 9"],
+    "wait for the end": ["wait", "RUN"],
+    "verify": ["verify", "RUN"],
+    "verify --json": ["verify", "RUN", "--json"],
+    "sync": ["sync", "RUN", "--patience-s", "0.2"],
+    "sync --json": ["sync", "RUN", "--patience-s", "0.2", "--json"],
+    "no such run": ["show", EVIL],
+    "no such option": ["show", "RUN", f"--{EVIL}"],
+    "a wrong setting": ["sync", "RUN", "--to", "console", f"{EVIL}={EVIL}"],
+    "no such backend": ["sync", "RUN", "--to", EVIL],
+    "no such directory": ["ls", EVIL],
+    "no such file": ["export", "RUN", "--format", "csv", "--output", f"{EVIL}/x"],
+    "workers": ["workers", "--end", EVIL],
+    "rm": ["rm", "RUN"],
+    "rm --yes": ["rm", "RUN", "--yes"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_command_says_what_a_terminal_obeys(name: str, hostile: Path) -> None:
+    words = {"RUN": hostile, "DIR": hostile.parent.parent}
+    said = said_by(*(words.get(word, word) for word in COMMANDS[name]))
+    assert said.strip() and not CONTROL.search(said), said
+
+
+@pytest.mark.parametrize("name", ["show", "tail", "export jsonl", "export csv", "sync --to console"])
+def test_a_terminal_gets_styles_of_ours_and_nothing_else(name: str, hostile: Path) -> None:
+    arguments: dict[str, list[Any]] = {
+        "export jsonl": ["export", hostile, "--format", "jsonl"],
+        "export csv": ["export", hostile, "--format", "csv"],
+        "sync --to console": ["sync", hostile, "--to", "console", "every_s=0"],
+    }
+    _, said = on_terminal(100, *arguments.get(name, [name, hostile]))
+    text = re.sub(r"\r\x1b\[K", "", plain(said))
+    assert "evil" in text and not CONTROL.search(text.replace("\r", "")), text
+
+
+def test_a_file_gets_the_values_as_they_were_logged(hostile: Path) -> None:
+    lines = asynctrack_("export", hostile, "--format", "jsonl").stdout.splitlines()
+    assert json.loads(lines[0])["text"] == EVIL
+
+
+@pytest.mark.parametrize("style", ["lines", "print"])
+def test_a_console_shows_a_runs_names_without_obeying_them(style: Any, hostile: Path, tmp_path: Path) -> None:
+    with open(tmp_path / "out", "w+") as out:
+        deliver(hostile, Console(style=style, every_s=0, screen=open_screen(Stream(out))))
+        said = (tmp_path / "out").read_text()
+    assert "evil" in said and not CONTROL.search(said), said
+
+
+def test_bars_are_named_without_obeying_anybody(hostile: Path) -> None:
+    shown: list[Any] = []
+
+    class Kept(Show):
+        def show(self, items: list[Any]) -> None:
+            shown.extend(items)
+
+    deliver(hostile, Console(style="bars", every_s=0, screen=open_screen(Kept())))
+    assert len(shown) == 3
+    assert [text for item in shown for text in item if isinstance(text, str) and CONTROL.search(text)] == []
+
+
+def test_the_message_of_an_error_obeys_nobody() -> None:
+    errors = [NotARun(EVIL), AmbiguousRun(EVIL, [EVIL]), AsynctrackError(EVIL)]
+    assert [str(error) for error in errors if CONTROL.search(str(error))] == []
+    assert str(AsynctrackError("two\nlines")) == "two\nlines"
+
+
+def test_what_is_printable_stays_as_it_is() -> None:
+    assert printable("näme 損失 🚀 'quoted' back\\slash") == "näme 損失 🚀 'quoted' back\\slash"
+    assert printable("a\tb\nc", keep="\n") == "a\\tb\nc"
+
+
+def test_a_csv_file_for_spreadsheets_has_no_formula(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        run.log(
+            {
+                "=cmd|' /C calc'!A0": "=1+1",
+                "at": "@SUM(A1)",
+                "plus": "+1",
+                "loss": -0.5,
+                "nan": float("-inf"),
+                "ok": "a=b",
+            }
+        )
+        run.end()
+    rows = list(
+        csv.reader(asynctrack_("export", run.path, "--format", "csv", "--for-spreadsheets").stdout.splitlines())
+    )
+    assert rows[0][2:] == ["'=cmd|' /C calc'!A0", "at", "plus", "loss", "nan", "ok"]
+    assert rows[1][2:] == ["'=1+1", "'@SUM(A1)", "'+1", "-0.5", "-Infinity", "a=b"]
+    plain_rows = list(csv.reader(asynctrack_("export", run.path, "--format", "csv").stdout.splitlines()))
+    assert plain_rows[1][2] == "=1+1"
+    assert asynctrack_("export", run.path, "--format", "jsonl", "--for-spreadsheets").returncode == 2
