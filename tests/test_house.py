@@ -37,6 +37,7 @@ LAYERS = [
     ["media"],
     [
         "backends.subscriber",
+        "backends.origin",
         "backends.http",
         "backends.keys",
         "backends.memory",
@@ -95,6 +96,7 @@ LAYERS = [
     ["worker.main", "worker.threads"],
     ["host"],
     ["hosts"],
+    ["outlook"],
     ["catchup"],
     ["wandb_api.borrowed", "ending", "fields", "scope", "defaults", "wandb_api.arguments"],
     ["inlet"],

@@ -19,8 +19,9 @@ import pytest
 from support import a_minute_later, left_in, lines, manifest, records, start, state, wait_until, workers
 
 import asynctrack
-from asynctrack.catchup import CatchUp, is_behind
+from asynctrack.catchup import CatchUp
 from asynctrack.errors import NotARun
+from asynctrack.outlook import outlook
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
@@ -116,7 +117,7 @@ def assert_nothing_is_lost(run: Path, accepted: int, where: str) -> None:
     if not run.exists() and accepted == 0:
         return
     try:
-        is_behind(run)
+        outlook(run)
         with CatchUp([run]) as work:
             wait_until(lambda: work.look() and work.done, f"{where}: all is delivered")
         asynctrack.open_run(run)

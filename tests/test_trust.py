@@ -318,7 +318,8 @@ def test_what_cannot_be_imported_elsewhere_runs_in_its_caller() -> None:
     for backend in (Local(), Outer.Nested(), made["Made"](), ScriptedInCaller()):
         assert place_of(backend) == "caller"
         kept = stored(backend, "a", "x")
-        assert kept == {"kind": kind_of(backend), "place": "caller"}
+        assert (kept["kind"], kept["place"]) == (kind_of(backend), "caller")
+        assert ("class" in kept) == (type(backend) is ScriptedInCaller)
         with pytest.raises(BackendUnavailable, match="lives in the process that logs"):
             from_stored(kept)
     assert (place_of(Scripted()), place_of(ScriptedInProcess())) == ("worker", "process")

@@ -10,13 +10,14 @@ import contextlib
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from asynctrack import references, trust
 from asynctrack.backends.base import Backend, Context, Paused, Place, Sink, kind_of
+from asynctrack.backends.origin import origin_of, way_out
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 
 if TYPE_CHECKING:
@@ -144,19 +145,74 @@ def place_of(backend: Backend) -> Place:
 
 
 def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
-    """A backend's settings as `run.json` keeps them; of one that lives in its caller the kind only."""
+    """A backend's settings as `run.json` keeps them; of one that lives in its caller only what it is."""
+    defined = type(backend)
+    own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
     if place_of(backend) == "caller":
-        return {"kind": kind_of(backend), "place": "caller"}
+        return _of_caller(backend, run_id, name, own=own)
     plain: dict[str, Any] = msgspec.to_builtins(backend, str_keys=True)
     for field in backend.references:
         plain.pop(field, None)
-    defined = type(backend)
-    own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
     if not own:
         plain["kind"] = f"{defined.__module__}.{defined.__qualname__}"
     if not own or backend.references or backend.reaches():
         plain[trust.SEAL] = trust.seal(run_id, name, plain)
     return plain
+
+
+def _of_caller(backend: Backend, run_id: str, name: str, *, own: bool) -> dict[str, Any]:
+    """What kind of backend it was, and from where it could be imported afterwards; its settings may be anything, and stay where they are."""
+    plain: dict[str, Any] = {"kind": kind_of(backend), "place": "caller"}
+    if own or not (origin := origin_of(type(backend))):
+        return plain
+    plain |= origin
+    if not _has_defaults_only(backend):
+        plain["settings"] = "in its process"
+    plain[trust.SEAL] = trust.seal(run_id, name, plain)
+    return plain
+
+
+def _has_defaults_only(backend: Backend) -> bool:
+    try:
+        return all(
+            getattr(backend, field.name) == field.default
+            if field.default is not msgspec.NODEFAULT
+            else not getattr(backend, field.name)
+            for field in msgspec.structs.fields(type(backend))
+        )
+    except Exception:  # what compares there is another's code
+        return False
+
+
+def goes_with_its_process(settings: Mapping[str, Any]) -> bool:
+    """Whether a backend only shows or keeps records in the process that logs: once that has ended, nothing is left to deliver to."""
+    return settings.get("place") == "caller" and settings.get("kind") in ("memory", "live_plot")
+
+
+def from_caller(settings: Mapping[str, Any], *, trusted: bool) -> Backend:
+    """A backend that lived in a process that has ended, built from its class here.
+
+    Args:
+        settings: as `stored` made them.
+        trusted: whether this user made them.
+
+    Raises:
+        BackendUnavailable: it cannot be; the error says how a person can have it delivered.
+    """
+    kind, path = str(settings.get("kind")), settings.get("class")
+    lived = "it lived in the process that logged"
+    if not isinstance(path, str) or settings.get("script"):
+        raise BackendUnavailable(kind, f"{lived}; {way_out(settings)}")
+    if "settings" in settings:
+        raise BackendUnavailable(
+            kind, f"{lived}, with settings of its own; {way_out(settings)} (give them as KEY=VALUE)"
+        )
+    if not trusted:
+        raise BackendUnavailable(kind, "it is code that the run brings along; `asynctrack sync --trust` runs it")
+    try:
+        return class_of(path)()
+    except Exception as error:  # what is called there is another's code
+        raise BackendUnavailable(kind, f"{lived}, and cannot be built here ({error}); {way_out(settings)}") from error
 
 
 def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:

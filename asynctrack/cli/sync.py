@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import logging
+import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -14,13 +17,14 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import catalog
-from asynctrack.backends.base import Backend
+from asynctrack import catalog, presence
+from asynctrack.backends.base import Backend, kind_of
 from asynctrack.backends.registry import class_of
-from asynctrack.catchup import Attached, CatchUp, Progress, is_behind, orphaned
+from asynctrack.catchup import PATIENCE_S, Attached, CatchUp, Progress
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Column, Screen, Styled
 from asynctrack.errors import AsynctrackError, InvalidSettings
+from asynctrack.outlook import Outlook, has_all, orphaned, outlook
 from asynctrack.printable import printable
 from asynctrack.reading.reader import open_run
 from asynctrack.worker.service import Policy
@@ -41,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("KIND", "KEY=VALUE"),
         help="deliver the whole run to one more backend, also of a live run; say RUN first",
     )
+    parser.add_argument(
+        "--as",
+        dest="name",
+        metavar="NAME",
+        help="with --to: as this backend of the run, which lived in its process; default: the one of the same class, else one more",
+    )
     parser.add_argument("--follow", action="store_true", help="with --to: go on until the run has ended")
     parser.add_argument(
         "--trust",
@@ -53,60 +63,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patience-s",
         type=options.seconds,
-        default=60.0,
+        default=PATIENCE_S,
         metavar="T",
-        help="give up when nothing has moved for so long (default: %(default)s)",
+        help="give up a run that has stood still for so long (default: %(default)s)",
     )
     options.add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Catch up; 0 if nothing is behind."""
-    runs = list(dict.fromkeys(_chosen(args)))
+    """Catch up; 0 if nothing is missing."""
     logging.getLogger("asynctrack").setLevel(logging.ERROR)  # what backends say is in the report
-    report: list[Progress] = []
-    unread: list[str] = []
-    if args.to:
-        backend = _backend(args.to)
-        for run in runs:
-            with Attached(run, _name(run, args.to[0]), backend, force=args.force, follow=args.follow) as work:
-                report += _work(work, args)
-        complete = 0
-    else:
-        policy = Policy(offline_too=True, trust=args.trust, force=args.force)
-        behind = [run for run in runs if _is_behind(run, policy, unread)]
-        if behind:
-            with CatchUp(behind, policy) as work:
-                report = _work(work, args)
-        complete = len(runs) - len(behind) - len(unread)
+    report, complete, unread = _attach(args) if args.to else _catch_up(args)
     if args.json:
         output.print_json({"complete": complete, "unreadable": unread, "runs": msgspec.to_builtins(report)})
     else:
         _print(report, complete)
-    return 0 if not unread and all(run.state in ("done", "live") and not run.left_out for run in report) else 1
+    return 0 if not unread and all(run.state in ("done", "live") and not run.missing for run in report) else 1
 
 
-def _chosen(args: argparse.Namespace) -> Iterator[Path]:
-    if args.to and not args.runs:
+def _catch_up(args: argparse.Namespace) -> tuple[list[Progress], int, list[str]]:
+    """Bring home what is behind: what became of it, how many runs had nothing missing, and those that cannot be read."""
+    unread: list[str] = []
+    policy = Policy(offline_too=True, trust=args.trust, force=args.force)
+    runs = list(dict.fromkeys(_chosen(args, unread)))
+    orphans = set(orphaned())
+    outlooks = {run: found for run in runs if (found := _outlook(run, policy, orphans, unread)) is not None}
+    todo = [run for run, found in outlooks.items() if found.todo or found.left_out]
+    report: list[Progress] = []
+    if todo:
+        with CatchUp(todo, policy, args.patience_s) as work:
+            report = _work(work, args)
+    return report, len(outlooks) - len(todo), unread
+
+
+def _attach(args: argparse.Namespace) -> tuple[list[Progress], int, list[str]]:
+    """Deliver runs to the backend that `--to` describes."""
+    if not args.runs:
         raise InvalidSettings(["--to needs a RUN: asynctrack sync RUN --to KIND key=value"])
+    report: list[Progress] = []
+    backend = _backend(args.to)
+    for run in dict.fromkeys(_chosen(args, [])):
+        name = args.name or _name(run, backend)
+        with Attached(run, name, backend, force=args.force, follow=args.follow, patience_s=args.patience_s) as work:
+            report += _work(work, args)
+    return report, 0, []
+
+
+def _chosen(args: argparse.Namespace, gone: list[str]) -> Iterator[Path]:
+    """The runs that are meant, with those of which only a queue is left; of which the directory has gone is said, and added to `gone`."""
     for wanted in args.runs or [args.dir]:
         path = Path(wanted)
-        left = [] if args.to else orphaned(path.resolve())
+        left = [] if args.to else orphaned(path if args.runs else None)
         if left or (path.is_dir() and not catalog.is_run(path)):
             yield from (run.resolve() for run in catalog.newest_first(catalog.runs_under(path)))
-            yield from left
+            yield from _still_there(left, gone)
         elif args.runs:
             yield catalog.find(wanted, args.dir).resolve()
 
 
-def _is_behind(run: Path, policy: Policy, unread: list[str]) -> bool:
-    """Whether there is something to do for a run; one of which that cannot be told is said, and added to `unread`."""
+def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
+    for run in left:
+        if run.is_dir():
+            yield run
+        else:
+            output.say(
+                f"{run} has gone, and a queue of it has records that are not journaled: move it back and sync again, or "
+                "let them go with it: the next run that begins clears the queue away"
+            )
+            gone.append(str(run))
+
+
+def _outlook(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> Outlook | None:
+    """What is to be done for a run; one of which that cannot be told is said, and added to `unread`."""
     try:
-        return is_behind(run, policy)
+        return outlook(run, policy, orphans)
     except AsynctrackError as error:
         output.say(f"{run} is left out: {error}")
         unread.append(str(run))
-        return False
+        return None
 
 
 def _backend(to: list[str]) -> Backend:
@@ -116,6 +150,8 @@ def _backend(to: list[str]) -> Backend:
         InvalidSettings: a setting is unknown or wrong.
     """
     kind, *pairs = to
+    if "." in kind and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a class of a script, say: who names it means it
     defined = class_of(kind)
     known = [field.name for field in msgspec.structs.fields(defined)]
     values: dict[str, Any] = {}
@@ -143,26 +179,29 @@ def _value(text: str) -> Any:
         return text
 
 
-def _name(run: Path, kind: str) -> str:
-    """A name that none of the run's own backends has."""
-    own, base = open_run(run).manifest().backends, kind.rpartition(".")[2]
+def _name(run: Path, backend: Backend) -> str:
+    """The run's own backend of this class, where it lived in a process that has ended before it had everything; else a name that none has."""
+    own, kind = open_run(run).manifest().backends, kind_of(backend)
+    if not presence.presence_of(run).callers:
+        for name, stored in own.items():
+            if stored.get("place") == "caller" and stored.get("kind") == kind and not has_all(run, name):
+                return name
+    base = re.sub(r"[^A-Za-z0-9_]+", "_", kind)
     return next(name for name in chain([base], (f"{base}-{number}" for number in count(2))) if name not in own)
 
 
 def _work(work: CatchUp | Attached, args: argparse.Namespace) -> list[Progress]:
     line = None if args.json else _Line()
-    last, moved_at = work.look(), time.monotonic()
-    while not work.done and time.monotonic() - moved_at < args.patience_s:
-        time.sleep(_LOOK_S)
-        now = work.look()
-        if now != last:
-            last, moved_at = now, time.monotonic()
+    while True:
+        done, now = work.done, work.look()  # in this order: what is done when it is asked is seen in the look
+        if done:
+            break
         if line is not None:
             line.show(now)
+        time.sleep(_LOOK_S)
     if line is not None:
         line.clear()
-    unfinished = ("waiting", "working")
-    return [msgspec.structs.replace(run, state="behind") if run.state in unfinished else run for run in work.look()]
+    return now
 
 
 class _Line:
@@ -204,10 +243,19 @@ def _print(report: list[Progress], complete: int) -> None:
     if complete or not report:
         screen.line(f"{output.count(complete)} {'runs are' if complete != 1 else 'run is'} complete")
     for run in report:
-        for name, books in _troubled(run):
-            screen.line(Styled(f"{Path(run.path).name}: {name}: {books.last_error}", "red"))
-        for name, why in run.left_out.items():
-            screen.line(Styled(f"{Path(run.path).name}: {name} is left out: {why}", "yellow"))
+        for name, why in run.missing.items():
+            screen.line(Styled(f"{catalog.name_of(Path(run.path))}: {name}: {_missing(run, name, why)}", "red"))
+
+
+def _missing(run: Progress, name: str, why: str) -> str:
+    """What a backend does not have, why, and what to do about it."""
+    books = run.stats.backends.get(name)
+    behind = books.behind if books is not None else 0
+    what = "the run's end" if not behind else "1 record" if behind == 1 else f"{output.count(behind)} records"
+    text = f"{what} {'are' if behind > 1 else 'is'} missing: {why}".replace("sync RUN", f"sync {shlex.quote(run.path)}")
+    if name in run.left_out or books is None:
+        return text
+    return f"{text}; {'mend that, and sync again' if books.paused else 'sync again later, or wait longer with --patience-s'}"
 
 
 def _row(run: Progress) -> list[output.Piece]:

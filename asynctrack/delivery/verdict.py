@@ -33,13 +33,18 @@ class Verdict(NamedTuple):
 
 def judge(error: Exception, failures: int) -> Verdict:
     """What to do about the so-manieth failure in a row."""
-    if isinstance(error, Paused | BackendUnavailable | ImportError) or (
-        isinstance(error, OSError) and error.errno in _FULL_DISK
-    ):
+    if needs_a_person(error):
         return Verdict(DISK_PAUSE_S if isinstance(error, OSError) else PAUSE_S, True)
     if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:  # "at once" would be a storm
         return Verdict(min(error.after_s, LONGEST_ASKED_S), False)
     return Verdict(back_off(failures), False)
+
+
+def needs_a_person(error: Exception) -> bool:
+    """Whether only a person can mend it: a key, a library, room on a disk."""
+    return isinstance(error, Paused | BackendUnavailable | ImportError) or (
+        isinstance(error, OSError) and error.errno in _FULL_DISK
+    )
 
 
 def back_off(failures: int) -> float:

@@ -49,6 +49,7 @@ class Drain(threading.Thread):
         runs: those it moves bytes for, by directory.
         pressed: whether the deliveries should leave it the interpreter.
         leaving: whether the worker has been asked to end.
+        failed: why a run could not be opened the last time that it was tried, by directory.
 
     Args:
         host: the directory of the calling process's rings.
@@ -69,6 +70,7 @@ class Drain(threading.Thread):
         self.idle_since = time.monotonic()
         self.sync_interval_s = SYNC_INTERVAL_S
         self.leaving = False
+        self.failed: dict[str, Exception] = {}
         self._linger_s = LINGER_S
         self._own = own if own is not None else {}
         self._stopping = False
@@ -253,6 +255,7 @@ class Drain(threading.Thread):
         except ImportError:
             run = None  # what sets cursors back after a power cut comes with the deliveries: the next census has it
         except (OSError, AsynctrackError) as error:
+            self.failed[ring.meta.get("run", path)] = error
             self._warn(path, f"the run {ring.meta.get('run')} cannot be written: {error}")
             if isinstance(error, FileNotFoundError) and self._has_ended(ring):
                 self._give_up(ring)
@@ -287,6 +290,7 @@ class Drain(threading.Thread):
                 return False
             run.settle()
         except (OSError, AsynctrackError) as error:
+            self.failed[path] = error
             self._warn(path, f"the run {path} cannot be taken on: {error}")
             run.close(done=False)
             return False

@@ -17,7 +17,7 @@ import anyio.lowlevel
 from asynctrack import manifest as manifests
 from asynctrack import trust
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import Unbuilt, from_stored, place_of
+from asynctrack.backends.registry import Unbuilt, from_caller, from_stored, goes_with_its_process, place_of
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
 from asynctrack.delivery.verdict import FIRST_RETRY_S, LONGEST_RETRY_S
 from asynctrack.errors import AsynctrackError
@@ -48,7 +48,8 @@ class Policy(NamedTuple):
         offline_too: deliver to backends that need a network also where the run is offline.
         trust: take settings that lead out of a run's directory from any `run.json`.
         force: deliver copies of runs also where what their originals delivered shows twice.
-        patient: go on for as long as it is let, not for as long after its end as the run says.
+        patient: the callers have ended, and a person waits. So go on for as long as it is let, not for as long as the run says, deliver
+            to what lived in a caller where that can be imported, and let go of a run at once when only a person can help.
     """
 
     offline_too: bool = False
@@ -78,6 +79,7 @@ class Service:
         self._policy = policy
         self._processes = Processes(drain.host)
         self._served: dict[str, RunService] = {}
+        self._given_up: set[str] = set()
         self._stopping = False
         self._changed = anyio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,6 +112,15 @@ class Service:
         self._stopping = True
         self._call(self._wake)
 
+    def give_up(self, run: str) -> None:
+        """Let go of a run: what is behind stays behind. From any thread."""
+        self._call(self._stop_one, run)
+
+    def _stop_one(self, run: str) -> None:
+        self._given_up.add(run)
+        if run in self._served:
+            self._served[run].stop()
+
     def _forget_closed(self) -> None:
         """Runs that the drain has let go of, and those that somebody has begun to log to again."""
         for path, served in list(self._served.items()):
@@ -119,7 +130,7 @@ class Service:
     async def _serve(self, served: RunService) -> None:
         journal, done, pause_s = served.journal, False, FIRST_RETRY_S
         gives_up_at, warn_at = float("inf"), 0.0
-        while not served.hopeless() and time.monotonic() < gives_up_at:
+        while not served.hopeless() and time.monotonic() < gives_up_at and journal.path not in self._given_up:
             try:
                 done = await served.run()
                 break
@@ -237,6 +248,9 @@ class RunService:
                     break
                 if self._ended and all(delivery.done or delivery.paused for delivery in self._deliveries):
                     self.journal.tell_done()  # what waits for a person is not waited for by `finish`
+                    if self._policy.patient:
+                        self.stop()
+                        break
                 await self._wait(0.2 if self._ended else SAVE_INTERVAL_S)
                 if self._overdue():
                     self.stop()
@@ -327,6 +341,8 @@ class RunService:
             self._policy.trust or self._told.get(name) == stored or trust.is_sealed(self._manifest.id, name, stored)
         )
         try:
+            if self._policy.patient and stored.get("place") == "caller":
+                return None if goes_with_its_process(stored) else from_caller(stored, trusted=trusted)
             return from_stored(stored, trusted=trusted)
         except AsynctrackError as error:
             _log.info("%s: %s", name, error)

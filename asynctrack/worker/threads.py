@@ -57,6 +57,10 @@ class WorkerThreads:
         """Whether a run is served, or waited for."""
         return self.drain.has(run)
 
+    def give_up(self, run: str) -> None:
+        """Let go of a run soon; what is behind stays behind."""
+        self._service.give_up(run)
+
     def stop(self) -> None:
         """Stop soon; what is behind stays behind."""
         self._service.stop()

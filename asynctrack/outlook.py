@@ -1,0 +1,87 @@
+"""Outlook: what is to be done for a run that nobody works on, and what only a person can do. Only looks. Runs in the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asynctrack import trust
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import from_caller, from_stored, goes_with_its_process
+from asynctrack.census import take_census
+from asynctrack.cursor import load_cursor
+from asynctrack.delivery.cutter import has_more
+from asynctrack.errors import AsynctrackError
+from asynctrack.hosts import own_directories
+from asynctrack.manifest import Manifest
+from asynctrack.reading.reader import open_run
+from asynctrack.worker.service import CALLERS_ONLY, Policy
+
+
+class Outlook(NamedTuple):
+    """What is to be done for a run.
+
+    Attributes:
+        todo: whether something can be done from here.
+        left_out: backends that do not have everything and cannot be delivered to from here, and why.
+    """
+
+    todo: bool
+    left_out: dict[str, str]
+
+
+def orphaned(under: Path | None = None) -> list[Path]:
+    """Runs of which dead processes with dead workers left queues, perhaps before anything was journaled; `under` a directory, or anywhere."""
+    dead = [worker for worker in take_census(but=own_directories()) if worker.pid is None and not worker.callers]
+    found = list(dict.fromkeys(Path(os.path.realpath(run)) for worker in dead for run in worker.runs))
+    return [run for run in found if under is None or run.is_relative_to(os.path.realpath(under))]
+
+
+def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] | None = None) -> Outlook:
+    """What is to be done for a run that nobody works on: its queues, its end, its backends.
+
+    Args:
+        run: its directory.
+        policy: what may be done for it.
+        orphans: what `orphaned` has found, where that is recent enough.
+
+    Raises:
+        NotARun: neither the directory nor a queue tells of a run there.
+        AsynctrackError: what is there cannot be read.
+    """
+    left = Path(os.path.realpath(run)) in (orphaned(run) if orphans is None else orphans)
+    try:
+        manifest = open_run(run).manifest()
+    except AsynctrackError:
+        if left:
+            return Outlook(True, {})
+        raise
+    found = incomplete(run, manifest, policy)
+    todo = left or manifest.status == "running" or None in found.values()
+    return Outlook(todo, {name: why for name, why in found.items() if why is not None})
+
+
+def has_all(run: Path, name: str) -> bool:
+    """Whether a backend has the run's end, and the journal has not gone on since: a finished run may have been resumed."""
+    cursor = load_cursor(run, name)
+    return cursor.closed and not has_more(run, cursor, Backend())
+
+
+def incomplete(run: Path, manifest: Manifest, policy: Policy = CALLERS_ONLY) -> dict[str, str | None]:
+    """The run's backends that do not have everything, and why each cannot be delivered to from here; None where it can."""
+    return {
+        name: _why_not(manifest, name, stored, policy)
+        for name, stored in manifest.backends.items()
+        if not goes_with_its_process(stored) and not has_all(run, name)
+    }
+
+
+def _why_not(manifest: Manifest, name: str, stored: dict[str, Any], policy: Policy) -> str | None:
+    build = from_caller if stored.get("place") == "caller" else from_stored
+    try:
+        build(stored, trusted=policy.trust or trust.is_sealed(manifest.id, name, stored))
+    except AsynctrackError as error:
+        return str(error)
+    return None
