@@ -18,16 +18,15 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from asynctrack import hosts
+from asynctrack import hosts, messages
 
 # Behind the finalizers of multiprocessing's pools and queues, whose least is -5.
 _LAST_FINALIZER: Final = -100
-
-_log = logging.getLogger("asynctrack")
 
 
 class Open(Protocol):
@@ -96,6 +95,7 @@ def _finish(*, with_threads_only: bool = False) -> None:
             _await({run: run.exiting(error) for run in left})
     finally:
         hosts.stop_threads()
+        messages.leave()
         logging.raiseExceptions = noisy
 
 
@@ -120,7 +120,7 @@ def _step(waits: dict[Open, Iterator[float]]) -> float | None:
         except Exception:  # the other runs must end too
             del waits[run]
             closed(run)
-            _log.exception("asynctrack: %r could not be finished", run)
+            messages.tell(None, f"asynctrack: {run!r} could not be finished\n{traceback.format_exc().rstrip()}")
     return min(pauses, default=None)
 
 
@@ -175,6 +175,13 @@ def _after_fork_in_child() -> None:
     _registered.update(threading=False, multiprocessing=False)
 
 
-atexit.register(_finish)
+def _exit() -> None:
+    try:
+        _finish()
+    finally:
+        messages.close()
+
+
+atexit.register(_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import functools
 import json
-import logging
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asynctrack import locks
+from asynctrack import locks, messages
 from asynctrack.backends.base import Backend
 from asynctrack.queue.layout import DONE, HEARTBEAT, WORKER_PID
 from asynctrack.queue.places import (
@@ -55,10 +54,6 @@ _START_GRACE_S: Final = 1.0
 _LONGEST_GRACE_S: Final = 15.0
 # How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
 _START_WAIT_S: Final = 1.0
-# Between two warnings of a kind.
-_WARN_INTERVAL_S: Final = 60.0
-
-_log = logging.getLogger("asynctrack")
 
 
 class Host:
@@ -80,7 +75,6 @@ class Host:
         self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
-        self._warned: dict[str, float] = {}
         self._grace_s = _START_GRACE_S
         self._starting = threading.Lock()
         self._started_at = -_START_GRACE_S
@@ -239,13 +233,10 @@ class Host:
         elif locks.signal_holder(
             lock, signal.SIGKILL, pid
         ):  # else the one that hung is gone, and another could not take this ring
-            _log.warning("asynctrack: the worker has not moved for %.0f s; it is replaced", quiet_s)
+            messages.tell(None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced")
 
     def _say(self, message: str) -> None:
-        now = time.monotonic()
-        if now >= self._warned.get(message, 0.0):
-            self._warned[message] = now + _WARN_INTERVAL_S
-            _log.warning("asynctrack: %s", message)
+        messages.tell((self.directory, message), f"asynctrack: {message}")
 
     def _worker_lives(self) -> bool:
         """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""

@@ -5,7 +5,6 @@ does not take. Runs in the caller, in any thread, signal handler or finaliser.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import threading
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from time import time_ns
 from typing import Any, Final, Literal
 
-from asynctrack import hosts
+from asynctrack import hosts, messages
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
 from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
@@ -27,10 +26,6 @@ from asynctrack.settings import Settings
 ROOM_POLL_S: Final = 0.0002
 # Between two tries to make a queue for a forked child. Arbitrary: it takes a fraction of a millisecond.
 _JOIN_INTERVAL_S: Final = 1.0
-# Between two warnings about the same thing.
-_WARN_INTERVAL_S: Final = 60.0
-
-_log = logging.getLogger("asynctrack")
 _inlets: weakref.WeakSet[Inlet] = weakref.WeakSet()
 
 
@@ -64,7 +59,6 @@ class Inlet:
         self._reopening = False
         self._join_at = 0.0
         self._turned_away = 0
-        self._warned: dict[str, float] = {}
         self.host, self.producer = self._open(root=True, first=first)
         _inlets.add(self)
 
@@ -79,6 +73,7 @@ class Inlet:
 
     def serve(self) -> None:
         """See to it that there is a worker."""
+        messages.start()
         self.host.start(self._path / "worker.log", self.producer.ring)
 
     def abandon(self) -> None:
@@ -93,7 +88,7 @@ class Inlet:
         """A record with values of any kind; warns once about each key whose value becomes its `repr`."""
         payload, strange = encode_any(data, coerce_step(step))
         for key in strange:
-            if (about := f"value {key}") not in self._warned:
+            if self._may_say(about := f"value {key}"):
                 text = short_repr(data, key)
                 self.warn(
                     about, f"the value of {key!r} cannot be encoded and is recorded as its repr: {text}", once=True
@@ -191,12 +186,11 @@ class Inlet:
 
     def warn(self, about: str, message: str, *, once: bool = False) -> None:
         """Say something about the run, at most once a minute."""
-        if self._may_say(about):
-            self._warned[about] = float("inf") if once else time.monotonic() + _WARN_INTERVAL_S
-            _log.warning("asynctrack: run %s: %s", self._run_id, message)
+        every_s = float("inf") if once else messages.EVERY_S
+        messages.tell((self._path, about), f"asynctrack: run {self._run_id}: {message}", every_s=every_s)
 
     def _may_say(self, about: str) -> bool:
-        return time.monotonic() >= self._warned.get(about, 0.0)
+        return messages.due((self._path, about))
 
     def _open(self, *, root: bool, first: int = 0) -> tuple[Host, Producer]:
         meta = {

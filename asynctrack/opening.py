@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
-from asynctrack import hosts
+from asynctrack import hosts, messages
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.current import current, enter
@@ -43,9 +42,6 @@ _END_WAIT_S: Final = 5.0
 
 # What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
 _LONGEST_BELOW: Final = 200
-
-_log = logging.getLogger("asynctrack")
-
 
 Reinit = Literal["default", "create_new", "finish_previous", "return_previous"]
 
@@ -155,7 +151,7 @@ def init(
         run = DisabledRun(manifest, path, named)
     else:
         if settings.worker == "process" and not can_spawn():
-            _log.warning("asynctrack: no worker process can be started here; worker='thread' is used")
+            messages.say("asynctrack: no worker process can be started here; worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
         first = _resume(path, manifest, settings.worker, resume)
         if first is None:

@@ -10,6 +10,7 @@ from time import time_ns
 from types import MappingProxyType
 from typing import Any, Final
 
+from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.books import Stats
 from asynctrack.current import leave
@@ -230,7 +231,9 @@ class Run(Borrowed):
 
     def _finish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> Stats:
         _wait(self._finishing(error, summary))
-        return self._settle()
+        result = self._settle()
+        messages.leave()
+        return result
 
     async def _afinish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> Stats:
         waited = False
@@ -240,6 +243,7 @@ class Run(Borrowed):
             waited = True
         finally:
             result = self._settle(waited=waited)
+        await _await(messages.leaving())
         return result
 
     def _finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None) -> Iterator[float]:

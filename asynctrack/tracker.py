@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from asynctrack import messages
 from asynctrack.books import Stats
 from asynctrack.errors import NoCurrentRun
 from asynctrack.opening import check_config, check_settings, init
@@ -13,8 +13,6 @@ from asynctrack.run import Run
 
 if TYPE_CHECKING:
     from asynctrack.configuration import Source
-
-_log = logging.getLogger("asynctrack")
 
 
 class Tracker:
@@ -63,7 +61,7 @@ class Tracker:
         """
         check_config(config)
         if self.run is not None:
-            _log.warning("asynctrack: init() while run %s is open: it is finished first", self.run.id)
+            messages.say(f"asynctrack: init() while run {self.run.id} is open: it is finished first")
             self.finish()
         self.run = init(self.project, config={**self.config, **(config or {})}, **self._settings)
         return self.run
@@ -82,7 +80,7 @@ class Tracker:
         """Finish the open run; without one it warns and does nothing. Whatever happens, the next `init` opens a fresh run."""
         run, self.run = self.run, None
         if run is None:
-            _log.warning("asynctrack: finish() without an open run is ignored")
+            messages.say("asynctrack: finish() without an open run is ignored")
             return None
         return run.finish(summary)
 

@@ -19,8 +19,9 @@ README = (ROOT / "README.md").read_text()
 # From the ground up; DESIGN.md has the table with their duties.
 LAYERS = [
     ["printable"],
-    ["errors", "locks", "loop", "spawn", "strays", "entry", "current", "events", "references"],
-    ["queue.layout", "bins", "plain_file", "png", "trust", "wandb_api.unsupported"],
+    ["errors", "locks", "loop", "spawn", "strays", "entry", "current", "events", "references", "aside"],
+    ["queue.layout", "bins", "plain_file", "png", "trust", "messages"],
+    ["wandb_api.unsupported"],
     ["logged"],
     ["values.files"],
     ["values.artifact", "values.histogram", "values.image", "values.table", "values.texts"],

@@ -16,17 +16,15 @@ process gets no child, no pipe and no thread. The caller only finds a free port,
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import logging
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from asynctrack import messages
 from asynctrack.backends.base import Backend, Context, Paused, Sink
 from asynctrack.errors import InvalidSettings, UsageError
 from asynctrack.settings import check_name
@@ -35,8 +33,6 @@ _FOLDER: Final = "tensorboard"
 _LONGEST_FLUSH_S: Final = 3600.0
 # TensorBoard looks for new events every 5 s by itself; more often than this it would do little else. Arbitrary.
 _SHORTEST_RELOAD_S: Final = 1.0
-
-_log = logging.getLogger("asynctrack")
 
 
 class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
@@ -122,7 +118,7 @@ def _checked(context: Context) -> tuple[str, str]:
 def _announce(port: int) -> int | None:
     """Say where the server will be; None where TensorBoard is not installed."""
     if (found := importlib.util.find_spec("tensorboard")) is None or found.origin is None:
-        _log.warning(
+        messages.say(
             "asynctrack: TensorBoard is not installed, so its files are written, but not served; "
             "`pip install 'asynctrack[tensorboard]'` brings it"
         )
@@ -131,8 +127,7 @@ def _announce(port: int) -> int | None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = int(free.getsockname()[1])
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # no standard error
-        sys.stderr.write(f"asynctrack: TensorBoard is at http://127.0.0.1:{port}/\n")
+    messages.show(f"asynctrack: TensorBoard is at http://127.0.0.1:{port}/")
     return port
 
 

@@ -9,14 +9,13 @@ DRYTorch removes a tracker for good when `notify` raises. So only the start of a
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.disabled import DisabledRun
 from asynctrack.errors import AsynctrackError, FrameworkMissing, InvalidSettings
@@ -35,9 +34,6 @@ except ImportError as error:
 _FINISH_TIMEOUT_S: Final = 30.0
 # A tracker that takes batches gets what came before them first: a bar or a console, which take microseconds. Arbitrary.
 _CATCH_UP_S: Final = 1.0
-_WARN_INTERVAL_S: Final = 60.0
-
-_log = logging.getLogger("asynctrack")
 
 
 class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there when types are checked
@@ -96,7 +92,6 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         self._started = False
         self._around: BaseException | None = None
         self._pid = os.getpid()
-        self._warned: dict[str, float] = {}
 
     def __repr__(self) -> str:
         of = "" if self.tracker is None else f" of {self.tracker!r}, {self.lost} lost"
@@ -235,10 +230,8 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         self._warn(name, f"{type(self.tracker).__name__} did not take {name} ({self.lost} lost so far): {why!r}")
 
     def _warn(self, about: str, text: str) -> None:
-        now = time.monotonic()
-        if now >= self._warned.get(about, now):
-            self._warned[about] = now + _WARN_INTERVAL_S
-            _log.warning("asynctrack: %s", text)
+        messages.start()
+        messages.tell((id(self), about), f"asynctrack: {text}")
 
     def _load_metrics(self, model_name: str, max_epoch: int = -1) -> dict[str, History]:
         """From the run, which has everything that was notified; without one from the tracker.

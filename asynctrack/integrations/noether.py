@@ -12,13 +12,13 @@ interface does.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from asynctrack import messages
 from asynctrack.configuration import tracker_arguments
 from asynctrack.errors import AsynctrackError
 from asynctrack.integrations.naming import directory_name
@@ -35,8 +35,6 @@ except ImportError:
 
 # Of a record: where in the training it is, not what is tracked.
 _COUNTERS: Final = ("epoch", "update", "sample")
-
-_log = logging.getLogger("asynctrack")
 
 
 class AsyncTrackerConfig(BaseTrackerConfig):  # type: ignore[misc]  # Noether is not there when types are checked
@@ -100,7 +98,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
             try:
                 return super().summarize_logvalues()
             except Exception as error:  # torn, perhaps; the run has the same values
-                _log.warning("asynctrack: tracker/entries.th cannot be read (%s): the run is", error)
+                messages.say(f"asynctrack: tracker/entries.th cannot be read ({error}): the run is")
         return self.update_summary(self._extremes())
 
     def close(self) -> None:
@@ -108,7 +106,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         try:
             super().close()
         except Exception as error:  # a summary that YAML cannot hold; the training is over, and the run has it
-            _log.warning("asynctrack: tracker/summary.yaml cannot be written: %s", error)
+            messages.say(f"asynctrack: tracker/summary.yaml cannot be written: {error}")
         finally:
             self._close()
 
@@ -185,4 +183,4 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
     def _tell(self, text: str) -> None:
         if text not in self._told:
             self._told.add(text)
-            _log.warning("asynctrack: %s", text)
+            messages.say(f"asynctrack: {text}")

@@ -7,7 +7,6 @@ It has the signature of `torch.utils.tensorboard.SummaryWriter`, and needs neith
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -17,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.errors import InvalidValueType
 from asynctrack.integrations.log_dir import HPARAMS, LogDir
@@ -37,8 +37,6 @@ _OTHERS: Final = frozenset({
     "add_audio", "add_custom_scalars", "add_custom_scalars_marginchart", "add_custom_scalars_multilinechart", "add_embedding",
     "add_graph", "add_histogram_raw", "add_image_with_boxes", "add_mesh", "add_onnx_graph", "add_pr_curve", "add_pr_curve_raw", "add_tensor", "add_video",
 })  # fmt: skip
-
-_log = logging.getLogger("asynctrack")
 
 
 class SummaryWriter:
@@ -229,7 +227,7 @@ class SummaryWriter:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name not in self._left_out:
             self._left_out.add(name)
-            _log.warning("asynctrack: SummaryWriter has no %s(): what it is given is not recorded", name)
+            messages.say(f"asynctrack: SummaryWriter has no {name}(): what it is given is not recorded")
         return lambda *_, **__: None
 
     def _open(self, board: LogDir) -> Run:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from asynctrack import messages
 from asynctrack.wandb_api.unsupported import unsupported
 
 if TYPE_CHECKING:
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # Under this name of its config a run has what `define_metric` was told; W&B keeps it in its own `_wandb`, too.
 WANDB: Final = "_wandb"
-
-_log = logging.getLogger("asynctrack")
 
 
 class Borrowed:
@@ -150,7 +148,7 @@ class Borrowed:
     def alert(self, title: str, text: str = "", level: object = None, wait_duration: object = None) -> None:
         """Say something to people: in the log of this process, as a warning. Nobody is written to."""
         unsupported("alert()", "what it says is only logged")
-        _log.warning("asynctrack: alert: %s%s", title, f": {text}" if text else "")
+        messages.say(f"asynctrack: alert: {title}" + (f": {text}" if text else ""))
 
     def mark_preempting(self) -> None:
         """`mark_preempted`, as W&B calls it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Final
+
+from asynctrack import messages
 
 # Of `wandb.Settings`, beside those that begin with an underscore or `x_`: they are about its own process, its network and its server.
 WANDB_SETTINGS: Final = frozenset(
@@ -21,7 +22,6 @@ WANDB_SETTINGS: Final = frozenset(
     """.split()  # noqa: SIM905  # a list of strings would take a page
 )
 
-_log = logging.getLogger("asynctrack")
 _said: set[str] = set()
 
 
@@ -29,7 +29,7 @@ def unsupported(name: str, instead: str = "") -> None:
     """Say that something is ignored, and what there is instead."""
     if name not in _said:
         _said.add(name)
-        _log.warning("asynctrack: %s is not supported, and ignored%s", name, f"; {instead}" if instead else "")
+        messages.say(f"asynctrack: {name} is not supported, and ignored" + (f"; {instead}" if instead else ""))
 
 
 def is_of_wandb(setting: str) -> bool:

@@ -6,12 +6,10 @@ They are tqdm's own, so they keep their places among the bars that the user's co
 from __future__ import annotations
 
 import importlib.util
-import logging
 from typing import Any, Final, TextIO
 
+from asynctrack import messages
 from asynctrack.backends.screen import Show, in_notebook, is_terminal
-
-_log = logging.getLogger("asynctrack")
 
 # Bars that are drawn; a terminal has few lines. Arbitrary.
 MOST_BARS: Final = 20
@@ -78,7 +76,7 @@ def can_draw(stream: TextIO | None) -> bool:
     if in_notebook(stream):
         return all(importlib.util.find_spec(name) for name in ("tqdm", "ipywidgets"))
     if is_terminal(stream) and importlib.util.find_spec("tqdm") is None:
-        _log.warning(
+        messages.say(
             "asynctrack: bars need tqdm, which is not installed: `pip install 'asynctrack[console]'`; here are lines"
         )
         return False

@@ -1,0 +1,161 @@
+"""Aside: threads of ours, for what must not run on the user's: files, streams, other people's code. Runs in the caller.
+
+`log()` hands such work over and returns. What it may do then is little: `ask` makes no call that Python tells an audit hook of, takes no
+lock, and can be called in a signal handler, in a finaliser and by any thread. A thread is started before a record is accepted, since
+to start one is such a call: by `init`, and in a forked child before its first record.
+
+The threads are real ones also where gevent or eventlet have put others in place of Python's, and they take no signals: a process that waits
+for one with `sigwait` must get it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import importlib.util
+import os
+import signal
+import time
+import weakref
+from _queue import (
+    Empty,
+    SimpleQueue,
+)  # not of `queue`: gevent puts another there, which waits on the thread of its loop
+from collections.abc import Callable, Iterator
+from importlib.machinery import BuiltinImporter
+from types import BuiltinFunctionType
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+# Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
+_POLL_S: Final = 0.0005
+# A thread gets these for what it does itself, and `faulthandler` has to see them.
+_OF_THE_THREAD_ITSELF: Final = {
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGABRT,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+}
+
+_asides: weakref.WeakSet[Aside[Any]] = weakref.WeakSet()
+
+
+class Aside(Generic[T]):
+    """A thread that does one thing after the other, from `start` to the end of the process.
+
+    Attributes:
+        started: whether there is a thread.
+
+    Args:
+        do: does one; what it raises is dropped.
+        most: how many things may wait.
+    """
+
+    started: bool
+
+    def __init__(self, do: Callable[[T], object], most: int) -> None:
+        self._do = do
+        self._most = most
+        self.after_fork()
+        _asides.add(self)
+
+    def start(self) -> bool:
+        """Have the thread, if one can be had; whether there is one."""
+        started, self.started = self.started, True  # on one line, so that no other thread comes in between
+        if not started:
+            try:
+                _real_start_new_thread()(self._work, (self._waiting,))
+            except Exception:  # there are too many, the interpreter ends, or an audit hook is against it
+                self.started = False
+        return self.started
+
+    def ask(self, thing: T) -> bool:
+        """Have something done, once there is a thread; False where too much waits. Never waits, and never raises."""
+        if self._waiting.qsize() >= self._most:
+            return False
+        self._waiting.put(thing)
+        return True
+
+    def until_done(self, timeout_s: float) -> Iterator[float]:
+        """Wait until what was asked for so far is done, at most so long, and no longer than a single thing may take.
+
+        Yields:
+            Seconds to pause.
+        """
+        if not self.started or self._ident == _thread.get_ident():
+            return
+        mark = _Mark()
+        self._waiting.put(mark)
+        deadline = min(time.monotonic(), self._busy_since or float("inf")) + timeout_s
+        while not mark.reached and time.monotonic() < deadline:
+            yield _POLL_S
+
+    def take_back(self) -> Iterator[T]:
+        """What was asked for and is not begun, for who does it himself where no thread can be had."""
+        with contextlib.suppress(Empty):
+            while True:
+                thing = self._waiting.get_nowait()
+                if not isinstance(thing, _Mark):
+                    yield thing
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is not begun."""
+        return not self._waiting.empty()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it does something at this moment."""
+        return self._busy_since is not None
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread is the parent's, and so is what waits for it."""
+        self._waiting: SimpleQueue[T | _Mark] = SimpleQueue()
+        self.started = False
+        self._ident = 0
+        self._busy_since: float | None = None
+
+    def _work(self, waiting: SimpleQueue[T | _Mark]) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD_ITSELF)
+        self._ident = _thread.get_ident()
+        while True:
+            thing = waiting.get()
+            if isinstance(thing, _Mark):
+                thing.reached = True
+                continue
+            self._busy_since = time.monotonic()
+            with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
+                self._do(thing)
+            self._busy_since = None
+
+
+class _Mark:
+    """Is reached when what was asked for before it is done."""
+
+    reached = False
+
+
+def _real_start_new_thread() -> Callable[..., int]:
+    """Python's own, also where another has been put in its place."""
+    if isinstance(_thread.start_new_thread, BuiltinFunctionType):
+        return _thread.start_new_thread
+    spec = BuiltinImporter.find_spec("_thread")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    real: Callable[..., int] = module.start_new_thread
+    return real
+
+
+def _after_fork_in_child() -> None:
+    for aside in list(_asides):
+        aside.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

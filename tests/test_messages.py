@@ -1,0 +1,221 @@
+"""What we say to the user never holds up the program, whatever becomes of it on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import DEADLINE_S, ROOT, records, run_child
+
+from asynctrack import messages
+
+# Standard error is a pipe that is full and that nobody reads.
+NOBODY_READS = """
+import fcntl, os
+out, into = os.pipe()
+fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, 8192)
+os.write(into, bytes(8192))
+os.dup2(into, 2)
+"""
+
+
+def run_plainly(script: str, *arguments: object) -> Any:
+    """`run_child` without its watchdog, which a forked child would wait for in its end."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, timeout=DEADLINE_S, check=True
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_message_goes_to_the_log_of_the_package(caplog: pytest.LogCaptureFixture) -> None:
+    messages.say("asynctrack: the house is on fire")
+    assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("asynctrack", "WARNING", "asynctrack: the house is on fire")
+    ]
+
+
+def test_message_goes_to_standard_error_where_nobody_handles_the_log() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from asynctrack import messages; messages.say('é is \\udce9')"],
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"}, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "é is \\udce9\n")
+
+
+def test_message_is_said_once_in_its_time(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        messages.tell("test: a", "a", every_s=float("inf"))
+        messages.tell("test: b", "b", every_s=0.0)
+        messages.tell(None, "c")
+    messages.leave()
+    assert sorted(caplog.messages) == ["a", "b", "b", "b", "c", "c", "c"]
+
+
+def test_message_that_is_told_before_there_is_a_thread_is_said_at_the_end() -> None:
+    script = "from asynctrack import messages; messages.tell(None, 'early')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (done.returncode, done.stderr) == (0, "early\n")
+
+
+def test_message_is_said_where_no_thread_can_be_had() -> None:
+    script = """
+import sys
+from asynctrack import messages
+def refuse(event, arguments):
+    if event == "_thread.start_new_thread":
+        raise RuntimeError("no threads here")
+sys.addaudithook(refuse)
+messages.say("alone")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert (done.returncode, done.stderr) == (0, "alone\n")
+
+
+@pytest.mark.parametrize("handled", ["by nobody", "by basicConfig"])
+def test_standard_error_that_nobody_reads_holds_up_neither_loop_nor_end(handled: str) -> None:
+    script = (
+        NOBODY_READS
+        + """
+import json, logging, sys, time
+from asynctrack import messages
+if sys.argv[1] == "by basicConfig":
+    logging.basicConfig()
+messages.start()
+for number in range(1000):
+    messages.tell(None, f"warning {number}")
+begun = time.monotonic()
+messages.leave()
+messages.leave()
+print(json.dumps(time.monotonic() - begun), flush=True)
+"""
+    )
+    begun = time.monotonic()
+    assert run_child(script, handled) < 5
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("handled", ["by nobody", "by basicConfig"])
+def test_child_that_is_forked_while_a_message_waits_for_its_reader_says_its_own_and_ends(handled: str) -> None:
+    script = (
+        NOBODY_READS
+        + """
+import json, logging, os, sys, time
+from asynctrack import messages
+if sys.argv[1] == "by basicConfig":
+    logging.basicConfig(format="%(message)s")
+messages.start()
+messages.tell(None, "of the parent")
+while messages._thread.waits or not messages._thread.busy:
+    time.sleep(0.001)
+pid = os.fork()
+if not pid:
+    os.read(out, 8192)
+    messages.say("of the child")
+    sys.exit(7)
+_, status = os.waitpid(pid, 0)
+messages.leave()
+os.set_blocking(out, False)
+print(json.dumps([os.waitstatus_to_exitcode(status), os.read(out, 4096).decode()]))
+"""
+    )
+    code, told = run_plainly(script, handled)
+    assert code == 7
+    assert sorted(told.split("\n")) == ["", "of the child", "of the parent"]
+
+
+def test_handler_that_hangs_holds_up_neither_loop_nor_end_and_what_is_lost_is_counted() -> None:
+    script = """
+import json, logging, threading, time
+from asynctrack import messages
+gate, said = threading.Event(), []
+class Hangs(logging.Handler):
+    def emit(self, record):
+        gate.wait()
+        said.append(record.getMessage())
+logging.getLogger("asynctrack").addHandler(Hangs())
+messages.start()
+for number in range(1000):
+    messages.tell(None, f"warning {number}")
+gate.set()
+while messages._thread.waits:
+    time.sleep(0.001)
+messages.tell(None, "and on")
+messages.leave()
+gate.clear()
+messages.tell(None, "the last")
+print(json.dumps([said[0], said[-1], len(said)]), flush=True)
+"""
+    begun = time.monotonic()
+    assert run_child(script) == [
+        "warning 0",
+        "and on (before this 800 messages were lost, since nobody read them)",
+        201,
+    ]
+    assert time.monotonic() - begun < 10
+
+
+def test_handler_that_raises_is_left_to_raise() -> None:
+    script = """
+import json, logging, sys
+from asynctrack import messages
+said = []
+class Raises(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+        raise SystemExit(3)
+logging.getLogger("asynctrack").addHandler(Raises())
+messages.say("one")
+messages.say("two")
+print(json.dumps(said))
+"""
+    assert run_child(script) == ["one", "two"]
+
+
+def test_handler_that_logs_into_the_run_and_finishes_it_does_not_wait_for_itself(shared_host: Path, runs: Path) -> None:
+    script = """
+import json, logging, sys
+import asynctrack
+run = asynctrack.init("p", dir=sys.argv[1])
+class Finishes(logging.Handler):
+    def emit(self, record):
+        run.log({"warning": record.getMessage()})
+        run.finish()
+logging.getLogger("asynctrack").addHandler(Finishes())
+run.log({"strange": object()})
+run.finish()
+print(json.dumps(str(run.path)))
+"""
+    assert len(records(Path(run_child(script, runs)))) >= 1
+
+
+def test_closed_standard_error_is_no_harm(shared_host: Path, runs: Path) -> None:
+    script = """
+import json, sys
+import asynctrack
+sys.stderr.close()
+run = asynctrack.init("p", dir=sys.argv[1])
+took = run.log({"strange": object()})
+run.finish()
+print(json.dumps(took))
+"""
+    assert run_child(script, runs) is True
+    assert run_child(script.replace("sys.stderr.close()", "sys.stderr = None"), runs) is True
+
+
+def test_signal_comes_to_who_waits_for_it(shared_host: Path, runs: Path) -> None:
+    script = """
+import json, os, signal, sys
+import asynctrack
+run = asynctrack.init("p", dir=sys.argv[1])
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)
+print(json.dumps(signal.sigwait([signal.SIGTERM])))
+"""
+    assert run_child(script, runs) == signal.SIGTERM
