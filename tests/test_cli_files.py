@@ -223,12 +223,12 @@ def test_csv_has_every_column_and_value(own_host: Path, runs: Path) -> None:
     done = subprocess.run([*COMMAND, "export", run.path, "--format", "csv"], capture_output=True, timeout=50)
     assert done.stdout.count(b"\r\n") == 6  # a line each, and one in a value
     title, *rows = csv.reader(io.StringIO(done.stdout.decode(), newline=""))
-    assert title == ["_step", "_timestamp", "loss", "text", "flag", "nested/x", "nested/list", "big"]
+    assert title == ["_step", "_timestamp", "loss", "text", "flag", "nested/x", "nested/list", "big", "__step"]
     assert [[cell for cell, name in zip(row, title, strict=True) if name != "_timestamp"] for row in rows] == [
-        ["0", "0.1", 'a "b", c\r\nd', "true", "", "", ""],
-        ["1", "Infinity", "", "", "1", '[1,"NaN"]', ""],
-        ["2", "", "NaN", "", "", "", str(2**70)],
-        ["3", "", "", "", "", "", ""],
+        ["0", "0.1", 'a "b", c\r\nd', "true", "", "", "", ""],
+        ["1", "Infinity", "", "", "1", '[1,"NaN"]', "", ""],
+        ["2", "", "NaN", "", "", "", str(2**70), "9"],
+        ["3", "", "", "", "", "", "", ""],
     ]
 
 

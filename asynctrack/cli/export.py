@@ -18,7 +18,8 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from asynctrack.backends.files.jsonl import encode_lines
+from asynctrack.backends.files.jsonl import RESERVED, encode_lines
+from asynctrack.backends.files.reserved import kept_apart
 from asynctrack.cli import options, output
 from asynctrack.cli.options import Keys
 from asynctrack.cli.records import chosen, read
@@ -122,13 +123,13 @@ class Export:
 
     def _columns(self) -> tuple[list[str], int]:
         """Every key in the order they came, behind step and time; and the records there are, for a live run has more soon."""
-        columns, count = {"_step": None, "_timestamp": None}, 0
+        columns, count = dict.fromkeys(RESERVED), 0
         for record in self._read():
             count += 1
-            if not columns.keys() >= record.data.keys() or any(
+            if not columns.keys() - RESERVED >= record.data.keys() or any(
                 isinstance(value, dict) for value in record.data.values()
             ):
-                columns.update((key, None) for key, _ in flatten(record.data))
+                columns.update((kept_apart(key, RESERVED), None) for key, _ in flatten(record.data))
         return list(columns), count
 
     def _blocks(self, most: int | None = None) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from asynctrack.kinds import as_float
 from asynctrack.reading.reader import RunReader, open_run
 from asynctrack.record import Record, flatten, split_source
 
@@ -22,7 +23,8 @@ def load_metrics(
     """A run's numbers by source: `{"train": ([1, 2], {"loss": [0.5, 0.25]})}`.
 
     The source is what a name has before its first `/`, "" where it has none. A row is what was logged for a source at a step, be it by several calls. Where the steps of a source
-    go back, or a metric comes again at a step, as after a resume from a checkpoint, only what comes from there on is given. A metric that has no number in a row is NaN there.
+    go back, or a metric comes again at a step, as after a resume from a checkpoint, only what comes from there on is given. A metric that has no number in a row is NaN there; integers are
+    floats, those beyond the largest float infinite.
 
     Args:
         source: the run's directory, or what `open_run` gave.
@@ -70,5 +72,5 @@ def _rows(record: Record, prefix: str) -> Iterator[tuple[str, dict[str, float]]]
     for key, value in flatten(record.data):
         if key.startswith(prefix) and isinstance(value, int | float):
             source, name = split_source(key.removeprefix(prefix))
-            rows.setdefault(source, {})[name] = float(value)
+            rows.setdefault(source, {})[name] = as_float(value)
     yield from rows.items()

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from asynctrack import manifest as manifests
+from asynctrack.backends.files.reserved import Apart
 from asynctrack.errors import BackendUnavailable, InvalidSettings, NotARun
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Damage, Reader
+from asynctrack.kinds import as_float
 from asynctrack.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
 from asynctrack.queue.layout import RECORD, START
-from asynctrack.reading.columns import Column, Curve, as_array, put
+from asynctrack.reading import frames
+from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
 from asynctrack.reading.history import History, find_cuts, without
 from asynctrack.record import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 
@@ -95,7 +98,7 @@ class RunReader:
         return without(self._read(), cuts) if cuts else (record for _, record in self._read())
 
     def columns(self, history: History = "last") -> dict[str, Column]:
-        """The values and steps of each key; nested keys are joined by `/`."""
+        """The values and steps of each key; nested keys are joined by `/`. Of several types those of a key become one, as `kinds` says."""
         columns: dict[str, Column] = {}
         for record in self.records(history):
             for key, value in flatten(record.data):
@@ -104,6 +107,8 @@ class RunReader:
                     column = columns[key] = Column()
                 column.steps.append(record.step)
                 column.values.append(light(value))
+        for column in columns.values():
+            column.settle()
         return columns
 
     def arrays(self, history: History = "last") -> dict[str, Any]:
@@ -112,10 +117,10 @@ class RunReader:
         `arrays()["train"]["loss"].values` is an array of numbers, or of texts; of arrays of one shape it has their dimensions behind the first; anything else is an array of
         objects. Where a name is the beginning of another, as `loss` and `loss/total`, its own curve is below it, under "".
         """
-        numpy = _import("numpy", "arrays")
+        _import("numpy", "arrays")
         nested: dict[str, Any] = {}
         for key, column in self.columns(history).items():
-            put(nested, key, Curve(numpy.array(column.steps), as_array(column.values)))
+            put(nested, key, Curve(steps_as_array(column.steps), as_array(column.values)))
         return nested
 
     def summarise(self, key: str, how: str = "last") -> Any:
@@ -132,27 +137,22 @@ class RunReader:
         if not values:
             raise KeyError(key)
         if how == "mean":
-            return sum(values) / len(values)
+            return sum(map(as_float, values)) / len(values)
         return min(values) if how == "min" else max(values) if how == "max" else light(values[0])
 
     def to_pandas(self, history: History = "last") -> Any:
-        """A pandas data frame: a row per record, `_step` and `_timestamp` (seconds since the epoch) first."""
-        return _import("pandas", "to_pandas").DataFrame(self._table(history))
+        """A pandas data frame: a row per record, `_step` and `_timestamp` (seconds since the epoch) first. Keys of these names get one more underscore
+        in front. Each column is of one type, as `kinds` says; steps beyond 63 bits are unsigned.
+        """
+        return frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
 
     def to_polars(self, history: History = "last") -> Any:
         """A polars data frame, as `to_pandas`."""
-        return _import("polars", "to_polars").DataFrame(self._table(history), strict=False)
+        return frames.to_polars(_import("polars", "to_polars"), self._table(history))
 
     def to_arrow(self, history: History = "last") -> Any:
-        """A pyarrow table, as `to_pandas`; values of mixed types become text."""
-        pyarrow = _import("pyarrow", "to_arrow")
-        columns = {}
-        for name, values in self._table(history).items():
-            try:
-                columns[name] = pyarrow.array(values)
-            except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError):
-                columns[name] = pyarrow.array([None if value is None else str(value) for value in values])
-        return pyarrow.table(columns)
+        """A pyarrow table, as `to_pandas`."""
+        return frames.to_arrow(_import("pyarrow", "to_arrow"), self._table(history))
 
     def _count_sittings(self) -> int:
         reader = Reader(self.path / "journal")
@@ -187,12 +187,13 @@ class RunReader:
 
     def _table(self, history: History) -> dict[str, list[Any]]:
         """Columns of equal length, with None where a record has no such key."""
-        table: dict[str, list[Any]] = {"_step": [], "_timestamp": []}
+        table: dict[str, list[Any]] = {frames.STEP: [], frames.TIMESTAMP: []}
+        apart = Apart(frames.RESERVED)
         rows = 0
         for record in self.records(history):
-            table["_step"].append(record.step)
-            table["_timestamp"].append(record.time_ns / 1e9)
-            for key, value in flatten(record.data):
+            table[frames.STEP].append(record.step)
+            table[frames.TIMESTAMP].append(record.time_ns / 1e9)
+            for key, value in apart.of(dict(flatten(record.data))).items():
                 column = table.setdefault(key, [])
                 column.extend([None] * (rows - len(column)))
                 column.append(

@@ -19,6 +19,8 @@ import msgspec
 
 from asynctrack import trust
 from asynctrack.backends.files import csv_rows
+from asynctrack.backends.files.jsonl import RESERVED
+from asynctrack.backends.files.reserved import put_back
 from asynctrack.errors import BackendUnavailable
 from asynctrack.record import Record, from_json
 
@@ -81,7 +83,12 @@ def _read_lines(path: Path) -> Iterator[Record]:
                 step, seconds = int(line.pop("_step")), float(line.pop("_timestamp"))
             except (msgspec.DecodeError, KeyError, TypeError, ValueError):
                 continue  # torn, or a person's
-            yield Record(next(numbers), step, round(seconds * 1e9), from_json(line))
+            yield Record(
+                next(numbers),
+                step,
+                round(seconds * 1e9),
+                {put_back(name, RESERVED): value for name, value in from_json(line).items()},
+            )
 
 
 def _parquet(run: Path, name: str, settings: Settings) -> Records | None:

@@ -1,7 +1,7 @@
 """JSON Lines: one flat object per record, in `metrics.jsonl` of the run's directory. Runs in the worker's loop.
 
 `{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the epoch bear W&B's names.
-Nested names are joined by `/`. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity" and "-Infinity",
+Nested names are joined by `/`; users' keys `_step` and `_timestamp` get one more underscore in front, `__step`, as do `__step` and so on. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity" and "-Infinity",
 as in protobuf's JSON mapping. `jq`, `tail -f`, pandas, polars and DuckDB read it as it is.
 
 Each record is in the file once, also after a crash: what is encoded again is compared with what is there already, and
@@ -19,10 +19,14 @@ import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver
 from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
+from asynctrack.backends.files.reserved import Apart
 from asynctrack.record import Array, Media, Record, flatten, to_json
+
+RESERVED: Final = ("_step", "_timestamp")
 
 _PLAIN: Final = frozenset({float, int, str, bool})
 _BEGIN: Final = b'{"_step":'
+_apart: Final = Apart(RESERVED)
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
@@ -82,10 +86,7 @@ def _line(record: Record) -> dict[str, Any]:
     data = record.data
     if not _PLAIN.issuperset(map(type, data.values())):
         data = {name: _with_list(item) for name, item in flatten(data)}
-    line = {"_step": record.step, "_timestamp": record.time_ns / 1e9, **data}
-    if len(line) < len(data) + 2:  # a key of the user's has one of these names; ours are needed to read the file
-        line |= {"_step": record.step, "_timestamp": record.time_ns / 1e9}
-    return line
+    return {"_step": record.step, "_timestamp": record.time_ns / 1e9, **_apart.of(data)}
 
 
 class _Stamp(msgspec.Struct):

@@ -8,29 +8,31 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asynctrack.backends.files.reserved import flat, kept_apart, put_back
 from asynctrack.journal.writer import sync_directory
-from asynctrack.record import Record, to_json
-
-Kind = Literal["bool", "int", "float", "text"]
+from asynctrack.kinds import Kind, as_kind, kind_of, kind_of_integers, widest
+from asynctrack.record import Record
 
 TABLE: Final = "metrics.parquet"
 OWN: Final[dict[str, Any]] = {"_step": pa.int64(), "_timestamp": pa.float64(), "_number": pa.int64()}
 
 _PART: Final = re.compile(r"part-(\d{6,})\.parquet")
-# From the narrowest on: what does not fit one fits the next.
-_TYPES: Final[dict[Kind, Any]] = {"bool": pa.bool_(), "int": pa.int64(), "float": pa.float64(), "text": pa.string()}
-_ORDER: Final = list(_TYPES)
-_KINDS: Final[dict[type, Kind]] = {bool: "bool", int: "int", float: "float", str: "text"}
-_WHOLE: Final = range(-(1 << 63), 1 << 63)
+_TYPES: Final[dict[Kind, Any]] = {
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "long": pa.int64(),
+    "float": pa.float64(),
+    "text": pa.string(),
+}
+_KINDS: Final[dict[Any, Kind]] = {of: kind for kind, of in _TYPES.items() if kind != "long"}
 _COMPRESSION: Final = "zstd"
 
 # Rows that are merged at once, and the size of a row group of the table in memory: what merging takes is a few of these. Arbitrary.
@@ -74,16 +76,16 @@ def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) ->
     """
     rows = [flat(record.data) for record in records]
     for key in dict.fromkeys(itertools.chain.from_iterable(rows)):
-        kind = _kind_of([row.get(key) for row in rows])
+        kind = kind_of([row.get(key) for row in rows])
         if kind is not None:
-            kinds[key] = _wider(kind, kinds.get(key, kind))
+            kinds[key] = widest((kind, kinds.get(key, kind)))
     own = [
         [record.step for record in records],
         [record.time_ns / 1e9 for record in records],
         [record.number for record in records],
     ]
     arrays = [pa.array(values, of) for values, of in zip(own, OWN.values(), strict=True)]
-    arrays += [pa.array(_as(kind, [row.get(key) for row in rows]), _TYPES[kind]) for key, kind in kinds.items()]
+    arrays += [pa.array(as_kind(kind, [row.get(key) for row in rows]), _TYPES[kind]) for key, kind in kinds.items()]
     table = pa.table(arrays, names=[*OWN, *(kept_apart(key, OWN) for key in kinds)])
     unfinished = path.with_name(f".{path.name}.new")
     with open(unfinished, "wb") as file:
@@ -155,16 +157,29 @@ def _write_merged(paths: Sequence[Path], out: Any) -> None:
             writer.write_table(pa.Table.from_batches(batches, schema))
 
 
-def _united(paths: Iterable[Path]) -> Any:
+def _united(paths: Sequence[Path]) -> Any:
     """The columns of all, in the order they came, each of a type that all its values fit."""
-    types: dict[str, Any] = {}
-    of = list(_TYPES.values())
+    found: dict[str, dict[Path, Kind]] = {}
     for path in paths:
         for field in pq.read_schema(path):
-            known = types.setdefault(field.name, field.type)
-            if known != field.type:
-                types[field.name] = of[max(of.index(known), of.index(field.type))]
-    return pa.schema(list(types.items()))
+            found.setdefault(field.name, {})[path] = _KINDS[field.type]
+    return pa.schema([(name, _TYPES[widest(_told_apart(name, kinds))]) for name, kinds in found.items()])
+
+
+def _told_apart(name: str, kinds: dict[Path, Kind]) -> Iterator[Kind]:
+    """The kinds of a column in the files that have it; where floats come beside integers, by how large these are."""
+    for path, kind in kinds.items():
+        yield _kind_of_integers(path, name) if kind == "int" and "float" in kinds.values() else kind
+
+
+def _kind_of_integers(path: Path, column: str) -> Kind:
+    # The file's own statistics would say so, too, but pyarrow 26.0 has read them from memory that was freed.
+    kinds: set[Kind] = {"int"}
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS, columns=[column]):
+            low, high = pc.min_max(batch.column(0)).as_py().values()
+            kinds.add("int" if low is None else kind_of_integers(low, high))
+    return widest(kinds)
 
 
 def _fitted(batch: Any, schema: Any) -> Any:
@@ -180,38 +195,8 @@ def _cast(array: Any, wanted: Any) -> Any:
     if array.type == wanted:
         return array
     if wanted == _TYPES["text"]:
-        return pa.array(_as("text", array.to_pylist()), wanted)
+        return pa.array(as_kind("text", array.to_pylist()), wanted)
     return array.cast(wanted, safe=False)
-
-
-def _kind_of(values: list[Any]) -> Kind | None:
-    """The narrowest kind that all of these fit; None where there are none."""
-    types = {*map(type, values)} - {type(None)}
-    if not types:
-        return None
-    kind = max((_KINDS.get(of, "text") for of in types), key=_ORDER.index)
-    if int in types and any(type(value) is int and value not in _WHOLE for value in values):
-        return "text"
-    return kind
-
-
-def _wider(one: Kind, other: Kind) -> Kind:
-    return max(one, other, key=_ORDER.index)
-
-
-def _as(kind: Kind, values: list[Any]) -> list[Any]:
-    """Values as a column of this kind has them."""
-    types = {*map(type, values)} - {type(None)}
-    if all(_KINDS.get(of) == kind for of in types):
-        return values
-    converts: dict[Kind, Callable[[Any], Any]] = {"text": _text, "float": float, "int": int, "bool": bool}
-    convert = converts[kind]
-    return [None if value is None else convert(value) for value in values]
-
-
-def _text(value: Any) -> str:
-    plain = to_json(value)
-    return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()
 
 
 def _beside(folder: Path, what: str) -> Path:

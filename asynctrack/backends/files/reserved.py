@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from asynctrack.record import flatten
 
+# A run may make up a name per record. Arbitrary.
+_MOST_REMEMBERED: Final = 50_000
 _PLAIN: Final = frozenset({float, int, str, bool, type(None)})
 
 
@@ -18,6 +20,27 @@ def flat(data: dict[str, Any]) -> dict[str, Any]:
 def kept_apart(name: str, reserved: Collection[str]) -> str:
     """The name of a user's key beside reserved ones: `config` becomes `_config`, `_config` becomes `__config`, and so on."""
     return f"_{name}" if _is_like(name, reserved) else name
+
+
+class Apart:
+    """Names of records, kept apart from reserved ones; those that need not be are remembered, so that a record costs one look.
+
+    Args:
+        reserved: names that a file has for itself.
+    """
+
+    def __init__(self, reserved: Collection[str]) -> None:
+        self._reserved = reserved
+        self._free: set[str] = set()
+
+    def of(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The same values by names that are kept apart."""
+        if self._free.issuperset(data):
+            return data
+        if len(self._free) > _MOST_REMEMBERED:
+            self._free.clear()
+        self._free.update(name for name in data if kept_apart(name, self._reserved) == name)
+        return data if self._free.issuperset(data) else {kept_apart(name, self._reserved): data[name] for name in data}
 
 
 def put_back(name: str, reserved: Collection[str]) -> str:

@@ -1,0 +1,100 @@
+"""Frames: a run's columns as pandas, polars and Arrow have them, each of one type by the rule of `kinds`. Runs anywhere.
+
+Columns of lists are lists there where a library can hold them so, else text.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from asynctrack.kinds import Kind, are_plain, as_kind, kind_of
+
+STEP: Final = "_step"
+TIMESTAMP: Final = "_timestamp"
+RESERVED: Final = (STEP, TIMESTAMP)
+
+_LONGEST: Final = 1 << 63
+
+# pandas' types of columns that have a value in each row, and of those that do not.
+_PRESENT: Final[dict[Kind | None, str]] = {"bool": "bool", "int": "int64", "long": "int64", "float": "float64"}
+_MISSING: Final[dict[Kind | None, str]] = {"int": "float64", "long": "Int64", "float": "float64"}
+
+
+class Typed(NamedTuple):
+    """A column's values, with None where there is none.
+
+    Attributes:
+        kind: of all of them; None for lists and the like, which have no kind of their own.
+    """
+
+    values: list[Any]
+    kind: Kind | None
+
+
+def typed(values: list[Any]) -> Typed:
+    """A column by the rule; one of None alone is of floats."""
+    if not are_plain(values):
+        types = {type(value) for value in values if value is not None}
+        return Typed(values, None) if len(types) == 1 else Typed(as_kind("text", values), "text")
+    kind = kind_of(values) or "float"
+    return Typed(as_kind(kind, values), kind)
+
+
+def to_pandas(pandas: Any, table: dict[str, list[Any]]) -> Any:
+    """A data frame. Where integers are missing they are NaN, and the column is of floats; beyond 2**53 it is `Int64`, which has a value for them."""
+    return pandas.DataFrame({name: _series(pandas, name, values) for name, values in table.items()})
+
+
+def to_polars(polars: Any, table: dict[str, list[Any]]) -> Any:
+    """A polars data frame."""
+    types = {
+        "bool": polars.Boolean, "int": polars.Int64, "long": polars.Int64, "float": polars.Float64, "text": polars.String,
+    }  # fmt: skip
+    series = []
+    for name, values in table.items():
+        if name == STEP and _are_unsigned(values):
+            series.append(polars.Series(name, values, polars.UInt64))
+            continue
+        column = typed(values)
+        if column.kind is not None:
+            series.append(polars.Series(name, column.values, types[column.kind]))
+            continue
+        try:
+            series.append(polars.Series(name, column.values, strict=False))
+        except Exception:  # whatever the library cannot hold, lists of several types for one: it has no common base
+            series.append(polars.Series(name, as_kind("text", values), polars.String))
+    return polars.DataFrame(series)
+
+
+def to_arrow(pyarrow: Any, table: dict[str, list[Any]]) -> Any:
+    """A pyarrow table."""
+    types = {
+        "bool": pyarrow.bool_(), "int": pyarrow.int64(), "long": pyarrow.int64(), "float": pyarrow.float64(), "text": pyarrow.string(),
+    }  # fmt: skip
+    arrays = {}
+    for name, values in table.items():
+        if name == STEP and _are_unsigned(values):
+            arrays[name] = pyarrow.array(values, pyarrow.uint64())
+            continue
+        column = typed(values)
+        if column.kind is not None:
+            arrays[name] = pyarrow.array(column.values, types[column.kind])
+            continue
+        try:
+            arrays[name] = pyarrow.array(column.values)
+        except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):  # lists of several types
+            arrays[name] = pyarrow.array(as_kind("text", values), pyarrow.string())
+    return pyarrow.table(arrays)
+
+
+def _series(pandas: Any, name: str, values: list[Any]) -> Any:
+    if name == STEP and _are_unsigned(values):
+        return pandas.Series(values, dtype="uint64")
+    column = typed(values)
+    types = _MISSING if None in values else _PRESENT
+    return pandas.Series(column.values, dtype=types.get(column.kind, "object"))
+
+
+def _are_unsigned(steps: list[Any]) -> bool:
+    """Whether these are 64 bits without a sign, and some need all of them."""
+    return bool(steps) and min(steps) >= 0 and _LONGEST <= max(steps) < 2 * _LONGEST
