@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from asynctrack import ending
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import place_of
+from asynctrack.backends.origin import way_out
+from asynctrack.backends.registry import goes_with_its_process, place_of, stored
 from asynctrack.books import BackendStats, Books, Stats
 from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.host import threads_are_over
@@ -163,9 +164,20 @@ class Sitting:
             waits = self._settings.mode == "offline" and self.backends[name].remote
             if books.behind and not waits:
                 why = f" ({books.last_error})" if books.last_error else ""
-                here = place_of(self.backends[name]) == "caller"
-                then = "the journal has them" if here else f"the worker goes on, then `asynctrack sync {self.path}` can"
-                self.inlet.warn(f"behind {name}", f"{books.behind} records are not yet at {name}{why}; {then}")
+                what = "1 record is" if books.behind == 1 else f"{books.behind} records are"
+                self.inlet.warn(f"behind {name}", f"{what} not yet at {name}{why}; {self._way_on(name, books)}")
+
+    def _way_on(self, name: str, books: BackendStats) -> str:
+        """How what a backend lacks gets there."""
+        settings = stored(self.backends[name], "", name)
+        if not self.path.is_dir():  # somebody has moved it
+            return f"the run is no longer at {self.path}: `asynctrack sync` brings it there from where it is by now"
+        if goes_with_its_process(settings):
+            return "the journal has them"
+        if settings.get("place") == "caller":
+            return f"the journal has them, and {way_out(settings).replace('sync RUN', f'sync {self.path}')}"
+        goes_on = "" if books.paused else "the worker goes on, then "
+        return f"{goes_on}`asynctrack sync {self.path}` can" + (" once that is mended" if books.paused else "")
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
         """Finish because the process ends. Nobody reads the books any more."""

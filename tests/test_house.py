@@ -85,7 +85,7 @@ LAYERS = [
     ["reading.reader", "books", "delivery.thinning", "delivery.verdict", "delivery.refused"],
     ["worker.set_back", "reading.loading"],
     ["catalog", "delivery.cutter"],
-    ["delivery.lease", "delivery.pending"],
+    ["delivery.lease", "delivery.pending", "delivery.repeats"],
     ["delivery.progress"],
     ["delivery.driver"],
     ["delivery.polling"],

@@ -24,7 +24,8 @@ from asynctrack.delivery.cutter import Cutter, has_more
 from asynctrack.delivery.lease import Lease
 from asynctrack.delivery.pending import Pending, split
 from asynctrack.delivery.progress import CHECKPOINT_INTERVAL_S, Progress, make_directory
-from asynctrack.delivery.verdict import LONGEST_RETRY_S, back_off, describe, judge
+from asynctrack.delivery.repeats import Repeats
+from asynctrack.delivery.verdict import LONGEST_RETRY_S, MOST_REPEATS, back_off, describe, judge
 from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
 
@@ -71,6 +72,7 @@ class Delivery:
         self._stopping = anyio.Event()
         self._ready_at = 0.0
         self._failures = 0
+        self._repeats = Repeats()
         self._warn_at = 0.0
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
@@ -305,16 +307,24 @@ class Delivery:
         await self._drop_sink()
         self._progress.start_over(reason.state)
         self._failures += 1
-        if self._failures > 1:  # it has just done so
+        if self._failures >= MOST_REPEATS:
+            await self._sleep(await self._fail(Paused(f"it asks for the whole run again and again: {reason}")))
+        elif self._failures > 1:  # it has just done so
             await self._sleep(back_off(self._failures))
 
     async def _fail(self, error: Exception) -> float:
         """Note what went wrong; returns seconds until the next try."""
         self._failures += 1
-        verdict = judge(error, self._failures)
+        new_trace = self._repeats.add(error)
+        verdict = judge(error, self._failures, self._repeats.count)
         next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
         what = self._describe(error)
-        self._say(f"{what}: {'waiting for you' if verdict.paused else 'trying again'}")
+        if new_trace is not None:
+            self._say_at_once(f"{what}: trying again\n{new_trace}")
+        elif self._repeats.count == MOST_REPEATS:
+            self._say_at_once(f"{what}: it has failed {MOST_REPEATS} times the same way; waiting for you")
+        else:
+            self._say(f"{what}: {'waiting for you' if verdict.paused else 'trying again'}")
         try:
             await self._progress.fail(what, next_try_at, verdict.paused)
         except Exception as failed:  # a full disk; what is saved is what was
@@ -324,6 +334,7 @@ class Delivery:
     def _succeed(self) -> None:
         """The backend works."""
         self._failures = 0
+        self._repeats.forget()
         self._progress.succeed()
 
     async def _take_lease(self) -> bool:
@@ -365,20 +376,22 @@ class Delivery:
         return references.hide(describe(error), self._backend.references)
 
     def _say(self, message: str) -> None:
-        now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + _WARN_INTERVAL_S
-            _log.warning("%s of %s: %s", self.name, self._run, references.hide(message, self._backend.references))
+        if time.monotonic() >= self._warn_at:
+            self._say_at_once(message)
+
+    def _say_at_once(self, message: str) -> None:
+        self._warn_at = time.monotonic() + _WARN_INTERVAL_S
+        _log.warning("%s of %s: %s", self.name, self._run, references.hide(message, self._backend.references))
 
 
-def note_failure(run: Path, name: str, what: str) -> None:
+def note_failure(run: Path, name: str, what: str, paused: bool = False) -> None:
     """Note in a backend's cursor why nobody delivers to it just now; nothing where somebody does again."""
     fd = locks.take(lease_path(run, name))
     if fd is None:
         return
     try:
         cursor = load_cursor(run, name)
-        cursor.last_error, cursor.paused = what, False
+        cursor.last_error, cursor.paused = what, paused
         cursor.retries += 1
         replace_file(cursor_path(run, name), msgspec.json.encode(cursor))
     finally:

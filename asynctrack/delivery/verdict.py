@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import traceback
 from typing import Final, NamedTuple
 
 from asynctrack.backends.base import Paused, Retry
@@ -18,6 +20,14 @@ PAUSE_S: Final = 60.0
 # The same for a disk, which does not mind. Arbitrary: soon after there is room.
 DISK_PAUSE_S: Final = 2.0
 
+# An error that comes so often in a row by the same way is left to a person. Arbitrary.
+MOST_REPEATS: Final = 10
+# Between these tries of what only wrong code raises: nobody is spared by waiting. Arbitrary: ten of them take a second.
+WRONG_CODE_RETRY_S: Final = 0.1
+_WRONG_CODE: Final = (
+    TypeError, AttributeError, NameError, LookupError, ArithmeticError, AssertionError, NotImplementedError, RecursionError, SyntaxError,
+)  # fmt: skip
+
 # An error page is kept as far as this: the cursor is written at each try. Arbitrary.
 _LONGEST_TEXT: Final = 1000
 
@@ -31,12 +41,16 @@ class Verdict(NamedTuple):
     paused: bool
 
 
-def judge(error: Exception, failures: int) -> Verdict:
-    """What to do about the so-manieth failure in a row."""
+def judge(error: Exception, failures: int, repeats: int = 0) -> Verdict:
+    """What to do about the so-manieth failure in a row, which has come so often by the same way."""
     if needs_a_person(error):
         return Verdict(DISK_PAUSE_S if isinstance(error, OSError) else PAUSE_S, True)
     if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:  # "at once" would be a storm
         return Verdict(min(error.after_s, LONGEST_ASKED_S), False)
+    if repeats >= MOST_REPEATS:
+        return Verdict(PAUSE_S, True)
+    if repeats and isinstance(error, _WRONG_CODE):
+        return Verdict(WRONG_CODE_RETRY_S, False)
     return Verdict(back_off(failures), False)
 
 
@@ -60,7 +74,13 @@ def describe(error: Exception) -> str:
         elif isinstance(error, ImportError) and error.name:
             text = f"it needs {error.name.partition('.')[0]}, which is not installed here: {error}"
         else:
-            text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}{_place_of(error) if isinstance(error, _WRONG_CODE) else ''}"
     except Exception:  # its own code failed
         text = type(error).__name__
     return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]
+
+
+def _place_of(error: Exception) -> str:
+    """Where it was raised: " (mine.py, line 12)"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""

@@ -21,7 +21,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.cursor import load_cursor
 from asynctrack.delivery.cutter import has_more
 from asynctrack.delivery.driver import STOP_WAIT_S, note_failure
-from asynctrack.delivery.verdict import back_off
+from asynctrack.delivery.verdict import MOST_REPEATS, back_off
 from asynctrack.journal.layout import Position
 from asynctrack.loop import in_thread
 from asynctrack.spawn import spawn
@@ -53,6 +53,7 @@ class Process:
         group: its process group; None while there is none.
         deaths: how often it has ended, or could not be started, while it was wanted.
         died_of: what of, the last time.
+        failures: how often in a row it did, without that any of its backends had got on.
     """
 
     def __init__(self, kind: str, host: str) -> None:
@@ -69,7 +70,7 @@ class Process:
         self._rest = b""
         self.deaths = 0
         self.died_of = ""
-        self._failures = 0
+        self.failures = 0
         self._start_at = 0.0
         self._warn_at = 0.0
 
@@ -94,7 +95,7 @@ class Process:
 
     def progressed(self) -> None:
         """One of its backends has got on: should it end now, it is not for what ended it last."""
-        self._failures = 0
+        self.failures = 0
 
     async def watch(self) -> None:
         """One look: start it, hear it, kill it."""
@@ -202,10 +203,10 @@ class Process:
             self._fail(why)
 
     def _fail(self, why: str) -> None:
-        self._failures += 1
+        self.failures += 1
         self.deaths += 1
         self.died_of = why
-        wait_s = back_off(self._failures)
+        wait_s = back_off(self.failures)
         self._start_at = time.monotonic() + wait_s
         self._say(f"the process for {self.kind} {why}; it is started again from its cursors in {wait_s:.1f} s")
 
@@ -324,7 +325,8 @@ class ElsewhereDelivery:
 
     async def _note_death(self) -> None:
         with contextlib.suppress(OSError):  # a full disk; the log tells it, too
-            await in_thread(note_failure, self._run, self.name, f"its process {self._process.died_of}")
+            what, hopeless = f"its process {self._process.died_of}", self._process.failures >= MOST_REPEATS
+            await in_thread(note_failure, self._run, self.name, what, hopeless)
 
     def _look(self) -> None:
         before, self.cursor = self.cursor, load_cursor(self._run, self.name)

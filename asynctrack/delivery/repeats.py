@@ -1,0 +1,51 @@
+"""Repeats: an error that comes again and again by the same way is a mistake in the backend, which no retry mends. Runs with the driver."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Final
+
+from asynctrack.backends.base import Signal
+from asynctrack.delivery.verdict import needs_a_person
+
+# Traces that are remembered, so that each is printed once. Arbitrary.
+_MOST_TOLD: Final = 100
+
+_Trace = tuple[type[Exception], frozenset[tuple[str, int]]]
+
+
+class Repeats:
+    """Counts how often in a row an error has come by the same way.
+
+    Attributes:
+        count: of the last one; 0 for what says that it will pass (`Retry`, a network, a disk) or what is to be done.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._last: _Trace | None = None
+        self._told: set[_Trace] = set()
+
+    def add(self, error: Exception) -> str | None:
+        """Count one more; returns its traceback if it is new."""
+        if isinstance(error, Signal | OSError) or needs_a_person(error):
+            self.forget()
+            return None
+        trace = _trace(error)
+        self.count = self.count + 1 if trace == self._last else 1
+        self._last = trace
+        if trace in self._told or len(self._told) >= _MOST_TOLD:
+            return None
+        self._told.add(trace)
+        return "".join(traceback.format_exception(error)).rstrip()
+
+    def forget(self) -> None:
+        """Something went well in between."""
+        self.count, self._last = 0, None
+
+
+def _trace(error: Exception) -> _Trace:
+    """By which lines it came; as a set, since an error that is kept and raised again has them once more each time."""
+    return type(error), frozenset(
+        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
+    )
