@@ -22,6 +22,7 @@ from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, NotARun, RunExists, RunIsRunning
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import Manifest, now_iso
+from asynctrack.masking import mask_arguments
 from asynctrack.reading.reader import open_run
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
@@ -221,7 +222,7 @@ def _manifest(
             "python": ".".join(map(str, sys.version_info[:3])),
             "host": os.uname().nodename,
             "pid": os.getpid(),
-            "command": sys.argv[:50],
+            "command": mask_arguments(sys.argv[:50]),
             "opened_at": now_iso(),
         },
         limits={"after_exit_max_s": settings.after_exit_max_s},

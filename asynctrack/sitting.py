@@ -24,6 +24,7 @@ from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFini
 from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
+from asynctrack.masking import mask_text
 from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
 from asynctrack.queue.producer import FORKED, OPEN
 from asynctrack.settings import Settings, Until
@@ -254,7 +255,7 @@ def _outcome(error: BaseException | None) -> tuple[str, str | None]:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
     except Exception:  # its own code failed
         text = type(error).__name__
-    return "failed", text[:1000]
+    return "failed", mask_text(text[:1000])
 
 
 def _after_fork_in_child() -> None:

@@ -28,6 +28,7 @@ from asynctrack.delivery.repeats import Repeats
 from asynctrack.delivery.verdict import LONGEST_RETRY_S, MOST_REPEATS, back_off, describe, judge
 from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
+from asynctrack.masking import mask_text
 
 # How long deliveries that are to end may wait for their sinks.
 STOP_WAIT_S: Final = 4.0
@@ -217,7 +218,7 @@ class Delivery:
         """The sink has refused all or some of a part: what it will never take is kept, the rest comes again."""
         rest, lost = split(part, no)
         if lost:
-            reason = references.hide(str(no), self._backend.references) or "too large"
+            reason = self._hide(str(no)) or "too large"
             await in_thread(refused.keep, self._run, self.name, reason, lost)
             self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
             pending.refused += len(lost)
@@ -373,7 +374,10 @@ class Delivery:
 
     def _describe(self, error: Exception) -> str:
         """An error in words, without what its settings have from the environment."""
-        return references.hide(describe(error), self._backend.references)
+        return self._hide(describe(error))
+
+    def _hide(self, text: str) -> str:
+        return mask_text(references.hide(text, self._backend.references))
 
     def _say(self, message: str) -> None:
         if time.monotonic() >= self._warn_at:
@@ -381,7 +385,7 @@ class Delivery:
 
     def _say_at_once(self, message: str) -> None:
         self._warn_at = time.monotonic() + _WARN_INTERVAL_S
-        _log.warning("%s of %s: %s", self.name, self._run, references.hide(message, self._backend.references))
+        _log.warning("%s of %s: %s", self.name, self._run, self._hide(message))
 
 
 def note_failure(run: Path, name: str, what: str, paused: bool = False) -> None:
