@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asynctrack import locks, messages
 from asynctrack.backends.base import Backend
+from asynctrack.launch import Launch
 from asynctrack.queue.layout import DONE, HEARTBEAT, WORKER_PID
 from asynctrack.queue.places import (
     HELLO_NAME,
@@ -35,7 +36,6 @@ from asynctrack.queue.places import (
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
 from asynctrack.settings import WorkerHost
-from asynctrack.spawn import spawn
 
 if TYPE_CHECKING:
     from asynctrack.worker.threads import WorkerThreads
@@ -48,10 +48,6 @@ QUIET_AFTER_S: Final = 0.5
 HUNG_AFTER_S: Final = 10.0
 # Between two such looks.
 _PROBE_INTERVAL_S: Final = 0.25
-# A worker that was started may take this long until it has its lock; a second would only wait for it.
-_START_GRACE_S: Final = 1.0
-# Where one worker after the other dies young, the wait doubles up to this.
-_LONGEST_GRACE_S: Final = 15.0
 # How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
 _START_WAIT_S: Final = 1.0
 
@@ -75,9 +71,8 @@ class Host:
         self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
-        self._grace_s = _START_GRACE_S
         self._starting = threading.Lock()
-        self._started_at = -_START_GRACE_S
+        self._launch = Launch(self.directory)
         self._log_path = os.devnull
         try:
             say_hello(self.directory)
@@ -111,10 +106,9 @@ class Host:
     def release(self, ring: Ring) -> None:
         """Let go of a ring whose producer is closed. What is left to do needs a worker that outlives this process."""
         if not ring.words[DONE] and self.kind == "process":
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):  # `asynctrack sync` finds it
                 if not self._worker_lives():
-                    self._started_at = -self._grace_s
-                    self._start()
+                    self._start(again=True)
         if ring.words[DONE]:
             ring.give_back()
         self._own.pop(ring.path, None)
@@ -147,7 +141,7 @@ class Host:
         try:
             self._probe_at = now + _PROBE_INTERVAL_S
             self._revive(ring, quiet_s)
-        except OSError as error:
+        except Exception as error:  # whatever it was, the queue takes what it can
             self._say(f"the worker cannot be started: {error}; the queue holds what it can")
         finally:
             self._starting.release()
@@ -159,7 +153,7 @@ class Host:
                 self._log_path = str(log_path)
                 if not self._worker_lives():
                     self._start()
-            except OSError as error:
+            except Exception as error:
                 self._say(f"the worker cannot be started: {error}; the queue holds what it can")
             finally:
                 self._starting.release()
@@ -167,6 +161,11 @@ class Host:
         deadline = time.monotonic() + READY_WAIT_S
         while not ring.words[WORKER_PID] and time.monotonic() < deadline:
             time.sleep(0.0005)
+        if self._starting.acquire(blocking=False):
+            try:
+                self._launch.hear()
+            finally:
+                self._starting.release()
         self._probe_at = time.monotonic() + QUIET_AFTER_S  # it may be slower than that to start
 
     def take_over(self, run: Path) -> int:
@@ -176,6 +175,11 @@ class Host:
         """
         self._adopt()
         return max((ring.next_number() for ring in self.others_of(str(run))), default=0)
+
+    @property
+    def serves_here(self) -> bool:
+        """Whether the worker is threads of this process."""
+        return self._threads is not None
 
     def has(self, run: str) -> bool:
         """Whether threads of this process have a run."""
@@ -196,6 +200,7 @@ class Host:
         """In a forked child: the parent's rings and threads are not ours. No lock, no system call."""
         self._own = {}
         self._threads = None
+        self._launch.forget()
         self._starting = threading.Lock()
 
     def remove(self) -> None:
@@ -220,7 +225,7 @@ class Host:
             if ring.words[WORKER_PID] and not (self.kind == "thread" and threads_are_over()):
                 self._say("the worker is gone; starting another, nothing is lost")
             self._start()
-        elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process":
+        elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process" and not self.serves_here:
             self._replace(ring.words[WORKER_PID], quiet_s)
 
     def _replace(self, pid: int, quiet_s: float) -> None:
@@ -244,17 +249,33 @@ class Host:
             return self._threads.alive()
         return locks.is_taken(os.path.join(self.directory, LOCK_NAME))
 
-    def _start(self) -> None:
-        if self.kind == "thread" and not threads_are_over():
-            from asynctrack.worker.threads import WorkerThreads
+    def _start(self, *, again: bool = False) -> None:
+        """Start the worker, unless it has just been tried; `again`: also then."""
+        if self._launch.hopeless():
+            self._do_its_work()
+        elif self.kind == "thread" and not threads_are_over():
+            self._start_threads()
+        else:
+            self._launch.start(self._log_path, again=again)
 
-            self._threads = WorkerThreads(self.directory, self._own, self.local, self._adopt)
-            self._threads.start()
-        elif (age_s := time.monotonic() - self._started_at) > self._grace_s:
-            spawn("worker/main.py", [self.directory], log_path=self._log_path)
-            self._started_at = time.monotonic()
-            died_young = age_s < 2 * self._grace_s + _START_GRACE_S
-            self._grace_s = min(2 * self._grace_s, _LONGEST_GRACE_S) if died_young else _START_GRACE_S
+    def _start_threads(self) -> None:
+        from asynctrack.worker.threads import WorkerThreads
+
+        self._threads = WorkerThreads(self.directory, self._own, self.local, self._adopt)
+        self._threads.start()
+
+    def _do_its_work(self) -> None:
+        """Do the work of a worker process that cannot be started."""
+        said = f"no worker process can be started ({self._launch.why})"
+        try:
+            self._start_threads()
+            self._say(f"{said}; threads of this process do its work")
+        except RuntimeError:  # too late for another thread
+            from asynctrack.worker.rescue import journal_now
+
+            self._threads = None
+            journal_now(self.directory, self._own)
+            self._say(f"{said}; all is in the journal, and `asynctrack sync` delivers it")
 
 
 def threads_are_over() -> bool:

@@ -92,7 +92,7 @@ def worker_of(run: Path) -> bool:
 def stop_threads() -> None:
     """At the interpreter's end, when all runs that need them have finished."""
     for key, host in list(_hosts.items()):
-        if host.kind == "thread":
+        if host.kind == "thread" or host.serves_here:
             del _hosts[key]
             host.stop()
 

@@ -27,7 +27,7 @@ from asynctrack.reading.reader import open_run
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
 from asynctrack.sitting import Sitting
-from asynctrack.spawn import can_spawn
+from asynctrack.spawn import why_not
 from asynctrack.wandb_api.arguments import (
     LABELS,
     as_config,
@@ -151,8 +151,8 @@ def init(
     if settings.mode == "disabled":
         run = DisabledRun(manifest, path, named)
     else:
-        if settings.worker == "process" and not can_spawn():
-            messages.say("asynctrack: no worker process can be started here; worker='thread' is used")
+        if settings.worker == "process" and (why := why_not()):
+            messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
         first = _resume(path, manifest, settings.worker, resume)
         if first is None:

@@ -75,7 +75,7 @@ class Sitting:
     @property
     def needs_threads(self) -> bool:
         """Whether threads of this process deliver."""
-        return self._in_threads or self._local is not None
+        return self._in_threads or self._local is not None or self.inlet.host.serves_here
 
     def stats(self) -> Stats:
         """The books as they stand."""

@@ -31,7 +31,7 @@ from support import (
 )
 
 import asynctrack
-from asynctrack import Run, host
+from asynctrack import Run, host, launch
 
 
 class Logging:
@@ -89,7 +89,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent worker is looked for sooner, and taken for hung sooner."""
     monkeypatch.setattr(host, "QUIET_AFTER_S", 0.2)
     monkeypatch.setattr(host, "HUNG_AFTER_S", 0.6)
-    monkeypatch.setattr(host, "_START_GRACE_S", 0.3)
+    monkeypatch.setattr(launch, "START_GRACE_S", 0.3)
 
 
 @pytest.mark.usefixtures("quick")

@@ -22,6 +22,8 @@ WAKE_NAME = "wake"
 LOCK_NAME = "worker.lock"
 HELLO_NAME = "host.json"
 CLOSED_SUFFIX = ".closed"
+# What a worker says to its caller when it serves.
+SERVES = b"\0"
 
 # Rings of one calling process share this much, so that a hundred runs fit the 64 MB that containers have.
 HOST_BUDGET_BYTES = 64 << 20

@@ -1,4 +1,4 @@
-"""The worker process: `python -I -S .../worker/main.py HOST_DIRECTORY`.
+"""The worker process: `python -I -S .../worker/main.py HOST_DIRECTORY LOG`.
 
 The drain runs before anything but the standard library is imported: the ring fills in about ten milliseconds, and the
 imports of the deliveries take a hundred. So this file is a script that finds its package by its own place, and the package's
@@ -15,6 +15,8 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from asynctrack.worker.drain import Drain
 
+# The run's directory may come from anyone: no link in it is followed, and no pipe waited for.
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Without runs for this long, the worker leaves; the next run starts another. ASYNCTRACK_IDLE_EXIT_S is for tests.
 IDLE_EXIT_S = 5.0
 # How long deliveries wait for a tight loop to end before they begin.
@@ -23,7 +25,7 @@ CALM_WAIT_S = 10.0
 _LOCK_WAIT_S = 10.0
 
 
-def main(host: str) -> int:
+def main(host: str, log_path: str = os.devnull) -> int:
     os.closerange(3, 4096)  # a library may have left descriptors open that the caller's end should close
     sys.setswitchinterval(0.0005)  # the drain must not wait 5 ms for the deliveries to let go of the interpreter
     _prepare_package()
@@ -32,8 +34,10 @@ def main(host: str) -> int:
     from asynctrack.worker.sync import Sync
 
     lock = _take_lock(host)
+    _say_that_it_serves()
     if lock is None:
         return 0  # another worker serves this host
+    _keep_log(log_path)
     drain = Drain(host)
     drain.take_census()
     drain.start()
@@ -76,6 +80,36 @@ def _take_lock(host: str) -> int | None:
             return fd if os.path.isdir(host) else None
         time.sleep(0.01)
     return None
+
+
+def _say_that_it_serves() -> None:
+    """Tell the caller, who hears what is said before: why there is no worker."""
+    from asynctrack.queue.places import SERVES
+
+    try:
+        os.write(1, SERVES)
+    except OSError:
+        pass  # it has ended
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+
+
+def _keep_log(path: str) -> None:
+    """Have what is said from here on in the run's log, if it can be written. On a thread: its disk may hang, and others of the caller's not."""
+    import threading
+
+    threading.Thread(target=_open_log, args=(path,), name="asynctrack-log", daemon=True).start()
+
+
+def _open_log(path: str) -> None:
+    try:
+        log = os.open(path, _LOG_FLAGS, 0o600)
+    except OSError:
+        return  # a full disk, or a run that was removed, must not keep a worker from its work
+    os.dup2(log, 2)
+    os.close(log)
 
 
 def _leave_when_told(drain: Drain) -> None:
@@ -155,5 +189,5 @@ def _import_the_rest(host: str) -> None:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1])
+    status = main(*sys.argv[1:])
     os._exit(status)  # a sink that hangs on a thread must not hold the process

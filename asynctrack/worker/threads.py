@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 
@@ -26,6 +27,9 @@ class WorkerThreads:
         local: backends that run here though they belong on the caller's side, by run directory.
         policy: what it may do beyond serving its callers' runs.
         adopt: called first on the deliveries' thread; brings what ended processes have left behind.
+
+    Raises:
+        BlockingIOError: another worker serves the directory.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class WorkerThreads:
         policy: Policy = CALLERS_ONLY,
     ) -> None:
         self._lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
+        if self._lock_fd is None:
+            raise BlockingIOError(errno.EAGAIN, "another worker serves it", directory)
         self.drain = Drain(directory, own=own)
         self._directory = directory
         self._adopt = adopt
@@ -45,10 +51,19 @@ class WorkerThreads:
         self._loop: LoopThread | None = None
 
     def start(self) -> None:
-        """Start the threads: the drain, by which it lives, at last, so that Ctrl-C in between leaves nothing that is half alive."""
-        self._loop = LoopThread("asynctrack-service", self._serve)
-        self._sync.start()
-        self.drain.start()
+        """Start the threads: the drain, by which it lives, at last, so that Ctrl-C in between leaves nothing that is half alive.
+
+        Raises:
+            RuntimeError: no thread can be had any more.
+        """
+        try:
+            self._loop = LoopThread("asynctrack-service", self._serve)
+            self._sync.start()
+            self.drain.start()
+        except BaseException:
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+            raise
 
     def alive(self) -> bool:
         return self.drain.is_alive()

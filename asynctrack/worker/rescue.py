@@ -1,0 +1,33 @@
+"""Rescue: journals what rings hold, on the calling thread, where no worker can be had. Runs in a caller that ends."""
+
+from __future__ import annotations
+
+import os
+
+from asynctrack import locks
+from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
+from asynctrack.queue.ring import Ring
+from asynctrack.worker.drain import Drain
+
+
+def journal_now(directory: str, own: dict[str, Ring | None]) -> None:
+    """Journal what the rings of a host hold, on the calling thread; of those whose producers have ended all is done.
+
+    Args:
+        directory: the host's.
+        own: rings of this process by path; see `Drain`.
+    """
+    lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
+    if lock_fd is None:
+        return  # a worker has come
+    try:
+        drain = Drain(directory, own=own)
+        drain.take_census()
+        for run in list(drain.runs.values()):
+            run.sync()
+            if run.status is not None:
+                run.close(done=True)
+    finally:
+        os.close(lock_fd)
+    if not ring_paths(directory):
+        remove_host(directory)
