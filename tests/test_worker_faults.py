@@ -303,7 +303,7 @@ os._exit(0)
     assert os.getsid(worker) != os.getsid(0)
     assert {os.readlink(f"/proc/{worker}/fd/{fd}") for fd in (0, 1)} == {os.devnull}
     assert os.readlink(f"/proc/{worker}/fd/2").endswith("/worker.log")
-    os.kill(worker, signal.SIGKILL)
+    kill_the_worker(own_host)
     asynctrack.init("p", id="next", dir=runs).finish()
     assert [len(records(path)) for path in (runs / "p").iterdir()].count(1) == 1
 
