@@ -17,16 +17,14 @@ import os
 import signal
 import time
 import weakref
-from _queue import (
-    Empty,
-    SimpleQueue,
-)  # not of `queue`: gevent puts another there, which waits on the thread of its loop
+from _queue import Empty, SimpleQueue  # not of `queue`, where gevent puts another
 from collections.abc import Callable, Iterator
 from importlib.machinery import BuiltinImporter
 from types import BuiltinFunctionType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
+_Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked for before it is done
 
 # Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
 _POLL_S: Final = 0.0005
@@ -88,18 +86,27 @@ class Aside(Generic[T]):
         """
         if not self.started or self._ident == _thread.get_ident():
             return
-        mark = _Mark()
+        mark: _Mark = SimpleQueue()
         self._waiting.put(mark)
         deadline = min(time.monotonic(), self._busy_since or float("inf")) + timeout_s
-        while not mark.reached and time.monotonic() < deadline:
+        while mark.empty() and time.monotonic() < deadline:
             yield _POLL_S
+
+    def let(self, timeout_s: float) -> None:
+        """Leave the interpreter to it until what was asked for so far is done, at most so long: a loop that keeps it would hand it over after 5 ms."""
+        busy_since = self._busy_since
+        if self.started and (busy_since is None or time.monotonic() < busy_since + timeout_s):
+            mark: _Mark = SimpleQueue()
+            self._waiting.put(mark)
+            with contextlib.suppress(Empty):
+                mark.get(timeout=timeout_s)
 
     def take_back(self) -> Iterator[T]:
         """What was asked for and is not begun, for who does it himself where no thread can be had."""
         with contextlib.suppress(Empty):
             while True:
                 thing = self._waiting.get_nowait()
-                if not isinstance(thing, _Mark):
+                if not isinstance(thing, SimpleQueue):
                     yield thing
 
     @property
@@ -124,19 +131,13 @@ class Aside(Generic[T]):
         self._ident = _thread.get_ident()
         while True:
             thing = waiting.get()
-            if isinstance(thing, _Mark):
-                thing.reached = True
+            if isinstance(thing, SimpleQueue):
+                thing.put(None)
                 continue
             self._busy_since = time.monotonic()
             with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
                 self._do(thing)
             self._busy_since = None
-
-
-class _Mark:
-    """Is reached when what was asked for before it is done."""
-
-    reached = False
 
 
 def _real_start_new_thread() -> Callable[..., int]:

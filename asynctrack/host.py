@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asynctrack import locks, messages
+from asynctrack.aside import Aside
 from asynctrack.backends.base import Backend
 from asynctrack.launch import Launch
 from asynctrack.queue.layout import DONE, HEARTBEAT, WORKER_PID
@@ -48,6 +49,12 @@ QUIET_AFTER_S: Final = 0.5
 HUNG_AFTER_S: Final = 10.0
 # Between two such looks.
 _PROBE_INTERVAL_S: Final = 0.25
+# Between two wakes of a worker that sleeps; it takes 1 ms to come, and half a ring lasts 20.
+_WAKE_INTERVAL_S: Final = 0.005
+# How long a loop leaves the interpreter to who wakes the worker. Arbitrary: that takes 50 us.
+_LET_S: Final = 0.001
+# How much the caretaker may be asked for before it is left alone. Arbitrary: it does one thing in 20 us.
+_MOST_ASKED: Final = 100
 # How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
 _START_WAIT_S: Final = 1.0
 
@@ -71,6 +78,7 @@ class Host:
         self._own: dict[str, Ring | None] = {}  # None: it is being made
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
+        self._wake_at = 0.0
         self._starting = threading.Lock()
         self._launch = Launch(self.directory)
         self._log_path = os.devnull
@@ -119,7 +127,9 @@ class Host:
 
         The pipe is not kept open: a child that becomes a daemon closes all files, and its log would get the byte.
         """
-        with contextlib.suppress(OSError):  # nobody reads it yet; or it is full, and the worker awake
+        with contextlib.suppress(
+            Exception
+        ):  # nobody reads it yet; or it is full, and the worker awake; or an audit hook is against it
             fd = os.open(
                 os.path.join(self.directory, WAKE_NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             )
@@ -129,18 +139,36 @@ class Host:
                 os.close(fd)
 
     def look(self, ring: Ring, wake: bool) -> None:
-        """Called by a producer now and then: wake the worker, and start another if it is gone."""
+        """Called by a producer now and then: have the worker woken, and another started if it is gone.
+
+        It only asks for that: it is called between the acceptance of a record and the return of `log()`.
+        """
+        now = time.monotonic()
+        quiet = now - ring.words[HEARTBEAT] / 1e9 >= QUIET_AFTER_S and now >= self._probe_at and not ring.words[DONE]
+        if quiet:
+            self._probe_at = now + _PROBE_INTERVAL_S
+        wake = wake and now >= self._wake_at
+        if not (wake or quiet):
+            return
+        if _caretaker.started:
+            _caretaker.ask((self, ring, wake, quiet))
+            if wake:
+                self._wake_at = now + _WAKE_INTERVAL_S
+                _caretaker.let(_LET_S)
+        else:
+            with contextlib.suppress(Exception):  # no thread can be had
+                self._care(ring, wake, quiet)
+
+    def _care(self, ring: Ring, wake: bool, quiet: bool) -> None:
+        """Wake the worker, and start another if it is gone. On the caretaker's thread."""
         if wake:
             self.wake()
-        now = time.monotonic()
-        quiet_s = now - ring.words[HEARTBEAT] / 1e9
-        if quiet_s < QUIET_AFTER_S or now < self._probe_at or ring.words[DONE]:
-            return
-        if not self._starting.acquire(blocking=False):
+        if not quiet or not self._starting.acquire(blocking=False):
             return
         try:
-            self._probe_at = now + _PROBE_INTERVAL_S
-            self._revive(ring, quiet_s)
+            self._revive(ring, time.monotonic() - ring.words[HEARTBEAT] / 1e9)
+        except ValueError:  # the run has finished meanwhile, and its ring is closed
+            pass
         except Exception as error:  # whatever it was, the queue takes what it can
             self._say(f"the worker cannot be started: {error}; the queue holds what it can")
         finally:
@@ -148,6 +176,7 @@ class Host:
 
     def start(self, log_path: Path, ring: Ring) -> None:
         """Start the worker where there is none, and wait a little until it has taken the ring."""
+        _caretaker.start()
         if self._starting.acquire(timeout=_START_WAIT_S):  # else this may be a signal handler inside `look`
             try:
                 self._log_path = str(log_path)
@@ -276,6 +305,10 @@ class Host:
             self._threads = None
             journal_now(self.directory, self._own)
             self._say(f"{said}; all is in the journal, and `asynctrack sync` delivers it")
+
+
+# Looks after the workers of this process. Not the thread that says what we have to say: that may wait for a reader.
+_caretaker: Aside[tuple[Host, Ring, bool, bool]] = Aside(lambda asked: asked[0]._care(*asked[1:]), _MOST_ASKED)
 
 
 def threads_are_over() -> bool:

@@ -1,0 +1,130 @@
+"""Between the acceptance of a record and the return of `log()` nothing runs that is not ours: no stream, handler, hook or file of the user."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import records, run_child
+
+pytestmark = pytest.mark.usefixtures("own_host")
+
+# Whatever can be put in our way at once. `log` returns what each call returned, and notes what was asked of hooks meanwhile.
+HOSTILE = """
+import json, logging, os, shutil, signal, sys, threading, time, warnings
+import asynctrack
+
+folder, what, stream, handler = sys.argv[1:]
+inside, events, waits = set(), [], threading.Event()
+
+def hook(event, arguments):
+    if threading.get_ident() in inside:
+        events.append(event)
+        raise RuntimeError(f"{event} is forbidden")
+
+class Stream:
+    encoding, errors, closed = "utf-8", "strict", False
+    def write(self, text):
+        if stream == "blocks":
+            waits.wait()
+        raise OSError("nobody writes here")
+    def flush(self):
+        if stream != "ends":
+            self.write("")
+    def fileno(self):
+        raise OSError("no file")
+    def isatty(self):
+        return True
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        if handler == "blocks":
+            waits.wait()
+        raise SystemExit("no log here")
+    def filter(self, record):
+        raise RuntimeError("no filter either")
+
+took, longest = [], 0.0
+
+def log(data, step=None):
+    global longest
+    begun = time.perf_counter()
+    inside.add(threading.get_ident())
+    try:
+        result = run.log(data, step)
+    finally:
+        inside.discard(threading.get_ident())
+    longest = max(longest, time.perf_counter() - begun)
+    took.append(result)
+    return result
+
+warnings.simplefilter("error")
+run = asynctrack.init("p", dir=folder, queue_bytes=1 << 16, backends=[])
+log({"n": 0})
+run.flush("journaled")
+sys.addaudithook(hook)
+if stream != "stays":
+    sys.stderr = Stream()
+if handler != "none":
+    logging.getLogger("asynctrack").addHandler(Handler())
+"""
+
+END = """
+stream = "ends"
+waits.set()
+print(json.dumps({"path": str(run.path), "took": took, "longest": longest, "events": sorted(set(events))}), flush=True)
+"""
+
+KILLED = """
+for round in range(3):
+    pid = None
+    while not pid:
+        pid = run._inlet.producer.ring.words[asynctrack.host.WORKER_PID]
+        pid = pid if os.path.exists(f"/proc/{pid}") else None
+        log({"wait": 1})
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    for n in range(400):
+        log({"n": n, "text": "x" * 300})
+        time.sleep(0.002)
+"""
+
+STOPPED = """
+pid = run._inlet.producer.ring.words[asynctrack.host.WORKER_PID]
+os.kill(pid, signal.SIGSTOP)
+for n in range(1000):
+    log({"n": n, "text": "x" * 300})
+    time.sleep(0.001)
+os.kill(pid, signal.SIGCONT)
+"""
+
+AWAY = """
+os.mkdir(folder + "/cwd")
+os.chdir(folder + "/cwd")
+os.rmdir(folder + "/cwd")
+shutil.rmtree(run.path)
+for n in range(1000):
+    log({"n": n, "text": "x" * 300})
+    time.sleep(0.001)
+"""
+
+OVERSIZE = """
+for n in range(100):
+    log({"n": n, "text": "x" * 100_000})
+"""
+
+
+@pytest.mark.parametrize(("stream", "handler"), [("raises", "raises"), ("blocks", "blocks"), ("stays", "none")])
+@pytest.mark.parametrize("what", ["killed", "stopped", "away", "oversize"])
+def test_nothing_foreign_runs_in_log(own_host: Path, runs: Path, what: str, stream: str, handler: str) -> None:
+    script = {"killed": KILLED, "stopped": STOPPED, "away": AWAY, "oversize": OVERSIZE}[what]
+    told = run_child(HOSTILE + script + END, runs, what, stream, handler)
+    assert told["events"] == []
+    assert told["longest"] < 1
+    assert told["took"][0] is True
+    if what == "oversize":
+        assert not any(told["took"][1:])
+    elif what == "killed":
+        assert len(records(Path(told["path"]))) == sum(told["took"])
+    else:
+        assert sum(told["took"]) > 100
