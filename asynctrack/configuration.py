@@ -25,7 +25,6 @@ import inspect
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +34,9 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import KINDS, class_of, closest, plug_ins
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 from asynctrack.opening import check_settings, init
+from asynctrack.paths import expanded
 from asynctrack.settings import Settings
+from asynctrack.sources import read_file
 
 Source = Mapping[str, Any] | str | os.PathLike[str] | None
 
@@ -60,7 +61,8 @@ def tracker_arguments(source: Source) -> dict[str, Any]:
     """
     where, tree = ("", source)
     if isinstance(source, str | os.PathLike) and source != DISABLED:
-        where, tree = str(source), _read(Path(source))
+        path = expanded(source)
+        where, tree = str(path), read_file(path)
     tree = _plain(tree)
     if not _is_small(tree):
         most = f"at most {_MOST_VALUES} values, nested at most {_DEEPEST} levels deep, with numbers of at most {_MOST_BITS} bits"
@@ -242,38 +244,6 @@ def _made_of_text(wanted: type, value: Any) -> Any:
 
 def _kind(value: object) -> str:
     return "null" if value is None else type(value).__name__
-
-
-def _read(path: Path) -> Any:
-    """The content of a file."""
-    try:
-        content = path.read_text(encoding="utf-8")
-        if path.suffix == ".json":
-            return msgspec.json.decode(content)
-        if path.suffix == ".toml":
-            import tomllib
-
-            return tomllib.loads(content)
-        if path.suffix in (".yaml", ".yml"):
-            return _read_yaml(content)
-    except OSError as error:
-        raise InvalidSettings([f"it cannot be read: {error.strerror}"], str(path)) from error
-    except ImportError as error:
-        raise InvalidSettings(["YAML needs PyYAML: pip install 'asynctrack[yaml]'"], str(path)) from error
-    except RecursionError as error:
-        raise InvalidSettings(["it is nested too deeply"], str(path)) from error
-    except ValueError as error:  # each format's own
-        raise InvalidSettings([f"it cannot be read as {path.suffix[1:].upper()}: {error}"], str(path)) from error
-    raise InvalidSettings(["its name must end with .yaml, .yml, .toml or .json"], str(path))
-
-
-def _read_yaml(content: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _is_small(tree: object) -> bool:

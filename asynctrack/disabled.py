@@ -51,6 +51,7 @@ class _Nowhere:
         self.inlet = self.producer = self
         self.joined: list[object] = []
         self.held: list[bytes] = []
+        self.unsaid: list[object] = []
 
     def put(self, *_: object) -> bool:
         return True

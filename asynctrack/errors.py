@@ -22,6 +22,7 @@ __all__ = [
     "EnvironmentFailure",
     "FrameTooLarge",
     "FrameworkMissing",
+    "InvalidConfig",
     "InvalidData",
     "InvalidExpression",
     "InvalidRunId",
@@ -75,6 +76,19 @@ class InvalidData(UsageError, TypeError):
     def __init__(self, data: object, what: str = "log()") -> None:
         super().__init__(
             f"{what} takes a mapping of names to values, such as {{'loss': 0.5}}; got {type(data).__name__}: {data!r:.80}"
+        )
+
+
+class InvalidConfig(InvalidData):
+    """What was given as a config is nothing that has names and values."""
+
+    def __init__(self, given: object, what: str = "config", why: str = "") -> None:
+        got = "the class" if isinstance(given, type) else type(given).__name__
+        TypeError.__init__(
+            self,
+            f"{what} takes a mapping of names to values, an object with fields (of a dataclass, attrs, pydantic, msgspec), what argparse or absl "
+            f"has parsed, or the path of a YAML, JSON or TOML file; got {got}: {_repr(given)}"
+            f"{'; make an instance of it' if isinstance(given, type) else ''}{why and f' ({why:.200})'}",
         )
 
 
@@ -270,3 +284,11 @@ class FrameworkMissing(EnvironmentFailure, ImportError):
             f"asynctrack.integrations has a drop-in for {framework}, which cannot be imported here ({cause}); "
             f"pip install '{requirement}'"
         )
+
+
+def _repr(given: object) -> str:
+    """The beginning of an object's `repr`, whatever its code raises."""
+    try:
+        return f"{given!r:.80}"
+    except Exception:  # a broken __repr__ must not hide the message
+        return "..."

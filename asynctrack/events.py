@@ -66,15 +66,22 @@ class Metrics(Event, frozen=True, kw_only=True):
 
 
 class ConfigUpdated(Event, frozen=True, kw_only=True):
-    """Some of the run's config was set; `data` has what."""
+    """Some of the run's config was set, or taken from it.
+
+    Attributes:
+        data: what was set; a name of which something inside was changed comes with its whole value.
+        removed: the names that were taken from it before that.
+    """
 
     data: dict[str, Any]
+    removed: tuple[str, ...] = ()
 
 
 class SummaryUpdated(Event, frozen=True, kw_only=True):
-    """Some of the run's summary was set; `data` has what."""
+    """Some of the run's summary was set, or taken from it; see `ConfigUpdated`."""
 
     data: dict[str, Any]
+    removed: tuple[str, ...] = ()
 
 
 class Checkpoint(Event, frozen=True, kw_only=True):

@@ -1,36 +1,62 @@
-"""Fields: a run's config or summary, a dict whose changes are recorded. Runs in the caller."""
+"""Fields: a run's config or summary, a dict whose changes are recorded, nested ones too. Runs in the caller.
+
+A change goes into the journal as the names at the top that it changes, each with its whole value, and those that it removes. So who reads
+it needs to know nothing of paths. What is nested is kept plain: `dict(config)` and `json.dumps(config)` have dicts and lists. Who asks for a
+nested dict or list by its name gets one that is its equal and writes through to the plain one and to the journal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import contextlib
+import copy
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from typing import Any, Final, Protocol, SupportsIndex
+
+from asynctrack.record import encode, make_plain
+from asynctrack.sources import as_mapping
+
+# Deeper than any config; what is nested deeper is recorded as it is, and its changes when the run is flushed or ends.
+_DEEPEST: Final = 64
+# What cannot change in place.
+_CONSTANTS: Final = frozenset((int, float, bool, str, bytes, type(None), complex))
+_ABSENT: Final = object()
 
 
-class Fields(dict[str, Any]):
-    """A run's config or summary: a dict whose changes are recorded. Values are recorded as they are when they are set.
+class Record(Protocol):
+    """Called with what is set and the names that are removed, each at the top."""
+
+    def __call__(self, fresh: dict[str, Any], removed: tuple[str, ...] = ()) -> object: ...
+
+
+class _Changing(dict[str, Any]):
+    """A dict whose changes all come by `_set` and `_remove`, and whose nested containers say when they change.
 
     A name that a dict has no attribute of can be written as one: `config.lr`.
-
-    Args:
-        content: what is there already.
-        changed: called with each change.
-        missing: called with the name of what is not set; returns a value for it, or raises `KeyError`.
     """
 
-    def __init__(
-        self,
-        content: Mapping[str, Any],
-        changed: Callable[[dict[str, Any]], object],
-        missing: Callable[[str], Any] | None = None,
-    ) -> None:
-        super().__init__(content)
-        object.__setattr__(self, "_changed", changed)
-        object.__setattr__(self, "_missing", missing)
+    def _set(self, fresh: dict[str, Any]) -> None:
+        raise NotImplementedError
 
-    def __missing__(self, key: str) -> Any:
-        if self._missing is None:
+    def _remove(self, names: tuple[str, ...]) -> None:
+        raise NotImplementedError
+
+    def _live(self, key: str, value: Any) -> Any:
+        """A nested container as who asks for it gets it."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        return self._live(key, value) if type(value) in _LIVE else value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._set({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        if key not in self:
             raise KeyError(key)
-        return self._missing(key)
+        self._remove((key,))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # what a library looks for
@@ -43,6 +69,12 @@ class Fields(dict[str, Any]):
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
 
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(f"{name!r} is not set") from None
+
     def get(self, key: str, default: Any = None) -> Any:
         """What is set, or found elsewhere; else the default."""
         try:
@@ -50,21 +82,27 @@ class Fields(dict[str, Any]):
         except KeyError:
             return default
 
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # a dict's own cannot be made
+        return ValuesView(self)
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # dict_items cannot be made
+        return ItemsView(self)
 
     def update(self, *args: Any, allow_val_change: object = None, **kwargs: Any) -> None:
         """Set several at once.
 
         Args:
-            args: as those of `dict.update`; or what `argparse` has parsed.
+            args: as those of `dict.update`; or what `init` takes as a config.
             allow_val_change: ignored: W&B asks for leave to change a value.
             kwargs: as those of `dict.update`.
         """
-        fresh = dict(*(vars(given) if type(given).__name__ == "Namespace" else given for given in args), **kwargs)
-        super().update(fresh)
+        fresh = dict(*(as_mapping(given, "update()", pairs=True) for given in args), **kwargs)
         if fresh:
-            self._changed(fresh)
+            self._set(fresh)
+
+    def __ior__(self, other: Any) -> _Changing:  # type: ignore[override,misc]  # dict's own does not call update
+        self.update(other)
+        return self
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Set it if it is not set."""
@@ -72,10 +110,281 @@ class Fields(dict[str, Any]):
             self[key] = default
         return self[key]
 
-    def as_dict(self) -> dict[str, Any]:
-        """A plain copy."""
-        return dict(self)
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
+        """Remove it, and return what it was."""
+        if key not in self:
+            if default is _ABSENT:
+                raise KeyError(key)
+            return default
+        value = super().__getitem__(key)
+        self._remove((key,))
+        return value
 
-    def __ior__(self, other: Any) -> Fields:  # type: ignore[override,misc]  # dict's own does not call update
-        self.update(other)
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last, and return what it was."""
+        for key in reversed(list(self)):
+            return key, self.pop(key)
+        raise KeyError("popitem(): nothing is set")
+
+    def clear(self) -> None:
+        """Remove all."""
+        if self:
+            self._remove(tuple(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain copy, of what is nested too: what is changed in it is not recorded."""
+        return {key: _copied(value) for key, value in dict.items(self)}
+
+    def copy(self) -> dict[str, Any]:
+        """The same as `as_dict`."""
+        return self.as_dict()
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(dict(self), memo)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return dict, (self.as_dict(),)
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:  # type: ignore[override]  # a plain one
+        """A plain dict."""
+        return dict.fromkeys(keys, value)
+
+
+class Fields(_Changing):
+    """A run's config or summary: a dict whose changes are recorded. Values are recorded as they are when they are set.
+
+    What is in a dict or a list is recorded when it changes; of other objects that change in place the change is recorded when the run is flushed or ends.
+
+    Args:
+        content: what is there already.
+        record: called with each change.
+        missing: called with the name of what is not set; returns a value for it, or raises `KeyError`.
+    """
+
+    def __init__(self, content: Mapping[str, Any], record: Record, missing: Callable[[str], Any] | None = None) -> None:
+        super().__init__({key: _copied(value) for key, value in content.items()})
+        prints = {key: _print(value) for key, value in dict.items(self)}
+        self.__dict__.update(_record=record, _missing=missing, _trees={}, _prints=prints)  # to set one would set a name
+
+    def __missing__(self, key: str) -> Any:
+        if self._missing is None:
+            raise KeyError(key)
+        return self._missing(key)
+
+    def catch_up(self) -> None:
+        """Record what has changed in place behind our back: sets, arrays, objects of the user's own, and what a shallow copy has in common."""
+        for key, before in list(self._prints.items()):
+            if before is not None and key in self and (fresh := _print(value := dict.__getitem__(self, key))) != before:
+                self._record({key: _copied(value)})
+                self._prints[key] = fresh
+
+    def _set(self, fresh: dict[str, Any]) -> None:
+        fresh = {key: _copied(value) for key, value in fresh.items()}
+        self._record({key: _copied(value) for key, value in fresh.items()})
+        for key, value in fresh.items():
+            self._trees.pop(key, None)
+            dict.__setitem__(self, key, value)
+            self._prints[key] = _print(value)
+
+    def _remove(self, names: tuple[str, ...]) -> None:
+        self._record({}, names)
+        for key in names:
+            self._trees.pop(key, None)
+            self._prints.pop(key, None)
+            dict.pop(self, key, None)
+
+    def _live(self, key: str, value: Any) -> Any:
+        tree = self._trees.get(key)
+        if tree is None or tree.top is not value:
+            tree = self._trees[key] = _Tree(self, key, value)
+        return tree.live(value)
+
+    def _changed(self, key: str, top: Any) -> None:
+        """What is nested in a value has changed."""
+        if dict.get(self, key) is top:  # else another has its name by now
+            self._record({key: _copied(top)})
+            self._prints[key] = _print(top)
+
+
+class _Tree:
+    """A value at the top, and the containers in it that somebody has asked for.
+
+    Args:
+        fields: whose value it is.
+        key: its name there.
+        top: the value.
+    """
+
+    def __init__(self, fields: Fields, key: str, top: Any) -> None:
+        self.top = top
+        self._fields = weakref.ref(
+            fields
+        )  # what it is kept by must not be kept by it: a run goes with its last reference
+        self._key = key
+        self._live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def live(self, plain: Any) -> Any:
+        """The one that stands for a plain container, and that changes it."""
+        found = self._live.get(id(plain))
+        if found is None:
+            found = self._live[id(plain)] = _LIVE[type(plain)](plain, self)
+        else:
+            found._follow()
+        return found
+
+    @contextlib.contextmanager
+    def changing(self, live: Any) -> Iterator[Any]:
+        """Change a plain container, and record that; where it cannot be recorded it is as before."""
+        plain = live._plain
+        before = plain.copy()
+        try:
+            yield plain
+            if (fields := self._fields()) is not None:
+                fields._changed(self._key, self.top)
+        except BaseException:
+            _refill(plain, before)
+            raise
+        finally:
+            live._follow()
+
+
+class _LiveDict(_Changing):
+    """A nested dict."""
+
+    def __init__(self, plain: dict[str, Any], tree: _Tree) -> None:
+        super().__init__(plain)
+        self.__dict__.update(_plain=plain, _tree=tree)
+
+    def _follow(self) -> None:
+        dict.clear(self)
+        dict.update(self, self._plain)
+
+    def _set(self, fresh: dict[str, Any]) -> None:
+        with self._tree.changing(self) as plain:
+            plain.update((key, _copied(value)) for key, value in fresh.items())
+
+    def _remove(self, names: tuple[str, ...]) -> None:
+        with self._tree.changing(self) as plain:
+            for name in names:
+                plain.pop(name, None)
+
+    def _live(self, key: str, value: Any) -> Any:
+        return self._tree.live(value)
+
+
+class _LiveList(list[Any]):
+    """A nested list."""
+
+    def __init__(self, plain: list[Any], tree: _Tree) -> None:
+        super().__init__(plain)
+        self._plain = plain
+        self._tree = tree
+
+    def _follow(self) -> None:
+        list.__setitem__(self, slice(None), self._plain)
+
+    def _of(self, value: Any) -> Any:
+        return self._tree.live(value) if type(value) in _LIVE else value
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        return [self._of(item) for item in found] if isinstance(at, slice) else self._of(found)
+
+    def __iter__(self) -> Iterator[Any]:
+        at = 0
+        while at < len(self):
+            yield self[at]
+            at += 1
+
+    def __setitem__(self, at: Any, value: Any) -> None:
+        with self._tree.changing(self) as plain:
+            plain[at] = [_copied(item) for item in value] if isinstance(at, slice) else _copied(value)
+
+    def __delitem__(self, at: Any) -> None:
+        with self._tree.changing(self) as plain:
+            del plain[at]
+
+    def append(self, value: Any) -> None:
+        self.insert(len(self), value)
+
+    def extend(self, values: Iterable[Any]) -> None:
+        self[len(self) :] = values
+
+    def __iadd__(self, values: Iterable[Any]) -> _LiveList:  # type: ignore[misc]  # a plain list adds lists only
+        self.extend(values)
         return self
+
+    def __imul__(self, times: SupportsIndex) -> _LiveList:
+        self[:] = self._plain * times
+        return self
+
+    def insert(self, at: SupportsIndex, value: Any) -> None:
+        with self._tree.changing(self) as plain:
+            plain.insert(at, _copied(value))
+
+    def pop(self, at: SupportsIndex = -1) -> Any:
+        with self._tree.changing(self) as plain:
+            return plain.pop(at)
+
+    def remove(self, value: Any) -> None:
+        with self._tree.changing(self) as plain:
+            plain.remove(value)
+
+    def clear(self) -> None:
+        del self[:]
+
+    def reverse(self) -> None:
+        with self._tree.changing(self) as plain:
+            plain.reverse()
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        with self._tree.changing(self) as plain:
+            plain.sort(key=key, reverse=reverse)
+
+    def copy(self) -> list[Any]:
+        """A plain copy, of what is nested too."""
+        return [_copied(item) for item in self._plain]
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return copy.deepcopy(self._plain, memo)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        return list, (self.copy(),)
+
+
+_LIVE: Final[dict[type, Any]] = {dict: _LiveDict, list: _LiveList}
+
+
+def _copied(value: Any, depth: int = 0) -> Any:
+    """Dicts and lists copied, what is nested in them too; else the value itself."""
+    kind = type(value)
+    if kind in _CONSTANTS or depth > _DEEPEST:
+        return value
+    if kind is dict or kind is OrderedDict or isinstance(value, _Changing):
+        return {key: _copied(item, depth + 1) for key, item in list(dict.items(value))}
+    if kind is list or kind is _LiveList:
+        return [_copied(item, depth + 1) for item in list.copy(value)]
+    return value
+
+
+def _print(value: Any) -> int | None:
+    """What tells a value from what it was before, as far as that is recorded; None of what cannot change."""
+    if type(value) in _CONSTANTS:
+        return None
+    try:
+        return hash(encode(make_plain({"": value})))
+    except Exception:  # its own code failed: what is recorded is its `repr`, and that for good
+        return None
+
+
+def _refill(plain: Any, before: Any) -> None:
+    if isinstance(plain, dict):
+        plain.clear()
+        plain.update(before)
+    else:
+        plain[:] = before

@@ -9,9 +9,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import time_ns
 from typing import Any, Final, Literal
 
 from asynctrack import hosts, messages
@@ -19,7 +18,7 @@ from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
 from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
-from asynctrack.record import coerce_step, encode, encode_any, make_plain, merge, short_repr
+from asynctrack.record import coerce_step, encode_any, encode_update, merge, short_repr
 from asynctrack.settings import Settings
 
 # Between two tries to put what found no room.
@@ -151,7 +150,14 @@ class Inlet:
             self.warn("full", f"{dropped} records dropped so far, the queue is full{why}")
         return False
 
-    def update(self, kind: int, what: str, fresh: Mapping[str, Any], deadline: float | None = None) -> None:
+    def update(
+        self,
+        kind: int,
+        what: str,
+        fresh: Mapping[str, Any],
+        deadline: float | None = None,
+        removed: Sequence[str] = (),
+    ) -> None:
         """Put a frame that is not a record; waits for room until the deadline, `max_block_s` by default.
 
         Raises:
@@ -159,7 +165,7 @@ class Inlet:
             FrameTooLarge: the queue cannot carry it.
             QueueFull: there is no room.
         """
-        payload = _encode_update(fresh)
+        payload = encode_update(fresh, removed)
         if self.producer.put(payload, kind << KIND_SHIFT, 0):
             return
         if self.producer.state == FORKED and kind == CHECKPOINT and not self.over:
@@ -258,13 +264,6 @@ class Inlet:
 def enough_for(size: int) -> int:
     """`queue_bytes` with which a payload of this size is carried: a frame takes at most half of them."""
     return 1 << (2 * size + 4 * FRAME_HEADER_BYTES - 1).bit_length()
-
-
-def _encode_update(fresh: Mapping[str, Any]) -> bytes:
-    try:
-        return encode((time_ns(), dict(fresh)))
-    except Exception:  # a value that MessagePack cannot hold, or whose own code failed
-        return encode((time_ns(), make_plain(fresh)))
 
 
 def _after_fork_in_child() -> None:

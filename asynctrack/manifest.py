@@ -108,9 +108,9 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     def _apply(self, frame: Frame) -> None:
         if frame.kind == CONFIG:
-            self.config.update(light(decode_update(frame.payload)[1]))
+            _change(self.config, frame)
         elif frame.kind == SUMMARY:
-            self.summary.update(light(decode_update(frame.payload)[1]))
+            _change(self.summary, frame)
         elif frame.kind == CHECKPOINT:
             self.checkpoint = dict(decode_update(frame.payload)[1])
         elif frame.kind == START:
@@ -138,6 +138,15 @@ class Manifest(msgspec.Struct, kw_only=True):
         if note["note"] == "run_ended":
             self.status = note["status"]
             self.ended_at = _iso(note["time_ns"])
+
+
+def _change(content: dict[str, Any], frame: Frame) -> None:
+    """Make the change that a frame tells of to a config or summary."""
+    _, fresh, removed = decode_update(frame.payload)
+    fresh = light(fresh)
+    for name in removed:
+        content.pop(name, None)
+    content.update(fresh)
 
 
 def start_payload(manifest: Manifest) -> bytes:

@@ -19,7 +19,7 @@ from asynctrack.cursor import load_cursor
 from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
 from asynctrack.ending import is_open
-from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings, NotARun, RunExists, RunIsRunning
+from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, RunExists, RunIsRunning
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import Manifest, now_iso
 from asynctrack.masking import mask_arguments
@@ -44,6 +44,8 @@ _END_WAIT_S: Final = 5.0
 # What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
 _LONGEST_BELOW: Final = 200
 
+# What a config is given as: a mapping, an object with fields, or the path of a file; see `asynctrack.sources`.
+Config = Any
 Reinit = Literal["default", "create_new", "finish_previous", "return_previous"]
 
 
@@ -52,7 +54,7 @@ def init(
     *,
     name: str | None = None,
     id: str | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Config | None = None,
     dir: str | os.PathLike[str] | None = None,
     backends: Iterable[Backend | str] | None = None,
     mode: Mode | None = None,
@@ -85,7 +87,8 @@ def init(
         project: directory below `dir` that keeps runs of a kind together. Default: the environment's `WANDB_PROJECT`, else "uncategorized".
         name: of the run, for people. Default: its id.
         id: of the run, unique in the project. Default: time and a random part.
-        config: what the run is started with: a mapping, or what `argparse` has parsed.
+        config: what the run is started with: a mapping, a namespace, an instance of a dataclass, of attrs, pydantic or msgspec, absl's flags,
+            or the path of a YAML, JSON or TOML file.
         dir: where runs are kept. Default: "asynctrack_runs" in the current folder.
         backends: where records go besides the journal, as objects or kinds. Default: what `set_default_backends` has set, else the
             environment's `ASYNCTRACK_BACKENDS`, else `[JSONLines()]`.
@@ -111,7 +114,7 @@ def init(
     Raises:
         InvalidSettings: a setting is out of range; all of them are named.
         InvalidRunId: project, name or id cannot be a directory's name.
-        InvalidData: config is not a mapping.
+        InvalidConfig: config is none of these.
         RunExists: there is a run with this id.
         NotARun: there is none, with `resume="must"`.
         RunIsRunning: the run to resume is open in another process.
@@ -135,7 +138,6 @@ def init(
     if name is not None and not isinstance(name, str):
         raise InvalidSettings([f"name must be text; got {name!r:.80}"])
     run_id = check_name("id", id) if id is not None else fresh_id()
-    check_config(config)
     resume = cast("Resume", as_resume(resume))
     if resume not in get_args(Resume):
         raise InvalidSettings([f"resume must be one of {', '.join(map(repr, get_args(Resume)))}; got {resume!r:.80}"])
@@ -146,7 +148,7 @@ def init(
         before.finish()
     # One name, however it is reached: two would have two writers.
     path = Path(os.path.realpath(settings.dir / project / run_id))
-    manifest = _manifest(run_id, name or run_id, project, config or {}, named, settings, labels)
+    manifest = _manifest(run_id, name or run_id, project, config, named, settings, labels)
     run: Run
     if settings.mode == "disabled":
         run = DisabledRun(manifest, path, named)
@@ -177,19 +179,9 @@ def fresh_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 
-def check_config(config: object) -> None:
-    """Refuse a config that is neither a mapping nor None.
-
-    Raises:
-        InvalidData: it is not.
-    """
-    if config is not None and not isinstance(config, Mapping):
-        raise InvalidData(config, "config")
-
-
 def check_settings(project: str, settings: Mapping[str, Any], config: object = None) -> None:
     """Refuse now what `init` would refuse later."""
-    check_config(config)
+    as_config(config, settings)
     check_name("project", project)
     as_labels({name: settings.get(name) for name in LABELS})
     rest = {

@@ -32,6 +32,7 @@ __all__ = [
     "decode_update",
     "encode",
     "encode_any",
+    "encode_update",
     "flatten",
     "from_json",
     "light",
@@ -73,6 +74,14 @@ class Record(msgspec.Struct, frozen=True):
     ring: int = 0
 
 
+class _Update(msgspec.Struct, array_like=True):
+    """The payload of a frame that updates a config or summary."""
+
+    time_ns: int
+    data: dict[Any, Any]
+    removed: list[Any] = []
+
+
 class Decoder:
     """Decodes the frames of a run.
 
@@ -88,7 +97,7 @@ class Decoder:
         self._run = run
         self._record = msgspec.msgpack.Decoder(tuple[int, int | None, dict[str, Any]], ext_hook=self.extension)
         self._any_keys = msgspec.msgpack.Decoder(tuple[int, int | None, dict[Any, Any]], ext_hook=self.extension)
-        self._update = msgspec.msgpack.Decoder(tuple[int, dict[Any, Any]], ext_hook=self.extension)
+        self._update = msgspec.msgpack.Decoder(_Update, ext_hook=self.extension)
         self._any = msgspec.msgpack.Decoder(ext_hook=self.extension)
 
     def record(self, payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
@@ -104,14 +113,14 @@ class Decoder:
             data = string_keys(data)
         return Record(number, number if step is None else step, time, data, ring)
 
-    def update(self, payload: memoryview | bytes) -> tuple[int, dict[str, Any]]:
-        """When a config or summary was updated, and with what.
+    def update(self, payload: memoryview | bytes) -> tuple[int, dict[str, Any], tuple[str, ...]]:
+        """When a config or summary was updated, with what, and which names were removed before that.
 
         Raises:
             ValueError: it is no such frame.
         """
-        time, data = self._update.decode(payload)
-        return time, string_keys(data)
+        found = self._update.decode(payload)
+        return found.time_ns, string_keys(found.data), tuple(map(_plain_key, found.removed))
 
     def extension(self, code: int, payload: memoryview) -> Any:
         """A value of an extension type; of one that is not known its `repr`."""
@@ -126,6 +135,15 @@ class Decoder:
                 files = msgspec.convert(files, list[LoggedFile])
                 return Media(kind, format, meta, content, files, seal, self._run)
         return repr(bytes(payload[:_MAX_REPR]))
+
+
+def encode_update(fresh: Mapping[Any, Any], removed: Sequence[Any] = ()) -> bytes:
+    """The payload of an update of a config or summary: what is set, and which names are removed before that."""
+    names = [list(map(_plain_key, removed))] if removed else []
+    try:
+        return encode((time_ns(), dict(fresh), *names))
+    except Exception:  # a value that MessagePack cannot hold, or whose own code failed
+        return encode((time_ns(), make_plain(fresh), *names))
 
 
 def encode_any(data: Mapping[Any, Any], step: int | None = None) -> tuple[bytes, list[str]]:

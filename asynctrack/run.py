@@ -55,12 +55,16 @@ class Run(Borrowed):
         self.project = manifest.project
         self.path = path
         self.labels = manifest.labels
-        self.config = Fields(manifest.config, lambda fresh: sitting.inlet.update(CONFIG, "config", fresh))
+        self.config = Fields(
+            manifest.config,
+            lambda fresh, removed=(): sitting.inlet.update(CONFIG, "config", fresh, None, removed),
+        )
         self.summary = Fields(
             manifest.summary,
-            lambda fresh: sitting.inlet.update(SUMMARY, "summary", fresh),
+            lambda fresh, removed=(): sitting.inlet.update(SUMMARY, "summary", fresh, None, removed),
             functools.partial(_logged, sitting, self.config, path),
         )
+        sitting.unsaid += [self.config.catch_up, self.summary.catch_up]
         self._checkpoint = manifest.checkpoint
         self.backends: Mapping[str, Backend] = MappingProxyType(sitting.backends)
         self._sitting = sitting

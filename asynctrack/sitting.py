@@ -46,6 +46,7 @@ class Sitting:
         backends: of the run, by their names.
         inlet: into the queue.
         result: what `finish` has returned, None before.
+        unsaid: called before a wait and the end, to record what has changed without a word.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Sitting:
     ) -> None:
         self.path = path
         self.result: Stats | None = None
+        self.unsaid: list[Callable[[], object]] = []
         self._settings = settings
         self.backends = backends
         self._lock = threading.RLock()
@@ -112,6 +114,7 @@ class Sitting:
             raise InvalidSettings([f"until must be one of {', '.join(map(repr, _WORDS))}; got {until!r:.80}"])
         if producer.state != OPEN:
             return
+        self._say_all()
         word = _WORDS[until]
         wanted = producer.want()
         local = self._local if until == "delivered" else None
@@ -132,6 +135,7 @@ class Sitting:
         """
         if self.result is not None:
             return
+        self._say_all()
         if self.inlet.held:
             with contextlib.suppress(QueueFull, RunFinished):  # it is counted
                 self.inlet.put_held()
@@ -150,6 +154,7 @@ class Sitting:
                 stats = self.stats()
                 self.result = self.result or stats  # a signal handler that came in between was first
                 self.inlet.over = True
+                self.unsaid.clear()
                 self.inlet.joined.clear()  # so that nothing of a run that has finished waits for the garbage collector
                 if stats.queued and waited:
                     self.inlet.warn("queued", f"{stats.queued} records are not journaled{self.inlet.trouble()}")
@@ -188,6 +193,11 @@ class Sitting:
         else:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         self._let_go()
+
+    def _say_all(self) -> None:
+        for record in self.unsaid:
+            with contextlib.suppress(QueueFull, FrameTooLarge, RunFinished):  # what is waited for is the rest
+                record()
 
     def _abandon(self) -> None:
         self.inlet.abandon()

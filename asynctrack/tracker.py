@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from asynctrack import messages
 from asynctrack.books import Stats
 from asynctrack.errors import NoCurrentRun
-from asynctrack.opening import check_config, check_settings, init
+from asynctrack.opening import Config, check_settings, init
 from asynctrack.run import Run
+from asynctrack.wandb_api.arguments import as_config
 
 if TYPE_CHECKING:
     from asynctrack.configuration import Source
@@ -25,13 +26,13 @@ class Tracker:
 
     Raises:
         InvalidSettings: a setting is out of range; all of them are named, here and not at the first `init`.
-        InvalidData: config is not a mapping.
+        InvalidConfig: config is nothing that `asynctrack.init` takes.
     """
 
-    def __init__(self, project: str, *, config: Mapping[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(self, project: str, *, config: Config | None = None, **settings: Any) -> None:
         check_settings(project, settings, config)
         self.project = project
-        self.config = dict(config or {})
+        self.config = as_config(config, {})
         self.run: Run | None = None
         self._settings = settings
 
@@ -53,17 +54,17 @@ class Tracker:
 
         return cls(**tracker_arguments(source))
 
-    def init(self, config: Mapping[str, Any] | None = None) -> Run:
+    def init(self, config: Config | None = None) -> Run:
         """Open a run. One that is still open is finished first, with a warning.
 
         Raises:
-            InvalidData: config is not a mapping.
+            InvalidConfig: config is nothing that `asynctrack.init` takes.
         """
-        check_config(config)
+        config = as_config(config, {})
         if self.run is not None:
             messages.say(f"asynctrack: init() while run {self.run.id} is open: it is finished first")
             self.finish()
-        self.run = init(self.project, config={**self.config, **(config or {})}, **self._settings)
+        self.run = init(self.project, config={**self.config, **config}, **self._settings)
         return self.run
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:

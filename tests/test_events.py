@@ -101,7 +101,8 @@ def test_functions_are_told_everything_there_is_to_know(runs: Path) -> None:
         run.config.update({"seed": 1})
         run.checkpoint(epoch=3, sampler={"at": 7})
         run.summary.update({"best": 1})
-    start, metrics, config, checkpoint, summary, end = plain
+        del run.summary["best"]
+    start, metrics, config, checkpoint, summary, removal, end = plain
     assert isinstance(start, RunStarted)
     assert (start.name, start.project, start.directory, start.config, start.resumed) == (
         "n", "p", run.path, {"lr": 0.1}, False
@@ -112,6 +113,8 @@ def test_functions_are_told_everything_there_is_to_know(runs: Path) -> None:
     assert config.data == {"seed": 1}
     assert isinstance(checkpoint, Checkpoint)
     assert checkpoint.counters == {"epoch": 3, "sampler": {"at": 7}}
+    assert isinstance(removal, SummaryUpdated)
+    assert (removal.data, removal.removed, config.removed) == ({}, ("best",), ())
     assert isinstance(summary, SummaryUpdated)
     assert summary.data == {"best": 1}
     assert isinstance(end, RunEnded)

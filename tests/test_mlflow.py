@@ -132,11 +132,18 @@ def test_config_is_params_and_what_changes_is_tags(own_host: Path, runs: Path) -
         run.flush(until="delivered")
         assert app.the_run()["tags"]["config/lr"] == "0.2"
         run.config["lr"] = 0.1
-        run.summary.update({"best": 0.5, "note": "fine"})
+        run.summary.update({"best": 0.5, "note": "fine", "worst": 2})
+        run.flush(until="delivered")
+        del run.summary["worst"], run.config["new"]
+        run.config["net"].pop("bias")
+        run.config["net"]["sizes"].append(3)
         run.finish()
     assert app.the_run()["params"].items() >= {"lr": "0.1", "new": "late"}.items()
     assert app.the_run()["tags"].items() >= {"config/lr": "0.1", "summary/note": "fine"}.items()
-    assert metrics(app) == [("i", 0, 0.0), ("summary/best", 0, 0.5)]
+    removed = {name: text for name, text in app.the_run()["tags"].items() if text == "(removed)"}
+    assert removed.keys() == {"summary/worst", "config/new", "config/net/bias"}  # params and metrics cannot go
+    assert app.the_run()["tags"]["config/net/sizes"] == "[1, 2, 3]"
+    assert metrics(app) == [("i", 0, 0.0), ("summary/best", 0, 0.5), ("summary/worst", 0, 2.0)]
 
 
 def test_two_hundred_params_go_in_requests_that_mlflow_takes(own_host: Path, runs: Path) -> None:

@@ -137,7 +137,9 @@ def test_a_run_is_rows_that_come_out_again_as_they_went_in(shared_host: Path, ru
     run.log({"far": 1}, step=1 << 63)
     run.log({"loss": 0.25}, step=(1 << 63) - 1)
     run.config["lr"] = 0.2
+    run.config["gone"] = run.summary["gone"] = 1
     run.summary["best"] = 0.25
+    del run.config["gone"], run.summary["gone"]
     stats = run.finish().backends["sql"]
     assert (stats.delivered, stats.skipped) == (2, {"no values": 1, "a step beyond 63 bits": 1})
     first, last = read_records(place.url, run.id)

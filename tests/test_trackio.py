@@ -94,8 +94,13 @@ def test_config_and_summary_are_as_they_were_set_last(own_host: Path, runs: Path
         assert app.configs[run.id].items() >= {"lr": 0.1, "__odd": "NaN"}.items()
         run.config["lr"] = 0.2
         run.summary["best"] = {"i": 1 << 80}
+        run.config["net"] = {"size": 1, "act": {"name": "relu"}}
         run.flush(until="delivered")  # there is no new row to carry it
         assert app.configs[run.id].items() >= {"lr": 0.2, "summary/best/i": float(1 << 80), "__odd": "NaN"}.items()
+        del run.config["_odd"], run.config["net"]["act"], run.summary["best"]
+        run.flush(until="delivered")
+        shown = {name: value for name, value in app.configs[run.id].items() if name != "_Created"}
+        assert shown == {"lr": 0.2, "net/size": 1}
         run.finish()
     assert_whole(run, app, 1)
 

@@ -172,7 +172,8 @@ def test_a_killed_worker_is_followed_by_another(own_host: Path, runs: Path) -> N
     app = VisdomApp()
     with RawServer(app) as server:
         run = asynctrack.init("p", dir=runs, config={"lr": 0.1}, backends=[visdom(server)])
-        run.config["lr"] = 0.2
+        run.config.update(lr=0.2, gone=1)
+        del run.config["gone"]
         for i in range(200):
             run.log({"i": i})
             if i == 100:
@@ -181,6 +182,7 @@ def test_a_killed_worker_is_followed_by_another(own_host: Path, runs: Path) -> N
         run.finish()
     assert_whole(run, app.envs[f"p_{run.id}"], 200)
     assert "<td>lr</td><td>0.2</td>" in text(app.envs[f"p_{run.id}"])
+    assert "gone" not in text(app.envs[f"p_{run.id}"])
 
 
 @pytest.mark.parametrize(

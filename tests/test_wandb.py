@@ -119,7 +119,9 @@ def test_records_are_rows(server: WandbServer, shared_host: Path, runs: Path) ->
     run.log({"loss": math.nan, "up": math.inf, "down": -math.inf, "_step": 3, "_odd": 4}, step=7)
     run.log({"weights": {}}, step=8)
     run.log({"large": 1 << 70, "larger": 10**400}, step=-1)
-    run.config["lr"] = 0.2
+    run.config.update(lr=0.2, gone=1)
+    run.config["net"]["sizes"].append(3)
+    del run.config["gone"]  # W&B cannot forget it
     run.summary["best"] = {"at": 7}
     stats = run.finish()
     stored = server.runs[run.id]
@@ -137,7 +139,7 @@ def test_records_are_rows(server: WandbServer, shared_host: Path, runs: Path) ->
     assert third["large"] == float(1 << 70)
     assert [row[STEP] for row in stored.rows()] == [7, 7, -1]
     assert abs(first["_timestamp"] - time.time()) < 60
-    assert stored.values().items() >= {"lr": 0.2, "net": {"sizes": [1, 2]}, "odd": "NaN"}.items()
+    assert stored.values().items() >= {"lr": 0.2, "net": {"sizes": [1, 2, 3]}, "odd": "NaN", "gone": None}.items()
     assert stored.summary.items() >= {"best": {"at": 7}, "grads/norm": 1}.items()
     assert (stored.facts["displayName"], stored.facts["tags"], stored.facts["notes"]) == ("first", ["a", "b"], "words")
     assert (stored.facts["groupName"], stored.facts["jobType"]) == ("g", "train")

@@ -68,6 +68,12 @@ def test_changes_come_as_they_are_made(tmp_path: Path) -> None:
         assert loaded(run.path, "config") == {"lr": 0.2, "seed": 1, "clip": -math.inf}
         assert loaded(run.path, "summary") == {"best": 1}
         assert (cursor.delivered, sum(cursor.skipped.values())) == (0, 1)
+        run.update("config", {}, removed=["clip"])
+        run.update("summary", {}, removed=["best", "never there"])
+        run.journal()
+        deliver(run.path, YAML())
+        assert loaded(run.path, "config") == {"lr": 0.2, "seed": 1}
+        assert loaded(run.path, "summary") == {}
         run.end("failed")
         deliver(run.path, YAML())
     assert loaded(run.path, "metadata") == {

@@ -25,7 +25,9 @@ BATCH_BYTES: Final = 128 * 1024
 
 
 class Update(NamedTuple):
-    """A change of a run's config or summary: `data` is merged into it key by key.
+    """A change of a run's config or summary: the names `removed` are taken from it, then `data` is merged into it key by key.
+
+    A key that was changed somewhere inside comes with its whole value.
 
     Backends that ask for `milestones` also get what changes neither: "start", the run was opened with this config, as the first of a
     batch; and "checkpoint", with its counters.
@@ -34,6 +36,13 @@ class Update(NamedTuple):
     kind: Literal["config", "summary", "start", "checkpoint"]
     time_ns: int
     data: dict[str, Any]
+    removed: tuple[str, ...] = ()
+
+    def change(self, content: dict[str, Any]) -> None:
+        """Make the change to a config or summary."""
+        for name in self.removed:
+            content.pop(name, None)
+        content.update(self.data)
 
 
 class Batch(NamedTuple):

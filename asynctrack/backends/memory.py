@@ -47,4 +47,4 @@ class _Lists(Sink):
             for key, value in data.items():
                 memory.history.setdefault(key, []).append(value)
         for update in batch.updates:
-            (memory.config if update.kind == "config" else memory.summary).update(update.data)
+            update.change(memory.config if update.kind == "config" else memory.summary)

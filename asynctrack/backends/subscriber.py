@@ -123,7 +123,9 @@ class _Events(Sink):
             return RunStarted(**what, config=item.data, resumed=self._starts > 0)
         if item.kind == "checkpoint":
             return Checkpoint(**what, counters=item.data)
-        return (ConfigUpdated if item.kind == "config" else SummaryUpdated)(**what, data=item.data)
+        return (ConfigUpdated if item.kind == "config" else SummaryUpdated)(
+            **what, data=item.data, removed=item.removed
+        )
 
 
 def _in_order(batch: Batch) -> Iterator[Record | Update]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Refused, Sink
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Refused, Sink, Update
 from asynctrack.backends.http import (
     REQUEST_TIMEOUT_S,
     Server,
@@ -120,22 +120,22 @@ class _Rows:
         state = context.state or {}
         self.run_id = context.run_id
         self.changed: dict[str, Any] = state.get("changed", {})
+        self.removed: set[str] = set(state.get("removed", ()))
         self.carrier: list[Any] | None = state.get("carrier")
         self.stale = True
         self._config = {"_Created": context.created_at, **_as_config(context.config)}
         self._names: dict[str, str] = {}
 
     def state(self) -> dict[str, Any]:
-        return {"changed": self.changed, "carrier": self.carrier}
+        return {"changed": self.changed, "removed": sorted(self.removed), "carrier": self.carrier}
 
     def config(self) -> dict[str, Any]:
-        return {**self._config, **self.changed}
+        return {**{name: value for name, value in self._config.items() if name not in self.removed}, **self.changed}
 
     def take(self, batch: Batch) -> tuple[list[Row], dict[str, int]]:
         """The rows of a batch, and how many of its records have none, by reason."""
         for update in batch.updates:
-            data = update.data if update.kind == "config" else {"summary": update.data}
-            self.changed.update(_as_config(data))
+            self._change(update)
             self.stale = True
         rows: list[Row] = []
         skipped: dict[str, int] = {}
@@ -148,6 +148,18 @@ class _Rows:
                 reason = _STEP if metrics else _NOTHING
                 skipped[reason] = skipped.get(reason, 0) + 1
         return self._with_carrier(rows), skipped
+
+    def _change(self, update: Update) -> None:
+        """Take a change into account: what is nested below its names goes with what it was."""
+        parent = "" if update.kind == "config" else "summary/"
+        fresh = _as_config({f"{parent}{name}": value for name, value in update.data.items()})
+        tops = {_config_name(f"{parent}{name}") for name in (*update.data, *update.removed)}
+        inner = tuple(f"{top}/" for top in tops)
+        gone = [name for name in self.config() if name in tops or name.startswith(inner)]
+        for name in gone:
+            self.changed.pop(name, None)
+        self.changed.update(fresh)
+        self.removed = self.removed.union(gone).difference(fresh) & self._config.keys()
 
     def given(self, rows: Sequence[Row]) -> None:
         """Trackio has these rows, and the config."""
@@ -275,8 +287,12 @@ def _as_config(data: Mapping[str, Any]) -> dict[str, Any]:
     shown = {}
     for key, value in flatten(data):
         held = value if isinstance(value, bool) else _value(to_json(value))
-        shown[f"_{key}" if key.startswith("_") else key] = str(value) if held is _UNSHOWN else held
+        shown[_config_name(key)] = str(value) if held is _UNSHOWN else held
     return shown
+
+
+def _config_name(key: str) -> str:
+    return f"_{key}" if key.startswith("_") else key
 
 
 def _import_storage() -> Any:

@@ -107,7 +107,7 @@ class _Windows(Sink):
     async def write(self, batch: Batch) -> dict[str, int]:
         lines, skipped = _lines(batch)
         for update in batch.updates:
-            self._texts.setdefault(update.kind, {}).update(to_json(update.data))
+            update._replace(data=to_json(update.data)).change(self._texts.setdefault(update.kind, {}))
         await self._look()
         if batch.updates or not self._told:
             await self._tell()

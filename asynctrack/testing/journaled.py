@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -21,7 +21,7 @@ from asynctrack.delivery.polling import Poller
 from asynctrack.journal.writer import Writer
 from asynctrack.manifest import Manifest, Status, now_iso, start_payload
 from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
-from asynctrack.record import encode, make_plain
+from asynctrack.record import encode, encode_update, make_plain
 from asynctrack.worker.supervisor import ElsewhereDelivery, Process, Processes
 
 _LOOK_S: Final = 0.005
@@ -76,9 +76,9 @@ class JournaledRun:
         self._number += 1
         self._waiting += 1
 
-    def update(self, kind: Literal["config", "summary"], data: Mapping[str, Any]) -> None:
+    def update(self, kind: Literal["config", "summary"], data: Mapping[str, Any], removed: Sequence[str] = ()) -> None:
         """Record a change of the run's config or summary."""
-        self._add(CONFIG if kind == "config" else SUMMARY, encode((time.time_ns(), make_plain(data))))
+        self._add(CONFIG if kind == "config" else SUMMARY, encode_update(data, removed))
 
     def journal(self) -> None:
         """Write what was recorded since the last time, as one batch."""

@@ -7,7 +7,6 @@ What only W&B has is ignored, and said once by its name. All else that `init` do
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import msgspec
 
 from asynctrack.errors import InvalidSettings
 from asynctrack.settings import Settings
+from asynctrack.sources import as_mapping
 from asynctrack.wandb_api.unsupported import say_unsupported, unsupported
 
 LABELS: Final = ("entity", "group", "job_type", "notes", "tags")
@@ -47,17 +47,18 @@ def project_or_default(project: str | None) -> str:
     return os.environ.get("WANDB_PROJECT") or DEFAULT_PROJECT if project is None else project
 
 
-def as_config(config: Any, limits: Mapping[str, Any]) -> Any:
-    """A config as a mapping, without the keys that W&B's arguments leave out."""
-    argparse = sys.modules.get("argparse")  # it takes a millisecond to import
-    if argparse is not None and isinstance(config, argparse.Namespace):
-        config = vars(config)
+def as_config(config: Any, limits: Mapping[str, Any]) -> dict[Any, Any]:
+    """A config as a mapping, without the keys that W&B's arguments leave out; see `asynctrack.sources`.
+
+    Raises:
+        InvalidConfig: it is nothing of which a config can be made.
+        InvalidSettings: it is a file that cannot be read, or has no mapping.
+    """
+    if config is None:
+        return {}
+    config = as_mapping(config)
     only, without = limits.get("config_include_keys"), limits.get("config_exclude_keys")
-    if isinstance(config, Mapping) and (only or without):
-        config = {
-            key: value for key, value in config.items() if (not only or key in only) and key not in (without or ())
-        }
-    return config
+    return {key: value for key, value in config.items() if (not only or key in only) and key not in (without or ())}
 
 
 def as_limits(limits: Mapping[str, Any], settings: Settings | Mapping[str, Any] | None) -> dict[str, Any]:

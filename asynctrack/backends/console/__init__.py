@@ -256,7 +256,7 @@ class _ConsoleSink(Sink):
     def _changed(self, update: Update) -> list[Any]:
         if update.kind == "config":
             return self._writer.changed(update.data)
-        self._summary.update(update.data)
+        update.change(self._summary)
         return []
 
     def _item(self, chosen: Chosen) -> Any:

@@ -35,7 +35,9 @@ class Told:
             if update.kind == "start":
                 self.config = to_json(update.data)
             elif update.kind in ("config", "summary"):
-                (self.config if update.kind == "config" else self.summary).update(to_json(update.data))
+                update._replace(data=to_json(update.data)).change(
+                    self.config if update.kind == "config" else self.summary
+                )
         return before != (self.config, self.summary)
 
     def state(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class _Files(Sink):
 
     def _write(self, status: str) -> None:
         self._replace("config", self._told.config)
-        if self._told.summary:
+        if self._told.summary or (self._directory / "summary.yaml").exists():  # what was in it may have been removed
             self._replace("summary", self._told.summary)
         self._replace("metadata", {**self._run, "status": status, "environment": _environment(self._directory)})
 

@@ -21,7 +21,7 @@ import base64
 import logging
 import os
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -55,6 +55,7 @@ from asynctrack.backends.mlflow.items import (
     MOST_OTHERS,
     MOST_PARAM,
     MOST_TAG,
+    REMOVED,
     Kind,
     as_items,
     as_metric,
@@ -302,28 +303,40 @@ class _Run(Sink):
             time_ms = max(0, update.time_ns // 1_000_000)
             self._last_ms = max(self._last_ms, time_ms)
             if update.kind == "config":
-                await self._configure(run, update.data)
+                await self._configure(run, update.data, removed=update.removed)
                 continue
+            tags |= {clean_name(f"summary/{name}"): REMOVED for name in update.removed}
             for key, value in flatten(update.data, "summary/"):
+                name = clean_name(key)
                 if (number := as_number(value)) is not None:
-                    metrics.append(as_metric(clean_name(key), number, time_ms, 0))
-                else:
-                    tags[clean_name(key)] = as_text(value, MOST_TAG)
+                    metrics.append(as_metric(name, number, time_ms, 0))
+                if number is None or name in tags or name in run.tags:  # a metric cannot be removed: its tag says more
+                    tags[name] = as_text(value, MOST_TAG)
+        run.tags.update(tags)
         await self._tell(run, "metrics", metrics)
         await self._tell(run, "tags", as_items(tags))
 
-    async def _configure(self, run: _Found, config: Mapping[str, Any], *, again: bool = False) -> None:
-        """Log a config: what is new as params, what has another value as tags.
+    async def _configure(
+        self, run: _Found, config: Mapping[str, Any], *, again: bool = False, removed: Collection[str] = ()
+    ) -> None:
+        """Log a config: what is new as params, what has another value as tags, and by a tag that something was removed.
 
         Args:
             run: it belongs to.
             config: or a part of it.
             again: the run has had its config: what is as it was says nothing about what was changed since.
+            removed: the names that were taken from it before.
         """
         params, tags = {}, {}
+        if not again:
+            tops = {clean_name(str(name)) for name in (*removed, *config)}
+            inner = tuple(f"{top}/" for top in tops)
+            gone = [name for name in run.params if name in tops or name.startswith(inner)]
+            tags = {clean_name(f"config/{name}"): REMOVED for name in gone}
         for key, value in flatten(config):
             name, text = clean_name(key), as_text(value, MOST_PARAM)
             tag = clean_name(f"config/{key}")
+            tags.pop(tag, None)
             if name not in run.params:
                 params[name] = text
             elif text != run.params[name] or (tag in run.tags and not again):

@@ -24,6 +24,8 @@ _MOST_BYTES: Final = 900_000  # of 1 MB, for what is around the items
 _MOST_KEY: Final = 250
 MOST_PARAM: Final = 6000
 MOST_TAG: Final = 8000
+# The tag of what was removed from a config or summary: MLflow's params and metrics stay for ever.
+REMOVED: Final = "(removed)"
 
 _STRANGE: Final = re.compile(r"[^/\w.\- :]")
 

@@ -149,5 +149,5 @@ class SQLSink(Sink):
             before = connection.execute(sa.select(column).where(runs.c.id == self._run)).scalar_one_or_none()
             if before is None:
                 raise StartOver(f"{self._database.url} has lost this run: somebody has deleted it")
-            changed = {column: merged(before, update.data)}
+            changed = {column: merged(before, update.data, update.removed)}
             connection.execute(sa.update(runs).where(runs.c.id == self._run).values(changed))

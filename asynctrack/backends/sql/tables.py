@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
@@ -182,6 +182,7 @@ def _large(value: int) -> Cell:
         return Cell("int", None, str(value))
 
 
-def merged(content: str, changes: Mapping[str, Any]) -> str:
-    """A config or summary with changes, key by key."""
-    return as_json({**json.loads(content), **changes})
+def merged(content: str, changes: Mapping[str, Any], removed: Collection[str] = ()) -> str:
+    """A config or summary without what is removed, and with changes, key by key."""
+    kept = {key: value for key, value in json.loads(content).items() if key not in removed}
+    return as_json({**kept, **changes})

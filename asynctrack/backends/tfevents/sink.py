@@ -103,7 +103,7 @@ class EventSink(Sink):
         events = []
         for update in updates:
             if update.kind == "config":
-                self._config.update(update.data)
+                update.change(self._config)
                 if self._begun:
                     events.append(self._events.event(update.time_ns / 1e9, 0, self._config_text()))
             elif summary := self._events.summary(update.data, "summary/"):

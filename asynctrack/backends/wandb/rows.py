@@ -91,6 +91,11 @@ def as_config(data: Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): _plain(value) for key, value in data.items() if key != _ASIDE}
 
 
+def changes_in(update: Update) -> dict[str, Any]:
+    """What an update changes, as W&B takes it: its config has no way to lose a name, so what is removed becomes None."""
+    return as_config({**dict.fromkeys(update.removed), **update.data})
+
+
 def in_order(rows: list[dict[str, Any] | None], batch: Batch) -> Iterator[dict[str, Any] | Update]:
     """Rows and updates as they were logged."""
     updates = deque(batch.updates)
@@ -107,7 +112,7 @@ def merged(batch: Batch, kind: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
     for update in batch.updates:
         if update.kind == kind:
-            last.update(as_config(update.data))
+            last.update(changes_in(update))
     return last
 
 

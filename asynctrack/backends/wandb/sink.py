@@ -23,7 +23,7 @@ from asynctrack.backends.base import Batch, Context, Outcome, Paused, Refused, R
 from asynctrack.backends.one_thread import OneThread
 from asynctrack.backends.wandb import core as core
 from asynctrack.backends.wandb.aggregates import Aggregates, kinds_of
-from asynctrack.backends.wandb.rows import Rows, as_config, in_order, is_too_large, merged, metrics_in
+from asynctrack.backends.wandb.rows import Rows, as_config, changes_in, in_order, is_too_large, merged, metrics_in
 from asynctrack.backends.wandb.session import Session
 from asynctrack.manifest import replace_file
 
@@ -152,10 +152,10 @@ class WandBSink(Sink):
                 for key in self._summary.keys() & item.keys():
                     del self._summary[key]
             elif item.kind == "config":
-                self._config.update(as_config(item.data))
+                self._config.update(changes_in(item))
                 self._define(metrics_in(item.data))
             elif item.kind == "summary":
-                fresh = as_config(item.data)
+                fresh = changes_in(item)
                 self._summary.update(fresh)
                 told.update(fresh)
         return {key: value for key, value in told.items() if key in self._summary}
