@@ -127,16 +127,27 @@ class RunExists(UsageError, FileExistsError):
     """A run with this id has been recorded already."""
 
     def __init__(self, run_id: str, path: object) -> None:
-        super().__init__(f"run {run_id!r} exists in {path}; choose another id, or leave id= out to get a fresh one")
+        super().__init__(
+            f"run {run_id!r} exists in {path}; go on with it by resume='allow', choose another id, or leave id= out to get a fresh one"
+        )
 
 
 class RunIsRunning(UsageError, RuntimeError):
-    """The run to resume is still open somewhere."""
+    """The run to resume is still open somewhere.
 
-    def __init__(self, run_id: str, path: object) -> None:
-        super().__init__(
-            f"run {run_id!r} in {path} is still running in another process; it can be resumed when that has ended"
-        )
+    Args:
+        run_id: of it.
+        path: its directory.
+        pid: of the process that has it open; None: this one, 0: not known.
+    """
+
+    def __init__(self, run_id: str, path: object, pid: int | None = 0) -> None:
+        if pid is None:
+            where, then = "open in this process", "log to the one that is open, or finish() it first"
+        else:
+            where = f"still running in another process{(pid and f' (pid {pid})') or ''}"
+            then = "it can be resumed when that has ended"
+        super().__init__(f"run {run_id!r} in {path} is {where}; {then}")
 
 
 class RunFinished(UsageError, RuntimeError):

@@ -22,7 +22,7 @@ from asynctrack import locks, messages
 from asynctrack.aside import Aside
 from asynctrack.backends.base import Backend
 from asynctrack.launch import Launch
-from asynctrack.queue.layout import DONE, HEARTBEAT, WORKER_PID
+from asynctrack.queue.layout import DONE, HEAD, HEARTBEAT, TAIL, WORKER_PID
 from asynctrack.queue.places import (
     HELLO_NAME,
     LOCK_NAME,
@@ -197,13 +197,17 @@ class Host:
                 self._starting.release()
         self._probe_at = time.monotonic() + QUIET_AFTER_S  # it may be slower than that to start
 
-    def take_over(self, run: Path) -> int:
+    def take_over(self, run: Path) -> tuple[int, list[bytes]]:
         """Bring the queues that a run's dead processes and dead workers left behind to this worker.
 
-        Returns the number after the last record in them, 0 where there is none.
+        Returns:
+            The number after the last record in them, 0 where there is none; and the frames in them that are not journaled.
         """
         self._adopt()
-        return max((ring.next_number() for ring in self.others_of(str(run))), default=0)
+        found = [
+            (ring.next_number(), ring.copy(ring.words[TAIL], ring.words[HEAD])) for ring in self.others_of(str(run))
+        ]
+        return max((number for number, _ in found), default=0), [frames for _, frames in found]
 
     @property
     def serves_here(self) -> bool:

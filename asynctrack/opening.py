@@ -11,19 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
-from asynctrack import hosts, messages
+from asynctrack import claim as claims
+from asynctrack import hosts, messages, presence
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
+from asynctrack.claim import Claim, Held
 from asynctrack.current import current, enter
 from asynctrack.cursor import load_cursor
 from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
 from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, RunExists, RunIsRunning
+from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
-from asynctrack.manifest import Manifest, now_iso
+from asynctrack.manifest import UNREADABLE, Manifest, now_iso
 from asynctrack.masking import mask_arguments
+from asynctrack.queue.layout import START
 from asynctrack.reading.reader import open_run
+from asynctrack.record import decode_as
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
 from asynctrack.sitting import Sitting
@@ -41,6 +46,8 @@ from asynctrack.wandb_api.arguments import (
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
 
+# How often a run's directory is made that others remove at once. Arbitrary.
+_MOST_TRIES: Final = 10
 # What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
 _LONGEST_BELOW: Final = 200
 
@@ -156,14 +163,14 @@ def init(
         if settings.worker == "process" and (why := why_not()):
             messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
-        first = _resume(path, manifest, settings.worker, resume)
-        if first is None:
-            _make_run_directory(path, run_id)
+        claim, is_new = _claim(path, run_id, resume)
         try:
-            run = Run(manifest, path, Sitting(manifest, path, settings, named, first=first or 0))
+            first = 0 if is_new else _resume(path, manifest, settings.worker, resume)
+            run = Run(manifest, path, Sitting(manifest, path, settings, named, first=first, claim=claim))
         except BaseException:
-            with contextlib.suppress(OSError):  # if it is empty, nothing has begun
-                os.rmdir(path)
+            if is_new:  # if there is nothing else in it, nothing has begun
+                _remove_run_directory(path)
+            claim.release()
             raise
     enter(run)
     return run
@@ -221,15 +228,62 @@ def _manifest(
     )
 
 
-def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) -> int | None:
-    """Take over what the run was; returns the number of its next record, or None where there is no run to go on with."""
-    if resume == "never" or not path.is_dir():
+def _claim(path: Path, run_id: str, resume: Resume) -> tuple[Claim, bool]:
+    """Take the run for this process alone; whether it is a new one.
+
+    Raises:
+        RunExists: it is there, and is not to be resumed.
+        NotARun: it is not there, and is not to be begun.
+        RunIsRunning: a process has it open.
+    """
+    for _ in range(_MOST_TRIES):
+        is_new = _find_or_make(path, run_id, resume)
+        try:
+            return claims.take(path), is_new
+        except Held as held:
+            if is_new and resume == "never":  # another was faster, in the moment between
+                raise RunExists(run_id, path.parent) from None
+            raise RunIsRunning(run_id, path, held.pid) from None
+        except FileNotFoundError:  # another has made it, found that it cannot begin, and removed it
+            continue
+    raise DirectoryNotWritable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+
+def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
+    if path.is_dir() and resume != "never":
+        return False
+    if resume == "must":
+        raise NotARun(path)
+    try:
+        _make_run_directory(path, run_id)
+    except RunExists:
+        if resume == "never":
+            raise
+        return False  # another process has made it just now
+    return True
+
+
+def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) -> int:
+    """Take over what the run was; returns the number of its next record.
+
+    Raises:
+        NotARun: there is nothing of a run, and none is to be begun.
+        RunIsRunning: somebody logs to it, or its worker does not come to its end.
+    """
+    host = hosts.host_for(kind)
+    deadline = time.monotonic() + _END_WAIT_S
+    while True:
+        first, queued = host.take_over(path)
+        earlier = _earlier(path, queued)
+        if not _is_busy(path, earlier):
+            break
+        if time.monotonic() > deadline or is_open(path):
+            raise RunIsRunning(manifest.id, path, None if is_open(path) else 0)
+        time.sleep(0.02)
+    if earlier is None:
         if resume == "must":
             raise NotARun(path)
-        return None
-    _await_its_end(path, manifest.id)
-    first = hosts.host_for(kind).take_over(path)
-    earlier = open_run(path).manifest()
+        return first
     tally = Tally(path / "journal")
     tally.update()
     tally.close()
@@ -241,13 +295,41 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
     return max(first, tally.next_number(), *known)
 
 
-def _await_its_end(path: Path, run_id: str) -> None:
-    """Wait a little for the worker of a caller that has just died to say so."""
-    deadline = time.monotonic() + _END_WAIT_S
-    while is_open(path) or (hosts.worker_of(path) and open_run(path).status == "running"):
-        if time.monotonic() > deadline or is_open(path):
-            raise RunIsRunning(run_id, path)
-        time.sleep(0.02)
+def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
+    """What the run was: as the journal has it, and behind that the queues of its dead; None where there is nothing."""
+    found: Manifest | None = None
+    with contextlib.suppress(NotARun):
+        found = open_run(path).manifest()
+    status = found.status if found is not None else "crashed"
+    for frames in queued:
+        for frame in walk(memoryview(frames), 0, len(frames), skip_records=True):
+            if found is None and frame.kind == START:
+                with contextlib.suppress(*UNREADABLE):
+                    found = decode_as(frame.payload, Manifest)
+            elif found is not None:
+                found.apply(frame)
+    if found is not None:
+        found.status = status  # a queue of the dead does not make it run
+    return found
+
+
+def _is_busy(path: Path, earlier: Manifest | None) -> bool:
+    """Whether the worker of a caller that has just died is still to say so, or somebody logs to the run."""
+    if is_open(path):
+        return True
+    queues = [queue for worker in presence.look() for queue in worker.queues if queue.run == str(path)]
+    if any(queue.caller_lives and queue.end == "open" for queue in queues) or any(queue.used for queue in queues):
+        return True
+    running = earlier is None or earlier.status == "running"
+    return running and (bool(queues) or hosts.worker_of(path))
+
+
+def _remove_run_directory(path: Path) -> None:
+    """Remove the directory of a run that has not begun, unless there is something in it."""
+    with contextlib.suppress(OSError):
+        if os.listdir(path) in ([], [claims.FILE_NAME]):
+            (path / claims.FILE_NAME).unlink(missing_ok=True)
+            os.rmdir(path)
 
 
 def _make_run_directory(path: Path, run_id: str) -> None:

@@ -20,6 +20,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.origin import way_out
 from asynctrack.backends.registry import goes_with_its_process, place_of, stored
 from asynctrack.books import BackendStats, Books, Stats
+from asynctrack.claim import Claim
 from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
@@ -50,13 +51,21 @@ class Sitting:
     """
 
     def __init__(
-        self, manifest: Manifest, path: Path, settings: Settings, backends: dict[str, Backend], *, first: int = 0
+        self,
+        manifest: Manifest,
+        path: Path,
+        settings: Settings,
+        backends: dict[str, Backend],
+        *,
+        claim: Claim,
+        first: int = 0,
     ) -> None:
         self.path = path
         self.result: Stats | None = None
         self.unsaid: list[Callable[[], object]] = []
         self._settings = settings
         self.backends = backends
+        self._claim = claim
         self._lock = threading.RLock()
         self._books = Books(path)
         self._last = Stats(backends={name: BackendStats() for name in backends})
@@ -200,6 +209,7 @@ class Sitting:
                 record()
 
     def _abandon(self) -> None:
+        self._claim.release()
         self.inlet.abandon()
         if self._local is not None:
             self._local.stop()
@@ -230,6 +240,7 @@ class Sitting:
         except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
             inlet.warn("end", f"its end is recorded without summary or error: {lost}")
         inlet.producer.close(status)
+        self._claim.release()
 
     def _is_done(self) -> bool:
         """Whether nothing is left to deliver."""

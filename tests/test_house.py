@@ -27,7 +27,7 @@ LAYERS = [
     ["values.artifact", "values.histogram", "values.image", "values.table", "values.texts"],
     ["values"],
     ["queue.ring", "queue.places", "record", "settings"],
-    ["queue.producer", "census", "kinds"],
+    ["queue.producer", "census", "kinds", "claim"],
     ["journal.layout"],
     ["journal.frames"],
     ["journal.reader"],

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from support import lines, records, wait_until, workers
@@ -113,7 +115,7 @@ def test_run_that_is_open_elsewhere_is_refused(runs: Path, monkeypatch: pytest.M
     monkeypatch.setattr("asynctrack.opening._END_WAIT_S", 0.1)
     child, _ = sit(runs)
     try:
-        with pytest.raises(RunIsRunning, match="still running"):
+        with pytest.raises(RunIsRunning, match=rf"still running in another process \(pid {child.pid}\)"):
             asynctrack.init("p", id="run", dir=runs, resume="allow")
     finally:
         end(child)
@@ -123,19 +125,139 @@ def test_run_that_is_open_elsewhere_is_refused(runs: Path, monkeypatch: pytest.M
 def test_run_that_is_open_here_is_refused(runs: Path) -> None:
     with (
         asynctrack.init("p", id="run", dir=runs),
-        pytest.raises(RunIsRunning),
+        pytest.raises(RunIsRunning, match=r"open in this process; log to the one that is open, or finish\(\) it first"),
     ):
         asynctrack.init("p", id="run", dir=runs, resume="allow")
 
 
 def test_never_refuses_and_must_refuses_to_begin(runs: Path) -> None:
     asynctrack.init("p", id="run", dir=runs).finish()
-    with pytest.raises(RunExists, match="choose another id"):
+    with pytest.raises(RunExists, match=r"go on with it by resume='allow', choose another id"):
         asynctrack.init("p", id="run", dir=runs)
     with pytest.raises(NotARun):
         asynctrack.init("p", id="other", dir=runs, resume="must")
     with pytest.raises(asynctrack.AsynctrackError, match="resume must be one of"):
         asynctrack.init("p", id="run", dir=runs, resume="yes")  # type: ignore[arg-type]
+
+
+# Each waits until all are there, and then opens the run.
+TOGETHER = """
+import asynctrack, os, sys, time
+directory, resume, mine, all = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+open(f"{directory}/{mine}.ready", "w").close()
+while sum(name.endswith(".ready") for name in os.listdir(directory)) < all: time.sleep(0.0005)
+try:
+    run = asynctrack.init("p", id="run", dir=directory, resume=resume)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+    sys.exit()
+for i in range(100): run.log({"i": i})
+print("open", flush=True)
+sys.stdin.read()
+run.finish()
+"""
+
+
+@pytest.mark.parametrize(("before", "resume"), [(False, "allow"), (True, "allow"), (True, "must"), (False, "never")])
+def test_of_processes_that_open_one_run_at_once_one_has_it(runs: Path, before: bool, resume: Literal["allow"]) -> None:
+    runs.mkdir(exist_ok=True)
+    if before:
+        with asynctrack.init("p", id="run", dir=runs) as run:
+            run.log({"i": -1})
+    command = [sys.executable, "-c", TOGETHER, str(runs), resume]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([*command, str(n), "4"], **pipes) for n in range(4)]
+    try:
+        said = [child.stdout.readline().strip() for child in children if child.stdout is not None]
+        ends = [child.communicate()[0] for child in children]
+    finally:
+        for child in children:
+            end(child)
+    assert sorted(said) == sorted(["open", *3 * ["RunExists" if resume == "never" else "RunIsRunning"]]), ends
+    steps = [record.step for record in records(runs / "p" / "run")]
+    assert steps == list(range(101 if before else 100)), "each step once"
+    assert asynctrack.open_run(runs / "p" / "run").status == "finished"
+
+
+def test_threads_that_open_one_run_at_once_get_it_once(runs: Path) -> None:
+    found: list[Any] = []
+    barrier = threading.Barrier(4)
+
+    def work() -> None:
+        barrier.wait()
+        try:
+            found.append(asynctrack.init("p", id="run", dir=runs, resume="allow"))
+        except RunIsRunning as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (run,) = [one for one in found if isinstance(one, asynctrack.Run)]
+    run.finish()
+    assert [type(one) for one in found].count(RunIsRunning) == 3
+
+
+def test_a_directory_in_which_nothing_has_begun_is_begun_with_allow(runs: Path) -> None:
+    (runs / "p" / "run").mkdir(parents=True)
+    with pytest.raises(NotARun):
+        asynctrack.init("p", id="run", dir=runs, resume="must")
+    with asynctrack.init("p", id="run", dir=runs, resume="allow") as run:
+        run.log({"i": 0})
+    assert [record.step for record in records(run.path)] == [0]
+
+
+def test_a_run_that_could_not_begin_leaves_nothing_and_can_begin_later(runs: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(asynctrack.errors.FrameTooLarge):
+            asynctrack.init("p", id="run", dir=runs, config={"a": "x" * 9000}, queue_bytes=8192)
+        assert list((runs / "p").iterdir()) == []
+    asynctrack.init("p", id="run", dir=runs).finish()
+
+
+def test_what_the_dead_left_in_their_queue_is_known_to_who_goes_on(own_host: Path, runs: Path) -> None:
+    script = """
+import asynctrack, os, sys
+from asynctrack import host
+host.Host._start = lambda self: None  # its worker dies before it has journaled anything
+run = asynctrack.init("p", id="run", dir=sys.argv[1], config={"opt": {"lr": 1}, "gone": 1})
+for i in range(3): run.log({"i": i})
+run.config["opt"]["lr"] = 2
+run.config.pop("gone")
+os._exit(1)
+"""
+    subprocess.run([sys.executable, "-c", script, str(runs)], timeout=30, check=False)
+    with asynctrack.init("p", id="run", dir=runs, resume="must") as run:
+        assert run.config == {"opt": {"lr": 2}}
+        run.log({"i": 3})
+    assert [(record.step, record.data["i"]) for record in records(run.path)] == [(i, i) for i in range(4)]
+    assert asynctrack.open_run(run.path).config == {"opt": {"lr": 2}}
+
+
+def test_a_forked_child_does_not_keep_its_parents_run_from_being_resumed(own_host: Path, runs: Path) -> None:
+    script = """
+import asynctrack, os, sys, time
+run = asynctrack.init("p", id="run", dir=sys.argv[1])
+run.log({"i": 0})
+run.flush("journaled")
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+    os.close(1)
+    time.sleep(60)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script, str(runs)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        end(parent)
+        with asynctrack.init("p", id="run", dir=runs, resume="must") as run:
+            run.log({"i": 1})
+    finally:
+        os.kill(child, signal.SIGKILL)
+    assert [record.step for record in records(run.path)] == [0, 1]
 
 
 def test_checkpoint_is_on_disk_when_it_returns(runs: Path) -> None:
