@@ -69,7 +69,7 @@ class Host:
     """
 
     def __init__(self, kind: WorkerHost, root: str, own: Callable[[], list[str]]) -> None:
-        _hold_streams()
+        hold_streams()
         self.kind = kind
         self.root = root
         self.directory = make_host_directory(root)
@@ -333,7 +333,7 @@ def _module_paths() -> list[str]:
     return sorted(filter(None, sys.path), key=lambda path: path == os.path.dirname(script))
 
 
-def _hold_streams() -> None:
+def hold_streams() -> None:
     """Open nothing of ours where a standard stream is closed: it would take what C code writes to that."""
     for fd in (0, 1, 2):
         try:

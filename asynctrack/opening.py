@@ -22,6 +22,7 @@ from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
 from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, RunExists, RunIsRunning
+from asynctrack.host import hold_streams
 from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import UNREADABLE, Manifest, now_iso
@@ -236,6 +237,7 @@ def _claim(path: Path, run_id: str, resume: Resume) -> tuple[Claim, bool]:
         NotARun: it is not there, and is not to be begun.
         RunIsRunning: a process has it open.
     """
+    hold_streams()
     for _ in range(_MOST_TRIES):
         is_new = _find_or_make(path, run_id, resume)
         try:
@@ -250,7 +252,7 @@ def _claim(path: Path, run_id: str, resume: Resume) -> tuple[Claim, bool]:
 
 
 def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
-    if path.is_dir() and resume != "never":
+    if resume != "never" and os.path.isdir(path):
         return False
     if resume == "must":
         raise NotARun(path)
