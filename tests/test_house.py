@@ -19,7 +19,20 @@ README = (ROOT / "README.md").read_text()
 # From the ground up; DESIGN.md has the table with their duties.
 LAYERS = [
     ["printable"],
-    ["errors", "paths", "masking", "locks", "loop", "spawn", "strays", "entry", "current", "events", "references", "aside"],
+    [
+        "errors",
+        "paths",
+        "masking",
+        "locks",
+        "loop",
+        "spawn",
+        "strays",
+        "entry",
+        "current",
+        "events",
+        "references",
+        "aside",
+    ],
     ["queue.layout", "sources", "bins", "plain_file", "png", "trust", "messages"],
     ["wandb_api.unsupported"],
     ["logged"],
