@@ -20,6 +20,7 @@ from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, 
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode_any, encode_update, merge, short_repr
 from asynctrack.settings import Settings
+from asynctrack.snapshot import MOST_BYTES
 
 # Between two tries to put what found no room.
 ROOM_POLL_S: Final = 0.0002
@@ -83,9 +84,16 @@ class Inlet:
             ring.unlink()
         self.host.release(ring)
 
-    def encode(self, data: Mapping[Any, Any], step: int | None) -> bytes:
-        """A record with values of any kind; warns once about each key whose value becomes its `repr`."""
-        payload, strange = encode_any(data, coerce_step(step))
+    def encode(self, data: Mapping[Any, Any], step: object) -> bytes:
+        """A record with values of any kind; warns once about each key whose value becomes its `repr`.
+
+        Raises:
+            InvalidData: `data` is not a mapping.
+            InvalidStep: `step` is not an integer.
+        """
+        payload, strange = encode_any(
+            data, None if step is None else coerce_step(step), max(MOST_BYTES, self.settings.queue_bytes or 0)
+        )
         for key in strange:
             if self._may_say(about := f"value {key}"):
                 text = short_repr(data, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ class LoggedFile(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         name: in an artifact.
-        path: absolute.
+        path: absolute; one that is not UTF-8 as a zero byte and hexadecimal digits, since a frame has only Unicode.
         size: in bytes, when it was logged.
         mtime_ns: when it had been changed last, then.
     """
@@ -78,6 +79,17 @@ class LoggedFile(msgspec.Struct, frozen=True, array_like=True):
     path: str
     size: int
     mtime_ns: int
+
+    @property
+    def place(self) -> str:
+        """Its path as the operating system takes it."""
+        return os.fsdecode(bytes.fromhex(self.path[1:])) if self.path.startswith("\0") else self.path
+
+    @staticmethod
+    def at(name: str, place: str, size: int, mtime_ns: int) -> LoggedFile:
+        """A file by its path as the operating system has it."""
+        path = place if unicode(place) == place else f"\0{os.fsencode(place).hex()}"
+        return LoggedFile(unicode(name), path, size, mtime_ns)
 
 
 class Media:
@@ -222,6 +234,15 @@ class Media:
             told["format"] = self.format
         return told if (missing := self.missing) is None else {**told, "missing": missing}
 
+    def wire(self) -> list[Any]:
+        """What a frame has of it, where it is logged again."""
+        content = self.content
+        if content is None and not self.files:
+            content = self.read()
+        elif isinstance(content, Array):
+            content = content.tolist()
+        return [self.kind, self._format, self.meta, content, self.files, self.seal]
+
     def light(self) -> Media:
         """The same without its content, if that has a file to be read from."""
         if self.content is None or self.path is None:
@@ -268,6 +289,11 @@ def _is_histogram(meta: Mapping[str, Any], content: Any) -> bool:
         isinstance(content, list) and all(isinstance(value, int | float) for value in content)
     )
     return numbers and isinstance(bins, int) and 0 < bins <= _MOST_BINS
+
+
+def unicode(text: str) -> str:
+    """A text that UTF-8 can hold: lone surrogates, such as those of file names in another encoding, as backslashes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def sealed(files: Sequence[LoggedFile]) -> dict[str, Any]:

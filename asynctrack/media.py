@@ -25,7 +25,7 @@ from typing import Final
 from asynctrack import trust
 from asynctrack.backends.base import Batch, Paused
 from asynctrack.errors import EnvironmentFailure
-from asynctrack.logged import LoggedFile, Media, media_in, missing_path, sealed
+from asynctrack.logged import LoggedFile, Media, media_in, missing_path, sealed, unicode
 
 FOLDER: Final = "media"
 
@@ -117,15 +117,15 @@ def _copy_file(file: LoggedFile, copy: Path) -> None:
         _Changed: it is not as it was.
     """
     try:
-        source = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        source = os.open(file.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise _Changed(f"{file.path} cannot be read: {error.strerror}") from error
+        raise _Changed(f"{unicode(file.place)} cannot be read: {error.strerror}") from error
     with open(source, "rb") as content, open(copy, "xb") as written:
         os.fchmod(written.fileno(), 0o600)
         shutil.copyfileobj(content, written, _CHUNK_BYTES)
         found = os.fstat(source)
         if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns) or written.tell() != file.size:
-            raise _Changed(f"{file.path} has changed since it was logged")
+            raise _Changed(f"{unicode(file.place)} has changed since it was logged")
         written.flush()
         os.fsync(written.fileno())
 

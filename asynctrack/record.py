@@ -1,4 +1,4 @@
-"""Values to one frame's payload, and back. `encode` runs in the caller on the hot path, the rest in the worker and in readers.
+"""Values to one frame's payload, and back. `encode` and `encode_any` run in the caller, the rest in the worker and in readers.
 
 A payload is MessagePack. Of a record: `[time_ns, step or nil, data]`; of a config or summary: `[time_ns, data]`; of a start: a map.
 Three extension types keep what MessagePack cannot: 1 is an integer beyond 64 bits as decimal digits, 2 an array as
@@ -8,10 +8,10 @@ of which `logged.Media` tells.
 
 from __future__ import annotations
 
+import gc
 import operator
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import time_ns
 from typing import Any, Final, TypeVar
@@ -19,7 +19,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from asynctrack.errors import InvalidData, InvalidStep
-from asynctrack.logged import FORMATS, MAX_DEPTH, Array, LoggedFile, Media, Value, from_json, light, media_in, to_json
+from asynctrack.logged import MAX_DEPTH, Array, LoggedFile, Media, from_json, light, media_in, to_json
+from asynctrack.snapshot import MOST_BYTES, Snapshot, copied, encode_quickly, is_mapping, plain_key, safe_repr
+from asynctrack.wire import ARRAY, BIG_INTEGER, MEDIUM, encode, encode_surely, repaired
 
 __all__ = [
     "Array",
@@ -32,9 +34,11 @@ __all__ = [
     "decode_update",
     "encode",
     "encode_any",
+    "encode_quickly",
     "encode_update",
     "flatten",
     "from_json",
+    "is_mapping",
     "light",
     "make_plain",
     "media_in",
@@ -50,9 +54,6 @@ T = TypeVar("T")
 _TEXT: Final = frozenset({str})
 _LEAVES: Final = frozenset({float, int, str, bool})
 
-_BIG_INTEGER: Final = 1
-_ARRAY: Final = 2
-_MEDIUM: Final = 3
 _MAX_REPR: Final = 1000
 
 
@@ -120,15 +121,15 @@ class Decoder:
             ValueError: it is no such frame.
         """
         found = self._update.decode(payload)
-        return found.time_ns, string_keys(found.data), tuple(map(_plain_key, found.removed))
+        return found.time_ns, string_keys(found.data), tuple(map(plain_key, found.removed))
 
     def extension(self, code: int, payload: memoryview) -> Any:
         """A value of an extension type; of one that is not known its `repr`."""
-        if code == _BIG_INTEGER:
+        if code == BIG_INTEGER:
             return int(bytes(payload))
-        if code == _ARRAY:
+        if code == ARRAY:
             return msgspec.msgpack.decode(payload, type=Array)
-        if code == _MEDIUM:
+        if code == MEDIUM:
             kind, format, meta, content, files, seal, *_ = self._any.decode(payload)
             if all(name.isalnum() or not name for name in (kind, format)):  # it is a part of its file's name
                 self.met_media = True
@@ -137,38 +138,38 @@ class Decoder:
         return repr(bytes(payload[:_MAX_REPR]))
 
 
-def encode_update(fresh: Mapping[Any, Any], removed: Sequence[Any] = ()) -> bytes:
-    """The payload of an update of a config or summary: what is set, and which names are removed before that."""
-    names = [list(map(_plain_key, removed))] if removed else []
-    try:
-        return encode((time_ns(), dict(fresh), *names))
-    except Exception:  # a value that MessagePack cannot hold, or whose own code failed
-        return encode((time_ns(), make_plain(fresh), *names))
+def encode_any(
+    data: Mapping[Any, Any], step: int | None = None, most_bytes: int = MOST_BYTES
+) -> tuple[bytes, list[str]]:
+    """A record's payload whatever its values are: what cannot be made plain becomes its `repr`.
 
-
-def encode_any(data: Mapping[Any, Any], step: int | None = None) -> tuple[bytes, list[str]]:
-    """A record's payload whatever its values are: what cannot be encoded becomes its `repr`.
+    Args:
+        data: of the record.
+        step: of the record.
+        most_bytes: beyond which the record is cut.
 
     Returns:
-        The payload, and the keys of the values that became a `repr`.
+        The payload, and the keys of the values that became a `repr`, or were cut.
 
     Raises:
         InvalidData: `data` is not a mapping.
     """
-    if not isinstance(data, Mapping):
+    if type(data) is not dict and not is_mapping(data):
         raise InvalidData(data)
+    now = time_ns()
     lost: list[str] = []
-    return encode((time_ns(), step, make_plain(data, lost))), lost
+    return encode_surely((now, step, Snapshot(most_bytes).of(data, lost))), lost
 
 
-def make_plain(data: Mapping[Any, Any], lost: list[str] | None = None) -> dict[str, Any]:
-    """The same with values that certainly can be encoded; the keys of those that became a `repr` are added to `lost`."""
-    plain = {}
-    for key, value in data.items():
-        strange: list[object] = []
-        plain[_plain_key(key)] = _plain(value, strange)
-        if strange and lost is not None:
-            lost.append(_plain_key(key))
+def encode_update(fresh: Mapping[Any, Any], removed: Sequence[Any] = ()) -> bytes:
+    """The payload of an update of a config, a summary or a checkpoint: what is set, and which names are removed before that."""
+    names = [list(map(plain_key, removed))] if removed else []
+    return encode_surely((time_ns(), make_plain(fresh), *names))
+
+
+def make_plain(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """A private copy with values that certainly can be encoded."""
+    plain: dict[str, Any] = repaired(Snapshot().of(data, []))
     return plain
 
 
@@ -224,8 +225,8 @@ def decode_as(payload: memoryview | bytes, kind: type[T]) -> T:
 
 def short_repr(data: Mapping[Any, Any], key: str) -> str:
     """The beginning of the `repr` of the value that was recorded as `key`, whatever its code raises."""
-    found = next((value for name, value in data.items() if _plain_key(name) == key), None)
-    return _repr_or(repr, found)[:100]
+    found = next((value for name, value in copied(data).items() if plain_key(name) == key), None)
+    return safe_repr(found)[:100]
 
 
 def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
@@ -246,123 +247,10 @@ def split_source(name: str) -> tuple[str, str]:
     return (source, key) if source and key else ("", name)
 
 
-def _known(value: object) -> Any:
-    """What MessagePack does not know by itself, as something it does (msgspec calls it).
-
-    Raises:
-        TypeError: not known here either.
-    """
-    if (plain := _numpy_types.get(type(value))) is not None:
-        return plain(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, MutableSequence):  # OmegaConf's lists, deques
-        return list(value)
-    # Streams can be detached, too, and must not be.
-    if hasattr(value, "__array__") or (hasattr(value, "detach") and hasattr(value, "cpu")):
-        return _array(value)
-    if isinstance(value, Value):
-        return _medium(value)
-    if hasattr(value, "savefig") or hasattr(value, "getbands"):  # a figure of matplotlib, an image of Pillow
-        from asynctrack.values import Image
-
-        return _medium(Image(value))
-    raise TypeError(f"cannot encode {type(value).__name__}")
-
-
-def _array(value: Any) -> Any:
-    """A NumPy, torch or JAX array or scalar: a number where it has no dimension."""
-    if hasattr(value, "detach"):  # torch: may need a gradient, may lie on a device
-        value = value.detach().cpu()
-        if str(value.dtype) == "torch.bfloat16":
-            value = value.float()
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        return _scalar(value)
-    numpy = sys.modules.get("numpy")
-    if numpy is None:
-        raise TypeError("an array without NumPy")
-    if type(value) is numpy.ndarray:
-        _numpy_types[numpy.ndarray] = _ndarray
-    return _ndarray(numpy.asarray(value))
-
-
-def _ndarray(array: Any) -> Any:
-    if not array.shape:
-        return _scalar(array)
-    order, dtype = array.dtype.str[0], array.dtype.str[1:]
-    if dtype not in FORMATS:
-        return array.astype("float32").tolist() if array.dtype.kind == "V" else array.tolist()
-    little = array.astype("<" + dtype) if order == ">" else array
-    return msgspec.msgpack.Ext(_ARRAY, encode((dtype, array.shape, little.tobytes())))
-
-
-def _scalar(value: Any) -> Any:
-    item = value.item()
-    plain = float(item) if type(item) is type(value) else item
-    numpy = sys.modules.get("numpy")
-    # Not of NumPy's times, which are whole numbers or not by their unit.
-    if numpy is not None and isinstance(value, numpy.generic) and value.dtype.kind in "biuf":
-        _numpy_types[type(value)] = type(plain)
-    return plain
-
-
-def _medium(value: Value) -> msgspec.msgpack.Ext:
-    wire = value.wire()
-    try:
-        payload = encode(wire)
-    except Exception:  # a cell of a table that MessagePack cannot hold: it becomes its `repr`, not the table
-        payload = encode(_plain(wire, []))
-    return msgspec.msgpack.Ext(_MEDIUM, payload)
-
-
-def _plain(value: Any, strange: list[object], depth: int = 0) -> Any:
-    """A value that certainly can be encoded; what cannot becomes its `repr` and is noted in `strange`."""
-    try:
-        encode(value)
-        return value
-    except Exception:  # any value's own code may have raised anything; what is left of it is made below
-        pass
-    if isinstance(value, int) and not isinstance(value, bool):
-        return msgspec.msgpack.Ext(_BIG_INTEGER, b"%d" % value) if abs(value) < 10**4000 else _repr(value, strange)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if depth < MAX_DEPTH and isinstance(value, Mapping):
-        return {_plain_key(key): _plain(item, strange, depth + 1) for key, item in value.items()}
-    if depth < MAX_DEPTH and isinstance(value, MutableSequence | tuple | set | frozenset):
-        return [_plain(item, strange, depth + 1) for item in value]
-    return _repr(value, strange)
-
-
-def _plain_key(key: object) -> str:
-    text = key if isinstance(key, str) else _repr_or(str, key)
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _repr(value: object, strange: list[object]) -> str:
-    strange.append(value)
-    return _repr_or(repr, value).encode("utf-8", "backslashreplace").decode()[:_MAX_REPR]
-
-
-def _repr_or(make: Any, value: object) -> str:
-    try:
-        return str(make(value))
-    except Exception:  # a broken __repr__ must not stop the run
-        return f"<{type(value).__name__}>"
-
-
-_numpy_types: Final[dict[type, Callable[[Any], Any]]] = {}
-"""What makes a value of NumPy's own types plain, for those that were met: to look a type up takes a sixth of asking what it is."""
-
-encode = msgspec.msgpack.Encoder(enc_hook=_known).encode
-"""The payload of a record `(time_ns, step, data)`; raises whatever a value's own code raises, then `encode_any` takes over."""
+HOLDS_OTHERS: Final[Callable[[Any], bool]] = gc.is_tracked if getattr(sys, "_is_gil_enabled", lambda: True)() else bool
+"""Whether a dict may hold containers, or objects with code of their own. Python does not track a dict for its collector while all it holds are numbers, texts and other
+values that refer to nothing: such a one an encoder may walk as it is. Where there is no interpreter lock, no dict is.
+"""
 
 _decoder = Decoder()
 decode_record = _decoder.record

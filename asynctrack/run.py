@@ -20,7 +20,7 @@ from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
 from asynctrack.queue.producer import CLOSED, OPEN, Producer
 from asynctrack.reading.reader import open_run
-from asynctrack.record import coerce_step, encode
+from asynctrack.record import HOLDS_OTHERS, encode, encode_quickly
 from asynctrack.scope import Arrays, Scope
 from asynctrack.settings import Until
 from asynctrack.sitting import Sitting
@@ -30,6 +30,8 @@ from asynctrack.wandb_api.borrowed import WANDB, Borrowed
 _LOOK_S: Final = 5.0
 # Between two looks of `alog` whether there is room. Arbitrary.
 _ROOM_POLL_S: Final = 0.01
+# Records that are taken to have values of NumPy and the like once one had. Arbitrary: to find out costs as much as to be careful for two.
+_FOREIGN_IN_A_ROW: Final = 64
 
 
 class Run(Borrowed):
@@ -69,6 +71,8 @@ class Run(Borrowed):
         self.backends: Mapping[str, Backend] = MappingProxyType(sitting.backends)
         self._sitting = sitting
         self._inlet = sitting.inlet
+        self._foreign = 0
+        self._may_hold: Callable[[Any], bool] = HOLDS_OTHERS
         self._inlet.joined.append(self._follow)
         self._follow(self._inlet.producer)
 
@@ -95,12 +99,16 @@ class Run(Borrowed):
             RunFinished: the run has finished.
             QueueFull: there is no room, with `when_full="raise"`.
         """
-        if type(data) is not dict or (step is not None and type(step) is not int):
-            data, step = _coerce(data, step)
-        try:
-            payload = encode((time_ns(), step, data))
-        except Exception:  # a value that MessagePack cannot hold, or whose own code failed
-            payload = self._inlet.encode(data, step)
+        if type(data) is not dict or self._may_hold(data) or (step is not None and type(step) is not int):
+            payload = self._encode_carefully(data, step)
+        else:
+            try:
+                payload = encode((time_ns(), step, data))
+            except Exception:  # a value that MessagePack cannot hold, such as NumPy's
+                payload = self._encode_foreign(data, step)
+            else:  # a `timedelta` is to be a number, and has become a text of such letters, of which floats have some by chance
+                if 80 in payload and (68 in payload or 83 in payload):  # "P", "D", "S"
+                    payload = self._inlet.encode(data, step)
         if commit is False:
             return self._hold(payload)
         return self._put(payload) or self._inlet.not_put(payload)
@@ -110,7 +118,7 @@ class Run(Borrowed):
         inlet = self._inlet
         if inlet.settings.when_full != "block":
             return self.log(data, step)
-        payload = inlet.encode(*_coerce(data, step))
+        payload = inlet.encode(data, step)
         if self._put(payload):
             return True
         if not inlet.waits_for_room(payload):
@@ -217,6 +225,23 @@ class Run(Borrowed):
         """This process has got a queue: the first, or a forked child one of its own."""
         self._put = producer.put
 
+    def _encode_carefully(self, data: Mapping[str, Any], step: Any) -> bytes:
+        """A record with values that others may change meanwhile, or that need Python to become plain."""
+        if self._foreign:
+            self._foreign -= 1
+            if not self._foreign:
+                self._may_hold = HOLDS_OTHERS
+        if type(data) is dict and (step is None or type(step) is int):
+            payload = encode_quickly(data, step)
+            if payload is not None:
+                return payload
+        return self._inlet.encode(data, step)
+
+    def _encode_foreign(self, data: Mapping[str, Any], step: int | None) -> bytes:
+        """A record that the encoder does not take; those that follow are taken for such, too, so that it need not find out each time."""
+        self._foreign, self._may_hold = _FOREIGN_IN_A_ROW, bool
+        return self._inlet.encode(data, step)
+
     def _hold(self, payload: bytes) -> bool:
         """Keep a record back until the next: that is not put as it is, but together with what was kept back."""
         if self._producer.state == CLOSED:
@@ -286,9 +311,3 @@ async def _await(pauses: Iterator[float]) -> None:
 
     for pause in pauses:
         await anyio.sleep(pause)
-
-
-def _coerce(data: Mapping[str, Any], step: object) -> tuple[Mapping[str, Any], int | None]:
-    if not isinstance(data, Mapping):
-        raise InvalidData(data)
-    return data, coerce_step(step)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, get_args
 
 from asynctrack.errors import InvalidData, InvalidSettings
-from asynctrack.record import coerce_step
+from asynctrack.logged import MAX_DEPTH
+from asynctrack.record import coerce_step, is_mapping
+from asynctrack.snapshot import MOST_NODES, copied, plain_key
 
 Arrays = Literal["keep", "exclude"]
 
@@ -41,7 +43,7 @@ class Scope:
         self._run = run
         self._prefix = prefix
         self._every = every
-        self._fields = dict(fields or {})
+        self._fields = copied(fields or {})
         self._arrays = arrays
         self._calls = 0
         self._last = coerce_step(last)
@@ -69,20 +71,23 @@ class Scope:
         With `every=n` a record is kept when its step is at least n away from the last one kept; with `last=` too, when it is at least
         n beyond it, so that a step that repeats or goes back is left out. Calls without a step count themselves.
         """
-        if not isinstance(data, Mapping):
-            raise InvalidData(data)
+        if type(data) is not dict:
+            if not is_mapping(data):
+                raise InvalidData(data)
+            data = copied(data)
         if (self._every > 1 or self._forward) and not self._is_due(coerce_step(step)):
             return True
         if self._arrays == "exclude" and not (data := _without_arrays(data)):
             return True
         prefix = self._prefix
-        named = {f"{prefix}{key}": value for key, value in data.items()} if prefix else dict(data)
+        data = copied(data)  # another thread may change it meanwhile
+        named = {f"{prefix}{plain_key(key)}": value for key, value in data.items()} if prefix else data
         return self._run.log({**self._fields, **named} if self._fields else named, step)
 
     def bind(self, fields: Mapping[str, Any]) -> Scope:
         """A child that adds constant fields; they are not prefixed."""
         last = self._last if self._forward else None
-        return Scope(self._run, self._prefix, self._every, {**self._fields, **fields}, last, self._arrays)
+        return Scope(self._run, self._prefix, self._every, {**self._fields, **copied(fields)}, last, self._arrays)
 
     def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays | None = None) -> Scope:
         """A child whose keys get `prefix/` behind this scope's prefix.
@@ -109,13 +114,24 @@ class Scope:
         return True
 
 
-def _without_arrays(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without arrays, and without mappings of which nothing is left; a NumPy or torch scalar is none."""
+def _without_arrays(data: Mapping[str, Any], depth: int = 0, left: Iterator[int] | None = None) -> dict[str, Any]:
+    """The same without arrays, and without mappings of which nothing is left; a NumPy or torch scalar is none.
+
+    Beyond as many levels or mappings as a record keeps, which may be endless, it is as it was.
+    """
+    left = iter(range(MOST_NODES)) if left is None else left
     kept: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            if inner := _without_arrays(value):
+    for key, value in copied(data).items():
+        if is_mapping(value) and depth < MAX_DEPTH and next(left, None) is not None:
+            if inner := _without_arrays(value, depth + 1, left):
                 kept[key] = inner
-        elif not getattr(value, "shape", ()):
+        elif not _has_dimensions(value):
             kept[key] = value
     return kept
+
+
+def _has_dimensions(value: object) -> bool:
+    try:
+        return bool(getattr(value, "shape", ()))
+    except Exception:  # of its own code
+        return False

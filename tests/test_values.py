@@ -24,7 +24,7 @@ import asynctrack
 from asynctrack import Artifact, Histogram, Html, Image, JSONLines, Media, Memory, Table, TensorBoard, Text, png
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import Value
-from asynctrack.record import decode_record, encode, encode_any
+from asynctrack.record import decode_record, encode_any
 from asynctrack.testing import JournaledRun, deliver
 
 PIXELS = numpy.arange(4 * 5 * 3, dtype="u1").reshape(4, 5, 3)
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Any:
 
 def read(value: Any) -> Any:
     """What a reader gets of a value that is logged."""
-    return decode_record(encode((0, None, {"value": value})), 0).data["value"]
+    return decode_record(encode_any({"value": value})[0], 0).data["value"]
 
 
 def media(run: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_histogram_counts_as_numpy_does(size: int, listed: bool) -> None:
 
 
 def test_large_histogram_takes_little_of_the_queue() -> None:
-    assert len(encode((0, None, {"h": Histogram(numpy.zeros(1_000_000))}))) < 2000
+    assert len(encode_any({"h": Histogram(numpy.zeros(1_000_000))})[0]) < 2000
 
 
 @pytest.mark.parametrize("values", [[], [float("nan")], [3, 3]])

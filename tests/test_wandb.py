@@ -37,7 +37,7 @@ from asynctrack.backends.wandb.files import WandbFile, offline_files
 from asynctrack.backends.wandb.rows import STEP, Rows, clean_name, is_too_large
 from asynctrack.catchup import CatchUp
 from asynctrack.errors import InvalidSettings, JournalCorrupt
-from asynctrack.record import Record, decode_record, encode
+from asynctrack.record import Record, decode_record, encode_any
 from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_in_process
 from asynctrack.worker import supervisor
 from asynctrack.worker.service import Policy
@@ -578,7 +578,7 @@ def test_array_is_a_histogram_of_its_finite_values() -> None:
     numpy = pytest.importorskip("numpy")
 
     def shown(value: Any) -> Any:
-        return Rows().of(decode_record(encode((0, 0, {"h": value})), 0))
+        return Rows().of(decode_record(encode_any({"h": value}, 0)[0], 0))
 
     found = shown(numpy.array([0.0, 1.0, 1.0, numpy.nan, numpy.inf]))["h"]
     assert (sum(found.histogram), found.histogram[-1], found.bins[0], found.bins[-1]) == (3, 2, 0.0, 1.0)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from asynctrack.errors import InvalidValue, InvalidValueType
-from asynctrack.logged import LoggedFile, Value
+from asynctrack.logged import LoggedFile, Value, unicode
 from asynctrack.values.files import logged_file, seal
 from asynctrack.wandb_api.unsupported import say_unsupported
 
@@ -99,7 +99,7 @@ class Artifact(Value):
     def _add(self, paths: Mapping[str, str]) -> None:
         """Add files by their names, in the order of these, and seal them all."""
         for name, path in paths.items():
-            inside = _inside(name)
+            inside = _inside(unicode(name))
             self._files[inside] = msgspec.structs.replace(logged_file("Artifact", path), name=inside)
         self._files = dict(sorted(self._files.items()))
         self._seal = seal(list(self._files.values()))

@@ -24,7 +24,7 @@ def logged_file(what: str, path: str) -> LoggedFile:
         raise InvalidValue(what, "the path of a file that exists", f"{path!r:.200} ({error.strerror})") from error
     if not stat.S_ISREG(found.st_mode):
         raise InvalidValue(what, "the path of a file", f"{path!r:.200}, which is something else")
-    return LoggedFile(os.path.basename(path), real, found.st_size, found.st_mtime_ns)
+    return LoggedFile.at(os.path.basename(path), real, found.st_size, found.st_mtime_ns)
 
 
 def seal(files: Sequence[LoggedFile]) -> str:

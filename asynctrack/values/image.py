@@ -46,7 +46,7 @@ class Image(Value):
         self._seal = ""
         if isinstance(data, str | os.PathLike):
             self._files = [logged_file("Image", os.fspath(data))]
-            self._format, self._seal = suffix(self._files[0].path), seal(self._files)
+            self._format, self._seal = suffix(self._files[0].place), seal(self._files)
         elif hasattr(data, "savefig") or hasattr(data, "get_figure"):
             self._format, self._content = "png", _draw(data)
             size = png.size_of(self._content)
@@ -68,7 +68,7 @@ class Image(Value):
 
 
 def _size(meta: Mapping[str, Any], files: Sequence[LoggedFile]) -> str:
-    return files[0].path if files else f"{meta['width']}x{meta['height']}"
+    return files[0].place if files else f"{meta['width']}x{meta['height']}"
 
 
 def _draw(data: Any) -> bytes:

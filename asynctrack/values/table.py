@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import Value
 from asynctrack.wandb_api.unsupported import say_unsupported
+
+# Of a data frame that is logged as it is. As many as W&B shows; who wants more builds a `Table`.
+MOST_ROWS: Final = 10_000
 
 
 class Table(Value):
@@ -96,6 +99,27 @@ def _row(row: Any) -> list[Any]:
     if isinstance(row, str | bytes | Mapping) or not isinstance(row, Iterable):
         raise InvalidValueType("Table", "rows that are sequences of cells", f"{type(row).__name__}: {row!r:.80}")
     return list(row)
+
+
+def of_frame(frame: Any) -> Table:
+    """What a data frame or a series that is logged as it is becomes: its first 10,000 rows, with the index if it has a meaning."""
+    if not hasattr(frame, "columns"):  # a series
+        frame = frame.to_frame() if frame.name is not None else frame.to_frame("value")
+    if hasattr(frame, "itertuples"):
+        frame = frame.head(MOST_ROWS)
+        index = frame.index
+        if type(index).__name__ != "RangeIndex" or index.name is not None:
+            names = [str(name) if name is not None else "index" for name in index.names]
+            rows = [
+                [*(at if len(names) > 1 else (at,)), *row]
+                for at, row in zip(index, frame.itertuples(index=False, name=None), strict=True)
+            ]
+            return Table([*names, *map(str, frame.columns)], rows)
+        return Table(dataframe=frame)
+    if hasattr(frame, "to_pydict"):  # of pyarrow
+        cells = frame.slice(0, MOST_ROWS).to_pydict()
+        return Table(list(cells), list(zip(*cells.values(), strict=True)))
+    return Table(dataframe=frame.head(MOST_ROWS))
 
 
 def _of_frame(frame: Any) -> tuple[list[str], list[Any]]:

@@ -1,0 +1,55 @@
+"""Wire: the one encoder of frames, and the extension types of what MessagePack cannot hold. Runs anywhere.
+
+The encoder has no hook: it never calls code of ours for a value. It raises for what it does not know, and then `snapshot` makes a private, plain copy
+for it. msgspec walks dicts and lists with borrowed references and the length it saw first, so if Python code ran in the middle, another thread could
+change them under it: a crash, or a map whose header has another length.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+BIG_INTEGER: Final = 1
+ARRAY: Final = 2
+MEDIUM: Final = 3
+
+encode = msgspec.msgpack.Encoder(decimal_format="number").encode
+"""A frame's payload of plain values; raises `TypeError`, `OverflowError` or `ValueError` for others."""
+
+Ext = msgspec.msgpack.Ext
+
+
+def repaired(value: Any) -> Any:
+    """A plain value that certainly can be encoded: integers beyond 64 bits and texts that are not Unicode are replaced.
+
+    Args:
+        value: of dicts, lists, numbers and texts that nobody else has.
+    """
+    kind = type(value)
+    if kind is dict:
+        return {repaired(key): repaired(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [repaired(item) for item in value]
+    if kind is str:
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if kind is int and not -(1 << 63) <= value < 1 << 64:
+        return (
+            Ext(BIG_INTEGER, b"%d" % value)
+            if value.bit_length() <= _MOST_BITS
+            else f"<int of {value.bit_length()} bits>"
+        )
+    return value
+
+
+def encode_surely(value: Any) -> bytes:
+    """`encode` of a private copy, whatever its integers and texts are."""
+    try:
+        return encode(value)
+    except (OverflowError, ValueError):  # an integer beyond 64 bits, a lone surrogate
+        return encode(repaired(value))
+
+
+# Of an integer that is kept: Python refuses to read or write more than 4,300 digits.
+_MOST_BITS: Final = 13_000
