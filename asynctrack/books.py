@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from asynctrack.cursor import Cursor, load_cursor
+from asynctrack.cursor import Cursor, peek_cursor
 from asynctrack.journal.tally import Tally
 from asynctrack.manifest import read_note
 from asynctrack.queue.ring import Ring
@@ -35,6 +35,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
         last_error: what went wrong last; None while it works.
         next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
         paused: whether a person has to mend something first; `last_error` says what.
+        known: whether these books can be read: they are private to who ran the run. Else all of them are 0.
     """
 
     delivered: int = 0
@@ -45,6 +46,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None = None
     next_try_at: str | None = None
     paused: bool = False
+    known: bool = True
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +100,7 @@ class Books:
                 if ring is not None:
                     opened.callback(ring.close)
                     rings.append(ring)
-            cursors = {name: load_cursor(self._run, name) for name in backends}  # first: none is ahead of the journal
+            cursors = {name: peek_cursor(self._run, name) for name in backends}  # first: none is ahead of the journal
             queued = self._count_queued(rings)
             self._read_notes(dropped_by_ring)
             dropped_by_ring.update((ring.id, ring.dropped()) for ring in rings)
@@ -140,7 +142,9 @@ class Books:
                 dropped[int(note["ring"], 16)] = note["dropped"]
 
 
-def _backend(cursor: Cursor, journaled: int) -> BackendStats:
+def _backend(cursor: Cursor | None, journaled: int) -> BackendStats:
+    if cursor is None:
+        return BackendStats(known=False)
     gone = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
     return BackendStats(
         delivered=cursor.delivered,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from bisect import insort
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,9 +38,10 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
     """
     text = os.fspath(wanted)
     if text == LATEST:
-        if not (runs := newest_first(runs_under(directory))):
+        latest = next(newest_first(runs_under(directory)), None)
+        if latest is None:
             raise NoSuchRun(text, directory)
-        return runs[0]
+        return latest
     if text and is_run(text):
         return Path(text)
     runs = runs_under(directory)
@@ -63,9 +65,33 @@ def runs_under(directory: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def newest_first(runs: Iterable[Path]) -> list[Path]:
-    """These runs by when they were created, the newest first."""
-    return sorted(runs, key=lambda run: (created_at(run), run.name), reverse=True)
+def unreadable_under(directory: str | os.PathLike[str]) -> int:
+    """Runs in a directory of projects, and projects, that this user may not read."""
+    if is_run(directory):
+        return 0
+    found = 0
+    for path in _directories(directory):
+        if not _may_read(path):
+            found += 1
+        elif not is_run(path):
+            found += sum(not _may_read(below) for below in _directories(path))
+    return found
+
+
+def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
+    """These runs by when they were created, the newest first; only as many of them are read as are asked for.
+
+    Nothing of a run is older than the run. So one whose directory has not changed since another was created is older than that.
+    """
+    changed = sorted(((_changed_at(run), run) for run in runs), reverse=True)
+    read: list[tuple[str, str, Path]] = []
+    at = 0
+    while read or at < len(changed):
+        while at < len(changed) and (not read or changed[at][0] >= read[-1][0]):
+            run = changed[at][1]
+            insort(read, (created_at(run), run.name, run))
+            at += 1
+        yield read.pop()[2]
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
@@ -98,11 +124,20 @@ def created_at(run: Path) -> str:
     try:
         return msgspec.json.decode(plain_file.read(run / manifests.FILE_NAME), type=_Creation).created_at
     except (OSError, ValueError, RecursionError):
-        try:
-            changed_s = run.stat().st_mtime
-        except OSError:  # removed under us
-            changed_s = 0.0
-        return datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="milliseconds")
+        return _changed_at(run)
+
+
+def _changed_at(run: Path) -> str:
+    """When a run's directory was changed last: UTC, ISO 8601."""
+    try:
+        changed_s = run.stat().st_mtime
+    except OSError:  # removed under us
+        changed_s = 0.0
+    return datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="milliseconds")
+
+
+def _may_read(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _id(run: Path) -> str:

@@ -91,6 +91,14 @@ def load_cursor(run: Path, name: str) -> Cursor:
         return Cursor()
 
 
+def peek_cursor(run: Path, name: str) -> Cursor | None:
+    """A backend's cursor, to look at; None where it is another user's, whose cursors are private."""
+    try:
+        return load_cursor(run, name)
+    except PermissionError:
+        return None
+
+
 def decode_cursor(content: bytes) -> Cursor:
     """The cursor in a file.
 

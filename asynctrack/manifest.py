@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, Required, TypedDict
 
 import msgspec
 
-from asynctrack import plain_file
+from asynctrack import modes, plain_file
 from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position, segment_name
@@ -215,10 +215,10 @@ def save(run: Path, manifest: Manifest) -> None:
     replace_file(run / FILE_NAME, msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n")
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, mode: int = modes.FILE) -> None:
     """Give a file new content at once: readers see the old or the new, also after a power cut."""
     temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     try:
         with open(fd, "wb") as file:
             file.write(content)

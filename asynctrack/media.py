@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from asynctrack import trust
+from asynctrack import modes, trust
 from asynctrack.backends.base import Batch, Paused
 from asynctrack.errors import EnvironmentFailure
 from asynctrack.logged import LoggedFile, Media, media_in, missing_path, sealed, unicode
@@ -76,7 +76,7 @@ def _folder(run: Path, folder: Path) -> Path:
     """
     for path in (run / FOLDER, folder):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path, 0o700)  # never the run's directory: somebody may have removed that
+            os.mkdir(path, modes.DIRECTORY)  # never the run's directory: somebody may have removed that
         if path.is_symlink():
             raise Paused(f"{path} is a link, which may lead anywhere; make it a directory")
     return folder
@@ -93,10 +93,10 @@ def _copy(media: Media, folder: Path, target: Path) -> None:
     try:
         with _appearing(target) as temporary:
             if media.kind == "artifact":
-                os.mkdir(temporary, 0o700)
+                os.mkdir(temporary, modes.DIRECTORY)
             for file in media.files:
                 copy = temporary / file.name if media.kind == "artifact" else temporary
-                copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                modes.make_directories(copy.parent)
                 _copy_file(file, copy)
     except _Changed as reason:
         _give_up(media, target, str(reason))
@@ -120,8 +120,7 @@ def _copy_file(file: LoggedFile, copy: Path) -> None:
         source = os.open(file.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _Changed(f"{unicode(file.place)} cannot be read: {error.strerror}") from error
-    with open(source, "rb") as content, open(copy, "xb") as written:
-        os.fchmod(written.fileno(), 0o600)
+    with open(source, "rb") as content, open(modes.create(copy), "wb") as written:
         shutil.copyfileobj(content, written, _CHUNK_BYTES)
         found = os.fstat(source)
         if (found.st_size, found.st_mtime_ns) != (file.size, file.mtime_ns) or written.tell() != file.size:
@@ -155,8 +154,7 @@ def _appearing(target: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with open(path, "xb") as file:
-        os.fchmod(file.fileno(), 0o600)
+    with open(modes.create(path), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast, get_args
 
 from asynctrack import claim as claims
-from asynctrack import hosts, messages, presence
+from asynctrack import hosts, messages, modes, presence
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.claim import Claim, Held
@@ -339,7 +339,7 @@ def _make_run_directory(path: Path, run_id: str) -> None:
         if len(os.fsencode(path)) + _LONGEST_BELOW > os.pathconf("/", "PC_PATH_MAX"):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         os.makedirs(path.parent, exist_ok=True)
-        os.mkdir(path, 0o700)
+        os.mkdir(path, modes.DIRECTORY)
     except FileExistsError as error:
         if path.is_dir():
             raise RunExists(run_id, path.parent) from None

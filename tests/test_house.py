@@ -23,6 +23,7 @@ LAYERS = [
         "errors",
         "paths",
         "masking",
+        "modes",
         "locks",
         "loop",
         "spawn",

@@ -199,14 +199,14 @@ class TestRoundTrip:
         written(tmp_path, batch)
         assert read(tmp_path) == batch
 
-    def test_files_are_for_their_owner_only(self, tmp_path: Path) -> None:
+    def test_files_are_nobodys_else_to_write_whatever_the_umask(self, tmp_path: Path) -> None:
         before = os.umask(0)
         try:
             written(tmp_path / "journal", words(1))
         finally:
             os.umask(before)
         paths = tmp_path / "journal", segment(tmp_path / "journal", 1)
-        assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o700, 0o600]
+        assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o755, 0o644]
 
     def test_a_journal_that_is_not_there_is_empty(self, tmp_path: Path) -> None:
         assert read(tmp_path / "nowhere") == []

@@ -13,8 +13,9 @@ from typing import Final, Literal
 import msgspec
 
 from asynctrack import catalog
+from asynctrack.backends.registry import goes_with_its_process
 from asynctrack.census import Worker
-from asynctrack.cursor import Cursor, load_cursor
+from asynctrack.cursor import Cursor, peek_cursor
 from asynctrack.errors import AsynctrackError, UnsupportedVersion
 from asynctrack.journal.backwards import backwards, last_records
 from asynctrack.journal.layout import NOTES_RING, Position, segment_name
@@ -49,6 +50,8 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
         last: the last values of its numbers.
         bytes: of all its files.
         problem: what is damaged, or why it cannot be read.
+        behind: backends that did not get everything before the run ended, or that fail while it runs, each with what went wrong last; empty
+            where that is private: the run is another user's.
     """
 
     path: str
@@ -64,6 +67,7 @@ class Glance(msgspec.Struct, frozen=True, kw_only=True):
     last: dict[str, float] = {}
     bytes: int = 0
     problem: str | None = None
+    behind: dict[str, str | None] = {}
 
 
 def glance(run: Path, workers: Sequence[Worker]) -> Glance:
@@ -126,7 +130,20 @@ def _filled(found: Glance, run: Path, workers: Sequence[Worker]) -> Glance:
         step=end.step,
         last=end.values,
         problem=problem and problem.replace(f"{run}{os.sep}", ""),
+        behind=_behind(run, manifest, state),
     )
+
+
+def _behind(run: Path, manifest: Manifest, state: State) -> dict[str, str | None]:
+    goes_on = state in ("running", "elsewhere")
+    found = {
+        name: peek_cursor(run, name) for name, stored in manifest.backends.items() if not goes_with_its_process(stored)
+    }
+    return {
+        name: cursor.last_error
+        for name, cursor in found.items()
+        if cursor is not None and (cursor.last_error is not None if goes_on else not cursor.closed)
+    }
 
 
 class _End:
@@ -177,7 +194,8 @@ def _count(run: Path, manifest: Manifest) -> tuple[int, str | None]:
     if sum(sizes.values()) <= _CHECKED_BYTES:
         problem = problem or _check(journal)
     else:
-        furthest = max((load_cursor(run, name) for name in manifest.backends), key=_position, default=cursor)
+        known = [found for name in manifest.backends if (found := peek_cursor(run, name)) is not None]
+        furthest = max(known, key=_position, default=cursor)
         segment, offset, _ = furthest.position
         if segment and sizes.get(segment, 0) < offset:
             problem = f"{journal / segment_name(segment)} ends before byte {offset}, up to where a backend has had it"

@@ -80,14 +80,17 @@ def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[Glance]:
 
 def _print(found: list[Glance], directory: Path, args: argparse.Namespace) -> None:
     screen = Screen()
+    unreadable = catalog.unreadable_under(directory)
     if not found:
         chosen = args.status is not None or args.project is not None
-        screen.line(f"no {'such ' if chosen else ''}runs in {directory}")
+        screen.line(f"no {'such ' if chosen else ''}runs in {directory}{' that you may read' if unreadable else ''}")
+        _print_unreadable(screen, unreadable)
         return
     named = any(run.name != run.id for run in found)
     columns = [column for column in _COLUMNS if named or column.title != "name"]
     screen.table(columns, [_row(run, named) for run in found])
     _print_hints(screen, found)
+    _print_unreadable(screen, unreadable)
 
 
 def _row(run: Glance, named: bool) -> list[output.Piece]:
@@ -96,7 +99,7 @@ def _row(run: Glance, named: bool) -> list[output.Piece]:
     return [
         f"{run.project}/{run.id}",
         *([run.name if run.name != run.id else ""] if named else []),
-        Styled(run.status, STATE_STYLES.get(run.status, "")),
+        Styled(run.status + (", behind" if run.behind else ""), STATE_STYLES.get(run.status, "")),
         "-" if age_s is None else output.duration(max(0, round(age_s))),
         output.short_count(run.records),
         output.rate(run.records_per_s),
@@ -111,10 +114,28 @@ def _print_hints(screen: Screen, found: list[Glance]) -> None:
     states = {run.status for run in found}
     hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
     hints += [f"damaged: {run.project}/{run.id}: {run.problem}" for run in found if run.problem]
+    if behind := [run for run in found if run.behind]:
+        hints.append(_said_of_behind(behind))
     if hints:
         screen.line()
     for hint in hints:
         screen.line(Styled(hint, "dim"))
+
+
+def _said_of_behind(behind: list[Glance]) -> str:
+    """Which backends do not have everything, of the newest run, and how many more runs there are like it."""
+    first, *more = behind
+    of = ", ".join(f"{name} ({why})" if why else name for name, why in first.behind.items())
+    others = f", and {len(more)} more runs" if len(more) > 1 else ", and 1 more run" if more else ""
+    return (
+        f"behind: {first.project}/{first.id}: {of}{others}: `asynctrack sync` delivers the rest, or says what it needs"
+    )
+
+
+def _print_unreadable(screen: Screen, count: int) -> None:
+    if count:
+        runs = "1 run" if count == 1 else f"{count} runs"
+        screen.line(Styled(f"{runs} that you may not read: ask who ran them, or see docs/permissions.md", "dim"))
 
 
 def _states(text: str) -> set[str]:

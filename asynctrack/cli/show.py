@@ -18,7 +18,7 @@ from asynctrack.cli.curves import Curve, Curves
 from asynctrack.cli.glance import seconds_between
 from asynctrack.cli.output import STATE_STYLES, Column, Piece, Progress, Screen, Styled
 from asynctrack.cli.records import records_in, teller
-from asynctrack.cursor import cursor_path, load_cursor
+from asynctrack.cursor import Cursor, cursor_path, peek_cursor
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.manifest import Manifest
 from asynctrack.presence import Presence, State, presence_of, state_of
@@ -77,7 +77,7 @@ def _books(presence: Presence, manifest: Manifest) -> Stats:
 
 def _backend(run: Path, name: str, manifest: Manifest, stats: Stats) -> dict[str, Any]:
     """A backend's books, and what else its cursor says."""
-    cursor, books = load_cursor(run, name), stats.backends[name]
+    cursor, books = peek_cursor(run, name) or Cursor(), stats.backends[name]
     saved_s = None
     with suppress(OSError):
         saved_at = datetime.fromtimestamp(cursor_path(run, name).stat().st_mtime, UTC).isoformat()
@@ -90,6 +90,7 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: Stats) -> dict[str
         "refused": books.refused,
         "records_per_s": books.delivered / saved_s if saved_s and saved_s > 0 and books.delivered else None,
         "last_error": books.last_error,
+        "known": books.known,
         **{field: getattr(cursor, field) for field in _CURSOR_FIELDS},
     }
 
@@ -259,7 +260,7 @@ def _print_backends(screen: Screen, backends: dict[str, dict[str, Any]]) -> None
     rows: list[list[Piece]] = []
     for name, backend in backends.items():
         counts = {**backend, "skipped": sum(backend["skipped"].values())}
-        row = [_count(number, counts[number]) for number in numbers]
+        row = [_count(number, counts[number]) if backend["known"] else "-" for number in numbers]
         rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend)])
     screen.table(columns, rows, indent=2)
     for name, backend in backends.items():
@@ -271,6 +272,8 @@ def _print_backends(screen: Screen, backends: dict[str, dict[str, Any]]) -> None
 
 def _standing(backend: dict[str, Any]) -> Piece:
     """What a backend does now, in a few words."""
+    if not backend["known"]:
+        return Styled("private to who ran it", "dim")
     if backend["paused"]:
         return Styled("paused until it is mended", "bold red")
     if backend["last_error"]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from asynctrack import modes
 from asynctrack.backends.base import Paused
 from asynctrack.cursor import Cursor, cursor_path, load_cursor
 from asynctrack.delivery.lease import Lease
@@ -100,7 +101,7 @@ class Progress:
         path = cursor_path(self._run, self._name)
         make_directory(path)
         try:
-            await in_thread(replace_file, path, msgspec.json.encode(cursor))
+            await in_thread(replace_file, path, msgspec.json.encode(cursor), modes.PRIVATE_FILE)
         except OSError:
             if self._keep:  # else it is for the books only: nobody goes on from there
                 raise
@@ -113,6 +114,6 @@ def make_directory(path: Path) -> None:
         Paused: it is a link.
     """
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path.parent, 0o700)  # never the run's directory: somebody may have removed that
+        os.mkdir(path.parent, modes.PRIVATE_DIRECTORY)  # never the run's directory: somebody may have removed that
     if os.path.islink(path.parent):
         raise Paused(f"{path.parent} is a link, which may lead anywhere; make it a directory")

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from asynctrack import modes
 from asynctrack.record import Record, to_json
 
 FILE_NAME: Final = "refused.jsonl"
@@ -32,7 +33,7 @@ def keep(run: Path, backend: str, reason: str, records: Sequence[Record]) -> Non
     ]
     content = memoryview(_encoder.encode_lines(lines))
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    fd = os.open(run / FILE_NAME, flags, 0o600)
+    fd = os.open(run / FILE_NAME, flags, modes.FILE)
     try:
         while content:
             content = content[os.write(fd, content) :]

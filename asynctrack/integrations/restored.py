@@ -19,7 +19,7 @@ def runs_in(log_dir: str | os.PathLike[str]) -> list[RunReader]:
     """The runs in a log directory, or the directory itself if it is a run; the oldest first."""
     below = os.path.join(log_dir, PROJECT)
     found = []
-    for path in reversed(newest_first(runs_under(below if os.path.isdir(below) else log_dir))):
+    for path in reversed(list(newest_first(runs_under(below if os.path.isdir(below) else log_dir)))):
         with contextlib.suppress(NotARun):  # its process was killed before it had logged anything
             found.append(open_run(path))
     return found

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import anyio
 
+from asynctrack import modes
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of, stored
 from asynctrack.cursor import Cursor, load_cursor
@@ -48,7 +49,7 @@ class JournaledRun:
             config=dict(config or {}),
             backends={name: stored(backend, path.name, name) for name, backend in (backends or {}).items()},
         )
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        modes.make_directories(path)
         self._writer = Writer(path / "journal")
         self._ring = int.from_bytes(os.urandom(7), "little") | 1
         self._frames: list[bytes] = []

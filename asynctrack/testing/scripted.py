@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
+from asynctrack import modes
 from asynctrack.backends.base import (
     Backend,
     Batch,
@@ -180,7 +181,7 @@ class _Script(Sink):
     def _tell(self, did: Any, **what: Any) -> None:
         call = msgspec.json.encode(Call(did=did, pid=os.getpid(), at=time.monotonic(), **what))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._directory / self._settings.file, flags, 0o600)
+        fd = os.open(self._directory / self._settings.file, flags, modes.FILE)
         try:
             os.write(fd, b"\n" + call + b"\n")  # the first newline ends what a kill has torn
         finally:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from asynctrack import plain_file
+from asynctrack import modes, plain_file
 from asynctrack.journal.layout import Position
 from asynctrack.journal.writer import sync_directory
 
@@ -63,7 +63,7 @@ def _set_cursors_back(run: str, names: list[str], end: Position) -> None:
     for name in names:
         cursor = load_cursor(path, name)
         cursor.set_back(end, tally.ends, tally.records())
-        replace_file(cursor_path(path, name), msgspec.json.encode(cursor))
+        replace_file(cursor_path(path, name), msgspec.json.encode(cursor), modes.PRIVATE_FILE)
     tally.close()
     sync_directory(os.path.join(run, _CURSORS))
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from asynctrack import modes
 from asynctrack.record import Record
 
 # A power cut takes about a second from the journal, which in the file are at most about 30 MB.
@@ -94,7 +95,7 @@ class AppendedFile:
             import aiofiles
 
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self.path, flags, 0o600)
+            fd = os.open(self.path, flags, modes.FILE)
             self._opened = await aiofiles.open(fd, "r+b", buffering=0)
             if os.fstat(fd).st_size < self.offset:
                 await self.close()

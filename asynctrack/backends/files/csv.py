@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from asynctrack import modes
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
 from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
 from asynctrack.backends.files.csv_rows import (
@@ -120,7 +121,7 @@ class _Tables(Sink):
             if os.path.islink(self._folder):
                 raise Paused(f"{self._folder} is a link, which may lead anywhere; make it a directory")
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._folder, 0o700)
+                os.mkdir(self._folder, modes.DIRECTORY)
             path = self._folder / file
             table = await in_thread(_Table.load, path, self._states.get(file, _NO_FILE))
             self._tables[file] = table
@@ -189,7 +190,7 @@ class _Table:
         begin = header_of(columns)
         unfinished = path.with_name(f".{path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(unfinished, flags, 0o600), "wb") as wide:
+        with open(os.open(unfinished, flags, modes.FILE), "wb") as wide:
             wide.write(begin)
             if before:
                 with open(path, "rb") as narrow:

@@ -29,6 +29,7 @@ from typing import Any, Final
 
 import msgspec
 
+from asynctrack import modes
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
 from asynctrack.backends.files.appending import beside
 from asynctrack.backends.files.json_file import ColumnFile, NotOurs
@@ -249,7 +250,7 @@ class _Waiting:
 
     def _open(self) -> int:
         if self._fd is None:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, modes.FILE)
         return self._fd
 
 
@@ -267,7 +268,7 @@ def _claim(wanted: Path, link: Path) -> Path:
     os.makedirs(wanted.parent, exist_ok=True)
     made = wanted.with_name(f".{wanted.name}.{os.urandom(4).hex()}.new")
     path = wanted
-    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, modes.FILE), "wb") as file:
         file.write(b"{}\n")
     try:
         while True:  # a name is had with what it names, so that a reader never finds an empty file

@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from asynctrack import modes
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Sink, StartOver
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.writer import sync_directory
@@ -122,7 +123,7 @@ class _Parts(Sink):
 
     def _write(self, records: list[Record]) -> None:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._folder, 0o700)
+            os.mkdir(self._folder, modes.DIRECTORY)
         kinds = dict(self._kinds)
         self._table.write_part(self._folder / self._table.part_name(self._count), records, kinds)
         self._kinds, self._count, self._rows = kinds, self._count + 1, self._rows + len(records)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from asynctrack import modes
 from asynctrack.backends.files.reserved import flat, kept_apart, put_back
 from asynctrack.journal.writer import sync_directory
 from asynctrack.kinds import Kind, as_kind, kind_of, kind_of_integers, widest
@@ -88,7 +89,8 @@ def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) ->
     arrays += [pa.array(as_kind(kind, [row.get(key) for row in rows]), _TYPES[kind]) for key, kind in kinds.items()]
     table = pa.table(arrays, names=[*OWN, *(kept_apart(key, OWN) for key in kinds)])
     unfinished = path.with_name(f".{path.name}.new")
-    with open(unfinished, "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(unfinished, flags, modes.FILE), "wb") as file:
         pq.write_table(table, file, compression=_COMPRESSION)
         file.flush()
         os.fsync(file.fileno())
@@ -104,8 +106,8 @@ def merge(folder: Path) -> None:
         os.rename(there[0], folder / TABLE)
         return
     merged = _beside(folder, "merged")
-    os.mkdir(merged, 0o700)
-    with open(merged / TABLE, "wb") as file:
+    os.mkdir(merged, modes.DIRECTORY)
+    with open(modes.create(merged / TABLE), "wb") as file:
         _write_merged(there, file)
         file.flush()
         os.fsync(file.fileno())

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from asynctrack import modes
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
 from asynctrack.backends.keys import Keys, key_problems
 from asynctrack.backends.plots.curves import Curves, Panel
@@ -114,7 +115,7 @@ class PlotSink(Sink):
 
     def save(self, name: str, content: bytes) -> None:
         """Replace a file among the plots."""
-        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        modes.make_directories(self.folder)
         if os.path.islink(self.folder):
             raise Paused(f"{self.folder} is a link, which may lead anywhere; make it a directory")
         replace_file(self.folder / name, content)

@@ -17,6 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
+from asynctrack import modes
 from asynctrack.backends.base import Retry
 from asynctrack.backends.tfevents.events import HEADER_BYTES, Events, size_of, stamp_of
 
@@ -100,7 +101,7 @@ class EventFile:
 
     def _open(self) -> int:
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            modes.make_directories(self.path.parent)
             self._file = FileIO(self.path, "r+", opener=_create)
             self._lock(self._file.fileno())
             if os.fstat(self._file.fileno()).st_size < self.offset:
@@ -190,7 +191,7 @@ class EventFile:
 
 
 def _create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, modes.FILE)
 
 
 def _read(fd: int, size: int, at: int) -> bytes:

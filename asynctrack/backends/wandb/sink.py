@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from asynctrack import strays
+from asynctrack import modes, strays
 from asynctrack.backends.base import Batch, Context, Outcome, Paused, Refused, Retry, Sink, StartOver
 from asynctrack.backends.one_thread import OneThread
 from asynctrack.backends.wandb import core as core
@@ -294,5 +294,5 @@ def load_before(path: Path) -> int | None:
 
 
 def save_before(path: Path, rows: int) -> None:
-    path.parent.mkdir(exist_ok=True)
+    modes.make_directories(path.parent)
     replace_file(path, msgspec.json.encode({"rows_before": rows}))
