@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from asynctrack import locks
-from asynctrack.queue.layout import END, ENDS, HEARTBEAT, TROUBLE
+from asynctrack.queue.layout import END, ENDS, HEARTBEAT
 from asynctrack.queue.places import LOCK_NAME, host_directories, ring_paths
 from asynctrack.queue.ring import Ring
 
@@ -27,7 +27,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
         end: how it ended, as far as it said so: "open", "finished", "failed" or "left".
         used: bytes that are not journaled.
         capacity: bytes.
-        looked_at_s: seconds since the worker looked at it.
+        looked_at_s: seconds since a worker looked at it; None where none has.
         trouble: why the journal cannot be written, None when it can.
     """
 
@@ -37,7 +37,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
     end: str
     used: int
     capacity: int
-    looked_at_s: float
+    looked_at_s: float | None
     trouble: str | None = None
 
 
@@ -104,6 +104,6 @@ def _queue(ring: Ring) -> Queue:
         end=ENDS[words[END]],
         used=ring.used(),
         capacity=ring.capacity,
-        looked_at_s=round(max(0.0, time.monotonic() - words[HEARTBEAT] / 1e9), 3),
-        trouble=os.strerror(words[TROUBLE]) if words[TROUBLE] else None,
+        looked_at_s=round(max(0.0, time.monotonic() - words[HEARTBEAT] / 1e9), 3) if words[HEARTBEAT] else None,
+        trouble=ring.trouble(),
     )

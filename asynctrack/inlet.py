@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from asynctrack import hosts, messages
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
-from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, TROUBLE, WORKER_PID
+from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode_any, encode_update, merge, short_repr
 from asynctrack.settings import Settings
@@ -195,8 +195,8 @@ class Inlet:
 
     def trouble(self) -> str:
         """What keeps the worker from journaling, in words; empty where nothing does."""
-        code = self.producer.ring.words[TROUBLE]
-        return f": the journal cannot be written ({os.strerror(code)})" if code else ""
+        what = self.producer.ring.trouble()
+        return f": the journal cannot be written ({what})" if what else ""
 
     def warn(self, about: str, message: str, *, once: bool = False) -> None:
         """Say something about the run, at most once a minute."""

@@ -26,6 +26,8 @@ Kind = Literal["open", "read", "write", "sync", "stat", "names"]
 KINDS: tuple[Kind, ...] = ("open", "read", "write", "sync", "stat", "names")
 # How long the file system may take to answer, or to be mounted. Arbitrary: it takes 0.2 s.
 _PATIENCE_S = 20.0
+# What has hung for so long fails: a test that waits for its own disk can be ended by nothing else, its time limit included.
+LONGEST_HANG_S = 40.0
 
 
 class HangingDisk:
@@ -163,11 +165,15 @@ class _Faults:
 
     def meet(self, kind: str, path: str) -> None:
         """Hang, or raise, where that was asked for."""
+        until = time.monotonic() + LONGEST_HANG_S
         with self._changed:
             while (number := self._fault(kind, path)) == 0:
                 self._waiting += 1
-                self._changed.wait()
+                if not self._changed.wait(until - time.monotonic()):
+                    number = errno.EIO
                 self._waiting -= 1
+                if number:
+                    break
         if number is not None:
             raise OSError(number, os.strerror(number))
 

@@ -76,7 +76,7 @@ def _print(workers: Sequence[Worker]) -> None:
 
 
 def _row(worker: Worker) -> list[output.Piece]:
-    looked = min((queue.looked_at_s for queue in worker.queues), default=None)
+    looked = min((queue.looked_at_s for queue in worker.queues if queue.looked_at_s is not None), default=None)
     return [
         "-" if worker.pid is None else in_words([worker.pid]),
         _doing(worker),

@@ -29,7 +29,7 @@ index  name         writer   meaning
 19     SLEEPING     worker   1 while the worker waits for the wake pipe
 20     WORKER_PID   worker   its process
 21     HEARTBEAT    worker   monotonic nanoseconds of its last look
-22     TROUBLE      worker   errno of the last failed write to the journal, 0 when it works
+22     TROUBLE      worker   errno of the last failed write to the journal, 0 when it works; `NO_ANSWER` while its disk hangs
 23     DONE         worker   1 when the run is closed: run.json says how it ended, every backend has all
 ====== ============ ======== ==================================================================================
 
@@ -52,6 +52,8 @@ byte   size   meaning
 """
 
 from __future__ import annotations
+
+import errno
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -87,6 +89,9 @@ TROUBLE: Final = 22
 DONE: Final = 23
 MARKS: Final = 32
 MARK_COUNT: Final = 16
+
+# As a network's disk that gives up after a while has it.
+NO_ANSWER: Final = errno.ETIMEDOUT
 
 DROP_REASONS: Final = ("full", "oversize", "closed")
 ENDS: Final = ("open", "finished", "failed", "left")

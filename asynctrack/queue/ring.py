@@ -32,6 +32,7 @@ from asynctrack.queue.layout import (
     META_BYTES,
     META_MAX,
     META_OFFSET,
+    NO_ANSWER,
     NUMBER_MASK,
     PID,
     RECORD,
@@ -39,6 +40,7 @@ from asynctrack.queue.layout import (
     RING_MAGIC,
     RING_VERSION,
     TAIL,
+    TROUBLE,
     VERSION,
     frame_size,
 )
@@ -193,6 +195,13 @@ class Ring:
         """Records that were turned away, by reason; reasons without one are left out."""
         counts = {reason: self.words[DROPPED + i] for i, reason in enumerate(DROP_REASONS)}
         return {reason: count for reason, count in counts.items() if count}
+
+    def trouble(self) -> str | None:
+        """What keeps the worker from journaling, in words; None where nothing does."""
+        code = self.words[TROUBLE]
+        if code == NO_ANSWER:
+            return "the disk hangs"
+        return os.strerror(code) if code else None
 
     def close(self) -> None:
         """Close the descriptor, which drops the producer's lock. The mapping goes when nobody looks at it any more."""

@@ -13,10 +13,24 @@ import threading
 import time
 
 from asynctrack.errors import AsynctrackError
-from asynctrack.queue.layout import DONE, END, HEAD, HEARTBEAT, SLEEPING, SYNCED, TAIL, TROUBLE, WANTED, WORKER_PID
+from asynctrack.queue.layout import (
+    DONE,
+    END,
+    HEAD,
+    HEARTBEAT,
+    NO_ANSWER,
+    SLEEPING,
+    SYNCED,
+    TAIL,
+    TROUBLE,
+    WANTED,
+    WORKER_PID,
+)
 from asynctrack.queue.places import WAKE_NAME, ring_paths
 from asynctrack.queue.ring import Ring
+from asynctrack.worker.relay import Relay, Watchdog
 from asynctrack.worker.run_journal import RunJournal
+from asynctrack.worker.scribe import WARN_INTERVAL_S, warn
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -30,8 +44,6 @@ RETRY_INTERVAL_S: Final = 0.5
 # Between two looks, and between two syncs, where no run says otherwise.
 LINGER_S: Final = 0.1
 SYNC_INTERVAL_S: Final = 1.0
-# Between two warnings about the same trouble.
-WARN_INTERVAL_S: Final = 60.0
 # Under pressure: a ring would be full in less than 50 ms, which is what a delivery may take to let go of the interpreter.
 PRESSED_RINGS_PER_S: Final = 20.0
 _PRESSURE_WINDOW_S: Final = 0.02
@@ -42,11 +54,12 @@ _CALM: Final = 4
 _ORDERED_STORES: Final = os.uname().machine.lower() in ("x86_64", "amd64", "i686")
 
 
-class Drain(threading.Thread):
-    """The thread that moves bytes.
+class Drain:
+    """The thread that moves bytes, and those that it leaves behind where a disk hangs.
 
     Attributes:
         runs: those it moves bytes for, by directory.
+        watchdog: looks whether it, or another that makes rounds, is held up.
         pressed: whether the deliveries should leave it the interpreter.
         leaving: whether the worker has been asked to end.
         failed: why a run could not be opened the last time that it was tried, by directory.
@@ -59,7 +72,9 @@ class Drain(threading.Thread):
     """
 
     def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None) -> None:
-        super().__init__(name="asynctrack-drain", daemon=True)
+        self.relay = Relay("asynctrack-drain", self._make_rounds)
+        self.watchdog = Watchdog()
+        self.watchdog.relays.append(self.relay)
         self.host = host
         self.runs: dict[str, RunJournal] = {}
         self.grew: Callable[[list[RunJournal]], object] = lambda runs: None
@@ -85,7 +100,17 @@ class Drain(threading.Thread):
         self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
         self._pipe.register(self._wake_fd, select.POLLIN)
 
-    def run(self) -> None:
+    def start(self) -> None:
+        self.relay.start()
+        self.watchdog.start()
+
+    def is_alive(self) -> bool:
+        return self.relay.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        self.relay.join(timeout_s)
+
+    def _make_rounds(self) -> None:
         while not self._stopping:
             try:
                 self._look_around()
@@ -97,6 +122,7 @@ class Drain(threading.Thread):
     def stop(self) -> None:
         """End the thread; what is in the rings stays there."""
         self._stopping = True
+        self.watchdog.stop()
         self.wake()
 
     def wake(self) -> None:
@@ -114,8 +140,8 @@ class Drain(threading.Thread):
         self.wake()
 
     def has(self, run: str) -> bool:
-        """Whether it moves bytes for a run, or waits for another worker to let go of it."""
-        return run in self._left or run in self.runs
+        """Whether it moves bytes for a run, or waits for another worker to let go of it, or for its disk."""
+        return run in self._left or run in self.runs or run in self.relay.held
 
     def serves_none(self) -> bool:
         """Whether no ring is left but those of ended callers whose disks are not there: the next worker tries them again."""
@@ -140,10 +166,11 @@ class Drain(threading.Thread):
             if path not in self._known:
                 self._adopt(path)
         for path in list(self._left):
-            if self._open_left(path):
-                self._left.remove(path)
+            if self.relay.may_visit(path, None):
+                self.relay.visit(path, None, self._take_left, path)
         for run in list(self.runs.values()):
-            self._try(run, self._check_ends)
+            if self._may_visit(run):
+                self._visit(run, self._check_ends)
         self._agree()
 
     def _agree(self) -> None:
@@ -164,7 +191,10 @@ class Drain(threading.Thread):
             if run.writer is None or time.monotonic() < run.retry_at:
                 self._beat(run)
                 continue
-            moved = self._try(run, self._look_at)
+            if not self._may_visit(run):
+                self._beat(run, trouble=NO_ANSWER)
+                continue
+            moved = self._visit(run, self._look_at)
             fullest = max(fullest, moved)
             if moved or run.wanted():
                 grown.append(run)
@@ -210,9 +240,9 @@ class Drain(threading.Thread):
             self.pressed = self._filled / (now - self._window_at) > PRESSED_RINGS_PER_S
             self._filled, self._window_at = 0.0, now
 
-    def _beat(self, run: RunJournal) -> None:
-        for ring in run.rings:
-            ring.words[HEARTBEAT] = time.monotonic_ns()
+    def _beat(self, run: RunJournal, *, trouble: int = 0) -> None:
+        for ring in list(run.rings):
+            _beat(ring, trouble)
 
     def _check_ends(self, run: RunJournal) -> float:
         run.end()
@@ -250,6 +280,16 @@ class Drain(threading.Thread):
             ring = self._attach(path)
         if ring is None:  # it cannot be, or this process is making it
             return
+        run = ring.meta["run"]
+        if self.relay.may_visit(run, None):
+            self.relay.visit(run, None, self._take_in, path, ring)
+            return
+        _beat(ring, NO_ANSWER)
+        if path not in self._own:
+            ring.close()
+
+    def _take_in(self, path: str, ring: Ring) -> None:
+        """Open a ring's run, where need be, and move the ring's bytes from here on."""
         try:
             run = self._run_of(ring)
         except ImportError:
@@ -267,7 +307,7 @@ class Drain(threading.Thread):
         self._known.add(path)
         run.add(ring)
         ring.words[WORKER_PID] = os.getpid()
-        ring.words[HEARTBEAT] = time.monotonic_ns()
+        _beat(ring)
 
     def _give_up(self, ring: Ring) -> None:
         """The run of an ended caller is not there: it was removed, or, if more is missing, its disk may come back."""
@@ -279,6 +319,10 @@ class Drain(threading.Thread):
             ring.unlink()
         else:
             self._kept.add(os.path.basename(ring.path))
+
+    def _take_left(self, path: str) -> None:
+        if self._open_left(path):
+            self._left.remove(path)
 
     def _open_left(self, path: str) -> bool:
         """Open a run that `take_on` asks for; False while another worker has it."""
@@ -313,7 +357,7 @@ class Drain(threading.Thread):
         run = self.runs.get(path)
         if run is not None and run.gone():  # and another has been made where it was
             self._abandon(run, list(run.live))
-            self._let_go(run, done=True)
+            self._let_go(run, True)
             run = None
         if run is None:
             run = RunJournal(path)
@@ -323,14 +367,17 @@ class Drain(threading.Thread):
         return run
 
     def _close_asked(self) -> None:
-        while self._closing:
-            run, done = self._closing.pop()
+        for asked in list(self._closing):
+            run, done = asked
+            if not self._may_visit(run):
+                continue
+            self._closing.remove(asked)
             if not run.live and self.runs.get(run.path) is run:  # else somebody has begun to log to it again
-                self._let_go(run, done=done)
-        if self.runs:
+                self.relay.visit(run.path, run.disk, self._let_go, run, done)
+        if self.runs or self.relay.held:
             self.idle_since = time.monotonic()
 
-    def _let_go(self, run: RunJournal, *, done: bool) -> None:
+    def _let_go(self, run: RunJournal, done: bool) -> None:
         del self.runs[run.path]
         run.close(done=done)
         self._known.difference_update(ring.path for ring in run.rings)
@@ -340,7 +387,9 @@ class Drain(threading.Thread):
 
     def _sleep(self) -> None:
         """Wait for the linger to pass or a byte in the pipe. A ring that fills after the flag is set sends one."""
-        rings = [ring for run in list(self.runs.values()) for ring in run.live]
+        now = time.monotonic()
+        able = [run for run in list(self.runs.values()) if now >= run.retry_at and self._may_visit(run)]
+        rings = [ring for run in able for ring in list(run.live)]
         for ring in rings:
             ring.words[SLEEPING] = 1
         if not any(ring.used() * 2 > ring.capacity for ring in rings):
@@ -351,6 +400,14 @@ class Drain(threading.Thread):
                 self._census_at = 0.0
         for ring in rings:
             ring.words[SLEEPING] = 0
+
+    def _may_visit(self, run: RunJournal) -> bool:
+        return self.relay.may_visit(run.path, run.disk)
+
+    def _visit(self, run: RunJournal, work: Callable[[RunJournal], float]) -> float:
+        """Work on a journal; see `Relay.visit`."""
+        moved: float = self.relay.visit(run.path, run.disk, self._try, run, work)
+        return moved
 
     def _try(self, run: RunJournal, work: Callable[[RunJournal], float]) -> float:
         """Work on a journal. If it cannot be written it is tried again later; its rings hold what they can until then."""
@@ -372,8 +429,8 @@ class Drain(threading.Thread):
             warn(message)
 
 
-def warn(message: str, error: BaseException | None = None) -> None:
-    """Log a warning. `logging` takes longer to import than the drain may wait, and is rarely needed."""
-    import logging
-
-    logging.getLogger("asynctrack.worker").warning(message, exc_info=error)
+def _beat(ring: Ring, trouble: int = 0) -> None:
+    """Tell a ring's producer that its worker lives, and what keeps it from the journal."""
+    ring.words[HEARTBEAT] = time.monotonic_ns()
+    if trouble:
+        ring.words[TROUBLE] = trouble

@@ -21,6 +21,8 @@ _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBL
 IDLE_EXIT_S = 5.0
 # How long deliveries wait for a tight loop to end before they begin.
 CALM_WAIT_S = 10.0
+# How long the worker waits for its own threads in the end.
+_STOP_WAIT_S = 5.0
 # How long a worker waits for the one before it to be gone.
 _LOCK_WAIT_S = 10.0
 
@@ -39,7 +41,6 @@ def main(host: str, log_path: str = os.devnull) -> int:
         return 0  # another worker serves this host
     _keep_log(log_path)
     drain = Drain(host)
-    drain.take_census()
     drain.start()
     sync = Sync(drain)
     sync.start()
@@ -52,7 +53,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
             break
     drain.stop()
     sync.stop()
-    drain.join()
+    drain.join(_STOP_WAIT_S)
     if not ring_paths(host):
         remove_host(host)
     return 0
@@ -122,15 +123,12 @@ def _leave_when_told(drain: Drain) -> None:
 def _serve(drain: Drain, host: str) -> None:
     """Deliver until there is nothing left; whatever fails here, the drain goes on."""
     _wait_for_calm(drain)
-    import logging
+    from asynctrack.worker import scribe
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
+    scribe.to_thread()
     try:
         _import_the_rest(host)
         import gc
-
-        import anyio
 
         from asynctrack.worker.orphans import adopt
         from asynctrack.worker.service import Service
@@ -139,9 +137,12 @@ def _serve(drain: Drain, host: str) -> None:
         # A full collection holds the interpreter for 5 to 12 ms, in which a tight loop fills a quarter of its ring.
         gc.freeze()
         gc.set_threshold(100_000, 50, 1000)
-        anyio.run(lambda: Service(drain).run(idle_exit_s=_idle_exit_s()))
-    except Exception:
-        logging.getLogger("asynctrack.worker").exception("deliveries have failed; the journal goes on")
+        service = Service(drain)
+        service.start()
+        service.wait(idle_exit_s=_idle_exit_s())
+        service.stop(_STOP_WAIT_S)
+    except Exception as error:
+        scribe.warn("deliveries have failed; the journal goes on", error)
         _only_journal(drain)
 
 
@@ -190,4 +191,7 @@ def _import_the_rest(host: str) -> None:
 
 if __name__ == "__main__":
     status = main(*sys.argv[1:])
+    from asynctrack.worker import scribe
+
+    scribe.flush(1.0)
     os._exit(status)  # a sink that hangs on a thread must not hold the process

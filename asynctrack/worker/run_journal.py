@@ -43,7 +43,11 @@ _NOTES_SHIFT = 40
 
 
 class RunJournal:
-    """The journal of one run, and the rings that feed it."""
+    """The journal of one run, and the rings that feed it.
+
+    Attributes:
+        disk: the device that has it, once it is open: what hangs, hangs for all that is there.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -53,6 +57,7 @@ class RunJournal:
         self.ended: list[tuple[Ring, str]] = []
         self.status: str | None = None
         self.retry_at = 0.0
+        self.disk: int | None = None
         self._lock_fd = -1
         self._home_fd = -1
         self._notes_end = 0
@@ -78,6 +83,7 @@ class RunJournal:
         except BaseException:
             os.close(lock_fd)
             raise
+        self.disk = os.fstat(self._home_fd).st_dev
         self._lock_fd, self.writer = lock_fd, writer
         # Segment numbers only grow, so the notes of this sitting lie behind all others, whatever the clock says.
         self._notes_end = max(writer.ends.get(NOTES_RING, 0), writer.next_segment << _NOTES_SHIFT)

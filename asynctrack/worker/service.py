@@ -1,64 +1,21 @@
-"""Service: keeps each run's `run.json` and drives its light deliveries, in one asyncio loop of the worker."""
+"""Service: keeps each run's `run.json` and drives its light deliveries, on a lane for each disk. Runs in the worker."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import logging
-import os
+import threading
 import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
 
-import anyio
-import anyio.lowlevel
-
-from asynctrack import manifest as manifests
-from asynctrack import trust
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import Unbuilt, from_caller, from_stored, goes_with_its_process, place_of
-from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
-from asynctrack.delivery.verdict import FIRST_RETRY_S, LONGEST_RETRY_S
-from asynctrack.errors import AsynctrackError
-from asynctrack.journal.layout import Position
-from asynctrack.journal.reader import Reader
-from asynctrack.manifest import Manifest, find_start
-from asynctrack.spawn import can_spawn
-from asynctrack.worker.drain import WARN_INTERVAL_S, Drain
+from asynctrack.worker.drain import Drain
+from asynctrack.worker.lane import Lane
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.supervisor import ElsewhereDelivery, Processes
+from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 
-# `run.json` is written at most this often while a run goes on.
-SAVE_INTERVAL_S = 1.0
-# While the drain is under pressure the deliveries leave the interpreter to it for this long between batches.
-LONGEST_YIELD_S = 0.25
-# Between two looks whether a run that cannot be served is still there. Arbitrary: soon enough for who waits in `finish`.
-_HOPE_INTERVAL_S = 0.2
-# How long deliveries go on after their callers' end where the run does not say.
-AFTER_EXIT_MAX_S = 300.0
+__all__ = ["CALLERS_ONLY", "Policy", "Service"]
 
-_log = logging.getLogger("asynctrack.worker")
-
-
-class Policy(NamedTuple):
-    """What a worker may do beyond serving its own callers' runs: `asynctrack sync` is told by its user.
-
-    Attributes:
-        offline_too: deliver to backends that need a network also where the run is offline.
-        trust: take settings that lead out of a run's directory from any `run.json`.
-        force: deliver copies of runs also where what their originals delivered shows twice.
-        patient: the callers have ended, and a person waits. So go on for as long as it is let, not for as long as the run says, deliver
-            to what lived in a caller where that can be imported, and let go of a run at once when only a person can help.
-    """
-
-    offline_too: bool = False
-    trust: bool = False
-    force: bool = False
-    patient: bool = False
-
-
-CALLERS_ONLY = Policy()
+# Between two looks whether the worker is idle, at most.
+_LOOK_S = 0.5
 
 
 class Service:
@@ -77,347 +34,59 @@ class Service:
         self._drain = drain
         self._local = local if local is not None else {}
         self._policy = policy
-        self._processes = Processes(drain.host)
-        self._served: dict[str, RunService] = {}
-        self._given_up: set[str] = set()
-        self._stopping = False
-        self._changed = anyio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lanes: dict[int | None, Lane] = {}
+        self._spare: Lane | None = None
+        self._opening = threading.Lock()
 
-    async def run(self, *, idle_exit_s: float | None = None) -> None:
-        """Serve until stopped, or until there has been no run for `idle_exit_s` seconds."""
-        self._loop = asyncio.get_running_loop()
+    def start(self, first: Callable[[], object] = lambda: None) -> None:
+        """Begin to serve; `first` is called on the first lane's thread before anything else.
+
+        That lane is there before it is known which disk it is for: when the main thread has ended, no thread can be had.
+        """
+        self._spare = Lane(self._drain, self._local, self._policy, first)
         self._drain.grew = self._grew
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._processes.watch)
-            while not self._stopping and not self._idle(idle_exit_s):
-                self._forget_closed()
-                for path, journal in list(self._drain.runs.items()):
-                    if path not in self._served and journal.writer is not None:
-                        self._served[path] = served = self._service_of(journal)
-                        tasks.start_soon(self._serve, served)
-                self._changed = anyio.Event()
-                with anyio.move_on_after(0.5 if idle_exit_s is None else min(0.5, idle_exit_s)):
-                    await self._changed.wait()
-            self._stopping = True
-            for served in self._served.values():
-                served.stop()
-            with anyio.move_on_after(STOP_WAIT_S):
-                while not all(served.finished for served in self._served.values()):
-                    await anyio.sleep(0.01)
-            tasks.cancel_scope.cancel()
+        self._grew(list(self._drain.runs.values()))
 
-    def stop(self) -> None:
-        """End `run` soon; from any thread."""
-        self._stopping = True
-        self._call(self._wake)
+    def wait(self, *, idle_exit_s: float) -> None:
+        """Wait until there has been no run for so many seconds."""
+        while not self._idle(idle_exit_s):
+            time.sleep(min(_LOOK_S, idle_exit_s))
+
+    def stop(self, timeout_s: float) -> None:
+        """End soon; what is behind stays behind, and who waits for a disk is left there."""
+        lanes = {*self._lanes.values(), *filter(None, [self._spare])}
+        for lane in lanes:
+            lane.stop()
+        deadline = time.monotonic() + timeout_s
+        for lane in lanes:
+            lane.join(max(0.0, deadline - time.monotonic()))
 
     def give_up(self, run: str) -> None:
         """Let go of a run: what is behind stays behind. From any thread."""
-        self._call(self._stop_one, run)
-
-    def _stop_one(self, run: str) -> None:
-        self._given_up.add(run)
-        if run in self._served:
-            self._served[run].stop()
-
-    def _forget_closed(self) -> None:
-        """Runs that the drain has let go of, and those that somebody has begun to log to again."""
-        for path, served in list(self._served.items()):
-            if self._drain.runs.get(path) is not served.journal or (served.finished and served.journal.live):
-                del self._served[path]
-
-    async def _serve(self, served: RunService) -> None:
-        journal, done, pause_s = served.journal, False, FIRST_RETRY_S
-        gives_up_at, warn_at = float("inf"), 0.0
-        while not served.hopeless() and time.monotonic() < gives_up_at and journal.path not in self._given_up:
-            try:
-                done = await served.run()
-                break
-            except Exception:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
-                if time.monotonic() >= warn_at:
-                    warn_at = time.monotonic() + WARN_INTERVAL_S
-                    _log.exception("%s cannot be served; its journal goes on", journal.path)
-                if journal.status is not None:  # its callers have ended: it is not tried for ever
-                    gives_up_at = min(gives_up_at, time.monotonic() + AFTER_EXIT_MAX_S)
-                with anyio.move_on_after(pause_s):
-                    while not served.hopeless():
-                        await anyio.sleep(_HOPE_INTERVAL_S)
-                pause_s = min(2 * pause_s, LONGEST_RETRY_S)
-                before, served = served, self._service_of(journal)
-                if self._served.get(journal.path) is before:  # else another run is there by now
-                    self._served[journal.path] = served
-        served.finished = True
-        if not self._stopping:
-            self._drain.finish(journal, done=done or served.hopeless())
-
-    def _service_of(self, journal: RunJournal) -> RunService:
-        local = self._local.get(journal.path, {})
-        return RunService(journal, self._drain, self._processes, local, self._policy)
+        for lane in list(self._lanes.values()):
+            lane.give_up(run)
 
     def _grew(self, runs: Iterable[RunJournal]) -> None:
-        """Called by the drain's thread."""
-        self._call(self._ring, list(runs))
+        """Called by the drain's thread, and those that it has left behind."""
+        by_disk: dict[int | None, list[RunJournal]] = {}
+        for run in runs:
+            by_disk.setdefault(run.disk, []).append(run)
+        for disk, of_it in by_disk.items():
+            self._lane_of(disk).take(of_it)
 
-    def _call(self, function: object, *arguments: object) -> None:
-        if self._loop is not None:
-            try:
-                self._loop.call_soon_threadsafe(function, *arguments)  # type: ignore[arg-type]  # any function
-            except RuntimeError:
-                pass  # the loop has ended
+    def _lane_of(self, disk: int | None) -> Lane:
+        with self._opening:
+            if disk not in self._lanes:
+                self._lanes[disk], self._spare = self._spare or self._another(), None
+            return self._lanes[disk]
 
-    def _ring(self, runs: list[RunJournal]) -> None:
-        for journal in runs:
-            served = self._served.get(journal.path)
-            if served is None or served.finished:
-                self._wake()
-            else:
-                served.grew()
-
-    def _wake(self) -> None:
-        self._changed.set()
-
-    def _idle(self, idle_exit_s: float | None) -> bool:
-        quiet = not self._drain.runs and not self._served
-        long_enough = self._drain.leaving or (
-            idle_exit_s is not None and time.monotonic() - self._drain.idle_since > idle_exit_s
-        )
-        return quiet and long_enough
-
-
-class RunService:
-    """One run: its manifest, and a delivery for each of its backends that belongs here."""
-
-    def __init__(
-        self, journal: RunJournal, drain: Drain, processes: Processes, local: dict[str, Backend], policy: Policy
-    ) -> None:
-        self.journal = journal
-        self.finished = False
-        self._drain = drain
-        self._processes = processes
-        self._local = local
-        self._policy = policy
-        self._deliveries: list[Delivery | ElsewhereDelivery] = []
-        self._told: dict[str, dict[str, Any]] = {}
-        self._bells: list[anyio.Event] = []
-        self._ended = False
-        self._manifest: Manifest | None = None
-        self._reader = Reader(os.path.join(journal.path, "journal"))
-        self._saved_at = 0.0
-        self._saved = False
-        self._warn_at = 0.0
-        self._left_at: float | None = None
-        self._stopping = False
-
-    def grew(self) -> None:
-        """The run's journal has grown."""
-        bells, self._bells = self._bells, []
-        for bell in bells:
-            bell.set()
-
-    async def run(self) -> bool:
-        """Serve the run to its end; False when delivery had to be left to `asynctrack sync`."""
+    def _another(self) -> Lane:
         try:
-            return await self._run()
-        finally:
-            self._reader.close()
+            return Lane(self._drain, self._local, self._policy)
+        except RuntimeError:  # no thread can be had any more: it shares one
+            return next(iter(self._lanes.values()))
 
-    async def _run(self) -> bool:
-        while self.journal.gone():  # what lies there by now may be another's
-            if self._stopping or self.hopeless():
-                return False
-            await self._wait(SAVE_INTERVAL_S)
-        if not await self._find_manifest():
-            return True
-        while not (self._stopping or self._has_begun()):
-            await self._wait(SAVE_INTERVAL_S)
-        await self._keep_manifest()  # a run that goes on may do so with other backends
-        async with anyio.create_task_group() as tasks:
-            for delivery in self._open_deliveries():
-                tasks.start_soon(self._drive, delivery)
-            while True:
-                if gone := self.journal.gone():
-                    self.stop()
-                    break
-                await self._keep_manifest()
-                for delivery in self._deliveries:
-                    if delivery.reopen():
-                        tasks.start_soon(self._drive, delivery)
-                self._tell()
-                if self._finished() or self._stopping:
-                    break
-                if self._ended and all(delivery.done or delivery.paused for delivery in self._deliveries):
-                    self.journal.tell_done()  # what waits for a person is not waited for by `finish`
-                    if self._policy.patient:
-                        self.stop()
-                        break
-                await self._wait(0.2 if self._ended else SAVE_INTERVAL_S)
-                if self._overdue():
-                    self.stop()
-            if self._stopping:
-                tasks.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
-        if gone:
-            raise _gone(self.journal)
-        self._save()
-        self._tell()
-        return self._finished()
-
-    async def _drive(self, delivery: Delivery | ElsewhereDelivery) -> None:
-        await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
-        self.grew()
-
-    def stop(self) -> None:
-        """End `run` soon; delivery can go on later."""
-        self._stopping = True
-        for delivery in self._deliveries:
-            delivery.stop()
-        self.grew()
-
-    def hopeless(self) -> bool:
-        """Whether the run has ended, and somebody has removed its directory."""
-        return self.journal.status is not None and self.journal.gone()
-
-    async def _find_manifest(self) -> bool:
-        """The run as `run.json` has it, or as its first frame says; False when its caller died before it said anything."""
-        try:
-            self._manifest = manifests.load(Path(self.journal.path))
-            self._reader.position = self._manifest.position
-        except AsynctrackError:
-            while self._manifest is None:
-                over = self._stopping or self.journal.status is not None  # asked for first: the drain goes on meanwhile
-                batch = self._reader.next()
-                if batch is not None:
-                    self._manifest = find_start(batch)
-                elif over:
-                    return False
-                else:
-                    await self._wait(SAVE_INTERVAL_S)
-            self._reader.close()
-            self._reader = Reader(os.path.join(self.journal.path, "journal"))
-        return True
-
-    def _has_begun(self) -> bool:
-        """Whether what the run's callers begin with is in the journal."""
-        assert self.journal.writer is not None
-        known = self.journal.writer.ends
-        return self.journal.status is not None or any(ring.id in known for ring in list(self.journal.rings))
-
-    def _open_deliveries(self) -> list[Delivery | ElsewhereDelivery]:
-        assert self._manifest is not None
-        self._hear_callers()
-        for name, stored in self._manifest.backends.items():
-            backend = self._local.get(name) or self._from_stored(name, stored)
-            if backend is None or (backend.remote and self._manifest.offline and not self._policy.offline_too):
-                continue
-            self._deliveries.append(self._open_delivery(name, backend, stored))
-        return self._deliveries
-
-    def _open_delivery(self, name: str, backend: Backend, stored: dict[str, Any]) -> Delivery | ElsewhereDelivery:
-        assert self._manifest is not None
-        run, place = Path(self.journal.path), place_of(backend)
-        if place == "process" and can_spawn():
-            process = self._processes.of(str(stored["kind"]))
-            return ElsewhereDelivery(run, name, backend, stored, process, force=self._policy.force)
-        keep = name not in self._local or place != "caller"
-        return Delivery(run, name, backend, self._manifest, keep=keep, force=self._policy.force)
-
-    def _hear_callers(self) -> None:
-        """What the run's callers themselves have said of their backends, through queues that nobody else can write."""
-        mine = {ring.id for ring in self.journal.rings}
-        directory = os.path.join(self.journal.path, "journal")
-        headers = Reader(directory, bodies=False)
-        for batch in headers:
-            if batch.header.ring in mine and not batch.header.start:  # a ring begins with what its caller says
-                reader = Reader(directory, Position(batch.segment, batch.offset))
-                first = reader.next()
-                reader.close()
-                if first is not None and (start := find_start(first)) is not None:
-                    self._told.update(start.backends)
-        headers.close()
-
-    def _from_stored(self, name: str, stored: dict[str, Any]) -> Backend | None:
-        assert self._manifest is not None
-        trusted = (
-            self._policy.trust or self._told.get(name) == stored or trust.is_sealed(self._manifest.id, name, stored)
-        )
-        try:
-            if self._policy.patient and stored.get("place") == "caller":
-                return None if goes_with_its_process(stored) else from_caller(stored, trusted=trusted)
-            return from_stored(stored, trusted=trusted)
-        except AsynctrackError as error:
-            _log.info("%s: %s", name, error)
-            is_callers = self._told.get(name) == stored and stored.get("place") != "caller"
-            return Unbuilt(settings=stored) if is_callers else None
-
-    async def _keep_manifest(self) -> None:
-        assert self._manifest is not None
-        changed = self._saved_at == 0.0
-        for batch in self._reader:
-            for frame in batch.frames(skip_records=True):
-                self._manifest.apply(frame)
-                changed = True
-            self._manifest.position = self._reader.position
-            await self._pace()
-        self._ended = self._manifest.status != "running" and self.journal.status is not None
-        if changed or not self._saved:
-            self._save()
-
-    def _save(self) -> None:
-        """Save the manifest; where it cannot be written it is tried again: the deliveries may still get on."""
-        assert self._manifest is not None
-        self._saved_at = time.monotonic()
-        try:
-            if self.journal.gone():
-                raise _gone(self.journal)
-            manifests.save(Path(self.journal.path), self._manifest)
-            self._saved = True
-        except OSError as error:
-            self._saved = False
-            if time.monotonic() >= self._warn_at:
-                self._warn_at = time.monotonic() + WARN_INTERVAL_S
-                _log.warning("%s cannot be written: %s; trying again", manifests.FILE_NAME, error)
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait for the journal to grow."""
-        if self._stopping:
-            return
-        bell = anyio.Event()
-        self._bells.append(bell)
-        with anyio.move_on_after(seconds):
-            await bell.wait()
-        if bell in self._bells:  # the time was up first
-            self._bells.remove(bell)
-
-    async def _pace(self) -> None:
-        """Under pressure the drain comes first; a delivery still gets on, a batch at a time."""
-        await anyio.lowlevel.checkpoint()
-        deadline = time.monotonic() + LONGEST_YIELD_S
-        while self._drain.pressed and time.monotonic() < deadline:
-            await anyio.sleep(0.01)
-
-    def _tell(self) -> None:
-        """Tell the producers how far all deliveries are."""
-        deliveries = self._deliveries
-        self.journal.set_delivered(
-            lambda ring: min((delivery.saved_ends.get(ring, 0) for delivery in deliveries), default=1 << 62)
-        )
-
-    def _finished(self) -> bool:
-        return self._ended and self._saved and all(delivery.done for delivery in self._deliveries)
-
-    def _overdue(self) -> bool:
-        """Whether the callers ended so long ago that what is behind is left to `asynctrack sync`."""
-        if not self._ended:
-            self._left_at = None
-            return False
-        if self._drain.leaving or self.journal.asked_for():
-            return True
-        if self._policy.patient:
-            return False
-        self._left_at = self._left_at or time.monotonic()
-        limit = self._manifest.limits.get("after_exit_max_s", AFTER_EXIT_MAX_S) if self._manifest else 0.0
-        return time.monotonic() - self._left_at > limit
-
-
-def _gone(journal: RunJournal) -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, "the run's directory has been removed or moved", journal.path)
+    def _idle(self, idle_exit_s: float) -> bool:
+        quiet = not self._drain.runs and all(lane.serves_none() for lane in list(self._lanes.values()))
+        long_enough = self._drain.leaving or time.monotonic() - self._drain.idle_since > idle_exit_s
+        return quiet and long_enough and not self._drain.relay.held

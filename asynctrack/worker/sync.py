@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
-from asynctrack.worker.drain import WARN_INTERVAL_S, Drain, warn
+from asynctrack.worker.drain import Drain
+from asynctrack.worker.relay import Relay
+from asynctrack.worker.run_journal import RunJournal
+from asynctrack.worker.scribe import WARN_INTERVAL_S, warn
 
 
-class Sync(threading.Thread):
-    """The thread that calls fsync, so that the drain never waits for a disk to settle."""
+class Sync:
+    """The thread that calls fsync, so that the drain never waits for a disk to settle, and those that it leaves behind where one hangs."""
 
     def __init__(self, drain: Drain) -> None:
-        super().__init__(name="asynctrack-sync", daemon=True)
+        self._relay = Relay("asynctrack-sync", self._make_rounds)
         self._drain = drain
         self._stopping = False
         self._warn_at = 0.0
 
-    def run(self) -> None:
-        while not self._stopping:
-            self._drain.wants_sync.wait(self._drain.sync_interval_s)
-            self._drain.wants_sync.clear()
-            for run in list(self._drain.runs.values()):
-                if not run.sync() and time.monotonic() >= self._warn_at:
-                    self._warn_at = time.monotonic() + WARN_INTERVAL_S
-                    warn(f"the journal of {run.path} cannot be synced; what is not safe is kept and written again")
+    def start(self) -> None:
+        self._relay.start()
+        self._drain.watchdog.relays.append(self._relay)
 
     def stop(self) -> None:
         self._stopping = True
         self._drain.wants_sync.set()
+
+    def _make_rounds(self) -> None:
+        while not self._stopping:
+            for run in list(self._drain.runs.values()):
+                if self._relay.may_visit(run.path, run.disk):
+                    self._relay.visit(run.path, run.disk, self._sync, run)
+            self._drain.wants_sync.wait(self._drain.sync_interval_s)
+            self._drain.wants_sync.clear()
+
+    def _sync(self, run: RunJournal) -> None:
+        if not run.sync() and time.monotonic() >= self._warn_at:
+            self._warn_at = time.monotonic() + WARN_INTERVAL_S
+            warn(f"the journal of {run.path} cannot be synced; what is not safe is kept and written again")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 from asynctrack import locks
 from asynctrack.backends.base import Backend
-from asynctrack.loop import LoopThread
 from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.service import CALLERS_ONLY, Policy, Service
+from asynctrack.worker.run_service import CALLERS_ONLY, Policy
+from asynctrack.worker.service import Service
 from asynctrack.worker.sync import Sync
 
 _STOP_WAIT_S = 5.0
@@ -48,7 +48,6 @@ class WorkerThreads:
         self._adopt = adopt
         self._sync = Sync(self.drain)
         self._service = Service(self.drain, local, policy)
-        self._loop: LoopThread | None = None
 
     def start(self) -> None:
         """Start the threads: the drain, by which it lives, at last, so that Ctrl-C in between leaves nothing that is half alive.
@@ -57,7 +56,7 @@ class WorkerThreads:
             RuntimeError: no thread can be had any more.
         """
         try:
-            self._loop = LoopThread("asynctrack-service", self._serve)
+            self._service.start(self._adopt)
             self._sync.start()
             self.drain.start()
         except BaseException:
@@ -78,17 +77,11 @@ class WorkerThreads:
 
     def stop(self) -> None:
         """Stop soon; what is behind stays behind."""
-        self._service.stop()
-        if self._loop is not None:
-            self._loop.join(_STOP_WAIT_S)
+        self._service.stop(_STOP_WAIT_S)
         self.drain.stop()
         self._sync.stop()
-        self.drain.join(timeout=_STOP_WAIT_S)
+        self.drain.join(_STOP_WAIT_S)
         if self._lock_fd is not None:
             os.close(self._lock_fd)
         if not ring_paths(self._directory):
             remove_host(self._directory)
-
-    async def _serve(self) -> None:
-        self._adopt()
-        await self._service.run()

@@ -1,0 +1,242 @@
+"""A disk that hangs holds up the runs that are on it, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hanging_disk import HangingDisk
+from support import assert_whole, kill_the_worker, lines, the_worker, values, wait_until
+
+import asynctrack
+from asynctrack import Run, host
+from asynctrack.backends.sql import SQL
+from asynctrack.worker import scribe
+from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
+
+Opened = Callable[[Path], Run]
+
+
+@pytest.fixture
+def disk(hanging_disk: HangingDisk) -> Iterator[HangingDisk]:
+    """The disk, well again in the end, so that the worker can leave."""
+    yield hanging_disk
+    hanging_disk.go_on()
+
+
+def opened(where: Path, worker: Literal["process", "thread"] = "process", **arguments: object) -> Run:
+    return asynctrack.init(project="p", dir=where / "runs", backends=["jsonl"], worker=worker, **arguments)  # type: ignore[arg-type]
+
+
+def log_some(run: Run, count: int = 20, first: int = 0) -> None:
+    for i in range(first, first + count):
+        assert run.log({"a": i})
+
+
+def worker_says(what: str) -> bool:
+    """Whether `asynctrack workers` does, in a process of its own: this one must not open its own rings again."""
+    found = subprocess.run([sys.executable, "-m", "asynctrack", "workers"], capture_output=True, text=True, timeout=20)
+    return what in found.stdout
+
+
+def hang_in_the_middle(disk: HangingDisk, run: Run) -> None:
+    """Let the disk hang, and its run's worker with it."""
+    disk.hang()
+    run.log({"held": 1})
+    wait_until(disk.waiting, "the worker waits for the disk")
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_run_on_a_healthy_disk_is_journaled_and_delivered_while_anothers_hangs(
+    worker: Literal["process", "thread"], disk: HangingDisk, own_host: Path, tmp_path: Path
+) -> None:
+    hung, healthy = opened(disk.path, worker), opened(tmp_path, worker)
+    log_some(hung)
+    log_some(healthy)
+    assert healthy.flush(timeout_s=10).behind == 0
+    assert hung.flush(timeout_s=10).behind == 0
+    hang_in_the_middle(disk, hung)
+    for i in range(4):  # through a few looks of everybody at everything
+        log_some(healthy, first=20 + 20 * i)
+        assert healthy.flush(timeout_s=10).behind == 0
+        time.sleep(0.3)
+    log_some(late := opened(tmp_path, worker))  # a run that begins meanwhile
+    assert late.finish().behind == 0
+    healthy.finish()
+    assert_whole(healthy.path, {"a": 100})
+    disk.go_on()
+    assert hung.finish().behind == 0
+    assert values(hung.path, "a") == list(range(20))
+    assert lines(hung.path)[-1]["held"] == 1
+
+
+def test_what_is_logged_while_the_disk_hangs_is_journaled_when_it_goes_on(disk: HangingDisk, own_host: Path) -> None:
+    run = opened(disk.path)
+    log_some(run)
+    run.flush(timeout_s=10)
+    hang_in_the_middle(disk, run)
+    log_some(run, 500, first=20)
+    disk.go_on()
+    assert run.finish().behind == 0
+    assert len(values(run.path, "a")) == 520
+
+
+def test_worker_that_waits_for_a_disk_is_not_taken_for_hung(
+    disk: HangingDisk, own_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "HUNG_AFTER_S", 0.5)
+    run = opened(disk.path)
+    log_some(run)
+    run.flush(timeout_s=10)
+    pid = the_worker(own_host)
+    hang_in_the_middle(disk, run)
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        run.log({"x": "y" * 5000})  # each 64 KiB somebody looks at the worker
+        time.sleep(0.005)
+    assert the_worker(own_host) == pid
+    disk.go_on()
+    assert run.finish().behind == 0
+
+
+def test_queue_of_a_run_whose_disk_hangs_fills_and_the_message_says_so(
+    disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = opened(disk.path, queue_bytes=1 << 16)
+    hang_in_the_middle(disk, run)
+    wait_until(lambda: worker_says("cannot write: the disk hangs"), "the command line knows it")
+    while run.log({"x": "y" * 1000}):
+        pass
+    wait_until(lambda: "the queue is full: the journal cannot be written (the disk hangs)" in caplog.text, "it is said")
+    disk.go_on()
+    stats = run.finish()
+    assert stats.dropped["full"] == 1
+    assert stats.accepted == stats.journaled
+
+
+def test_run_whose_journal_hangs_as_it_is_opened_does_not_hold_up_another(
+    disk: HangingDisk, own_host: Path, tmp_path: Path
+) -> None:
+    hung, healthy = opened(disk.path), opened(tmp_path)
+    log_some(hung)
+    log_some(healthy)
+    hung.flush(timeout_s=10)
+    kill_the_worker(own_host)
+    disk.hang()
+    wait_until(lambda: healthy.log({"b": 1}) and disk.waiting(), "the next worker waits for the disk")
+    log_some(healthy, first=20)
+    assert healthy.finish().behind == 0
+    disk.go_on()
+    assert hung.finish().behind == 0
+    assert_whole(hung.path, {"a": 20})
+
+
+@pytest.mark.slow
+def test_delivery_process_goes_on_for_a_run_on_a_healthy_disk(
+    disk: HangingDisk, own_host: Path, tmp_path: Path
+) -> None:
+    hung, healthy = (
+        asynctrack.init(project="p", dir=where / "runs", backends=[SQL(url=f"sqlite:///{tmp_path}/{name}.db")])
+        for name, where in (("hung", disk.path), ("healthy", tmp_path))
+    )
+    for run in (hung, healthy):
+        log_some(run)
+        assert run.flush(timeout_s=20).behind == 0
+    hang_in_the_middle(disk, hung)
+    for i in range(4):
+        log_some(healthy, first=20 + 20 * i)
+        assert healthy.flush(timeout_s=20).behind == 0
+        time.sleep(0.5)
+    assert healthy.finish().behind == 0
+    disk.go_on()
+    assert hung.finish().behind == 0
+
+
+class TestRelay:
+    """Rounds among three runs, at which a thread may be held up."""
+
+    def test_others_are_visited_while_one_holds_a_thread_up(self) -> None:
+        gate, seen = threading.Event(), {"a": 0, "b": 0, "c": 0}
+        over = threading.Event()
+
+        def look(run: str) -> None:
+            if run == "b":
+                gate.wait()
+            seen[run] += 1
+
+        def rounds() -> None:
+            while not over.is_set():
+                for run in seen:
+                    if relay.may_visit(run, None):
+                        relay.visit(run, None, look, run)
+                over.wait(0.005)
+
+        relay, watchdog = Relay("rounds", rounds), Watchdog()
+        watchdog.relays.append(relay)
+        relay.start()
+        watchdog.start()
+        wait_until(lambda: seen["c"] > 10, "c is visited")
+        assert relay.held == {"b"}
+        assert seen["b"] == 0
+        gate.set()
+        wait_until(lambda: seen["b"] > 10, "b is visited again")
+        assert not relay.held
+        over.set()
+        watchdog.stop()
+        relay.join(10)
+        assert not relay.is_alive()
+
+    def test_other_runs_on_a_disk_that_hangs_cost_few_threads(self) -> None:
+        gate, over, seen = threading.Event(), threading.Event(), {"well": 0}
+        runs = [("well", 1), *((f"hung {i}", 2) for i in range(50))]
+
+        def look(run: str, disk: int) -> None:
+            if disk == 2:
+                gate.wait()
+            seen[run] = seen.get(run, 0) + 1
+
+        def rounds() -> None:
+            while not over.is_set():
+                for run, disk in runs:
+                    if relay.may_visit(run, disk):
+                        relay.visit(run, disk, look, run, disk)
+                over.wait(0.005)
+
+        relay, watchdog = Relay("rounds", rounds), Watchdog()
+        watchdog.relays.append(relay)
+        relay.start()
+        watchdog.start()
+        wait_until(lambda: relay.held, "a run holds a thread up")
+        before = seen["well"]
+        wait_until(lambda: seen["well"] > before + 50, "the run that is well is visited")
+        assert len(relay.held) <= 2
+        gate.set()
+        wait_until(lambda: len(seen) == len(runs), "all are visited")
+        over.set()
+        watchdog.stop()
+
+    def test_a_visit_that_is_quick_is_never_relieved(self) -> None:
+        relay = Relay("rounds", lambda: None)
+        assert relay.visit("a", None, lambda: 3) == 3
+        time.sleep(HELD_AFTER_S)
+        relay.relieve()
+        assert not relay.held
+
+
+def test_who_writes_what_the_worker_says_may_hang() -> None:
+    gate, said = threading.Event(), []
+    scribe.call(gate.wait)
+    scribe.call(said.append, "late")
+    begun = time.monotonic()
+    scribe.flush(0.05)
+    assert time.monotonic() - begun < 5
+    assert said == []
+    gate.set()
+    scribe.flush(10)
+    assert said == ["late"]
