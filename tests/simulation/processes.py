@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 MARK = "ASYNCTRACK_SIMULATION"
+
+# A directory of queues: the pid of the process whose they are, and a random part.
+_HOST = re.compile(r"(\d+)-[0-9a-f]+(?:\..*)?")
 
 Kind = Literal["caller", "worker", "delivery", "command"]
 
@@ -54,7 +58,6 @@ def _kind_of(arguments: list[str]) -> tuple[Kind, int]:
     if "simulation.caller" in arguments:
         return "caller", 0
     if any(argument.endswith("worker/main.py") for argument in arguments):
-        hosts = [os.path.basename(argument) for argument in arguments if "/asynctrack-" in argument]
-        pid = hosts[-1].partition("-")[0] if hosts else "0"
-        return "worker", int(pid)
+        hosts = [found for argument in arguments if (found := _HOST.fullmatch(os.path.basename(argument)))]
+        return "worker", int(hosts[-1][1]) if hosts else 0
     return ("command", 0) if "asynctrack" in arguments else ("delivery", 0)
