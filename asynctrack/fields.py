@@ -360,15 +360,25 @@ class _LiveList(list[Any]):
 _LIVE: Final[dict[type, Any]] = {dict: _LiveDict, list: _LiveList}
 
 
-def _copied(value: Any, depth: int = 0) -> Any:
-    """Dicts and lists copied, what is nested in them too; else the value itself."""
+def _copied(value: Any, depth: int = 0, known: dict[int, tuple[Any, Any]] | None = None) -> Any:
+    """Dicts and lists copied, what is nested in them too; else the value itself. What is in them twice, or in itself, is so in the copy."""
     kind = type(value)
     if kind in _CONSTANTS or depth > _DEEPEST:
         return value
-    if kind is dict or kind is OrderedDict or isinstance(value, _Changing):
-        return {key: _copied(item, depth + 1) for key, item in list(dict.items(value))}
+    known = {} if known is None else known
+    if id(value) in known:
+        return known[id(value)][1]
+    copy: Any
+    if kind is dict or kind is OrderedDict or issubclass(kind, _Changing):
+        copy = {}
+        known[id(value)] = value, copy  # with the value, so that no other gets its id
+        copy.update({key: _copied(item, depth + 1, known) for key, item in list(dict.items(value))})
+        return copy
     if kind is list or kind is _LiveList:
-        return [_copied(item, depth + 1) for item in list.copy(value)]
+        copy = []
+        known[id(value)] = value, copy
+        copy.extend([_copied(item, depth + 1, known) for item in list.copy(value)])
+        return copy
     return value
 
 

@@ -25,6 +25,7 @@ from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, Ru
 from asynctrack.host import hold_streams
 from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
+from asynctrack.logged import unicode
 from asynctrack.manifest import UNREADABLE, Manifest, now_iso
 from asynctrack.masking import mask_arguments
 from asynctrack.queue.layout import START
@@ -156,7 +157,7 @@ def init(
         before.finish()
     # One name, however it is reached: two would have two writers.
     path = Path(os.path.realpath(settings.dir / project / run_id))
-    manifest = _manifest(run_id, name or run_id, project, config, named, settings, labels)
+    manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels)
     run: Run
     if settings.mode == "disabled":
         run = DisabledRun(manifest, path, named)

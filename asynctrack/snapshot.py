@@ -22,7 +22,7 @@ from asynctrack.wire import MEDIUM, Ext, encode, encode_surely
 # Containers of a record that hold others or texts: 0.1 s. Arbitrary; rows of numbers are not counted.
 MOST_NODES: Final = 1 << 15
 # Of texts, arrays and lists of numbers in a record. A larger queue carries more; see `Inlet.encode`.
-MOST_BYTES: Final = 64 << 20
+MOST_BYTES: Final = 16 << 20
 
 _MAX_REPR: Final = 1000
 # What a number takes at most.
@@ -208,11 +208,15 @@ def encode_quickly(data: dict[Any, Any], step: int | None) -> bytes | None:
 
 
 def copied(data: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A copy of a mapping that no other thread comes into; of one that is no dict what it says."""
+    """A copy of a mapping that no other thread comes into; of one that is no dict what it says, and of one that says nothing why."""
     if type(data) is dict:
         found: dict[Any, Any] = steady(dict.copy, data)
-    else:
-        found = simpler(data, type(data)) if isinstance(data, dict) else asked(data)
+        return found
+    try:
+        found = simpler(data, type(data))
+        found = found if type(found) is dict else asked(data)
+    except Exception as error:  # of the mapping's own code
+        found = {f"<{type(data).__name__}>": f"<{type(error).__name__}>"}
     return found
 
 
