@@ -32,6 +32,7 @@ __all__ = [
     "InvalidValueType",
     "JournalCorrupt",
     "NoCurrentRun",
+    "NoJournalDirectory",
     "NoSuchBackend",
     "NoSuchRun",
     "NotAPlainFile",
@@ -269,6 +270,19 @@ class JournalCorrupt(EnvironmentFailure):
         super().__init__(
             f"{path} is damaged at byte {offset}: {found}; what is whole around it can still be read with open_run()"
         )
+
+
+class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
+    """Where a run's journal should be, lies something else."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(
+            f"{path} is no directory, and a run's journal is one: something has taken its place; move it away, and what the run's backends "
+            "have written can be read, and the run resumed"
+        )
+
+    def __str__(self) -> str:
+        return printable(str(self.args[0]))
 
 
 class NotAPlainFile(EnvironmentFailure, OSError):

@@ -107,7 +107,7 @@ class Host:
                 return Producer(ring, functools.partial(self.look, ring))
             except OSError as error:
                 del self._own[path]
-                if error.errno != errno.ENOSPC or size <= SMALLEST_RING_BYTES:
+                if error.errno not in (errno.ENOSPC, errno.EFBIG) or size <= SMALLEST_RING_BYTES:
                     raise
                 size //= 2
 

@@ -15,7 +15,7 @@ from asynctrack import plain_file
 from asynctrack.cli.output import Progress
 from asynctrack.cursor import CURSORS, Cursor, decode_cursor
 from asynctrack.errors import JournalCorrupt, NotAPlainFile, NotARun
-from asynctrack.journal.frames import Batch
+from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import (
     HEADER_BYTES,
     NOTES_RING,
@@ -102,6 +102,7 @@ class Audit:
         self._waiting = dict(self._cursors)  # those whose place in the journal has not come
         self._said = self._read_manifest()
         self._told: Manifest | None = None  # what the journal tells alone
+        self._early: list[tuple[Batch, Frame]] = []  # what it tells before it says which run it is: notes of drops
         self._rings: dict[int, _Ring] = {}
         self._whole = True  # so far
 
@@ -146,10 +147,14 @@ class Audit:
         others = list(batch.frames(skip_records=True))
         if not others:
             return
+        self._early += [(batch, frame) for frame in others]
         self._told = self._told or find_start(batch)
+        if self._told is not None:
+            for at, frame in self._early:
+                if not self._told.apply(frame):
+                    self._problem(at.segment, at.offset, f"a frame of kind {frame.kind} cannot be read")
+            self._early.clear()
         for frame in others:
-            if self._told is not None and not self._told.apply(frame):
-                self._problem(batch.segment, batch.offset, f"a frame of kind {frame.kind} cannot be read")
             if self._said is not None and (batch.segment, batch.offset) >= self._said.position[:2]:
                 self._said.apply(frame)
         if self._told is not None:

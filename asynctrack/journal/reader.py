@@ -10,7 +10,7 @@ import os
 import stat
 from collections import namedtuple
 
-from asynctrack.errors import UnsupportedVersion
+from asynctrack.errors import NoJournalDirectory, UnsupportedVersion
 from asynctrack.journal.frames import Batch, unharmed
 from asynctrack.journal.layout import (
     BATCH_MAGIC,
@@ -259,7 +259,11 @@ class Reader:
 
 
 def segments(directory: str) -> list[int]:
-    """Numbers of the segments in a journal's directory, in order; none where it does not exist, or is a link, as what is no file is none."""
+    """Numbers of the segments in a journal's directory, in order; none where it does not exist, or is a link, as what is no file is none.
+
+    Raises:
+        NoJournalDirectory: it is something else.
+    """
     if os.path.islink(directory):
         return []
     try:
@@ -267,6 +271,8 @@ def segments(directory: str) -> list[int]:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except FileNotFoundError:
         return []
+    except NotADirectoryError:
+        raise NoJournalDirectory(directory) from None
     return sorted(number for name in names if (number := segment_number(name)) is not None)
 
 
@@ -306,4 +312,6 @@ def _size(path: str) -> int:
         found = os.lstat(path)
     except FileNotFoundError:
         return 0
+    except NotADirectoryError:
+        raise NoJournalDirectory(os.path.dirname(path)) from None
     return found.st_size if stat.S_ISREG(found.st_mode) else 0

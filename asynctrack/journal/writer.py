@@ -117,7 +117,7 @@ class Writer:
         with self._lock:
             if self._suspect or self._is_removed():
                 self._write_again()
-            self._segment_for(len(blob)).append(blob)
+            self._append(blob)
             self._unsynced.append(Unsynced(ring, end, blob))
             self._unsynced_bytes += len(blob)
             self.ends[ring] = end
@@ -130,6 +130,14 @@ class Writer:
         """
         with self._sync_lock:
             return self._sync()
+
+    def make_again(self) -> None:
+        """Make its directory, which somebody has removed; the next batch brings what is not known to be safe with it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        os.mkdir(self._directory, modes.DIRECTORY)
 
     def close(self) -> None:
         """Sync what can be synced, and close."""
@@ -191,6 +199,16 @@ class Writer:
         with contextlib.suppress(OSError):
             self._write_again()
         return False
+
+    def _append(self, blob: bytes) -> None:
+        segment = self._segment_for(len(blob))
+        try:
+            segment.append(blob)
+        except OSError as error:
+            if error.errno != errno.EFBIG or segment.size == HEADER_BYTES:
+                raise
+            self._open.append(self._create_segment())  # no file may be as long here as ours
+            self._open[-1].append(blob)
 
     def _segment_for(self, size: int) -> _Segment:
         if not self._open or self._open[-1].size + size > max(self._segment_bytes, HEADER_BYTES + size):

@@ -414,6 +414,8 @@ class Drain:
         try:
             return work(run)
         except Exception as error:  # whatever it was, the other runs go on
+            if isinstance(error, FileNotFoundError) and self._restore(run):
+                return 0.0
             for ring in run.live:
                 ring.words[TROUBLE] = getattr(error, "errno", None) or errno.EIO
             run.retry_at = time.monotonic() + RETRY_INTERVAL_S
@@ -421,6 +423,14 @@ class Drain:
             if run.gone():
                 self._abandon(run, [ring for ring in run.live if self._has_ended(ring)])
             return 0.0
+
+    def _restore(self, run: RunJournal) -> bool:
+        """Whether it was that somebody has removed the journal of a run that goes on, and it is there again."""
+        with contextlib.suppress(OSError):
+            if run.restore():
+                self._warn(f"restored {run.path}", f"the journal of {run.path} was removed; another is begun")
+                return True
+        return False
 
     def _warn(self, about: str, message: str) -> None:
         now = time.monotonic()

@@ -120,6 +120,17 @@ class RunJournal:
         except OSError:
             return True
 
+    def restore(self) -> bool:
+        """Make the journal's directory again where somebody has removed it under the run; whether that was so.
+
+        What is not known to be safe is written again, with a note; what was safe is gone.
+        """
+        if self.writer is None or self.gone() or os.path.lexists(os.path.join(self.path, "journal")):
+            return False
+        self.writer.make_again()
+        self.note({"note": "journal_removed", "time_ns": time.time_ns()})
+        return True
+
     def asked_for(self) -> bool:
         """Whether another worker wants this run, because its caller resumes it."""
         return os.path.exists(os.path.join(self.path, HANDOVER_NAME))
