@@ -22,6 +22,7 @@ from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
 from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, RunExists, RunIsRunning
+from asynctrack.forewarning import forewarn
 from asynctrack.host import hold_streams
 from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
@@ -174,6 +175,7 @@ def init(
                 _remove_run_directory(path)
             claim.release()
             raise
+        forewarn(path, named, offline=settings.mode == "offline")
     enter(run)
     return run
 

@@ -51,6 +51,7 @@ LAYERS = [
     ["journal.writer", "journal.backwards"],
     ["journal.tally"],
     ["manifest", "cursor"],
+    ["backends.needs"],
     ["backends.base"],
     ["media"],
     [
@@ -120,6 +121,7 @@ LAYERS = [
     ["outlook"],
     ["catchup"],
     ["wandb_api.borrowed", "ending", "fields", "scope", "defaults", "wandb_api.arguments"],
+    ["forewarning"],
     ["inlet"],
     ["sitting"],
     ["run"],

@@ -40,14 +40,14 @@ import sys
 from {module} import *
 
 def main(runs):
-    run = asynctrack.init("p", id="a", dir=runs, backends=["jsonl", Mine({settings})], finish_timeout_s=10)
+    run = asynctrack.init("p", id="a", dir=runs, backends=["jsonl", Mine({settings})], finish_timeout_s=0.2)
     for i in range(10):
         run.log({{"i": i}})
-    run.flush()
+    run.flush(timeout_s=20)
     (run.path / "broken").touch()
     for i in range(10, 20):
         run.log({{"i": i}})
-    run.finish(timeout_s=0.2)
+    run.finish()
 
 if __name__ == "__main__":
     main(sys.argv[1])

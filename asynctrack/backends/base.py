@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
 
 import msgspec
 
+from asynctrack.backends.needs import lacking
 from asynctrack.current import current
 from asynctrack.errors import InvalidSettings, NoCurrentRun, NoSuchBackend
 from asynctrack.record import Record
@@ -229,6 +230,14 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
     def prepare(self) -> Backend:
         """Called in the process that logs when a run opens; returns the settings to go on with. Must not wait."""
         return self
+
+    def lacking(self) -> list[str]:
+        """What it lacks here before it can be opened: libraries, keys; each as a sentence that says what to do.
+
+        Called in the process that logs when a run opens, so that its user is told then. Must not wait, nor import a library; what cannot be known
+        so is left out.
+        """
+        return lacking(self.needs)
 
     def open(self, context: Context) -> Sink:
         """A sink for one run. Import the backend's library here, not at the top of the module.

@@ -17,6 +17,7 @@ import msgspec
 
 from asynctrack import references, trust
 from asynctrack.backends.base import Backend, Context, Paused, Place, Sink, kind_of
+from asynctrack.backends.needs import is_there
 from asynctrack.backends.origin import origin_of, way_out
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 
@@ -124,7 +125,7 @@ def plug_ins() -> dict[str, EntryPoint]:
 
 def lacks(backend: Backend | type[Backend]) -> list[str]:
     """What `pip install` has to be given before a backend can open here."""
-    return [wanted for module, wanted in backend.needs.items() if not _is_there(module)]
+    return [wanted for module, wanted in backend.needs.items() if not is_there(module)]
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -266,10 +267,14 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
         msgspec.structs.force_setattr(self, "references", self.settings.get("references") or {})
         super().__post_init__()
 
+    def lacking(self) -> list[str]:
+        unset = references.missing(self.references)
+        where = "in the environment of the process that opens the run, or of `asynctrack sync`"
+        return [f"it needs {' and '.join(unset)}: set it {where}"] if unset else []
+
     def open(self, context: Context) -> Sink:
-        if unset := references.missing(self.references):
-            where = "in the environment of the process that opens the run, or of `asynctrack sync`"
-            raise Paused(f"it needs {' and '.join(unset)}: set it {where}")
+        for what in self.lacking():
+            raise Paused(what)
         importlib.invalidate_caches()
         return from_stored(self.settings).open(context)
 
@@ -290,12 +295,3 @@ def _each_by_itself() -> Iterator[EntryPoint]:
     for distribution in distributions():
         with contextlib.suppress(Exception):
             yield from distribution.entry_points.select(group=GROUP)
-
-
-def _is_there(module: str) -> bool:
-    from importlib.util import find_spec
-
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -29,6 +30,7 @@ from asynctrack.backends.http import (
     timeout_problems,
     url_problems,
 )
+from asynctrack.backends.needs import lacking
 from asynctrack.errors import InvalidSettings
 from asynctrack.record import flatten, to_json
 
@@ -89,6 +91,12 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
         if problems:
             raise InvalidSettings(problems)
         super().__post_init__()
+
+    def lacking(self) -> list[str]:
+        if self.server_url is None:
+            return super().lacking()
+        has_token = os.environ.get(self.write_token.removeprefix("env:"))
+        return lacking({"httpx2": "asynctrack[trackio]"}) or ([] if has_token else [missing([self.write_token])])
 
     def reaches(self) -> list[str]:
         return [self.server_url or "the Trackio projects of this machine"]

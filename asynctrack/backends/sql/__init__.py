@@ -30,6 +30,7 @@ import msgspec
 
 from asynctrack.backends.base import Backend, Context, Paused, Place, Signal, Sink
 from asynctrack.backends.http import missing, secret_problems
+from asynctrack.backends.needs import lacking
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.record import Record
 
@@ -81,6 +82,9 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
             return self
         path = os.path.abspath(os.path.expanduser(self.url.removeprefix(_SQLITE)))
         return msgspec.structs.replace(self, url=f"{_SQLITE}{path}")
+
+    def lacking(self) -> list[str]:
+        return lacking({**self.needs, "psycopg": "asynctrack[postgres]"} if self.remote else self.needs)
 
     def reaches(self) -> list[str]:
         return [self.url or f"{_FILE} beside the run"]

@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -124,6 +125,15 @@ class WandB(Backend, frozen=True, kw_only=True, tag="wandb"):
             watched=(os.getpid(), start_time(os.getpid())) if self.system_stats else None,
         )
 
+    def lacking(self) -> list[str]:
+        if self.mode == "disabled":
+            return []
+        from asynctrack.backends.wandb.core import MEND_KEY
+
+        return super().lacking() or (
+            [] if self.mode == "offline" or _may_have_key(self.base_url) else [f"it has no key: {MEND_KEY}"]
+        )
+
     def reaches(self) -> list[str]:
         return [self.base_url or _ADDRESS] if self.mode == "online" else []
 
@@ -195,3 +205,20 @@ class _Nowhere(Sink):
 
     def write(self, batch: Batch) -> dict[str, int]:
         return {"W&B is disabled": len(batch.records)} if batch.records else {}
+
+
+def _may_have_key(address: str | None) -> bool:
+    """Whether the SDK may find a key, in the environment or where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(address or _ADDRESS).hostname or ""
+    texts = [_text(os.path.expanduser(path)) for path in (os.environ.get("NETRC") or "~/.netrc", "~/_netrc")]
+    return any(host in text or "default" in text for text in texts)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return ""
