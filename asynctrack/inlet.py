@@ -155,7 +155,9 @@ class Inlet:
         if reason == "full" and self._may_say("full"):
             dropped = self.producer.ring.dropped().get("full", 0)
             why = self.trouble() or ": the worker does not keep up"
-            self.warn("full", f"{dropped} records dropped so far, the queue is full{why}")
+            self.warn(
+                "full", f"{messages.counted(dropped, 'record', 'records')} dropped so far, the queue is full{why}"
+            )
         return False
 
     def update(
@@ -253,7 +255,10 @@ class Inlet:
         self._turned_away += 1
         if not isinstance(error, BlockingIOError):
             self._join_at = time.monotonic() + _JOIN_INTERVAL_S
-            self.warn("full", f"{self._turned_away} records of this process dropped so far: {error}")
+            self.warn(
+                "full",
+                f"{messages.counted(self._turned_away, 'record', 'records')} of this process dropped so far: {error}",
+            )
         return False
 
     def _is_full(self, payload: bytes) -> bool:

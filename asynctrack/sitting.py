@@ -26,6 +26,7 @@ from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
 from asynctrack.masking import mask_text
+from asynctrack.messages import counted
 from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
 from asynctrack.queue.producer import FORKED, OPEN
 from asynctrack.settings import Settings, Until
@@ -166,7 +167,10 @@ class Sitting:
                 self.unsaid.clear()
                 self.inlet.joined.clear()  # so that nothing of a run that has finished waits for the garbage collector
                 if stats.queued and waited:
-                    self.inlet.warn("queued", f"{stats.queued} records are not journaled{self.inlet.trouble()}")
+                    self.inlet.warn(
+                        "queued",
+                        f"{counted(stats.queued, 'record is', 'records are')} not journaled{self.inlet.trouble()}",
+                    )
                 if waited:
                     self._tell_of_the_rest(stats)
                 if not self.needs_threads or self._is_done():
@@ -179,7 +183,7 @@ class Sitting:
             waits = self._settings.mode == "offline" and self.backends[name].remote
             if books.behind and not waits:
                 why = f" ({books.last_error})" if books.last_error else ""
-                what = "1 record is" if books.behind == 1 else f"{books.behind} records are"
+                what = counted(books.behind, "record is", "records are")
                 self.inlet.warn(f"behind {name}", f"{what} not yet at {name}{why}; {self._way_on(name, books)}")
 
     def _way_on(self, name: str, books: BackendStats) -> str:

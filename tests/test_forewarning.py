@@ -102,7 +102,7 @@ def test_key_that_is_not_there_is_known(
 
 
 def test_backends_that_lack_nothing_say_nothing(own_host: Path, runs: Path) -> None:
-    assert opened(runs, '"csv"') == ["opened"]
+    assert not [line for line in opened(runs, '"csv"') if "gets nothing" in line]
 
 
 class Broken(Backend, frozen=True, kw_only=True):

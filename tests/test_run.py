@@ -934,7 +934,7 @@ def test_full_queue_drops_the_newest_and_counts_them(
     assert manifest(run.path)["dropped"] == {"full": 10}
     told = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
     assert len(told) == 1
-    assert "1 records dropped so far, the queue is full: the worker does not keep up" in told[0]
+    assert "1 record dropped so far, the queue is full: the worker does not keep up" in told[0]
 
 
 def test_full_queue_raises_where_that_was_asked_for(init: Opener, worker_pid: int) -> None:

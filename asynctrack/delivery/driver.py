@@ -220,7 +220,8 @@ class Delivery:
         if lost:
             reason = self._hide(str(no)) or "too large"
             await in_thread(refused.keep, self._run, self.name, reason, lost)
-            self._say(f"{len(lost)} records are refused: {reason}; they are in {refused.FILE_NAME}")
+            what = messages.counted(len(lost), "record is", "records are")
+            self._say(f"{what} refused: {reason}; see {refused.FILE_NAME}")
             pending.refused += len(lost)
         elif not rest:
             self._say(f"a change of the {part.updates[0].kind} is refused: {no}")

@@ -217,7 +217,8 @@ class RunService:
                 return None if goes_with_its_process(stored) else from_caller(stored, trusted=trusted)
             return from_stored(stored, trusted=trusted)
         except AsynctrackError as error:
-            _log.info("%s: %s", name, error)
+            if stored.get("place") != "caller":  # what lives there is delivered there, or does not concern us
+                _log.info("%s: %s", name, error)
             is_callers = self._told.get(name) == stored and stored.get("place") != "caller"
             return Unbuilt(settings=stored) if is_callers else None
 
