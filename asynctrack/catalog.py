@@ -16,7 +16,7 @@ from asynctrack import manifest as manifests
 from asynctrack import plain_file
 from asynctrack.errors import AmbiguousRun, NoSuchRun, NotARun
 from asynctrack.manifest import Manifest
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.reader import RunReader
 
 LATEST: Final = "latest"
 # Names offered where none fits.
@@ -106,17 +106,16 @@ def name_of(run: Path) -> str:
 
 
 def load(run: Path) -> Manifest:
-    """What `run.json` says; where there is none yet, what the journal begins with.
+    """What `run.json` says; where there is none that can be read, what the journal says.
 
     Raises:
         NotARun: neither says anything.
         UnsupportedVersion: a newer asynctrack wrote it.
-        JournalCorrupt: `run.json` is not what it should be.
     """
     try:
         return manifests.load(run)
     except NotARun:
-        return open_run(run).manifest()
+        return RunReader(run).manifest()
 
 
 def created_at(run: Path) -> str:

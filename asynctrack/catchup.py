@@ -23,7 +23,7 @@ from asynctrack.hosts import make_directory, own_directories
 from asynctrack.manifest import Status
 from asynctrack.outlook import incomplete, outlook
 from asynctrack.queue.places import ring_paths
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.reader import RunReader
 from asynctrack.worker.orphans import adopt
 from asynctrack.worker.service import CALLERS_ONLY, Policy
 from asynctrack.worker.threads import WorkerThreads
@@ -152,7 +152,7 @@ class CatchUp:
     def _progress(self, run: Path) -> Progress:
         state: State = self._ended.get(run) or ("working" if run in self._working else "waiting")
         try:
-            manifest = open_run(run).manifest()
+            manifest = RunReader(run).manifest()
         except AsynctrackError as error:  # all that there is of it is still in its queue, or it is damaged
             missing = {"journal": self._still.get(run, str(error))} if state == "behind" else {}
             return Progress(path=str(run), state=state, status="running", stats=Stats(), missing=missing)
@@ -242,7 +242,7 @@ class Attached:
 
     def look(self) -> list[Progress]:
         """How far it is."""
-        manifest = open_run(self._run).manifest()
+        manifest = RunReader(self._run).manifest()
         stats = self._books.take([], [], [self._name])
         self._watch.see(stats)
         books = stats.backends[self._name]

@@ -18,6 +18,7 @@ __all__ = [
     "AmbiguousRun",
     "AsynctrackError",
     "BackendUnavailable",
+    "DamagedJournal",
     "DirectoryNotWritable",
     "EnvironmentFailure",
     "FrameTooLarge",
@@ -31,6 +32,7 @@ __all__ = [
     "InvalidValue",
     "InvalidValueType",
     "JournalCorrupt",
+    "ManifestUnreadable",
     "NoCurrentRun",
     "NoJournalDirectory",
     "NoSuchBackend",
@@ -253,6 +255,17 @@ class NotARun(EnvironmentFailure, FileNotFoundError):
         super().__init__(f"{path} is not a run: it has neither a journal/ nor a run.json")
 
 
+class ManifestUnreadable(NotARun):
+    """A run's `run.json` is not what it should be. Where there is a journal that stands in, as for one that is missing."""
+
+    def __init__(self, path: object, found: str) -> None:
+        self.found = found
+        FileNotFoundError.__init__(
+            self,
+            f"{path} cannot be read ({found}), and no journal/ is beside it that could tell the same; restore it from a copy",
+        )
+
+
 class UnsupportedVersion(EnvironmentFailure):
     """A file was written by a newer asynctrack."""
 
@@ -267,9 +280,15 @@ class JournalCorrupt(EnvironmentFailure):
     """A journal segment cannot be read where it must be."""
 
     def __init__(self, path: object, offset: int, found: str) -> None:
-        super().__init__(
-            f"{path} is damaged at byte {offset}: {found}; what is whole around it can still be read with open_run()"
-        )
+        super().__init__(f"{path} is damaged at byte {offset}: {found}")
+
+
+class DamagedJournal(UserWarning):
+    """What is read of a run is not all that was recorded: something of its files is damaged. Given once for a run and process."""
+
+    def __init__(self, path: object, damage: Sequence[object]) -> None:
+        more = f"; and {len(damage) - 1} more, see `asynctrack verify`" if len(damage) > 1 else ""
+        super().__init__(printable(f"{path} is damaged, and what is read of it may lack records: {damage[0]}{more}"))
 
 
 class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
@@ -289,6 +308,7 @@ class NotAPlainFile(EnvironmentFailure, OSError):
     """What a run's directory has in place of one of its files is not read."""
 
     def __init__(self, path: object, found: str) -> None:
+        self.found = found
         super().__init__(
             f"{path} is not read: a file of a run is expected, not a link, of a size that can be; found {found}"
         )

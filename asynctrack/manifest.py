@@ -1,7 +1,8 @@
 """What a run is: `run.json`, and how the frames of the journal that are not records change it.
 
 The journal is the truth and `run.json` its summary for people and tools; it says up to which position of the journal it
-tells. Written by the worker only, replaced atomically.
+tells. Written by `init` when a run begins, so that readers find it at once, and from then on by the worker only; replaced atomically. One that is damaged
+counts as missing: it is made anew from the journal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, Required, TypedDict
 import msgspec
 
 from asynctrack import modes, plain_file
-from asynctrack.errors import JournalCorrupt, NotARun, UnsupportedVersion
+from asynctrack.errors import ManifestUnreadable, NotAPlainFile, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position, segment_name
 from asynctrack.journal.reader import Damage
@@ -191,9 +192,8 @@ def load(run: Path) -> Manifest:
 
     Raises:
         NotARun: there is none.
+        ManifestUnreadable: the same, since what is there is damaged, or something else.
         UnsupportedVersion: a newer asynctrack wrote it.
-        JournalCorrupt: it is not what it should be.
-        NotAPlainFile: it is something else than a file.
     """
     path = run / FILE_NAME
     try:
@@ -204,26 +204,48 @@ def load(run: Path) -> Manifest:
         found.config, found.summary = from_json(found.config), from_json(found.summary)
     except FileNotFoundError:
         raise NotARun(run) from None
+    except NotAPlainFile as error:
+        raise ManifestUnreadable(path, error.found) from error
     except (ValueError, RecursionError) as error:
-        raise JournalCorrupt(path, 0, str(error)) from error
+        raise ManifestUnreadable(path, str(error) or type(error).__name__) from error
     return found
+
+
+def announce(run: Path, manifest: Manifest) -> None:
+    """Write the first `run.json` of a run that begins here, so that it can be read before its worker has journaled anything.
+
+    It need not survive a power cut, and is not waited for; a disk that does not take it leaves that to the worker.
+    """
+    start = decode_as(start_payload(manifest), Manifest)
+    with contextlib.suppress(OSError):
+        replace_file(run / FILE_NAME, _encode(start), durable=False)
 
 
 def save(run: Path, manifest: Manifest) -> None:
     """Replace a run's `run.json`."""
+    path = run / FILE_NAME
+    try:
+        replace_file(path, _encode(manifest))
+    except IsADirectoryError:  # somebody's: it is kept aside
+        os.rename(path, path.with_name(f"{FILE_NAME}.{os.urandom(4).hex()}.aside"))
+        replace_file(path, _encode(manifest))
+
+
+def _encode(manifest: Manifest) -> bytes:
     plain = to_json(msgspec.structs.asdict(manifest))
-    replace_file(run / FILE_NAME, msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n")
+    return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
 
 
-def replace_file(path: Path, content: bytes, mode: int = modes.FILE) -> None:
-    """Give a file new content at once: readers see the old or the new, also after a power cut."""
+def replace_file(path: Path, content: bytes, mode: int = modes.FILE, *, durable: bool = True) -> None:
+    """Give a file new content at once: readers see the old or the new, and if it is durable also after a power cut."""
     temporary = path.with_name(f".{path.name}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     try:
         with open(fd, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -27,10 +27,10 @@ from asynctrack.host import hold_streams
 from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
 from asynctrack.logged import unicode
-from asynctrack.manifest import UNREADABLE, Manifest, now_iso
+from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, now_iso
 from asynctrack.masking import mask_arguments
 from asynctrack.queue.layout import START
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.reader import RunReader
 from asynctrack.record import decode_as
 from asynctrack.run import Run
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
@@ -168,6 +168,8 @@ def init(
             settings = Settings.build({**given, "worker": "thread"})
         claim, is_new = _claim(path, run_id, resume)
         try:
+            if is_new:
+                announce(path, manifest)
             first = 0 if is_new else _resume(path, manifest, settings.worker, resume)
             run = Run(manifest, path, Sitting(manifest, path, settings, named, first=first, claim=claim))
         except BaseException:
@@ -304,7 +306,7 @@ def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
     """What the run was: as the journal has it, and behind that the queues of its dead; None where there is nothing."""
     found: Manifest | None = None
     with contextlib.suppress(NotARun):
-        found = open_run(path).manifest()
+        found = RunReader(path).manifest()
     status = found.status if found is not None else "crashed"
     for frames in queued:
         for frame in walk(memoryview(frames), 0, len(frames), skip_records=True):
@@ -332,8 +334,10 @@ def _is_busy(path: Path, earlier: Manifest | None) -> bool:
 def _remove_run_directory(path: Path) -> None:
     """Remove the directory of a run that has not begun, unless there is something in it."""
     with contextlib.suppress(OSError):
-        if os.listdir(path) in ([], [claims.FILE_NAME]):
-            (path / claims.FILE_NAME).unlink(missing_ok=True)
+        ours = {claims.FILE_NAME, FILE_NAME}
+        if {*os.listdir(path)} <= ours:
+            for name in ours:
+                (path / name).unlink(missing_ok=True)
             os.rmdir(path)
 
 

@@ -16,7 +16,7 @@ from asynctrack.delivery.cutter import has_more
 from asynctrack.errors import AsynctrackError
 from asynctrack.hosts import own_directories
 from asynctrack.manifest import Manifest
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.reader import RunReader
 from asynctrack.worker.service import CALLERS_ONLY, Policy
 
 
@@ -53,7 +53,7 @@ def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] 
     """
     left = Path(os.path.realpath(run)) in (orphaned(run) if orphans is None else orphans)
     try:
-        manifest = open_run(run).manifest()
+        manifest = RunReader(run).manifest()
     except AsynctrackError:
         if left:
             return Outlook(True, {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pty
@@ -19,6 +21,7 @@ from typing import Any
 from support import ended, start, wait_until
 
 import asynctrack
+from asynctrack import cli
 
 COMMAND = [sys.executable, "-m", "asynctrack"]
 
@@ -61,6 +64,17 @@ def asynctrack_(*arguments: object, **environment: str) -> subprocess.CompletedP
     return subprocess.run(
         [*COMMAND, *map(str, arguments)], env={**os.environ, **environment}, capture_output=True, text=True, timeout=50
     )
+
+
+def said_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which takes a tenth of the time, as somewhere that is no terminal."""
+    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
+    words, code = [*map(str, arguments)], 2
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
+        code = cli.main(words)
+    out.flush()
+    assert isinstance(out.buffer, io.BytesIO)
+    return subprocess.CompletedProcess(words, code, out.buffer.getvalue().decode(), err.getvalue())
 
 
 def answer(*arguments: object) -> Any:

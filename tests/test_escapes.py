@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import io
 import json
 import re
 from pathlib import Path
@@ -12,9 +10,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli_support import asynctrack_, on_terminal, plain
+from cli_support import asynctrack_, on_terminal, plain, said_here
 
-from asynctrack import cli, manifest, open_run
+from asynctrack import manifest, open_run
 from asynctrack.backends.console import Console
 from asynctrack.backends.screen import Show, Stream, open_screen
 from asynctrack.cursor import Cursor, cursor_path
@@ -47,16 +45,6 @@ def hostile(tmp_path: Path) -> Path:
     return path
 
 
-def said_by(*arguments: object) -> str:
-    """All that a command says, in this process."""
-    out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.suppress(SystemExit):
-        cli.main([*map(str, arguments)])
-    out.flush()
-    assert isinstance(out.buffer, io.BytesIO)
-    return out.buffer.getvalue().decode() + err.getvalue()
-
-
 COMMANDS: dict[str, list[Any]] = {
     "ls": ["ls", "DIR"],
     "ls --json": ["ls", "DIR", "--json"],
@@ -85,7 +73,8 @@ COMMANDS: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_says_what_a_terminal_obeys(name: str, hostile: Path) -> None:
     words = {"RUN": hostile, "DIR": hostile.parent.parent}
-    said = said_by(*(words.get(word, word) for word in COMMANDS[name]))
+    done = said_here(*(words.get(word, word) for word in COMMANDS[name]))
+    said = done.stdout + done.stderr
     assert said.strip() and not CONTROL.search(said), said
 
 

@@ -314,6 +314,7 @@ def check_commands(run: Path) -> None:
         assert say(*arguments) in (0, 1), arguments
 
 
+@pytest.mark.filterwarnings("ignore::asynctrack.errors.DamagedJournal")
 @settings(few, max_examples=60)
 @given(fields=fields_of(Manifest))
 def test_any_run_json_is_shown_or_refused(theirs: Path, whole: dict[str, Any], fields: dict[str, Any]) -> None:

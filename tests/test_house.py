@@ -63,7 +63,13 @@ LAYERS = [
         "backends.mlflow.items",
         "backends.screen",
     ],
-    ["backends.files.appending", "backends.files.reserved", "backends.files.told", "backends.files.json_file"],
+    [
+        "backends.files.appending",
+        "backends.files.reserved",
+        "backends.files.told",
+        "backends.files.json_file",
+        "backends.files.syncing",
+    ],
     [
         "backends.files.csv_rows",
         "backends.files.json_columns",
@@ -99,7 +105,7 @@ LAYERS = [
     ["backends.wandb"],
     ["backends.mlflow", "backends.tensorboard", "backends.trackio"],
     ["backends.registry"],
-    ["reading.columns", "reading.frames", "reading.history", "reading.remains"],
+    ["reading.columns", "reading.damage", "reading.frames", "reading.history", "reading.remains"],
     ["reading.reader", "books", "delivery.thinning", "delivery.verdict", "delivery.refused"],
     ["worker.set_back", "reading.loading"],
     ["catalog", "delivery.cutter"],

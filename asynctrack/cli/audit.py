@@ -14,7 +14,7 @@ from asynctrack import manifest as manifests
 from asynctrack import plain_file
 from asynctrack.cli.output import Progress
 from asynctrack.cursor import CURSORS, Cursor, decode_cursor
-from asynctrack.errors import JournalCorrupt, NotAPlainFile, NotARun
+from asynctrack.errors import ManifestUnreadable, NotARun
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import (
     HEADER_BYTES,
@@ -240,11 +240,11 @@ class Audit:
     def _read_manifest(self) -> Manifest | None:
         try:
             return manifests.load(self._run)
-        except NotARun:
-            return None
-        except (JournalCorrupt, NotAPlainFile) as error:
+        except ManifestUnreadable as error:
             self._unreadable = True
-            self._problem(manifests.FILE_NAME, None, f"cannot be read: {error.__cause__ or error}")
+            self._problem(manifests.FILE_NAME, None, f"cannot be read: {error.found}")
+            return None
+        except NotARun:
             return None
 
     def _read_cursors(self) -> Iterator[tuple[str, Cursor]]:

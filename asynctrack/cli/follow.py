@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from asynctrack import catalog
-from asynctrack.errors import JournalCorrupt, NotAPlainFile
+from asynctrack.errors import NotARun
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import Batch
 from asynctrack.journal.layout import NOTES_RING, Position
@@ -90,5 +90,5 @@ class Follower:
 def _state(run: Path) -> State:
     try:
         return state_of(run, catalog.load(run))
-    except (JournalCorrupt, NotAPlainFile):  # run.json; the journal is the truth
+    except NotARun:  # the journal has lost its beginning; its end may still tell
         return ended_as(run) or ("running" if presence_of(run).anybody else "lost")

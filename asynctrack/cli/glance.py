@@ -24,6 +24,7 @@ from asynctrack.journal.tally import Tally
 from asynctrack.manifest import UNREADABLE, Manifest
 from asynctrack.presence import State, end_in, presence_of, state_of
 from asynctrack.queue.layout import RECORD
+from asynctrack.reading.damage import look
 from asynctrack.record import Record, decode_record, flatten
 
 # How far back last values are looked for: keys that are logged now and then are found too. Arbitrary.
@@ -115,6 +116,7 @@ def _filled(found: Glance, run: Path, workers: Sequence[Worker]) -> Glance:
     state = state_of(run, manifest, workers)
     end = _End(run)
     records, problem = _count(run, manifest)
+    problem = next((str(found) for found in look(run)), None) or problem
     if not (problem or end.said or state in ("running", "lost", "elsewhere") or presence_of(run).anybody):
         problem = f"{run / 'journal'} ends before the run does: its end is missing"
     last_at = manifest.ended_at or end.journaled_at

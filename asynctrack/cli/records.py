@@ -13,6 +13,7 @@ from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.manifest import UNREADABLE, unreadable
 from asynctrack.queue.layout import RECORD
+from asynctrack.reading.damage import left_over, said_by
 from asynctrack.record import Record, decode_record
 
 
@@ -47,10 +48,11 @@ def chosen(records: Iterator[Record], keys: Keys | None) -> Iterator[Record]:
 
 def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
     """All records of a run; what is damaged is stepped over and added to `damage` at the end."""
+    said = said_by(run)
     with closing(Reader(run / "journal")) as reader:
         for batch in reader:
             yield from records_in(batch, teller(run, reader, batch))
-        damage.extend(reader.damage)
+        damage.extend([*reader.damage, *left_over(run, said, reader.position)])
 
 
 def teller(run: Path, reader: Reader, batch: Batch) -> Callable[[Frame], None]:

@@ -23,7 +23,8 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.manifest import Manifest
 from asynctrack.presence import Presence, State, presence_of, state_of
 from asynctrack.queue.places import ring_paths
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.damage import left_over, look, said_by
+from asynctrack.reading.reader import RunReader
 from asynctrack.record import flatten
 
 # What is shown where nobody has chosen; --json has all.
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Show a run."""
     run = options.find(args)
-    manifest = open_run(run).manifest()
+    manifest = RunReader(run).manifest()
     state, presence = state_of(run, manifest), presence_of(run)
     stats = _books(presence, manifest)
     backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
@@ -64,8 +65,7 @@ def main(args: argparse.Namespace) -> int:
     _print_backends(screen, backends)
     curves, damage = _read(run)
     _print_metrics(screen, curves, args.keys)
-    for stretch in damage:
-        screen.line(Styled(f"damaged: {stretch}", STATE_STYLES["damaged"]))
+    _print_damage(screen, damage)
     return 0
 
 
@@ -98,6 +98,7 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: Stats) -> dict[str
 def _read(run: Path) -> tuple[Curves, list[Damage]]:
     """The curves of all metrics, and what is damaged."""
     curves, journal = Curves(), run / "journal"
+    said, around = said_by(run), look(run)
     total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
     with closing(Reader(journal)) as reader, Progress("reading the journal", total) as progress:
         done = 0
@@ -106,7 +107,8 @@ def _read(run: Path) -> tuple[Curves, list[Damage]]:
                 curves.add(record.data)
             done += batch.header.size
             progress.at(done)
-    return curves, reader.damage
+        behind = left_over(run, said, reader.position)
+    return curves, list(dict.fromkeys([*around, *reader.damage, *behind]))
 
 
 def _document(
@@ -282,6 +284,13 @@ def _standing(backend: dict[str, Any]) -> Piece:
         return Styled(f"failed {backend['retries']} times{soon}", "red")
     retries = f", {backend['retries']} tries failed" if backend["retries"] else ""
     return Styled(("has all" if backend["closed"] else "works") + retries, "dim")
+
+
+def _print_damage(screen: Screen, damage: list[Damage]) -> None:
+    if damage:
+        screen.heading("damaged: records may be missing from what is shown")
+    for stretch in damage:
+        screen.line(Styled(str(stretch), STATE_STYLES["damaged"]), indent=2)
 
 
 def _chosen(curves: Curves, keys: options.Keys | None) -> dict[str, Curve]:

@@ -26,7 +26,7 @@ from asynctrack.cli.output import Column, Screen, Styled
 from asynctrack.errors import AsynctrackError, InvalidSettings
 from asynctrack.outlook import Outlook, has_all, orphaned, outlook
 from asynctrack.printable import printable
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.reader import RunReader
 from asynctrack.worker.service import Policy
 
 _LOOK_S: Final = 0.1
@@ -181,7 +181,7 @@ def _value(text: str) -> Any:
 
 def _name(run: Path, backend: Backend) -> str:
     """The run's own backend of this class, where it lived in a process that has ended before it had everything; else a name that none has."""
-    own, kind = open_run(run).manifest().backends, kind_of(backend)
+    own, kind = RunReader(run).manifest().backends, kind_of(backend)
     if not presence.presence_of(run).callers:
         for name, stored in own.items():
             if stored.get("place") == "caller" and stored.get("kind") == kind and not has_all(run, name):

@@ -16,6 +16,8 @@ from asynctrack.cli.output import Screen, say
 from asynctrack.cli.records import chosen, records_in, reversed_records_in
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.layout import NOTES_RING, Position
+from asynctrack.journal.reader import Damage
+from asynctrack.reading.damage import left_over, look, said_by
 from asynctrack.record import Record
 
 
@@ -42,17 +44,20 @@ def main(args: argparse.Namespace) -> int:
     last = _Last(run, args.n, args.keys)
     for record in reversed(last.records):
         show(record)
+    for stretch in last.damage:
+        say(f"damaged: {stretch}")
     return _follow(run, last, args.keys, show) if args.follow else 0
 
 
 class _Last:
-    """The last records of a run, the last first, and where the journal goes on behind them."""
+    """The last records of a run, the last first; where the journal goes on behind them; and what of it is damaged, as far as it was looked at."""
 
     def __init__(self, run: Path, most: int, keys: options.Keys | None) -> None:
         self.records: list[Record] = []
         self.position = Position()
         self.ends: dict[int, int] = {}
-        for batch in backwards(run / "journal", notes=True):
+        said, around, passed = said_by(run), look(run), list[Damage]()
+        for batch in backwards(run / "journal", notes=True, damage=passed):
             self.position = max(self.position, batch.after)
             self.ends.setdefault(batch.header.ring, batch.header.end)
             if len(self.records) == most:
@@ -61,6 +66,7 @@ class _Last:
                 continue
             missing = most - len(self.records)
             self.records += islice(chosen(reversed_records_in(batch), keys), missing)
+        self.damage = list(dict.fromkeys([*around, *passed, *left_over(run, said, self.position)]))
 
 
 def _follow(run: Path, last: _Last, keys: options.Keys | None, show: Callable[[Record], None]) -> int:

@@ -17,7 +17,7 @@ from asynctrack.journal.layout import (
     segment_name,
     unpack_batch_header,
 )
-from asynctrack.journal.reader import Reader, begun, journal_id_of
+from asynctrack.journal.reader import Damage, Reader, begun, journal_id_of
 from asynctrack.queue.layout import FRAME_HEADER_BYTES, KIND_SHIFT, LENGTH_MASK, RECORD
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
@@ -28,27 +28,44 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 64 << 10
 
 
-def backwards(directory: str | os.PathLike[str], *, notes: bool = False) -> Iterator[Batch]:
-    """The batches there are, the newest first; damage is passed over in silence, repeats come once.
+def backwards(
+    directory: str | os.PathLike[str], *, notes: bool = False, damage: list[Damage] | None = None
+) -> Iterator[Batch]:
+    """The batches there are, the newest first; damage is passed over, repeats come once.
 
     Args:
         directory: the journal's.
         notes: whether the worker's own notes come too.
+        damage: what is passed over is added to it.
     """
+    passed = [] if damage is None else damage
     directory = os.fspath(directory)
     salt = salt_of(journal_id_of(directory) or b"")
     begins: dict[int, int] = {}
-    for segment in reversed(begun(directory)):
-        for offset in _offsets(os.path.join(directory, segment_name(segment)), salt):
+    there = begun(directory)
+    for segment in reversed(there):
+        path = os.path.join(directory, segment_name(segment))
+        end = _size(path) if segment != there[-1] else None  # the last may be torn, or being written
+        for offset in _offsets(path, salt):
             with contextlib.closing(Reader(directory, Position(segment, offset))) as reader:
                 batch = reader.next()
             if batch is None or batch.offset != offset:
                 continue
+            passed += reader.damage
+            if end is not None and batch.after.offset < end:
+                passed.append(Damage(path, batch.after.offset, end - batch.after.offset, "no batch begins there"))
+            end = offset
             ring = batch.header.ring
             if batch.header.end <= begins.get(ring, batch.header.end):  # else it was written again behind this one
                 begins[ring] = batch.header.start
                 if notes or ring != NOTES_RING:
                     yield batch
+
+
+def _size(path: str) -> int | None:
+    with contextlib.suppress(OSError):
+        return min(os.lstat(path).st_size, LONGEST_SEGMENT)
+    return None
 
 
 def last_records(batch: Batch, most: int) -> list[Frame]:

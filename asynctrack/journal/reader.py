@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 # What is read at once in search of the next batch. Arbitrary.
 _PIECE_BYTES = 1 << 20
 
+HARMED_HEADER = "the segment's header is damaged"
+
 
 class Damage(namedtuple("Damage", "path offset length found")):
     """A stretch of a segment that cannot be read."""
@@ -152,9 +154,7 @@ class Reader:
     def _step_over(self, missing: int, segment: int) -> None:
         """Move to the start of a segment; those from `missing` up to it are not there."""
         if missing < segment:
-            self.position = Position(missing, HEADER_BYTES)
-            more = segment - missing - 1
-            self._report(0, 0, f"the segment and {more} after it are missing" if more else "the segment is missing")
+            self.tell(missing_segments(self.directory, missing, segment))
         self.position = Position(segment, HEADER_BYTES)
         self._entered = False
 
@@ -194,7 +194,7 @@ class Reader:
         if found is not None and found[0] > VERSION:
             raise UnsupportedVersion(self._path(), found[0], VERSION)
         if found is None and self._journal_id is not None:
-            self._report(0, min(size, HEADER_BYTES), "the segment's header is damaged")
+            self._report(0, min(size, HEADER_BYTES), HARMED_HEADER)
         elif found is None or found[2] != self._journal_id:
             self._report(0, size, "the segment has no header" if found is None else "the segment is another journal's")
             self.position = self.position._replace(offset=size)
@@ -282,6 +282,13 @@ def begun(directory: str) -> list[int]:
     if numbers and _size(os.path.join(directory, segment_name(numbers[-1]))) < HEADER_BYTES:
         numbers.pop()
     return numbers
+
+
+def missing_segments(directory: str, first: int, following: int) -> Damage:
+    """What is said of segments that are not there, from `first` up to one that is."""
+    more = following - first - 1
+    found = f"the segment and {more} after it are missing" if more else "the segment is missing"
+    return Damage(os.path.join(directory, segment_name(first)), 0, 0, found)
 
 
 def is_blank(path: str) -> bool:

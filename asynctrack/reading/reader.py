@@ -24,6 +24,7 @@ from asynctrack.manifest import UNREADABLE, Manifest, Status, find_start, unread
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
+from asynctrack.reading.damage import left_over, look, said_by, warn
 from asynctrack.reading.history import History, find_cuts, without
 from asynctrack.record import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 
@@ -38,27 +39,35 @@ class RunReader:
 
     Attributes:
         path: the run's directory.
-        damage: what the last reading found damaged and stepped over.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, warns: bool = False) -> None:
         self.path = Path(path)
-        self.damage: list[Damage] = []
+        self._warns = warns
+        self._around: list[Damage] = []
+        self._within: list[Damage] = []
         self.manifest()
 
     def __repr__(self) -> str:
         count = sum(1 for _ in self.records())
         return f"<RunReader {self.path}, {self.status}, {count} records>"
 
+    @property
+    def damage(self) -> list[Damage]:
+        """What the last reading found damaged and stepped over, and what of the run is gone."""
+        return list(dict.fromkeys([*self._around, *self._within]))
+
     def manifest(self) -> Manifest:
-        """What `run.json` says now, and the journal behind it; without one, what the journal says; without either, what directory and files are called.
+        """What `run.json` says now, and the journal behind it; without one that can be read, what the journal says; without either, what directory
+        and files are called.
 
         Raises:
             NotARun: there is nothing of a run.
             UnsupportedVersion: a newer asynctrack wrote it.
-            JournalCorrupt: `run.json` is not what it should be.
         """
         found = self._load()
+        self._around = look(self.path)
+        self._warn()
         reader = Reader(self.path / "journal", found.position)
         for batch in reader:
             for frame in batch.frames(skip_records=True):
@@ -166,8 +175,9 @@ class RunReader:
         if (remains := self._remains()) is not None:
             yield from ((0, record) for record in remains())
             return
-        sitting = -1
+        sitting, said = -1, said_by(self.path)
         reader, decode = Reader(self.path / "journal"), Decoder(self.path).record
+        self._within = []
         try:
             for batch in reader:
                 for frame in batch.frames():
@@ -181,9 +191,16 @@ class RunReader:
                         data = string_keys(record.data)
                         record = record if data is record.data else msgspec.structs.replace(record, data=data)
                         yield max(0, sitting), record
+            for gone in left_over(self.path, said, reader.position):
+                reader.tell(gone)
         finally:
             reader.close()
-            self.damage = reader.damage
+            self._within = reader.damage
+        self._warn()
+
+    def _warn(self) -> None:
+        if self._warns:
+            warn(self.path, self.damage)
 
     def _table(self, history: History) -> dict[str, list[Any]]:
         """Columns of equal length, with None where a record has no such key."""
@@ -230,9 +247,9 @@ class RunReader:
     def _load(self) -> Manifest:
         try:
             return manifests.load(self.path)
-        except NotARun:
+        except NotARun as missing:
             if self._has_journal() or _find_remains(self.path, {}) is None:
-                return self._from_journal()
+                return self._from_journal(missing)
             path = self.path.absolute()
             return Manifest(id=path.name, name=path.name, project=path.parent.name, status="crashed", created_at="")
 
@@ -243,7 +260,7 @@ class RunReader:
         """What reads the records where the journal is gone; None where it is there, or nothing is left."""
         return None if self._has_journal() else _find_remains(self.path, self._load().backends)
 
-    def _from_journal(self) -> Manifest:
+    def _from_journal(self, missing: NotARun) -> Manifest:
         reader = Reader(self.path / "journal")
         try:
             for batch in reader:
@@ -251,17 +268,20 @@ class RunReader:
                     return found
         finally:
             reader.close()
-        raise NotARun(self.path)
+        raise missing
 
 
 def open_run(path: str | os.PathLike[str]) -> RunReader:
-    """Read a run from its directory.
+    """Read a run from its directory. Works as soon as `init` has returned.
+
+    Where something of it is damaged, so that records may be missing, there is a warning, `errors.DamagedJournal`, once for a run and process; `damage` of the reader says
+    what. The torn end that a crash leaves is no damage: it was never acknowledged.
 
     Raises:
         NotARun: there is no run.
         UnsupportedVersion: a newer asynctrack wrote it.
     """
-    return RunReader(path)
+    return RunReader(path, warns=True)
 
 
 def _import(library: str, call: str) -> Any:

@@ -94,9 +94,9 @@ class RunJournal:
 
         A power cut may have taken from the journal what `run.json` still knows; the deliveries wait for it.
         """
-        from asynctrack.reading.reader import open_run
+        from asynctrack.reading.reader import RunReader
 
-        status: str = open_run(self.path).status
+        status: str = RunReader(self.path).status
         if status == "running" or not self._tells_its_end():
             status = "crashed" if status == "running" else status
             self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})

@@ -17,7 +17,7 @@ from asynctrack import trust
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import Unbuilt, from_caller, from_stored, goes_with_its_process, place_of
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
-from asynctrack.errors import AsynctrackError
+from asynctrack.errors import AsynctrackError, ManifestUnreadable
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
@@ -154,7 +154,14 @@ class RunService:
         try:
             self._manifest = manifests.load(Path(self.journal.path))
             self._reader.position = self._manifest.position
-        except AsynctrackError:
+        except AsynctrackError as error:
+            if isinstance(error, ManifestUnreadable):
+                _log.warning(
+                    "%s of %s cannot be read: %s; the journal stands in",
+                    manifests.FILE_NAME,
+                    self.journal.path,
+                    error.found,
+                )
             while self._manifest is None:
                 over = self._stopping or self.journal.status is not None  # asked for first: the drain goes on meanwhile
                 batch = self._reader.next()

@@ -1,0 +1,125 @@
+"""Damage: what is gone of a run, as `run.json` and the sizes of the journal's segments tell; and whoever reads is told, once. Runs anywhere.
+
+What cannot be read within a segment its reader finds. Here is what reading alone does not show: an end that is cut off reads as a journal that ends there, which a
+live one does at every moment. So the end is only missed where `run.json` says that the run has ended, and knows of more.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun, UnsupportedVersion
+from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name, unpack_segment_header
+from asynctrack.journal.reader import HARMED_HEADER, Damage, begun, missing_segments
+from asynctrack.manifest import FILE_NAME, Manifest, load
+
+_warned: Final[set[str]] = set()
+
+
+def look(run: Path) -> list[Damage]:
+    """What is damaged of a run, without reading its journal."""
+    try:
+        said = load(run)
+    except ManifestUnreadable as error:
+        return [_of_manifest(run, error), *_gaps(run)]
+    except (NotARun, UnsupportedVersion):
+        return _gaps(run)
+    return [*_gaps(run), *_cut(run, said)]
+
+
+def said_by(run: Path) -> Manifest | None:
+    """What `run.json` says, for `left_over`; None where it says nothing that can be read."""
+    try:
+        return load(run)
+    except (NotARun, UnsupportedVersion):
+        return None
+
+
+def left_over(run: Path, said: Manifest | None, read_to: Position) -> list[Damage]:
+    """The end of a run's journal that was not reached, where `run.json` knows of one.
+
+    Args:
+        said: what it said before the journal was read.
+        read_to: up to where that could be.
+    """
+    if said is None or said.status == "running" or read_to[:2] >= said.position[:2]:
+        return []
+    path = _segment(run, read_to.segment)
+    torn = Damage(
+        path, read_to.offset, _size(path) - read_to.offset, "no batch begins there, and the run's end is missing"
+    )
+    return _cut(run, said) or [torn]
+
+
+def warn(run: Path, damage: Sequence[Damage]) -> None:
+    """Warn of a damaged run, once in this process."""
+    name = os.path.realpath(run)
+    if damage and name not in _warned:
+        _warned.add(name)
+        warnings.warn(DamagedJournal(run, damage), stacklevel=_level_of_the_reader())
+
+
+def _level_of_the_reader() -> int:
+    """Of the line that reads the run: the first that is not ours; as `warnings.warn` counts from who calls this."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asynctrack":
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
+def _of_manifest(run: Path, error: ManifestUnreadable) -> Damage:
+    path = os.fspath(run / FILE_NAME)
+    return Damage(path, 0, _size(path), f"{error.found}; the journal stands in")
+
+
+def _gaps(run: Path) -> list[Damage]:
+    """Segments before others that are not there, or have lost all."""
+    directory = os.fspath(run / "journal")
+    try:
+        there = begun(directory)
+    except OSError:
+        return []
+    gaps = [
+        missing_segments(directory, before + 1, number)
+        for before, number in pairwise([0, *there])
+        if number - before > 1
+    ]
+    harmed = [path for path in (_segment(run, number) for number in there) if not _has_header(path)]
+    return gaps + [Damage(path, 0, min(_size(path), HEADER_BYTES), HARMED_HEADER) for path in harmed]
+
+
+def _has_header(path: str) -> bool:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            return unpack_segment_header(file.read(HEADER_BYTES)) is not None
+    except OSError:
+        return True  # removed under us, or not to be read: its reader will say so
+
+
+def _cut(run: Path, said: Manifest) -> list[Damage]:
+    """What the journal has less than `run.json` says."""
+    segment, offset, _ = said.position
+    path = _segment(run, segment)
+    if said.status == "running" or not segment or _size(path) >= offset:
+        return []
+    if not os.path.isdir(run / "journal"):
+        return []  # what is left of it is read in its place
+    found = "it ends here, before the run does" if os.path.exists(path) else "it is missing, and has the run's end"
+    return [Damage(path, _size(path), offset - _size(path), found)]
+
+
+def _segment(run: Path, number: int) -> str:
+    return os.path.join(run, "journal", segment_name(number))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except OSError:
+        return 0
