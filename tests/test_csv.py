@@ -197,7 +197,7 @@ def test_a_batch_that_failed_half_way_is_there_once(tmp_path: Path) -> None:
         sink: Any = CSV().open(context(tmp_path))
         await sink.write(batch([(0, {"a/x": 0, "b/x": 0, "c/x": 0})]))
         for path in (tmp_path / "csv").iterdir():
-            await sink._tables[path.name].file.close()
+            sink._tables[path.name].file.close()
         (tmp_path / "csv" / "c.csv").rename(tmp_path / "aside")
         (tmp_path / "csv" / "c.csv").mkdir()
         for _ in range(3):
@@ -229,6 +229,74 @@ def test_many_sources_do_not_use_up_the_open_files(tmp_path: Path) -> None:
     anyio.run(work)
     assert len(os.listdir(tmp_path / "csv")) == 40
     assert [row[2] for row in rows_of(tmp_path / "csv" / "source39.csv")] == ["x", "0", "1", "2"]
+
+
+def test_a_source_with_thousands_of_names_has_several_files(tmp_path: Path) -> None:
+    rows = [{f"a/k{n}": n, "b/x": n} for n in range(2_500)] + [{"a/k0": 1, "a/k2499": 2}]
+    run = written(tmp_path / "p" / "run", rows)
+    assert sorted(os.listdir(run / "csv")) == ["a-00000002.csv", "a-00000003.csv", "a.csv", "b.csv"]
+    assert sum(path.stat().st_size for path in (run / "csv").iterdir()) < 3_000_000  # 6 MB as one table
+    assert len(rows_of(run / "csv" / "a.csv")[0]) == 1_000
+    assert rows_of(run / "csv" / "a-00000002.csv")[0][:3] == ["_step", "_timestamp", "a/k998"]
+    found = find_remains(run, {})
+    assert found is not None
+    assert [record.data for record in found()] == rows
+
+
+def test_names_find_their_files_again_after_a_crash(tmp_path: Path) -> None:
+    rows = [(n, {f"k{n}": n}) for n in range(2_100)]
+
+    async def work() -> None:
+        sink: Any = CSV().open(context(tmp_path))
+        await sink.write(batch(rows[:900]))
+        state = json.loads(json.dumps(await sink.checkpoint()))
+        await sink.write(batch(rows[900:2_000]))
+        await sink.close("stopped")  # killed: the state is that before
+        again: Any = CSV().open(context(tmp_path, state))
+        for at in range(900, 2_100, 400):
+            await again.write(batch(rows[at : at + 400]))
+        await again.close("finished")
+
+    anyio.run(work)
+    found = find_remains(tmp_path, {})
+    assert found is not None
+    assert [record.data for record in found()] == [data for _, data in rows]
+
+
+def test_many_sources_cost_a_write_each_and_are_made_safe_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[int] = []
+    for name in ("fsync", "fdatasync"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda fd, real=real: (syncs.append(fd), real(fd)))
+
+    async def work() -> None:
+        sink: Any = CSV().open(context(tmp_path))
+        for step in range(5):
+            await sink.write(batch([(step, {f"source{number}/x": step for number in range(300)})]))
+        assert syncs == []
+        await sink.checkpoint()
+        assert len(syncs) <= 2
+        await sink.checkpoint()
+        assert len(syncs) <= 2
+        await sink.close("finished")
+
+    anyio.run(work)
+    assert len(rows_of(tmp_path / "csv" / "source299.csv")) == 6
+
+
+def test_a_file_that_a_power_cut_has_emptied_before_it_was_safe_is_made_anew(tmp_path: Path) -> None:
+    async def work() -> None:
+        (tmp_path / "csv").mkdir()
+        (tmp_path / "csv" / "a.csv").write_bytes(b"")
+        (tmp_path / "csv" / "b.csv").write_bytes(bytes(100))
+        sink: Any = CSV().open(context(tmp_path))
+        await sink.write(batch([(0, {"a/x": 1, "b/x": 2})]))
+        await sink.close("finished")
+
+    anyio.run(work)
+    assert [rows_of(tmp_path / "csv" / f"{name}.csv")[1][2] for name in "ab"] == ["1", "2"]
 
 
 @pytest.mark.parametrize("harm", ["replaced", "emptied", "edited", "a longer header", "cut"])

@@ -1,4 +1,4 @@
-"""Appending: a text file that is only appended to, and has each line once. Runs in the worker's loop.
+"""Appending: a text file that is only appended to, and has each line once. Runs on threads of the worker: each call may wait for the disk.
 
 After a crash a delivery gives again what came since its cursor was saved: what is encoded again is compared with what is there already, and only
 what is missing is written, so that `tail -f` never sees a repeat. Lines of records that a power cut has taken from the journal stay where they are.
@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from asynctrack import modes
 from asynctrack.record import Record
@@ -59,69 +59,63 @@ class AppendedFile:
         self.offset = offset
         self.count = count
         self._layout = layout
-        self._opened: Any = None
+        self._fd = -1
 
     def __repr__(self) -> str:
         return f"<AppendedFile {self.path}, {self.count} lines, {self.offset} bytes>"
 
-    async def append(self, block: bytes, records: Sequence[Record]) -> None:
+    def append(self, block: bytes, records: Sequence[Record]) -> None:
         """Have the lines of these records in the file, if they are not there.
 
         Raises:
             Changed: another has changed the file.
             OSError: the file cannot be written; what is there of these lines is stepped over next time.
         """
-        file = await self.open()
+        fd = self._open()
         at, rest, lost = self.offset, block, 0
-        if os.fstat(file.fileno()).st_size > at:
-            await file.seek(at)
-            there = await file.read(len(block))
+        if os.fstat(fd).st_size > at:
+            there = os.pread(fd, len(block), at)
             if block.startswith(there):
                 at, rest = at + len(there), block[len(there) :]
             else:
-                at, rest, lost = await self._step_over_lost(file, block, records)
-        await file.seek(at)
-        await _write(file, rest)
+                at, rest, lost = self._step_over_lost(fd, block, records)
+        _write(fd, rest, at)
         self.offset = at + len(rest)
         self.count += len(records) + lost
 
-    async def open(self) -> Any:
-        """The open file.
+    def sync(self) -> None:
+        """Make what was written survive a power cut.
 
+        Raises:
+            Changed: it is shorter than what was written, or gone.
+        """
+        if self.offset:
+            os.fdatasync(self._open())
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def _open(self) -> int:
+        """
         Raises:
             Changed: it is shorter than what was written.
         """
-        if self._opened is None:
-            import aiofiles
-
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(self.path, flags, modes.FILE)
-            self._opened = await aiofiles.open(fd, "r+b", buffering=0)
-            if os.fstat(fd).st_size < self.offset:
-                await self.close()
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, modes.FILE)
+            if os.fstat(self._fd).st_size < self.offset:
+                self.close()
                 raise Changed(f"{self.path.name} is shorter than what was written")
-        return self._opened
+        return self._fd
 
-    async def sync(self) -> None:
-        """Make what was written survive a power cut."""
-        if self._opened is not None:
-            from aiofiles.ospath import wrap
-
-            await wrap(os.fdatasync)(self._opened.fileno())
-
-    async def close(self) -> None:
-        if self._opened is not None:
-            opened, self._opened = self._opened, None
-            await opened.close()
-
-    async def _step_over_lost(self, file: Any, block: bytes, records: Sequence[Record]) -> tuple[int, bytes, int]:
+    def _step_over_lost(self, fd: int, block: bytes, records: Sequence[Record]) -> tuple[int, bytes, int]:
         """Step over lines of records that the journal has lost, and over those of this block that are there.
 
         Returns:
             Where to go on, the lines that are missing, and how many were stepped over that are not of this block.
         """
-        await file.seek(self.offset)
-        content = await file.read(_MOST_LOST_BYTES)
+        content = os.pread(fd, _MOST_LOST_BYTES, self.offset)
         stamp_of, is_torn = self._layout.stamp, self._layout.is_torn
         wanted, ours = self._layout.split(block), {(record.step, record.time_ns / 1e9) for record in records}
         at = lost = size = 0
@@ -141,16 +135,17 @@ class AppendedFile:
         if at < len(wanted):
             if len(content) == _MOST_LOST_BYTES:
                 raise Changed(f"{self.path.name} has too much that the journal has not")
-            os.ftruncate(file.fileno(), self.offset + size)
+            os.ftruncate(fd, self.offset + size)
         if lost:
             _log.warning("%d lines of %s are of records that the journal has lost; they stay", lost, self.path.name)
         return self.offset + size, b"".join(wanted[at:]), lost
 
 
-async def _write(file: Any, block: bytes) -> None:
+def _write(fd: int, block: bytes, at: int) -> None:
     rest = memoryview(block)
     while rest:
-        rest = rest[await file.write(rest) :]
+        written = os.pwrite(fd, rest, at)
+        rest, at = rest[written:], at + written
 
 
 def beside(path: Path) -> Path:

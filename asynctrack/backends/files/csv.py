@@ -5,7 +5,7 @@ before its first `/`, and names without one are in `metrics.csv`. `csv_rows` has
 
 The first two columns are the step and the wall clock in seconds since the epoch. A new name is a new column behind the others: the file is replaced
 at once by one with the wider header, whose rows all have as many cells (a copy: whoever makes up a name per record should not choose CSV). What a
-record does not have is an empty cell.
+record does not have is an empty cell. A file has at most 1,000 columns: what comes then is in `train-00000002.csv`, `train-00000003.csv`, ..., whose columns have full names.
 
 Each record is in its files once, also after a crash, as `appending` says. Files that a person has edited are left as they are, and all are built
 anew in `csv-2/` beside them.
@@ -26,6 +26,7 @@ from asynctrack.backends.files.csv_rows import (
     COLUMNS,
     encode_row,
     file_and_column,
+    files_and_columns,
     header_of,
     is_torn,
     is_whole,
@@ -34,6 +35,8 @@ from asynctrack.backends.files.csv_rows import (
     stamp_of,
 )
 from asynctrack.backends.files.reserved import flat
+from asynctrack.backends.files.syncing import sync_file_system
+from asynctrack.journal.reader import is_blank
 from asynctrack.journal.writer import sync_directory
 from asynctrack.loop import in_thread
 from asynctrack.record import Record
@@ -44,6 +47,11 @@ _PIECE_BYTES: Final = 1 << 20
 
 # With more sources than these a file is open only while it is written: a process may have some 1,000 open, for all its runs. Arbitrary.
 _MOST_OPEN: Final = 16
+# A source with more columns than these gets another file. A cell that is empty takes a comma: 20,000 keys, each in a record of its own, were 384 MB
+# in one file, and are 20 MB in twenty. A table with more columns than a spreadsheet's 16,384 or a database's 1,600 is no help to anybody. Arbitrary.
+_MOST_COLUMNS: Final = 1_000
+
+Row = tuple[Record, dict[str, Any]]
 
 _LAYOUT: Final = Layout(split_rows, stamp_of, is_torn)
 _NO_FILE: Final[dict[str, Any]] = {"columns": list(COLUMNS), "bytes": 0, "rows": 0}
@@ -72,28 +80,17 @@ class _Tables(Sink):
         self._folder = run / os.path.basename(state["folder"])  # only its name: the cursor may come from elsewhere
         self._states: dict[str, dict[str, Any]] = state["files"]
         self._tables: dict[str, _Table] = {}
-        self._places: dict[str, tuple[str, str]] = {}
+        self._places: dict[str, tuple[_Table, str]] = {}
+        self._unsafe: set[_Table] = set()  # what a power cut may take
 
     async def write(self, batch: Batch) -> None:
-        rows = await in_thread(self._rows, batch.records)
         try:
-            tables = {file: await self._table(file) for file in rows}
-            for file, table in tables.items():
-                await table.widen(name for _, data in rows[file] for name in data)
-            before = {table: (table.file.offset, table.file.count) for table in tables.values()}
-            try:
-                for file, table in tables.items():
-                    await table.append(rows[file], stay_open=len(self._tables) <= _MOST_OPEN)
-            except BaseException:
-                for table, (offset, count) in before.items():  # the same batch comes again: what is there is compared
-                    table.file.offset, table.file.count = offset, count
-                raise
+            await in_thread(self._write, batch.records)
         except Changed as reason:
             raise StartOver(str(reason), {"folder": beside(self._folder).name, "files": {}}) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
-        for table in self._tables.values():
-            await table.file.sync()
+        await in_thread(self._sync)
         return {
             "folder": self._folder.name,
             "files": {**self._states, **{file: table.state() for file, table in self._tables.items()}},
@@ -101,30 +98,65 @@ class _Tables(Sink):
 
     async def close(self, outcome: Outcome) -> None:
         for table in self._tables.values():
-            await table.file.close()
+            table.file.close()
 
-    def _rows(self, records: Iterable[Record]) -> dict[str, list[tuple[Record, dict[str, Any]]]]:
+    def _write(self, records: Iterable[Record]) -> None:
+        """Have these records in the files. All of it on one thread: to change threads for each file takes longer than to write it."""
+        rows = self._rows(records)
+        for table in rows:
+            table.widen()
+        before = {table: (table.file.offset, table.file.count) for table in rows}
+        self._unsafe.update(rows)
+        try:
+            for table, its in rows.items():
+                table.append(its)
+                if len(self._tables) > _MOST_OPEN:
+                    table.file.close()
+        except BaseException:
+            for table, (offset, count) in before.items():  # the same batch comes again: what is there is compared
+                table.file.offset, table.file.count = offset, count
+            raise
+
+    def _sync(self) -> None:
+        """Make what was written survive a power cut: many files at once, with the rest of their file system, since each alone takes a millisecond."""
+        if not self._unsafe:
+            return
+        if len(self._unsafe) <= _MOST_OPEN or not sync_file_system(self._folder):
+            for table in self._unsafe:
+                table.file.sync()
+                if len(self._tables) > _MOST_OPEN:
+                    table.file.close()
+        sync_directory(os.fspath(self._folder))
+        self._unsafe.clear()
+
+    def _rows(self, records: Iterable[Record]) -> dict[_Table, list[Row]]:
         """What each file gets: records, and their values by column."""
-        rows: dict[str, list[tuple[Record, dict[str, Any]]]] = {}
+        rows: dict[_Table, list[Row]] = {}
         for record in records:
-            parts: dict[str, dict[str, Any]] = {}
+            parts: dict[_Table, dict[str, Any]] = {}
             for key, value in flat(record.data).items():
-                if (place := self._places.get(key)) is None:
-                    place = self._places[key] = file_and_column(key)
-                parts.setdefault(place[0], {})[place[1]] = value
-            for file, data in (parts or {file_and_column("")[0]: {}}).items():
-                rows.setdefault(file, []).append((record, data))
+                table, column = self._places.get(key) or self._place(key)
+                parts.setdefault(table, {})[column] = value
+            for table, data in (parts or {self._table(file_and_column("")[0]): {}}).items():
+                rows.setdefault(table, []).append((record, data))
         return rows
 
-    async def _table(self, file: str) -> _Table:
+    def _place(self, key: str) -> tuple[_Table, str]:
+        """The file and the column of a key: the first of its source that has the column, or room for it."""
+        for file, column in files_and_columns(key):
+            table = self._table(file)
+            if table.takes(column):
+                self._places[key] = table, column
+                return table, column
+        raise AssertionError("there is always one file more")
+
+    def _table(self, file: str) -> _Table:
         if (table := self._tables.get(file)) is None:
             if os.path.islink(self._folder):
                 raise Paused(f"{self._folder} is a link, which may lead anywhere; make it a directory")
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._folder, modes.DIRECTORY)
-            path = self._folder / file
-            table = await in_thread(_Table.load, path, self._states.get(file, _NO_FILE))
-            self._tables[file] = table
+            table = self._tables[file] = _Table.load(self._folder / file, self._states.get(file, _NO_FILE))
         return table
 
 
@@ -141,6 +173,7 @@ class _Table:
     def __init__(self, path: Path, columns: list[str], offset: int, count: int) -> None:
         self.file = AppendedFile(path, _LAYOUT, offset, count)
         self._columns = {name: index for index, name in enumerate(columns)}
+        self._wanted = dict.fromkeys(columns or COLUMNS)  # those there are, and those there will be
 
     @classmethod
     def load(cls, path: Path, state: dict[str, Any]) -> _Table:
@@ -163,26 +196,26 @@ class _Table:
     def state(self) -> dict[str, Any]:
         return {"columns": list(self._columns), "bytes": self.file.offset, "rows": self.file.count}
 
-    async def append(self, rows: list[tuple[Record, dict[str, Any]]], *, stay_open: bool) -> None:
-        """Have these rows in the file, if they are not there."""
-        block = await in_thread(self._encode, rows)
-        await self.file.append(block, [record for record, _ in rows])
-        if not stay_open:
-            await self.file.sync()
-            await self.file.close()
+    def takes(self, column: str) -> bool:
+        """Whether a column is there, or there is room for it; then `widen` makes it."""
+        if column not in self._wanted and len(self._wanted) >= _MOST_COLUMNS:
+            return False
+        self._wanted[column] = None
+        return True
 
-    async def widen(self, names: Iterable[str]) -> None:
-        """Have columns of these names."""
-        columns = dict.fromkeys([*(self._columns or COLUMNS), *names])
-        if len(columns) > len(self._columns):
-            await self.file.close()
+    def append(self, rows: list[Row]) -> None:
+        """Have these rows in the file, if they are not there."""
+        block = b"".join(encode_row(record, data, self._columns) for record, data in rows)
+        self.file.append(block, [record for record, _ in rows])
+
+    def widen(self) -> None:
+        """Have the columns that were taken."""
+        if len(self._wanted) > len(self._columns):
+            self.file.close()
             try:
-                await in_thread(self._widen, list(columns))
+                self._widen(list(self._wanted))
             except FileNotFoundError as error:
                 raise Changed(f"{self.file.path.name} was removed") from error
-
-    def _encode(self, rows: list[tuple[Record, dict[str, Any]]]) -> bytes:
-        return b"".join(encode_row(record, data, self._columns) for record, data in rows)
 
     def _widen(self, columns: list[str]) -> None:
         path, before = self.file.path, header_of(list(self._columns)) if self._columns else b""
@@ -201,16 +234,15 @@ class _Table:
                         rest = b"" if is_whole(rows[-1]) else rows.pop()
                         wide.writelines(row[:-2] + b"," * more + b"\r\n" for row in rows)
                     wide.write(rest)  # torn: it comes again
-            wide.flush()
-            os.fsync(wide.fileno())
+                wide.flush()
+                os.fsync(wide.fileno())  # one that is new is safe with its first rows
         os.replace(unfinished, path)
-        sync_directory(os.fspath(path.parent))
         self.file.offset += len(begin) - len(before) + more * self.file.count
         self._columns = {name: index for index, name in enumerate(columns)}
 
 
 def _columns_of(path: Path) -> list[str]:
-    """The columns of a file; none where there is no file.
+    """The columns of a file; none where there is no file, or a power cut has left nothing in one that had just been made.
 
     Raises:
         Changed: it has no header.
@@ -218,6 +250,8 @@ def _columns_of(path: Path) -> list[str]:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             columns = read_header(file)
+            if not columns and is_blank(os.fspath(path)):
+                return []
     except FileNotFoundError:
         return []
     if not columns:

@@ -4,6 +4,7 @@ Texts are in quotes, also when they are empty; numbers, `true` and `false` are n
 too, where it is told the column's type). None is an empty cell, as is what a record does not have. Arrays, lists and empty mappings are JSON as a text. Rows end with CR LF.
 
 A column's name is that of the metric without its source. Names `_step` and `_timestamp` of a user's get one more underscore in front.
+What a source has beyond the columns that a file may have is in further ones, `train-00000002.csv`, whose columns have full names.
 A source whose name cannot be that of a file gets a checksum behind what is left of it, `a_b-1c291ca3.csv`, and its columns have full names.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import math
 import re
 import zlib
@@ -47,6 +49,14 @@ def file_and_column(key: str) -> tuple[str, str]:
     if clean == source != REST and not _WITH_CHECKSUM.search(source):
         return f"{clean}.csv", kept_apart(name, COLUMNS)
     return f"{clean}-{zlib.crc32(source.encode()):08x}.csv", kept_apart(key, COLUMNS)
+
+
+def files_and_columns(key: str) -> Iterator[tuple[str, str]]:
+    """Where the values of a key may be: in its source's file, and where that has no room for more columns, in the further ones."""
+    yield file_and_column(key)
+    stem = file_and_column(key)[0].removesuffix(".csv")
+    for number in itertools.count(2):  # as with a checksum, so that no source has a file of such a name
+        yield f"{stem}-{number:08x}.csv", kept_apart(key, COLUMNS)
 
 
 def header_of(columns: Sequence[str]) -> bytes:
@@ -177,6 +187,8 @@ _A_CELL: Final = re.compile(r'"(?:[^"]|"")*"|[^,"]*')
 
 def _cells(row: bytes) -> list[str]:
     text, cells, at = row.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", "replace"), [], 0
+    if '"' not in text:
+        return text.split(",")
     while (found := _A_CELL.match(text, at)) is not None:
         cells.append(found.group())
         at = found.end() + 1

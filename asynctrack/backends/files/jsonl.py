@@ -12,8 +12,9 @@ a person has edited is left as it is, and a new one is built beside it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, Sta
 from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
 from asynctrack.backends.files.reserved import Apart
 from asynctrack.record import Array, Media, Record, flatten, to_json
+
+T = TypeVar("T")
 
 RESERVED: Final = ("_step", "_timestamp")
 
@@ -56,22 +59,30 @@ class _Lines(Sink):
 
     async def write(self, batch: Batch) -> None:
         try:
-            await self._file.append(encode_lines(batch.records), batch.records)
+            await _aside(self._file.append, encode_lines(batch.records), batch.records)
         except Changed as reason:
             raise StartOver(str(reason), self._beside()) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
-        await self._file.sync()
+        await _aside(self._file.sync)
         return {"file": self._file.path.name, "bytes": self._file.offset}
 
     async def close(self, outcome: Outcome) -> None:
         if outcome != "stopped":
             await self.write(Batch([], []))  # a run without records has an empty file, not none
-        await self._file.close()
+        await _aside(self._file.close)
 
     def _beside(self) -> dict[str, Any]:
         """State of a sink that begins the next free file: metrics-2.jsonl, ..."""
         return {"file": beside(self._file.path).name, "bytes": 0}
+
+
+async def _aside(function: Callable[..., T], *arguments: Any) -> T:
+    """Call what may wait for the disk on a thread of aiofiles; one that hangs is left behind."""
+    from aiofiles.ospath import wrap
+
+    called: T = await wrap(function)(*arguments)
+    return called
 
 
 def encode_lines(records: list[Record]) -> bytes:
