@@ -6,7 +6,7 @@ not in the children of `multiprocessing`; a finalizer of `multiprocessing` when 
 
 No hook is installed to learn why the process ends. An uncaught exception is found where the interpreter keeps it for a
 post-mortem, and in a child of `multiprocessing` on its way, or as the exit code that it has become. The code of `sys.exit` is to be
-found nowhere else.
+found nowhere else here: the worker asks the kernel for it, when the process is gone.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ class Inlet:
         producer: of the ring. A forked child gets one of its own with its first record.
         host: whose worker empties the ring.
         held: payloads of records that are kept back until the next, and then make one with it.
+        is_root: whether the run was opened in this process.
         over: the run has finished here; a forked child does not take it up again.
         quiet: the process is ending: what comes late is dropped without an exception.
         joined: called with the producer that a forked child has got.
@@ -49,6 +50,7 @@ class Inlet:
 
     def __init__(self, run_id: str, path: Path, settings: Settings, *, first: int = 0) -> None:
         self.settings = settings
+        self.is_root = True
         self.over = self.quiet = False
         self.held: list[bytes] = []
         self.joined: list[Callable[[Producer], object]] = []
@@ -244,6 +246,7 @@ class Inlet:
         if time.monotonic() < self._join_at:
             raise BlockingIOError(errno.EAGAIN, "it has just been tried")
         self.host, self.producer = self._open(root=False)
+        self.is_root = False
         if self._turned_away:
             self.producer.drop("full", self._turned_away)
         for joined in self.joined:

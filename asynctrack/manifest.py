@@ -43,11 +43,20 @@ class _Note(TypedDict, total=False):
     dropped: dict[str, int]
     end: str
     status: Status
+    error: str | None
+    child: Annotated[int, msgspec.Meta(ge=0)]
     time_ns: Annotated[int, msgspec.Meta(ge=0)]
 
 
 _note: Final = msgspec.json.Decoder(_Note)
-_NEEDED: Final = {"run_ended": {"status", "time_ns"}, "ring_ended": {"ring", "dropped"}, "dropped": {"ring", "dropped"}}
+_NEEDED: Final = {
+    "run_ended": {"status", "time_ns"},
+    "ring_ended": {"ring", "dropped"},
+    "dropped": {"ring", "dropped"},
+    "child_failed": {"child", "error"},
+}
+# How many children that have failed are named: a program may lose thousands.
+_MOST_CHILDREN: Final = 100
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -59,7 +68,8 @@ class Manifest(msgspec.Struct, kw_only=True):
         name: for people.
         project: the directory above the run's.
         status: "running" until every process that logs to it has ended; "crashed" when none said how it ended.
-        error: what a failed run's `with` block raised.
+        error: why a run has failed or crashed: what ended its `with` block or its process, what killed that, or its exit code.
+        failed_children: forked processes that log to it and have failed, the first hundred, as "pid" and "error"; they do not decide on the status.
         created_at: UTC, ISO 8601.
         ended_at: the same, None while it runs.
         config: what the run was started with, and what was set later.
@@ -81,6 +91,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     project: str
     status: Status = "running"
     error: str | None = None
+    failed_children: list[dict[str, Any]] = []
     created_at: str
     ended_at: str | None = None
     config: dict[str, Any] = {}
@@ -117,13 +128,17 @@ class Manifest(msgspec.Struct, kw_only=True):
         elif frame.kind == START:
             self._resume(decode_as(frame.payload, Manifest))
         elif frame.kind == FAILURE:
-            self.error = str(decode_update(frame.payload)[1]["error"])
+            said = decode_update(frame.payload)[1]
+            if "pid" in said:
+                self._failed(int(said["pid"]), str(said["error"]))
+            else:
+                self.error = str(said["error"])
         elif frame.kind == NOTE:
             self._note(read_note(frame))
 
     def _resume(self, start: Manifest) -> None:
         """The run was opened, for the first time or again."""
-        self.status, self.error, self.ended_at = "running", None, None
+        self.status, self.error, self.ended_at, self.failed_children = "running", None, None, []
         self.config.update(start.config)
         self.labels.update(start.labels)
         self.backends.update(start.backends)
@@ -138,7 +153,14 @@ class Manifest(msgspec.Struct, kw_only=True):
                     self.dropped[reason] = self.dropped.get(reason, 0) + count
         if note["note"] == "run_ended":
             self.status = note["status"]
+            self.error = note.get("error") or self.error
             self.ended_at = _iso(note["time_ns"])
+        if note["note"] == "child_failed":
+            self._failed(note["child"], note["error"])
+
+    def _failed(self, pid: int, error: str) -> None:
+        if len(self.failed_children) < _MOST_CHILDREN:
+            self.failed_children = [*self.failed_children, {"pid": pid, "error": error}]
 
 
 def _change(content: dict[str, Any], frame: Frame) -> None:

@@ -89,9 +89,10 @@ def init(
 
     It ends with `finish()`, with its `with` block or with the process, whichever comes first, and then has a status: "failed" when
     an exception ended the block or the process, "preempted" after `mark_preempted()`, "crashed" when the process died without a
-    word (SIGKILL, a signal that nobody handles, `os._exit`, `exec`), else "finished". `sys.exit` with a code other than 0 is a
-    failure where it leaves a `with` block or a child of `multiprocessing`; elsewhere Python tells nobody its code, and the run is
-    "finished". At a prompt and in a notebook an exception ends a line or a cell, not the run.
+    word (SIGKILL, a signal that nobody handles, `os._exit`, `exec`), else "finished". Where nothing was said before the process ended, an
+    exit code other than 0 (`sys.exit(3)`) is a failure too, as far as the kernel tells (Linux 6.15, a worker that lives on); then `run.json` says
+    "finished" until the process is gone. A server that handles SIGTERM and then raises it again has finished. What `finish()` or the
+    `with` block has said stays. At a prompt and in a notebook an exception ends a line or a cell, not the run.
 
     Args:
         project: directory below `dir` that keeps runs of a kind together. Default: the environment's `WANDB_PROJECT`, else "uncategorized".

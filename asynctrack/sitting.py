@@ -202,6 +202,7 @@ class Sitting:
         """Finish because the process ends. Nobody reads the books any more."""
         self.inlet.quiet = True
         if self.result is None:
+            self.inlet.producer.exit()
             yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
         else:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
@@ -240,7 +241,8 @@ class Sitting:
             if summary:
                 inlet.update(SUMMARY, "summary", summary, deadline)
             if text:
-                inlet.update(FAILURE, "error", {"error": text}, deadline)
+                who = {} if inlet.is_root else {"pid": os.getpid()}
+                inlet.update(FAILURE, "error", {"error": text, **who}, deadline)
         except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
             inlet.warn("end", f"its end is recorded without summary or error: {lost}")
         inlet.producer.close(status)
@@ -273,8 +275,11 @@ class Sitting:
 
 
 def _outcome(error: BaseException | None) -> tuple[str, str | None]:
-    """How a run ends that ends by this: its status, and the error in words."""
-    if error is None or (isinstance(error, SystemExit) and not error.code):
+    """How a run ends that ends by this: its status, and the error in words.
+
+    Who leaves a loop over a generator closes it, which is no failure. A task that is cancelled has not come to its end, whoever wanted that.
+    """
+    if error is None or isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and not error.code):
         return "finished", None
     try:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -231,3 +231,8 @@ def run_confined(mounts: str, script: str, *arguments: object, **environment: st
     return outcome(
         start(script, *arguments, within=[*_unshare(), "sh", "-c", f'{mounts} && exec "$@"', "sh"], **environment)
     )
+
+
+def kernel_tells_exit_codes() -> bool:
+    """Whether who is not a process's parent can learn its exit code: Linux 6.15 and newer."""
+    return sys.platform == "linux" and tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 15)

@@ -114,6 +114,8 @@ LAYERS = [
     ["delivery.driver"],
     ["delivery.polling"],
     ["delivery.process"],
+    ["worker.callers"],
+    ["worker.endings"],
     ["worker.scribe", "worker.relay", "worker.run_journal"],
     ["worker.drain", "worker.orphans"],
     ["worker.sync", "worker.supervisor", "worker.rescue", "local"],
@@ -165,6 +167,7 @@ BOOTSTRAP = {
     "struct",
     "threading",
     "time",
+    "weakref",
     "zlib",
 }
 BOOTSTRAP |= {"collections", "__future__", "sys"}

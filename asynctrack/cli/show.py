@@ -30,6 +30,8 @@ from asynctrack.record import flatten
 # What is shown where nobody has chosen; --json has all.
 _MOST_METRICS: Final = 20
 _MOST_SETTINGS: Final = 30
+# How many children that have failed are shown; `--json` has the others.
+_MOST_CHILDREN: Final = 5
 # Characters of a curve.
 _LONGEST_CURVE: Final = 48
 _SHORTEST_CURVE: Final = 12
@@ -130,6 +132,7 @@ def _document(
         "name": manifest.name,
         "status": state,
         "error": manifest.error,
+        "failed_children": manifest.failed_children,
         "created_at": manifest.created_at,
         "ended_at": manifest.ended_at,
         "callers": presence.callers,
@@ -169,6 +172,10 @@ def _print_head(screen: Screen, run: Path, manifest: Manifest, state: State, pre
     command = shlex.join(map(str, command)) if isinstance(command, list) else ""
     facts = [
         ("error", manifest.error),
+        *(
+            ("child", f"process {child.get('pid')}: {child.get('error')}")
+            for child in manifest.failed_children[:_MOST_CHILDREN]
+        ),
         ("started", _started(manifest)),
         ("command", command),
         (

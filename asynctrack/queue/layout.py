@@ -21,6 +21,7 @@ index  name         writer   meaning
 10     WANTED       producer position that somebody waits for (`flush`)
 11..   DROPPED      producer one count per reason in `DROP_REASONS`
 14     PREEMPTED    producer 1 when the end that follows, whatever it is, is a preemption
+15     EXITING      producer 1 when the end that follows is that of the process, whose exit code may say more
 32..47 MARKS        producer for each sixteenth of the ring the position of some frame's start in it, as of its last lap or
                              this one: where the worker may cut what it journals at once
 16     TAIL         worker   position up to which the journal holds everything: the room before it is free
@@ -79,6 +80,7 @@ END: Final = 9
 WANTED: Final = 10
 DROPPED: Final = 11
 PREEMPTED: Final = 14
+EXITING: Final = 15
 TAIL: Final = 16
 SYNCED: Final = 17
 DELIVERED: Final = 18

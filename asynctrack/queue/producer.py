@@ -27,6 +27,7 @@ from asynctrack.queue.layout import (
     DROPPED,
     END,
     ENDS,
+    EXITING,
     FIRST,
     FRAME_HEADER_BYTES,
     HEAD,
@@ -192,6 +193,10 @@ class Producer:
     def preempt(self) -> None:
         """Tell the worker that the end that follows is a preemption."""
         self._words[PREEMPTED] = 1
+
+    def exit(self) -> None:
+        """Tell the worker that the end that follows is that of the process, so that its exit code counts too."""
+        self._words[EXITING] = 1
 
     def close(self, end: str) -> None:
         """Take no more frames, and tell the worker how the producer ended: one of `ENDS`.

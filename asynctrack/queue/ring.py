@@ -138,8 +138,12 @@ class Ring:
 
     def caller(self) -> int:
         """The process that made this ring, as it is called here; `locks.ELSEWHERE` where it cannot be seen. Never call it in that process."""
-        holder = locks.holder_of(self._fd)
+        holder = self.held_by()
         return self.words[PID] if holder is None else holder
+
+    def held_by(self) -> int | None:
+        """The process that has the ring's lock, as it is called here; `locks.ELSEWHERE` where it cannot be seen, None where it has ended or is this one."""
+        return locks.holder_of(self._fd)
 
     def can_be(self) -> bool:
         """Whether the header is one; else somebody has written over it."""

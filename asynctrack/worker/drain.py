@@ -89,7 +89,8 @@ class Drain:
         self._linger_s = LINGER_S
         self._own = own if own is not None else {}
         self._stopping = False
-        self._closing: list[tuple[RunJournal, bool]] = []
+        self._closing: list[tuple[RunJournal, bool, str | None]] = []
+        self._parting: list[tuple[RunJournal, str | None]] = []
         self._left: list[str] = []
         self._known: set[str] = set()
         self._kept: set[str] = set()
@@ -129,9 +130,9 @@ class Drain:
         with contextlib.suppress(OSError):
             os.write(self._wake_fd, b"!")
 
-    def finish(self, run: RunJournal, *, done: bool) -> None:
-        """Ask the thread to let go of a run."""
-        self._closing.append((run, done))
+    def finish(self, run: RunJournal, *, done: bool, told: str | None = None) -> None:
+        """Ask the thread to let go of a run; `told`: the status that those know to whom it was delivered."""
+        self._closing.append((run, done, told))
         self.wake()
 
     def take_on(self, run: str) -> None:
@@ -245,6 +246,7 @@ class Drain:
             _beat(ring, trouble)
 
     def _check_ends(self, run: RunJournal) -> float:
+        run.watch()
         run.end()
         for ring in list(run.live):
             self._check_end(run, ring)
@@ -268,6 +270,8 @@ class Drain:
             run.note_drops(ring)
             return
         run.move(ring, ring.words[HEAD])
+        if not ring.words[END] and run.breathes(ring):
+            return
         run.retire(ring)
         run.end()
         self.wants_sync.set()
@@ -368,14 +372,37 @@ class Drain:
 
     def _close_asked(self) -> None:
         for asked in list(self._closing):
-            run, done = asked
+            run, done, told = asked
             if not self._may_visit(run):
                 continue
             self._closing.remove(asked)
-            if not run.live and self.runs.get(run.path) is run:  # else somebody has begun to log to it again
+            if run.live or self.runs.get(run.path) is not run:  # somebody has begun to log to it again
+                continue
+            if done and (run.awaits_exit() or told not in (None, run.status)):
+                run.tell_done()
+                self._parting.append((run, told or run.status))
+            else:
                 self.relay.visit(run.path, run.disk, self._let_go, run, done)
+        self._part()
         if self.runs or self.relay.held:
             self.idle_since = time.monotonic()
+
+    def _part(self) -> None:
+        """Let go of runs whose callers have said all they had to, when their exit codes are known; who says otherwise is told of once more."""
+        for run, status in self._parting[:]:
+            if not self._may_visit(run):
+                continue
+            asked_for = self.leaving or self.relay.visit(run.path, run.disk, run.asked_for)
+            if run.awaits_exit() and not (run.live or asked_for):
+                continue
+            self._parting.remove((run, status))
+            if run.live or self.runs.get(run.path) is not run:
+                continue
+            self._visit(run, self._check_ends)
+            if run.status == status:
+                self.relay.visit(run.path, run.disk, self._let_go, run, True)
+            else:
+                self.grew([run])
 
     def _let_go(self, run: RunJournal, done: bool) -> None:
         del self.runs[run.path]

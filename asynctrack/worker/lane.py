@@ -134,7 +134,7 @@ class Lane:
             if self._drain.runs.get(path) is not run and self.runs.get(path) is run:
                 del self.runs[path]
         for path, served in list(self._served.items()):
-            if self._drain.runs.get(path) is not served.journal or (served.finished and served.journal.live):
+            if self._drain.runs.get(path) is not served.journal or (served.finished and served.is_outdated()):
                 del self._served[path]
 
     async def _serve(self, served: RunService) -> None:
@@ -159,7 +159,7 @@ class Lane:
                     self._served[journal.path] = served
         served.finished = True
         if not self._stopping:
-            self._drain.finish(journal, done=done or served.hopeless())
+            self._drain.finish(journal, done=done or served.hopeless(), told=served.status)
 
     def _service_of(self, journal: RunJournal) -> RunService:
         local = self._local.get(journal.path, {})

@@ -15,18 +15,18 @@ from asynctrack.queue.layout import (
     DELIVERED,
     DONE,
     END,
-    ENDS,
     FIRST,
     HEAD,
     KIND_SHIFT,
     NOTE,
-    PREEMPTED,
     SYNCED,
     TAIL,
     WANTED,
     frame_size,
 )
 from asynctrack.queue.ring import Ring, ordinal
+from asynctrack.worker.callers import Caller, caller_of
+from asynctrack.worker.endings import Ending, breathes, outcome
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class RunJournal:
         self.writer: Writer | None = None
         self.rings: list[Ring] = []
         self.live: list[Ring] = []
-        self.ended: list[tuple[Ring, str]] = []
+        self.ended: list[Ending] = []
         self.status: str | None = None
         self.retry_at = 0.0
         self.disk: int | None = None
@@ -62,6 +62,10 @@ class RunJournal:
         self._home_fd = -1
         self._notes_end = 0
         self._dropped: dict[int, dict[str, int]] = {}
+        self._callers: dict[int, Caller | None] = {}
+        self._silent_since: dict[int, float] = {}
+        self._told: tuple[str, str | None] | None = None
+        self._earlier: str | None = None
 
     def __repr__(self) -> str:
         return f"<RunJournal {self.path}, {len(self.live)} live rings, {self.status or 'running'}>"
@@ -145,7 +149,8 @@ class RunJournal:
         ring.words[TAIL] = max(ring.words[TAIL], self.writer.ends.get(ring.id, 0))
         self.rings.append(ring)
         self.live.append(ring)
-        self.status = None
+        self._callers[ring.id] = caller_of(ring)
+        self.status = self._told = None
 
     def move(self, ring: Ring, head: int) -> int:
         """Journal what the ring holds up to `head`; returns how many bytes that was."""
@@ -178,25 +183,63 @@ class RunJournal:
 
     def retire(self, ring: Ring) -> None:
         """A ring whose producer has ended, and which is empty."""
-        end = _end_of(ring)
-        self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": end, "dropped": ring.dropped()})
+        ending = Ending(ring, self._callers.pop(ring.id, None))
+        self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": ending.said, "dropped": ring.dropped()})
         self.live.remove(ring)
-        self.ended.append((ring, end))
+        self.ended.append(ending)
 
     def abandon(self, ring: Ring) -> None:
         """A ring whose journal is gone for good: nobody waits for it any more."""
         ring.words[DONE] = 1
         self.live.remove(ring)
-        self.ended.append((ring, _end_of(ring)))
+        self.ended.append(Ending(ring, self._callers.pop(ring.id, None)))
         if not self.live:
-            self.status = _status(self.ended)
+            self.status, _ = outcome(self.ended)
+
+    def watch(self) -> None:
+        """See what only those can be asked that live."""
+        for caller in set(self._callers.values()):
+            if caller is not None:
+                caller.look()
+
+    def breathes(self, ring: Ring) -> bool:
+        """Whether the process of a ring, which has lost its lock without a word, is still about to end: then it is known how."""
+        return breathes(self._callers.get(ring.id), self._silent_since.setdefault(ring.id, time.monotonic()))
 
     def end(self) -> None:
-        """Note how the run ended, once no producer is left."""
-        if self.rings and not self.live and self.status is None:
-            status = _status(self.ended)
-            self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
-            self.status = status
+        """Note how the run ended, once no producer is left; and again where an exit code says otherwise."""
+        news = self._tell_of_children()
+        if not self.rings or self.live:
+            return
+        told = self._outcome()
+        if told != self._told or news:
+            status, why = told
+            self.note({"note": "run_ended", "status": status, "error": why, "time_ns": time.time_ns()})
+            self._told, self.status = told, status
+
+    def awaits_exit(self) -> bool:
+        """Whether a process has said its last, but its exit code is still to come."""
+        return any(ending.is_open() for ending in self.ended)
+
+    def _outcome(self) -> tuple[str, str | None]:
+        if any(ending.is_root for ending in self.ended):
+            return outcome(self.ended)
+        if self._earlier is None:  # only children go on: what the process said that has opened the run stays
+            from asynctrack.reading.reader import open_run
+
+            self._earlier = open_run(self.path).status
+        return (self._earlier, None) if self._earlier in ("finished", "failed", "preempted") else outcome(self.ended)
+
+    def _tell_of_children(self) -> bool:
+        """Note which children have failed, as the kernel says; whether there was one."""
+        failed = [
+            (ending, why) for ending in self.ended if not (ending.is_root or ending.told) and (why := ending.why())
+        ]
+        for ending, why in failed:
+            self.note({"note": "child_failed", "child": ending.pid, "error": why})
+            ending.told = True
+            _warn(f"process {ending.pid}, a child of the one that has opened {self.path}: {why}")
+        return bool(failed)
 
     def sync(self) -> bool:
         """Make the journal survive a power cut, and tell the producers; returns whether it does."""
@@ -241,21 +284,10 @@ class RunJournal:
         self._home_fd = self._lock_fd = -1
 
 
-def _end_of(ring: Ring) -> str:
-    """How a ring's producer ended, as far as it said so; somebody may have written over that."""
-    return ENDS[ring.words[END]] if ring.words[END] < len(ENDS) else ENDS[0]
+def _warn(message: str) -> None:
+    import logging
 
-
-def _status(ended: list[tuple[Ring, str]]) -> str:
-    """How the run ended: what the process that opened it said; if it died without a word, what the last other said."""
-    if any(ring.words[PREEMPTED] for ring, _ in ended):
-        return "preempted"
-    said = [(ring.meta.get("root") == "True", end) for ring, end in ended]
-    by_root = [end for root, end in said if root and end in ("finished", "failed")]
-    if by_root:
-        return by_root[-1]
-    words = [end for _, end in said if end != "left"]
-    return words[-1] if words and words[-1] in ("finished", "failed") else "crashed"
+    logging.getLogger("asynctrack.worker").warning(message)
 
 
 def _unlink(path: str) -> None:

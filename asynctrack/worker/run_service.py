@@ -65,6 +65,7 @@ class RunService:
     ) -> None:
         self.journal = journal
         self.finished = False
+        self.status: str | None = None
         self._drain = drain
         self._processes = processes
         self._local = local
@@ -132,7 +133,13 @@ class RunService:
             raise _gone(self.journal)
         self._save()
         self._tell()
+        if self._manifest is not None:
+            self.status = self._manifest.status
         return self._finished()
+
+    def is_outdated(self) -> bool:
+        """Whether somebody has begun to log to the run again, or its end is another than it was: an exit code came."""
+        return bool(self.journal.live) or self.status not in (None, self.journal.status)
 
     async def _drive(self, delivery: Delivery | ElsewhereDelivery) -> None:
         await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
