@@ -166,7 +166,8 @@ class Host:
         if not quiet or not self._starting.acquire(blocking=False):
             return
         try:
-            self._revive(ring, time.monotonic() - ring.words[HEARTBEAT] / 1e9)
+            if not ring.words[DONE]:  # it may have become that since it was asked for
+                self._revive(ring, time.monotonic() - ring.words[HEARTBEAT] / 1e9)
         except ValueError:  # the run has finished meanwhile, and its ring is closed
             pass
         except Exception as error:  # whatever it was, the queue takes what it can
