@@ -48,7 +48,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         directory: of its rings.
         pid: of the worker, 0 where it cannot be seen from here; None where there is none: the caller starts one, or, where it has died
             too, the next run or `asynctrack sync` takes over.
-        queues: the rings.
+        queues: the rings, but for those in which nothing is said yet.
     """
 
     directory: str
@@ -89,7 +89,8 @@ def _queues(directory: str) -> list[Queue]:
         except (OSError, ValueError):
             continue
         try:
-            queues.append(_queue(ring))
+            if not ring.is_blank():
+                queues.append(_queue(ring))
         finally:
             ring.close()
     return queues

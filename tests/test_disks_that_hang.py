@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,7 +15,18 @@ from typing import Literal
 
 import pytest
 from hanging_disk import HangingDisk
-from support import assert_whole, kill_the_worker, lines, the_worker, values, wait_until
+from support import (
+    assert_whole,
+    kill_the_worker,
+    left_in,
+    lines,
+    run_child,
+    start,
+    the_worker,
+    values,
+    wait_until,
+    workers,
+)
 
 import asynctrack
 from asynctrack import Run, host
@@ -240,3 +254,62 @@ def test_who_writes_what_the_worker_says_may_hang() -> None:
     gate.set()
     scribe.flush(10)
     assert said == ["late"]
+
+
+# Logs to a disk that fails by then, and is killed.
+CALLER_ON_A_FAILING_DISK = """
+import os, signal, sys
+import asynctrack
+run = asynctrack.init("p", id="run", dir=sys.argv[1])
+run.log({"i": 0})
+run.flush("journaled")
+print("ready", flush=True)
+sys.stdin.readline()
+assert all(run.log({"i": i}) for i in range(1, 100))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def left_on_a_failing_disk(own_host: Path, disk: HangingDisk, runs: Path) -> int:
+    """A queue whose caller and worker are dead and whose disk fails, taken over by another's worker; its pid."""
+    child = start(CALLER_ON_A_FAILING_DISK, disk.path)
+    assert child.stdout is not None and child.stdin is not None
+    assert child.stdout.readline() == "ready\n"
+    kill_the_worker(own_host)
+    disk.fail(errno.EIO, "open", "names")
+    child.stdin.write("\n")
+    child.communicate()
+    run_child("import asynctrack, sys; asynctrack.init('p', id='other', dir=sys.argv[1]).finish()", runs)
+    return the_worker(own_host)
+
+
+def resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def test_worker_that_waits_for_a_failing_disk_takes_no_memory_and_goes_when_it_is_well(
+    own_host: Path, disk: HangingDisk, runs: Path
+) -> None:
+    worker = left_on_a_failing_disk(own_host, disk, runs)
+    wait_until(lambda: (runs / "p" / "other" / "run.json").exists(), "it has done what it could")
+    time.sleep(0.5)
+    before = resident_kib(worker)
+    time.sleep(2.0)  # it began anew ten times a second, with 40 KiB more each time
+    assert resident_kib(worker) < before + 200
+    disk.go_on()
+    wait_until(lambda: not workers(own_host), "it has brought all home and left")
+    assert_whole(disk.path / "p" / "run", {"i": 100})
+    assert left_in(own_host) == []
+
+
+def test_worker_that_is_told_to_leave_leaves_a_queue_whose_disk_fails_for_sync(
+    own_host: Path, disk: HangingDisk, runs: Path
+) -> None:
+    worker = left_on_a_failing_disk(own_host, disk, runs)
+    os.kill(worker, signal.SIGTERM)
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    disk.go_on()
+    command = [sys.executable, "-m", "asynctrack", "sync", str(disk.path)]
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert_whole(disk.path / "p" / "run", {"i": 100})

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
-from support import a_minute_later, left_in, manifest, run_child, wait_until, workers
+from support import a_minute_later, assert_whole, left_in, manifest, run_child, start, wait_until, workers
 
 import asynctrack
+from asynctrack import catalog
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -117,3 +121,35 @@ def test_caller_killed_while_it_opens_its_run_leaves_nothing_behind_the_next(own
     for name, count in accepted.items():
         if count or (runs / "p" / name / "run.json").exists():
             assert_all_there(runs / "p" / name, count)
+
+
+# Is killed when its queue is there and nothing has been said in it; with another run, whose worker sees that queue.
+SILENT = """
+import os, signal, sys, time
+import asynctrack
+from asynctrack.inlet import Inlet
+
+def die(inlet, payload):
+    time.sleep(0.7 if sys.argv[2] == "seen" else 0)  # the worker looks every half second
+    os.kill(os.getpid(), signal.SIGKILL)
+
+other = asynctrack.init("p", id="other", dir=sys.argv[1]) if sys.argv[2] == "seen" else None
+Inlet.start = die
+asynctrack.init("p", id="silent", dir=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("queue", ["seen", "not seen"])
+def test_caller_killed_before_it_has_said_anything_leaves_no_run(own_host: Path, runs: Path, queue: str) -> None:
+    child = start(SILENT, runs, queue)
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    wait_until(lambda: not workers(own_host), "its worker, if there was one, has left")
+    assert [run.name for run in catalog.runs_under(runs)] == ["other"] * (queue == "seen")
+    synced = subprocess.run([sys.executable, "-m", "asynctrack", "sync", str(runs)], capture_output=True, timeout=40)
+    assert synced.returncode == 0, synced
+    with asynctrack.init("p", id="silent", dir=runs, resume="allow") as run:
+        run.log({"i": 0})
+    assert_whole(run.path, {"i": 1})
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    assert left_in(own_host) == []

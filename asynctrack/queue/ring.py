@@ -157,6 +157,10 @@ class Ring:
         """Bytes of frames that are not yet in the journal."""
         return self.words[HEAD] - self.words[TAIL]
 
+    def is_blank(self) -> bool:
+        """Whether it was made to open a run, and nothing is said in it: its producer is about to, or was killed before it could."""
+        return not self.words[HEAD] and self.meta.get("root") == "True"
+
     def copy(self, start: int, end: int) -> bytes:
         """The bytes between two positions; right only while `end - capacity <= start` holds."""
         first = HEADER_BYTES + start % self.capacity

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 CENSUS_INTERVAL_S: Final = 0.5
 # Between two tries to write a journal whose disk failed.
 RETRY_INTERVAL_S: Final = 0.5
+# For so long a worker tries to open the run of an ended caller; then it may leave, and the queue waits for the next or for `sync`. As `after_exit_max_s`.
+GIVE_UP_S: Final = 300.0
 # Between two looks, and between two syncs, where no run says otherwise.
 LINGER_S: Final = 0.1
 SYNC_INTERVAL_S: Final = 1.0
@@ -94,6 +96,7 @@ class Drain:
         self._left: list[str] = []
         self._known: set[str] = set()
         self._kept: set[str] = set()
+        self._failing: dict[str, float] = {}
         self._heads: dict[int, int] = {}
         self._census_at = 0.0
         self._warned: dict[str, float] = {}
@@ -284,12 +287,22 @@ class Drain:
             ring = self._attach(path)
         if ring is None:  # it cannot be, or this process is making it
             return
+        if ring.is_blank():  # no run has begun: a journal of it would be none
+            self._leave_blank(path, ring)
+            return
         run = ring.meta["run"]
         if self.relay.may_visit(run, None):
             self.relay.visit(run, None, self._take_in, path, ring)
             return
         _beat(ring, NO_ANSWER)
         if path not in self._own:
+            ring.close()
+
+    def _leave_blank(self, path: str, ring: Ring) -> None:
+        """A queue in which nothing is said: it waits for its producer, and goes where that is dead."""
+        if path not in self._own:
+            if self._has_ended(ring):
+                ring.unlink()
             ring.close()
 
     def _take_in(self, path: str, ring: Ring) -> None:
@@ -301,8 +314,8 @@ class Drain:
         except (OSError, AsynctrackError) as error:
             self.failed[ring.meta.get("run", path)] = error
             self._warn(path, f"the run {ring.meta.get('run')} cannot be written: {error}")
-            if isinstance(error, FileNotFoundError) and self._has_ended(ring):
-                self._give_up(ring)
+            if self._has_ended(ring):
+                self._give_up(ring, error)
             run = None
         if run is None:
             if path not in self._own:
@@ -313,16 +326,19 @@ class Drain:
         ring.words[WORKER_PID] = os.getpid()
         _beat(ring)
 
-    def _give_up(self, ring: Ring) -> None:
-        """The run of an ended caller is not there: it was removed, or, if more is missing, its disk may come back."""
-        run = ring.meta["run"]
-        if os.path.isdir(run):
-            return
-        if os.path.isdir(os.path.dirname(run)):
-            ring.words[DONE] = 1
-            ring.unlink()
-        else:
-            self._kept.add(os.path.basename(ring.path))
+    def _give_up(self, ring: Ring, error: Exception) -> None:
+        """The run of an ended caller is not there: it was removed, or, if more is missing, its disk may come back; or it fails for long."""
+        run, name = ring.meta["run"], os.path.basename(ring.path)
+        if not isinstance(error, FileNotFoundError):
+            since = self._failing.setdefault(name, time.monotonic())
+            if self.leaving or time.monotonic() - since > GIVE_UP_S:
+                self._kept.add(name)
+        elif not os.path.isdir(run):
+            if os.path.isdir(os.path.dirname(run)):
+                ring.words[DONE] = 1
+                ring.unlink()
+            else:
+                self._kept.add(name)
 
     def _take_left(self, path: str) -> None:
         if self._open_left(path):

@@ -89,4 +89,6 @@ class Service:
     def _idle(self, idle_exit_s: float) -> bool:
         quiet = not self._drain.runs and all(lane.serves_none() for lane in list(self._lanes.values()))
         long_enough = self._drain.leaving or time.monotonic() - self._drain.idle_since > idle_exit_s
-        return quiet and long_enough and not self._drain.relay.held
+        if not quiet or not long_enough or self._drain.relay.held:
+            return False
+        return self._drain.serves_none()  # else all would begin anew at once, again and again

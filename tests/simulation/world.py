@@ -348,16 +348,13 @@ class World:
     def _waits_for_its_caller(self, said: str) -> bool:
         """Whether all that is missing is what only a process that logs can deliver: `sync` names it, and says how to go on."""
         try:
-            runs = json.loads(said)["runs"]
+            told = json.loads(said)
+            runs = told["runs"]
         except (ValueError, KeyError):
             return False
-        missing = {
-            (run["path"], name)
-            for run in runs
-            for name, books in run["stats"]["backends"].items()
-            if books.get("behind")
-        }
-        return bool(missing) and all("caller" in name.lower() for _, name in missing)
+        behind = {name for run in runs for name, books in run["stats"]["backends"].items() if books["behind"]}
+        named = {name for run in runs for name in run["missing"]}
+        return bool(named) and not told["unreadable"] and all("caller" in name.lower() for name in behind | named)
 
     def _await_nobody(self, *kinds: str) -> None:
         if not self._wait(lambda: not self.processes(*kinds), LEAVE_S):
