@@ -72,8 +72,6 @@ def finish(
     if run is None:
         logging.getLogger("asynctrack").warning("asynctrack: finish() without an open run is ignored")
         return None
-    if isinstance(summary, int):
-        return run.finish(exit_code=summary)
     return run.finish(summary, exit_code)
 
 

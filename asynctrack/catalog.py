@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from bisect import insort
@@ -14,9 +15,11 @@ import msgspec
 
 from asynctrack import manifest as manifests
 from asynctrack import plain_file
-from asynctrack.errors import AmbiguousRun, NoSuchRun, NotARun
+from asynctrack.errors import AmbiguousRun, InvalidRunId, NoSuchRun, NotARun
 from asynctrack.manifest import Manifest
+from asynctrack.paths import expanded
 from asynctrack.reading.reader import RunReader
+from asynctrack.settings import check_project, project_directory
 
 LATEST: Final = "latest"
 # Names offered where none fits.
@@ -36,7 +39,8 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
         NoSuchRun: there is none.
         AmbiguousRun: an id or its beginning fits several.
     """
-    text = os.fspath(wanted)
+    text = os.path.expanduser(os.fspath(wanted))
+    directory = expanded(directory)
     if text == LATEST:
         latest = next(newest_first(runs_under(directory)), None)
         if latest is None:
@@ -46,6 +50,7 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
         return Path(text)
     runs = runs_under(directory)
     label = name_of if "/" in text else _id
+    text = _as_directories(text)
     fitting = [run for run in runs if text == label(run)]
     fitting = fitting or [run for run in runs if text and label(run).startswith(text)]
     if len(fitting) > 1:
@@ -137,6 +142,14 @@ def _changed_at(run: Path) -> str:
 
 def _may_read(path: Path) -> bool:
     return os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _as_directories(text: str) -> str:
+    """`project/id` as the names of their directories."""
+    project, slash, run_id = text.rpartition("/")
+    with contextlib.suppress(InvalidRunId):
+        return f"{project_directory(check_project(project))}{slash}{run_id}"
+    return text
 
 
 def _id(run: Path) -> str:

@@ -10,6 +10,7 @@ drops it; what then keeps another process out is that the run has a worker and h
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -63,6 +64,7 @@ def take(run: Path) -> Claim:
     Raises:
         Held: a process has it, perhaps this one.
         FileNotFoundError: the directory has been removed.
+        OSError: too many files are open.
     """
     deadline = time.monotonic() + _WAIT_S
     while True:
@@ -82,7 +84,9 @@ def _take(run: Path) -> Claim:
             raise Held(None)
         try:
             fd = locks.take(path)
-        except OSError:  # a full disk, one without locks, or not ours: the worker will say so, or do without
+        except OSError as error:  # a full disk, one without locks, or not ours: the worker will say so, or do without
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
             os.stat(run)
             _held.add(key)
             return _Nominal(key)

@@ -25,6 +25,11 @@ def current() -> Run | None:
     return None
 
 
+def opened() -> list[Run]:
+    """All open runs of this process, in the order in which they were opened."""
+    return list(_open)
+
+
 def enter(run: Run) -> None:
     """Make a run the current one."""
     _open.append(run)

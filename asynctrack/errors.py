@@ -7,6 +7,8 @@ Each message says what was expected, what came, and what to do. Imports the stan
 
 from __future__ import annotations
 
+import errno
+
 from asynctrack.printable import printable
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
@@ -26,6 +28,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidData",
     "InvalidExpression",
+    "InvalidProject",
     "InvalidRunId",
     "InvalidSettings",
     "InvalidStep",
@@ -39,6 +42,7 @@ __all__ = [
     "NoSuchRun",
     "NotAPlainFile",
     "NotARun",
+    "NotPicklable",
     "QueueFull",
     "RunExists",
     "RunFinished",
@@ -117,12 +121,22 @@ class InvalidValueType(InvalidValue, TypeError):
 
 
 class InvalidRunId(UsageError, ValueError):
-    """A run id, project or run name cannot be the name of a directory."""
+    """A run id or folder cannot be the name of a directory, or the command line takes it for something else."""
 
     def __init__(self, what: str, value: object) -> None:
         super().__init__(
-            f"{what} names a directory: 1 to 128 letters, digits, '-', '_', '.' or spaces, not starting with '.', "
-            f"without a path; got {value!r:.160}"
+            f"{what} names a directory: 1 to 128 letters of ASCII, digits, '-', '_', '.' or spaces, not starting with '.', '-' or a space, "
+            f"without a path, and not 'latest', which is the newest run; got {value!r:.160}"
+        )
+
+
+class InvalidProject(InvalidRunId):
+    """A text cannot be the name of a project."""
+
+    def __init__(self, value: object) -> None:
+        ValueError.__init__(
+            self,
+            f"project names a directory: 1 to 128 characters on one line, not starting with '.', without a path; got {value!r:.160}",
         )
 
 
@@ -159,6 +173,16 @@ class RunFinished(UsageError, RuntimeError):
     def __init__(self, run_id: str, call: str) -> None:
         super().__init__(
             f"{call} came after run {run_id!r} had finished, and was not recorded; open a new run with init()"
+        )
+
+
+class NotPicklable(UsageError, TypeError):
+    """A run was to be sent to another process, which cannot log to it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} cannot be pickled: its queue belongs to the process that opened it. Forked processes log to it as it is; one that is spawned "
+            f"can be given plain values, and opens a run of its own with init()"
         )
 
 
@@ -225,11 +249,19 @@ class FrameTooLarge(UsageError, ValueError):
         )
 
 
+def _too_many_files(cause: OSError) -> str:
+    """What to do where files are too many; empty where it is something else."""
+    if cause.errno not in (errno.EMFILE, errno.ENFILE):
+        return ""
+    return f"{cause.strerror}: close files or finish() runs that are open, or raise the limit (`ulimit -n`)"
+
+
 class DirectoryNotWritable(EnvironmentFailure, OSError):
     """The directory for runs cannot be created or written."""
 
     def __init__(self, path: object, cause: OSError) -> None:
-        super().__init__(cause.errno, f"cannot write runs to {path}: {cause.strerror}; choose another dir=")
+        why = _too_many_files(cause) or f"{cause.strerror}; choose another dir="
+        super().__init__(cause.errno, f"cannot write runs to {path}: {why}")
 
     def __str__(self) -> str:
         return printable(str(self.strerror))
@@ -239,10 +271,10 @@ class SharedMemoryUnavailable(EnvironmentFailure, OSError):
     """No place for the queue could be found."""
 
     def __init__(self, tried: Sequence[str], cause: OSError) -> None:
-        super().__init__(
-            cause.errno,
-            f"no room for a queue in {' or '.join(tried)}: {cause.strerror}; free some, or lower queue_bytes",
-        )
+        where = " or ".join(tried)
+        why = _too_many_files(cause)
+        room = f"no room for a queue in {where}: {cause.strerror}; free some, or lower queue_bytes"
+        super().__init__(cause.errno, f"no queue can be opened in {where}: {why}" if why else room)
 
     def __str__(self) -> str:
         return printable(str(self.strerror))

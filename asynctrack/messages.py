@@ -102,6 +102,12 @@ def show(text: str) -> None:
     leave()
 
 
+def mention(text: str) -> None:
+    """`show` what nobody waits for."""
+    start()
+    _thread.ask((text, 0))
+
+
 def close() -> None:
     """At the end of the process: say what can be said, and let nothing of ours stand in the interpreter's way."""
     global _closed

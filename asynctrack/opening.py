@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Literal, cast, get_args
 
 from asynctrack import claim as claims
-from asynctrack import hosts, messages, modes, presence
+from asynctrack import greeting, hosts, messages, modes, presence
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.claim import Claim, Held
-from asynctrack.current import current, enter
+from asynctrack.current import current, enter, opened
 from asynctrack.cursor import load_cursor
 from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
@@ -29,11 +30,21 @@ from asynctrack.journal.tally import Tally
 from asynctrack.logged import unicode
 from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, now_iso
 from asynctrack.masking import mask_arguments
+from asynctrack.printable import printable
 from asynctrack.queue.layout import START
 from asynctrack.reading.reader import RunReader
 from asynctrack.record import decode_as
 from asynctrack.run import Run
-from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerHost, check_name
+from asynctrack.settings import (
+    Mode,
+    Resume,
+    Settings,
+    WhenFull,
+    WorkerHost,
+    check_name,
+    check_project,
+    project_directory,
+)
 from asynctrack.sitting import Sitting
 from asynctrack.spawn import why_not
 from asynctrack.wandb_api.arguments import (
@@ -95,7 +106,7 @@ def init(
     `with` block has said stays. At a prompt and in a notebook an exception ends a line or a cell, not the run.
 
     Args:
-        project: directory below `dir` that keeps runs of a kind together. Default: the environment's `WANDB_PROJECT`, else "uncategorized".
+        project: keeps runs of a kind together, in a directory below `dir` of its name; where that cannot be a directory's, of one like it. Default: the environment's `WANDB_PROJECT`, else "uncategorized".
         name: of the run, for people. Default: its id.
         id: of the run, unique in the project. Default: time and a random part.
         config: what the run is started with: a mapping, a namespace, an instance of a dataclass, of attrs, pydantic or msgspec, absl's flags,
@@ -117,8 +128,8 @@ def init(
         job_type: what the run does, such as "train".
         tags: for people.
         notes: for people.
-        reinit: what becomes of the current run: "finish_previous" or True finishes it, "return_previous" returns it in place of a new one; else both
-            are open.
+        reinit: what becomes of the current run: "finish_previous" or True finishes it, "return_previous" returns it in place of a new one,
+            "create_new" leaves both open. Default: both are open, but in a notebook runs that other cells have opened are finished.
         settings: `asynctrack.Settings`, or a mapping; what is given here beside them comes first.
         limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
 
@@ -143,7 +154,7 @@ def init(
     chosen = {name: value for name, value in given.items() if not _is_default(name, value)}
     given = {**as_limits(limits, settings), **chosen}
     settings = Settings.build(given)
-    project = check_name("project", project_or_default(project))
+    project = check_project(project_or_default(project))
     labels = as_labels({"entity": entity, "group": group, "job_type": job_type, "notes": notes, "tags": tags})
     config = as_config(config, limits)
     if name is not None and not isinstance(name, str):
@@ -157,8 +168,11 @@ def init(
         named = {name: backend.prepare() for name, backend in named.items()}
     if before is not None and reinit in (True, "finish_previous"):
         before.finish()
+    cell = None if _is_ours(sys._getframe(1)) else greeting.cell()
+    if cell is not None and reinit in (None, "default"):
+        _finish_earlier(cell)
     # One name, however it is reached: two would have two writers.
-    path = Path(os.path.realpath(settings.dir / project / run_id))
+    path = Path(os.path.realpath(settings.dir / project_directory(project) / run_id))
     manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels)
     run: Run
     if settings.mode == "disabled":
@@ -179,8 +193,27 @@ def init(
             claim.release()
             raise
         forewarn(path, named, offline=settings.mode == "offline")
+    run.cell = cell
     enter(run)
+    if settings.mode != "disabled":
+        greeting.greet(f"{project}/{run_id}", path)
     return run
+
+
+def _is_ours(frame: FrameType) -> bool:
+    """Whether a frame is of an integration, which opens runs beside those of its user."""
+    name = str(frame.f_globals.get("__name__"))
+    return name.startswith("asynctrack.") and name != "asynctrack.tracker"
+
+
+def _finish_earlier(cell: int) -> None:
+    """Finish what other cells of a notebook have opened: a cell that runs again opens another, and nobody can reach the one before."""
+    for run in opened():
+        if run.cell not in (None, cell):
+            messages.show(
+                f"asynctrack: run {printable(run.id)} is finished, since another cell opens a run (reinit='create_new' keeps both open)"
+            )
+            run.finish()
 
 
 def _is_default(name: str, value: object) -> bool:
@@ -196,7 +229,7 @@ def fresh_id() -> str:
 def check_settings(project: str, settings: Mapping[str, Any], config: object = None) -> None:
     """Refuse now what `init` would refuse later."""
     as_config(config, settings)
-    check_name("project", project)
+    check_project(project)
     as_labels({name: settings.get(name) for name in LABELS})
     rest = {
         key: value for key, value in settings.items() if key not in ("backends", "name", "settings", "reinit", *LABELS)
@@ -254,6 +287,10 @@ def _claim(path: Path, run_id: str, resume: Resume) -> tuple[Claim, bool]:
             raise RunIsRunning(run_id, path, held.pid) from None
         except FileNotFoundError:  # another has made it, found that it cannot begin, and removed it
             continue
+        except OSError as error:
+            if is_new:
+                _remove_run_directory(path)
+            raise DirectoryNotWritable(path, error) from error
     raise DirectoryNotWritable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
 
 

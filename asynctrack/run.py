@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import time_ns
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.books import Stats
 from asynctrack.current import leave
-from asynctrack.errors import AsynctrackError, InvalidData
+from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
@@ -44,12 +44,14 @@ class Run(Borrowed):
         name: for people.
         project: the directory above the run's.
         path: the run's directory.
+        cell: of the notebook that has opened it; None anywhere else.
         config: of the run; what is set later is recorded too.
         summary: of the run as a whole. What is not set in it is the last value that was logged by that name, which takes a look at the journal.
         backends: by their names in `stats()`, as this sitting has them; those that live in this process are the living things.
     """
 
     log: Callable[..., bool]
+    cell: int | None = None
 
     def __init__(self, manifest: Manifest, path: Path, sitting: Sitting) -> None:
         self.id = manifest.id
@@ -185,25 +187,41 @@ class Run(Borrowed):
         self._producer.preempt()
 
     def finish(
-        self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None, quiet: object = None
+        self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
     ) -> Stats:
         """End the run: take no more records, wait for delivery, return the books. Calling it again returns the same.
 
         It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it.
 
         Args:
-            summary: the last of it.
+            summary: the last of it; or, as W&B has it, the exit code.
             exit_code: other than 0, the run has failed.
             quiet: ignored.
+
+        Raises:
+            InvalidData: `summary` is neither.
         """
+        summary, exit_code = _as_ending(summary, exit_code)
         return self._finish(SystemExit(exit_code) if exit_code else None, summary)
 
-    async def afinish(self, summary: Mapping[str, Any] | None = None) -> Stats:
+    async def afinish(
+        self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
+    ) -> Stats:
         """`finish` that leaves the event loop to others; under asyncio and trio.
 
         If it is cancelled the run has finished all the same, and the worker goes on with what is left.
         """
-        return await self._afinish(None, summary)
+        summary, exit_code = _as_ending(summary, exit_code)
+        return await self._afinish(SystemExit(exit_code) if exit_code else None, summary)
+
+    def __copy__(self) -> Run:
+        return self  # there is one queue
+
+    def __deepcopy__(self, memo: object) -> Run:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise NotPicklable(repr(self))
 
     def __enter__(self) -> Run:
         return self
@@ -299,6 +317,13 @@ def _logged(sitting: Sitting, config: Mapping[str, Any], path: Path, key: str) -
         return open_run(path).summarise(key, how)
     except (AsynctrackError, OSError):
         raise KeyError(key) from None
+
+
+def _as_ending(summary: Any, exit_code: int | None) -> tuple[Mapping[str, Any] | None, int | None]:
+    """Summary and exit code, where the code may stand in the place of the summary."""
+    if isinstance(summary, int) or (hasattr(summary, "__index__") and not isinstance(summary, Mapping)):
+        return None, int(summary) if exit_code is None else exit_code
+    return summary, exit_code
 
 
 def _wait(pauses: Iterator[float]) -> None:

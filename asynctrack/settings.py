@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from asynctrack.errors import DirectoryNotWritable, InvalidRunId, InvalidSettings
+from asynctrack.errors import DirectoryNotWritable, InvalidProject, InvalidRunId, InvalidSettings
+from asynctrack.paths import expanded
 from asynctrack.wandb_api.unsupported import is_of_wandb, unsupported
 
 Mode = Literal["online", "offline", "disabled"]
@@ -23,7 +25,13 @@ DEFAULT_DIR: Final = "asynctrack_runs"
 SMALLEST_QUEUE_BYTES: Final = 4096
 LARGEST_QUEUE_BYTES: Final = 1 << 30
 
-_NAME = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-. ]{0,127}")
+_MOST_CHARACTERS: Final = 128
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-. ]{0,127}")
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9_\-. ]")
+# Of a project whose name is no directory's: 40 bits of its hash.
+_DIGITS: Final = 10
+# What the command line takes for something else.
+_TAKEN: Final = frozenset({"latest"})
 
 
 class _WithoutThoseOfWandb(msgspec.StructMeta):
@@ -91,7 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=_WithoutThos
                 problems.append(f"{name} {problem}; got {values[name]!r:.80}{origin.get(name, '')}")
         if problems:
             raise InvalidSettings(problems)
-        directory = Path(values.get("dir", DEFAULT_DIR))
+        directory = expanded(values.get("dir", DEFAULT_DIR))
         try:
             values["dir"] = directory.absolute()
         except FileNotFoundError as error:  # the current directory has been removed
@@ -100,14 +108,43 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=_WithoutThos
 
 
 def check_name(what: str, value: object) -> str:
-    """A run id, run name or project that can be the name of a directory.
+    """A run id or the name of a folder that can be the name of a directory, and that the command line takes for no other.
 
     Raises:
         InvalidRunId: it cannot, or it holds a path.
     """
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not _NAME.fullmatch(value) or value in _TAKEN:
         raise InvalidRunId(what, value)
     return value
+
+
+def check_project(value: object) -> str:
+    """The name of a project, as `run.json` keeps it: any line of text that is no path.
+
+    Raises:
+        InvalidProject: it is none.
+    """
+    text = value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else ""
+    if not (0 < len(text) <= _MOST_CHARACTERS and text.strip() and text.isprintable()) or text[0] == "." or "/" in text:
+        raise InvalidProject(value)
+    return text
+
+
+def project_directory(project: str) -> str:
+    """The name of a project's directory: its own where that can be one, else what is left of it, `~` and a hash.
+
+    No project is called so, so no two have one directory.
+    """
+    if _NAME.fullmatch(project):
+        return project
+    digest = hashlib.sha256(project.encode()).hexdigest()[:_DIGITS]
+    return f"{fitting(project)[: _MOST_CHARACTERS - _DIGITS - 1]}~{digest}"
+
+
+def fitting(name: str) -> str:
+    """A name with `_` for each character that a directory's should not have."""
+    plain = _STRANGE.sub("_", name) or "_"
+    return plain if _NAME.fullmatch(plain[0]) else f"_{plain[1:]}"
 
 
 def _one_of(choices: Any) -> Callable[[object], str | None]:

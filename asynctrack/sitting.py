@@ -256,6 +256,7 @@ class Sitting:
         ending.closed(self)
         if self.inlet.producer.state != FORKED:
             self.inlet.host.release(self.inlet.producer.ring)
+            self.inlet.producer.let_go()
         self._books.close()
         if self._local is not None:
             self._local.stop()

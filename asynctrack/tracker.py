@@ -77,13 +77,13 @@ class Tracker:
             raise NoCurrentRun("Tracker.log()")
         return self.run.log(data, step)
 
-    def finish(self, summary: Mapping[str, Any] | None = None) -> Stats | None:
+    def finish(self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None) -> Stats | None:
         """Finish the open run; without one it warns and does nothing. Whatever happens, the next `init` opens a fresh run."""
         run, self.run = self.run, None
         if run is None:
             messages.say("asynctrack: finish() without an open run is ignored")
             return None
-        return run.finish(summary)
+        return run.finish(summary, exit_code)
 
     def __enter__(self) -> Tracker:
         return self

@@ -44,7 +44,7 @@ LAYERS = [
     ["foreign"],
     ["snapshot"],
     ["queue.ring", "queue.places", "record", "settings"],
-    ["queue.producer", "census", "kinds", "claim"],
+    ["queue.producer", "census", "kinds", "claim", "greeting"],
     ["journal.layout"],
     ["journal.frames"],
     ["journal.reader"],

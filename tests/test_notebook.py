@@ -102,3 +102,27 @@ def test_kernel_is_interrupted_restarted_and_killed(
     assert_whole(killed, {"i": 1000})
     assert manifest(killed)["status"] == "crashed"
     assert left_in(own_host) == []
+
+
+OPEN = "run = asynctrack.init('p', id=f'run-{n}', dir=DIR); n += 1"
+
+
+def test_a_cell_that_runs_twice_finishes_the_run_that_it_opened_before(notebook: Notebook, runs: Path) -> None:
+    assert notebook.run(f"import asynctrack; n = 0; DIR = {str(runs)!r}") == ""
+    first = notebook.run(OPEN)
+    assert first.startswith(f"asynctrack: run p/run-0 -> {runs}/p/run-0 (asynctrack show ")
+    assert notebook.run("asynctrack.log({'x': 1})") == ""
+    assert "asynctrack: run run-0 is finished, since another cell opens a run (reinit='create_new'" in notebook.run(
+        OPEN
+    )
+    assert notebook.run("run.log({'x': 2}); run.finish(); asynctrack.log({'x': 3})") == "NoCurrentRun"
+    assert [manifest(runs / "p" / f"run-{n}")["status"] for n in range(2)] == ["finished", "finished"]
+    nested = (
+        "with asynctrack.init('p', dir=DIR) as a, asynctrack.init('p', dir=DIR) as b: print(a.log({}) and b.log({}))"
+    )
+    assert notebook.run(nested).endswith("True"), "in one cell both are open"
+    notebook.run("from asynctrack.integrations.tensorboard import SummaryWriter; w = SummaryWriter(DIR + '/tb/x')")
+    notebook.run("run = asynctrack.init('p', dir=DIR)")
+    notebook.run("w.add_scalar('x', 1, 1); other = asynctrack.init('p', dir=DIR, reinit='create_new')")
+    assert notebook.run("print(run.log({'x': 1}), other.log({'x': 1}), w.run.log({'x': 1}))") == "True True True"
+    assert notebook.run("run.finish(); other.finish(); w.close()") == ""

@@ -27,7 +27,7 @@ import msgspec
 from asynctrack import messages
 from asynctrack.backends.base import Backend, Context, Paused, Sink
 from asynctrack.errors import InvalidSettings, UsageError
-from asynctrack.settings import check_name
+from asynctrack.settings import check_name, check_project, project_directory
 
 _FOLDER: Final = "tensorboard"
 _LONGEST_FLUSH_S: Final = 3600.0
@@ -110,7 +110,7 @@ def _checked(context: Context) -> tuple[str, str]:
         Paused: they lead elsewhere.
     """
     try:
-        return check_name("project", context.project), check_name("id", context.run_id)
+        return project_directory(check_project(context.project)), check_name("id", context.run_id)
     except UsageError as error:
         raise Paused(str(error)) from error
 

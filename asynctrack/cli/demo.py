@@ -26,6 +26,7 @@ from asynctrack.demo.live import REFRESH_S, Live
 from asynctrack.demo.race import ANNEALERS, LogTimes, Race, speed_with_tracking
 from asynctrack.demo.report import Facts, above_optimum_percent, kill_summary, summary
 from asynctrack.demo.svg import CURVE_WIDTH, Picture, draw
+from asynctrack.paths import expanded
 
 __all__ = ["add_arguments", "main"]
 
@@ -34,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell `parser` what `main` needs."""
     parser.add_argument("--seconds", type=_seconds, default=10.0, help="how long to optimise (default: 10)")
     parser.add_argument(
-        "--dir", type=Path, default=Path("asynctrack_runs"), help="where runs go (default: %(default)s)"
+        "--dir", type=expanded, default=Path("asynctrack_runs"), help="where runs go (default: %(default)s)"
     )
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the best tour and the curves into FILE")
+    parser.add_argument("--svg", type=expanded, metavar="FILE", help="draw the best tour and the curves into FILE")
     parser.add_argument("--kill", action="store_true", help="kill the optimiser half-way, then count what survived")
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON object")
     parser.add_argument("--seed", type=int, default=52, help="of the annealers' random numbers (default: %(default)s)")
-    parser.add_argument("--_child", dest="child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--_child", dest="child", type=expanded, help=argparse.SUPPRESS)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -24,6 +24,7 @@ from asynctrack.cli import options, output
 from asynctrack.cli.options import Keys
 from asynctrack.cli.records import chosen, read
 from asynctrack.journal.reader import Damage
+from asynctrack.paths import expanded
 from asynctrack.printable import printable
 from asynctrack.record import Record, flatten
 
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=("jsonl", "csv"), required=True, help="lines as in metrics.jsonl, or RFC 4180"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write here instead of to stdout; appears when whole"
+        "--output", type=expanded, metavar="FILE", help="write here instead of to stdout; appears when whole"
     )
     parser.add_argument(
         "--for-spreadsheets",

@@ -26,6 +26,7 @@ from asynctrack.presence import State, end_in, presence_of, state_of
 from asynctrack.queue.layout import RECORD
 from asynctrack.reading.damage import look
 from asynctrack.record import Record, decode_record, flatten
+from asynctrack.settings import project_directory
 
 # How far back last values are looked for: keys that are logged now and then are found too. Arbitrary.
 _LAST_RECORDS: Final = 20
@@ -123,6 +124,9 @@ def _filled(found: Glance, run: Path, workers: Sequence[Worker]) -> Glance:
     life_s = None if last_at is None else seconds_between(manifest.created_at, last_at)
     return msgspec.structs.replace(
         found,
+        project=manifest.project
+        if project_directory(manifest.project) == found.project
+        else found.project,  # else it was moved
         name=found.id if manifest.name == manifest.id else manifest.name,
         status="damaged" if problem and state != "running" else state,
         created_at=manifest.created_at,

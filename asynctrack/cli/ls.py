@@ -15,7 +15,8 @@ from asynctrack import catalog, presence
 from asynctrack.cli import options, output
 from asynctrack.cli.glance import Glance, glance, seconds_between
 from asynctrack.cli.output import STATE_STYLES, Column, Screen, Styled
-from asynctrack.settings import DEFAULT_DIR
+from asynctrack.paths import expanded
+from asynctrack.settings import DEFAULT_DIR, project_directory
 
 STATES: Final = (
     "running", "finished", "failed", "crashed", "preempted", "lost", "elsewhere", "damaged", "unreadable",
@@ -33,6 +34,8 @@ _COLUMNS: Final = (
     Column("last values", rank=5, cut=True),
 )
 _VALUES: Final = 4
+# Of a run's name, also where no terminal says how wide it is. Arbitrary; `--json` and `show` have all of it.
+_LONGEST_NAME: Final = 60
 _HINTS: Final = {
     "lost": "its process and its worker have died: `asynctrack sync` brings home what they left",
     "elsewhere": "another machine or user has it: from here nobody can tell whether it still runs",
@@ -42,7 +45,7 @@ _HINTS: Final = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell `parser` what `main` needs."""
     parser.add_argument(
-        "directory", metavar="DIR", nargs="?", type=Path, help=f"where runs are kept (default: {DEFAULT_DIR})"
+        "directory", metavar="DIR", nargs="?", type=expanded, help=f"where runs are kept (default: {DEFAULT_DIR})"
     )
     parser.add_argument("--status", type=_states, metavar="STATUS,...", help=f"only these: {', '.join(STATES)}")
     parser.add_argument("--project", help="only runs of this project")
@@ -68,7 +71,8 @@ def main(args: argparse.Namespace) -> int:
 def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[Glance]:
     runs = catalog.runs_under(directory)
     if args.project is not None:
-        runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] == args.project]
+        wanted = {args.project, project_directory(args.project)}
+        runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] in wanted]
     workers = presence.look()
     for run in catalog.newest_first(runs):
         seen = glance(run, workers)
@@ -98,7 +102,7 @@ def _row(run: Glance, named: bool) -> list[output.Piece]:
     last = "  ".join(f"{key}={output.number(value, 4)}" for key, value in list(run.last.items())[:_VALUES])
     return [
         f"{run.project}/{run.id}",
-        *([run.name if run.name != run.id else ""] if named else []),
+        *([output.shorten(run.name, _LONGEST_NAME, "...") if run.name != run.id else ""] if named else []),
         Styled(run.status + (", behind" if run.behind else ""), STATE_STYLES.get(run.status, "")),
         "-" if age_s is None else output.duration(max(0, round(age_s))),
         output.short_count(run.records),

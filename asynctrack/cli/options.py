@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynctrack import catalog
+from asynctrack.paths import expanded
 from asynctrack.record import flatten
 from asynctrack.settings import DEFAULT_DIR
 
@@ -28,7 +29,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 def add_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir",
-        type=Path,
+        type=expanded,
         default=Path(DEFAULT_DIR),
         help="where ids are looked for: DIR/project/id (default: %(default)s)",
     )

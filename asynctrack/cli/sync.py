@@ -25,6 +25,7 @@ from asynctrack.cli import options, output
 from asynctrack.cli.output import Column, Screen, Styled
 from asynctrack.errors import AsynctrackError, InvalidSettings
 from asynctrack.outlook import Outlook, has_all, orphaned, outlook
+from asynctrack.paths import expanded
 from asynctrack.printable import printable
 from asynctrack.reading.reader import RunReader
 from asynctrack.worker.service import Policy
@@ -112,7 +113,7 @@ def _attach(args: argparse.Namespace) -> tuple[list[Progress], int, list[str]]:
 def _chosen(args: argparse.Namespace, gone: list[str]) -> Iterator[Path]:
     """The runs that are meant, with those of which only a queue is left; of which the directory has gone is said, and added to `gone`."""
     for wanted in args.runs or [args.dir]:
-        path = Path(wanted)
+        path = expanded(wanted)
         left = [] if args.to else orphaned(path if args.runs else None)
         if left or (path.is_dir() and not catalog.is_run(path)):
             yield from (run.resolve() for run in catalog.newest_first(catalog.runs_under(path)))

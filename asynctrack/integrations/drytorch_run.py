@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynctrack.errors import FrameworkMissing, RunExists
-from asynctrack.integrations.naming import directory_name
+from asynctrack.integrations.naming import directory_name, project_name
 from asynctrack.opening import init
 from asynctrack.reading.reader import open_run
 from asynctrack.run import Run
@@ -71,7 +71,7 @@ class ExperimentRun:
     def __init__(
         self, event: log_events.StartExperimentEvent, project: str | None, settings: Mapping[str, Any]
     ) -> None:
-        self.run = _open(event, project or directory_name(event.exp_name), settings)
+        self.run = _open(event, project or project_name(event.exp_name), settings)
         self._epoch = 0
         self._metrics = _declared(self.run.config)
 

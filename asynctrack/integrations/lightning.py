@@ -15,8 +15,9 @@ from typing import Any
 from asynctrack.backends.base import Backend
 from asynctrack.errors import FrameworkMissing
 from asynctrack.opening import check_settings, fresh_id, init
+from asynctrack.paths import expanded
 from asynctrack.run import Run
-from asynctrack.settings import DEFAULT_DIR, check_name
+from asynctrack.settings import DEFAULT_DIR, check_name, project_directory
 
 
 def _import(module: str) -> Any:
@@ -95,12 +96,12 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
     @property
     def save_dir(self) -> str:
         """Where runs are kept."""
-        return str(os.fspath(self._settings["dir"]))
+        return str(expanded(self._settings["dir"]))
 
     @property
     def root_dir(self) -> str:
         """Where runs of this project are kept."""
-        return os.path.join(self.save_dir, self._project)
+        return os.path.join(self.save_dir, project_directory(self._project))
 
     @property
     def log_dir(self) -> str:

@@ -1,16 +1,34 @@
-"""Naming: what a framework calls an experiment, as the name of a directory. Runs in the caller."""
+"""Naming: what a framework calls an experiment or a run, as a name that ours can have. Runs in the caller."""
 
 from __future__ import annotations
 
-import re
+import hashlib
 from typing import Final
 
-# As `settings.check_name` wants it.
-_LONGEST: Final = 128
-_NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_\-. ]")
+from asynctrack.errors import InvalidRunId
+from asynctrack.settings import check_name, check_project, fitting
+
+# As `settings.check_name` wants it, less a hyphen and the digits.
+_LONGEST: Final = 117
+_DIGITS: Final = 10
+
+
+def project_name(name: str) -> str:
+    """The name of a project: the framework's where it can be one, else one like it."""
+    try:
+        return check_project(name)
+    except InvalidRunId:
+        return _like(name)
 
 
 def directory_name(name: str) -> str:
-    """The name with `_` for what no project may have in its name: slashes, for example."""
-    fitting = _NOT_IN_NAMES.sub("_", name)[:_LONGEST]
-    return fitting if fitting and fitting[0] not in ". " else f"_{fitting[1:]}"
+    """The id of a run: the framework's where it can be one, else one like it, which no other name becomes."""
+    try:
+        return check_name("id", name)
+    except InvalidRunId:
+        return _like(name)
+
+
+def _like(name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGITS]
+    return f"{fitting(name)[:_LONGEST]}-{digest}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.backends.base import Backend
-from asynctrack.integrations.naming import directory_name
+from asynctrack.integrations.naming import project_name
 from asynctrack.opening import check_settings, init
 from asynctrack.run import Run
 
@@ -85,7 +85,7 @@ class AsyncCallback:
 
     def _open(self, study: Study) -> Run:
         of_study = {"study": study.study_name, "directions": [direction.name.lower() for direction in study.directions]}
-        project = self._project or directory_name(study.study_name)
+        project = self._project or project_name(study.study_name)
         return init(project, config={**of_study, **self._config}, **self._settings)
 
     def _record(self, trial: FrozenTrial) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.errors import InvalidValueType
 from asynctrack.integrations.log_dir import HPARAMS, LogDir
-from asynctrack.integrations.naming import directory_name
+from asynctrack.integrations.naming import project_name
 from asynctrack.integrations.pixels import as_array, grid, rows_of_pixels
 from asynctrack.opening import init
 from asynctrack.record import coerce_step, encode, make_plain
@@ -80,13 +80,13 @@ class SummaryWriter:
         backends: Iterable[Backend | str] = (),
         **settings: Any,
     ) -> None:
-        self.log_dir = os.fspath(log_dir) if log_dir else _default_log_dir(comment)
+        self.log_dir = os.path.expanduser(log_dir) if log_dir else _default_log_dir(comment)
         flush_s = flush_secs if flush_seconds is None else flush_seconds
         board = LogDir(
             dir=self.log_dir, flush_s=_at_most(flush_s, _FLUSH_S), suffix=filename_suffix, purge_step=purge_step
         )
         path = Path(os.path.abspath(self.log_dir))
-        self._project = directory_name(path.parent.name or "tensorboard")
+        self._project = project_name(path.parent.name or "tensorboard")
         self._backends = [*backends]
         self._settings = {"name": path.name or "run", **settings}
         self._left_out: set[str] = set()

@@ -97,7 +97,7 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
     ) -> None:
         interval = training_interval if train_interval is None else train_interval
         super().__init__(interval, test_interval, update_interval, info_interval, exclude_arrays=exclude_arrays)
-        self.log_dir = os.path.abspath(log_dir)
+        self.log_dir = os.path.abspath(os.path.expanduser(log_dir))
         self.save_interval = save_interval
         self.last_save_step = -1
         chosen = [JSONLines(), TensorBoard(dir=self.log_dir, flat=True)] if backends is None else backends

@@ -94,7 +94,7 @@ class JSONTracker(AsyncTracker):
         log_file_path: str = "./logs/{experiment_name}.json",
     ) -> None:
         self.log_file_path = log_file_path.format(experiment_name=experiment_name)
-        path = os.path.abspath(self.log_file_path)
+        path = os.path.abspath(os.path.expanduser(self.log_file_path))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         file = path.replace("{", "{{").replace("}", "}}")  # JSON has placeholders of its own
         super().__init__(experiment_name, experiment_config, backends=[JSON(file=file)])

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from asynctrack.backends.base import Backend
 from asynctrack.errors import FrameworkMissing
-from asynctrack.integrations.naming import directory_name
+from asynctrack.integrations.naming import project_name
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
 from asynctrack.opening import check_settings, init
 from asynctrack.run import Run
@@ -55,7 +55,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
     ) -> None:
         super().__init__(experiment_name, experiment_config)
         self.run: Run | None = None
-        self._project = directory_name(experiment_name)
+        self._project = project_name(experiment_name)
         self._settings = {"backends": backends if backends is None else list(backends), **settings}
         self._interrupted = False
         self._unfinished: weakref.finalize[Any, Any] | None = None

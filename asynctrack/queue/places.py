@@ -35,7 +35,7 @@ _SHARE_OF_FREE = 16
 
 def shared_roots() -> Iterator[str]:
     """Directories that may hold rings, best first: memory, then the temporary directory."""
-    chosen = os.environ.get("ASYNCTRACK_SHM")
+    chosen = os.path.expanduser(os.environ.get("ASYNCTRACK_SHM", ""))
     if chosen or _usable("/dev/shm"):
         yield chosen or "/dev/shm"
     if not chosen and _usable(temporary := _temporary()):

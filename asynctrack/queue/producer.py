@@ -214,6 +214,11 @@ class Producer:
             self._shut()
             self._words[END] = ENDS.index(end)
 
+    def let_go(self) -> None:
+        """Let go of the ring's memory, once closed and when nobody waits any more; see `Ring.let_go`."""
+        self.ring.let_go()
+        self._words, self._data = self.ring.words, self.ring.data
+
     def abandon(self) -> None:
         """In a forked child: forget the parent's ring. No lock, no system call: this runs inside `fork`."""
         self.state = FORKED

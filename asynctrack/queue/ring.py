@@ -219,6 +219,15 @@ class Ring:
         elif fd >= 0:
             self.keep()
 
+    def let_go(self) -> None:
+        """Let go of the mapping, which keeps a descriptor of its own, once nothing more is put in; what the header said last can still be read.
+
+        Call it behind `close`, which knows whether the descriptors are still ours.
+        """
+        if self not in _kept:
+            last = bytearray(self.data[:HEADER_BYTES])
+            self.words, self.data = memoryview(last).cast("Q"), memoryview(b"")  # type: ignore[assignment]  # nobody reads it any more
+
     def give_back(self) -> None:
         """Give its memory back while somebody may still have it mapped; of a ring whose frames all are where they belong."""
         try:

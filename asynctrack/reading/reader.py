@@ -21,6 +21,7 @@ from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.kinds import as_float
 from asynctrack.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
+from asynctrack.paths import expanded
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
@@ -42,7 +43,7 @@ class RunReader:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, warns: bool = False) -> None:
-        self.path = Path(path)
+        self.path = expanded(path)
         self._warns = warns
         self._around: list[Damage] = []
         self._within: list[Damage] = []

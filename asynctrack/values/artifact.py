@@ -50,7 +50,7 @@ class Artifact(Value):
         self.metadata = dict(metadata or {})
         self._files: dict[str, LoggedFile] = {}
         self._seal = ""
-        if path is not None and os.path.isdir(path):
+        if path is not None and os.path.isdir(os.path.expanduser(path)):
             self.add_dir(path)
         elif path is not None:
             self.add_file(path)
@@ -83,7 +83,7 @@ class Artifact(Value):
         Raises:
             InvalidValue: there is no such folder.
         """
-        root = os.fspath(local_path)
+        root = os.path.expanduser(os.fspath(local_path))
         if not os.path.isdir(root):
             raise InvalidValue("Artifact", "the path of a folder that exists", repr(root))
         paths = (os.path.join(folder, file) for folder, _, files in os.walk(root) for file in files)

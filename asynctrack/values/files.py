@@ -17,7 +17,7 @@ def logged_file(what: str, path: str) -> LoggedFile:
     Raises:
         InvalidValue: it is none.
     """
-    real = os.path.realpath(path)
+    real = os.path.realpath(os.path.expanduser(path))
     try:
         found = os.stat(real)
     except OSError as error:
