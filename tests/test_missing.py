@@ -256,3 +256,14 @@ def test_backend_from_elsewhere_that_does_not_have_all_is_not_complete(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another user's"))
     report = said("sync", run, code=1)
     assert "--trust" in report["runs"][0]["missing"]["Scripted"]
+
+
+def test_ls_marks_what_is_behind_and_says_why(own_host: Path, runs: Path) -> None:
+    left_behind(runs, Trouble(does="pause", times=None))
+    asynctrack.init("p", id="whole", dir=runs).finish()
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    told = command("ls", runs)
+    rows = {line.split()[0]: line for line in told.stdout.splitlines() if line.startswith("p/")}
+    assert "finished, behind" in rows["p/a"] and "behind" not in rows["p/whole"], told.stdout
+    (hint,) = [line for line in told.stdout.splitlines() if line.startswith("behind: p/a: ")]
+    assert "Scripted" in hint and "`asynctrack sync`" in hint
