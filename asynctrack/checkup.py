@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynctrack import locks
+from asynctrack import locks, trust
 from asynctrack.census import take_census
 from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.opening import init
@@ -68,6 +68,7 @@ def check_up(directory: Path) -> Iterator[Finding]:
     """
     yield _python()
     yield _shared_memory()
+    yield _key()
     yield _left_behind()  # before a worker of ours takes it over
     with _scratch(directory) as scratch:
         if isinstance(scratch, Finding):
@@ -240,6 +241,18 @@ def _turns_of_a_step() -> int:
 
 def _no_log(data: dict[str, object], step: int | None = None) -> bool:
     return True
+
+
+def _key() -> Finding:
+    """The key by which what this user has logged and set is told from what others have: see `trust`."""
+    path = trust.where_kept()
+    if path is not None:
+        return Finding(check="key", verdict="good", said=f"{path} can be kept")
+    said = (
+        "no key can be kept in this user's home: files that are logged by their path are copied by the run's own worker alone, not by "
+        "`asynctrack sync` later; set XDG_STATE_HOME to a directory of this user's own that can be written"
+    )
+    return Finding(check="key", verdict="poor", said=said)
 
 
 def _left_behind() -> Finding:

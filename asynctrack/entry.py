@@ -10,18 +10,25 @@ import json
 import os
 import site
 import sys
+from typing import Any
+
+
+def read_hello(host: str) -> dict[str, Any]:
+    """What the calling process has said in its host directory; nothing where that cannot be read."""
+    try:
+        with open(os.path.join(host, "host.json"), encoding="utf-8") as file:
+            said: dict[str, Any] = json.load(file)
+            return said
+    except (OSError, ValueError):
+        return {}
 
 
 def find_modules(host: str) -> None:
     """Make importable what the calling process can import, as it said in its host directory; the standard library comes first."""
     library = list(sys.path)
     site.main()
-    try:
-        with open(os.path.join(host, "host.json"), encoding="utf-8") as file:
-            # In the caller's order, which has the versions that fit together.
-            sys.path[:] = dict.fromkeys([*library, *json.load(file)["sys_path"], *sys.path])
-    except (OSError, ValueError):
-        pass  # the backends of our own need no more than this interpreter has
+    # In the caller's order, which has the versions that fit together; the backends of our own need no more than this interpreter has.
+    sys.path[:] = dict.fromkeys([*library, *read_hello(host).get("sys_path", []), *sys.path])
 
 
 if __name__ == "__main__":

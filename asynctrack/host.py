@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asynctrack import locks, messages
+from asynctrack import locks, messages, trust
 from asynctrack.aside import Aside
 from asynctrack.backends.base import Backend
 from asynctrack.launch import Launch
@@ -322,10 +322,10 @@ def threads_are_over() -> bool:
 
 
 def say_hello(directory: str) -> None:
-    """Tell the worker what it needs to import what this process can."""
+    """Tell the worker what it needs to import what this process can, and to know what it has sealed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(os.path.join(directory, HELLO_NAME), flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump({"sys_path": _module_paths(), "argv": sys.argv}, file)
+        json.dump({"sys_path": _module_paths(), "argv": sys.argv, "key": trust.session_key()}, file)
 
 
 def _module_paths() -> list[str]:

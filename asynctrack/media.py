@@ -84,7 +84,7 @@ def _folder(run: Path, folder: Path) -> Path:
 
 def _copy(media: Media, folder: Path, target: Path) -> None:
     """Copy what was logged by its path, if all of it is as it was."""
-    if not trust.is_sealed("", FOLDER, {**sealed(media.files), trust.SEAL: media.seal}):
+    if not trust.is_sealed("", FOLDER, {**sealed(media.files), trust.SEAL: media.seal}, here=True):
         why = (
             "these files were logged by somebody else, or there is no place for this user's key; see `asynctrack.trust`"
         )

@@ -17,19 +17,54 @@ SEAL: Final = "seal"
 
 _KEY_BYTES: Final = 32
 
+# Where no key can be kept: one of this process, which is told to its worker, through a file in shared memory that only its user can read.
+_session: bytes | None = None
 
-def seal(run_id: str, name: str, settings: Mapping[str, Any]) -> str:
-    """The seal of a backend's settings in a run; empty where no key can be kept."""
-    key = _key(create=True)
+
+def seal(run_id: str, name: str, settings: Mapping[str, Any], *, here: bool = False) -> str:
+    """The seal of a backend's settings in a run; empty where no key can be kept.
+
+    Args:
+        run_id: of the run.
+        name: of the backend.
+        settings: of the backend.
+        here: where no key can be kept, seal all the same: it is good for as long as this process's worker runs.
+    """
+    key = _key(create=True) or (_made_here() if here else None)
     return _digest(key, run_id, name, settings) if key else ""
 
 
-def is_sealed(run_id: str, name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether this user's own seal is on these settings, and for this run."""
+def is_sealed(run_id: str, name: str, settings: Mapping[str, Any], *, here: bool = False) -> bool:
+    """Whether this user's own seal is on these settings, and for this run; `here`: or that of the process which this one serves."""
     import hmac
 
-    key, found = _key(create=False), settings.get(SEAL)
-    return bool(key and isinstance(found, str) and hmac.compare_digest(found, _digest(key, run_id, name, settings)))
+    found = settings.get(SEAL)
+    keys = filter(None, (_key(create=False), _session if here else None))
+    return isinstance(found, str) and any(
+        hmac.compare_digest(found, _digest(key, run_id, name, settings)) for key in keys
+    )
+
+
+def session_key() -> str:
+    """What this process seals with where no key can be kept, for its worker alone; empty where one is kept."""
+    return "" if _key(create=True) else _made_here().hex()
+
+
+def learn(key: str) -> None:
+    """Take the seals of the process that this worker serves."""
+    global _session
+    _session = bytes.fromhex(key) or None
+
+
+def where_kept() -> Path | None:
+    """Where the key lies, made where there is none yet; None where none can be kept."""
+    return _path() if _key(create=True) else None
+
+
+def _made_here() -> bytes:
+    global _session
+    _session = _session or os.urandom(_KEY_BYTES)
+    return _session
 
 
 def _digest(key: bytes, run_id: str, name: str, settings: Mapping[str, Any]) -> str:

@@ -169,9 +169,32 @@ class TestPlaces:
         assert list(elsewhere.iterdir()) == []
         assert stat.S_IMODE(host.parent.stat().st_mode) == 0o700
 
-    def test_a_hundred_rings_fit_the_shared_memory_of_a_container(self, shm: Path) -> None:
+    def test_what_lies_beside_a_squatted_name_is_found_again(self, shm: Path) -> None:
+        (shm / f"asynctrack-{os.geteuid()}").touch()
+        hosts = {places.make_host_directory(str(shm)) for _ in range(2)}
+        assert set(places.host_directories()) == hosts
+        (root,) = {os.path.dirname(host) for host in hosts}
+        os.chmod(root, 0o755)  # others may have put something there
+        assert list(places.host_directories()) == []
+
+    def test_each_run_gets_a_whole_queue_while_memory_is_plentiful(
+        self, shm: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host = places.make_host_directory(str(shm))
+        for i in range(20):
+            with open(f"{host}/{i}.ring", "wb") as file:
+                file.truncate(places.DEFAULT_RING_BYTES)
+        free_bytes(monkeypatch, 24 << 30)
+        assert places.ring_bytes(host) == places.DEFAULT_RING_BYTES
+        free_bytes(monkeypatch, 63 << 20)
+        assert places.ring_bytes(host) == places.DEFAULT_RING_BYTES // 2
+
+    def test_a_hundred_rings_fit_the_shared_memory_of_a_container(
+        self, shm: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         host = Path(places.make_host_directory(str(shm)))
         for i in range(100):
+            free_bytes(monkeypatch, (64 << 20) - sum(path.stat().st_size for path in host.glob("*.ring")))
             size = places.ring_bytes(str(host))
             assert size >= places.SMALLEST_RING_BYTES
             with (host / f"{i}.ring").open("wb") as file:
@@ -193,6 +216,12 @@ class TestPlaces:
         assert list(places.host_directories()) == []
         assert list(shm.iterdir()) == []
         assert places.ring_paths(next(iter(hosts))) == []
+
+
+def free_bytes(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Let the file system of queues say that so much is free."""
+    said = os.statvfs_result((4096, 4096, 1 << 24, free // 4096, free // 4096, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: said)
 
 
 class TestRing:

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 from delivery_support import cursor, journal, rough_shared_memory
-from support import lines, wait_until
+from support import lines, run_child, wait_until
 
 import asynctrack
-from asynctrack import JSONLines, manifest, trust
+from asynctrack import JSONLines, checkup, manifest, trust
 from asynctrack.backends.base import kind_of
 from asynctrack.backends.registry import from_stored, name_backends, place_of, stored
 from asynctrack.catchup import CatchUp, Progress
@@ -376,3 +376,36 @@ def test_live_run_of_ones_own_may_go_where_it_likes(own_host: Path, runs: Path, 
         run.log({"i": 0})
     assert run.finish().backends["jsonl"].delivered == 1
     wait_until((tmp_path / "mine.jsonl").exists, "the file is there")
+
+
+@pytest.mark.parametrize("worker", ["process", "thread"])
+def test_files_logged_by_path_are_copied_where_no_key_can_be_kept(worker: str, own_host: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("weights")
+    (tmp_path / "no-home").touch()
+    run_child(
+        """
+import sys
+import asynctrack
+from asynctrack import checkup
+before = asynctrack.Artifact("early", path=sys.argv[1] + "/m.txt")
+run = asynctrack.init(project="p", id="r", dir=sys.argv[1] + "/runs", worker=sys.argv[2])
+run.log({"early": before, "late": asynctrack.Artifact("late", path=sys.argv[1] + "/m.txt")})
+run.finish()
+""",
+        tmp_path,
+        worker,
+        XDG_STATE_HOME=str(tmp_path / "no-home" / "state"),
+    )
+    copies = [path for path in (tmp_path / "runs" / "p" / "r" / "media").rglob("*") if path.is_file()]
+    assert [path.read_text() for path in copies if path.name.endswith("m.txt")]
+    assert not [path for path in copies if "missing" in path.name]
+
+
+def test_doctor_says_that_no_key_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert checkup._key().verdict == "good"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "state"))
+    found = checkup._key()
+    assert found.verdict == "poor"
+    assert "XDG_STATE_HOME" in found.said

@@ -25,11 +25,9 @@ CLOSED_SUFFIX = ".closed"
 # What a worker says to its caller when it serves.
 SERVES = b"\0"
 
-# Rings of one calling process share this much, so that a hundred runs fit the 64 MB that containers have.
-HOST_BUDGET_BYTES = 64 << 20
 DEFAULT_RING_BYTES = 4 << 20
 SMALLEST_RING_BYTES = 64 << 10
-# A ring takes at most this part of what is free, so that the last of a hundred still finds room.
+# A ring takes at most this part of what is free, so that a hundred runs fit the 64 MB that containers have.
 _SHARE_OF_FREE = 16
 
 
@@ -47,16 +45,33 @@ def user_root(shared: str, *, create: bool = False) -> str | None:
 
     A name squatted by another user, a symlink, or a directory that others can enter is left alone.
     """
-    path = os.path.join(shared, f"asynctrack-{os.geteuid()}")
+    path = _root_name(shared)
     if create:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
+    return path if _is_private(path) else None
+
+
+def user_roots(shared: str) -> list[str]:
+    """All directories of this user's own under `shared`: where another user has taken the name, there is one with a longer name."""
+    name = os.path.basename(_root_name(shared))
+    try:
+        names = sorted(found for found in os.listdir(shared) if found == name or found.startswith(f"{name}-"))
+    except OSError:
+        names = [name]
+    return [path for found in names if _is_private(path := os.path.join(shared, found))]
+
+
+def _root_name(shared: str) -> str:
+    return os.path.join(shared, f"asynctrack-{os.geteuid()}")
+
+
+def _is_private(path: str) -> bool:
     try:
         found = os.lstat(path)
     except OSError:
-        return None
-    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    return path if private else None
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def make_host_directory(shared: str) -> str:
@@ -67,8 +82,8 @@ def make_host_directory(shared: str) -> str:
     """
     for last_try in (False, False, True):  # a worker that leaves may remove the empty root under us
         root = user_root(shared, create=True)
-        if root is None:  # squatted: a random name is as safe, only orphans in it are not found by themselves
-            root = _mkdtemp(shared, f"asynctrack-{os.geteuid()}-")
+        if root is None:  # squatted: any other name is as safe
+            root = next(iter(user_roots(shared)), None) or _mkdtemp(shared, f"{os.path.basename(_root_name(shared))}-")
         try:
             path = _mkdtemp(root, f"{os.getpid()}-")
             break
@@ -86,8 +101,7 @@ def make_host_directory(shared: str) -> str:
 def host_directories() -> Iterator[str]:
     """Every host directory of this user on this machine, those of ended processes too."""
     for shared in shared_roots():
-        root = user_root(shared)
-        if root is not None:
+        for root in user_roots(shared):
             try:
                 with os.scandir(root) as entries:
                     found = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -122,16 +136,12 @@ def has_room(shared: str) -> bool:
 
 
 def ring_bytes(host: str) -> int:
-    """How big the next ring of this host should be: 4 MiB, less when memory is short."""
-    used = 0
-    for path in ring_paths(host):
-        with contextlib.suppress(OSError):
-            used += os.stat(path).st_size
-    free = HOST_BUDGET_BYTES - used
+    """How big the next ring of this host should be: 4 MiB, less where less than sixteen times as much memory is free."""
+    free = _SHARE_OF_FREE * DEFAULT_RING_BYTES
     with contextlib.suppress(OSError):
         space = os.statvfs(host)
         if space.f_blocks:  # a tmpfs without a limit says 0
-            free = min(free, space.f_bavail * space.f_frsize)
+            free = space.f_bavail * space.f_frsize
     size = DEFAULT_RING_BYTES
     while size > SMALLEST_RING_BYTES and size > free // _SHARE_OF_FREE:
         size //= 2

@@ -29,7 +29,7 @@ def logged_file(what: str, path: str) -> LoggedFile:
 
 def seal(files: Sequence[LoggedFile]) -> str:
     """The seal of logged files: a run from elsewhere must not have this user's files copied into it."""
-    return trust.seal("", "media", sealed(files)) if files else ""
+    return trust.seal("", "media", sealed(files), here=True) if files else ""
 
 
 def suffix(path: str) -> str:
