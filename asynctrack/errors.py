@@ -35,6 +35,7 @@ __all__ = [
     "InvalidValue",
     "InvalidValueType",
     "JournalCorrupt",
+    "LibraryMissing",
     "ManifestUnreadable",
     "NoCurrentRun",
     "NoJournalDirectory",
@@ -351,6 +352,15 @@ class BackendUnavailable(EnvironmentFailure):
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"backend {kind!r} cannot be opened: {reason}")
+
+
+class LibraryMissing(BackendUnavailable, ImportError):
+    """A call needs a library that is not installed here."""
+
+    def __init__(self, call: str, library: str, cause: ImportError) -> None:
+        Exception.__init__(
+            self, f"{call}() needs {library}, which cannot be imported here ({cause}): pip install {library}"
+        )
 
 
 class FrameworkMissing(EnvironmentFailure, ImportError):

@@ -7,11 +7,16 @@ import io
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import pandas
+import polars
 import pyarrow.parquet as pq
 import pytest
 from cli_support import asynctrack_
@@ -19,6 +24,7 @@ from cli_support import asynctrack_
 from asynctrack import CSV, JSON, SQL, JSONLines, Parquet, load_metrics, open_run
 from asynctrack.backends.base import Backend
 from asynctrack.backends.sql import read_records
+from asynctrack.errors import InvalidSettings
 from asynctrack.reading.reader import RunReader
 from asynctrack.testing import JournaledRun, deliver
 
@@ -217,3 +223,71 @@ def test_a_database_keeps_each_value_as_it_was_logged(tmp_path: Path) -> None:
     deliver(run.path, SQL())
     found = [record.data for record in read_records(f"sqlite:///{tmp_path / 'p' / 'metrics.db'}", "r")]
     assert same([dict(sorted(row.items())) for row in found], rows)
+
+
+# JSON Lines in the readers that README names, with a first NaN behind all that any of them looks at to find a type
+
+
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("late") / "p" / "r"
+    rows: list[dict[str, Any]] = [{"loss": 0.5 * n} for n in range(5_000)]
+    run = recorded(path, [*rows, {"loss": NAN}, {"loss": -math.inf}, {"loss": 2.5, "list": [NAN, [1.0, math.inf]]}])
+    for name, not_finite in (("jsonl", "text"), ("nulls", "null")):
+        deliver(run.path, JSONLines(file=f"{name}.jsonl", not_finite=not_finite), name=name)  # type: ignore[arg-type]
+    return path
+
+
+def queried(query: str) -> Any:
+    return duckdb.sql(query)
+
+
+def test_a_late_nan_is_a_number_as_the_docs_say(late: Path) -> None:
+    file, wanted = late / "jsonl.jsonl", [NAN, -math.inf, 2.5]
+    by_text = polars.read_ndjson(file, schema_overrides={"loss": polars.String}).with_columns(
+        polars.col("loss").cast(polars.Float64)
+    )
+    found = {
+        "polars": by_text["loss"],
+        "to_polars": open_run(late).to_polars()["loss"],
+        "pandas": pandas.read_json(file, lines=True)["loss"],
+        "duckdb": queried(f"SELECT loss::DOUBLE AS loss FROM read_json('{file}') ORDER BY _step").df()["loss"],
+    }
+    assert {
+        name: same([float(value) for value in column[-3:]], wanted) for name, column in found.items()
+    } == dict.fromkeys(found, True)
+
+
+def test_nulls_in_place_of_what_is_not_finite_are_taken_by_every_reader(late: Path) -> None:
+    file = late / "nulls.jsonl"
+    assert polars.read_ndjson(file)["loss"].to_list()[-3:] == [None, None, 2.5]
+    assert pandas.read_json(file, lines=True)["loss"].isna().tolist()[-3:] == [True, True, False]
+    assert queried(f"SELECT loss FROM read_json('{file}') ORDER BY _step").fetchall()[-3:] == [
+        (None,),
+        (None,),
+        (2.5,),
+    ]
+    assert json.loads(file.read_text().splitlines()[-1])["list"] == [None, [1.0, None]]
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize("name", ["jsonl", "nulls"])
+def test_jq_reads_both(name: str, late: Path) -> None:
+    done = subprocess.run(
+        ["jq", "-s", "map(.loss) | length", late / f"{name}.jsonl"], capture_output=True, check=True, timeout=30
+    )
+    assert done.stdout.strip() == b"5003"
+
+
+def test_what_stands_for_nan_is_one_of_two() -> None:
+    with pytest.raises(InvalidSettings, match="not_finite must be 'text' or 'null'; got 'nan'"):
+        JSONLines(not_finite="nan")  # type: ignore[arg-type]
+
+
+def test_a_library_that_is_missing_is_named_with_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = recorded(tmp_path / "p" / "r", [{"loss": 1.0}])
+    monkeypatch.setitem(sys.modules, "polars", None)
+    with pytest.raises(
+        ImportError, match=r"^to_polars\(\) needs polars, which cannot be imported here .*: pip install polars$"
+    ):
+        run.to_polars()

@@ -16,7 +16,7 @@ import msgspec
 
 from asynctrack import manifest as manifests
 from asynctrack.backends.files.reserved import Apart
-from asynctrack.errors import BackendUnavailable, InvalidSettings, NotARun
+from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.kinds import as_float
@@ -291,7 +291,7 @@ def _import(library: str, call: str) -> Any:
     try:
         return importlib.import_module(library)
     except ImportError as error:
-        raise BackendUnavailable(call, f"it needs {library}: pip install {library}") from error
+        raise LibraryMissing(call, library, error) from error
 
 
 def _find_remains(run: Path, backends: dict[str, Any]) -> Records | None:

@@ -2,7 +2,12 @@
 
 `{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the epoch bear W&B's names.
 Nested names are joined by `/`; users' keys `_step` and `_timestamp` get one more underscore in front, `__step`, as do `__step` and so on. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity" and "-Infinity",
-as in protobuf's JSON mapping. `jq`, `tail -f`, pandas, polars and DuckDB read it as it is.
+as in protobuf's JSON mapping. `jq`, `tail -f`, pandas and DuckDB read it as it is. polars takes a column's type from its first 100 lines, and stops at a first "NaN"
+behind them; `open_run(run).to_polars()` has numbers, and so has
+
+    polars.read_ndjson(file, schema_overrides={"loss": polars.String}).with_columns(polars.col("loss").cast(polars.Float64))
+
+Where a file is for such readers, `JSONLines(not_finite="null")` writes null in place of these strings: every reader takes it, and none can tell NaN from infinity.
 
 Each record is in the file once, also after a crash: what is encoded again is compared with what is there already, and
 only what is missing is written. Lines of records that a power cut has taken from the journal stay where they are. A file that
@@ -11,19 +16,23 @@ a person has edited is left as it is, and a new one is built beside it.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver
 from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
 from asynctrack.backends.files.reserved import Apart
+from asynctrack.errors import InvalidSettings
+from asynctrack.logged import MAX_DEPTH
 from asynctrack.record import Array, Media, Record, flatten, to_json
 
 T = TypeVar("T")
+NotFinite = Literal["text", "null"]
 
 RESERVED: Final = ("_step", "_timestamp")
 
@@ -38,20 +47,29 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
 
     Attributes:
         file: name in the run's directory.
+        not_finite: what stands for NaN and the infinities: "text", the strings "NaN", "Infinity" and "-Infinity", which can be read back; or "null", which all readers
+            take for a gap.
     """
 
     place = "worker"
     file: str = "metrics.jsonl"
+    not_finite: NotFinite = "text"
+
+    def __post_init__(self) -> None:
+        if self.not_finite not in get_args(NotFinite):
+            raise InvalidSettings([f"not_finite must be 'text' or 'null'; got {self.not_finite!r:.80}"])
+        super().__post_init__()
 
     def reaches(self) -> list[str]:
         return [self.file] if os.path.basename(self.file) != self.file else []
 
     def open(self, context: Context) -> Sink:
-        return _Lines(context.directory, self.file, context.state)
+        return _Lines(context.directory, self.file, context.state, self.not_finite)
 
 
 class _Lines(Sink):
-    def __init__(self, directory: Path, file: str, state: dict[str, Any] | None) -> None:
+    def __init__(self, directory: Path, file: str, state: dict[str, Any] | None, not_finite: NotFinite) -> None:
+        self._not_finite = not_finite
         path = directory / file
         if state:  # only its name: the cursor may come from elsewhere
             path = path.with_name(os.path.basename(state["file"]))
@@ -59,7 +77,7 @@ class _Lines(Sink):
 
     async def write(self, batch: Batch) -> None:
         try:
-            await _aside(self._file.append, encode_lines(batch.records), batch.records)
+            await _aside(self._file.append, encode_lines(batch.records, self._not_finite), batch.records)
         except Changed as reason:
             raise StartOver(str(reason), self._beside()) from reason
 
@@ -85,18 +103,41 @@ async def _aside(function: Callable[..., T], *arguments: Any) -> T:
     return called
 
 
-def encode_lines(records: list[Record]) -> bytes:
+def encode_lines(records: list[Record], not_finite: NotFinite = "text") -> bytes:
     """The lines of these records."""
+    if not_finite == "null":
+        return _encoder.encode_lines([_with_gaps(_line(record, _as_it_is)) for record in records])
     block = _encoder.encode_lines([_line(record) for record in records])
     if b"null" in block:  # what is not finite, a None, or a text that has it
         block = _encoder.encode_lines([to_json(_line(record)) for record in records])
     return block
 
 
-def _line(record: Record) -> dict[str, Any]:
+def _with_list(value: Any) -> Any:
+    return to_json(value) if isinstance(value, Array | Media | list) else value
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _with_gaps(value: Any, depth: int = 0) -> Any:
+    """A value with None for what is not finite; what is nested too deep is as `to_json` has it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Array):
+        return _with_gaps(value.tolist(), depth)
+    if depth > MAX_DEPTH or not isinstance(value, dict | list):
+        return to_json(value, depth)
+    if isinstance(value, dict):
+        return {key: _with_gaps(item, depth + 1) for key, item in value.items()}
+    return [_with_gaps(item, depth + 1) for item in value]
+
+
+def _line(record: Record, plain: Callable[[Any], Any] = _with_list) -> dict[str, Any]:
     data = record.data
     if not _PLAIN.issuperset(map(type, data.values())):
-        data = {name: _with_list(item) for name, item in flatten(data)}
+        data = {name: plain(item) for name, item in flatten(data)}
     return {"_step": record.step, "_timestamp": record.time_ns / 1e9, **_apart.of(data)}
 
 
@@ -117,10 +158,6 @@ def _stamp(line: bytes) -> tuple[int, float] | None:
 def _is_torn(line: bytes) -> bool:
     begun = line.rstrip(b"\0")
     return not line.endswith(b"\n") and (begun.startswith(_BEGIN) or _BEGIN.startswith(begun))
-
-
-def _with_list(value: Any) -> Any:
-    return to_json(value) if isinstance(value, Array | Media | list) else value
 
 
 _LAYOUT: Final = Layout(lambda content: content.splitlines(keepends=True), _stamp, _is_torn)
