@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from support import lines, records, wait_until, workers
+from support import ended, lines, records, start, wait_until, workers
 
 import asynctrack
+from asynctrack.cli.audit import Audit
 from asynctrack.errors import NotARun, RunExists, RunIsRunning
 from asynctrack.host import Host
-from asynctrack.testing import ScriptedInProcess, calls
+from asynctrack.testing import ScriptedInCaller, ScriptedInProcess, calls
 
 pytestmark = pytest.mark.usefixtures("own_host")
 
@@ -79,9 +80,9 @@ def test_run_whose_caller_and_worker_were_killed_goes_on(runs: Path) -> None:
 
 
 def test_finished_run_goes_on_after_its_end(runs: Path) -> None:
-    for start in (0, 4):
+    for first in (0, 4):
         with asynctrack.init("p", id="run", dir=runs, resume="allow") as run:
-            for i in range(start, start + 4):
+            for i in range(first, first + 4):
                 run.log({"i": i})
     assert_one_history(run.path)
     assert run.stats().backends["jsonl"].delivered == run.stats().journaled == 8
@@ -295,3 +296,29 @@ def test_backend_that_began_with_another_config_is_told_of_the_new_one(own_host:
         run.finish()
     told = [data for call in calls(run.path) for kind, data in call.updates if kind == "config"]
     assert told == [{"lr": 0.2, "seed": 1}]
+
+
+# Goes on with a finished run whose backend here hangs, and so is still behind its first end.
+BEHIND_ITS_END = """
+import asynctrack, sys
+from asynctrack.testing import ScriptedInCaller, Trouble
+backends = ["jsonl", ScriptedInCaller(troubles=(Trouble(does="hang", on="open", times=None),))]
+run = asynctrack.init("p", id="run", dir=sys.argv[1], resume="must", backends=backends)
+run.log({"i": 1})
+run.flush("journaled")
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_resumed_run_is_unharmed_while_a_backend_is_behind_its_first_end(runs: Path) -> None:
+    with asynctrack.init("p", id="run", dir=runs, backends=["jsonl", ScriptedInCaller()]) as run:
+        run.log({"i": 0})
+    child = start(BEHIND_ITS_END, runs)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    assert Audit(run.path).take().problems == []
+    child.kill()
+    child.communicate()
+    wait_until(lambda: ended(run.path), "its worker has noted its end")
+    assert Audit(run.path).take().problems == []

@@ -102,6 +102,7 @@ class Audit:
         self._waiting = dict(self._cursors)  # those whose place in the journal has not come
         self._said = self._read_manifest()
         self._told: Manifest | None = None  # what the journal tells alone
+        self._has_ended = False  # once, or more often
         self._early: list[tuple[Batch, Frame]] = []  # what it tells before it says which run it is: notes of drops
         self._rings: dict[int, _Ring] = {}
         self._whole = True  # so far
@@ -153,6 +154,7 @@ class Audit:
             for at, frame in self._early:
                 if not self._told.apply(frame):
                     self._problem(at.segment, at.offset, f"a frame of kind {frame.kind} cannot be read")
+                self._has_ended = self._has_ended or self._told.status != "running"
             self._early.clear()
         for frame in others:
             if self._said is not None and (batch.segment, batch.offset) >= self._said.position[:2]:
@@ -193,7 +195,8 @@ class Audit:
             else:
                 what = f"points behind the journal's end: {_place(cursor.position)}, and that ends at {_place(end)}"
                 self._problem(f"{CURSORS}/{name}.json", None, what)
-        if self._whole and self._told is not None and self._told.status == "running":
+        # A run that was resumed has an end, and goes on; a backend that has not followed yet is still behind that.
+        if self._whole and self._told is not None and not self._has_ended:
             for name, cursor in self._cursors.items():
                 if cursor.closed:
                     self._problem(

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 MARK = "ASYNCTRACK_SIMULATION"
+# Where all of them find `simulation`, and the asynctrack that it belongs to, also where another is installed.
+TESTS = Path(__file__).parent.parent
+PYTHONPATH = f"{TESTS}:{TESTS.parent}"
 
 # A directory of queues: the pid of the process whose they are, and a random part.
 _HOST = re.compile(r"(\d+)-[0-9a-f]+(?:\..*)?")

@@ -19,9 +19,8 @@ import msgspec
 
 from simulation.one import Outcome
 from simulation.plan import Parts, make_plan
-from simulation.processes import marked
+from simulation.processes import PYTHONPATH, TESTS, marked
 
-TESTS: Final = Path(__file__).parent.parent
 # Far more than a seed needs, the deadlines in it together. Arbitrary.
 _SEED_S: Final = 300.0
 
@@ -46,7 +45,7 @@ def run_seed(seed: int, parts: Parts, keep: Path | None = None) -> tuple[Outcome
             str(directory),
             msgspec.json.encode(parts).decode(),
         ],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -115,5 +114,5 @@ def _has_fuse() -> bool:
     )
     command = [*(_unshare() or []), sys.executable, "-c", script]
     return not subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(TESTS)}, capture_output=True, timeout=60
+        command, env={**os.environ, "PYTHONPATH": PYTHONPATH}, capture_output=True, timeout=60
     ).returncode

@@ -23,9 +23,8 @@ import msgspec
 from asynctrack import catalog
 from simulation.actions import ACTIONS
 from simulation.plan import Plan, Sitting
-from simulation.processes import MARK, Process, marked
+from simulation.processes import MARK, PYTHONPATH, Process, marked
 
-TESTS: Final = Path(__file__).parent.parent
 # Bytes of the small disk and of shared memory.
 SMALL: Final = "16m"
 MEMORY: Final = "24m"
@@ -93,7 +92,7 @@ class World:
             XDG_STATE_HOME=str(self._own("state")),
             ASYNCTRACK_IDLE_EXIT_S="0.2",
             ASYNCTRACK_SHM="" if plan.parts.mounts else str(self.memory),
-            PYTHONPATH=str(TESTS),
+            PYTHONPATH=PYTHONPATH,
         )
         self._environment = {**os.environ, MARK: str(directory)}
 
