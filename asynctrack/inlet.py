@@ -61,6 +61,7 @@ class Inlet:
         self._reopening = False
         self._join_at = 0.0
         self._turned_away = 0
+        self._disk = os.stat(path).st_dev
         self.host, self.producer = self._open(root=True, first=first)
         _inlets.add(self)
 
@@ -213,6 +214,7 @@ class Inlet:
     def _open(self, *, root: bool, first: int = 0) -> tuple[Host, Producer]:
         meta = {
             "run": str(self._path),
+            "disk": self._disk,
             "root": root,
             "linger_s": self.settings.linger_s,
             "sync_interval_s": self.settings.sync_interval_s,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from cli_support import asynctrack_
-from support import lines, run_child, the_worker, values, wait_until
+from support import kill_the_worker, lines, rings_in, run_child, the_worker, values, wait_until
 
 import asynctrack
 from asynctrack.cli.audit import Audit
@@ -108,3 +109,16 @@ print(json.dumps([stats.accepted, stats.journaled]))
     assert found == [3000, 3000]
     assert len(list((runs / "p" / "r" / "journal").iterdir())) > 2
     assert values(runs / "p" / "r", "i") == list(range(3000))
+
+
+def test_queue_of_a_run_that_was_removed_with_all_its_folders_is_given_up(own_host: Path, runs: Path) -> None:
+    """The disk that had it is there, so nobody waits for it to come back; the next worker does not inherit the queue."""
+    run = asynctrack.init(project="p", dir=runs, backends=["jsonl"])
+    run.log({"i": 0})
+    kill_the_worker(own_host)
+    shutil.rmtree(runs)
+    run.log({"i": 1})
+    begun = time.monotonic()
+    run.finish()
+    assert time.monotonic() - begun < 20
+    wait_until(lambda: not rings_in(own_host), "the queue is gone")

@@ -334,7 +334,8 @@ class Drain:
             if self.leaving or time.monotonic() - since > GIVE_UP_S:
                 self._kept.add(name)
         elif not os.path.isdir(run):
-            if os.path.isdir(os.path.dirname(run)):
+            if os.path.isdir(os.path.dirname(run)) or _disk_above(run) == ring.meta.get("disk"):
+                warn(f"{run} has been removed or moved: {ring.used()} bytes that were logged to it are not journaled")
                 ring.words[DONE] = 1
                 ring.unlink()
             else:
@@ -487,3 +488,12 @@ def _beat(ring: Ring, trouble: int = 0) -> None:
     ring.words[HEARTBEAT] = time.monotonic_ns()
     if trouble:
         ring.words[TROUBLE] = trouble
+
+
+def _disk_above(path: str) -> str:
+    """The device that has what is left of the way to a path."""
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        with contextlib.suppress(OSError):
+            return str(os.stat(path).st_dev)
+    return ""
