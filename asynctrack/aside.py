@@ -51,13 +51,24 @@ class Aside(Generic[T]):
     Args:
         do: does one; what it raises is dropped.
         most: how many things may wait.
+        idle: done when nothing was asked for so long.
+        idle_after: says how long, in seconds; None for ever.
     """
 
     started: bool
 
-    def __init__(self, do: Callable[[T], object], most: int) -> None:
+    def __init__(
+        self,
+        do: Callable[[T], object],
+        most: int,
+        *,
+        idle: Callable[[], object] = lambda: None,
+        idle_after: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._do = do
         self._most = most
+        self._idle = idle
+        self._idle_after = idle_after
         self.after_fork()
         _asides.add(self)
 
@@ -130,14 +141,21 @@ class Aside(Generic[T]):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD_ITSELF)
         self._ident = _thread.get_ident()
         while True:
-            thing = waiting.get()
+            try:
+                thing = waiting.get(timeout=self._idle_after())
+            except Empty:
+                self._guard(self._idle)
+                continue
             if isinstance(thing, SimpleQueue):
                 thing.put(None)
-                continue
-            self._busy_since = time.monotonic()
-            with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
-                self._do(thing)
-            self._busy_since = None
+            else:
+                self._guard(self._do, thing)
+
+    def _guard(self, do: Callable[..., object], *things: T) -> None:
+        self._busy_since = time.monotonic()
+        with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
+            do(*things)
+        self._busy_since = None
 
 
 def _real_start_new_thread() -> Callable[..., int]:

@@ -22,6 +22,7 @@ from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.opening import init
 from asynctrack.queue.places import DEFAULT_RING_BYTES, SMALLEST_RING_BYTES, shared_roots, user_root
 from asynctrack.run import Run
+from asynctrack.wording import counted
 
 Verdict = Literal["good", "poor", "bad"]
 
@@ -260,7 +261,7 @@ def _left_behind() -> Finding:
     orphans = [queue for worker in workers if worker.pid is None for queue in worker.queues if not queue.caller_lives]
     facts = {"workers": sum(worker.pid is not None for worker in workers), "orphans": len(orphans)}
     if orphans:
-        said = f"{len(orphans)} queues of processes that died with their workers hold records: run `asynctrack sync`"
+        said = f"{counted(len(orphans), 'queue holds', 'queues hold')} records of processes that died with their workers: run `asynctrack sync`"
         return Finding(check="left behind", verdict="poor", said=said, facts=facts)
     return Finding(check="left behind", verdict="good", said="no queue of a dead process", facts=facts)
 

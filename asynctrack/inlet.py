@@ -16,11 +16,13 @@ from typing import Any, Final, Literal
 from asynctrack import hosts, messages
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
+from asynctrack.oddities import Oddities
 from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
-from asynctrack.record import coerce_step, encode_any, encode_update, merge, short_repr
+from asynctrack.record import coerce_step, encode_any, encode_update, merge
 from asynctrack.settings import Settings
 from asynctrack.snapshot import MOST_BYTES
+from asynctrack.wording import counted
 
 # Between two tries to put what found no room.
 ROOM_POLL_S: Final = 0.0002
@@ -58,6 +60,7 @@ class Inlet:
         self._path = path
         self._lock = threading.RLock()
         self._early: list[bytes] = []
+        self._odd = Oddities()
         self._reopening = False
         self._join_at = 0.0
         self._turned_away = 0
@@ -88,7 +91,7 @@ class Inlet:
         self.host.release(ring)
 
     def encode(self, data: Mapping[Any, Any], step: object) -> bytes:
-        """A record with values of any kind; warns once about each key whose value becomes its `repr`.
+        """A record with values of any kind; tells of each key whose value becomes its `repr`, once.
 
         Raises:
             InvalidData: `data` is not a mapping.
@@ -97,13 +100,16 @@ class Inlet:
         payload, strange = encode_any(
             data, None if step is None else coerce_step(step), max(MOST_BYTES, self.settings.queue_bytes or 0)
         )
-        for key in strange:
-            if self._may_say(about := f"value {key}"):
-                text = short_repr(data, key)
-                self.warn(
-                    about, f"the value of {key!r} cannot be encoded and is recorded as its repr: {text}", once=True
-                )
+        if strange:
+            self._odd.note(data, strange)
+            self.tell_of_oddities()
         return payload
+
+    def tell_of_oddities(self, *, last: bool = False) -> None:
+        """Say which keys have had values that became their `repr`, those of a minute together, and the last as the run ends."""
+        about = "last values" if last else "values"
+        if self._odd.waiting and self._may_say(about):
+            self.warn(about, self._odd.take())
 
     def not_put(self, payload: bytes) -> bool:
         """What becomes of a record that the queue did not take; whether it did after all.
@@ -158,9 +164,7 @@ class Inlet:
         if reason == "full" and self._may_say("full"):
             dropped = self.producer.ring.dropped().get("full", 0)
             why = self.trouble() or ": the worker does not keep up"
-            self.warn(
-                "full", f"{messages.counted(dropped, 'record', 'records')} dropped so far, the queue is full{why}"
-            )
+            self.warn("full", f"{counted(dropped, 'record')} dropped so far, the queue is full{why}")
         return False
 
     def update(
@@ -260,10 +264,7 @@ class Inlet:
         self._turned_away += 1
         if not isinstance(error, BlockingIOError):
             self._join_at = time.monotonic() + _JOIN_INTERVAL_S
-            self.warn(
-                "full",
-                f"{messages.counted(self._turned_away, 'record', 'records')} of this process dropped so far: {error}",
-            )
+            self.warn("full", f"{counted(self._turned_away, 'record')} of this process dropped so far: {error}")
         return False
 
     def _is_full(self, payload: bytes) -> bool:

@@ -19,6 +19,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any, Final
 
 from asynctrack.aside import Aside
+from asynctrack.wording import counted as counted
 
 # Between two messages about the same thing.
 EVERY_S: Final = 60.0
@@ -121,11 +122,6 @@ def close() -> None:
                 handler.lock.release()
             else:
                 handler.createLock()
-
-
-def counted(count: int, one: str, more: str) -> str:
-    """A number with its noun and verb: "1 record is", "2 records are"."""
-    return f"{count} {one if count == 1 else more}"
 
 
 def _remember(about: Hashable, until: float) -> None:

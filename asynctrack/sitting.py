@@ -15,21 +15,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack import ending
+from asynctrack import ending, messages, parting, watch
 from asynctrack.backends.base import Backend
-from asynctrack.backends.origin import way_out
-from asynctrack.backends.registry import goes_with_its_process, place_of, stored
+from asynctrack.backends.registry import place_of
 from asynctrack.books import BackendStats, Books, Stats
 from asynctrack.claim import Claim
+from asynctrack.cursor import Cursor, load_cursor
 from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
 from asynctrack.masking import mask_text
-from asynctrack.messages import counted
 from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
 from asynctrack.queue.producer import FORKED, OPEN
 from asynctrack.settings import Settings, Until
+from asynctrack.watch import Watch
+from asynctrack.wording import counted
 
 # A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
 _FIRST_POLL_S: Final = 0.0002
@@ -73,11 +74,16 @@ class Sitting:
         self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
         self.inlet = Inlet(manifest.id, path, settings, first=first)
+        here = {
+            name for name, backend in backends.items() if place_of(backend) == "caller"
+        }  # they speak for themselves
+        self._watch = Watch(path, [name for name in self._awaited() if name not in here], self._gets_nothing)
         self.inlet.joined.append(lambda _: ending.opened(self))
         try:
             self.inlet.start(start_payload(manifest))
             self._deliver_here()
             self.inlet.serve()
+            self._watch.start()
             _sittings.add(self)
             ending.opened(self)
         except BaseException:  # Ctrl-C, perhaps
@@ -165,38 +171,46 @@ class Sitting:
                 self.result = self.result or stats  # a signal handler that came in between was first
                 self.inlet.over = True
                 self.unsaid.clear()
+                self._watch.stop()
                 self.inlet.joined.clear()  # so that nothing of a run that has finished waits for the garbage collector
-                if stats.queued and waited:
-                    self.inlet.warn(
-                        "queued",
-                        f"{counted(stats.queued, 'record is', 'records are')} not journaled{self.inlet.trouble()}",
-                    )
                 if waited:
+                    self._tell_of_the_queue()
                     self._tell_of_the_rest(stats)
                 if not self.needs_threads or self._is_done():
                     self._let_go()  # else it is waited for once more when the process ends
             return self.result
 
+    def _tell_of_the_queue(self) -> None:
+        """Say what of this process is not journaled. Reads memory only."""
+        self.inlet.tell_of_oddities(last=True)
+        producer = self.inlet.producer
+        if producer.state != FORKED and (count := parting.not_journaled(producer)):
+            what = f"{counted(count, 'record is', 'records are')} not journaled{self.inlet.trouble()}"
+            self.inlet.warn("queued", f"{what}; a worker takes them up, or `asynctrack sync {self.path}`")
+
     def _tell_of_the_rest(self, stats: Stats) -> None:
         """Say which backends do not have everything, but for those that are to wait."""
-        for name, books in stats.backends.items():
-            waits = self._settings.mode == "offline" and self.backends[name].remote
-            if books.behind and not waits:
-                why = f" ({books.last_error})" if books.last_error else ""
-                what = counted(books.behind, "record is", "records are")
-                self.inlet.warn(f"behind {name}", f"{what} not yet at {name}{why}; {self._way_on(name, books)}")
+        producer = self.inlet.producer
+        if producer.state != FORKED:
+            alone = not any(self.inlet.host.others_of(str(self.path)))
+            for name, text in parting.left_behind(self.path, stats, self._awaited(), producer, alone=alone):
+                self.inlet.warn(f"behind {name}", text)
 
-    def _way_on(self, name: str, books: BackendStats) -> str:
-        """How what a backend lacks gets there."""
-        settings = stored(self.backends[name], "", name)
-        if not self.path.is_dir():  # somebody has moved it
-            return f"the run is no longer at {self.path}: `asynctrack sync` brings it there from where it is by now"
-        if goes_with_its_process(settings):
-            return "the journal has them"
-        if settings.get("place") == "caller":
-            return f"the journal has them, and {way_out(settings).replace('sync RUN', f'sync {self.path}')}"
-        goes_on = "" if books.paused else "the worker goes on, then "
-        return f"{goes_on}`asynctrack sync {self.path}` can" + (" once that is mended" if books.paused else "")
+    def _tell_at_exit(self) -> None:
+        if not self._is_done() or any(load_cursor(self.path, name).last_error for name in self._awaited()):
+            self._tell_of_the_rest(self.stats())
+
+    def _awaited(self) -> dict[str, Backend]:
+        """The backends that are to have everything in the end: offline, remote ones are to wait."""
+        offline = self._settings.mode == "offline"
+        return {name: backend for name, backend in self.backends.items() if not (offline and backend.remote)}
+
+    def _gets_nothing(self, name: str, cursor: Cursor) -> None:
+        """A backend has failed for some seconds. On the watch's thread."""
+        if not messages.due((self.path, f"lacks {name}")):  # it was said as the run was opened
+            return
+        way_on = parting.way_on(self.path, name, self.backends[name], cursor.paused)
+        self.inlet.warn(f"failing {name}", f"{name} gets nothing ({cursor.last_error}); {way_on}", once=True)
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
         """Finish because the process ends. Nobody reads the books any more."""
@@ -204,6 +218,8 @@ class Sitting:
         if self.result is None:
             self.inlet.producer.exit()
             yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
+            self._tell_of_the_queue()
+            yield from watch.reading(self._tell_at_exit)
         else:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         self._let_go()
@@ -214,6 +230,7 @@ class Sitting:
                 record()
 
     def _abandon(self) -> None:
+        self._watch.stop()
         self._claim.release()
         self.inlet.abandon()
         if self._local is not None:
@@ -253,6 +270,7 @@ class Sitting:
         return bool(self.inlet.producer.ring.words[DONE]) and (self._local is None or self._local.done)
 
     def _let_go(self) -> None:
+        self._watch.stop()
         ending.closed(self)
         if self.inlet.producer.state != FORKED:
             self.inlet.host.release(self.inlet.producer.ring)

@@ -136,7 +136,7 @@ loop.log_until_the_disk_is_full()
 for _ in range(3):
     loop.log(100)
     time.sleep(0.2)
-assert len(warned("records dropped so far, the queue is full")) == 1, said
+assert len(warned("dropped so far, the queue is full")) == 1, said
 assert len(warned("the queue is full: the journal cannot be written (No space left on device)")) == 1, said
 resize("64m")
 loop.log_until_there_is_room()

@@ -745,6 +745,10 @@ def has_ended(child: subprocess.Popen[str], says: str = "") -> None:
     assert (child.returncode, out, err) == (0, "", says)
 
 
+def not_journaled(run: Path) -> str:
+    return f"asynctrack: run run: 300 records are not journaled; a worker takes them up, or `asynctrack sync {run}`\n"
+
+
 def assert_served(shared: Path, run: Path, status: str = "finished") -> None:
     wait_until(lambda: ended(run) and not workers(shared), "the run has ended and its worker has left")
     assert_whole(run, {"i": 300})
@@ -756,7 +760,7 @@ def test_end_waits_once_for_all_runs_whose_worker_hangs(own_host: Path, runs: Pa
     with waiting(runs, "more = [init() for _ in range(60)]\nwait()\nlog()") as child:
         with stopped(the_worker(own_host)):
             go_on(child)
-            has_ended(child)  # one after the other would take 30 s
+            has_ended(child, not_journaled(runs / "p" / "run"))  # one after the other would take 30 s
             assert manifest(runs / "p" / "run")["status"] == "running"
         assert_served(own_host, runs / "p" / "run")
     assert {manifest(path)["status"] for path in (runs / "p").iterdir()} == {"finished"}
@@ -791,7 +795,7 @@ def test_worker_that_is_slow_to_start_holds_nobody_up(own_host: Path, runs: Path
         go_on(child)
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
-        has_ended(child)
+        has_ended(child, not_journaled(runs / "p" / "run"))
     assert_served(own_host, runs / "p" / "run")
 
 
@@ -814,7 +818,7 @@ wait()
             os.kill(worker, signal.SIGKILL)
         wait_until(lambda: not workers(own_host), "the worker is gone")
         go_on(child)
-        has_ended(child, "asynctrack: run run: 300 records are not journaled\n")
+        has_ended(child, not_journaled(runs / "p" / "run"))
     if where == "another process":
         assert manifest(runs / "p" / "run")["status"] == "running"  # nobody is there to say otherwise
         asynctrack.init("p", id="next", dir=runs).finish()

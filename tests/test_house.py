@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 # From the ground up; DESIGN.md has the table with their duties.
 LAYERS = [
-    ["printable"],
+    ["printable", "wording"],
     [
         "errors",
         "paths",
@@ -130,6 +130,7 @@ LAYERS = [
     ["catchup"],
     ["wandb_api.borrowed", "ending", "fields", "scope", "defaults", "wandb_api.arguments"],
     ["forewarning"],
+    ["oddities", "parting", "watch"],
     ["inlet"],
     ["sitting"],
     ["run"],

@@ -219,3 +219,97 @@ os.kill(os.getpid(), signal.SIGTERM)
 print(json.dumps(signal.sigwait([signal.SIGTERM])))
 """
     assert run_child(script, runs) == signal.SIGTERM
+
+
+BEHIND = """
+import json, os, sys, time
+import asynctrack
+from asynctrack import watch
+from asynctrack.backends.visdom import Visdom
+if sys.argv[2] == "soon":
+    watch.LOOK_S = watch._pause_s = watch.PATIENCE_S = 0.05
+limits = {"exit_timeout_s": 0.3, "finish_timeout_s": 0.3}
+run = asynctrack.init("p", id="r", dir=sys.argv[1], backends=[Visdom(server_url="http://127.0.0.1:1")], **limits)
+run.log({"loss": 1.0})
+"""
+
+
+def said_by(script: str, *arguments: object) -> list[str]:
+    """The lines on standard error of a script that ends well, without the prefix of run r."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=2 * DEADLINE_S
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("asynctrack: run r: ") for line in lines), lines
+    return [line.removeprefix("asynctrack: run r: ") for line in lines]
+
+
+@pytest.mark.parametrize("when", ["soon", pytest.param("in its time", marks=pytest.mark.slow)])
+def test_backend_that_gets_nothing_is_said_once_while_the_run_runs_and_again_at_the_end(
+    rough_host: Path, runs: Path, when: str
+) -> None:
+    script = """
+run.flush("journaled")
+deadline = time.monotonic() + 20
+while "failing visdom" not in {about[1] for about in asynctrack.messages._said if isinstance(about, tuple)}:
+    assert time.monotonic() < deadline
+    time.sleep(0.01)
+time.sleep(0.3)
+"""
+    first, last = said_by(BEHIND + script, runs, when)
+    go_on = f"the worker goes on, then `asynctrack sync {runs}/p/r` can"
+    assert first.startswith("visdom gets nothing (Visdom at http://127.0.0.1:1 cannot be reached: ")
+    assert last.startswith("1 record is not yet at visdom (Visdom at http://127.0.0.1:1 cannot be reached: ")
+    assert first.endswith(f"); {go_on}")
+    assert last.endswith(f"); {go_on}")
+
+
+@pytest.mark.parametrize("end", ["", "run.finish()"])
+def test_backend_that_is_behind_is_said_once_where_the_script_ends(rough_host: Path, runs: Path, end: str) -> None:
+    (said,) = said_by(f"{BEHIND}\n{end}", runs, "later")
+    assert said.startswith("1 record is not yet at visdom")
+    assert f"`asynctrack sync {runs}/p/r` can" in said
+
+
+def test_records_of_other_processes_are_theirs_to_tell_of(rough_host: Path, runs: Path) -> None:
+    script = """
+import json, os, sys, time
+import asynctrack
+run = asynctrack.init("p", id="r", dir=sys.argv[1], finish_timeout_s=10)
+run.log({"who": "parent"})
+ready, go = os.pipe()
+if not os.fork():
+    os.close(go)
+    import select
+    run.log({"who": "child"})
+    while not select.select([ready], [], [], 0)[0]:
+        run.log({"who": "child", "text": "x" * 300})
+        time.sleep(0.0005)
+    os._exit(0)
+while run.stats().accepted < 1000:
+    time.sleep(0.01)
+stats = run.finish()
+os.close(go)
+os.wait()
+"""
+    assert said_by(script, runs) == []
+
+
+def test_odd_values_of_many_keys_are_counted_and_the_first_named(rough_host: Path, runs: Path) -> None:
+    script = """
+import sys
+import asynctrack
+run = asynctrack.init("p", id="r", dir=sys.argv[1])
+class Odd:
+    def __repr__(self):
+        return "<odd>"
+run.log({f"a{n}": Odd() for n in range(500)})
+for n in range(500):
+    run.log({f"b{n}": Odd()})
+    run.log({f"b{n}": Odd()})
+"""
+    many = "the values of 500 keys cannot be encoded and are recorded as their repr"
+    for end in ("", "run.finish()"):
+        said = said_by(script + end, runs / f"with {end}")
+        assert said == [f"{many}: 'a0', 'a1', 'a2' and 497 more", f"{many}: 'b0', 'b1', 'b2' and 497 more"]

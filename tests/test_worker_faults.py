@@ -270,7 +270,7 @@ def test_caller_and_worker_killed_together_are_taken_over_by_the_next_run(own_ho
     assert manifest(first)["summary"] == {"best": 3}
     assert manifest(first)["config"] == {"lr": 0.5}
     assert values(first, "i") == [line["i"] for line in lines(first)] == list(range(1000))
-    assert "1 queues of ended processes were taken over" in (second.path / "worker.log").read_text()
+    assert "1 queue of ended processes taken over" in (second.path / "worker.log").read_text()
     assert values(second.path, "x") == [1]
     assert left_in(own_host) == []
 

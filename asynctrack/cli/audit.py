@@ -30,6 +30,7 @@ from asynctrack.manifest import Manifest, find_start
 from asynctrack.presence import presence_of
 from asynctrack.queue.layout import LENGTH_MASK, RECORD
 from asynctrack.record import to_json
+from asynctrack.wording import counted
 
 # What both run.json and the journal say.
 _SAID_TWICE: Final = (
@@ -140,7 +141,11 @@ class Audit:
             found.records += ring.records
             if missing:
                 found.missing += missing
-                self._problem(batch.segment, batch.offset, f"{missing} records that were journaled before are missing")
+                self._problem(
+                    batch.segment,
+                    batch.offset,
+                    f"{counted(missing, 'record that was journaled before is missing', 'records that were journaled before are missing')}",
+                )
         self._tell(batch)
 
     def _tell(self, batch: Batch) -> None:
@@ -185,7 +190,7 @@ class Audit:
             self._problem(
                 f"{CURSORS}/{name}.json",
                 None,
-                f"tells of {had} records up to {_place(cursor.position)}; there are {count}",
+                f"tells of {counted(had, 'record')} up to {_place(cursor.position)}; there are {count}",
             )
 
     def _check_cursors(self, end: Position) -> None:

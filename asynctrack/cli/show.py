@@ -26,6 +26,7 @@ from asynctrack.queue.places import ring_paths
 from asynctrack.reading.damage import left_over, look, said_by
 from asynctrack.reading.reader import RunReader
 from asynctrack.record import flatten
+from asynctrack.wording import counted
 
 # What is shown where nobody has chosen; --json has all.
 _MOST_METRICS: Final = 20
@@ -288,8 +289,8 @@ def _standing(backend: dict[str, Any]) -> Piece:
     if backend["last_error"]:
         left_s = seconds_between(datetime.now(UTC).isoformat(), backend["next_try_at"] or "")
         soon = "" if left_s is None else f", again in {output.duration(max(0, round(left_s)))}"
-        return Styled(f"failed {backend['retries']} times{soon}", "red")
-    retries = f", {backend['retries']} tries failed" if backend["retries"] else ""
+        return Styled(f"failed {counted(backend['retries'], 'time')}{soon}", "red")
+    retries = f", {counted(backend['retries'], 'try', 'tries')} failed" if backend["retries"] else ""
     return Styled(("has all" if backend["closed"] else "works") + retries, "dim")
 
 
@@ -326,7 +327,9 @@ def _print_metrics(screen: Screen, curves: Curves, keys: options.Keys | None) ->
     screen.table([*columns, Column("values", right=True, rank=1)], rows, indent=2)
     _print_rest(screen, len(chosen) - len(shown), "--keys '*'")
     if curves.untold:
-        screen.line(Styled(f"{output.count(curves.untold)} values of further metrics are not told", "dim"), indent=2)
+        screen.line(
+            Styled(f"values of further metrics that are not told: {output.count(curves.untold)}", "dim"), indent=2
+        )
 
 
 def _print_rest(screen: Screen, more: int, option: str) -> None:

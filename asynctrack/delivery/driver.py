@@ -29,6 +29,7 @@ from asynctrack.delivery.verdict import LONGEST_RETRY_S, MOST_REPEATS, back_off,
 from asynctrack.loop import in_thread
 from asynctrack.manifest import Manifest, replace_file
 from asynctrack.masking import mask_text
+from asynctrack.wording import counted
 
 # How long deliveries that are to end may wait for their sinks.
 STOP_WAIT_S: Final = 4.0
@@ -220,7 +221,7 @@ class Delivery:
         if lost:
             reason = self._hide(str(no)) or "too large"
             await in_thread(refused.keep, self._run, self.name, reason, lost)
-            what = messages.counted(len(lost), "record is", "records are")
+            what = counted(len(lost), "record is", "records are")
             self._say(f"{what} refused: {reason}; see {refused.FILE_NAME}")
             pending.refused += len(lost)
         elif not rest:

@@ -23,6 +23,7 @@ from asynctrack.integrations.drytorch_run import ExperimentRun, History, load
 from asynctrack.integrations.handover import Handover
 from asynctrack.opening import check_settings
 from asynctrack.run import Run
+from asynctrack.wording import counted
 
 try:
     from drytorch.core import exceptions, log_events
@@ -175,7 +176,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         handover, self._handover = self._handover, None
         if handover is None or handover.end(self._timeout_s, last):
             return True
-        self._warn("late", f"{type(self.tracker).__name__} has still {handover.waiting} events to take")
+        self._warn("late", f"{type(self.tracker).__name__} has still {counted(handover.waiting, 'event')} to take")
         return False
 
     def _finish(self, error: BaseException | None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from asynctrack import locks
 from asynctrack.queue.places import CLOSED_SUFFIX, LOCK_NAME, host_directories, move_ring, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
+from asynctrack.wording import counted
 
 # A host directory without rings may be one that a process is about to use; after this long it is not.
 _ABANDONED_AFTER_S = 60.0
@@ -35,7 +36,7 @@ def adopt(into: str, own: Collection[str] = (), wanted: Callable[[str], bool] = 
         with contextlib.suppress(OSError):
             adopted += _adopt(host, into, wanted)
     if adopted:
-        _log.info("%d queues of ended processes were taken over", adopted)
+        _log.info("%s of ended processes taken over", counted(adopted, "queue"))
     return adopted
 
 

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 from asynctrack import modes
 from asynctrack.record import Record
+from asynctrack.wording import counted
 
 # A power cut takes about a second from the journal, which in the file are at most about 30 MB.
 _MOST_LOST_BYTES: Final = 64 << 20
@@ -137,7 +138,8 @@ class AppendedFile:
                 raise Changed(f"{self.path.name} has too much that the journal has not")
             os.ftruncate(fd, self.offset + size)
         if lost:
-            _log.warning("%d lines of %s are of records that the journal has lost; they stay", lost, self.path.name)
+            what = counted(lost, "line is", "lines are")
+            _log.warning("%s: %s of records that the journal has lost, and stay there", self.path.name, what)
         return self.offset + size, b"".join(wanted[at:]), lost
 
 

@@ -20,6 +20,7 @@ from typing import Final
 from asynctrack import modes
 from asynctrack.backends.base import Retry
 from asynctrack.backends.tfevents.events import HEADER_BYTES, Events, size_of, stamp_of
+from asynctrack.wording import counted
 
 # What was written since the last `sync`, about a second of a tight loop, and what a power cut took from the journal.
 _MOST_AHEAD_BYTES: Final = 64 << 20
@@ -180,7 +181,7 @@ class EventFile:
         """Records come in order: where one was missing, or all have come, nothing that is ahead will come again."""
         if self._ahead:
             left, name = self._ahead.total(), self.path.name
-            _log.info("%d events of %s did not come again, maybe lost by the journal; they stay", left, name)
+            _log.info("%s of %s did not come again, maybe lost by the journal, and stay", counted(left, "event"), name)
         self.offset = self._end
         self._forget()
 
