@@ -28,8 +28,8 @@ _Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked
 
 # Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
 _POLL_S: Final = 0.0005
-# A thread gets these for what it does itself, and `faulthandler` has to see them.
-_OF_THE_THREAD_ITSELF: Final = {
+# A thread gets the others for what it does itself, and `faulthandler` has to see them.
+_OF_THE_PROCESS: Final = signal.valid_signals() - {
     signal.SIGSEGV,
     signal.SIGBUS,
     signal.SIGFPE,
@@ -76,10 +76,13 @@ class Aside(Generic[T]):
         """Have the thread, if one can be had; whether there is one."""
         started, self.started = self.started, True  # on one line, so that no other thread comes in between
         if not started:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
             try:
                 _real_start_new_thread()(self._work, (self._waiting,))
             except Exception:  # there are too many, the interpreter ends, or an audit hook is against it
                 self.started = False
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return self.started
 
     def ask(self, thing: T) -> bool:
@@ -138,7 +141,6 @@ class Aside(Generic[T]):
         self._busy_since: float | None = None
 
     def _work(self, waiting: SimpleQueue[T | _Mark]) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD_ITSELF)
         self._ident = _thread.get_ident()
         while True:
             try:
