@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -36,6 +35,8 @@ def way_out(stored: Mapping[str, Any]) -> str:
     if not isinstance(path, str):
         kind = stored.get("kind")
         return f"put its class into a module, and `asynctrack sync RUN --to MODULE.CLASS --as {kind}` delivers the rest"
+    import shlex
+
     there = f"cd {shlex.quote(folder)} && " if isinstance(folder, str) else ""
     how = f"`{there}asynctrack sync RUN --to {path}` delivers the rest"
     module = path.rpartition(".")[0]
