@@ -45,7 +45,7 @@ def plain_array(value: Any) -> Any:
         Exception: whatever its library raises.
     """
     if hasattr(value, "detach"):
-        value = _of_torch(value)
+        value = of_torch(value)
     if getattr(value, "shape", None) == () and hasattr(value, "item") and not hasattr(value, "mask"):
         return _scalar(value)  # of torch, JAX and NumPy, also where NumPy is not imported
     numpy = sys.modules.get("numpy")
@@ -104,7 +104,7 @@ def unmasked(array: Any) -> Any:
     return objects
 
 
-def _of_torch(tensor: Any) -> Any:
+def of_torch(tensor: Any) -> Any:
     """A tensor that may need a gradient, may lie on a device, and may be of a type that NumPy has not."""
     tensor = tensor.detach()
     if str(getattr(tensor, "layout", "torch.strided")) != "torch.strided":

@@ -553,6 +553,25 @@ def test_text_that_looks_like_a_time_span_stays_one(run: Run) -> None:
     assert found[1].data == {"c": 0.0}
 
 
+def test_what_a_mask_hides_is_never_shown(run: Run) -> None:
+    hidden = np.ma.masked_greater([1.0, 2.0, 1e9], 10)
+    assert run.log({
+        "mean": np.ma.masked_invalid([np.nan, np.nan]).mean(), "array": hidden, "whole": np.ma.masked_greater([1, 2, 99], 10), "cells": [hidden[2], {"x": hidden[2]}],
+        "bins": asynctrack.Histogram(hidden), "table": asynctrack.Table(["a"], [[hidden[2]]]),
+    })  # fmt: skip
+    run.summary["worst"] = hidden[2]
+    run.finish()
+    found = records(run.path)[0].data
+    assert np.isnan(found["mean"])
+    assert (
+        np.isnan(found["array"].tolist()).tolist() == np.isnan(found["whole"].tolist()).tolist() == [False, False, True]
+    )
+    assert np.isnan(found["cells"][0]) and np.isnan(found["cells"][1]["x"])
+    assert sum(found["bins"].bins()[0]) == 2
+    assert np.isnan(found["table"].content[0][0])
+    assert np.isnan(asynctrack.open_run(run.path).summary["worst"])
+
+
 # Names that are not Unicode
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack import messages
+from asynctrack.arrays import is_array, plain_array
 from asynctrack.backends.base import Backend
 from asynctrack.errors import InvalidValueType
 from asynctrack.integrations.log_dir import HPARAMS, LogDir
@@ -251,7 +252,9 @@ def _number(call: str, value: Any) -> float:
         return value  # type: ignore[no-any-return]  # one of these
     try:
         if not isinstance(value, str | bytes):
-            return value.item() if hasattr(value, "item") else float(value)
+            number = plain_array(value) if is_array(value) else float(value)  # of what a mask hides NaN
+            if isinstance(number, float | int):
+                return number
     except (TypeError, ValueError, RuntimeError):  # of a longer array, perhaps of torch's
         pass
     raise InvalidValueType(call, "a number, or an array of one", f"{type(value).__name__}: {value!r:.80}")

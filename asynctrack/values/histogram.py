@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from asynctrack.arrays import of_torch, unmasked
 from asynctrack.bins import count
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import Value
@@ -69,12 +70,13 @@ def _numbers(values: Any) -> Any:
         InvalidValue: they are something else.
     """
     if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+        values = of_torch(values)
     if hasattr(values, "__array__"):
         import numpy
 
-        array = numpy.array(values).ravel()
+        array = numpy.array(unmasked(numpy.asanyarray(values))).ravel()
+        if array.dtype.kind == "V" or (array.dtype.kind == "f" and array.dtype.itemsize < 2):  # of ml_dtypes
+            array = array.astype("f4")
         if array.dtype.kind not in "buif":
             raise InvalidValueType("Histogram", "numbers", f"an array of dtype {array.dtype}")
         return array

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from asynctrack import png
+from asynctrack.arrays import unmasked
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.logged import PIXELS, LoggedFile, Value
 from asynctrack.values.files import logged_file, seal, suffix
@@ -119,7 +120,7 @@ def _as_array(data: Any) -> tuple[Any, bool]:
         raise InvalidValueType("Image", expected, f"{type(data).__name__}: {data!r:.80}")
     import numpy
 
-    return numpy.asarray(data), of_torch
+    return unmasked(numpy.asanyarray(data)), of_torch
 
 
 def _as_bytes(array: Any) -> Any:
