@@ -14,7 +14,7 @@ from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.books import Stats
 from asynctrack.current import leave
-from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable
+from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable, UsageError
 from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
@@ -101,16 +101,19 @@ class Run(Borrowed):
             RunFinished: the run has finished.
             QueueFull: there is no room, with `when_full="raise"`.
         """
-        if type(data) is not dict or self._may_hold(data) or (step is not None and type(step) is not int):
-            payload = self._encode_carefully(data, step)
-        else:
-            try:
-                payload = encode((time_ns(), step, data))
-            except Exception:  # a value that MessagePack cannot hold, such as NumPy's
-                payload = self._encode_foreign(data, step)
-            else:  # a `timedelta` is to be a number, and has become a text of such letters, of which floats have some by chance
+        try:
+            copy = data.copy() if type(data) is dict else None  # no other thread comes into it
+            if copy is None or self._may_hold(copy) or (step is not None and type(step) is not int):
+                payload = self._encode_carefully(data, step)
+            else:
+                payload = encode((time_ns(), step, copy))
+                # A `timedelta` is to be a number, and has become a text of such letters, of which floats have some by chance.
                 if 80 in payload and (68 in payload or 83 in payload):  # "P", "D", "S"
-                    payload = self._inlet.encode(data, step)
+                    payload = self._inlet.encode(copy, step)
+        except UsageError:
+            raise
+        except Exception:  # a value that MessagePack cannot hold, such as NumPy's
+            payload = self._encode_foreign(data, step)
         if commit is False:
             return self._hold(payload)
         return self._put(payload) or self._inlet.not_put(payload)

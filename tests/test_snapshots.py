@@ -103,10 +103,12 @@ MEDDLING = """
 import collections, dataclasses, datetime, enum, json, sys, time, uuid
 import asynctrack
 
-window = []
+window, by_name = [], {}
 
 def meddle():
     del window[1:]
+    for name in list(by_name)[1:]:
+        del by_name[name]
     time.sleep(0)
 
 @dataclasses.dataclass
@@ -165,16 +167,18 @@ with asynctrack.init("p", dir=sys.argv[1], when_full="block") as run:
         for _ in range(5):
             window[:] = [make() for _ in range(50)]
             logged += run.log({"window": window, "nested": {"window": [window]}})
+            by_name.update({f"k{i}": make() for i in range(20)})
+            logged += run.log(by_name)
             window[:] = [{"x": make()} for _ in range(20)]
             logged += run.log({"window": window})
-read = [len(record.data["window"]) for record in asynctrack.open_run(run.path).records()]
+read = [len(record.data.get("window", record.data)) for record in asynctrack.open_run(run.path).records()]
 print(json.dumps([logged, len(read), sorted(set(read))]))
 """
 
 
 def test_value_whose_own_code_changes_its_container_does_no_harm(runs: Path) -> None:
     logged, read, lengths = run_child(MEDDLING, runs)
-    assert logged == read == 80
+    assert logged == read == 120
     assert lengths == [20, 50]
 
 
