@@ -372,9 +372,8 @@ def _is_busy(path: Path, earlier: Manifest | None) -> bool:
 def _remove_run_directory(path: Path) -> None:
     """Remove the directory of a run that has not begun, unless there is something in it."""
     with contextlib.suppress(OSError):
-        ours = {claims.FILE_NAME, FILE_NAME}
-        if {*os.listdir(path)} <= ours:
-            for name in ours:
+        if not any(os.path.lexists(path / name) for name in ("lock", "journal")):  # not listed: files may be too many
+            for name in (claims.FILE_NAME, FILE_NAME):
                 (path / name).unlink(missing_ok=True)
             os.rmdir(path)
 

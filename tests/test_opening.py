@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import DEADLINE_S, manifest, values
+from support import DEADLINE_S, manifest, values, wait_until
 
 import asynctrack
 from asynctrack import Image, Run, TensorBoard, Tracker
@@ -227,6 +227,10 @@ except OSError as error:
     assert "Too many open files: close files or finish() runs that are open, or raise the limit" in said
     assert "free some" not in said
     assert "choose another dir" not in said
+    opened = list((runs / "p").iterdir())
+    assert len(opened) > 5
+    for path in opened:  # the worker has no such limit
+        wait_until(lambda path=path: asynctrack.open_run(path).status == "finished", f"{path} has ended")  # type: ignore[misc]  # bound
 
 
 # What is said

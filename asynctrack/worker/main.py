@@ -44,6 +44,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
     drain.start()
     sync = Sync(drain)
     sync.start()
+    _take_all_files()
     _leave_when_told(drain)
     while True:
         _serve(drain, host)
@@ -57,6 +58,17 @@ def main(host: str, log_path: str = os.devnull) -> int:
     if not ring_paths(host):
         remove_host(host)
     return 0
+
+
+def _take_all_files() -> None:
+    """Open as many files as may be: a caller's own limit says how many it has itself, and each of its runs takes several here."""
+    import resource
+
+    try:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # not on this system: it does with what it has
 
 
 def _prepare_package() -> None:
