@@ -233,7 +233,7 @@ class Inlet:
                 return True
             try:
                 self._take_part()
-            except OSError as error:
+            except Exception as error:  # there is no room, or an audit hook is against it
                 return self._turn_away(error)
         early, self._early = self._early, []
         results = [self.producer.put(late) or self.not_put(late) for late in (payload, *early)]
@@ -259,7 +259,7 @@ class Inlet:
             joined(self.producer)
         self.serve()
 
-    def _turn_away(self, error: OSError) -> Literal[False]:
+    def _turn_away(self, error: Exception) -> Literal[False]:
         """A record of a forked child that has no queue, because there is no room for one: it is counted when there is."""
         self._turned_away += 1
         if not isinstance(error, BlockingIOError):
