@@ -145,17 +145,23 @@ class CatchUp:
             self._ended[run] = "behind" if outlook(run, self._policy).todo else "done"
         except NotARun:  # its caller was killed before it had said anything
             self._ended[run] = "done"
-        except AsynctrackError as error:
+        except (AsynctrackError, OSError) as error:
             self._ended[run], self._still[run] = "behind", str(error)
         self._final[run] = self._progress(run)
 
     def _progress(self, run: Path) -> Progress:
         state: State = self._ended.get(run) or ("working" if run in self._working else "waiting")
         try:
-            manifest = RunReader(run).manifest()
-        except AsynctrackError as error:  # all that there is of it is still in its queue, or it is damaged
+            return self._read(run, state)
+        except (
+            AsynctrackError,
+            OSError,
+        ) as error:  # all of it is still in its queue, or it is damaged, or its disk fails
             missing = {"journal": self._still.get(run, str(error))} if state == "behind" else {}
             return Progress(path=str(run), state=state, status="running", stats=Stats(), missing=missing)
+
+    def _read(self, run: Path, state: State) -> Progress:
+        manifest = RunReader(run).manifest()
         stats = self._books[run].take([], ring_paths(self._directory), manifest.backends)
         found = incomplete(run, manifest, self._policy) if state in ("done", "behind") else {}
         still = self._still.get(run, "delivery was stopped")

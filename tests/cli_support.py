@@ -141,6 +141,10 @@ def make_runs(runs: Path) -> Path:
     for script, path in ((FAILING, "p/failed"), (CRASHING, "q/crashed")):
         start(script, runs).communicate()
         wait_until(lambda path=path: ended(runs / path), "the run has ended")  # type: ignore[misc]
+        cursor = runs / path / "cursors" / "jsonl.json"
+        wait_until(
+            lambda cursor=cursor: cursor.exists() and b'"closed":true' in cursor.read_bytes(), "and is delivered"
+        )  # type: ignore[misc]
     return runs
 
 

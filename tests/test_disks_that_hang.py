@@ -31,6 +31,7 @@ from support import (
 import asynctrack
 from asynctrack import Run, host
 from asynctrack.backends.sql import SQL
+from asynctrack.catchup import CatchUp
 from asynctrack.worker import scribe
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
 
@@ -313,3 +314,47 @@ def test_worker_that_is_told_to_leave_leaves_a_queue_whose_disk_fails_for_sync(
     command = [sys.executable, "-m", "asynctrack", "sync", str(disk.path)]
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
     assert_whole(disk.path / "p" / "run", {"i": 100})
+
+
+def two_left(own_host: Path, disk: HangingDisk) -> list[Path]:
+    """Two runs whose callers and workers are dead, each with records that are in its queue only."""
+    paths = [disk.path / "p" / "bad", disk.path / "p" / "good"]
+    for path in paths:
+        child = start(CALLER_ON_A_FAILING_DISK.replace('id="run"', f'id="{path.name}"'), disk.path)
+        assert child.stdout is not None and child.stdin is not None
+        assert child.stdout.readline() == "ready\n"
+        kill_the_worker(own_host)
+        disk.fail(errno.EIO, "open", "names")
+        child.communicate("\n")
+        disk.go_on()
+        wait_until(lambda: not workers(own_host), "no worker is left")
+    return paths
+
+
+def test_sync_brings_home_what_it_can_where_another_run_cannot_be_read(own_host: Path, disk: HangingDisk) -> None:
+    paths = two_left(own_host, disk)
+    disk.fail(errno.EIO, "open", "read", under="p/bad")
+    command = [sys.executable, "-m", "asynctrack", "sync", str(disk.path), "--patience-s", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done
+    assert "bad" in done.stderr + done.stdout, done
+    assert_whole(paths[1], {"i": 100})
+    disk.go_on()
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert_whole(paths[0], {"i": 100})
+    assert left_in(own_host) == []
+
+
+def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_other(
+    own_host: Path, disk: HangingDisk
+) -> None:
+    bad, good = two_left(own_host, disk)
+    with CatchUp([bad, good], patience_s=1.0) as work:
+        disk.fail(errno.EIO, "open", "read", under="p/bad")
+        wait_until(lambda: work.look() and work.done, "what can be done is done")
+        assert [(found.state, bool(found.missing)) for found in work.look()] == [("behind", True), ("done", False)]
+    assert_whole(good, {"i": 100})
+    disk.go_on()
+    with CatchUp([bad]) as work:
+        wait_until(lambda: work.look() and work.done, "it is well again")
+    assert_whole(bad, {"i": 100})

@@ -14,6 +14,7 @@ from support import a_minute_later, assert_whole, left_in, manifest, run_child, 
 
 import asynctrack
 from asynctrack import catalog
+from asynctrack.cli.audit import Audit
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -153,3 +154,13 @@ def test_caller_killed_before_it_has_said_anything_leaves_no_run(own_host: Path,
     assert_whole(run.path, {"i": 1})
     wait_until(lambda: not workers(own_host), "the worker has left")
     assert left_in(own_host) == []
+
+
+def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, runs: Path) -> None:
+    """Its worker had made the journal, and both were killed before the first batch."""
+    (runs / "p" / "run" / "journal").mkdir(parents=True)
+    findings = Audit(runs / "p" / "run").take()
+    assert (findings.problems, findings.records) == ([], 0)
+    (runs / "p" / "run" / "cursors").mkdir()
+    (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
+    assert Audit(runs / "p" / "run").take().problems  # something was delivered once

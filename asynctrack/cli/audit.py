@@ -231,7 +231,8 @@ class Audit:
     def _check_manifest(self, end: Position) -> None:
         said, told, file = self._said, self._told, manifests.FILE_NAME
         if told is None:
-            if not self._live:
+            begun = self.findings.segments or self._cursors or self._unreadable or said is not None
+            if begun and not self._live:  # else all that there is of it is still in its queue
                 self._problem("journal", None, "does not say which run it is: its first frame is missing")
         elif said is None:
             if not self._unreadable and not self._live and told.status != "running":

@@ -138,7 +138,7 @@ def _outlook(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -
     """What is to be done for a run; one of which that cannot be told is said, and added to `unread`."""
     try:
         return outlook(run, policy, orphans)
-    except AsynctrackError as error:
+    except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from coming home
         output.say(f"{run} is left out: {error}")
         unread.append(str(run))
         return None
