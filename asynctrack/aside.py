@@ -160,6 +160,20 @@ class Aside(Generic[T]):
         self._busy_since = None
 
 
+def start_thread(work: Callable[[], object]) -> None:
+    """Do one thing on a thread of its own, which takes no signals, and which nobody waits for in the end.
+
+    Raises:
+        RuntimeError: none can be had.
+    """
+
+    def quietly() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD_ITSELF)
+        work()
+
+    _real_start_new_thread()(quietly, ())
+
+
 def _real_start_new_thread() -> Callable[..., int]:
     """Python's own, also where another has been put in its place."""
     if isinstance(_thread.start_new_thread, BuiltinFunctionType):

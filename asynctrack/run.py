@@ -317,7 +317,7 @@ def _logged(sitting: Sitting, config: Mapping[str, Any], path: Path, key: str) -
     how = config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
     _wait(sitting.flushing("journaled", _LOOK_S))
     try:
-        return open_run(path).summarise(key, how)
+        return sitting.look_in(lambda: open_run(path).summarise(key, how), _LOOK_S)
     except (AsynctrackError, OSError):
         raise KeyError(key) from None
 

@@ -13,9 +13,12 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from asynctrack import ending, messages, parting, watch
+from asynctrack.aside import start_thread
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of
 from asynctrack.books import BackendStats, Books, Stats
@@ -26,7 +29,8 @@ from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
 from asynctrack.masking import mask_text
-from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, SUMMARY, SYNCED, TAIL
+from asynctrack.patience import Patience
+from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, FIRST, NO_ANSWER, SUMMARY, SYNCED, TAIL, TROUBLE
 from asynctrack.queue.producer import FORKED, OPEN
 from asynctrack.settings import Settings, Until
 from asynctrack.watch import Watch
@@ -35,8 +39,12 @@ from asynctrack.wording import counted
 # A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
 _FIRST_POLL_S: Final = 0.0002
 _LONGEST_POLL_S: Final = 0.01
+# How long the books are waited for beyond the deadline of who asks for them: they lie in files, whose disk may hang. Arbitrary: a run of days takes 20 ms.
+_BOOKS_WAIT_S: Final = 1.0
 # Which of the worker's words a wait looks at.
 _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
+
+T = TypeVar("T")
 
 _sittings: weakref.WeakSet[Sitting] = weakref.WeakSet()
 
@@ -70,6 +78,7 @@ class Sitting:
         self._claim = claim
         self._lock = threading.RLock()
         self._books = Books(path)
+        self._patience = Patience()
         self._last = Stats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
@@ -95,25 +104,52 @@ class Sitting:
         """Whether threads of this process deliver."""
         return self._in_threads or self._local is not None or self.inlet.host.serves_here
 
+    def look_in(self, do: Callable[[], T], timeout_s: float) -> T:
+        """What `do` finds in the run's files.
+
+        Raises:
+            TimeoutError: their disk does not answer.
+        """
+        return self._patience.call(do, timeout_s)
+
     def stats(self) -> Stats:
-        """The books as they stand."""
+        """The books as they stand; where the disk does not answer, the last that could be read, and what the queue says."""
         if self.result is not None:
             return self.result
         with self._lock:
             books, self._books = self._books, Books(self.path)  # a signal handler that comes in between takes its own
             try:
-                self._last = self._take(books)
+                self._last = self._take_in_time(books)
+                self._books = books
+            except TimeoutError as error:  # the books are left with who waits for the disk
+                self.inlet.warn("books", f"the books cannot be read: {error}; these are the last that could be")
+                return self._without_files()
             except OSError:  # too many open files, perhaps; what it has read may be half of something
                 books.close()
-                books = Books(self.path)
-                self._last = self._take_or_last(books)
-            finally:
-                self._books = books
+                self._last = self._take_or_last(self._books)
             return self._last
+
+    def _take_in_time(self, books: Books) -> Stats:
+        if self.inlet.producer.state != FORKED and self.inlet.producer.ring.words[TROUBLE] == NO_ANSWER:
+            raise TimeoutError("its disk does not answer")  # the worker waits for it already
+        return self._patience.call(lambda: self._take(books), _BOOKS_WAIT_S)
+
+    def _without_files(self) -> Stats:
+        """The last books, and what this process's queue says since."""
+        producer, last = self.inlet.producer, self._last
+        if producer.state == FORKED:
+            return last
+        ring = producer.ring
+        queued = ring.queued(ring.words[TAIL]) or 0
+        dropped = {**last.dropped, **ring.dropped()}
+        accepted = max(last.accepted, producer.number - ring.words[FIRST] - sum(ring.dropped().values()))
+        return msgspec.structs.replace(
+            last, accepted=accepted, journaled=accepted - queued, queued=queued, dropped=dropped
+        )
 
     def _take_or_last(self, books: Books) -> Stats:
         try:
-            return self._take(books)
+            return self._take_in_time(books)
         except OSError as error:
             self.inlet.warn("books", f"the books cannot be read: {error}; these are the last that could be")
             return self._last
@@ -231,7 +267,7 @@ class Sitting:
 
     def _abandon(self) -> None:
         self._watch.stop()
-        self._claim.release()
+        self._release_claim()
         self.inlet.abandon()
         if self._local is not None:
             self._local.stop()
@@ -263,7 +299,15 @@ class Sitting:
         except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
             inlet.warn("end", f"its end is recorded without summary or error: {lost}")
         inlet.producer.close(status)
-        self._claim.release()
+        self._release_claim()
+
+    def _release_claim(self) -> None:
+        """To close a file may hang; it is closed when the disk answers, or with the process."""
+        with contextlib.suppress(TimeoutError):
+            if self.inlet.producer.state == FORKED or self.inlet.producer.ring.words[TROUBLE] != NO_ANSWER:
+                Patience().call(self._claim.release, _BOOKS_WAIT_S)
+            else:
+                start_thread(self._claim.release)
 
     def _is_done(self) -> bool:
         """Whether nothing is left to deliver."""
@@ -275,7 +319,8 @@ class Sitting:
         if self.inlet.producer.state != FORKED:
             self.inlet.host.release(self.inlet.producer.ring)
             self.inlet.producer.let_go()
-        self._books.close()
+        if not self._patience.is_over:  # else to close a file may hang, too
+            self._books.close()
         if self._local is not None:
             self._local.stop()
 
@@ -311,6 +356,7 @@ def _after_fork_in_child() -> None:
     for sitting in list(_sittings):
         sitting._lock = threading.RLock()
         sitting._books = Books(sitting.path)  # another thread may have been reading
+        sitting._patience = Patience()
         sitting._local = None
 
 

@@ -131,7 +131,7 @@ LAYERS = [
     ["wandb_api.borrowed", "ending", "fields", "scope", "defaults", "wandb_api.arguments"],
     ["forewarning"],
     ["oddities", "parting", "watch"],
-    ["inlet"],
+    ["inlet", "patience"],
     ["sitting"],
     ["run"],
     ["disabled", "presence"],

@@ -1,0 +1,78 @@
+"""What the calling process promises to return by a deadline does so on a disk that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hanging_disk import HangingDisk
+from support import assert_whole, wait_until
+
+import asynctrack
+from asynctrack import Run
+from asynctrack.cursor import load_cursor
+from asynctrack.patience import Patience
+
+# Of a second that files are waited for beyond a deadline, and of a busy machine.
+LATE_S = 5.0
+
+
+@pytest.fixture
+def disk(hanging_disk: HangingDisk) -> Iterator[HangingDisk]:
+    yield hanging_disk
+    hanging_disk.go_on()
+
+
+def run_on(disk: HangingDisk) -> Run:
+    run = asynctrack.init("p", id="run", dir=disk.path / "runs", finish_timeout_s=1.0)
+    for i in range(100):
+        run.log({"i": i})
+    run.flush()
+    return run
+
+
+def takes_s(work: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize("kinds", [(), ("open", "read", "stat"), ("write", "sync")])
+def test_books_flush_and_finish_keep_their_deadlines(disk: HangingDisk, own_host: Path, kinds: tuple[str, ...]) -> None:
+    run = run_on(disk)
+    disk.hang(*kinds)  # type: ignore[arg-type]  # kinds
+    for i in range(100, 150):
+        assert run.log({"i": i})
+    assert takes_s(lambda: run.stats()) < LATE_S
+    assert takes_s(lambda: run.flush("synced", 0.5)) < 0.5 + LATE_S
+    before = threading.active_count()
+    assert sum(takes_s(lambda: run.stats()) for _ in range(5)) < LATE_S
+    assert threading.active_count() <= before
+    assert takes_s(lambda: run.finish()) < 1 + LATE_S
+    stats = run.stats()
+    assert stats.accepted == 150
+    assert stats.journaled + stats.queued == 150
+    disk.go_on()
+    path = disk.path / "runs" / "p" / "run"
+    wait_until(lambda: asynctrack.open_run(path).status == "finished", "the worker goes on")
+    wait_until(lambda: load_cursor(path, "jsonl").delivered == 150, "all is delivered")
+    assert_whole(path, {"i": 150})
+
+
+def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:
+    patience, back = Patience(), threading.Event()
+    assert patience.call(lambda: 3, 1.0) == 3
+    with pytest.raises(ZeroDivisionError):
+        patience.call(lambda: 1 / 0, 1.0)
+    with pytest.raises(TimeoutError, match="has not answered"):
+        patience.call(back.wait, 0.05)
+    sent: list[int] = []
+    with pytest.raises(TimeoutError, match="does not answer"):
+        patience.call(lambda: sent.append(1), 1.0)
+    back.set()
+    wait_until(lambda: not patience.is_over, "it is back")
+    patience.call(lambda: sent.append(2), 1.0)
+    assert sent == [2]
