@@ -166,12 +166,11 @@ def start_thread(work: Callable[[], object]) -> None:
     Raises:
         RuntimeError: none can be had.
     """
-
-    def quietly() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _OF_THE_THREAD_ITSELF)
-        work()
-
-    _real_start_new_thread()(quietly, ())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+    try:
+        _real_start_new_thread()(work, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _real_start_new_thread() -> Callable[..., int]:
