@@ -19,6 +19,7 @@ from collections.abc import Hashable, Iterator
 from typing import Any, Final
 
 from asynctrack.aside import Aside
+from asynctrack.printable import printable
 from asynctrack.wording import counted as counted
 
 # Between two messages about the same thing.
@@ -134,7 +135,7 @@ def _remember(about: Hashable, until: float) -> None:
 
 def _speak(message: tuple[str, int], patient: bool = True) -> None:
     """Hand a message to who listens, when he does; if he must be waited for, and this is not patient, it is dropped."""
-    text, level = message
+    text, level = printable(message[0], keep="\n"), message[1]  # a path or a key in it may be anybody's
     if not level:
         return _print(text, patient)
     handlers = _handlers()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -11,8 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 from cli_support import asynctrack_, on_terminal, plain, said_here
+from support import wait_until
 
-from asynctrack import manifest, open_run
+from asynctrack import manifest, messages, open_run
 from asynctrack.backends.console import Console
 from asynctrack.backends.screen import Show, Stream, open_screen
 from asynctrack.cursor import Cursor, cursor_path
@@ -119,6 +122,13 @@ def test_the_message_of_an_error_obeys_nobody() -> None:
     errors = [NotARun(EVIL), AmbiguousRun(EVIL, [EVIL]), AsynctrackError(EVIL)]
     assert [str(error) for error in errors if CONTROL.search(str(error))] == []
     assert str(AsynctrackError("two\nlines")) == "two\nlines"
+
+
+def test_a_message_of_ours_obeys_nobody() -> None:
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        messages.show(f"{EVIL}\nsecond line")
+        wait_until(lambda: "second line" in said.getvalue(), "it is said")
+    assert "evil" in said.getvalue() and not CONTROL.search(said.getvalue())
 
 
 def test_what_is_printable_stays_as_it_is() -> None:
