@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asynctrack
+from asynctrack import catalog
 from asynctrack.books import Books, Stats
 from asynctrack.cli.audit import Audit
 from simulation.ledger import Account
@@ -52,8 +53,8 @@ def judge(run: Run, verdict: Verdict) -> None:
     """Look at all that there is of a run."""
     say = lambda text: verdict.problems.append(f"{run.plan.id}: {text}")  # noqa: E731
     verdict.accepted += sum(account.accepted for account in run.accounts)
-    if not run.path.exists() and not any(account.accepted for account in run.accounts):
-        return
+    if not catalog.is_run(run.path) and not any(account.accepted for account in run.accounts):
+        return  # its callers were killed before they could say anything, or it was removed
     try:
         reader = asynctrack.open_run(run.path)
         journal = [row for record in reader.records() for row in rows_of(record.data)]
