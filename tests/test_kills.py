@@ -15,6 +15,7 @@ from support import a_minute_later, assert_whole, left_in, manifest, run_child, 
 import asynctrack
 from asynctrack import catalog
 from asynctrack.cli.audit import Audit
+from asynctrack.manifest import Manifest, now_iso
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -161,6 +162,10 @@ def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, 
     (runs / "p" / "run" / "journal").mkdir(parents=True)
     findings = Audit(runs / "p" / "run").take()
     assert (findings.problems, findings.records) == ([], 0)
+    (runs / "p" / "run" / "run.json").write_bytes(
+        msgspec.json.encode(Manifest(id="run", name="run", project="p", created_at=now_iso()))
+    )
+    assert Audit(runs / "p" / "run").take().problems == []
     (runs / "p" / "run" / "cursors").mkdir()
     (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
     assert Audit(runs / "p" / "run").take().problems  # something was delivered once

@@ -231,7 +231,8 @@ class Audit:
     def _check_manifest(self, end: Position) -> None:
         said, told, file = self._said, self._told, manifests.FILE_NAME
         if told is None:
-            begun = self.findings.segments or self._cursors or self._unreadable or said is not None
+            announced = said is not None and said.position == Position()  # by its caller, before anything was journaled
+            begun = self.findings.segments or self._cursors or self._unreadable or (said is not None and not announced)
             if begun and not self._live:  # else all that there is of it is still in its queue
                 self._problem("journal", None, "does not say which run it is: its first frame is missing")
         elif said is None:

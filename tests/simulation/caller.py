@@ -66,6 +66,8 @@ def _open(sitting: Sitting, told: threading.Event, report: dict[str, Any]) -> An
             return run
         except (AsynctrackError, OSError) as error:  # which of them may be is the oracle's affair
             report["refused"].append(f"{type(error).__name__}: {error}")
+            if report["refused"][-1:] != report["refused"][-2:-1]:
+                print(report["refused"][-1], file=sys.stderr, flush=True)
             if told.wait(_AGAIN_S):
                 return None
 

@@ -21,6 +21,8 @@ from simulation.world import World
 
 # How much later than its deadline a call may return here: others want the cores too.
 _SLACK_S = 5.0
+# Why a run may not be opened: another has it, and there is no room for its queue or its directory.
+_REFUSALS = ("RunIsRunning", "SharedMemoryUnavailable", "DirectoryNotWritable")
 # A seed that takes longer hangs, and says where. Arbitrary.
 _LONGEST_S = 240.0
 
@@ -88,7 +90,12 @@ def _check_callers(world: World) -> list[str]:
         if "Traceback" in said or "Fatal" in said:
             problems.append(f"{name} said: {said[-1500:]}")
         report = caller.report()
-        if report is None or caller.stopped:
+        if report is None:
+            continue
+        allowed = _REFUSALS if world.disk_of(caller.sitting.run) != "ill" else (*_REFUSALS, "OSError", "NotARun")
+        strange = {why for why in report["refused"] if why.partition(":")[0] not in allowed}
+        problems += [f"{name} was refused: {why}" for why in sorted(strange)]
+        if caller.stopped:
             continue
         waits = [*report["waits"], ["finish", caller.sitting.finish_timeout_s, report.get("finish_s", 0.0)]]
         problems += [

@@ -112,8 +112,10 @@ class World:
             ACTIONS[step.action].do(self, **arguments)
 
     def run_directory(self, run: str) -> Path:
-        plan = next(plan for plan in self.plan.runs if plan.id == run)
-        return self.disks[plan.disk] / "p" / run
+        return self.disks[self.disk_of(run)] / "p" / run
+
+    def disk_of(self, run: str) -> str:
+        return next(plan.disk for plan in self.plan.runs if plan.id == run)
 
     def start(self, sitting: Sitting, wait_s: float) -> None:
         run = self.run_directory(sitting.run)
