@@ -203,7 +203,8 @@ class World:
         directory = self.run_directory(run)
         places = {"RUN": str(directory), "DIR": str(directory.parent.parent), "OUT": str(self._own("tmp/exported"))}
         # Before anything is journaled there is no run to look at, and a record may have been in its queue only.
-        known = [] if catalog.is_run(directory) else [1, 2]
+        # On the ill disk the next step may come before it has looked.
+        known = [] if self.disk_of(run) != "ill" and catalog.is_run(directory) else [1, 2]
         self._command([places.get(word, word) for word in command], (0, *known), LOOK_S)
 
     def sync_beside(self, run: str, *, all: bool) -> None:
