@@ -18,7 +18,7 @@ from asynctrack.books import Books, Stats
 from asynctrack.census import take_census
 from asynctrack.delivery.polling import Poller
 from asynctrack.delivery.verdict import needs_a_person
-from asynctrack.errors import AsynctrackError, NotARun
+from asynctrack.errors import AsynctrackError, ManifestUnreadable, NotARun
 from asynctrack.hosts import make_directory, own_directories
 from asynctrack.manifest import Status
 from asynctrack.outlook import incomplete, outlook
@@ -143,6 +143,8 @@ class CatchUp:
         del self._working[run]
         try:
             self._ended[run] = "behind" if outlook(run, self._policy).todo else "done"
+        except ManifestUnreadable as error:
+            self._ended[run], self._still[run] = "behind", str(error)
         except NotARun:  # its caller was killed before it had said anything
             self._ended[run] = "done"
         except (AsynctrackError, OSError) as error:

@@ -7,12 +7,13 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from asynctrack import manifest as manifests
 from asynctrack import trust
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import from_caller, from_stored, goes_with_its_process
 from asynctrack.census import take_census
 from asynctrack.cursor import load_cursor
-from asynctrack.delivery.cutter import has_more
+from asynctrack.delivery.cutter import has_more, lacks
 from asynctrack.errors import AsynctrackError
 from asynctrack.hosts import own_directories
 from asynctrack.manifest import Manifest
@@ -53,7 +54,7 @@ def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] 
     """
     left = Path(os.path.realpath(run)) in (orphaned(run) if orphans is None else orphans)
     try:
-        manifest = RunReader(run).manifest()
+        manifest = _manifest(run)
     except AsynctrackError:
         if left:
             return Outlook(True, {})
@@ -61,6 +62,11 @@ def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] 
     found = incomplete(run, manifest, policy)
     todo = left or manifest.status == "running" or None in found.values()
     return Outlook(todo, {name: why for name, why in found.items() if why is not None})
+
+
+def _manifest(run: Path) -> Manifest:
+    """What is known of a run. What its backends have left of it does not tell which backends it had, nor that they have everything."""
+    return RunReader(run).manifest() if (run / "journal").is_dir() else manifests.load(run)
 
 
 def has_all(run: Path, name: str) -> bool:
@@ -71,11 +77,17 @@ def has_all(run: Path, name: str) -> bool:
 
 def incomplete(run: Path, manifest: Manifest, policy: Policy = CALLERS_ONLY) -> dict[str, str | None]:
     """The run's backends that do not have everything, and why each cannot be delivered to from here; None where it can."""
-    return {
+    found = {
         name: _why_not(manifest, name, stored, policy)
         for name, stored in manifest.backends.items()
         if not goes_with_its_process(stored) and not has_all(run, name)
     }
+    return {name: why for name, why in found.items() if why is None or not _was_given_all(run, name, manifest)}
+
+
+def _was_given_all(run: Path, name: str, manifest: Manifest) -> bool:
+    """Whether a backend has all that its process could give it: there is no other that the run's end, which alone it lacks, could be told."""
+    return manifest.backends[name].get("place") == "caller" and not lacks(run, load_cursor(run, name))
 
 
 def _why_not(manifest: Manifest, name: str, stored: dict[str, Any], policy: Policy) -> str | None:

@@ -142,6 +142,41 @@ def test_code_of_a_caller_that_somebody_else_names_is_not_run(
     assert mine(run) == list(range(10))
 
 
+KILLED = """
+import os, signal, sys
+from mine import *
+run = asynctrack.init("p", id="a", dir=sys.argv[1], backends=["jsonl", Mine(target="mine.txt")])
+for i in range(10):
+    run.log({"i": i})
+run.flush(timeout_s=20)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_own_backend_of_a_killed_run_that_has_every_record_is_missing_nothing_and_can_be_closed(
+    own_host: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "code"
+    folder.mkdir()
+    closes = """
+    def close(self, outcome):
+        if outcome != "stopped":
+            (self.directory / "closed").write_text(outcome)
+"""
+    (folder / "mine.py").write_text(MODULE + closes)
+    subprocess.run([sys.executable, "-c", KILLED, folder / "runs"], cwd=folder, timeout=40)
+    run = folder / "runs" / "p" / "a"
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    told = in_folder(tmp_path, "sync", run)
+    assert (told.returncode, "1 run is complete" in told.stdout) == (0, True), told.stdout
+    assert "behind" not in in_folder(tmp_path, "ls", folder / "runs").stdout
+    assert in_folder(folder, "sync", run, "--to", "mine.Mine").returncode == 0
+    assert (mine(run), (run / "closed").read_text()) == (
+        list(range(10)),
+        "crashed",
+    )  # the original's end, nothing twice
+
+
 def left_behind(runs: Path, *troubles: Trouble, id: str = "a", **settings: Any) -> Path:
     """A run whose worker has given up on a backend."""
     with asynctrack.init(

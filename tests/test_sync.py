@@ -295,9 +295,9 @@ def test_orphans_are_told_of(own_host: Path, runs: Path) -> None:
 def test_doctor_checks_everything_and_leaves_nothing(own_host: Path, tmp_path: Path) -> None:
     report = said("doctor", "--dir", tmp_path / "runs")
     checks = [finding["check"] for finding in report["findings"]]
-    assert checks == ["python", "shared memory", "left behind", "locks", "disk", "worker", "log()", "jitter"]
+    assert checks == ["python", "shared memory", "key", "left behind", "locks", "disk", "worker", "log()", "jitter"]
     assert report["works"]
-    assert report["findings"][6]["facts"]["p50_us"] > 0
+    assert report["findings"][7]["facts"]["p50_us"] > 0
     assert not (tmp_path / "runs").exists()
 
 

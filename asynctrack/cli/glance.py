@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -16,6 +16,7 @@ from asynctrack import catalog
 from asynctrack.backends.registry import goes_with_its_process
 from asynctrack.census import Worker
 from asynctrack.cursor import Cursor, peek_cursor
+from asynctrack.delivery.cutter import lacks
 from asynctrack.errors import AsynctrackError, UnsupportedVersion
 from asynctrack.journal.backwards import backwards, last_records
 from asynctrack.journal.layout import NOTES_RING, Position, segment_name
@@ -148,8 +149,14 @@ def _behind(run: Path, manifest: Manifest, state: State) -> dict[str, str | None
     return {
         name: cursor.last_error
         for name, cursor in found.items()
-        if cursor is not None and (cursor.last_error is not None if goes_on else not cursor.closed)
+        if cursor is not None
+        and (cursor.last_error is not None if goes_on else _is_behind(run, cursor, manifest.backends[name]))
     }
+
+
+def _is_behind(run: Path, cursor: Cursor, stored: dict[str, Any]) -> bool:
+    """Whether a backend of a run that has ended lacks something; where it lived in its process, the run's end alone is nothing."""
+    return not cursor.closed and (stored.get("place") != "caller" or lacks(run, cursor))
 
 
 class _End:

@@ -54,6 +54,18 @@ def has_more(run: Path, cursor: Cursor, backend: Backend) -> bool:
     return more
 
 
+def lacks(run: Path, cursor: Cursor) -> bool:
+    """Whether the journal has a record or a change behind a cursor; that the run has ended is neither."""
+    cutter = Cutter(run, cursor, Backend())
+    try:
+        while (cut := cutter.next()) is not None:
+            if cut.batch.records or cut.batch.updates or cut.skipped:
+                return True
+        return False
+    finally:
+        cutter.close()
+
+
 class _Gathering:
     """A cut in the making."""
 
@@ -148,6 +160,12 @@ class Cutter:
         self._gathering = None
         media, self._decoder.met_media = self._decoder.met_media, False
         return Cut(gathering.batch(), gathering.skipped(), self._position, dict(self._ends), media)
+
+    def next(self) -> Cut | None:
+        """What comes next in the journal as it is; None at its end."""
+        while self.gather():
+            pass
+        return self.cut(hurry=True)
 
     def outcome(self) -> Outcome | None:
         """How the run ended, where that is the last that the journal tells; asked for at its end."""
