@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from asynctrack.printable import printable
+from asynctrack.wording import counted
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ class InvalidSettings(UsageError, ValueError):
     def __init__(self, problems: Sequence[str], source: str = "") -> None:
         self.problems = tuple(problems)
         listed = "".join(f"\n  - {problem}" for problem in self.problems)
-        super().__init__(f"{len(self.problems)} setting(s){source and f' of {source}'} cannot be used:{listed}")
+        what = counted(len(self.problems), "setting")
+        super().__init__(f"{what}{source and f' of {source}'} cannot be used:{listed}")
 
 
 class InvalidData(UsageError, TypeError):
@@ -126,7 +128,7 @@ class InvalidRunId(UsageError, ValueError):
 
     def __init__(self, what: str, value: object) -> None:
         super().__init__(
-            f"{what} names a directory: 1 to 128 letters of ASCII, digits, '-', '_', '.' or spaces, not starting with '.', '-' or a space, "
+            f"{what} names a directory: 1 to 128 ASCII letters, digits, '-', '_', '.' or spaces, not starting with '.', '-' or a space, "
             f"without a path, and not 'latest', which is the newest run; got {value!r:.160}"
         )
 
@@ -284,8 +286,8 @@ class SharedMemoryUnavailable(EnvironmentFailure, OSError):
 class NotARun(EnvironmentFailure, FileNotFoundError):
     """A path does not hold a run."""
 
-    def __init__(self, path: object) -> None:
-        super().__init__(f"{path} is not a run: it has neither a journal/ nor a run.json")
+    def __init__(self, path: object, hint: str = "") -> None:
+        super().__init__(f"{path} is not a run: it has neither a journal/ nor a run.json{hint}")
 
 
 class ManifestUnreadable(NotARun):

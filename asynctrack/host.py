@@ -82,6 +82,7 @@ class Host:
         self._starting = threading.Lock()
         self._launch = Launch(self.directory)
         self._log_path = os.devnull
+        self._replaced = 0  # the pid of the last worker that hung and was killed
         try:
             say_hello(self.directory)
         except OSError:  # memory is full to the last page
@@ -256,7 +257,8 @@ class Host:
 
     def _revive(self, ring: Ring, quiet_s: float) -> None:
         if not self._worker_lives():
-            if ring.words[WORKER_PID] and not (self.kind == "thread" and threads_are_over()):
+            said = ring.words[WORKER_PID] in (0, self._replaced)
+            if not said and not (self.kind == "thread" and threads_are_over()):
                 self._say("the worker is gone; starting another, nothing is lost")
             self._start()
         elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process" and not self.serves_here:
@@ -272,7 +274,10 @@ class Host:
         elif locks.signal_holder(
             lock, signal.SIGKILL, pid
         ):  # else the one that hung is gone, and another could not take this ring
-            messages.tell(None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced")
+            self._replaced = pid
+            messages.tell(
+                None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced, nothing is lost"
+            )
 
     def _say(self, message: str) -> None:
         messages.tell((self.directory, message), f"asynctrack: {message}")

@@ -39,6 +39,7 @@ class Inlet:
         host: whose worker empties the ring.
         held: payloads of records that are kept back until the next, and then make one with it.
         is_root: whether the run was opened in this process.
+        told_of: how many of the records that were dropped were told of.
         over: the run has finished here; a forked child does not take it up again.
         quiet: the process is ending: what comes late is dropped without an exception.
         joined: called with the producer that a forked child has got.
@@ -54,6 +55,7 @@ class Inlet:
         self.settings = settings
         self.is_root = True
         self.over = self.quiet = False
+        self.told_of = 0
         self.held: list[bytes] = []
         self.joined: list[Callable[[Producer], object]] = []
         self._run_id = run_id
@@ -129,6 +131,7 @@ class Inlet:
                 return self.drop("closed")
             raise RunFinished(self._run_id, "log()")
         if not self._is_full(payload):
+            self.told_of = max(self.told_of, 1)
             self.warn(
                 "oversize",
                 f"a record of {len(payload)} bytes was dropped: the queue carries at most {producer.largest}; open the run with "
@@ -165,6 +168,7 @@ class Inlet:
             dropped = self.producer.ring.dropped().get("full", 0)
             why = self.trouble() or ": the worker does not keep up"
             self.warn("full", f"{counted(dropped, 'record')} dropped so far, the queue is full{why}")
+            self.told_of = dropped
         return False
 
     def update(
@@ -206,6 +210,10 @@ class Inlet:
         """What keeps the worker from journaling, in words; empty where nothing does."""
         what = self.producer.ring.trouble()
         return f": the journal cannot be written ({what})" if what else ""
+
+    def hindrance(self) -> str | None:
+        """What keeps the worker from the journal, in words; None where nothing does."""
+        return None if self.producer.state == FORKED else self.producer.ring.trouble()
 
     def warn(self, about: str, message: str, *, once: bool = False) -> None:
         """Say something about the run, at most once a minute."""

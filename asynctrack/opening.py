@@ -298,7 +298,7 @@ def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
     if resume != "never" and os.path.isdir(path):
         return False
     if resume == "must":
-        raise NotARun(path)
+        raise NotARun(path, "; with resume='allow' it is begun")
     try:
         _make_run_directory(path, run_id)
     except RunExists:

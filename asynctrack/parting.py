@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from errno import ENOENT
 from pathlib import Path
 
 from asynctrack.backends.base import Backend
@@ -10,7 +11,7 @@ from asynctrack.backends.origin import way_out
 from asynctrack.backends.registry import goes_with_its_process, stored
 from asynctrack.books import Stats
 from asynctrack.cursor import load_cursor
-from asynctrack.queue.layout import FIRST, HEAD, TAIL
+from asynctrack.queue.layout import FIRST, HEAD, TAIL, TROUBLE
 from asynctrack.queue.producer import Producer
 from asynctrack.wording import counted
 
@@ -19,6 +20,32 @@ def not_journaled(producer: Producer) -> int:
     """Records of this process that are in its queue only; those of others are theirs to tell of."""
     ring = producer.ring
     return ring.queued(ring.words[TAIL]) or 0
+
+
+def dropped(producer: Producer) -> tuple[int, str]:
+    """How many records of this process were dropped, and in words with the reasons. Reads memory only."""
+    counts = producer.ring.dropped()
+    full, large = counts.get("full", 0), counts.get("oversize", 0)
+    why = [f"{full} found the queue full"] if full else []
+    why += [f"{large} {'was' if large == 1 else 'were'} larger than it carries"] if large else []
+    return full + large, f"{counted(full + large, 'record was', 'records were')} dropped in all: {', '.join(why)}"
+
+
+def hindered(what: str, producer: Producer) -> str:
+    """What is said while the journal cannot be written."""
+    if producer.ring.words[TROUBLE] == ENOENT:
+        return "its directory has been removed or moved: move it back, or what is logged is lost"
+    mib = producer.capacity / 2**20
+    return f"the journal cannot be written ({what}): mend that soon; the queue holds {mib:.3g} MiB of records, and what comes then is dropped"
+
+
+def way_home(run: Path, producer: Producer) -> str:
+    """Why something is not journaled, as far as that is known, and how it gets there. Reads memory only."""
+    if producer.ring.words[TROUBLE] == ENOENT:
+        return ": the run's directory has been removed or moved, and they are lost with it"
+    what = producer.ring.trouble()
+    why = f": the journal cannot be written ({what})" if what else ""
+    return f"{why}; the worker keeps trying; later, `asynctrack sync {run}` brings them home"
 
 
 def left_behind(
@@ -49,13 +76,13 @@ def way_on(run: Path, name: str, backend: Backend, paused: bool) -> str:
     """How what a backend lacks gets there."""
     settings = stored(backend, "", name)
     if not run.is_dir():  # somebody has moved it
-        return f"the run is no longer at {run}: `asynctrack sync` brings it there from where it is by now"
+        return f"the run is no longer at {run}; run `asynctrack sync` with the directory where it is now"
     if goes_with_its_process(settings):
         return "the journal has them"
     if settings.get("place") == "caller":
-        return f"the journal has them, and {way_out(settings).replace('sync RUN', f'sync {run}')}"
-    goes_on = "" if paused else "the worker goes on, then "
-    return f"{goes_on}`asynctrack sync {run}` can" + (" once that is mended" if paused else "")
+        return f"the journal has them; {way_out(settings).replace('sync RUN', f'sync {run}')}"
+    sync = f"`asynctrack sync {run}`"
+    return f"mend that, then run {sync}" if paused else f"the worker keeps trying; later, {sync} delivers the rest"
 
 
 def _lacks(run: Path, name: str, producer: Producer) -> bool:

@@ -86,7 +86,8 @@ class Sitting:
         here = {
             name for name, backend in backends.items() if place_of(backend) == "caller"
         }  # they speak for themselves
-        self._watch = Watch(path, [name for name in self._awaited() if name not in here], self._gets_nothing)
+        names = [name for name in self._awaited() if name not in here]
+        self._watch = Watch(path, names, self._gets_nothing, self.inlet.hindrance, self._is_hindered)
         self.inlet.joined.append(lambda _: ending.opened(self))
         try:
             self.inlet.start(start_payload(manifest))
@@ -220,9 +221,15 @@ class Sitting:
         """Say what of this process is not journaled. Reads memory only."""
         self.inlet.tell_of_oddities(last=True)
         producer = self.inlet.producer
-        if producer.state != FORKED and (count := parting.not_journaled(producer)):
-            what = f"{counted(count, 'record is', 'records are')} not journaled{self.inlet.trouble()}"
-            self.inlet.warn("queued", f"{what}; a worker takes them up, or `asynctrack sync {self.path}`")
+        if producer.state == FORKED:
+            return
+        lost, said = parting.dropped(producer)
+        if lost > self.inlet.told_of:
+            self.inlet.told_of = lost
+            self.inlet.warn("dropped", said)
+        if count := parting.not_journaled(producer):
+            what = f"{counted(count, 'record is', 'records are')} not journaled"
+            self.inlet.warn("queued", what + parting.way_home(self.path, producer))
 
     def _tell_of_the_rest(self, stats: Stats) -> None:
         """Say which backends do not have everything, but for those that are to wait."""
@@ -247,6 +254,10 @@ class Sitting:
             return
         way_on = parting.way_on(self.path, name, self.backends[name], cursor.paused)
         self.inlet.warn(f"failing {name}", f"{name} gets nothing ({cursor.last_error}); {way_on}", once=True)
+
+    def _is_hindered(self, what: str) -> None:
+        """The journal could not be written for some seconds. On the watch's thread."""
+        self.inlet.warn("hindered", parting.hindered(what, self.inlet.producer))
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
         """Finish because the process ends. Nobody reads the books any more."""

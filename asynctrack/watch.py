@@ -1,4 +1,4 @@
-"""Watch: says while a run is open which of its backends get nothing, and why. On a thread of ours, in the caller.
+"""Watch: says while a run is open that its journal cannot be written, which of its backends get nothing, and why. On a thread of ours, in the caller.
 
 It reads the cursors, which lie on the run's disk. That may hang: then this thread does, and nothing else.
 """
@@ -37,17 +37,29 @@ class Watch:
         run: its directory.
         names: of the backends.
         tell: called with the name of a backend and its cursor, once for each that has failed for some seconds.
+        trouble: what keeps the worker from the journal, in words; None where nothing does. Reads memory only.
+        tell_of_trouble: called with these words when it has lasted for some seconds.
     """
 
-    def __init__(self, run: Path, names: Iterable[str], tell: Callable[[str, Cursor], object]) -> None:
+    def __init__(
+        self,
+        run: Path,
+        names: Iterable[str],
+        tell: Callable[[str, Cursor], object],
+        trouble: Callable[[], str | None],
+        tell_of_trouble: Callable[[str], object],
+    ) -> None:
         self._run = run
         self._names = list(names)
         self._tell = tell
+        self._trouble = trouble
+        self._tell_of_trouble = tell_of_trouble
+        self._trouble_since: float | None = None
         self._failing_since: dict[str, float] = {}
 
     def start(self) -> None:
         """Look from now on. Before a record is accepted: see `aside`."""
-        if self._names and _thread.start():
+        if _thread.start():
             _watched.add(self)
             _thread.ask(lambda: None)  # it waits for nothing as yet
 
@@ -56,7 +68,8 @@ class Watch:
         _watched.discard(self)
 
     def look(self) -> None:
-        """Look at each backend that nothing was said of."""
+        """Look at the journal, and at each backend that nothing was said of."""
+        self._look_at_journal()
         for name in list(self._names):
             cursor = load_cursor(self._run, name)
             since = self._failing_since.setdefault(name, time.monotonic())
@@ -65,6 +78,16 @@ class Watch:
             elif time.monotonic() - since >= PATIENCE_S and self in _watched:
                 self._names.remove(name)
                 self._tell(name, cursor)
+
+    def _look_at_journal(self) -> None:
+        what, now = self._trouble(), time.monotonic()
+        if what is None:
+            self._trouble_since = None
+        elif self._trouble_since is None:
+            self._trouble_since = now
+        elif now - self._trouble_since >= PATIENCE_S and self in _watched:
+            self._trouble_since = float("inf")  # once, until it has passed
+            self._tell_of_trouble(what)
 
 
 def reading(read: Callable[[], object]) -> Iterator[float]:

@@ -194,7 +194,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
           - {kind: trackio, server_url: 'ftp://x', request_timeout_s: -1}
         """
     )
-    with pytest.raises(InvalidSettings, match=r"^\d+ setting\(s\) of .*wrong\.yaml cannot be used:") as caught:
+    with pytest.raises(InvalidSettings, match=r"^\d+ settings of .*wrong\.yaml cannot be used:") as caught:
         Tracker.from_config(path)
     text = "\n".join(caught.value.problems)
     for expected in (
@@ -245,7 +245,7 @@ except asynctrack.errors.InvalidSettings as error:
 """
     path = tmp_path / "c.yaml"
     assert run_child(script, path) == (
-        f"1 setting(s) of {path} cannot be used:\n  - YAML needs PyYAML: pip install 'asynctrack[yaml]'"
+        f"1 setting of {path} cannot be used:\n  - YAML needs PyYAML: pip install 'asynctrack[yaml]'"
     )
 
 

@@ -258,7 +258,7 @@ while "failing visdom" not in {about[1] for about in asynctrack.messages._said i
 time.sleep(0.3)
 """
     first, last = said_by(BEHIND + script, runs, when)
-    go_on = f"the worker goes on, then `asynctrack sync {runs}/p/r` can"
+    go_on = f"the worker keeps trying; later, `asynctrack sync {runs}/p/r` delivers the rest"
     assert first.startswith("visdom gets nothing (Visdom at http://127.0.0.1:1 cannot be reached: ")
     assert last.startswith("1 record is not yet at visdom (Visdom at http://127.0.0.1:1 cannot be reached: ")
     assert first.endswith(f"); {go_on}")
@@ -269,7 +269,7 @@ time.sleep(0.3)
 def test_backend_that_is_behind_is_said_once_where_the_script_ends(rough_host: Path, runs: Path, end: str) -> None:
     (said,) = said_by(f"{BEHIND}\n{end}", runs, "later")
     assert said.startswith("1 record is not yet at visdom")
-    assert f"`asynctrack sync {runs}/p/r` can" in said
+    assert f"`asynctrack sync {runs}/p/r` delivers the rest" in said
 
 
 def test_records_of_other_processes_are_theirs_to_tell_of(rough_host: Path, runs: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -11,12 +12,17 @@ from typing import Any
 # What a class of the script itself says of its module.
 _SCRIPT = ("__main__", "__mp_main__")
 
+# What was found, since a script's module has lost its file's name when the script has ended.
+_found: weakref.WeakKeyDictionary[type, dict[str, Any]] = weakref.WeakKeyDictionary()
+
 
 def origin_of(defined: type) -> dict[str, Any]:
     """What `run.json` keeps of a class: `class`, its dotted path; `folder`, from where that is importable; `script`, that it is the script itself.
 
     Empty where no other process could reach it: it was defined in a function, at a prompt or in a notebook.
     """
+    if defined in _found:
+        return dict(_found[defined])
     module = sys.modules.get(defined.__module__)
     name = _importable_name(defined.__module__, module)
     if name is None or "." in defined.__qualname__:
@@ -26,6 +32,7 @@ def origin_of(defined: type) -> dict[str, Any]:
         found["folder"] = folder
     if defined.__module__ in _SCRIPT:
         found["script"] = True
+    _found[defined] = dict(found)
     return found
 
 
@@ -34,14 +41,14 @@ def way_out(stored: Mapping[str, Any]) -> str:
     path, folder = stored.get("class"), stored.get("folder")
     if not isinstance(path, str):
         kind = stored.get("kind")
-        return f"put its class into a module, and `asynctrack sync RUN --to MODULE.CLASS --as {kind}` delivers the rest"
+        return f"to deliver the rest, have a backend class for it in a module, and run `asynctrack sync RUN --to MODULE.CLASS --as {kind}`"
     import shlex
 
     there = f"cd {shlex.quote(folder)} && " if isinstance(folder, str) else ""
     how = f"`{there}asynctrack sync RUN --to {path}` delivers the rest"
     module = path.rpartition(".")[0]
     return (
-        f'{how}; that imports {module}, so what it runs must be below `if __name__ == "__main__":`'
+        f'{how}; since that imports {module}, what {module} runs must be below `if __name__ == "__main__":`'
         if stored.get("script")
         else how
     )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from asynctrack import __version__
-from asynctrack.errors import AsynctrackError, UsageError
+from asynctrack.errors import AsynctrackError, InvalidSettings, UsageError
 from asynctrack.printable import printable
 
 # Each command is the module of that name.
@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (AsynctrackError, OSError) as error:
-        sys.stderr.write(f"asynctrack: {printable(' '.join(str(error).split()))}\n")
+        text = "; ".join(error.problems) if isinstance(error, InvalidSettings) else str(error)
+        sys.stderr.write(f"asynctrack: {printable(' '.join(text.split()))}\n")
         return 2 if isinstance(error, UsageError) else 1
 
 

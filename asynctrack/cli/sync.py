@@ -211,6 +211,7 @@ class _Line:
     def __init__(self) -> None:
         self._drawn = sys.stderr.isatty()
         self._next_at = time.monotonic() + (_LOOK_S if self._drawn else _LINE_S)
+        self._last = ""
 
     def show(self, runs: list[Progress]) -> None:
         now = time.monotonic()
@@ -223,6 +224,9 @@ class _Line:
         text = f"{ended} of {len(runs)} runs, {output.short_count(total - left)} of {output.short_count(total)} records"
         errors = [f"{name}: {books.last_error}" for run in runs for name, books in _troubled(run)]
         text += f", {errors[0]}" if errors else ""
+        if text == self._last and not self._drawn:  # nothing has moved: nobody wants to read that twice
+            return
+        self._last = text
         sys.stderr.write(f"\r\x1b[K{printable(text)[:150]}" if self._drawn else f"{printable(text)}\n")
         sys.stderr.flush()
 
@@ -264,11 +268,12 @@ def _row(run: Progress) -> list[output.Piece]:
         f"{name} {output.count(books.delivered)}" + (f" (behind {output.count(books.behind)})" if books.behind else "")
         for name, books in run.stats.backends.items()
     )
-    said = {"live": "its own process and worker are at it"}.get(run.state, run.state)
+    state = "behind" if run.missing and run.state == "done" else run.state
+    said = {"live": "its own process and worker are at it"}.get(state, state)
     return [
         catalog.name_of(Path(run.path)),
         run.status,
         output.count(run.stats.journaled),
         delivered,
-        Styled(said, _STYLES.get(run.state, "")),
+        Styled(said, _STYLES.get(state, "")),
     ]

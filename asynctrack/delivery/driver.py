@@ -325,9 +325,11 @@ class Delivery:
         if new_trace is not None:
             self._say_at_once(f"{what}: trying again\n{new_trace}")
         elif self._repeats.count == MOST_REPEATS:
-            self._say_at_once(f"{what}: it has failed {MOST_REPEATS} times the same way; waiting for you")
+            self._say_at_once(
+                f"{what}: it has failed {MOST_REPEATS} times the same way, and is seldom tried again until you mend it"
+            )
         else:
-            self._say(f"{what}: {'waiting for you' if verdict.paused else 'trying again'}")
+            self._say(f"{what}: {'waiting for you to mend that' if verdict.paused else 'trying again'}")
         try:
             await self._progress.fail(what, next_try_at, verdict.paused)
         except Exception as failed:  # a full disk; what is saved is what was

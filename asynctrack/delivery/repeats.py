@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import traceback
 from typing import Final
 
+import anyio
+
+from asynctrack import loop
 from asynctrack.backends.base import Signal
 from asynctrack.delivery.verdict import needs_a_person
 
 # Traces that are remembered, so that each is printed once. Arbitrary.
 _MOST_TOLD: Final = 100
+
+# Through these every call of a backend goes; they tell its author nothing.
+_OURS: Final = (
+    os.path.dirname(__file__),
+    loop.__file__,
+    os.path.dirname(anyio.__file__),
+    os.path.dirname(asyncio.__file__),
+)
 
 _Trace = tuple[type[Exception], frozenset[tuple[str, int]]]
 
@@ -37,11 +50,21 @@ class Repeats:
         if trace in self._told or len(self._told) >= _MOST_TOLD:
             return None
         self._told.add(trace)
-        return "".join(traceback.format_exception(error)).rstrip()
+        return _told(error)
 
     def forget(self) -> None:
         """Something went well in between."""
         self.count, self._last = 0, None
+
+
+def _told(error: Exception) -> str:
+    """Its traceback, from where the backend's own lines begin."""
+    said = traceback.TracebackException.from_exception(error)
+    ours = next(
+        (at for at, frame in enumerate(said.stack) if not frame.filename.startswith(_OURS)), len(said.stack) - 1
+    )
+    said.stack = traceback.StackSummary.from_list(said.stack[max(ours, 0) :])
+    return "".join(said.format()).rstrip()
 
 
 def _trace(error: Exception) -> _Trace:
