@@ -99,6 +99,15 @@ def _take(run: Path) -> Claim:
         return Claim(key, fd, _identity(os.fstat(fd)))
 
 
+def is_held(run: Path) -> bool:
+    """Whether a process has a run open, this one too."""
+    with _held_lock:
+        try:
+            return _identity(os.stat(run)) in _held or locks.holder(run / FILE_NAME) is not None
+        except OSError:
+            return False
+
+
 class _Nominal(Claim):
     """Stands for a lock that cannot be had; it is known in this process only."""
 

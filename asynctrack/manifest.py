@@ -20,7 +20,7 @@ from asynctrack import modes, plain_file
 from asynctrack.errors import ManifestUnreadable, NotAPlainFile, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position, segment_name
-from asynctrack.journal.reader import Damage
+from asynctrack.journal.reader import Damage, begun
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
 from asynctrack.record import decode_as, decode_update, encode, from_json, light, make_plain, to_json
 
@@ -241,6 +241,13 @@ def announce(run: Path, manifest: Manifest) -> None:
     start = decode_as(start_payload(manifest), Manifest)
     with contextlib.suppress(OSError):
         replace_file(run / FILE_NAME, _encode(start), durable=False)
+
+
+def has_begun(run: Path, manifest: Manifest) -> bool:
+    """Whether anything of a run was journaled; else its caller has announced it, and is about to say more or was killed before it could."""
+    if manifest.status != "running" or manifest.position != Position():
+        return True
+    return os.path.isdir(run / "cursors") or bool(begun(os.fspath(run / "journal")))
 
 
 def save(run: Path, manifest: Manifest) -> None:

@@ -28,7 +28,7 @@ from asynctrack.host import hold_streams
 from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
 from asynctrack.logged import unicode
-from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, now_iso
+from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, has_begun, now_iso
 from asynctrack.masking import mask_arguments
 from asynctrack.printable import printable
 from asynctrack.queue.layout import START
@@ -328,6 +328,7 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
     if earlier is None:
         if resume == "must":
             raise NotARun(path)
+        announce(path, manifest)
         return first
     tally = Tally(path / "journal")
     tally.update()
@@ -345,6 +346,8 @@ def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
     found: Manifest | None = None
     with contextlib.suppress(NotARun):
         found = RunReader(path).manifest()
+    if found is not None and not has_begun(path, found):
+        found = None
     status = found.status if found is not None else "crashed"
     for frames in queued:
         for frame in walk(memoryview(frames), 0, len(frames), skip_records=True):

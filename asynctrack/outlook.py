@@ -16,7 +16,7 @@ from asynctrack.cursor import load_cursor
 from asynctrack.delivery.cutter import has_more, lacks
 from asynctrack.errors import AsynctrackError
 from asynctrack.hosts import own_directories
-from asynctrack.manifest import Manifest
+from asynctrack.manifest import Manifest, has_begun
 from asynctrack.reading.reader import RunReader
 from asynctrack.worker.service import CALLERS_ONLY, Policy
 
@@ -59,6 +59,8 @@ def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] 
         if left:
             return Outlook(True, {})
         raise
+    if not left and not has_begun(run, manifest):
+        return Outlook(False, {})
     found = incomplete(run, manifest, policy)
     todo = left or manifest.status == "running" or None in found.values()
     return Outlook(todo, {name: why for name, why in found.items() if why is not None})

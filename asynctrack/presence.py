@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from asynctrack import claim as claims
 from asynctrack import manifest as manifests
 from asynctrack.census import Worker, take_census
 from asynctrack.ending import is_open
@@ -75,7 +76,13 @@ def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = N
     if ended is not None:
         return ended
     here = manifest.environment.get("host") in (None, os.uname().nodename)
-    return "lost" if here and now.worker is not None else "elsewhere"
+    if not here or now.worker is None:
+        return "elsewhere"
+    if now.directories or manifests.has_begun(run, manifest):
+        return "lost"
+    return (
+        "running" if claims.is_held(run) else "crashed"
+    )  # its caller is about to begin it, or was killed before it could
 
 
 def ended_as(run: Path) -> Status | None:

@@ -13,8 +13,9 @@ import pytest
 from support import a_minute_later, assert_whole, left_in, manifest, run_child, start, wait_until, workers
 
 import asynctrack
-from asynctrack import catalog
 from asynctrack.cli.audit import Audit
+from asynctrack.cli.glance import glance
+from asynctrack.errors import NotARun
 from asynctrack.manifest import Manifest, now_iso
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
@@ -121,7 +122,7 @@ def test_caller_killed_while_it_opens_its_run_leaves_nothing_behind_the_next(own
     wait_until(lambda: not workers(own_host), "the next run's worker has taken over what was left, and has gone")
     assert left_in(own_host) == []
     for name, count in accepted.items():
-        if count or (runs / "p" / name / "run.json").exists():
+        if count or (runs / "p" / name / "journal").exists():  # else it was killed before it had begun
             assert_all_there(runs / "p" / name, count)
 
 
@@ -142,17 +143,27 @@ asynctrack.init("p", id="silent", dir=sys.argv[1])
 
 
 @pytest.mark.parametrize("queue", ["seen", "not seen"])
-def test_caller_killed_before_it_has_said_anything_leaves_no_run(own_host: Path, runs: Path, queue: str) -> None:
+def test_caller_killed_before_it_has_said_anything_has_begun_no_run(own_host: Path, runs: Path, queue: str) -> None:
     child = start(SILENT, runs, queue)
     child.communicate()
     assert child.returncode == -signal.SIGKILL
     wait_until(lambda: not workers(own_host), "its worker, if there was one, has left")
-    assert [run.name for run in catalog.runs_under(runs)] == ["other"] * (queue == "seen")
+    path = runs / "p" / "silent"
+    assert not (path / "journal").exists()
+    assert glance(path, []).status == "crashed"
+    assert (glance(path, []).records, glance(path, []).problem, glance(path, []).behind) == (0, None, {})
+    assert Audit(path).take().problems == []
     synced = subprocess.run([sys.executable, "-m", "asynctrack", "sync", str(runs)], capture_output=True, timeout=40)
     assert synced.returncode == 0, synced
-    with asynctrack.init("p", id="silent", dir=runs, resume="allow") as run:
+    assert not (path / "journal").exists()
+    with pytest.raises(NotARun):
+        asynctrack.init("p", id="silent", dir=runs, resume="must")
+    with asynctrack.init("p", id="silent", dir=runs, resume="allow", config={"lr": 1}) as run:
+        assert Audit(path).take().problems == []
         run.log({"i": 0})
     assert_whole(run.path, {"i": 1})
+    assert manifest(path)["config"] == {"lr": 1}
+    assert Audit(path).take().problems == []
     wait_until(lambda: not workers(own_host), "the worker has left")
     assert left_in(own_host) == []
 

@@ -22,7 +22,7 @@ from asynctrack.journal.backwards import backwards, last_records
 from asynctrack.journal.layout import NOTES_RING, Position, segment_name
 from asynctrack.journal.reader import Reader, segments
 from asynctrack.journal.tally import Tally
-from asynctrack.manifest import UNREADABLE, Manifest
+from asynctrack.manifest import UNREADABLE, Manifest, has_begun
 from asynctrack.presence import State, end_in, presence_of, state_of
 from asynctrack.queue.layout import RECORD
 from asynctrack.reading.damage import look
@@ -117,9 +117,10 @@ def _filled(found: Glance, run: Path, workers: Sequence[Worker]) -> Glance:
     manifest = catalog.load(run)
     state = state_of(run, manifest, workers)
     end = _End(run)
+    begun = has_begun(run, manifest)
     records, problem = _count(run, manifest)
     problem = next((str(found) for found in look(run)), None) or problem
-    if not (problem or end.said or state in ("running", "lost", "elsewhere") or presence_of(run).anybody):
+    if begun and not (problem or end.said or state in ("running", "lost", "elsewhere") or presence_of(run).anybody):
         problem = f"{run / 'journal'} ends before the run does: its end is missing"
     last_at = manifest.ended_at or end.journaled_at
     life_s = None if last_at is None else seconds_between(manifest.created_at, last_at)
@@ -137,7 +138,7 @@ def _filled(found: Glance, run: Path, workers: Sequence[Worker]) -> Glance:
         step=end.step,
         last=end.values,
         problem=problem and problem.replace(f"{run}{os.sep}", ""),
-        behind=_behind(run, manifest, state),
+        behind=_behind(run, manifest, state) if begun else {},
     )
 
 
