@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
+import stat
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,8 @@ from asynctrack.reading.reader import RunReader
 from asynctrack.settings import check_project, project_directory
 
 LATEST: Final = "latest"
+# What says that something is not there, or is not this user's; anything else is the disk's.
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM})
 # Names offered where none fits.
 _OFFERED: Final = 3
 # How much alike a name must be to be offered, 0 to 1. Arbitrary.
@@ -61,13 +65,21 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
 
 
 def runs_under(directory: str | os.PathLike[str]) -> list[Path]:
-    """The runs in a directory of projects, in one project, or the directory itself if it is a run; in no order."""
-    if is_run(directory):
-        return [Path(directory)]
-    found: list[Path] = []
-    for path in _directories(directory):
-        found += [path] if is_run(path) else filter(is_run, _directories(path))
-    return found
+    """The runs in a directory of projects, in one project, or the directory itself if it is a run; in no order.
+
+    What cannot be looked into because its disk fails is among them: who reads it says so.
+    """
+    return _runs_below(Path(directory), 2)
+
+
+def _runs_below(path: Path, levels: int) -> list[Path]:
+    if is_run(path):
+        return [path]
+    try:
+        below = _directories(path) if levels else []
+    except OSError:
+        return [path]
+    return [run for directory in below for run in _runs_below(directory, levels - 1)]
 
 
 def unreadable_under(directory: str | os.PathLike[str]) -> int:
@@ -75,11 +87,12 @@ def unreadable_under(directory: str | os.PathLike[str]) -> int:
     if is_run(directory):
         return 0
     found = 0
-    for path in _directories(directory):
-        if not _may_read(path):
-            found += 1
-        elif not is_run(path):
-            found += sum(not _may_read(below) for below in _directories(path))
+    with contextlib.suppress(OSError):  # what its disk does not tell is among the runs
+        for path in _directories(directory):
+            if not _may_read(path):
+                found += 1
+            elif not is_run(path):
+                found += sum(not _may_read(below) for below in _directories(path))
     return found
 
 
@@ -100,8 +113,17 @@ def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether a directory holds a run, be it a damaged one."""
-    return os.path.isfile(os.path.join(path, manifests.FILE_NAME)) or os.path.isdir(os.path.join(path, "journal"))
+    """Whether a directory holds a run, be it a damaged one, or one whose disk fails: it may be one then."""
+    return _is(stat.S_ISREG, path, manifests.FILE_NAME) or _is(stat.S_ISDIR, path, "journal")
+
+
+def _is(kind: Callable[[int], bool], path: str | os.PathLike[str], name: str) -> bool:
+    try:
+        return kind(os.stat(os.path.join(path, name)).st_mode)
+    except OSError as error:
+        return error.errno not in _NOT_THERE
+    except ValueError:  # no name of a file
+        return False
 
 
 def name_of(run: Path) -> str:
@@ -141,6 +163,13 @@ def _changed_at(run: Path) -> str:
 
 
 def _may_read(path: Path) -> bool:
+    """Whether this user may; also where it cannot be told because the disk fails."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
     return os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -160,13 +189,26 @@ class _Creation(msgspec.Struct):
     created_at: str
 
 
-def _directories(parent: str | os.PathLike[str]) -> Iterator[Path]:
-    """The directories in a directory, hidden ones left out; none where it cannot be read."""
+def _directories(parent: str | os.PathLike[str]) -> list[Path]:
+    """The directories in a directory, hidden ones left out; none where there is none, or this user may not read it.
+
+    Raises:
+        OSError: its disk fails.
+    """
     try:
         with os.scandir(parent) as entries:
-            yield from [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    except OSError:
-        return
+            return [Path(entry.path) for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+        return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno not in _NOT_THERE
 
 
 def _closest(text: str, runs: list[Path]) -> list[str]:

@@ -21,6 +21,15 @@ def read(path: str | os.PathLike[str]) -> bytes:
         OSError: it cannot be read.
     """
     try:
+        return _read(path)
+    except OSError as error:
+        if error.errno != errno.ESTALE:
+            raise
+    return _read(path)  # a disk of a network says so where another has replaced the file meanwhile
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -50,3 +51,21 @@ def test_only_the_newest_are_read_where_only_these_are_asked_for(
     read.clear()
     assert catalog.find("latest", tmp_path) == runs[-1]
     assert len(read) <= 3
+
+
+def test_file_that_another_has_replaced_on_a_networks_disk_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run.json").write_bytes(b"{}")
+    opened, stale = os.open, [OSError(errno.ESTALE, os.strerror(errno.ESTALE))]
+
+    def open_once(*arguments: object) -> int:
+        if stale:
+            raise stale.pop()
+        return opened(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", open_once)
+    assert plain_file.read(tmp_path / "run.json") == b"{}"
+    stale += [OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2
+    with pytest.raises(OSError, match="tale"):
+        plain_file.read(tmp_path / "run.json")

@@ -345,6 +345,36 @@ def test_sync_brings_home_what_it_can_where_another_run_cannot_be_read(own_host:
     assert left_in(own_host) == []
 
 
+@pytest.mark.parametrize("place", ["p/bad", "p"])
+def test_runs_of_which_the_disk_does_not_tell_are_named(disk: HangingDisk, runs: Path, place: str) -> None:
+    for name in ("bad", "good"):
+        run_child(
+            "import asynctrack, sys; asynctrack.init('p', id=sys.argv[2], dir=sys.argv[1]).finish()", disk.path, name
+        )
+    disk.fail(errno.EIO, "stat", "open", under=place)
+    for command in (["sync", str(disk.path)], ["ls", str(disk.path)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "asynctrack", *command], capture_output=True, text=True, timeout=60
+        )
+        assert str(Path(place).name) in (done.stdout + done.stderr).replace(str(disk.path), ""), done
+        assert "Input/output error" in done.stdout + done.stderr, done
+        assert done.returncode == (command[0] == "sync"), done
+    disk.go_on()
+
+
+def test_backend_in_its_caller_gets_all_though_the_disk_failed_as_the_run_was_opened(
+    disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.fail(errno.EIO, "open", "read", under="p/run/journal")
+    memory = asynctrack.Memory()
+    with asynctrack.init("p", id="run", dir=disk.path, backends=[memory]) as run:
+        log_some(run)
+        wait_until(lambda: "the journal cannot be read" in caplog.text, "it is said")
+        disk.go_on()
+        run.flush()
+        assert [record["a"] for record in memory.records] == list(range(20))
+
+
 def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_other(
     own_host: Path, disk: HangingDisk
 ) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import Final
 
 import anyio
 
+from asynctrack import messages
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
+from asynctrack.delivery.verdict import DISK_PAUSE_S, back_off
 from asynctrack.journal.reader import Reader
 from asynctrack.manifest import Manifest, find_start
+
+_log = logging.getLogger("asynctrack.delivery")
 
 _POLL_S: Final = 0.05
 _HURRIED_POLL_S: Final = 0.005
@@ -78,13 +83,7 @@ class Poller:
 
     async def run(self) -> None:
         """Deliver to the end, or until `stop`."""
-        manifest = await self._manifest()
-        if manifest is None:
-            return
-        self.deliveries = [
-            Delivery(self._run, name, backend, manifest, keep=self._keep, force=self._force)
-            for name, backend in self._backends.items()
-        ]
+        self.deliveries = await self._begin()
         async with anyio.create_task_group() as tasks:
             for delivery in self.deliveries:
                 tasks.start_soon(delivery.drive, self._wait, self._hurried)
@@ -96,6 +95,37 @@ class Poller:
 
     def _caught_up(self) -> bool:
         return all(delivery.done or delivery.waiting for delivery in self.deliveries)
+
+    async def _begin(self) -> list[Delivery]:
+        """The deliveries, once the run is known; none where it is stopped before. A disk that fails is asked again, as each delivery does."""
+        failures = 0
+        while not self._stopping:
+            try:
+                if (manifest := await self._manifest()) is None:
+                    break
+                return [
+                    Delivery(self._run, name, backend, manifest, keep=self._keep, force=self._force)
+                    for name, backend in self._backends.items()
+                ]
+            except OSError as error:
+                failures += 1
+                if failures == 1:
+                    self._say(error)
+                await self._pause(min(DISK_PAUSE_S, back_off(failures)))
+        return []
+
+    def _say(self, error: OSError) -> None:
+        message = f"{', '.join(self._backends)} of {self._run}: the journal cannot be read: {error}: trying again"
+        if self._keep:
+            _log.warning("%s", message)
+        else:  # it lives in its caller, and so does its user
+            messages.tell(None, f"asynctrack: {message}")
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not for longer than `stop` allows."""
+        until = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < until:
+            await anyio.sleep(_POLL_S)
 
     async def _manifest(self) -> Manifest | None:
         """The run as its first frame says, or that of the sitting."""
