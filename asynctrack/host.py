@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asynctrack import locks, messages, trust
+from asynctrack import locks, messages, rehousing, trust
 from asynctrack.aside import Aside
 from asynctrack.backends.base import Backend
 from asynctrack.launch import Launch
@@ -29,6 +29,7 @@ from asynctrack.queue.places import (
     SMALLEST_RING_BYTES,
     WAKE_NAME,
     fresh_ring_path,
+    is_closed,
     make_host_directory,
     remove_host,
     ring_bytes,
@@ -76,6 +77,8 @@ class Host:
         self.local: dict[str, dict[str, Backend]] = {}
         self._own_directories = own
         self._own: dict[str, Ring | None] = {}  # None: it is being made
+        self._producers: dict[str, Producer] = {}
+        self._is_shared = False  # with the process that has forked this one
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
         self._wake_at = 0.0
@@ -99,13 +102,15 @@ class Host:
             FileNotFoundError: the worker has left and taken the directory with it; use a new host.
             OSError: there is no room.
         """
+        self._keep_place()
         size = ring_bytes(self.directory) if queue_bytes is None else 1 << (queue_bytes - 1).bit_length()
         while True:
             path = fresh_ring_path(self.directory)
             self._own[path] = None  # before it exists: whoever opened it here as another's would drop its lock
             try:
                 ring = self._own[path] = Ring.create(path, size, meta, first=first)
-                return Producer(ring, functools.partial(self.look, ring))
+                self._producers[path] = Producer(ring, functools.partial(self.look, ring))
+                return self._producers[path]
             except OSError as error:
                 del self._own[path]
                 if error.errno not in (errno.ENOSPC, errno.EFBIG) or size <= SMALLEST_RING_BYTES:
@@ -116,11 +121,11 @@ class Host:
         """Let go of a ring whose producer is closed. What is left to do needs a worker that outlives this process."""
         if not ring.words[DONE] and self.kind == "process":
             with contextlib.suppress(Exception):  # `asynctrack sync` finds it
-                if not self._worker_lives():
-                    self._start(again=True)
+                self._leave_to_another(ring)
         if ring.words[DONE]:
             ring.give_back()
         self._own.pop(ring.path, None)
+        self._producers.pop(ring.path, None)
         ring.close()
 
     def wake(self) -> None:
@@ -233,7 +238,9 @@ class Host:
 
     def after_fork(self) -> None:
         """In a forked child: the parent's rings and threads are not ours. No lock, no system call."""
+        self._is_shared = True
         self._own = {}
+        self._producers = {}
         self._threads = None
         self._launch.forget()
         self._starting = threading.Lock()
@@ -255,7 +262,44 @@ class Host:
 
         adopt(self.directory, self._own_directories())
 
+    def _keep_place(self) -> None:
+        """Make the directory again that somebody has removed, where rings are in use whose worker still looks there for others."""
+        if (self._own or self._is_shared) and not (os.path.isdir(self.directory) or is_closed(self.directory)):
+            self._make_place()
+
+    def _make_place(self) -> None:
+        rehousing.make_place(self.directory)
+        with contextlib.suppress(FileExistsError):
+            say_hello(self.directory)
+
+    def _leave_to_another(self, ring: Ring) -> None:
+        """See to it that there is a worker for a ring whose producer leaves it."""
+        if (ring.is_there() or self._bring_back(ring, HUNG_AFTER_S)) and not self._worker_lives():
+            self._start(again=True)
+
+    def _bring_back(self, ring: Ring, quiet_s: float) -> bool:
+        """Make a ring's file again that somebody has removed; False while its worker lives, which has the ring all the same."""
+        if self._threads is not None and self._threads.alive():
+            return False
+        worker = rehousing.worker_of(ring)
+        if worker is not None:
+            if quiet_s > HUNG_AFTER_S and locks.signal_holder(rehousing.run_lock(ring), signal.SIGKILL, worker):
+                self._say_replaced(worker, quiet_s)
+            return False
+        try:
+            self._make_place()
+            self._producers[ring.path].make_again()
+        except OSError as error:
+            self._say(
+                f"the queue was removed from shared memory, and cannot be made again: {error}; until it can, this process's memory alone has what is not journaled"
+            )
+            return False
+        self._say("the queue was removed from shared memory; it is made again with what it held, for another worker")
+        return True
+
     def _revive(self, ring: Ring, quiet_s: float) -> None:
+        if not ring.is_there() and not self._bring_back(ring, quiet_s):
+            return
         if not self._worker_lives():
             said = ring.words[WORKER_PID] in (0, self._replaced)
             if not said and not (self.kind == "thread" and threads_are_over()):
@@ -274,10 +318,13 @@ class Host:
         elif locks.signal_holder(
             lock, signal.SIGKILL, pid
         ):  # else the one that hung is gone, and another could not take this ring
-            self._replaced = pid
-            messages.tell(
-                None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced, nothing is lost"
-            )
+            self._say_replaced(pid, quiet_s)
+
+    def _say_replaced(self, pid: int, quiet_s: float) -> None:
+        self._replaced = pid
+        messages.tell(
+            None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced, nothing is lost"
+        )
 
     def _say(self, message: str) -> None:
         messages.tell((self.directory, message), f"asynctrack: {message}")

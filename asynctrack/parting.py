@@ -40,9 +40,13 @@ def hindered(what: str, producer: Producer) -> str:
 
 
 def way_home(run: Path, producer: Producer) -> str:
-    """Why something is not journaled, as far as that is known, and how it gets there. Reads memory only."""
+    """Why something is not journaled, as far as that is known, and how it gets there. Looks at shared memory only."""
     if producer.ring.words[TROUBLE] == ENOENT:
         return ": the run's directory has been removed or moved, and they are lost with it"
+    if not producer.ring.is_there():
+        return (
+            ": the queue was removed from shared memory, so a worker that still lives can journal them, and nobody else"
+        )
     what = producer.ring.trouble()
     why = f": the journal cannot be written ({what})" if what else ""
     return f"{why}; the worker keeps trying; later, `asynctrack sync {run}` brings them home"

@@ -164,6 +164,26 @@ def move_ring(path: str, into: str) -> None:
         os.unlink(path)
 
 
+def make_host_again(host: str) -> None:
+    """Make a host directory again that somebody has removed while it is in use, with its wake pipe. More than one may try.
+
+    Raises:
+        OSError: there is no room, or no right to write there.
+    """
+    for path in (os.path.dirname(host), host):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        if not _is_private(path):
+            raise PermissionError(errno.EPERM, "it is not this user's own directory", path)
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(os.path.join(host, WAKE_NAME), 0o600)
+
+
+def is_closed(host: str) -> bool:
+    """Whether its worker has closed a host directory, and has not yet left."""
+    return os.path.isdir(host + CLOSED_SUFFIX)
+
+
 def close_host(host: str) -> str:
     """Rename a host directory so that no ring can be made in it any more; returns its name from then on."""
     if host.endswith(CLOSED_SUFFIX):

@@ -13,6 +13,7 @@ worker may need waking, a claim, a fork, a finish.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -180,8 +181,8 @@ class Producer:
     def drop(self, reason: str, count: int = 1) -> None:
         """Count a record that was turned away: it takes a number, so that the gap shows."""
         index = DROPPED + DROP_REASONS.index(reason)
-        words = self._words
         with self._lock:
+            words = self._words
             words[index] = words[index] + count
             self._number, self._lost = self._number + count, (self._lost + (count << LOST_SHIFT)) & _LOST_MASK
 
@@ -197,6 +198,22 @@ class Producer:
     def exit(self) -> None:
         """Tell the worker that the end that follows is that of the process, so that its exit code counts too."""
         self._words[EXITING] = 1
+
+    def make_again(self) -> None:
+        """Go on in a new file of the ring, whose own was removed; see `Ring.make_again`.
+
+        Raises:
+            OSError: it cannot be made, or another thread is in between a put; nothing has changed.
+        """
+        with self._lock:
+            if self._slow:  # a signal handler or finaliser that came in between a put
+                raise BlockingIOError(errno.EAGAIN, "the queue is in use", self.ring.path)
+            self._slow = threading.get_ident()
+            try:
+                self._swap()
+            finally:
+                self._slow = 0
+            self._put_side()
 
     def close(self, end: str) -> None:
         """Take no more frames, and tell the worker how the producer ended: one of `ENDS`.
@@ -295,6 +312,17 @@ class Producer:
             if limit or self.state != OPEN or time.monotonic() > deadline:
                 return limit
             time.sleep(0)
+
+    def _swap(self) -> None:
+        claimed = self._claim()
+        try:
+            if not claimed and self.state == OPEN:
+                raise BlockingIOError(errno.EAGAIN, "the queue is in use", self.ring.path)
+            self.ring.make_again()
+            self._words, self._data = self.ring.words, self.ring.data
+        finally:
+            if claimed:
+                self._limit = self._next_limit() if self.state == OPEN else 0
 
     def _next_limit(self, size: int = 0) -> int:
         """How far the fast way may go before something has to be looked at."""

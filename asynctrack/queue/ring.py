@@ -39,9 +39,11 @@ from asynctrack.queue.layout import (
     RING,
     RING_MAGIC,
     RING_VERSION,
+    SLEEPING,
     TAIL,
     TROUBLE,
     VERSION,
+    WORKER_PID,
     frame_size,
 )
 
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
 _LOOKS = 5
 
 _kept: list[Ring] = []
+_kept_data: list[mmap.mmap | memoryview] = []
 
 
 class Ring:
@@ -109,6 +112,41 @@ class Ring:
             for leftover in (unfinished, path):
                 _unlink(leftover)
             raise
+
+    def is_there(self) -> bool:
+        """Whether its file is where it was: not removed, nor replaced by another."""
+        try:
+            found = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._inode
+
+    def make_again(self) -> None:
+        """Go on in a new file at the same path, with all that this one has; for who removed that did not ask. No worker is taken to have it.
+
+        Nothing may be put in meanwhile, and no worker may drain it.
+
+        Raises:
+            OSError: no room, or no right to write there; nothing has changed.
+        """
+        unfinished = f"{self.path}.new"
+        fd = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            size = HEADER_BYTES + self.capacity
+            _reserve(fd, size)
+            data = mmap.mmap(fd, size)
+            memoryview(data)[:] = memoryview(self.data)
+            words = memoryview(data).cast("Q")
+            words[WORKER_PID] = words[SLEEPING] = words[TROUBLE] = 0
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(unfinished, self.path)
+        except BaseException:
+            os.close(fd)
+            _unlink(unfinished)
+            raise
+        former = self._fd, self._inode, self.data
+        self.words, self.data, self._fd, self._inode = words, data, fd, _inode(fd)
+        _let_go_of(*former)
 
     @classmethod
     def attach(cls, path: str) -> Ring:
@@ -302,6 +340,14 @@ def _unpack_meta(text: bytes) -> dict[str, str]:
     lines, _, run = os.fsdecode(text).partition("run=")
     pairs = (line.partition("=") for line in lines.splitlines())
     return {**{name: value for name, _, value in pairs}, "run": run}
+
+
+def _let_go_of(fd: int, inode: tuple[int, int] | None, data: mmap.mmap | memoryview) -> None:
+    """Close a ring's former file; as `Ring.close` and `Ring.keep`."""
+    if fd >= 0 and _inode(fd) == inode:
+        os.close(fd)
+    elif fd >= 0:
+        _kept_data.append(data)
 
 
 def _inode(fd: int) -> tuple[int, int] | None:

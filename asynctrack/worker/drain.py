@@ -28,6 +28,7 @@ from asynctrack.queue.layout import (
 )
 from asynctrack.queue.places import WAKE_NAME, ring_paths
 from asynctrack.queue.ring import Ring
+from asynctrack.worker.home import Home
 from asynctrack.worker.relay import Relay, Watchdog
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.scribe import WARN_INTERVAL_S, warn
@@ -71,9 +72,10 @@ class Drain:
         own: rings of this very process by path, for a worker that is a thread of the caller: a process must not open
             its own ring again, and cannot ask for its own lock.
         grew: called after a look with the runs whose journal grew.
+        home: the host's lock, of a worker that stays.
     """
 
-    def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None) -> None:
+    def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None, home: Home | None = None) -> None:
         self.relay = Relay("asynctrack-drain", self._make_rounds)
         self.watchdog = Watchdog()
         self.watchdog.relays.append(self.relay)
@@ -100,7 +102,8 @@ class Drain:
         self._heads: dict[int, int] = {}
         self._census_at = 0.0
         self._warned: dict[str, float] = {}
-        self._wake_fd = os.open(os.path.join(host, WAKE_NAME), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._home = home
+        self._wake_fd = _open_pipe(host)
         self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
         self._pipe.register(self._wake_fd, select.POLLIN)
 
@@ -166,6 +169,7 @@ class Drain:
     def take_census(self) -> None:
         """Find new rings, and those whose producers have ended."""
         self._census_at = time.monotonic() + CENSUS_INTERVAL_S
+        self._keep_home()
         for path in ring_paths(self.host):
             if path not in self._known:
                 self._adopt(path)
@@ -176,6 +180,19 @@ class Drain:
             if self._may_visit(run):
                 self._visit(run, self._check_ends)
         self._agree()
+
+    def _keep_home(self) -> None:
+        """Make the host's directory again, where somebody has removed it under runs that go on."""
+        if self._home is None or not self.runs or self._home.is_at(self.host):
+            return
+        try:
+            if self._home.make_again(self.host):
+                pipe = _open_pipe(self.host)
+                os.dup2(pipe, self._wake_fd, inheritable=False)
+                os.close(pipe)
+                warn(f"{self.host} was removed; it is made again")
+        except OSError as error:
+            self._warn(self.host, f"{self.host} was removed, and cannot be made again: {error}")
 
     def _agree(self) -> None:
         """Look, and sync, as often as the most eager of the runs that are open wants."""
@@ -488,6 +505,10 @@ def _beat(ring: Ring, trouble: int = 0) -> None:
     ring.words[HEARTBEAT] = time.monotonic_ns()
     if trouble:
         ring.words[TROUBLE] = trouble
+
+
+def _open_pipe(host: str) -> int:
+    return os.open(os.path.join(host, WAKE_NAME), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _disk_above(path: str) -> str:

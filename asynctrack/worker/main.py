@@ -33,6 +33,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
     _prepare_package()
     from asynctrack.queue.places import close_host, remove_host, ring_paths
     from asynctrack.worker.drain import Drain
+    from asynctrack.worker.home import Home
     from asynctrack.worker.sync import Sync
 
     lock = _take_lock(host)
@@ -40,7 +41,8 @@ def main(host: str, log_path: str = os.devnull) -> int:
     if lock is None:
         return 0  # another worker serves this host
     _keep_log(log_path)
-    drain = Drain(host)
+    home = Home(lock)
+    drain = Drain(host, home=home)
     drain.start()
     sync = Sync(drain)
     sync.start()
@@ -48,14 +50,15 @@ def main(host: str, log_path: str = os.devnull) -> int:
     _leave_when_told(drain)
     while True:
         _serve(drain, host)
-        host = close_host(host)
-        drain.moved_to(host)
-        if drain.serves_none():
+        if home.is_at(host):  # else somebody has removed it, or another worker has made it again
+            host = close_host(host)
+            drain.moved_to(host)
+        if drain.serves_none() or not home.is_at(host):
             break
     drain.stop()
     sync.stop()
     drain.join(_STOP_WAIT_S)
-    if not ring_paths(host):
+    if home.is_at(host) and not ring_paths(host):
         remove_host(host)
     return 0
 

@@ -11,6 +11,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
 from asynctrack.worker.drain import Drain
+from asynctrack.worker.home import Home
 from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 from asynctrack.worker.service import Service
 from asynctrack.worker.sync import Sync
@@ -40,10 +41,11 @@ class WorkerThreads:
         adopt: Callable[[], object] = lambda: None,
         policy: Policy = CALLERS_ONLY,
     ) -> None:
-        self._lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
-        if self._lock_fd is None:
+        lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
+        if lock_fd is None:
             raise BlockingIOError(errno.EAGAIN, "another worker serves it", directory)
-        self.drain = Drain(directory, own=own)
+        self._home = Home(lock_fd)
+        self.drain = Drain(directory, own=own, home=self._home)
         self._directory = directory
         self._adopt = adopt
         self._sync = Sync(self.drain)
@@ -60,8 +62,7 @@ class WorkerThreads:
             self._sync.start()
             self.drain.start()
         except BaseException:
-            if self._lock_fd is not None:
-                os.close(self._lock_fd)
+            self._home.close()
             raise
 
     def alive(self) -> bool:
@@ -81,7 +82,6 @@ class WorkerThreads:
         self.drain.stop()
         self._sync.stop()
         self.drain.join(_STOP_WAIT_S)
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
+        self._home.close()
         if not ring_paths(self._directory):
             remove_host(self._directory)
