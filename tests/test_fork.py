@@ -113,6 +113,25 @@ print(json.dumps([stats.accepted, stats.dropped, stats.backends["jsonl"].deliver
 
 
 @HOSTS
+def test_finish_waits_for_what_a_child_left_that_has_just_died(
+    forked: Callable[..., Any], run_path: Path, worker: str
+) -> None:
+    """What the process itself had to say is delivered before anybody sees that the child is dead."""
+    stats = forked(
+        """
+log("parent", 10)
+assert run.flush("delivered")
+wait_for(fork(lambda: [log("child", 5000), os._exit(0)]))
+stats = run.finish()
+print(json.dumps([stats.accepted, stats.backends["jsonl"].delivered]))
+""",
+        worker,
+    )
+    assert stats == [5010, 5010]
+    assert_all_there(run_path, {"parent": 10, "child": 5000})
+
+
+@HOSTS
 def test_forks_while_threads_log_harm_nobody(forked: Callable[..., Any], run_path: Path, worker: str) -> None:
     counts = forked(
         """

@@ -200,9 +200,10 @@ def test_worker_killed_during_finish_is_replaced(own_host: Path, runs: Path) -> 
     for i in range(50_000):
         assert run.log({"i": i})
     finishing = threading.Thread(target=run.finish)
-    finishing.start()
-    wait_until(lambda: repr(run).startswith(f"<Run p/{run.id}, finished"), "finish has begun")
-    kill_the_worker(own_host)
+    with stopped(the_worker(own_host)):  # else it may be through before it is killed
+        finishing.start()
+        wait_until(lambda: repr(run).startswith(f"<Run p/{run.id}, finished"), "finish has begun")
+        kill_the_worker(own_host)
     finishing.join()
     assert run.stats().backends["jsonl"].delivered == 50_000
     assert_all_there(run, list(range(50_000)))

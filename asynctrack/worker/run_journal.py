@@ -19,6 +19,7 @@ from asynctrack.queue.layout import (
     HEAD,
     KIND_SHIFT,
     NOTE,
+    PID,
     SYNCED,
     TAIL,
     WANTED,
@@ -254,11 +255,7 @@ class RunJournal:
         for ring in list(self.rings):
             words = ring.words
             words[DELIVERED] = max(words[DELIVERED], min(ends(ring.id), words[TAIL]))
-            if (
-                words[END]
-                and words[DELIVERED] >= words[HEAD]
-                and any(not other.words[END] for other in list(self.live))
-            ):
+            if words[END] and words[DELIVERED] >= words[HEAD] and any(map(_goes_on, list(self.live))):
                 words[DONE] = 1  # others go on with the run; for this one nothing is left to do
 
     def tell_done(self) -> None:
@@ -282,6 +279,12 @@ class RunJournal:
             if fd >= 0:
                 os.close(fd)
         self._home_fd = self._lock_fd = -1
+
+
+def _goes_on(ring: Ring) -> bool:
+    """Whether a ring's process may put more into it; one that has just died is asked for now, not with the next census."""
+    is_ours = ring.words[PID] == os.getpid()  # threads of the caller: it must not ask for its own lock
+    return not ring.words[END] and (is_ours or ring.producer_lives())
 
 
 def _warn(message: str) -> None:
