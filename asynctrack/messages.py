@@ -4,6 +4,9 @@
 `asynctrack`; where that has no handler, it goes to standard error as it does by default, but past the stream's buffer and its lock. Streams
 that nobody reads (a terminal that is held, a full pipe) are waited for there and without a lock, handlers that raise are left to raise there, and what
 a handler that hangs keeps from being said is counted, and said later.
+
+What our other threads log here, to `asynctrack.delivery` and `asynctrack.worker`, takes the same way: a delivery must not wait for a reader, nor
+meet the lock of a stream as the interpreter ends. It is handled as if they had done it, by the handlers, filters and levels that these loggers have.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Hashable, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from asynctrack.aside import Aside
@@ -34,10 +38,12 @@ _MOST_SAID: Final = 5000
 _FORK_WAIT_S: Final = 0.2
 
 _log = logging.getLogger("asynctrack")
+_OF_THREADS: Final = tuple(logging.getLogger(f"asynctrack.{part}") for part in ("delivery", "worker"))
 _said: dict[Hashable, float] = {}  # until when there is nothing new to say about each thing
 _lost = 0
 _closed = False
 _handling = threading.Lock()
+_passing: set[int] = set()  # records that are handed to who listens
 _forking: set[int] = set()  # threads that hold it while they fork
 
 
@@ -67,7 +73,10 @@ def due(about: Hashable) -> bool:
 
 
 def start() -> None:
-    """Have the thread that says it. Before a record is accepted: see `aside`."""
+    """Have the thread that says it, also what is logged to our other loggers. Before a record is accepted: see `aside`."""
+    for logger in _OF_THREADS:
+        if _detour not in logger.filters:
+            logger.filters.insert(0, _detour)  # before those of the user, which are asked on the other thread
     _thread.start()
 
 
@@ -116,7 +125,7 @@ def close() -> None:
     leave()
     _closed = True
     if _thread.busy:  # in a handler that hangs, whose lock `logging.shutdown` would wait for
-        for handler in _handlers():
+        for handler in dict.fromkeys(chain(*map(_handlers, (_log, *_OF_THREADS)))):
             if handler.lock is None:
                 continue
             if handler.lock.acquire(blocking=False):
@@ -133,30 +142,54 @@ def _remember(about: Hashable, until: float) -> None:
     _said[about] = until
 
 
-def _speak(message: tuple[str, int], patient: bool = True) -> None:
+class _Detour(logging.Filter):
+    """Lets nobody handle a record where it is logged, but on the thread that says everything."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        global _lost
+        if id(record) in _passing:
+            return True
+        with contextlib.suppress(Exception):  # its arguments may be anybody's; who handles it finds out
+            record.msg, record.args = record.getMessage(), None
+        if not _thread.ask(record):
+            _lost += 1
+        return False
+
+
+def _speak(message: tuple[str, int] | logging.LogRecord, patient: bool = True) -> None:
     """Hand a message to who listens, when he does; if he must be waited for, and this is not patient, it is dropped."""
-    text, level = printable(message[0], keep="\n"), message[1]  # a path or a key in it may be anybody's
-    if not level:
-        return _print(text, patient)
-    handlers = _handlers()
-    here = not handlers and type(logging.lastResort) is logging._StderrHandler  # type: ignore[attr-defined]  # logging's own
+    if not isinstance(message, logging.LogRecord):
+        text, level = message
+        if not level:
+            return _print(printable(text, keep="\n"), patient)
+        message = _log.makeRecord(_log.name, level, __file__, 0, text, (), None)
+    if isinstance(message.msg, str):
+        message.msg = printable(message.msg, keep="\n")  # a path or a key in it may be anybody's
+    _log_record(logging.getLogger(message.name), message, patient)
+
+
+def _log_record(logger: logging.Logger, record: logging.LogRecord, patient: bool) -> None:
+    handlers, last = _handlers(logger), logging.lastResort
+    here = not handlers and type(last) is logging._StderrHandler  # type: ignore[attr-defined]  # logging's own
     streams = [sys.stderr] if here else [getattr(handler, "stream", None) for handler in handlers]
     if not all(_has_reader(stream, patient) for stream in streams):
         return
-    record = _log.makeRecord(_log.name, level, __file__, 0, text, (), None)
-    if _closed or not _log.isEnabledFor(level):
+    if _closed or not logger.isEnabledFor(record.levelno):
         return
-    if not here:
-        with _handling:
-            _log.handle(record)
-    elif not _log.disabled and _log.filter(record):
-        _print(text, patient)
+    _passing.add(id(record))
+    try:
+        if last is None or not here:
+            with _handling:
+                logger.handle(record)
+        elif record.levelno >= last.level and logger.filter(record):
+            _print(last.format(record), patient)
+    finally:
+        _passing.discard(id(record))
 
 
-def _handlers() -> list[logging.Handler]:
-    """Those that get what is logged to our logger."""
+def _handlers(logger: logging.Logger | None = _log) -> list[logging.Handler]:
+    """Those that get what is logged to a logger."""
     found: list[logging.Handler] = []
-    logger: logging.Logger | None = _log
     while logger is not None:
         found += logger.handlers
         logger = logger.parent if logger.propagate else None
@@ -205,10 +238,12 @@ def _after_fork_in_child() -> None:
     global _handling, _lost
     _handling = threading.Lock()
     _forking.clear()
+    _passing.clear()
     _lost = 0
 
 
-_thread: Aside[tuple[str, int]] = Aside(_speak, _MOST)
+_detour: Final = _Detour()
+_thread: Aside[tuple[str, int] | logging.LogRecord] = Aside(_speak, _MOST)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -313,3 +313,77 @@ for n in range(500):
     for end in ("", "run.finish()"):
         said = said_by(script + end, runs / f"with {end}")
         assert said == [f"{many}: 'a0', 'a1', 'a2' and 497 more", f"{many}: 'b0', 'b1', 'b2' and 497 more"]
+
+
+# A backend in the worker's threads that fails at first, of which they tell.
+FAILS_AT_FIRST = """
+import json, logging, sys, threading, time
+import asynctrack
+from asynctrack.testing import Scripted, Trouble
+
+def train():
+    backends = ["jsonl", Scripted(troubles=(Trouble(does="fail", times=2),))]
+    run = asynctrack.init("p", dir=sys.argv[1], worker="thread", backends=backends)
+    for i in range(10):
+        run.log({"i": i})
+    return run, run.finish()
+"""
+
+
+@pytest.mark.parametrize("handled", ["by nobody", "by basicConfig", "by one that hangs"])
+def test_deliveries_of_this_process_go_on_and_it_ends_while_nobody_reads_what_they_tell(
+    own_host: Path, runs: Path, handled: str
+) -> None:
+    script = (
+        FAILS_AT_FIRST
+        + NOBODY_READS
+        + """
+class Hangs(logging.Handler):
+    def emit(self, record):
+        threading.Event().wait()
+if sys.argv[2] == "by basicConfig":
+    logging.basicConfig()
+elif sys.argv[2] == "by one that hangs":
+    logging.getLogger("asynctrack.delivery").addHandler(Hangs())
+run, stats = train()
+print(json.dumps({name: (books.behind, books.retries) for name, books in stats.backends.items()}), flush=True)
+"""
+    )
+    begun = time.monotonic()
+    assert run_child(script, runs, handled) == {"jsonl": [0, 0], "Scripted": [0, 2]}
+    assert time.monotonic() - begun < 15
+
+
+def test_what_deliveries_of_this_process_tell_is_handled_as_their_logger_is_set_up(own_host: Path, runs: Path) -> None:
+    script = (
+        FAILS_AT_FIRST
+        + """
+said = []
+class Notes(logging.Handler):
+    def emit(self, record):
+        said.append((self.name, record.name, record.levelname, record.threadName, "ConnectionRefused" in record.getMessage()))
+def only_failures(record):
+    said.append("filter")
+    return "ConnectionRefused" in record.getMessage()
+for name in ("asynctrack.delivery", "asynctrack", None):
+    handler = Notes()
+    handler.name = str(name)
+    logging.getLogger(name).addHandler(handler)
+logging.getLogger("asynctrack.delivery").addFilter(only_failures)
+run, _ = train()
+logging.getLogger("asynctrack").setLevel(logging.ERROR)
+logging.getLogger("asynctrack.delivery").warning("below the level")
+asynctrack.messages.leave()
+print(json.dumps(said), flush=True)
+"""
+    )
+    told = ["asynctrack.delivery", "WARNING", "asynctrack-service", True]
+    assert run_child(script, runs) == [
+        "filter",
+        *([name, *told] for name in ("asynctrack.delivery", "asynctrack", "None")),
+    ]
+
+
+def test_worker_process_writes_what_its_deliveries_tell_into_its_log(own_host: Path, runs: Path) -> None:
+    script = FAILS_AT_FIRST.replace('worker="thread", ', "") + "run, _ = train(); print(json.dumps(str(run.path)))"
+    assert "ConnectionRefusedError" in (Path(run_child(script, runs)) / "worker.log").read_text()
