@@ -5,12 +5,11 @@ A script for W&B runs unchanged with one line: `import asynctrack as wandb`. `as
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from asynctrack import errors
+from asynctrack import errors, messages
 from asynctrack.backends.base import Backend, Batch, Context, Paused, Refused, Retry, Sink, StartOver, TooLarge, Update
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.memory import Memory
@@ -70,7 +69,7 @@ def finish(
     """`Run.finish` of the current run; without one it warns and does nothing. In the place of the summary W&B has the exit code."""
     run = current()
     if run is None:
-        logging.getLogger("asynctrack").warning("asynctrack: finish() without an open run is ignored")
+        messages.say("asynctrack: finish() without an open run is ignored")
         return None
     return run.finish(summary, exit_code)
 

@@ -252,8 +252,12 @@ class Host:
 
     def stop(self) -> None:
         """Stop the worker's threads, if that is what it is."""
-        with self._starting:
+        alone = self._starting.acquire(timeout=_START_WAIT_S)  # a start may hang, in a disk or an audit hook
+        try:
             threads, self._threads = self._threads, None
+        finally:
+            if alone:
+                self._starting.release()
         if threads is not None:
             threads.stop()
 

@@ -182,7 +182,8 @@ def _log_record(logger: logging.Logger, record: logging.LogRecord, patient: bool
             with _handling:
                 logger.handle(record)
         elif record.levelno >= last.level and logger.filter(record):
-            _print(last.format(record), patient)
+            whose = "" if logger is _log else "asynctrack: "  # no logger's name is there to say it
+            _print(whose + last.format(record), patient)
     finally:
         _passing.discard(id(record))
 

@@ -240,7 +240,7 @@ def test_process_that_gets_on_is_started_again_soon_each_time(tmp_path: Path) ->
         process._fail("has ended")
     process.progressed()
     process._fail("has ended")
-    assert (process._failures, process.deaths) == (1, 21)
+    assert (process.failures, process.deaths) == (1, 21)
 
 
 class Twin(Faulty, frozen=True, kw_only=True):

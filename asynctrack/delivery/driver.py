@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from asynctrack import locks, media, messages, modes, references
+from asynctrack import locks, media, modes, references
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Sink, StartOver, TooLarge
 from asynctrack.census import in_words
 from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
@@ -389,11 +389,7 @@ class Delivery:
 
     def _say_at_once(self, message: str) -> None:
         self._warn_at = time.monotonic() + _WARN_INTERVAL_S
-        message = f"{self.name} of {self._run}: {self._hide(message)}"
-        if self._keep:
-            _log.warning("%s", message)
-        else:  # it lives in its caller, and so does its user
-            messages.tell(None, f"asynctrack: {message}")
+        _log.warning("%s of %s: %s", self.name, self._run, self._hide(message))
 
 
 def note_failure(run: Path, name: str, what: str, paused: bool = False) -> None:
