@@ -439,6 +439,7 @@ class Drain:
                 self.grew([run])
 
     def _let_go(self, run: RunJournal, done: bool) -> None:
+        self.idle_since = time.monotonic()  # the last round that found the run may have been a linger ago
         del self.runs[run.path]
         run.close(done=done)
         self._known.difference_update(ring.path for ring in run.rings)
