@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import importlib.util
+import functools
 import os
 import signal
+import sys
 import time
 import weakref
 from _queue import Empty, SimpleQueue  # not of `queue`, where gevent puts another
 from collections.abc import Callable, Iterator
-from importlib.machinery import BuiltinImporter
-from types import BuiltinFunctionType
 from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from asynctrack.real_threads import start_new_thread
 
 T = TypeVar("T")
 _Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked for before it is done
@@ -78,7 +79,8 @@ class Aside(Generic[T]):
         if not started:
             before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
             try:
-                _real_start_new_thread()(self._work, (self._waiting,))
+                start_new_thread()(self._work, (self._waiting,))
+                _load_what_threads_end_with()
             except Exception:  # there are too many, the interpreter ends, or an audit hook is against it
                 self.started = False
             finally:
@@ -152,12 +154,20 @@ class Aside(Generic[T]):
                 thing.put(None)
             else:
                 self._guard(self._do, thing)
+            del thing  # who waits for the next must not keep a run that has gone
 
     def _guard(self, do: Callable[..., object], *things: T) -> None:
         self._busy_since = time.monotonic()
         with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
             do(*things)
         self._busy_since = None
+
+
+@functools.cache
+def _load_what_threads_end_with() -> None:
+    """Have a thread end: CPython 3.11 needs a library for that, which is not found after `chroot`, and the process would be aborted."""
+    if sys.version_info < (3, 12):
+        start_new_thread()(int, ())
 
 
 def start_thread(work: Callable[[], object]) -> None:
@@ -168,22 +178,9 @@ def start_thread(work: Callable[[], object]) -> None:
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
     try:
-        _real_start_new_thread()(work, ())
+        start_new_thread()(work, ())
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _real_start_new_thread() -> Callable[..., int]:
-    """Python's own, also where another has been put in its place."""
-    if isinstance(_thread.start_new_thread, BuiltinFunctionType):
-        return _thread.start_new_thread
-    spec = BuiltinImporter.find_spec("_thread")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    real: Callable[..., int] = module.start_new_thread
-    return real
 
 
 def _after_fork_in_child() -> None:

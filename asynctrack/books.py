@@ -35,7 +35,8 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
         last_error: what went wrong last; None while it works.
         next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
         paused: whether a person has to mend something first; `last_error` says what.
-        known: whether these books can be read: they are private to who ran the run. Else all of them are 0.
+        known: whether these books can be read: they are private to who ran the run, and out of reach for a process that has called
+            `chroot`, or become another user. Else all of them are 0.
     """
 
     delivered: int = 0

@@ -10,6 +10,7 @@ import errno
 import functools
 import json
 import os
+import posix  # eventlet's `os.write` waits where a pipe is full
 import signal
 import sys
 import threading
@@ -37,6 +38,7 @@ from asynctrack.queue.places import (
 )
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
+from asynctrack.real_threads import allocate_lock
 from asynctrack.settings import WorkerHost
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Host:
         self._threads: WorkerThreads | None = None
         self._probe_at = 0.0
         self._wake_at = 0.0
-        self._starting = threading.Lock()
+        self._starting = allocate_lock()
         self._launch = Launch(self.directory)
         self._log_path = os.devnull
         self._replaced = 0  # the pid of the last worker that hung and was killed
@@ -140,7 +142,7 @@ class Host:
                 os.path.join(self.directory, WAKE_NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             )
             try:
-                os.write(fd, b"!")
+                posix.write(fd, b"!")
             finally:
                 os.close(fd)
 
@@ -243,7 +245,7 @@ class Host:
         self._producers = {}
         self._threads = None
         self._launch.forget()
-        self._starting = threading.Lock()
+        self._starting = allocate_lock()
 
     def remove(self) -> None:
         """Remove its directory, unless somebody uses it."""

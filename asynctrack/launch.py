@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posix  # eventlet's `os.read` waits for bytes where there are none
 import time
 from typing import Final
 
@@ -79,7 +80,7 @@ class Launch:
                 self._report = -1  # the program has closed it, and its number may be another's file
                 return
             try:
-                said = os.read(self._report, _MOST_SAID_BYTES)
+                said = posix.read(self._report, _MOST_SAID_BYTES)
             except BlockingIOError:
                 return
             self._said = (self._said + said)[-_MOST_SAID_BYTES:]

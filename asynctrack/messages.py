@@ -22,6 +22,7 @@ from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Any, Final
 
+from asynctrack import real_threads
 from asynctrack.aside import Aside
 from asynctrack.printable import printable
 from asynctrack.wording import counted as counted
@@ -42,7 +43,7 @@ _OF_THREADS: Final = tuple(logging.getLogger(f"asynctrack.{part}") for part in (
 _said: dict[Hashable, float] = {}  # until when there is nothing new to say about each thing
 _lost = 0
 _closed = False
-_handling = threading.Lock()
+_handling = real_threads.allocate_lock()
 _passing: set[int] = set()  # records that are handed to who listens
 _forking: set[int] = set()  # threads that hold it while they fork
 
@@ -219,7 +220,7 @@ def _has_reader(stream: Any, patient: bool = True) -> bool:
         fd = stream.fileno()
     except Exception:  # there is no such stream, or it is none of the system's
         return True
-    poll = select.poll()
+    poll = real_threads.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(None if patient else 0))
 
@@ -237,7 +238,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     global _handling, _lost
-    _handling = threading.Lock()
+    _handling = real_threads.allocate_lock()
     _forking.clear()
     _passing.clear()
     _lost = 0

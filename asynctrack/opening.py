@@ -33,6 +33,7 @@ from asynctrack.masking import mask_arguments
 from asynctrack.printable import printable
 from asynctrack.queue.layout import START
 from asynctrack.reading.reader import RunReader
+from asynctrack.real_threads import replaced_by
 from asynctrack.record import decode_as
 from asynctrack.run import Run
 from asynctrack.settings import (
@@ -178,6 +179,8 @@ def init(
     if settings.mode == "disabled":
         run = DisabledRun(manifest, path, named)
     else:
+        if settings.worker == "thread" and (library := replaced_by()):
+            raise InvalidSettings([_no_threads(library)])
         if settings.worker == "process" and (why := why_not()):
             messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
             settings = Settings.build({**given, "worker": "thread"})
@@ -393,3 +396,10 @@ def _make_run_directory(path: Path, run_id: str) -> None:
         raise DirectoryNotWritable(path, error) from error
     except OSError as error:
         raise DirectoryNotWritable(path, error) from error
+
+
+def _no_threads(library: str) -> str:
+    return (
+        f"worker='thread' needs threads that run beside the loop, and {library} has put its own in their place, which wait until the loop lets "
+        "them run: use worker='process', the default"
+    )

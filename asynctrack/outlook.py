@@ -59,6 +59,8 @@ def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] 
         if left:
             return Outlook(True, {})
         raise
+    if not (left or (run / "journal").is_dir()):
+        manifests.load(run)  # what a run is called is not all that there was of it
     if not left and not has_begun(run, manifest):
         return Outlook(False, {})
     found = incomplete(run, manifest, policy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from errno import ENOENT
 from pathlib import Path
@@ -11,7 +12,7 @@ from asynctrack.backends.origin import way_out
 from asynctrack.backends.registry import goes_with_its_process, stored
 from asynctrack.books import Stats
 from asynctrack.cursor import load_cursor
-from asynctrack.queue.layout import FIRST, HEAD, TAIL, TROUBLE
+from asynctrack.queue.layout import DELIVERED, FIRST, HEAD, TAIL, TROUBLE
 from asynctrack.queue.producer import Producer
 from asynctrack.wording import counted
 
@@ -66,6 +67,11 @@ def left_behind(
     """
     for name, backend in backends.items():
         books = stats.backends.get(name)
+        if books is not None and not books.known and producer.ring.words[DELIVERED] < producer.ring.words[HEAD]:
+            yield (
+                name,
+                f"whether {name} has all records cannot be told from here; `asynctrack sync {run}` brings what it lacks",
+            )
         if books is None or not books.behind or not (alone or _lacks(run, name, producer)):
             continue
         behind = books.behind if alone else min(books.behind, _accepted(producer))
@@ -79,7 +85,7 @@ def left_behind(
 def way_on(run: Path, name: str, backend: Backend, paused: bool) -> str:
     """How what a backend lacks gets there."""
     settings = stored(backend, "", name)
-    if not run.is_dir():  # somebody has moved it
+    if not os.path.isdir(run):  # somebody has moved it
         return f"the run is no longer at {run}; run `asynctrack sync` with the directory where it is now"
     if goes_with_its_process(settings):
         return "the journal has them"

@@ -5,12 +5,12 @@ Nothing ends who waits for such a disk, so at most one thread is left there: unt
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from asynctrack.aside import start_thread
+from asynctrack.real_threads import allocate_lock
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ class Patience:
 
 class _Call(Generic[T]):
     def __init__(self, do: Callable[[], T]) -> None:
-        self.done = _thread.allocate_lock()
+        self.done = allocate_lock()
         self.done.acquire()
         self.over = False
         self._do = do

@@ -7,6 +7,7 @@ Waits are generators of pauses in seconds, so that a call and its async twin are
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -78,6 +79,7 @@ class Sitting:
         self._claim = claim
         self._lock = threading.RLock()
         self._books = Books(path)
+        self._home = _which(path)
         self._patience = Patience()
         self._last = Stats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
@@ -151,11 +153,16 @@ class Sitting:
     def _take_or_last(self, books: Books) -> Stats:
         try:
             return self._take_in_time(books)
+        except TimeoutError:
+            raise
         except OSError as error:
-            self.inlet.warn("books", f"the books cannot be read: {error}; these are the last that could be")
-            return self._last
+            self.inlet.warn("books", f"the books cannot be read: {error}; what is known is what the queue says")
+            unknown = {name: BackendStats(known=False) for name in self.backends}
+            return msgspec.structs.replace(self._without_files(), backends=unknown)
 
     def _take(self, books: Books) -> Stats:
+        if _which(self.path) != self._home:  # else the path would lead to the books of another run, or to empty ones
+            raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self.path))
         producer = self.inlet.producer
         own = [producer.ring] if producer.state != FORKED else []
         return books.take(own, self.inlet.host.others(), self.backends)
@@ -347,6 +354,15 @@ class Sitting:
             host.look(ring, wake=False)
             yield min(pause, left)
             pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    """Which directory lies at a path; None where there is none, as for who has called `chroot` since."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _outcome(error: BaseException | None) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posix  # what gevent and eventlet put in place of its functions in `os` waits for a hub that may not run
 import signal
 import sys
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def spawn(
         actions.append((os.POSIX_SPAWN_OPEN, 2, _log_file(log_path), _LOG_FLAGS, 0o600))
     elif stderr is not None:
         actions.append((os.POSIX_SPAWN_DUP2, stderr, 2))
-    group = os.posix_spawn(
+    group = posix.posix_spawn(
         _SHELL,
         ["sh", "-c", _START, "sh", python, "-I", "-S", path, *arguments],
         os.environ,
@@ -97,7 +98,7 @@ def spawn(
         setsigdef=[signal.SIGPIPE, signal.SIGTERM, signal.SIGHUP],
     )
     with contextlib.suppress(ChildProcessError):  # the user's own os.wait() may have been quicker
-        os.waitpid(group, 0)
+        posix.waitpid(group, 0)
     return group
 
 

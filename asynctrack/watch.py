@@ -66,6 +66,9 @@ class Watch:
     def stop(self) -> None:
         """The run has ended: what is left is said with its books."""
         _watched.discard(self)
+        # What it calls is the run's: without it the run goes with its last reference.
+        self._tell = self._tell_of_trouble = lambda *_: None
+        self._trouble = lambda: None
 
     def look(self) -> None:
         """Look at the journal, and at each backend that nothing was said of."""

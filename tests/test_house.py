@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text()
 
 # From the ground up; DESIGN.md has the table with their duties.
 LAYERS = [
-    ["printable", "wording"],
+    ["printable", "wording", "real_threads"],
     [
         "errors",
         "paths",

@@ -19,7 +19,6 @@ import asynctrack
 from asynctrack import Memory, Run
 
 RUNS = 100
-RINGS_MAX_BYTES = 64 << 20
 
 
 def open_below(descriptors: Path, *directories: Path) -> list[str]:
@@ -59,13 +58,12 @@ def switching() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("worker", ["process", "thread"])
-def test_a_hundred_runs_at_once_have_one_worker_and_share_64_mib(own_host: Path, runs: Path, worker: str) -> None:
+def test_a_hundred_runs_at_once_have_one_worker(own_host: Path, runs: Path, worker: str) -> None:
     opened = [asynctrack.init("p", dir=runs, worker=worker) for _ in range(RUNS)]  # type: ignore[arg-type]
     for i in range(200):
         for run in opened:
             assert run.log({"i": i})
     assert len(ring_sizes(own_host)) == RUNS
-    assert sum(ring_sizes(own_host)) <= RINGS_MAX_BYTES
     assert_one_worker(own_host, worker)
     for run in opened:
         run.flush("journaled")

@@ -82,13 +82,11 @@ class Screen:
 
     def _serve(self) -> None:
         while not self._over:
-            waiting = select.poll()  # of all: one that was given up may be open still when its follower comes
-            for fd in (self._listener.fileno(), *self._peers):
-                waiting.register(fd, select.POLLIN)
-            found = waiting.poll(None if self._known else _LONGEST_WAIT_S * 1000)
+            # Of all: one that was given up may be open still when its follower comes.
+            found = _ready([self._listener.fileno(), *self._peers], timeout_s=None if self._known else _LONGEST_WAIT_S)
             if not found:  # the run could not be opened
                 break
-            for fd, _ in found:
+            for fd in found:
                 if fd not in self._peers:
                     self._accept()
                 elif not self._hear(fd):
@@ -233,12 +231,23 @@ def is_terminal(stream: TextIO | None) -> bool:
 def _write(stream: TextIO, data: bytes) -> None:
     """Write behind the stream's own buffer: what a broken pipe does not take must not be tried again when the process ends."""
     fd = stream.fileno()
-    waiting = select.poll()
-    waiting.register(fd, select.POLLOUT)
-    waiting.poll()  # a terminal may be held: better here than where a lock is, which the process needs to end
+    _ready(
+        [fd], to_write=True
+    )  # a terminal may be held: better here than where a lock is, which the process needs to end
     stream.flush()
     while data:
         data = data[os.write(fd, data) :]
+
+
+def _ready(fds: Sequence[int], *, to_write: bool = False, timeout_s: float | None = None) -> list[int]:
+    """Wait for one that can be read, or written; none where the time is up."""
+    if not hasattr(select, "poll"):  # eventlet takes it away, and its `select` lets the loop go on
+        found = select.select([] if to_write else fds, fds if to_write else [], [], timeout_s)
+        return [*found[0], *found[1]]
+    waiting = select.poll()
+    for fd in fds:
+        waiting.register(fd, select.POLLOUT if to_write else select.POLLIN)
+    return [fd for fd, _ in waiting.poll(None if timeout_s is None else timeout_s * 1000)]
 
 
 def _beyond_streams(opened: socket.socket) -> socket.socket:

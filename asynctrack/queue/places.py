@@ -201,7 +201,7 @@ def remove_host(host: str) -> None:
     try:
         os.rmdir(os.path.dirname(host))
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY):
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.EBUSY, errno.EPERM, errno.EACCES):
             raise
 
 

@@ -50,9 +50,8 @@ def main(host: str, log_path: str = os.devnull) -> int:
     _leave_when_told(drain)
     while True:
         _serve(drain, host)
-        if (
-            home.is_at(host) and not drain.serves_none()
-        ):  # a run has come meanwhile: without this directory its caller's next would start another worker
+        # A run has come meanwhile: without this directory its caller's next would start another worker.
+        if home.is_at(host) and not drain.serves_none():
             time.sleep(0.1)  # the drain goes on; deliveries that failed at once are not tried without a pause
             continue
         if home.is_at(host):  # else somebody has removed it, or another worker has made it again
