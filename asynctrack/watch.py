@@ -67,8 +67,7 @@ class Watch:
         """The run has ended: what is left is said with its books."""
         _watched.discard(self)
         # What it calls is the run's: without it the run goes with its last reference.
-        self._tell = self._tell_of_trouble = lambda *_: None
-        self._trouble = lambda: None
+        self._tell, self._trouble, self._tell_of_trouble = _nothing, _nothing, _nothing
 
     def look(self) -> None:
         """Look at the journal, and at each backend that nothing was said of."""
@@ -91,6 +90,10 @@ class Watch:
         elif now - self._trouble_since >= PATIENCE_S and self in _watched:
             self._trouble_since = float("inf")  # once, until it has passed
             self._tell_of_trouble(what)
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 def reading(read: Callable[[], object]) -> Iterator[float]:
