@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from simulation.one import Outcome
 from simulation.oracle import Run, Verdict, judge
 from simulation.plan import Parts, RunPlan, make_plan
 from simulation.seeds import failure, parts_here, run_seed
+from support import wait_until
 
 import asynctrack
 from asynctrack.journal.reader import Reader
@@ -57,6 +60,19 @@ def test_failing_seed_says_what_was_wrong_its_plan_and_how_to_run_it_again(tmp_p
     assert str(make_plan(17)) in said
     assert str(tmp_path) in said
     assert said.endswith("python -m tests.simulation --seed 17 --without hangs")
+
+
+@pytest.mark.slow
+def test_simulation_that_is_stopped_tells_its_totals(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", "50", "--at-once", "1", "--keep", str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: any(tmp_path.iterdir()) or process.poll() is not None, "the first seed runs")
+    process.terminate()
+    out, err = process.communicate()
+    assert out.splitlines()[-1].startswith("stopped after 1 of 50 seeds, "), out + err
+    assert process.returncode == 1
 
 
 class TestOracle:

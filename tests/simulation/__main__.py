@@ -5,13 +5,17 @@
     python -m tests.simulation --seed 17              one, with its plan
     python -m tests.simulation --seed 17 --plan       only its plan
 
-The last line has the totals; the exit code is 0 where nothing was wrong.
+The last line has the totals, also where it is stopped (Ctrl-C, SIGTERM); the exit code is 0 where all were run and nothing was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,7 +59,9 @@ def _run(seeds: range, given: argparse.Namespace, parts: object) -> int:
     totals = dict.fromkeys(_TOTALS, 0)
     failed: list[int] = []
     count = 0
-    for count, (outcome, directory) in enumerate(run_seeds(seeds, parts, given.at_once, given.keep), 1):  # type: ignore[arg-type]
+    asked = _ask_to_stop()
+    begun = itertools.takewhile(lambda _: not asked.is_set(), seeds)
+    for count, (outcome, directory) in enumerate(run_seeds(begun, parts, given.at_once, given.keep), 1):  # type: ignore[arg-type]
         for name in _TOTALS:
             totals[name] += getattr(outcome, name)
         if outcome.problems:
@@ -63,10 +69,25 @@ def _run(seeds: range, given: argparse.Namespace, parts: object) -> int:
             print(failure(outcome, directory, parts), flush=True)  # type: ignore[arg-type]
         print(f"{count}/{len(seeds)}  {_line(outcome)}", flush=True)
     told = ", ".join(f"{totals[name]:,} {name}" for name in _TOTALS)
+    all_told = f"{count} seeds" if count == len(seeds) else f"stopped after {count} of {len(seeds)} seeds"
     print(
-        f"{count} seeds, {told}; {len(failed)} failed{f': {sorted(failed)}' if failed else ''}; {time.monotonic() - begin:.0f} s"
+        f"{all_told}, {told}; {len(failed)} failed{f': {sorted(failed)}' if failed else ''}; {time.monotonic() - begin:.0f} s"
     )
-    return 1 if failed else 0
+    return 1 if failed or count < len(seeds) else 0
+
+
+def _ask_to_stop() -> threading.Event:
+    """What the first Ctrl-C or SIGTERM sets; a second one ends this process."""
+    asked = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        asked.set()
+        os.write(2, b"no more seeds are begun; those that run are waited for\n")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return asked
 
 
 def _line(outcome: Outcome) -> str:

@@ -20,6 +20,7 @@ import asynctrack
 from asynctrack import catalog
 from asynctrack.books import Books, Stats
 from asynctrack.cli.audit import Audit
+from asynctrack.reading.reader import RunReader
 from simulation.ledger import Account
 from simulation.plan import RunPlan
 
@@ -56,7 +57,7 @@ def judge(run: Run, verdict: Verdict) -> None:
     if not catalog.is_run(run.path) and not any(account.accepted for account in run.accounts):
         return  # its callers were killed before they could say anything, or it was removed
     try:
-        reader = asynctrack.open_run(run.path)
+        reader = RunReader(run.path)
         journal = [row for record in reader.records() for row in rows_of(record.data)]
     except (asynctrack.AsynctrackError, OSError) as error:
         verdict.lost += sum(account.accepted for account in run.accounts)
@@ -119,7 +120,7 @@ def _compare(where: str, found: Iterable[Row], accounts: list[Account]) -> Itera
 def _books(path: Path) -> Stats:
     books = Books(path)
     try:
-        return books.take([], [], asynctrack.open_run(path).manifest().backends)
+        return books.take([], [], RunReader(path).manifest().backends)
     finally:
         books.close()
 

@@ -353,15 +353,19 @@ class World:
             self.problems.append(f"sync of {place.name} said {done.returncode}: {(done.stdout + done.stderr)[:3000]}")
 
     def _waits_for_its_caller(self, said: str) -> bool:
-        """Whether all that is missing is what only a process that logs can deliver: `sync` names it, and says how to go on."""
+        """Whether all that is missing are records that only a process that logs can deliver: `sync` names who lacks some, and nobody else."""
         try:
             told = json.loads(said)
             runs = told["runs"]
         except (ValueError, KeyError):
             return False
-        behind = {name for run in runs for name, books in run["stats"]["backends"].items() if books["behind"]}
-        named = {name for run in runs for name in run["missing"]}
-        return bool(named) and not told["unreadable"] and all("caller" in name.lower() for name in behind | named)
+        if told["unreadable"] or not any(run["missing"] for run in runs):
+            return False
+        for run in runs:
+            behind = {name for name, books in run["stats"]["backends"].items() if books["behind"]}
+            if behind != run["missing"].keys() or not all("caller" in name.lower() for name in behind):
+                return False
+        return True
 
     def _await_nobody(self, *kinds: str) -> None:
         if not self._wait(lambda: not self.processes(*kinds), LEAVE_S):
