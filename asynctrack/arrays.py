@@ -145,7 +145,11 @@ def _of_generic(value: Any, numpy: Any) -> Any:
 
 def _seconds(spans: Any) -> Any:
     """NumPy's time spans as seconds; those without a unit as the numbers that they are."""
-    return spans.astype("i8") if spans.dtype.str.endswith("m8") else spans / spans.dtype.type(1, "s")
+    if spans.dtype.str.endswith("m8"):
+        return spans.astype("i8")
+    if spans.dtype.str.endswith(("[Y]", "[M]")):  # of mean length, as NumPy has them
+        spans = spans.astype("m8[s]")
+    return spans / spans.dtype.type(1, "s")
 
 
 def _texts(moments: Any) -> Any:

@@ -48,7 +48,7 @@ class _Changing(dict[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         value = super().__getitem__(key)
-        return self._live(key, value) if type(value) in _LIVE else value
+        return self._live(key, value) if type(value) is dict or type(value) is list else value
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._set({key: value})
@@ -287,7 +287,7 @@ class _LiveList(list[Any]):
         list.__setitem__(self, slice(None), self._plain)
 
     def _of(self, value: Any) -> Any:
-        return self._tree.live(value) if type(value) in _LIVE else value
+        return self._tree.live(value) if type(value) is dict or type(value) is list else value
 
     def __getitem__(self, at: Any) -> Any:
         found = super().__getitem__(at)
@@ -363,7 +363,7 @@ _LIVE: Final[dict[type, Any]] = {dict: _LiveDict, list: _LiveList}
 def _copied(value: Any, depth: int = 0, known: dict[int, tuple[Any, Any]] | None = None) -> Any:
     """Dicts and lists copied, what is nested in them too; else the value itself. What is in them twice, or in itself, is so in the copy."""
     kind = type(value)
-    if kind in _CONSTANTS or depth > _DEEPEST:
+    if _is_constant(kind) or depth > _DEEPEST:
         return value
     known = {} if known is None else known
     if id(value) in known:
@@ -382,9 +382,14 @@ def _copied(value: Any, depth: int = 0, known: dict[int, tuple[Any, Any]] | None
     return value
 
 
+def _is_constant(kind: type) -> bool:
+    """Whether values of a type cannot change in place; a type may have code of its own, and raise where it is asked."""
+    return type(kind) is type and kind in _CONSTANTS
+
+
 def _print(value: Any) -> int | None:
     """What tells a value from what it was before, as far as that is recorded; None of what cannot change."""
-    if type(value) in _CONSTANTS:
+    if _is_constant(type(value)):
         return None
     try:
         return hash(encode(make_plain({"": value})))

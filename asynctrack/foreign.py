@@ -15,7 +15,7 @@ import os
 import sys
 import types
 import uuid
-from collections import deque
+from collections import UserString, deque
 from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from itertools import islice
 from typing import Any, Final
@@ -215,6 +215,7 @@ _BASES: Final[dict[type, Callable[[Any], Any]]] = {
     float: float.__float__,
     int: int.__int__,
     str: str.__str__,
+    UserString: lambda value: str(value.data),  # else a sequence of ever more of its own
     # Each is one step, in which no other thread can change it.
     dict: lambda value: steady(_items_of_dict, value),
     list: list.copy,

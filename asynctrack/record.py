@@ -124,7 +124,13 @@ class Decoder:
         return found.time_ns, string_keys(found.data), tuple(map(plain_key, found.removed))
 
     def extension(self, code: int, payload: memoryview) -> Any:
-        """A value of an extension type; of one that is not known its `repr`."""
+        """A value of an extension type; of one that is not known, or has other bytes, its `repr`."""
+        try:
+            return self._known(code, payload)
+        except (ValueError, TypeError, LookupError, OverflowError):
+            return repr(bytes(payload[:_MAX_REPR]))
+
+    def _known(self, code: int, payload: memoryview) -> Any:
         if code == BIG_INTEGER:
             return int(bytes(payload))
         if code == ARRAY:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ _LOOK_S: Final = 5.0
 _ROOM_POLL_S: Final = 0.01
 # Records that are taken to have values of NumPy and the like once one had. Arbitrary: to find out costs as much as to be careful for two.
 _FOREIGN_IN_A_ROW: Final = 64
+# How a time span begins as ISO 8601 has it; a name, a text or a float has such bytes by chance in one record of two hundred.
+_may_have_span: Final = re.compile(rb"P[T0-9]").search
 
 
 class Run(Borrowed):
@@ -107,9 +110,9 @@ class Run(Borrowed):
                 payload = self._encode_carefully(data, step)
             else:
                 payload = encode((time_ns(), step, copy))
-                # A `timedelta` is to be a number, and has become a text of such letters, of which floats have some by chance.
-                if 80 in payload and (68 in payload or 83 in payload):  # "P", "D", "S"
-                    payload = self._inlet.encode(copy, step)
+                # A `timedelta` is to be a number, and has become such a text, which others may have by chance.
+                if 80 in payload and _may_have_span(payload):  # "P"
+                    payload = self._encode_carefully(copy, step)
         except UsageError:
             raise
         except Exception:  # a value that MessagePack cannot hold, such as NumPy's

@@ -65,12 +65,17 @@ class Snapshot:
         return plain
 
     def _item(self, value: Any, kind: type, depth: int) -> Any:
-        if kind in _LEAVES:
-            return value
-        if (make := makers.get(kind)) is None:
-            return self._of(value, kind, depth)
-        fresh = make(value)
-        return fresh if type(fresh) in _LEAVES else self._next(fresh, depth)
+        try:
+            if kind in _LEAVES:
+                return value
+            if (make := makers.get(kind)) is not None:
+                fresh = make(value)
+                if type(fresh) in _LEAVES or type(fresh) is Ext:
+                    return self._next(fresh, depth)
+        except Exception:  # of its class's own code, or an array that has no such form: what is left is its `repr`
+            self.strange += 1
+            return safe_repr(value)
+        return self._of(value, kind, depth)  # an array of objects may be in itself, so it has to be on the path
 
     def _of(self, value: Any, kind: type, depth: int) -> Any:
         """Any value, made plain."""
@@ -182,6 +187,8 @@ def encode_quickly(data: dict[Any, Any], step: int | None) -> bytes | None:
     """
     try:
         plain = data.copy()
+        if not _only_leaves(map(type, plain)):  # a key of another type may be written as a map, which no key can be
+            return None
         for key, value in plain.items():
             if (kind := type(value)) in _LEAVES:
                 continue
@@ -190,7 +197,8 @@ def encode_quickly(data: dict[Any, Any], step: int | None) -> bytes | None:
                 if (kind := type(value)) not in _LEAVES and kind is not Ext:
                     return None
             elif kind is dict:
-                if not _only_leaves(map(type, (value := value.copy()).values())):
+                value = value.copy()
+                if not (_only_leaves(map(type, value.values())) and _only_texts(map(type, value))):
                     return None
             elif kind is list:
                 value = value[:]

@@ -20,13 +20,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from asynctrack.errors import InvalidConfig, InvalidSettings
 from asynctrack.paths import expanded
 
 # Deeper than any config; what is nested deeper stays what it is.
 _DEEPEST: Final = 64
+# Arbitrary: far more than a config has; what is nested beyond them stays what it is.
+_MOST_NESTED: Final = 1 << 15
 _SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
 # What an entry of W&B's own config files has.
 _OF_WANDB: Final = frozenset({"value", "desc"})
@@ -50,7 +50,8 @@ def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapp
         if (found := _of_omegaconf(given)) is None and isinstance(given, Mapping):
             return dict(given)
         if found is None and (fields := _fields(given)) is not None:
-            found = {name: _deep(value) for name, value in fields.items()}
+            met: dict[int, tuple[Any, Any]] = {}
+            found = {name: _deep(value, met) for name, value in fields.items()}
         if found is None and pairs and isinstance(given, Iterable):
             found = dict(given)
     except (InvalidConfig, InvalidSettings):
@@ -70,9 +71,11 @@ def read_file(path: Path) -> Any:
     """
     kind = path.suffix.lower()
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
         if kind == ".json":
-            return msgspec.json.decode(content)
+            import json  # it takes NaN, which its own `dump` writes
+
+            return json.loads(content)
         if kind == ".toml":
             import tomllib
 
@@ -164,16 +167,32 @@ def _is_of_absl(module: str) -> bool:
     return module.split(".")[0] == "absl"
 
 
-def _deep(value: Any, depth: int = 0) -> Any:
-    """A field's value: what is nested in it has names, too."""
-    if depth > _DEEPEST or value is None or isinstance(value, str | int | float):
+def _deep(value: Any, known: dict[int, tuple[Any, Any]], depth: int = 0) -> Any:
+    """A field's value: what is nested in it has names, too. What is in it twice, or in itself, is so in what is made of it.
+
+    Args:
+        value: of a field, or of what is nested in one.
+        known: what was met, each with what was made of it, by its id.
+        depth: how deep it is nested.
+    """
+    if depth > _DEEPEST or len(known) > _MOST_NESTED or value is None or isinstance(value, str | int | float):
         return value
+    if id(value) in known:
+        return known[id(value)][1]
     if (tree := without_omegaconf(value)) is not None:
         return tree
     if type(value) in (list, tuple):
-        return [_deep(item, depth + 1) for item in value]
+        items: list[Any] = []
+        known[id(value)] = value, items  # with the value, so that no other gets its id
+        items.extend([_deep(item, known, depth + 1) for item in value])
+        return items
     fields = value if type(value) is dict else _fields(value)
-    return value if fields is None else {name: _deep(item, depth + 1) for name, item in fields.items()}
+    if fields is None:
+        return value
+    made: dict[Any, Any] = {}
+    known[id(value)] = value, made
+    made.update({name: _deep(item, known, depth + 1) for name, item in fields.items()})
+    return made
 
 
 def _read_mapping(path: Path) -> dict[Any, Any]:

@@ -25,6 +25,7 @@ from support import values
 
 import asynctrack
 from asynctrack import Memory, Run, Tracker
+from asynctrack.cli.audit import Audit
 from asynctrack.errors import InvalidConfig, InvalidSettings, QueueFull, RunFinished
 
 pytestmark = pytest.mark.usefixtures("shared_host")
@@ -355,6 +356,33 @@ def test_what_is_no_config_is_refused_with_what_would_be(
         with pytest.raises(kind, match=f"(?s){message}"):
             use()
     assert not runs.exists() or not list(runs.glob("p/*"))
+
+
+@pytest.mark.parametrize(
+    "content", [json.dumps({"a": float("nan")}), '\ufeff{"a": NaN}', json.dumps({"a": float("nan")}, indent=1)]
+)
+def test_a_json_file_may_have_what_python_and_windows_write(runs: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content, "utf-8")
+    run = asynctrack.init("p", dir=runs, config=tmp_path / "config.json")
+    run.finish()
+    assert str(asynctrack.open_run(run.path).config) == "{'a': nan}"
+
+
+def test_objects_that_hold_each_other_are_taken_at_once(runs: Path) -> None:
+    tree = types.SimpleNamespace(tree=types.SimpleNamespace(a=1))
+    tree.tree.left = tree.tree.right = tree.tree  # 2**64 ways lead to the 64th level
+    run = asynctrack.init("p", dir=runs, config=tree)
+    run.finish()
+    assert asynctrack.open_run(run.path).config == {"tree": {"a": 1, "left": "{...}", "right": "{...}"}}
+
+
+def test_what_is_deeply_nested_in_a_config_is_no_damage(runs: Path) -> None:
+    deep: Any = 1
+    for _ in range(80):
+        deep = {"a": [deep]}
+    run = asynctrack.init("p", dir=runs, config={"deep": deep})
+    run.finish()
+    assert Audit(run.path).take().problems == []
 
 
 def test_a_mapping_that_fails_is_refused_in_words(runs: Path) -> None:

@@ -499,6 +499,71 @@ def test_name_whose_code_raises_is_recorded(run: Run) -> None:
     assert records(run.path)[0].data == {"<Name>": 1, "x": {"<Name>": 2}, "a": 3}
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    at: int = 1
+
+
+@pytest.mark.parametrize(
+    "name", [3, 0.5, True, None, (1, 2), b"k", Place(), frozenset({1}), datetime.date(2024, 2, 29)]
+)
+def test_names_of_any_type_are_texts_that_can_be_read(run: Run, name: Any) -> None:
+    for data in (
+        {name: 1},
+        {name: 1, "x": np.float32(1)},
+        {"in": {name: 1}},
+        {"in": [{name: 1}]},
+        {"in": {"deep": {name: 1}}},
+    ):
+        assert run.log(data)
+    run.finish()
+    found = [record.data for record in records(run.path)]
+    assert found[0] == {str(name): 1}
+    assert found[1] == {str(name): 1, "x": 1.0}
+    assert found[2:] == [{"in": {str(name): 1}}, {"in": [{str(name): 1}]}, {"in": {"deep": {str(name): 1}}}]
+
+
+def test_arrays_without_a_plain_form_raise_nothing_and_cost_no_other_value(run: Run) -> None:
+    itself = np.empty(2, object)
+    itself[:] = [itself, 1]
+    assert run.log({"known": np.zeros(2)})  # from here on its type is known, and its way a shorter one
+    assert run.log({"itself": itself, "x": 1})
+    assert run.log({"endless": np.broadcast_to(np.float32(1), (1 << 20, 1 << 21)), "x": 1})
+    assert run.log({"years": np.array([1, 2], "m8[Y]"), "month": np.timedelta64(1, "M"), "x": 1})
+    run.finish()
+    _, *found = records(run.path)
+    assert [record.data["x"] for record in found] == [1, 1, 1]
+    assert found[0].data["itself"] == ["{...}", 1]
+    assert found[1].data["endless"].startswith("array(")
+    assert list(np.asarray(found[2].data["years"])) == pytest.approx([365.2425 * 86400, 2 * 365.2425 * 86400])
+    assert found[2].data["month"] == pytest.approx(30.436875 * 86400)
+
+
+def test_class_whose_own_code_raises_is_recorded(run: Run) -> None:
+    class Meta(type):
+        def __hash__(cls) -> int:
+            raise Raises
+
+        __instancecheck__ = __subclasscheck__ = __repr__ = lambda *_: Meta.__hash__(int)  # type: ignore[arg-type,assignment]
+
+    class Awkward(metaclass=Meta):
+        pass
+
+    assert run.log({"value": Awkward(), "x": 1})
+    assert run.log({"nested": [Awkward()], "x": 1})
+    run.config["value"] = Awkward()
+    run.config["nested"] = {"value": [Awkward()]}
+    run.summary["value"] = Awkward()
+    run.finish()
+    assert values(run.path, "x") == [1, 1]
+
+
+def test_text_of_a_users_class_is_one(run: Run) -> None:
+    assert run.log({"text": collections.UserString("abc"), "x": 1})
+    run.finish()
+    assert records(run.path)[0].data == {"text": "abc", "x": 1}
+
+
 def test_data_that_changes_while_it_is_copied_is_taken(run: Run) -> None:
     data: dict[str, Any] = {"x": 1}
     stop = threading.Event()
@@ -555,6 +620,14 @@ def test_text_that_looks_like_a_time_span_stays_one(run: Run) -> None:
     found = records(run.path)
     assert found[0].data == {"a": "PT5S", "b": "P1D", "c": 5.0, "d": -86400.0}
     assert found[1].data == {"c": 0.0}
+
+
+def test_bytes_of_numbers_are_taken_for_a_time_span_by_chance_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    careful: list[Any] = []
+    monkeypatch.setattr(run, "_encode_carefully", lambda data, step: careful.append(data) or encode((0, step, data)))
+    for _ in range(100):
+        assert run.log({"lr": 0.001, "loss": 0.5, "phase": "DPS"})  # 0.001 has the byte of "P"
+    assert not careful
 
 
 def test_what_a_mask_hides_is_never_shown(run: Run) -> None:

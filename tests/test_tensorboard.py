@@ -37,6 +37,7 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 import asynctrack
 from asynctrack import Batch, Context, Record, TensorBoard, Update
+from asynctrack.arrays import as_array
 from asynctrack.backends.base import Backend, Paused, Retry, StartOver
 from asynctrack.backends.registry import from_stored, stored
 from asynctrack.backends.tfevents import crc32c
@@ -87,7 +88,9 @@ def context(run: Path, state: dict[str, Any] | None = None, config: dict[str, An
 
 def record(number: int, data: dict[str, Any] | None = None, step: int | None = None) -> Record:
     """A record as a delivery decodes it."""
-    payload = encode((1767323046_000_000_000 + number * 1000, step, {"i": number} if data is None else data))
+    given = {"i": number} if data is None else data
+    plain = {key: as_array(value) if isinstance(value, np.ndarray) else value for key, value in given.items()}
+    payload = encode((1767323046_000_000_000 + number * 1000, step, plain))
     return decode_record(payload, number)
 
 
@@ -211,6 +214,15 @@ def test_steps_beyond_63_bits_are_skipped_and_all_others_come(tmp_path: Path) ->
     steps = [1 << 63, (1 << 64) - 1, (1 << 63) - 1, -(1 << 63), 0]
     assert sink.write(Batch([record(i, step=step) for i, step in enumerate(steps)], [])) == {STEP: 2}
     assert points(tmp_path / "tensorboard", "i") == [((1 << 63) - 1, 2), (-(1 << 63), 3), (0, 4)]
+    sink.close("stopped")
+
+
+def test_nested_names_need_not_be_texts(tmp_path: Path) -> None:
+    sink = open_sink(tmp_path)  # of a journal that another version has written
+    given = [record(0, {"layer": {0: 0.5, (1, 2): {None: 1.5}, 3: "text"}})]
+    sink.write(Batch(given, []))
+    assert points(tmp_path / "tensorboard", "layer/0") == [(0, 0.5)]
+    assert points(tmp_path / "tensorboard", "layer/(1, 2)/None") == [(0, 1.5)]
     sink.close("stopped")
 
 

@@ -305,5 +305,5 @@ def _place(position: Position) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    return msgspec.json.decode(msgspec.json.encode(to_json(value)))
+    """As `run.json` has it, where it is one level deep."""
+    return msgspec.json.decode(msgspec.json.encode(to_json(value, 1)))

@@ -99,7 +99,7 @@ class Events:
             parts[1::2] = map(_within_32_bits, parts[1::2])
             packed = plan.pack(*parts)
         for name in plan.others:
-            packed += self._other(prefix + name, data[name], depth)
+            packed += self._other(f"{prefix}{name}", data[name], depth)
         return packed
 
     def is_whole(self, frame: bytes) -> bool:
@@ -161,7 +161,7 @@ class _Plan:
         kinds = dict(zip(key[1:half], key[half:], strict=True))
         self.numbers = [name for name, kind in kinds.items() if kind in _NUMBERS]
         self.others = [name for name, kind in kinds.items() if kind not in _NUMBERS]
-        self.parts: list[Any] = [part for name in self.numbers for part in (_before_number(key[0] + name), 0.0)]
+        self.parts: list[Any] = [part for name in self.numbers for part in (_before_number(f"{key[0]}{name}"), 0.0)]
         self.pack = struct.Struct("<" + "".join(f"{len(part)}sf" for part in self.parts[::2])).pack
 
 
