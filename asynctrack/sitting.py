@@ -18,10 +18,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from asynctrack import ending, messages, parting, watch
+from asynctrack import backlog, ending, messages, parting
 from asynctrack.aside import start_thread
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of
+from asynctrack.backlog import Watch
 from asynctrack.books import BackendStats, Books, Stats
 from asynctrack.claim import Claim
 from asynctrack.cursor import Cursor, load_cursor
@@ -34,7 +35,6 @@ from asynctrack.patience import Patience
 from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, FIRST, NO_ANSWER, SUMMARY, SYNCED, TAIL, TROUBLE
 from asynctrack.queue.producer import FORKED, OPEN
 from asynctrack.settings import Settings, Until
-from asynctrack.watch import Watch
 from asynctrack.wording import counted
 
 # A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
@@ -273,7 +273,7 @@ class Sitting:
             self.inlet.producer.exit()
             yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
             self._tell_of_the_queue()
-            yield from watch.reading(self._tell_at_exit)
+            yield from backlog.reading(self._tell_at_exit)
         else:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         self._let_go()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from delivery_support import rough_shared_memory
 from hanging_disk import hanging_disk as hanging_disk
 from postgres import postgresql as postgresql
 from support import own_shared_memory
+
+os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
 
 
 @pytest.fixture

@@ -156,8 +156,12 @@ def test_queues_of_another_are_neither_taken_over_nor_counted(own_host: Path, ru
 
 
 @needs_root
-def test_files_of_a_run_are_for_nobody_else(own_host: Path, runs: Path) -> None:
-    path = log_some(runs, "mine")
+def test_files_of_a_run_are_for_nobody_else_with_an_umask_that_says_so(own_host: Path, runs: Path) -> None:
+    usual = os.umask(0o077)
+    try:
+        path = log_some(runs, "mine")
+    finally:
+        os.umask(usual)
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
     assert as_other(lambda: os.listdir(path)) == "13"
 

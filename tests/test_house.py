@@ -130,7 +130,7 @@ LAYERS = [
     ["catchup"],
     ["wandb_api.borrowed", "ending", "fields", "scope", "defaults", "wandb_api.arguments"],
     ["forewarning"],
-    ["oddities", "parting", "watch"],
+    ["oddities", "parting", "backlog"],
     ["inlet", "patience"],
     ["sitting"],
     ["run"],

@@ -19,6 +19,7 @@ import asynctrack
 from asynctrack import Memory, Run
 
 RUNS = 100
+RING_BYTES = 4 << 20
 
 
 def open_below(descriptors: Path, *directories: Path) -> list[str]:
@@ -58,12 +59,13 @@ def switching() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("worker", ["process", "thread"])
-def test_a_hundred_runs_at_once_have_one_worker(own_host: Path, runs: Path, worker: str) -> None:
+def test_a_hundred_runs_at_once_have_one_worker_and_a_whole_queue_each(own_host: Path, runs: Path, worker: str) -> None:
     opened = [asynctrack.init("p", dir=runs, worker=worker) for _ in range(RUNS)]  # type: ignore[arg-type]
     for i in range(200):
         for run in opened:
             assert run.log({"i": i})
     assert len(ring_sizes(own_host)) == RUNS
+    assert min(ring_sizes(own_host)) >= RING_BYTES
     assert_one_worker(own_host, worker)
     for run in opened:
         run.flush("journaled")

@@ -224,10 +224,10 @@ print(json.dumps(signal.sigwait([signal.SIGTERM])))
 BEHIND = """
 import json, os, sys, time
 import asynctrack
-from asynctrack import watch
+from asynctrack import backlog
 from asynctrack.backends.visdom import Visdom
 if sys.argv[2] == "soon":
-    watch.LOOK_S = watch._pause_s = watch.PATIENCE_S = 0.05
+    backlog.LOOK_S = backlog._pause_s = backlog.PATIENCE_S = 0.05
 limits = {"exit_timeout_s": 0.3, "finish_timeout_s": 0.3}
 run = asynctrack.init("p", id="r", dir=sys.argv[1], backends=[Visdom(server_url="http://127.0.0.1:1")], **limits)
 run.log({"loss": 1.0})

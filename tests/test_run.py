@@ -106,7 +106,9 @@ def test_run_json_tells_what_the_run_is(init: Opener) -> None:
 
 
 @HOSTS
-def test_files_and_rings_are_for_their_owner_only(init: Opener, shared_host: Path, worker: str) -> None:
+def test_rings_are_for_their_owner_only_and_nobody_else_writes_a_runs_files(
+    init: Opener, shared_host: Path, worker: str
+) -> None:
     generous = os.umask(0)
     try:
         run = init(worker=worker)
@@ -119,7 +121,11 @@ def test_files_and_rings_are_for_their_owner_only(init: Opener, shared_host: Pat
     kept = modes(run.path)
     assert set(kept) >= {"run.json", "metrics.jsonl", "000001.atj", "lock", "jsonl.json"}
     assert any(name.endswith(".ring") for name in rings)
-    assert all(mode in (stat.S_IFDIR | 0o700, stat.S_IFREG | 0o600, stat.S_IFIFO | 0o600) for mode in kept.values())
+    private = {"lock", "caller.lock", "handover", "jsonl.json", "jsonl.lock", "worker.log"}
+    assert {kept[name] for name in private & set(kept)} == {stat.S_IFREG | 0o600}
+    assert kept["cursors"] == stat.S_IFDIR | 0o700
+    others = {mode for name, mode in kept.items() if name not in (*private, "cursors")}
+    assert others == {stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644}
     assert all(mode in (stat.S_IFDIR | 0o700, stat.S_IFREG | 0o600, stat.S_IFIFO | 0o600) for mode in rings.values())
 
 

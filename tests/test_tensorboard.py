@@ -233,7 +233,7 @@ def test_what_has_nothing_to_show_is_skipped(tmp_path: Path) -> None:
         {"a": None},
         {"a": {}, "b": {"c": None}},
         {"a": np.array([])},
-        {"a": np.array([math.nan])},
+        {"a": np.array([math.nan, math.inf])},
     ]
     given = [*(record(i, data) for i, data in enumerate(nothing)), record(9, {"a": None, "b": 1})]
     assert sink.write(Batch(given, [])) == {NOTHING: len(nothing)}
@@ -284,7 +284,7 @@ def official_buckets(values: Sequence[float]) -> tuple[list[float], list[float]]
         np.arange(-5, 5, dtype="i8"),
         np.arange(5, dtype="u8") + (1 << 63),
         np.array([True, False, True]),
-        np.array([0.0]),
+        np.array([0.0, 0.0]),
         np.array([-1e300, 1e300, 1e-320, 1e-12, 1.1e-12]),
         np.array([[1.0, math.nan], [math.inf, -math.inf]]),
     ],

@@ -1,4 +1,4 @@
-"""Watch: says while a run is open that its journal cannot be written, which of its backends get nothing, and why. On a thread of ours, in the caller.
+"""Backlog: says while a run is open that its journal cannot be written, which of its backends get nothing, and why. On a thread of ours, in the caller.
 
 It reads the cursors, which lie on the run's disk. That may hang: then this thread does, and nothing else.
 """
