@@ -108,7 +108,8 @@ OPEN = "run = asynctrack.init('p', id=f'run-{n}', dir=DIR); n += 1"
 
 
 def test_a_cell_that_runs_twice_finishes_the_run_that_it_opened_before(notebook: Notebook, runs: Path) -> None:
-    assert notebook.run(f"import asynctrack; n = 0; DIR = {str(runs)!r}") == ""
+    loud = "import os; os.environ['ASYNCTRACK_QUIET'] = ''"
+    assert notebook.run(f"{loud}; import asynctrack; n = 0; DIR = {str(runs)!r}") == ""
     first = notebook.run(OPEN)
     assert first.startswith(f"asynctrack: run p/run-0 -> {runs}/p/run-0 (asynctrack show ")
     assert notebook.run("asynctrack.log({'x': 1})") == ""
