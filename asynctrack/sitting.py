@@ -133,9 +133,16 @@ class Sitting:
             return self._last
 
     def _take_in_time(self, books: Books) -> Stats:
-        if self.inlet.producer.state != FORKED and self.inlet.producer.ring.words[TROUBLE] == NO_ANSWER:
+        if self._disk_hangs():
             raise TimeoutError("its disk does not answer")  # the worker waits for it already
         return self._patience.call(lambda: self._take(books), _BOOKS_WAIT_S)
+
+    def _disk_hangs(self) -> bool:
+        """Whether the worker says so; who has delivered everything waits for it no more, and may not say anything else."""
+        if self.inlet.producer.state == FORKED:
+            return False
+        words = self.inlet.producer.ring.words
+        return words[TROUBLE] == NO_ANSWER and not words[DONE]
 
     def _without_files(self) -> Stats:
         """The last books, and what this process's queue says since."""

@@ -15,6 +15,7 @@ import asynctrack
 from asynctrack import Run
 from asynctrack.cursor import load_cursor
 from asynctrack.patience import Patience
+from asynctrack.queue.layout import NO_ANSWER, TROUBLE
 
 # Of a second that files are waited for beyond a deadline, and of a busy machine.
 LATE_S = 5.0
@@ -60,6 +61,22 @@ def test_books_flush_and_finish_keep_their_deadlines(disk: HangingDisk, own_host
     wait_until(lambda: asynctrack.open_run(path).status == "finished", "the worker goes on")
     wait_until(lambda: load_cursor(path, "jsonl").delivered == 150, "all is delivered")
     assert_whole(path, {"i": 150})
+
+
+def test_finish_counts_what_was_delivered_after_a_disk_has_answered_again(disk: HangingDisk, own_host: Path) -> None:
+    run = asynctrack.init("p", id="run", dir=disk.path / "runs")
+    run.log({"i": 0})
+    words = run._producer.ring.words
+    disk.hang("write")
+    finishing = threading.Thread(target=run.finish)
+    finishing.start()
+    try:
+        wait_until(lambda: words[TROUBLE] == NO_ANSWER, "the worker sees that the disk hangs")
+    finally:
+        disk.go_on()
+        finishing.join()
+    assert (run.stats().journaled, run.stats().backends["jsonl"].delivered) == (1, 1)
+    assert words[TROUBLE] == 0
 
 
 def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:

@@ -234,6 +234,9 @@ class Drain:
         fullest = max([self._look(run, ring) for ring in list(run.live)], default=0.0)
         for ring in run.live:
             ring.words[TROUBLE] = 0
+        for ring in run.rings:  # whose caller may wait for deliveries still
+            if ring.words[TROUBLE] == NO_ANSWER:
+                ring.words[TROUBLE] = 0
         return fullest
 
     def _look(self, run: RunJournal, ring: Ring) -> float:
