@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_support import said_here
 from support import (
     a_minute_later,
     kill_the_worker,
@@ -290,6 +292,15 @@ def test_orphans_are_told_of(own_host: Path, runs: Path) -> None:
     assert "asynctrack sync" in command("workers").stdout
     finding = next(found for found in said("doctor", "--dir", runs)["findings"] if found["check"] == "left behind")
     assert (finding["verdict"], finding["facts"]["orphans"]) == ("poor", 1)
+
+
+def test_sync_called_in_a_process_leaves_its_warnings_to_be_heard(
+    own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    asynctrack.init("p", dir=runs).finish()
+    assert said_here("sync", runs).returncode == 0
+    logging.getLogger("asynctrack").warning("heard")
+    assert caplog.messages == ["heard"]
 
 
 def test_doctor_checks_everything_and_leaves_nothing(own_host: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 import os
@@ -73,13 +74,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Catch up; 0 if nothing is missing."""
-    logging.getLogger("asynctrack").setLevel(logging.ERROR)  # what backends say is in the report
-    report, complete, unread = _attach(args) if args.to else _catch_up(args)
+    with _only_errors():  # what backends say is in the report
+        report, complete, unread = _attach(args) if args.to else _catch_up(args)
     if args.json:
         output.print_json({"complete": complete, "unreadable": unread, "runs": msgspec.to_builtins(report)})
     else:
         _print(report, complete)
     return 0 if not unread and all(run.state in ("done", "live") and not run.missing for run in report) else 1
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """Log no warnings meanwhile; afterwards the process may have runs of its own to warn of."""
+    logger = logging.getLogger("asynctrack")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _catch_up(args: argparse.Namespace) -> tuple[list[Progress], int, list[str]]:
