@@ -91,12 +91,17 @@ def test_crash_after_the_end_of_the_interpreter_is_told(own_host: Path, runs: Pa
 
 
 GRACEFUL = """
+from asynctrack.queue.layout import HEARTBEAT, TROUBLE
 def on_term(number, frame):
     run.log({"i": 100})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.raise_signal(signal.SIGTERM)
 signal.signal(signal.SIGTERM, on_term)
-time.sleep(1.5)
+words, since = run._producer.ring.words, time.monotonic_ns() + 1_000_000_000
+for _ in range(3):  # looks of the worker, which sees twice a second which signals a process handles
+    while words[HEARTBEAT] <= since or words[TROUBLE]:
+        time.sleep(0.01)
+    since = words[HEARTBEAT]
 os.kill(os.getpid(), signal.SIGTERM)
 """
 
