@@ -276,8 +276,10 @@ class SharedMemoryUnavailable(EnvironmentFailure, OSError):
     def __init__(self, tried: Sequence[str], cause: OSError) -> None:
         where = " or ".join(tried)
         why = _too_many_files(cause)
+        place = f"no queue can be made in {where}: {cause.strerror}; set ASYNCTRACK_SHM to a directory that you can write, best in memory"
         room = f"no room for a queue in {where}: {cause.strerror}; free some, or lower queue_bytes"
-        super().__init__(cause.errno, f"no queue can be opened in {where}: {why}" if why else room)
+        said = room if cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG) else place
+        super().__init__(cause.errno, f"no queue can be opened in {where}: {why}" if why else said)
 
     def __str__(self) -> str:
         return printable(str(self.strerror))

@@ -387,3 +387,26 @@ print(json.dumps(said), flush=True)
 def test_worker_process_writes_what_its_deliveries_tell_into_its_log(own_host: Path, runs: Path) -> None:
     script = FAILS_AT_FIRST.replace('worker="thread", ', "") + "run, _ = train(); print(json.dumps(str(run.path)))"
     assert "ConnectionRefusedError" in (Path(run_child(script, runs)) / "worker.log").read_text()
+
+
+def test_journal_that_cannot_be_written_is_said_while_the_run_runs_and_once(rough_host: Path, runs: Path) -> None:
+    script = """
+import errno, os, shutil, sys, time
+import asynctrack
+from asynctrack import watch
+watch.LOOK_S = watch._pause_s = watch.PATIENCE_S = 0.05
+run = asynctrack.init("p", id="r", dir=sys.argv[1], finish_timeout_s=0.1)
+run.log({"loss": 1.0})
+run.flush()
+shutil.rmtree(run.path)
+deadline = time.monotonic() + 20
+while "hindered" not in {about[1] for about in asynctrack.messages._said if isinstance(about, tuple)}:
+    assert time.monotonic() < deadline
+    run.log({"loss": 1.0})
+    time.sleep(0.01)
+time.sleep(0.3)
+run.finish()
+"""
+    first, last, *_ = said_by(script, runs)
+    assert first == "its directory has been removed or moved: move it back, or what is logged is lost"
+    assert last.endswith("not journaled: the run's directory has been removed or moved, and they are lost with it")
