@@ -292,7 +292,8 @@ def _is_histogram(meta: Mapping[str, Any], content: Any) -> bool:
 
 
 def unicode(text: str) -> str:
-    """A text that UTF-8 can hold: lone surrogates, such as those of file names in another encoding, as backslashes."""
+    """A plain text that UTF-8 can hold: lone surrogates, such as those of file names in another encoding, as backslashes."""
+    text = str.__str__(text)  # it may be of another library's class, or of an enum's
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -115,7 +115,7 @@ def check_name(what: str, value: object) -> str:
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value) or value in _TAKEN:
         raise InvalidRunId(what, value)
-    return value
+    return str.__str__(value)
 
 
 def check_project(value: object) -> str:

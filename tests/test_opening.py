@@ -94,6 +94,14 @@ def test_an_id_that_the_command_line_reads_otherwise_is_refused(runs: Path, id: 
     assert not runs.exists()
 
 
+@pytest.mark.parametrize("what", ["name", "id", "project", "group", "notes"])
+def test_a_name_may_be_a_text_of_another_library(runs: Path, what: str) -> None:
+    run = asynctrack.init(**{"project": "p", "dir": runs, "backends": [], what: np.str_("text")})
+    run.finish()
+    found = asynctrack.open_run(run.path).manifest()
+    assert "text" in (found.name, found.id, found.project, *found.labels.values())
+
+
 def test_a_long_name_does_not_widen_the_list(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asynctrack.init("p", name="n" * 3000, dir=runs).finish()
     main(["ls", str(runs)])
