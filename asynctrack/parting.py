@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from errno import ENOENT
 from pathlib import Path
+from typing import Final
 
+from asynctrack import manifest
 from asynctrack.backends.base import Backend
 from asynctrack.backends.origin import way_out
 from asynctrack.backends.registry import goes_with_its_process, stored
@@ -15,6 +17,9 @@ from asynctrack.cursor import load_cursor
 from asynctrack.queue.layout import DELIVERED, FIRST, HEAD, TAIL, TROUBLE
 from asynctrack.queue.producer import Producer
 from asynctrack.wording import counted
+
+# How many are named. Arbitrary: a line of a terminal.
+_MOST_CHILDREN: Final = 3
 
 
 def not_journaled(producer: Producer) -> int:
@@ -51,6 +56,20 @@ def way_home(run: Path, producer: Producer) -> str:
     what = producer.ring.trouble()
     why = f": the journal cannot be written ({what})" if what else ""
     return f"{why}; the worker keeps trying; later, `asynctrack sync {run}` brings them home"
+
+
+def failed_children(run: Path) -> str:
+    """The forked children that have failed, in words; empty where none has.
+
+    Raises:
+        NotARun: `run.json` cannot be read.
+    """
+    failed = [f"{child['pid']} ({child['error']})" for child in manifest.load(run).failed_children]
+    if not failed:
+        return ""
+    more = f" and {len(failed) - _MOST_CHILDREN} more" if len(failed) > _MOST_CHILDREN else ""
+    word = "process" if len(failed) == 1 else "processes"
+    return f"{counted(len(failed), 'forked child has', 'forked children have')} failed: {word} {', '.join(failed[:_MOST_CHILDREN])}{more}"
 
 
 def left_behind(

@@ -26,7 +26,7 @@ from asynctrack.backlog import Watch
 from asynctrack.books import BackendStats, Books, Stats
 from asynctrack.claim import Claim
 from asynctrack.cursor import Cursor, load_cursor
-from asynctrack.errors import FrameTooLarge, InvalidSettings, QueueFull, RunFinished
+from asynctrack.errors import AsynctrackError, FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.host import threads_are_over
 from asynctrack.inlet import Inlet
 from asynctrack.manifest import Manifest, start_payload
@@ -48,6 +48,7 @@ _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 T = TypeVar("T")
 
 _sittings: weakref.WeakSet[Sitting] = weakref.WeakSet()
+_has_forked = False
 
 
 class Sitting:
@@ -227,6 +228,7 @@ class Sitting:
                 if waited:
                     self._tell_of_the_queue()
                     self._tell_of_the_rest(stats)
+                    self._tell_of_children(lambda read: self.look_in(read, _BOOKS_WAIT_S))
                 if not self.needs_threads or self._is_done():
                     self._let_go()  # else it is waited for once more when the process ends
             return self.result
@@ -256,6 +258,14 @@ class Sitting:
     def _tell_at_exit(self) -> None:
         if not self._is_done() or any(load_cursor(self.path, name).last_error for name in self._awaited()):
             self._tell_of_the_rest(self.stats())
+        self._tell_of_children(lambda read: read())
+
+    def _tell_of_children(self, look: Callable[[Callable[[], str]], str]) -> None:
+        """Say which forked children have failed, as far as the worker knows by now; `look` reads a file."""
+        if _has_forked and self.inlet.is_root:
+            with contextlib.suppress(AsynctrackError, OSError):
+                if said := look(lambda: parting.failed_children(self.path)):
+                    self.inlet.warn("children", said, once=True)
 
     def _awaited(self) -> dict[str, Backend]:
         """The backends that are to have everything in the end: offline, remote ones are to wait."""
@@ -386,6 +396,11 @@ def _outcome(error: BaseException | None) -> tuple[str, str | None]:
     return "failed", mask_text(text[:1000])
 
 
+def _after_fork_in_parent() -> None:
+    global _has_forked
+    _has_forked = True
+
+
 def _after_fork_in_child() -> None:
     for sitting in list(_sittings):
         sitting._lock = threading.RLock()
@@ -395,4 +410,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

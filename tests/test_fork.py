@@ -131,6 +131,20 @@ print(json.dumps([stats.accepted, stats.backends["jsonl"].delivered]))
     assert_all_there(run_path, {"parent": 10, "child": 5000})
 
 
+def test_child_that_is_killed_is_told_of_when_its_parent_finishes(runs: Path, own_host: Path) -> None:
+    script = f"""{PARENT}
+os.waitpid(fork(lambda: [log("child", 10), run.flush(), os.kill(os.getpid(), 9)]), 0)
+run.finish()
+"""
+    child = start(script, runs, "process")
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 0, out + err
+    said = [line for line in (out + err).splitlines() if "failed" in line]
+    assert len(said) == 1
+    assert "1 forked child has failed: process " in said[0]
+    assert "killed by SIGKILL" in said[0]
+
+
 @HOSTS
 def test_forks_while_threads_log_harm_nobody(forked: Callable[..., Any], run_path: Path, worker: str) -> None:
     counts = forked(
