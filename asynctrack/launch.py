@@ -54,6 +54,12 @@ class Launch:
         self._started_at = -START_GRACE_S
         self._trying_since: float | None = None
 
+    def __del__(self) -> None:
+        try:
+            self._close()  # a host may be given up before its worker was heard
+        except Exception:  # the interpreter ends
+            pass
+
     def start(self, log_path: str, *, again: bool = False) -> None:
         """Start one, unless the last was started only just now and may yet serve; `again`: also then.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,21 @@ from hanging_disk import hanging_disk as hanging_disk
 from postgres import postgresql as postgresql
 from support import own_shared_memory
 
+from asynctrack import hosts
+
 os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
+# A shell's background job ignores Ctrl-C, and so would what it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """A test leaves no place for rings to others: a `monkeypatch` that was there before `own_host` would bring that back when it is gone."""
+    place, kept = os.environ.get("ASYNCTRACK_SHM"), hosts._hosts
+    yield
+    assert os.environ.get("ASYNCTRACK_SHM") == place
+    assert hosts._hosts is kept
 
 
 @pytest.fixture

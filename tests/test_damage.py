@@ -285,11 +285,9 @@ os.kill(os.getpid(), 9)
     assert open_run(killed).status == "crashed"
 
 
-def test_a_run_that_cannot_be_opened_leaves_no_directory(
-    own_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ASYNCTRACK_SHM", "/proc/nowhere")
-    monkeypatch.setattr("asynctrack.hosts._hosts", {})
-    with contextlib.suppress(asynctrack.AsynctrackError):
+def test_a_run_that_cannot_be_opened_leaves_no_directory(own_host: Path, runs: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(asynctrack.AsynctrackError):
+        patch.setenv("ASYNCTRACK_SHM", "/proc/nowhere")
+        patch.setattr("asynctrack.hosts._hosts", {})
         asynctrack.init("p", id="r", dir=runs, queue_bytes=1 << 62)
     assert not (runs / "p" / "r").exists()
