@@ -87,10 +87,9 @@ def left_behind(
     for name, backend in backends.items():
         books = stats.backends.get(name)
         if books is not None and not books.known and producer.ring.words[DELIVERED] < producer.ring.words[HEAD]:
-            yield (
-                name,
-                f"whether {name} has all records cannot be told from here; `asynctrack sync {run}` brings what it lacks",
-            )
+            lost = producer.ring.words[TROUBLE] == ENOENT
+            sync = "`asynctrack sync` with the directory where it is now" if lost else f"`asynctrack sync {run}`"
+            yield name, f"whether {name} has all records cannot be told from here; {sync} brings what it lacks"
         if books is None or not books.behind or not (alone or _lacks(run, name, producer)):
             continue
         behind = books.behind if alone else min(books.behind, _accepted(producer))

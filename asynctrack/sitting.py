@@ -161,8 +161,9 @@ class Sitting:
     def _take_or_last(self, books: Books) -> Stats:
         try:
             return self._take_in_time(books)
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            self.inlet.warn("books", f"the books cannot be read: {error}; these are the last that could be")
+            return self._without_files()
         except OSError as error:
             self.inlet.warn("books", f"the books cannot be read: {error}; what is known is what the queue says")
             unknown = {name: BackendStats(known=False) for name in self.backends}

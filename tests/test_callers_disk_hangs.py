@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from support import assert_whole, wait_until
 
 import asynctrack
 from asynctrack import Run
+from asynctrack.books import Books
 from asynctrack.cursor import load_cursor
 from asynctrack.patience import Patience
 from asynctrack.queue.layout import NO_ANSWER, TROUBLE
@@ -77,6 +79,27 @@ def test_finish_counts_what_was_delivered_after_a_disk_has_answered_again(disk: 
         finishing.join()
     assert (run.stats().journaled, run.stats().backends["jsonl"].delivered) == (1, 1)
     assert words[TROUBLE] == 0
+
+
+def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read(
+    shared_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = asynctrack.init("p", dir=runs)
+    run.log({"i": 0})
+    run.flush()
+    failures, back = [OSError(errno.EMFILE, "too many open files")], threading.Event()
+
+    def take(*_: object) -> None:
+        if failures:
+            raise failures.pop()
+        back.wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Books, "take", take)
+        stats = run.stats()
+    back.set()
+    assert (stats.accepted, stats.journaled) == (1, 1)
+    run.finish()
 
 
 def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:

@@ -344,10 +344,13 @@ class TestRemoved:
         assert stats.offered == stats.accepted + dropped
         told = [record.getMessage() for record in caplog.records]
         told = [text for text in told if "move it back" not in text]  # where it takes more than some seconds
-        assert len(told) == 3, told
+        assert len(told) == 5, told
         assert "the queue is full: the journal cannot be written (No such file or directory)" in told[0]
-        assert f"{dropped} records were dropped in all: {dropped} found the queue full" in told[1]
-        assert f"{stats.queued} records are not journaled: the run's directory has been removed or moved" in told[2]
+        assert "the books cannot be read: [Errno 2] this process sees the run's directory no more" in told[1]
+        assert f"{dropped} records were dropped in all: {dropped} found the queue full" in told[2]
+        assert f"{stats.queued} records are not journaled: the run's directory has been removed or moved" in told[3]
+        assert "whether jsonl has all records cannot be told from here" in told[4]
+        assert "`asynctrack sync` with the directory where it is now" in told[4]
         wait_until(lambda: not workers(own_host), "the worker has left")
 
     def test_worker_that_starts_for_a_removed_run_does_not_stay(self, own_host: Path, runs: Path) -> None:
