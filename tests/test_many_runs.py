@@ -17,6 +17,8 @@ from support import left_in, lines, manifest, records, stopped, the_worker, valu
 
 import asynctrack
 from asynctrack import Memory, Run
+from asynctrack.launch import Launch
+from asynctrack.queue.places import make_host_directory
 
 RUNS = 100
 RING_BYTES = 4 << 20
@@ -267,3 +269,19 @@ def test_one_run_whose_queue_is_full_holds_up_no_other(own_host: Path, runs: Pat
     assert free.finish().dropped == {}
     assert_all_there(free, 1000)
     assert len(records(full.path)) == full.stats().accepted
+
+
+def test_host_that_is_given_up_before_its_worker_was_heard_leaves_no_descriptor(own_host: Path, tmp_path: Path) -> None:
+    """As where a worker comes up and leaves between two runs of a sweep on a busy machine."""
+
+    def pipes() -> list[str]:
+        found = open_below(Path("/proc/self/fd"), Path("/"), Path("pipe:"))
+        return sorted(path for path in found if path.startswith("pipe:"))
+
+    before = pipes()
+    launch = Launch(make_host_directory(str(own_host)))
+    launch.start(str(tmp_path / "worker.log"))
+    assert len(pipes()) == len(before) + 1
+    del launch
+    assert pipes() == before
+    wait_until(lambda: not workers(own_host), "the worker has left")
