@@ -79,6 +79,7 @@ class Sitting:
         self.backends = backends
         self._claim = claim
         self._lock = threading.RLock()
+        self._waited_for_disk = False
         self._books = Books(path)
         self._home = _which(path)
         self._patience = Patience()
@@ -134,7 +135,7 @@ class Sitting:
             return self._last
 
     def _take_in_time(self, books: Books) -> Stats:
-        if self._disk_hangs():
+        if not self._disk_answers():
             raise TimeoutError("its disk does not answer")  # the worker waits for it already
         return self._patience.call(lambda: self._take(books), _BOOKS_WAIT_S)
 
@@ -144,6 +145,14 @@ class Sitting:
             return False
         words = self.inlet.producer.ring.words
         return words[TROUBLE] == NO_ANSWER and not words[DONE]
+
+    def _disk_answers(self) -> bool:
+        """Whether the worker does not wait for the disk. One that is only slow is waited for a little, but once while it hangs."""
+        deadline = time.monotonic() + (0.0 if self._waited_for_disk else _BOOKS_WAIT_S)
+        while (hangs := self._disk_hangs()) and time.monotonic() < deadline:
+            time.sleep(_LONGEST_POLL_S)
+        self._waited_for_disk = hangs
+        return not hangs
 
     def _without_files(self) -> Stats:
         """The last books, and what this process's queue says since."""
