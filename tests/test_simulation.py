@@ -21,7 +21,7 @@ from simulation.one import Outcome
 from simulation.oracle import Run, Verdict, judge
 from simulation.plan import Parts, RunPlan, make_plan
 from simulation.seeds import failure, parts_here, run_seed
-from support import wait_until
+from support import own_shared_memory, wait_until
 
 import asynctrack
 from asynctrack.journal.reader import Reader
@@ -75,28 +75,38 @@ def test_simulation_that_is_stopped_tells_its_totals(tmp_path: Path) -> None:
     assert process.returncode == 1
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two writers, thirty records; made once, since to begin it takes most of a test's time."""
+    folder = tmp_path_factory.mktemp("recorded")
+    for name in ("ledgers", "taken"):
+        (folder / name).mkdir()
+    own = Flapping(weather=str(folder / "weather"), file=str(folder / "taken" / "r0.own-worker"))
+    backends = ["jsonl", "csv", asynctrack.SQL(url=f"sqlite:///{folder}/metrics.db"), "parquet", own]
+    ledgers = [Ledger(folder / "ledgers", f"r0-s0-t{number}") for number in range(2)]
+    with own_shared_memory(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        with asynctrack.init("p", id="r0", dir=folder / "runs", backends=backends) as run:
+            for number in range(30):
+                ledger = ledgers[number % 2]
+                ledger.log(run.log, data_of(ledger.who, ledger.accepted, 0), None)
+    return folder
+
+
 class TestOracle:
     """On a run that is as it should be the oracle finds nothing; on each that was doctored it finds what was done to it."""
 
     BACKENDS = ("jsonl", "csv", "sql", "parquet", "own-worker")
 
     @pytest.fixture
-    def run(self, own_host: Path, own_state: Path, tmp_path: Path) -> Run:
-        """Two writers, thirty records."""
-        for folder in ("ledgers", "taken"):
-            (tmp_path / folder).mkdir()
-        own = Flapping(weather=str(tmp_path / "weather"), file=str(tmp_path / "taken" / "r0.own-worker"))
-        backends = ["jsonl", "csv", asynctrack.SQL(url=f"sqlite:///{tmp_path}/metrics.db"), "parquet", own]
-        ledgers = [Ledger(tmp_path / "ledgers", f"r0-s0-t{number}") for number in range(2)]
-        with asynctrack.init("p", id="r0", dir=tmp_path / "runs", backends=backends) as run:
-            for number in range(30):
-                ledger = ledgers[number % 2]
-                ledger.log(run.log, data_of(ledger.who, ledger.accepted, 0), None)
+    def run(self, recorded: Path, tmp_path: Path) -> Run:
+        """A copy of it."""
+        folder = shutil.copytree(recorded, tmp_path / "copy")
         plan = RunPlan(
             id="r0", disk="good", worker="process", when_full="drop_newest", queue_bytes=None, backends=[*self.BACKENDS]
         )
-        accounts = [read_ledger(tmp_path / "ledgers" / ledger.who) for ledger in ledgers]
-        return Run(plan, run.path, accounts, tmp_path / "taken", tmp_path / "metrics.db")
+        accounts = [read_ledger(path) for path in sorted((folder / "ledgers").iterdir())]
+        return Run(plan, folder / "runs" / "p" / "r0", accounts, folder / "taken", folder / "metrics.db")
 
     def problems(self, run: Run) -> str:
         verdict = Verdict()
