@@ -285,7 +285,7 @@ class Host:
 
     def _bring_back(self, ring: Ring, quiet_s: float) -> bool:
         """Make a ring's file again that somebody has removed; False while its worker lives, which has the ring all the same."""
-        if self._threads is not None and self._threads.alive():
+        if ring.words[DONE] or (self._threads is not None and self._threads.alive()):
             return False
         worker = rehousing.worker_of(ring)
         if worker is not None:

@@ -17,7 +17,7 @@ from asynctrack import hosts, messages
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
 from asynctrack.oddities import Oddities
-from asynctrack.queue.layout import CHECKPOINT, FRAME_HEADER_BYTES, KIND_SHIFT, START, WORKER_PID
+from asynctrack.queue.layout import CHECKPOINT, DONE, FRAME_HEADER_BYTES, KIND_SHIFT, START, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode_any, encode_update, merge
 from asynctrack.settings import Settings
@@ -89,6 +89,7 @@ class Inlet:
         ring = self.producer.ring
         self.producer.close("failed")
         if not ring.words[WORKER_PID]:
+            ring.words[DONE] = 1  # so that nobody misses its file
             ring.unlink()
         self.host.release(ring)
 

@@ -348,7 +348,7 @@ class Sitting:
 
     def _release_claim(self) -> None:
         """To close a file may hang; it is closed when the disk answers, or with the process."""
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, RuntimeError):  # no thread can be had as the interpreter ends
             if self.inlet.producer.state == FORKED or self.inlet.producer.ring.words[TROUBLE] != NO_ANSWER:
                 Patience().call(self._claim.release, _BOOKS_WAIT_S)
             else:

@@ -148,7 +148,7 @@ def test_setting_that_cannot_be_used_is_refused_at_once(runs: Path, settings: di
 
 
 def test_all_settings_that_cannot_be_used_are_named_together(runs: Path) -> None:
-    with pytest.raises(errors.InvalidSettings, match=r"^4 setting\(s\) cannot be used:\n  - lingers is not") as caught:
+    with pytest.raises(errors.InvalidSettings, match=r"^4 settings cannot be used:\n  - lingers is not") as caught:
         asynctrack.init("p", dir=runs, when_full="wait", queue_bytes=1, linger_s=-1, lingers=1)  # type: ignore[arg-type]
     assert [problem.split()[0] for problem in caught.value.problems] == [
         "lingers", "when_full", "queue_bytes", "linger_s",
