@@ -43,7 +43,7 @@ class Claim:
         if fd >= 0:
             _held.discard(self._run)
             with contextlib.suppress(OSError):
-                if _identity(os.fstat(fd)) == self._file:
+                if _is(fd, self._file):
                     os.close(fd)
 
 
@@ -123,6 +123,14 @@ def _holder(path: Path) -> int:
         return int(path.read_bytes()[:20])
     except (OSError, ValueError):
         return 0
+
+
+def _is(fd: int, file: tuple[int, int] | None) -> bool:
+    """Whether a descriptor is still that of a file; also where the file's disk fails, and does not say."""
+    try:
+        return _identity(os.fstat(fd)) == file
+    except OSError as error:
+        return error.errno != errno.EBADF
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import anyio
+import msgspec
 import pytest
 from hanging_disk import HangingDisk
 from support import (
@@ -30,10 +32,14 @@ from support import (
 
 import asynctrack
 from asynctrack import Run, host
+from asynctrack import claim as claims
+from asynctrack.backends.base import Backend
 from asynctrack.backends.sql import SQL
 from asynctrack.catchup import CatchUp
+from asynctrack.cursor import Cursor, cursor_path
 from asynctrack.worker import scribe
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
+from asynctrack.worker.supervisor import ElsewhereDelivery, Process
 
 Opened = Callable[[Path], Run]
 
@@ -373,6 +379,51 @@ def test_backend_in_its_caller_gets_all_though_the_disk_failed_as_the_run_was_op
         disk.go_on()
         run.flush()
         assert [record["a"] for record in memory.records] == list(range(20))
+
+
+def test_who_looks_at_a_delivery_process_goes_on_though_its_cursor_cannot_be_read(
+    disk: HangingDisk, own_host: Path
+) -> None:
+    (disk.path / "run" / "cursors").mkdir(parents=True)
+    path = cursor_path(disk.path / "run", "sql")
+    path.write_bytes(msgspec.json.encode(Cursor(delivered=5)))
+    delivery = ElsewhereDelivery(disk.path / "run", "sql", Backend(), {}, Process("sql", os.fspath(own_host)))
+    looks: list[int] = []
+
+    def looked() -> None:
+        looks.append(delivery.cursor.delivered)
+        if len(looks) == 3:
+            disk.go_on()
+            path.write_bytes(msgspec.json.encode(Cursor(delivered=7, closed=True)))
+
+    disk.fail(errno.EIO, "open", "read", under="run/cursors")
+    anyio.run(lambda: delivery.drive(lambda _: anyio.sleep(0), lambda: True, looked))
+    assert looks[:3] == [5, 5, 5]
+    assert looks[-1] == 7
+
+
+def test_disk_that_fails_is_told_of_in_a_line_where_the_worker_is_in_its_caller(
+    disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(disk.path, worker="thread") as run:
+        log_some(run)
+        run.flush()
+        disk.fail(errno.EIO)
+        log_some(run, first=20)
+        wait_until(lambda: "cannot be served" in caplog.text, "it is said")
+        disk.go_on()
+    wait_until(lambda: lines(run.path)[-1:] and lines(run.path)[-1]["a"] == 39, "all is delivered")
+    assert "Traceback" not in caplog.text
+
+
+def test_run_that_is_closed_while_its_disk_fails_can_be_opened_by_another(disk: HangingDisk) -> None:
+    (disk.path / "run").mkdir()
+    claim = claims.take(disk.path / "run")
+    disk.fail(errno.EIO)
+    claim.release()
+    disk.go_on()
+    script = "import pathlib, sys; from asynctrack import claim; claim.take(pathlib.Path(sys.argv[1])); print('null')"
+    assert run_child(script, disk.path / "run") is None
 
 
 def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_other(

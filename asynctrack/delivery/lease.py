@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -30,6 +31,7 @@ class Lease:
         self.in_use = False
         self._path = path
         self._fd: int | None = None
+        self._file = (0, 0)
         self._away = False
         self._lock = threading.Lock()
 
@@ -49,10 +51,17 @@ class Lease:
         with _taking:
             if self._is_ours():
                 return False
-            self._fd = locks.take(self._path)
-            if self._fd is not None:
-                _taken.add(_identity(os.fstat(self._fd)))
-        return self.held
+            fd = locks.take(self._path)
+            if fd is None:
+                return False
+            try:
+                self._file = _identity(os.fstat(fd))
+            except OSError:
+                os.close(fd)
+                raise
+            _taken.add(self._file)
+            self._fd = fd
+        return True
 
     def holder(self) -> int | None:
         """The process that delivers the same, if it is still there."""
@@ -82,9 +91,10 @@ class Lease:
     def _give_back(self) -> None:
         with self._lock:
             if self._fd is not None and not self.in_use and not self._away:
-                _taken.discard(_identity(os.fstat(self._fd)))
-                os.close(self._fd)
-                self._fd = None
+                fd, self._fd = self._fd, None
+                _taken.discard(self._file)  # whatever a disk that fails says of it by now
+                with contextlib.suppress(OSError):
+                    os.close(fd)
 
     def _is_ours(self) -> bool:
         """Whether this process has it, by another `Lease` too; to ask for the lock then would give it back."""

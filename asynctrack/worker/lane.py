@@ -144,10 +144,15 @@ class Lane:
             try:
                 done = await served.run()
                 break
-            except Exception:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
+            except (
+                Exception
+            ) as error:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
                 if time.monotonic() >= warn_at:
                     warn_at = time.monotonic() + WARN_INTERVAL_S
-                    _log.exception("%s cannot be served; its journal goes on", journal.path)
+                    if (said := _said_by_a_disk(error)) is not None:
+                        _log.warning("%s cannot be served: %s; trying again", journal.path, said)
+                    else:
+                        _log.exception("%s cannot be served; its journal goes on", journal.path)
                 if journal.status is not None:  # its callers have ended: it is not tried for ever
                     gives_up_at = min(gives_up_at, time.monotonic() + AFTER_EXIT_MAX_S)
                 with anyio.move_on_after(pause_s):
@@ -188,3 +193,10 @@ class Lane:
     def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
+
+
+def _said_by_a_disk(error: Exception) -> OSError | None:
+    """The first of the errors of a disk, if there are no others: they say where, and no line of ours does."""
+    if isinstance(error, ExceptionGroup) and error.split(OSError)[1] is None:
+        return _said_by_a_disk(error.exceptions[0])
+    return error if isinstance(error, OSError) else None

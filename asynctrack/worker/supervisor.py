@@ -329,7 +329,9 @@ class ElsewhereDelivery:
             await in_thread(note_failure, self._run, self.name, what, hopeless)
 
     def _look(self) -> None:
-        before, self.cursor = self.cursor, load_cursor(self._run, self.name)
+        before = self.cursor
+        with contextlib.suppress(OSError):  # a disk that fails: the next look may find it well
+            self.cursor = load_cursor(self._run, self.name)
         if self.cursor.position != before.position:
             self._process.progressed()
 
