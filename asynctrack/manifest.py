@@ -20,7 +20,7 @@ from asynctrack import modes, plain_file
 from asynctrack.errors import ManifestUnreadable, NotAPlainFile, NotARun, UnsupportedVersion
 from asynctrack.journal.frames import Batch, Frame
 from asynctrack.journal.layout import Position, segment_name
-from asynctrack.journal.reader import Damage, begun
+from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
 from asynctrack.record import decode_as, decode_update, encode, from_json, light, make_plain, to_json
 
@@ -247,7 +247,13 @@ def has_begun(run: Path, manifest: Manifest) -> bool:
     """Whether anything of a run was journaled; else its caller has announced it, and is about to say more or was killed before it could."""
     if manifest.status != "running" or manifest.position != Position():
         return True
-    return os.path.isdir(run / "cursors") or bool(begun(os.fspath(run / "journal")))
+    if os.path.isdir(run / "cursors"):
+        return True
+    reader = Reader(run / "journal")
+    try:
+        return reader.next() is not None or bool(reader.damage)
+    finally:
+        reader.close()
 
 
 def save(run: Path, manifest: Manifest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -16,7 +17,10 @@ import asynctrack
 from asynctrack.cli.audit import Audit
 from asynctrack.cli.glance import glance
 from asynctrack.errors import NotARun
+from asynctrack.journal.layout import HEADER_BYTES, segment_name
+from asynctrack.journal.writer import Writer
 from asynctrack.manifest import Manifest, now_iso
+from asynctrack.outlook import outlook
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -177,6 +181,13 @@ def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, 
         msgspec.json.encode(Manifest(id="run", name="run", project="p", created_at=now_iso()))
     )
     assert Audit(runs / "p" / "run").take().problems == []
+    writer = Writer(runs / "p" / "run" / "journal")
+    writer.append(1, 0, 8, 0, bytes(8))
+    writer.close()
+    os.truncate(runs / "p" / "run" / "journal" / segment_name(1), HEADER_BYTES)  # before the first batch
+    findings = Audit(runs / "p" / "run").take()
+    assert (findings.problems, findings.segments) == ([], 1)
+    assert outlook(runs / "p" / "run").todo is False  # nor is there anything to bring home, once its queue is gone
     (runs / "p" / "run" / "cursors").mkdir()
     (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
     assert Audit(runs / "p" / "run").take().problems  # something was delivered once

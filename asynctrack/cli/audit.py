@@ -232,7 +232,13 @@ class Audit:
         said, told, file = self._said, self._told, manifests.FILE_NAME
         if told is None:
             announced = said is not None and said.position == Position()  # by its caller, before anything was journaled
-            begun = self.findings.segments or self._cursors or self._unreadable or (said is not None and not announced)
+            begun = (
+                self.findings.batches
+                or not self._whole
+                or self._cursors
+                or self._unreadable
+                or (said is not None and not announced)
+            )
             if begun and not self._live:  # else all that there is of it is still in its queue
                 self._problem("journal", None, "does not say which run it is: its first frame is missing")
         elif said is None:
