@@ -104,6 +104,7 @@ class Launch:
     def forget(self) -> None:
         """In a forked child: what was started is the parent's. No lock, no system call."""
         self._report = -1
+        self._started_at, self._grace_s = -START_GRACE_S, START_GRACE_S  # a child may end before it could try again
 
     def _note(self, *, serves: bool) -> None:
         """The last one serves, or has died before it did."""

@@ -111,7 +111,7 @@ def test_promise_2_what_was_journaled_survives_its_container(own_host: Path, run
     told.write_bytes(bytes(8))
     child = start(KILLED, runs, told)
     wait_until(lambda: int.from_bytes(told.read_bytes(), "little") > 2000, "it logs")
-    wait_until((run / "run.json").exists, "the worker has told of it")
+    wait_until(lambda: records(run), "the worker has journaled some")
     journaled = len(records(run))
     kill(the_worker(own_host))
     child.kill()
