@@ -262,7 +262,7 @@ loop.log(100)
 stats = run.finish()
 loop.check(completed(run), stats)
 assert manifest(run.path)["config"] == {"late": 1}
-assert said == warned("1100 records are not yet at jsonl; the worker goes on"), said
+assert said == warned("1100 records are not yet at jsonl; the worker keeps trying"), said
 """,
             runs,
             worker,
