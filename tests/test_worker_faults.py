@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posix
 import random
 import re
 import shutil
@@ -216,7 +217,7 @@ def test_worker_that_cannot_be_started_is_told_and_the_queue_holds_what_it_can(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_spawn", no_more)
+        patch.setattr(posix, "posix_spawn", no_more)
         run = asynctrack.init("p", dir=runs)
         for i in range(1000):
             assert run.log({"i": i})
