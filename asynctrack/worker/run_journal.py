@@ -226,9 +226,7 @@ class RunJournal:
         if any(ending.is_root for ending in self.ended):
             return outcome(self.ended)
         if self._earlier is None:  # only children go on: what the process said that has opened the run stays
-            from asynctrack.reading.reader import open_run
-
-            self._earlier = open_run(self.path).status
+            self._earlier = _status_of(self.path)
         return (self._earlier, None) if self._earlier in ("finished", "failed", "preempted") else outcome(self.ended)
 
     def _tell_of_children(self) -> bool:
@@ -285,6 +283,19 @@ def _goes_on(ring: Ring) -> bool:
     """Whether a ring's process may put more into it; one that has just died is asked for now, not with the next census."""
     is_ours = ring.words[PID] == os.getpid()  # threads of the caller: it must not ask for its own lock
     return not ring.words[END] and (is_ours or ring.producer_lives())
+
+
+def _status_of(path: str) -> str:
+    """What `run.json` says of a run, also before a worker that has just started can import what readers need."""
+    try:
+        from asynctrack.reading.reader import RunReader
+
+        return str(RunReader(path).status)
+    except ImportError:
+        import json
+
+        with open(os.path.join(path, "run.json"), encoding="utf-8") as file:
+            return str(json.load(file)["status"])
 
 
 def _warn(message: str) -> None:
