@@ -92,20 +92,21 @@ def _finish(*, with_threads_only: bool = False) -> None:
     noisy, logging.raiseExceptions = logging.raiseExceptions, False  # a test runner has closed the streams by now
     try:
         while left := [run for run in list(_open) if run.needs_threads or not with_threads_only]:
-            _await({run: run.exiting(error) for run in left})
+            _await(left, error)
     finally:
         hosts.stop_threads()
         messages.leave()
         logging.raiseExceptions = noisy
 
 
-def _await(waits: dict[Open, Iterator[float]]) -> None:
+def _await(runs: list[Open], error: BaseException | None) -> None:
+    waits = {run: run.exiting(error) for run in runs}
     try:
         while (pause := _step(waits)) is not None:
             time.sleep(pause)
     except KeyboardInterrupt:  # the user's second: what is behind is left to the worker
-        _step(waits)
-    for run in waits:
+        _step({run: run.exiting(error) for run in waits})  # from the start: it may have come within a step
+    for run in runs:
         closed(run)
 
 
@@ -119,7 +120,6 @@ def _step(waits: dict[Open, Iterator[float]]) -> float | None:
             del waits[run]
         except Exception:  # the other runs must end too
             del waits[run]
-            closed(run)
             messages.tell(None, f"asynctrack: {run!r} could not be finished\n{traceback.format_exc().rstrip()}")
     return min(pauses, default=None)
 

@@ -17,6 +17,8 @@ from support import own_shared_memory
 from asynctrack import hosts
 
 os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
+# CPython 3.12 and later say this of any process that forks and has threads, as ours have.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:This process:DeprecationWarning")
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -541,7 +541,6 @@ STARTS |= {
     "daemon that closes all files": Caller(before=DAEMON + CLOSED),
     "daemon that closes all files, with an open run": Caller(
         DAEMON + CLOSED + LOGGED,
-        says=r"(.*DeprecationWarning: .* is multi-threaded, use of fork.*\n.*\n)?",  # of Python 3.12 and later
         also=100,
     ),
     "program that closes all files, with an open run": Caller(CLOSED + LOGGED, hosts=("process",), also=100),
@@ -784,6 +783,31 @@ log()
             assert child.stdout.readline() == "ending\n"
             wait_until(lambda: state(child.pid) == "S", "it waits")
             child.send_signal(signal.SIGINT)
+            has_ended(child)
+        assert_served(own_host, runs / "p" / "patient")
+
+
+def test_ctrl_c_at_the_first_step_of_the_end_ends_the_wait(own_host: Path, runs: Path) -> None:
+    script = """
+from asynctrack.claim import Claim
+
+release = Claim.release
+
+def interrupted(self):
+    Claim.release = release
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)  # the main thread gets it here, or while it waits for this one
+
+run.finish()
+run = asynctrack.init("p", dir=folder, id="patient", exit_timeout_s=3600)
+run.flush()
+Claim.release = interrupted
+wait()
+log()
+"""
+    with waiting(runs, script) as child:
+        with stopped(the_worker(own_host)):
+            go_on(child)
             has_ended(child)
         assert_served(own_host, runs / "p" / "patient")
 
