@@ -54,7 +54,7 @@ def own_shared_memory(idle_exit_s: float = 0.05) -> Iterator[Path]:
             yield path
             hosts.stop_threads()
             wait_until(lambda: not workers(path), "every worker has left")
-            assert left_in(path) == []
+            assert not (left := left_in(path)), f"left behind: {left}"
         finally:
             for pid in workers(path):
                 os.kill(pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import (
+    a_minute_later,
     kill_the_worker,
     left_in,
     lines,
@@ -102,6 +103,7 @@ def test_killed_worker_is_replaced_without_loss(own_host: Path, runs: Path, capl
             killed = kill_the_worker(own_host)
             wait_until(lambda killed=killed: set(workers(own_host)) - {killed}, "another worker runs")
             time.sleep(random.random() * 0.3)
+        wait_until(most, "the journal has been seen to be written")
     stats = run.finish()
     assert most() == 1
     assert stats.dropped == {}
@@ -305,7 +307,10 @@ os._exit(0)
     assert os.getsid(worker) != os.getsid(0)
     assert {os.readlink(f"/proc/{worker}/fd/{fd}") for fd in (0, 1)} == {os.devnull}
     assert os.readlink(f"/proc/{worker}/fd/2").endswith("/worker.log")
-    kill_the_worker(own_host)
+    kill_the_worker(
+        own_host
+    )  # before or after it has delivered all and removed the queue: then its place is empty, and young
+    a_minute_later(own_host)
     asynctrack.init("p", id="next", dir=runs).finish()
     assert [len(records(path)) for path in (runs / "p").iterdir()].count(1) == 1
 
