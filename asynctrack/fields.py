@@ -3,12 +3,17 @@
 A change goes into the journal as the names at the top that it changes, each with its whole value, and those that it removes. So who reads
 it needs to know nothing of paths. What is nested is kept plain: `dict(config)` and `json.dumps(config)` have dicts and lists. Who asks for a
 nested dict or list by its name gets one that is its equal and writes through to the plain one and to the journal.
+
+Threads change it one after the other, and each change is recorded before the next is made: else the older of two copies could be recorded
+last. Who reads waits for nobody.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import os
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
@@ -22,6 +27,10 @@ _DEEPEST: Final = 64
 # What cannot change in place.
 _CONSTANTS: Final = frozenset((int, float, bool, str, bytes, type(None), complex))
 _ABSENT: Final = object()
+# For the turn of who records what has changed in place: who has it that long waits for room in the queue, and there is none for others either. Arbitrary.
+_TURN_S: Final = 5.0
+
+_turns: weakref.WeakSet[_Turn] = weakref.WeakSet()
 
 
 class Record(Protocol):
@@ -30,11 +39,23 @@ class Record(Protocol):
     def __call__(self, fresh: dict[str, Any], removed: tuple[str, ...] = ()) -> object: ...
 
 
+class _Turn:
+    """Whose turn it is to change one config or summary. A thread that has it may take it again, as a signal handler does."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        _turns.add(self)
+
+
 class _Changing(dict[str, Any]):
     """A dict whose changes all come by `_set` and `_remove`, and whose nested containers say when they change.
 
     A name that a dict has no attribute of can be written as one: `config.lr`.
     """
+
+    @property
+    def _turn(self) -> _Turn:
+        raise NotImplementedError
 
     def _set(self, fresh: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -54,9 +75,10 @@ class _Changing(dict[str, Any]):
         self._set({key: value})
 
     def __delitem__(self, key: str) -> None:
-        if key not in self:
-            raise KeyError(key)
-        self._remove((key,))
+        with self._turn.lock:
+            if key not in self:
+                raise KeyError(key)
+            self._remove((key,))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # what a library looks for
@@ -106,30 +128,34 @@ class _Changing(dict[str, Any]):
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Set it if it is not set."""
-        if key not in self:
-            self[key] = default
-        return self[key]
+        with self._turn.lock:
+            if key not in self:
+                self[key] = default
+            return self[key]
 
     def pop(self, key: str, default: Any = _ABSENT) -> Any:
         """Remove it, and return what it was."""
-        if key not in self:
-            if default is _ABSENT:
-                raise KeyError(key)
-            return default
-        value = super().__getitem__(key)
-        self._remove((key,))
-        return value
+        with self._turn.lock:
+            if key in self:
+                value = super().__getitem__(key)
+                self._remove((key,))
+                return value
+        if default is _ABSENT:
+            raise KeyError(key)
+        return default
 
     def popitem(self) -> tuple[str, Any]:
         """Remove the last, and return what it was."""
-        for key in reversed(list(self)):
-            return key, self.pop(key)
+        with self._turn.lock:
+            for key in reversed(list(self)):
+                return key, self.pop(key)
         raise KeyError("popitem(): nothing is set")
 
     def clear(self) -> None:
         """Remove all."""
-        if self:
-            self._remove(tuple(self))
+        with self._turn.lock:
+            if self:
+                self._remove(tuple(self))
 
     def as_dict(self) -> dict[str, Any]:
         """A plain copy, of what is nested too: what is changed in it is not recorded."""
@@ -167,7 +193,13 @@ class Fields(_Changing):
     def __init__(self, content: Mapping[str, Any], record: Record, missing: Callable[[str], Any] | None = None) -> None:
         super().__init__({key: _copied(value) for key, value in content.items()})
         prints = {key: _print(value) for key, value in dict.items(self)}
-        self.__dict__.update(_record=record, _missing=missing, _trees={}, _prints=prints)  # to set one would set a name
+        # To set one as an attribute would set a name.
+        self.__dict__.update(_record=record, _missing=missing, _trees={}, _prints=prints, _turn_=_Turn())
+
+    @property
+    def _turn(self) -> _Turn:
+        turn: _Turn = self._turn_
+        return turn
 
     def __missing__(self, key: str) -> Any:
         if self._missing is None:
@@ -176,25 +208,38 @@ class Fields(_Changing):
 
     def catch_up(self) -> None:
         """Record what has changed in place behind our back: sets, arrays, objects of the user's own, and what a shallow copy has in common."""
-        for key, before in list(self._prints.items()):
-            if before is not None and key in self and (fresh := _print(value := dict.__getitem__(self, key))) != before:
-                self._record({key: _copied(value)})
-                self._prints[key] = fresh
+        lock = self._turn.lock
+        if not lock.acquire(timeout=_TURN_S):
+            return
+        try:
+            for key, before in list(self._prints.items()):
+                if before is not None and key in self and _print(value := dict.__getitem__(self, key)) != before:
+                    self._say(key, value)
+        finally:
+            lock.release()
+
+    def _say(self, key: str, value: Any) -> None:
+        """Record a value as it is, and what that was: a signal handler may change it meanwhile."""
+        copied = _copied(value)
+        self._record({key: copied})
+        self._prints[key] = _print(copied)
 
     def _set(self, fresh: dict[str, Any]) -> None:
         fresh = {key: _copied(value) for key, value in fresh.items()}
-        self._record({key: _copied(value) for key, value in fresh.items()})
-        for key, value in fresh.items():
-            self._trees.pop(key, None)
-            dict.__setitem__(self, key, value)
-            self._prints[key] = _print(value)
+        with self._turn.lock:
+            self._record({key: _copied(value) for key, value in fresh.items()})
+            for key, value in fresh.items():
+                self._trees.pop(key, None)
+                dict.__setitem__(self, key, value)
+                self._prints[key] = _print(value)
 
     def _remove(self, names: tuple[str, ...]) -> None:
-        self._record({}, names)
-        for key in names:
-            self._trees.pop(key, None)
-            self._prints.pop(key, None)
-            dict.pop(self, key, None)
+        with self._turn.lock:
+            self._record({}, names)
+            for key in names:
+                self._trees.pop(key, None)
+                self._prints.pop(key, None)
+                dict.pop(self, key, None)
 
     def _live(self, key: str, value: Any) -> Any:
         tree = self._trees.get(key)
@@ -205,8 +250,7 @@ class Fields(_Changing):
     def _changed(self, key: str, top: Any) -> None:
         """What is nested in a value has changed."""
         if dict.get(self, key) is top:  # else another has its name by now
-            self._record({key: _copied(top)})
-            self._prints[key] = _print(top)
+            self._say(key, top)
 
 
 class _Tree:
@@ -220,6 +264,7 @@ class _Tree:
 
     def __init__(self, fields: Fields, key: str, top: Any) -> None:
         self.top = top
+        self.turn = fields._turn
         self._fields = weakref.ref(
             fields
         )  # what it is kept by must not be kept by it: a run goes with its last reference
@@ -239,16 +284,17 @@ class _Tree:
     def changing(self, live: Any) -> Iterator[Any]:
         """Change a plain container, and record that; where it cannot be recorded it is as before."""
         plain = live._plain
-        before = plain.copy()
-        try:
-            yield plain
-            if (fields := self._fields()) is not None:
-                fields._changed(self._key, self.top)
-        except BaseException:
-            _refill(plain, before)
-            raise
-        finally:
-            live._follow()
+        with self.turn.lock:
+            before = plain.copy()
+            try:
+                yield plain
+                if (fields := self._fields()) is not None:
+                    fields._changed(self._key, self.top)
+            except BaseException:
+                _refill(plain, before)
+                raise
+            finally:
+                live._follow()
 
 
 class _LiveDict(_Changing):
@@ -258,13 +304,24 @@ class _LiveDict(_Changing):
         super().__init__(plain)
         self.__dict__.update(_plain=plain, _tree=tree)
 
+    @property
+    def _turn(self) -> _Turn:
+        turn: _Turn = self._tree.turn
+        return turn
+
     def _follow(self) -> None:
-        dict.clear(self)
+        """Have what the plain one has. Who reads it meanwhile finds what was there before and is there yet."""
+        for gone in [key for key in list(self) if key not in self._plain]:
+            dict.pop(self, gone, None)
         dict.update(self, self._plain)
+        if list(self) != list(self._plain):  # their order
+            dict.clear(self)
+            dict.update(self, self._plain)
 
     def _set(self, fresh: dict[str, Any]) -> None:
+        fresh = {key: _copied(value) for key, value in fresh.items()}
         with self._tree.changing(self) as plain:
-            plain.update((key, _copied(value)) for key, value in fresh.items())
+            plain.update(fresh)
 
     def _remove(self, names: tuple[str, ...]) -> None:
         with self._tree.changing(self) as plain:
@@ -300,25 +357,29 @@ class _LiveList(list[Any]):
             at += 1
 
     def __setitem__(self, at: Any, value: Any) -> None:
+        copied = [_copied(item) for item in value] if isinstance(at, slice) else _copied(value)
         with self._tree.changing(self) as plain:
-            plain[at] = [_copied(item) for item in value] if isinstance(at, slice) else _copied(value)
+            plain[at] = copied
 
     def __delitem__(self, at: Any) -> None:
         with self._tree.changing(self) as plain:
             del plain[at]
 
     def append(self, value: Any) -> None:
-        self.insert(len(self), value)
+        self.extend([value])
 
     def extend(self, values: Iterable[Any]) -> None:
-        self[len(self) :] = values
+        copied = [_copied(item) for item in values]
+        with self._tree.changing(self) as plain:
+            plain.extend(copied)
 
     def __iadd__(self, values: Iterable[Any]) -> _LiveList:  # type: ignore[misc]  # a plain list adds lists only
         self.extend(values)
         return self
 
     def __imul__(self, times: SupportsIndex) -> _LiveList:
-        self[:] = self._plain * times
+        with self._tree.changing(self) as plain:
+            plain[:] = [_copied(item) for item in plain * times]
         return self
 
     def insert(self, at: SupportsIndex, value: Any) -> None:
@@ -403,3 +464,12 @@ def _refill(plain: Any, before: Any) -> None:
         plain.update(before)
     else:
         plain[:] = before
+
+
+def _after_fork_in_child() -> None:
+    for turn in list(_turns):
+        turn.lock = threading.RLock()  # a thread of the parent may have had it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

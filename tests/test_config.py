@@ -11,6 +11,7 @@ import json
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 import types
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import msgspec
 import numpy as np
 import pytest
 import yaml
-from support import values
+from support import run_child, values
 
 import asynctrack
 from asynctrack import Memory, Run, Tracker
@@ -218,6 +219,74 @@ def test_threads_that_change_one_config_leave_a_whole_one(runs: Path) -> None:
     run.finish()
     assert asynctrack.open_run(run.path).config == run.config
     assert len(run.config["layers"]) == 400
+
+
+class Odd:
+    """Waits, the first time that it is recorded, for another thread to make a change, as far as that does not wait for this one."""
+
+    def __init__(self) -> None:
+        self.recorded, self.other_done = threading.Event(), threading.Event()
+
+    def __repr__(self) -> str:
+        if not self.recorded.is_set():
+            self.recorded.set()
+            self.other_done.wait(0.3)
+        return "odd"
+
+
+@pytest.mark.parametrize(
+    ("change", "becomes"),
+    [
+        (lambda config: config["layers"].append(1), {"layers": ["odd", 1]}),
+        (lambda config: config["layers"].extend([1, 2]), {"layers": ["odd", 1, 2]}),
+        (lambda config: config.update(layers=[3]), {"layers": [3]}),
+        (lambda config: config.pop("layers"), {}),
+    ],
+    ids=["append", "extend", "set", "pop"],
+)
+def test_change_that_comes_while_another_threads_is_recorded_is_recorded_after_it(
+    runs: Path, change: Callable[[Any], object], becomes: dict[str, Any]
+) -> None:
+    run = asynctrack.init("p", dir=runs, config={"layers": []})
+    odd = Odd()
+
+    def other() -> None:
+        odd.recorded.wait(10)
+        change(run.config)
+        odd.other_done.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    run.config["layers"].append(odd)
+    thread.join(10)
+    run.finish()
+    assert asynctrack.open_run(run.path).config == becomes
+
+
+def test_child_that_is_forked_while_a_thread_changes_the_config_can_change_its_own(own_host: Path, runs: Path) -> None:
+    script = textwrap.dedent("""
+    import os, sys, threading
+    import asynctrack
+    run = asynctrack.init("p", dir=sys.argv[1], config={"a": {}})
+    recorded, go_on = threading.Event(), threading.Event()
+    class Odd:
+        def __repr__(self):
+            recorded.set()
+            go_on.wait(20)
+            return "odd"
+    thread = threading.Thread(target=run.config["a"].update, args=({"odd": Odd()},))
+    thread.start()
+    recorded.wait(20)
+    if not os.fork():
+        run.config["b"] = 1
+        run.config.setdefault("c", 2)
+        os._exit(run.config["b"] + run.config["c"])
+    go_on.set()
+    print(os.waitstatus_to_exitcode(os.wait()[1]))
+    thread.join()
+    run.finish()
+    """)
+    assert run_child(script, runs) == 3
 
 
 # What it is given as
