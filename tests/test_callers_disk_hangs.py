@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from hanging_disk import HangingDisk
 from support import assert_whole, wait_until
@@ -15,7 +16,9 @@ from support import assert_whole, wait_until
 import asynctrack
 from asynctrack import Run
 from asynctrack.books import Books
-from asynctrack.cursor import load_cursor
+from asynctrack.cursor import lease_path, load_cursor
+from asynctrack.delivery.lease import Lease
+from asynctrack.delivery.progress import Progress
 from asynctrack.patience import Patience
 from asynctrack.queue.layout import NO_ANSWER, TROUBLE
 
@@ -116,3 +119,25 @@ def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:
     wait_until(lambda: not patience.is_over, "it is back")
     patience.call(lambda: sent.append(2), 1.0)
     assert sent == [2]
+
+
+def test_backend_counts_as_left_to_a_person_once_its_cursor_says_so(disk: HangingDisk) -> None:
+    """Who waits for it ends then, and takes the thread along that writes the cursor."""
+    path = disk.path / "run"
+    (path / "cursors").mkdir(parents=True)
+    progress = Progress(path, "mine", Lease(lease_path(path, "mine")), keep=False)
+    early: list[bool] = []
+
+    async def fail() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(progress.fail, "KeyError", "2030-01-01", True)
+            while not disk.waiting():
+                await anyio.sleep(0.01)
+            early.append(progress.cursor.paused)
+            disk.go_on()
+
+    disk.hang("write")
+    anyio.run(fail)
+    assert early == [False]
+    assert progress.cursor.paused
+    assert load_cursor(path, "mine").paused

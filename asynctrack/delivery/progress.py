@@ -65,12 +65,18 @@ class Progress:
         self._saved_at = time.monotonic()
 
     async def fail(self, error: str, next_try_at: str, paused: bool) -> None:
-        """Note what went wrong beside the place that is saved: the sink has not said that what came since is safe."""
-        for cursor in (self.cursor, self._saved):
-            cursor.last_error, cursor.next_try_at, cursor.paused = error, next_try_at, paused
-            cursor.retries += 1
-        if self._lease.held or not self._keep:  # else it is another's to write
-            await self._write(self._saved)
+        """Note what went wrong beside the place that is saved: the sink has not said that what came since is safe.
+
+        It is on disk before anybody is told here: who waits for a backend that is left to a person ends then, perhaps with this process.
+        """
+        changes = {"last_error": error, "next_try_at": next_try_at, "paused": paused}
+        try:
+            if self._lease.held or not self._keep:  # else it is another's to write
+                await self._write(msgspec.structs.replace(self._saved, retries=self._saved.retries + 1, **changes))
+        finally:
+            for cursor in (self.cursor, self._saved):
+                cursor.last_error, cursor.next_try_at, cursor.paused = error, next_try_at, paused
+                cursor.retries += 1
 
     def succeed(self) -> None:
         """The backend works."""
