@@ -40,7 +40,7 @@ from asynctrack.wording import counted
 # A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
 _FIRST_POLL_S: Final = 0.0002
 _LONGEST_POLL_S: Final = 0.01
-# How long the books are waited for beyond the deadline of who asks for them: they lie in files, whose disk may hang. Arbitrary: a run of days takes 20 ms.
+# How long who reads the books may stand still beyond the deadline of who asks for them: they lie in files, whose disk may hang. Arbitrary: a run of days takes 20 ms.
 _BOOKS_WAIT_S: Final = 1.0
 # Which of the worker's words a wait looks at.
 _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}

@@ -105,6 +105,23 @@ def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read
     run.finish()
 
 
+def test_patience_waits_for_who_gets_on_and_not_for_who_stands_still() -> None:
+    def get_on() -> str:
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            time.sleep(0.02)
+        return "done"
+
+    assert Patience().call(get_on, 0.4) == "done"
+    with pytest.raises(TimeoutError):
+        Patience().call(get_on, 0.4, 0.5)
+    back, begin = threading.Event(), time.monotonic()
+    with pytest.raises(TimeoutError):
+        Patience().call(back.wait, 0.4, 30.0)
+    assert time.monotonic() - begin < 20
+    back.set()
+
+
 def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:
     patience, back = Patience(), threading.Event()
     assert patience.call(lambda: 3, 1.0) == 3
