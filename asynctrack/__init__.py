@@ -12,19 +12,16 @@ from typing import TYPE_CHECKING, Any
 from asynctrack import errors, messages
 from asynctrack.backends.base import Backend, Batch, Context, Paused, Refused, Retry, Sink, StartOver, TooLarge, Update
 from asynctrack.backends.files.jsonl import JSONLines
-from asynctrack.backends.memory import Memory
 from asynctrack.backends.registry import KINDS
 from asynctrack.books import BackendStats, Stats
 from asynctrack.current import current
 from asynctrack.defaults import extend_default_backends, reset_default_backends, set_default_backends
 from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
 from asynctrack.opening import init
-from asynctrack.reading.reader import RunReader, open_run
 from asynctrack.record import Array, Media, Record
 from asynctrack.run import Run
 from asynctrack.scope import Scope
 from asynctrack.settings import Settings
-from asynctrack.tracker import Tracker
 from asynctrack.wandb_api.script import ScriptModule, later, login, setup, teardown
 
 if TYPE_CHECKING:
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from asynctrack.backends.files.parquet import Parquet
     from asynctrack.backends.files.yaml import YAML
     from asynctrack.backends.hydra_link import HydraLink
+    from asynctrack.backends.memory import Memory
     from asynctrack.backends.mlflow import MLflow
     from asynctrack.backends.plots.live_plot import LivePlot
     from asynctrack.backends.plots.matplotlib import Matplotlib
@@ -45,14 +43,21 @@ if TYPE_CHECKING:
     from asynctrack.backends.visdom import Visdom
     from asynctrack.backends.wandb import WandB
     from asynctrack.reading.loading import load_metrics
+    from asynctrack.reading.reader import RunReader, open_run
+    from asynctrack.tracker import Tracker
     from asynctrack.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for.
-_LATER = {path.rpartition(".")[2]: path for path in KINDS.values()}
-
-_VALUES = frozenset({"Artifact", "Histogram", "Html", "Image", "Table", "Text"})
+_LATER = {
+    **{path.rpartition(".")[2]: path.rpartition(".")[0] for path in KINDS.values()},
+    **dict.fromkeys(("Artifact", "Histogram", "Html", "Image", "Table", "Text"), "asynctrack.values"),
+    "RunReader": "asynctrack.reading.reader",
+    "Tracker": "asynctrack.tracker",
+    "load_metrics": "asynctrack.reading.loading",
+    "open_run": "asynctrack.reading.reader",
+}
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, sync: object = None) -> bool:
@@ -77,13 +82,7 @@ def finish(
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "load_metrics":
-        return importlib.import_module("asynctrack.reading.loading").load_metrics
-    if name in _VALUES:
-        return getattr(importlib.import_module("asynctrack.values"), name)
-    if name not in _LATER:
-        return later(name)
-    return getattr(importlib.import_module(_LATER[name].rpartition(".")[0]), name)
+    return getattr(importlib.import_module(_LATER[name]), name) if name in _LATER else later(name)
 
 
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
-import fractions
 import numbers
 import os
 import sys
@@ -233,7 +232,6 @@ _BASES: Final[dict[type, Callable[[Any], Any]]] = {
     datetime.time: lambda value: value.isoformat(),
     datetime.timedelta: lambda value: value.total_seconds(),
     decimal.Decimal: _number,
-    fractions.Fraction: float,
     uuid.UUID: str,
     types.SimpleNamespace: lambda value: dict(value.__dict__),
 }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import json
 import os
 import posix  # eventlet's `os.write` waits where a pipe is full
 import signal
@@ -18,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from asynctrack import locks, messages, rehousing, trust
 from asynctrack.aside import Aside
@@ -382,8 +383,18 @@ def threads_are_over() -> bool:
 def say_hello(directory: str) -> None:
     """Tell the worker what it needs to import what this process can, and to know what it has sealed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(os.open(os.path.join(directory, HELLO_NAME), flags, 0o600), "w", encoding="utf-8") as file:
-        json.dump({"sys_path": _module_paths(), "argv": sys.argv, "key": trust.session_key()}, file)
+    hello = _as_json({"sys_path": _module_paths(), "argv": sys.argv, "key": trust.session_key()})
+    with open(os.open(os.path.join(directory, HELLO_NAME), flags, 0o600), "wb") as file:
+        file.write(hello)
+
+
+def _as_json(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, ValueError):  # a path that is not UTF-8
+        import json
+
+        return json.dumps(value).encode()
 
 
 def _module_paths() -> list[str]:

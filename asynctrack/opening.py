@@ -32,7 +32,6 @@ from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, has_b
 from asynctrack.masking import mask_arguments
 from asynctrack.printable import printable
 from asynctrack.queue.layout import START
-from asynctrack.reading.reader import RunReader
 from asynctrack.real_threads import replaced_by
 from asynctrack.record import decode_as
 from asynctrack.run import Run
@@ -346,6 +345,8 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
 
 def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
     """What the run was: as the journal has it, and behind that the queues of its dead; None where there is nothing."""
+    from asynctrack.reading.reader import RunReader  # most runs are new
+
     found: Manifest | None = None
     with contextlib.suppress(NotARun):
         found = RunReader(path).manifest()

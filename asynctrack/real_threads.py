@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import functools
-import importlib.util
 import select
 import sys
 from collections.abc import Callable
@@ -39,9 +38,11 @@ def replaced_by() -> str | None:
 @functools.cache
 def _original(name: str) -> ModuleType:
     """A module of the interpreter as it was before anybody changed it."""
+    from importlib.util import module_from_spec
+
     spec = sys.modules[name].__spec__
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

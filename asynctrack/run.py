@@ -20,7 +20,6 @@ from asynctrack.fields import Fields
 from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
 from asynctrack.queue.producer import CLOSED, OPEN, Producer
-from asynctrack.reading.reader import open_run
 from asynctrack.record import HOLDS_OTHERS, encode, encode_quickly
 from asynctrack.scope import Arrays, Scope
 from asynctrack.settings import Until
@@ -322,8 +321,10 @@ def _logged(sitting: Sitting, config: Mapping[str, Any], path: Path, key: str) -
     how = config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
     _wait(sitting.flushing("journaled", _LOOK_S))
     try:
+        from asynctrack.reading.reader import open_run  # rarely needed
+
         return sitting.look_in(lambda: open_run(path).summarise(key, how), _LOOK_S)
-    except (AsynctrackError, OSError):
+    except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
         raise KeyError(key) from None
 
 

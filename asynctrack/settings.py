@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -137,6 +136,8 @@ def project_directory(project: str) -> str:
     """
     if _NAME.fullmatch(project):
         return project
+    import hashlib  # loads OpenSSL
+
     digest = hashlib.sha256(project.encode()).hexdigest()[:_DIGITS]
     return f"{fitting(project)[: _MOST_CHARACTERS - _DIGITS - 1]}~{digest}"
 

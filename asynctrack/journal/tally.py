@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from asynctrack.journal.backwards import backwards
@@ -12,15 +11,14 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD
 
 
-@dataclass(slots=True)
 class _RingTally:
-    first: int
-    header: BatchHeader
-    position: Position
-    in_last: int | None = None
+    __slots__ = ("first", "header", "in_last", "position")
+
+    def __init__(self, first: int, header: BatchHeader, position: Position) -> None:
+        self.first, self.header, self.position = first, header, position
+        self.in_last: int | None = None
 
 
-@dataclass(slots=True)
 class Tally:
     """Records in a journal, ring by ring. `update` goes on from where the last one stopped.
 
@@ -33,12 +31,15 @@ class Tally:
         ends: for each ring up to where it was journaled there, notes included; kept up to date.
     """
 
-    directory: Path
-    start: Position = field(default_factory=Position)
-    ends: dict[int, int] = field(default_factory=dict)
-    notes: list[Frame] = field(default_factory=list)
-    _rings: dict[int, _RingTally] = field(default_factory=dict)
-    _reader: Reader | None = None
+    __slots__ = ("_reader", "_rings", "directory", "ends", "notes", "start")
+
+    def __init__(self, directory: Path, start: Position | None = None, ends: dict[int, int] | None = None) -> None:
+        self.directory = directory
+        self.start = Position() if start is None else start
+        self.ends = {} if ends is None else ends
+        self.notes: list[Frame] = []
+        self._rings: dict[int, _RingTally] = {}
+        self._reader: Reader | None = None
 
     def update(self) -> None:
         """Read the headers that were written since."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib  # noqa: F401  # a seal needs both, and nothing is imported first by a `log()`
+import hmac  # noqa: F401
 import os
 import stat
 from collections.abc import Sequence
