@@ -19,6 +19,7 @@ import sys
 import time
 import weakref
 from _queue import Empty, SimpleQueue  # not of `queue`, where gevent puts another
+from _signal import pthread_sigmask, valid_signals  # type: ignore[import-not-found]  # `signal` makes an enum of each: 0.1 ms for a thread
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
@@ -30,7 +31,7 @@ _Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked
 # Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
 _POLL_S: Final = 0.0005
 # A thread gets the others for what it does itself, and `faulthandler` has to see them.
-_OF_THE_PROCESS: Final = signal.valid_signals() - {
+_OF_THE_PROCESS: Final = valid_signals() - {
     signal.SIGSEGV,
     signal.SIGBUS,
     signal.SIGFPE,
@@ -77,14 +78,14 @@ class Aside(Generic[T]):
         """Have the thread, if one can be had; whether there is one."""
         started, self.started = self.started, True  # on one line, so that no other thread comes in between
         if not started:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+            before = pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
             try:
                 start_new_thread()(self._work, (self._waiting,))
                 _load_what_threads_end_with()
             except Exception:  # there are too many, the interpreter ends, or an audit hook is against it
                 self.started = False
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                pthread_sigmask(signal.SIG_SETMASK, before)
         return self.started
 
     def ask(self, thing: T) -> bool:
@@ -176,11 +177,11 @@ def start_thread(work: Callable[[], object]) -> None:
     Raises:
         RuntimeError: none can be had.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+    before = pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
     try:
         start_new_thread()(work, ())
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _after_fork_in_child() -> None:

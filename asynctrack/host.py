@@ -186,6 +186,7 @@ class Host:
 
     def start(self, log_path: Path, ring: Ring) -> None:
         """Start the worker where there is none, and wait a little until it has taken the ring."""
+        deadline = time.monotonic() + READY_WAIT_S
         _caretaker.start()
         if self._starting.acquire(timeout=_START_WAIT_S):  # else this may be a signal handler inside `look`
             try:
@@ -197,7 +198,6 @@ class Host:
             finally:
                 self._starting.release()
         self.wake()
-        deadline = time.monotonic() + READY_WAIT_S
         while not ring.words[WORKER_PID] and time.monotonic() < deadline:
             time.sleep(0.0005)
         if self._starting.acquire(blocking=False):

@@ -157,6 +157,7 @@ LAYERS = [
 ]
 # What runs before the worker has imported anything else.
 BOOTSTRAP = {
+    "_weakref",
     "contextlib",
     "errno",
     "fcntl",
@@ -168,7 +169,6 @@ BOOTSTRAP = {
     "struct",
     "threading",
     "time",
-    "weakref",
     "zlib",
 }
 BOOTSTRAP |= {"collections", "__future__", "sys"}

@@ -66,7 +66,9 @@ def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
         except (AsynctrackError, TypeError) as error:
             problems.append(f"backends[{at}] {error}")
             continue
-        kind = re.sub(r"[^A-Za-z0-9_]+", "_", kind_of(backend))  # the name of a file, too
+        kind = kind_of(backend)
+        if not (kind.isascii() and kind.isidentifier()):  # it is the name of a file, too
+            kind = re.sub(r"[^A-Za-z0-9_]+", "_", kind)
         number = sum(name.split("-")[0] == kind for name in named) + 1
         named[kind if number == 1 else f"{kind}-{number}"] = backend
     if problems:

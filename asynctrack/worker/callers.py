@@ -11,7 +11,7 @@ import os
 import select
 import struct
 import time
-import weakref
+from _weakref import ref  # `weakref` takes longer to import than all of this
 
 from asynctrack.queue.ring import Ring
 
@@ -26,7 +26,7 @@ _LOOK_INTERVAL_S = 0.4
 # Signals by which a process is told to end: SIGHUP, SIGINT and SIGTERM.
 _ASKED_TO_END = (1, 2, 15)
 
-_known: weakref.WeakValueDictionary[int, Caller] = weakref.WeakValueDictionary()
+_known: dict[int, ref[Caller]] = {}
 
 
 class Caller:
@@ -45,6 +45,8 @@ class Caller:
 
     def __del__(self) -> None:
         os.close(self._fd)
+        if (known := _known.get(self.pid)) is not None and known() is None:  # else it is another's
+            _known.pop(self.pid, None)
 
     def look(self) -> None:
         """See which signals it handles: who dies of one of those has raised it again when all was done, as servers do."""
@@ -92,7 +94,8 @@ def caller_of(ring: Ring) -> Caller | None:
     pid = ring.held_by()
     if not pid or not hasattr(os, "pidfd_open"):
         return None
-    known = _known.get(pid)
+    found = _known.get(pid)
+    known = None if found is None else found()
     if known is not None and not known.has_ended():
         return known
     try:
@@ -102,7 +105,7 @@ def caller_of(ring: Ring) -> Caller | None:
     caller = Caller(pid, fd)
     if ring.held_by() != pid:
         return None
-    _known[pid] = caller
+    _known[pid] = ref(caller)
     return caller
 
 
