@@ -130,7 +130,9 @@ def test_queue_of_a_run_whose_disk_hangs_fills_and_the_message_says_so(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = opened(disk.path, queue_bytes=1 << 16)
+    run.flush("journaled")  # what hangs for 40 s fails, and a worker may take long to start
     hang_in_the_middle(disk, run)
+    wait_until(run._producer.ring.trouble, "the worker says what is wrong")
     wait_until(lambda: worker_says("cannot write: the disk hangs"), "the command line knows it")
     while run.log({"x": "y" * 1000}):
         pass
