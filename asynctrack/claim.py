@@ -14,6 +14,7 @@ import errno
 import os
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,8 @@ _POLL_S: Final = 0.01
 
 # The runs of this process, by inode: to ask for a lock that is ours would give it back.
 _held: set[tuple[int, int]] = set()
-_held_lock = threading.Lock()
+_turns: weakref.WeakValueDictionary[tuple[int, int], threading.Lock] = weakref.WeakValueDictionary()
+_turns_lock = threading.Lock()
 
 
 class Claim:
@@ -78,8 +80,8 @@ def take(run: Path) -> Claim:
 
 def _take(run: Path) -> Claim:
     path = run / FILE_NAME
-    with _held_lock:
-        key = _identity(os.stat(run))
+    key = _identity(os.stat(run))
+    with _turn_of(key):
         if key in _held:
             raise Held(None)
         try:
@@ -101,11 +103,21 @@ def _take(run: Path) -> Claim:
 
 def is_held(run: Path) -> bool:
     """Whether a process has a run open, this one too."""
-    with _held_lock:
-        try:
-            return _identity(os.stat(run)) in _held or locks.holder(run / FILE_NAME) is not None
-        except OSError:
-            return False
+    try:
+        key = _identity(os.stat(run))
+        with _turn_of(key):
+            return key in _held or locks.holder(run / FILE_NAME) is not None
+    except OSError:
+        return False
+
+
+def _turn_of(run: tuple[int, int]) -> threading.Lock:
+    """The lock of those who open this run's file: to close it would drop another's. Each run has one, since the disk of one may hang."""
+    with _turns_lock:
+        turn = _turns.get(run)
+        if turn is None:
+            turn = _turns[run] = threading.Lock()
+        return turn
 
 
 class _Nominal(Claim):
@@ -138,8 +150,8 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 
 def _after_fork_in_child() -> None:
-    global _held_lock
-    _held_lock = threading.Lock()
+    global _turns, _turns_lock
+    _turns, _turns_lock = weakref.WeakValueDictionary(), threading.Lock()
     _held.clear()
 
 

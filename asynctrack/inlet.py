@@ -17,7 +17,7 @@ from asynctrack import hosts, messages
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
 from asynctrack.oddities import Oddities
-from asynctrack.queue.layout import CHECKPOINT, DONE, FRAME_HEADER_BYTES, KIND_SHIFT, START, WORKER_PID
+from asynctrack.queue.layout import CHECKPOINT, DONE, FRAME_HEADER_BYTES, HEAD, KIND_SHIFT, START, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode_any, encode_update, merge
 from asynctrack.settings import Settings
@@ -84,14 +84,21 @@ class Inlet:
         messages.start()
         self.host.start(self._path / "worker.log", self.producer.ring)
 
-    def abandon(self) -> None:
-        """Give up a run that could not be opened; if a worker has it by now, it has failed."""
+    def abandon(self) -> bool:
+        """Give up a run that could not be opened; whether nobody knows of it. Else it has failed, and the worker journals that.
+
+        From its first frame on a worker may have it, and may be about to say so: then it is left to that.
+        """
         ring = self.producer.ring
         self.producer.close("failed")
-        if not ring.words[WORKER_PID]:
+        unknown = not ring.words[HEAD]
+        if unknown:
             ring.words[DONE] = 1  # so that nobody misses its file
             ring.unlink()
+        elif not ring.words[WORKER_PID]:
+            self.serve()
         self.host.release(ring)
+        return unknown
 
     def encode(self, data: Mapping[Any, Any], step: object) -> bytes:
         """A record with values of any kind; tells of each key whose value becomes its `repr`, once.

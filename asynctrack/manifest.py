@@ -233,12 +233,16 @@ def load(run: Path) -> Manifest:
     return found
 
 
-def announce(run: Path, manifest: Manifest) -> None:
+def as_started(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as its journal will have it: what is not plain is made so, which may run code of the user's."""
+    return decode_as(start_payload(manifest), dict[str, Any])  # as a `Manifest` it would take a millisecond more
+
+
+def announce(run: Path, start: dict[str, Any]) -> None:
     """Write the first `run.json` of a run that begins here, so that it can be read before its worker has journaled anything.
 
     It need not survive a power cut, and is not waited for; a disk that does not take it leaves that to the worker.
     """
-    start = decode_as(start_payload(manifest), dict[str, Any])  # as a `Manifest` it would take a millisecond more
     with contextlib.suppress(OSError):
         replace_file(run / FILE_NAME, _as_json(start), durable=False)
 

@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
 from asynctrack import claim as claims
 from asynctrack import greeting, hosts, messages, modes, presence
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.claim import Claim, Held
-from asynctrack.current import current, enter, opened
+from asynctrack.current import current, enter, leave, opened
 from asynctrack.cursor import load_cursor
 from asynctrack.defaults import default_backends
 from asynctrack.disabled import DisabledRun
@@ -25,11 +25,13 @@ from asynctrack.ending import is_open
 from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, RunExists, RunIsRunning
 from asynctrack.forewarning import forewarn
 from asynctrack.host import hold_streams
+from asynctrack.inlet import Inlet
 from asynctrack.journal.frames import walk
 from asynctrack.journal.tally import Tally
 from asynctrack.logged import unicode
-from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, has_begun, now_iso
+from asynctrack.manifest import FILE_NAME, UNREADABLE, Manifest, announce, as_started, has_begun, now_iso
 from asynctrack.masking import mask_arguments
+from asynctrack.patience import Errand
 from asynctrack.printable import printable
 from asynctrack.queue.layout import START
 from asynctrack.real_threads import replaced_by
@@ -94,7 +96,7 @@ def init(
     settings: Settings | Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> Run:
-    """Open a run. Returns within 25 ms; the worker starts behind it.
+    """Open a run. Returns within 25 ms; the worker starts behind it. Where the run's disk hangs it waits until that answers, and says so; Ctrl-C ends the wait.
 
     It takes what `wandb.init` takes, by keyword; see `asynctrack.wandb_api.arguments`.
 
@@ -171,35 +173,95 @@ def init(
     cell = None if _is_ours(sys._getframe(1)) else greeting.cell()
     if cell is not None and reinit in (None, "default"):
         _finish_earlier(cell)
-    # One name, however it is reached: two would have two writers.
-    path = Path(os.path.realpath(settings.dir / project_directory(project) / run_id))
+    place = settings.dir / project_directory(project) / run_id
     manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels)
-    run: Run
     if settings.mode == "disabled":
-        run = DisabledRun(manifest, path, named)
-    else:
-        if settings.worker == "thread" and (library := replaced_by()):
-            raise InvalidSettings([_no_threads(library)])
-        if settings.worker == "process" and (why := why_not()):
-            messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
-            settings = Settings.build({**given, "worker": "thread"})
-        claim, is_new = _claim(path, run_id, resume)
-        try:
-            if is_new:
-                announce(path, manifest)
-            first = 0 if is_new else _resume(path, manifest, settings.worker, resume)
-            run = Run(manifest, path, Sitting(manifest, path, settings, named, first=first, claim=claim))
-        except BaseException:
-            if is_new:  # if there is nothing else in it, nothing has begun
-                _remove_run_directory(path)
-            claim.release()
-            raise
-        forewarn(path, named, offline=settings.mode == "offline")
-    run.cell = cell
-    enter(run)
-    if settings.mode != "disabled":
-        greeting.greet(f"{project}/{run_id}", path)
-    return run
+        run: Run = DisabledRun(manifest, Path(os.path.abspath(place)), named)
+        run.cell = cell
+        enter(run)
+        return run
+    if settings.worker == "thread" and (library := replaced_by()):
+        raise InvalidSettings([_no_threads(library)])
+    if settings.worker == "process" and (why := why_not()):
+        messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
+        settings = Settings.build({**given, "worker": "thread"})
+    return _open(place, manifest, settings, named, resume, cell)
+
+
+def _open(
+    place: Path, manifest: Manifest, settings: Settings, named: dict[str, Backend], resume: Resume, cell: int | None
+) -> Run:
+    """Open a run, or leave nothing of it: Ctrl-C may come at any moment."""
+    hold_streams()
+    start = as_started(manifest)
+    errand = Errand(lambda: _prepare(place, manifest, start, settings, resume), place, _take_back)
+    sitting: Sitting | None = None
+    run: Run | None = None
+    try:
+        ready = errand.wait()
+        sitting = Sitting(ready.path, settings, named, inlet=ready.inlet, claim=ready.claim)
+        sitting.open(manifest)
+        run = Run(manifest, ready.path, sitting)
+        forewarn(ready.path, named, offline=settings.mode == "offline")
+        run.cell = cell
+        enter(run)
+        greeting.greet(f"{run.project}/{run.id}", ready.path)
+        return run
+    except BaseException:
+        if sitting is not None:
+            sitting.give_up()
+        if run is not None:
+            leave(run)
+        errand.drop()
+        raise
+
+
+class _Ready(NamedTuple):
+    """A run that is ours alone, with a queue.
+
+    Attributes:
+        path: its directory. One name, however it is reached: two would have two writers.
+        is_new: whether that was made for this.
+        claim: that makes it ours.
+        inlet: into the queue.
+    """
+
+    path: Path
+    is_new: bool
+    claim: Claim
+    inlet: Inlet
+
+
+def _prepare(place: Path, manifest: Manifest, start: dict[str, Any], settings: Settings, resume: Resume) -> _Ready:
+    """Have the run's directory, what its earlier sittings have left, and a queue. Not on the user's thread: a disk may hang, and Ctrl-C come.
+
+    Raises:
+        AsynctrackError: see `init`.
+    """
+    path = Path(os.path.realpath(place))
+    claim, is_new = _claim(path, manifest.id, resume)
+    try:
+        if is_new:
+            announce(path, start)
+        first = 0 if is_new else _resume(path, manifest, start, settings.worker, resume)
+        return _Ready(path, is_new, claim, Inlet(manifest.id, path, settings, first=first))
+    except BaseException:
+        _let_go(path, is_new, claim)
+        raise
+
+
+def _take_back(ready: _Ready) -> None:
+    unknown = False
+    try:
+        unknown = ready.inlet.abandon()
+    finally:
+        _let_go(ready.path, ready.is_new and unknown, ready.claim)
+
+
+def _let_go(path: Path, remove: bool, claim: Claim) -> None:
+    if remove:  # if there is nothing else in it, nothing has begun
+        _remove_run_directory(path)
+    claim.release()
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -278,7 +340,6 @@ def _claim(path: Path, run_id: str, resume: Resume) -> tuple[Claim, bool]:
         NotARun: it is not there, and is not to be begun.
         RunIsRunning: a process has it open.
     """
-    hold_streams()
     for _ in range(_MOST_TRIES):
         is_new = _find_or_make(path, run_id, resume)
         try:
@@ -310,7 +371,7 @@ def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
     return True
 
 
-def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) -> int:
+def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerHost, resume: Resume) -> int:
     """Take over what the run was; returns the number of its next record.
 
     Raises:
@@ -330,7 +391,7 @@ def _resume(path: Path, manifest: Manifest, kind: WorkerHost, resume: Resume) ->
     if earlier is None:
         if resume == "must":
             raise NotARun(path)
-        announce(path, manifest)
+        announce(path, start)
         return first
     tally = Tally(path / "journal")
     tally.update()

@@ -1,6 +1,7 @@
 """Patience: does what touches files on a thread that is left behind where their disk hangs. Runs in the caller.
 
-Nothing ends who waits for such a disk, so at most one thread is left there: until it comes back nobody else is sent.
+No signal ends who waits for such a disk. What has a deadline goes by `Patience`: at most one thread is left there, and until it comes back nobody
+else is sent. What has none, such as opening a run, goes by `Errand`: it waits as long as it takes and says so, and Ctrl-C ends the wait.
 
 A disk that hangs and a machine that is busy are told apart by the kernel's word of the thread: who waits for a disk does not run, and who
 waits for a processor or for the interpreter runs again and again, or is ready to.
@@ -10,13 +11,20 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
+from asynctrack import messages
 from asynctrack.aside import start_thread
 from asynctrack.real_threads import allocate_lock
+
+# What takes longer waits for a disk, and it is said. A run that is resumed waits 5 s for the worker of its earlier sitting.
+SAY_AFTER_S: Final = 6.0
+# How long an interrupted call waits until what it has begun is undone. Arbitrary: it takes milliseconds on a disk that is well.
+_UNDO_WAIT_S: Final = 1.0
 
 T = TypeVar("T")
 
@@ -61,6 +69,63 @@ class Patience:
         return call.result()
 
 
+class Errand(Generic[T]):
+    """One thing that is done to files, however long their disk takes. For one thread, which may be interrupted at any moment.
+
+    Args:
+        do: does it.
+        undo: called with what `do` has returned, where nobody wants it any more; on any thread.
+        path: that it is about, for people.
+    """
+
+    def __init__(
+        self, do: Callable[[], T], path: str | os.PathLike[str], undo: Callable[[T], object] = lambda _: None
+    ) -> None:
+        self._call = _Call(do)
+        self._undo = undo
+        self._path = path
+        self._begun = self._unwanted = False
+        self._turn = allocate_lock()
+        self._ended = allocate_lock()
+        self._ended.acquire()
+
+    def wait(self) -> T:
+        """What it returns, or raises."""
+        self._begun = True
+        try:
+            start_thread(self._run)
+        except Exception:  # none can be had: the process ends, or there are too many
+            self._run()
+        if not self._call.done.acquire(timeout=SAY_AFTER_S):
+            messages.say(
+                f"asynctrack: waiting for {self._path}: its disk does not answer; mend that (or its network), or press Ctrl-C and use a directory on another disk"
+            )
+            self._call.done.acquire()
+        return self._call.result()
+
+    def drop(self) -> None:
+        """Undo what it has done, or will do; waits for that a little. Without effect where it has not begun."""
+        self._unwanted = True
+        if not self._begun:
+            return
+        with contextlib.suppress(Exception):  # its disk does not answer, or no thread can be had
+            Patience().call(self._settle, _UNDO_WAIT_S)
+        self._ended.acquire(timeout=_UNDO_WAIT_S)
+
+    def _run(self) -> None:
+        self._call.run()
+        self._settle()
+        self._ended.release()
+
+    def _settle(self) -> None:
+        """Undo it if it is done and not wanted, once: who says either looks for the other afterwards."""
+        with self._turn:
+            if self._unwanted and self._call.over:
+                for found in self._call.take_back():
+                    with contextlib.suppress(Exception):  # nobody is there to hear it
+                        self._undo(found)
+
+
 class _Call(Generic[T]):
     def __init__(self, do: Callable[[], T]) -> None:
         self.done = allocate_lock()
@@ -101,6 +166,11 @@ class _Call(Generic[T]):
             return self._found[0]
         finally:
             self._error = None  # else its frames keep it alive, and it them
+
+    def take_back(self) -> list[T]:
+        """What was returned, once."""
+        found, self._found = self._found, []
+        return found
 
 
 def _steps(thread: int) -> str | None:

@@ -321,9 +321,9 @@ def _logged(sitting: Sitting, config: Mapping[str, Any], path: Path, key: str) -
     how = config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
     _wait(sitting.flushing("journaled", _LOOK_S))
     try:
-        from asynctrack.reading.reader import open_run  # rarely needed
+        from asynctrack.reading.reader import RunReader  # rarely needed
 
-        return sitting.look_in(lambda: open_run(path).summarise(key, how), _LOOK_S)
+        return sitting.look_in(lambda: RunReader(path, warns=True).summarise(key, how), _LOOK_S)
     except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
         raise KeyError(key) from None
 

@@ -64,13 +64,12 @@ class Sitting:
 
     def __init__(
         self,
-        manifest: Manifest,
         path: Path,
         settings: Settings,
         backends: dict[str, Backend],
         *,
+        inlet: Inlet,
         claim: Claim,
-        first: int = 0,
     ) -> None:
         self.path = path
         self.result: Stats | None = None
@@ -86,23 +85,26 @@ class Sitting:
         self._last = Stats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
-        self.inlet = Inlet(manifest.id, path, settings, first=first)
         here = {
             name for name, backend in backends.items() if place_of(backend) == "caller"
         }  # they speak for themselves
         names = [name for name in self._awaited() if name not in here]
+        self.inlet = inlet
         self._watch = Watch(path, names, self._gets_nothing, self.inlet.hindrance, self._is_hindered)
         self.inlet.joined.append(lambda _: ending.opened(self))
-        try:
-            self.inlet.start(start_payload(manifest))
-            self._deliver_here()
-            self.inlet.serve()
-            self._watch.start()
-            _sittings.add(self)
-            ending.opened(self)
-        except BaseException:  # Ctrl-C, perhaps
-            self._abandon()
-            raise
+
+    def open(self, manifest: Manifest) -> None:
+        """Begin: have the worker and the deliveries. Where this raises, `give_up` is to be called.
+
+        Raises:
+            FrameTooLarge: the queue cannot carry what the run is started with.
+        """
+        self.inlet.start(start_payload(manifest))
+        self._deliver_here()
+        self.inlet.serve()
+        self._watch.start()
+        _sittings.add(self)
+        ending.opened(self)
 
     @property
     def needs_threads(self) -> bool:
@@ -310,10 +312,10 @@ class Sitting:
             with contextlib.suppress(QueueFull, FrameTooLarge, RunFinished):  # what is waited for is the rest
                 record()
 
-    def _abandon(self) -> None:
+    def give_up(self) -> None:
+        """Leave a run that could not be opened, but for its queue and its claim."""
         self._watch.stop()
-        self._release_claim()
-        self.inlet.abandon()
+        ending.closed(self)
         if self._local is not None:
             self._local.stop()
 

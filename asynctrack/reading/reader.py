@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from asynctrack import manifest as manifests
+from asynctrack import plain_file
 from asynctrack.backends.files.reserved import Apart
 from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
 from asynctrack.journal.backwards import backwards
@@ -22,6 +23,7 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.kinds import as_float
 from asynctrack.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
 from asynctrack.paths import expanded
+from asynctrack.patience import Errand
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
@@ -276,13 +278,20 @@ def open_run(path: str | os.PathLike[str]) -> RunReader:
     """Read a run from its directory. Works as soon as `init` has returned.
 
     Where something of it is damaged, so that records may be missing, there is a warning, `errors.DamagedJournal`, once for a run and process; `damage` of the reader says
-    what. The torn end that a crash leaves is no damage: it was never acknowledged.
+    what. The torn end that a crash leaves is no damage: it was never acknowledged. Where the disk hangs this waits until it answers, and says so; Ctrl-C ends the wait.
 
     Raises:
         NotARun: there is no run.
         UnsupportedVersion: a newer asynctrack wrote it.
     """
+    Errand(lambda: _touch(expanded(path)), path).wait()
     return RunReader(path, warns=True)
+
+
+def _touch(run: Path) -> None:
+    """Wait until the disk of a run answers."""
+    with contextlib.suppress(OSError, ValueError):
+        plain_file.read(run / manifests.FILE_NAME)
 
 
 def _import(library: str, call: str) -> Any:
