@@ -128,7 +128,8 @@ class CatchUp:
         if watch is None:
             return
         watch.see(stats)
-        failed = self._worker.drain.failed.get(self._known_as[run])
+        drain, name = self._worker.drain, self._known_as[run]
+        failed = drain.failed.get(name) or drain.unwritable.get(name)
         if failed is not None and needs_a_person(failed):
             self._give_up(run, str(failed))
         elif watch.still_s > self._patience_s:

@@ -324,6 +324,18 @@ def test_worker_that_is_told_to_leave_leaves_a_queue_whose_disk_fails_for_sync(
     assert_whole(disk.path / "p" / "run", {"i": 100})
 
 
+def left_alone(own_host: Path, disk: HangingDisk) -> None:
+    """A run whose caller and worker are dead, with records that are in its queue only."""
+    child = start(CALLER_ON_A_FAILING_DISK, disk.path)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    kill_the_worker(own_host)
+    disk.fail(errno.EIO, "open", "names")
+    child.communicate("\n")
+    disk.go_on()
+    wait_until(lambda: not workers(own_host), "no worker is left")
+
+
 def two_left(own_host: Path, disk: HangingDisk) -> list[Path]:
     """Two runs whose callers and workers are dead, each with records that are in its queue only."""
     paths = [disk.path / "p" / "bad", disk.path / "p" / "good"]
@@ -351,6 +363,21 @@ def test_sync_brings_home_what_it_can_where_another_run_cannot_be_read(own_host:
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
     assert_whole(paths[0], {"i": 100})
     assert left_in(own_host) == []
+
+
+def test_sync_to_a_full_disk_ends_at_once_and_says_that_it_is_full_and_what_to_do(
+    own_host: Path, disk: HangingDisk
+) -> None:
+    left_alone(own_host, disk)
+    disk.fail(errno.ENOSPC, "write")
+    command = [sys.executable, "-m", "asynctrack", "sync", str(disk.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)  # well before its patience ends
+    assert done.returncode == 1, done
+    said = next(line for line in done.stdout.splitlines() if "run: journal:" in line)
+    assert "No space left on device" in said and said.endswith("mend that, and sync again"), done
+    disk.go_on()
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert_whole(disk.path / "p" / "run", {"i": 100})
 
 
 @pytest.mark.parametrize("place", ["p/bad", "p"])

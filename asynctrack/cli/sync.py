@@ -268,9 +268,11 @@ def _print(report: list[Progress], complete: int) -> None:
 def _missing(run: Progress, name: str, why: str) -> str:
     """What a backend does not have, why, and what to do about it."""
     books = run.stats.backends.get(name)
-    behind = books.behind if books is not None else 0
+    behind = books.behind if books is not None else run.stats.queued if name == "journal" else 0
     what = "the run's end" if not behind else "1 record" if behind == 1 else f"{output.count(behind)} records"
     text = f"{what} {'are' if behind > 1 else 'is'} missing: {why}".replace("sync RUN", f"sync {shlex.quote(run.path)}")
+    if name == "journal" and books is None:
+        return f"{text}; {'wait longer with --patience-s' if why.startswith('nothing has moved') else 'mend that, and sync again'}"
     if name in run.left_out or books is None:
         return text
     return f"{text}; {'mend that, and sync again' if books.paused else 'sync again later, or wait longer with --patience-s'}"

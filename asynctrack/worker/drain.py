@@ -90,6 +90,7 @@ class Drain:
         self.sync_interval_s = SYNC_INTERVAL_S
         self.leaving = False
         self.failed: dict[str, Exception] = {}
+        self.unwritable: dict[str, Exception] = {}
         self._linger_s = LINGER_S
         self._own = own if own is not None else {}
         self._stopping = False
@@ -477,8 +478,11 @@ class Drain:
     def _try(self, run: RunJournal, work: Callable[[RunJournal], float]) -> float:
         """Work on a journal. If it cannot be written it is tried again later; its rings hold what they can until then."""
         try:
-            return work(run)
+            moved = work(run)
+            self.unwritable.pop(run.path, None)
+            return moved
         except Exception as error:  # whatever it was, the other runs go on
+            self.unwritable[run.path] = error
             if isinstance(error, FileNotFoundError) and self._restore(run):
                 return 0.0
             for ring in run.live:
