@@ -17,7 +17,7 @@ from asynctrack import hosts, messages
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.host import Host
 from asynctrack.oddities import Oddities
-from asynctrack.queue.layout import CHECKPOINT, DONE, FRAME_HEADER_BYTES, HEAD, KIND_SHIFT, START, WORKER_PID
+from asynctrack.queue.layout import DONE, FRAME_HEADER_BYTES, HEAD, KIND_SHIFT, START, WORKER_PID
 from asynctrack.queue.producer import FORKED, OPEN, Producer
 from asynctrack.record import coerce_step, encode_any, encode_update, merge
 from asynctrack.settings import Settings
@@ -197,11 +197,14 @@ class Inlet:
         payload = encode_update(fresh, removed)
         if self.producer.put(payload, kind << KIND_SHIFT, 0):
             return
-        if self.producer.state == FORKED and kind == CHECKPOINT and not self.over:
+        if self.producer.state == FORKED and not self.over and not self._reopening:
             with self._lock:
-                self._take_part()
+                try:
+                    self._take_part()  # what a child sets is recorded as what it logs is
+                except Exception as error:
+                    raise QueueFull(self.producer.capacity) from error
         if self.producer.state == FORKED:
-            return  # what a child sets is its own
+            return  # it has finished, or a signal handler has come in between
         if self.producer.state != OPEN:
             raise RunFinished(self._run_id, f"setting the {what}")
         if len(payload) > self.producer.largest:

@@ -48,7 +48,7 @@ class Run(Borrowed):
         project: the directory above the run's.
         path: the run's directory.
         cell: of the notebook that has opened it; None anywhere else.
-        config: of the run; what is set later is recorded too.
+        config: of the run; what is set later is recorded too, also by a forked child.
         summary: of the run as a whole. What is not set in it is the last value that was logged by that name, which takes a look at the journal.
         backends: by their names in `stats()`, as this sitting has them; those that live in this process are the living things.
     """

@@ -335,7 +335,7 @@ class Sitting:
     def _close(self, error: BaseException | None, summary: Mapping[str, Any], deadline: float) -> None:
         status, text = _outcome(error)
         inlet = self.inlet
-        if inlet.producer.state != OPEN:
+        if inlet.producer.state != OPEN and not (inlet.producer.state == FORKED and summary):
             return
         try:
             if summary:
@@ -345,7 +345,8 @@ class Sitting:
                 inlet.update(FAILURE, "error", {"error": text, **who}, deadline)
         except (FrameTooLarge, QueueFull) as lost:  # no room for it: the run ends all the same
             inlet.warn("end", f"its end is recorded without summary or error: {lost}")
-        inlet.producer.close(status)
+        if inlet.producer.state == OPEN:
+            inlet.producer.close(status)
         self._release_claim()
 
     def _release_claim(self) -> None:

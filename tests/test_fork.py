@@ -86,6 +86,38 @@ run.finish()
     assert manifest(runs / "p" / "run")["checkpoint"] == {"epoch": 3}
 
 
+@pytest.mark.parametrize("logs_before", [False, True])
+def test_what_a_child_sets_is_recorded_whether_it_has_logged_before_or_not(
+    forked: Callable[..., Any], runs: Path, logs_before: bool
+) -> None:
+    forked(f"""
+def child():
+    if {logs_before}:
+        log("child", 1)
+    run.config["k"] = 1
+    run.summary["s"] = 2
+    run.finish(summary={{"last": 3}})
+
+run.config["parent"] = 0
+wait_for(fork(child))
+run.finish()
+""")
+    found = manifest(runs / "p" / "run")
+    assert found["config"] == {"parent": 0, "k": 1}
+    assert found["summary"] == {"s": 2, "last": 3}
+    assert found["status"] == "finished"
+
+
+def test_summary_with_which_a_child_finishes_that_has_said_nothing_is_recorded(
+    forked: Callable[..., Any], runs: Path
+) -> None:
+    forked("""
+wait_for(fork(lambda: run.finish(summary={"last": 3})))
+run.finish()
+""")
+    assert manifest(runs / "p" / "run")["summary"] == {"last": 3}
+
+
 @pytest.fixture
 def run_path(runs: Path) -> Path:
     return runs / "p" / "run"
