@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -99,6 +101,20 @@ def test_open_run_on_a_disk_that_hangs_says_that_it_waits_and_ctrl_c_ends_it(
     pressing.join()
     disk.go_on()
     assert asynctrack.open_run(path).status == "finished"
+
+
+@pytest.mark.slow
+def test_ls_of_a_disk_that_hangs_says_that_it_waits_and_lists_it_when_it_answers(
+    disk: HangingDisk, own_host: Path
+) -> None:
+    asynctrack.init("p", id="run", dir=disk.path / "runs").finish()
+    disk.hang()
+    command = [sys.executable, "-m", "asynctrack", "ls", str(disk.path / "runs")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as listing:
+        assert listing.stderr is not None
+        assert "its disk does not answer" in listing.stderr.readline()
+        disk.go_on()
+        assert "p/run" in listing.communicate(timeout=30)[0]
 
 
 # Ctrl-C at one place of `init` after the other: before each line of ours that its thread comes to. Prints the places.

@@ -16,6 +16,7 @@ from asynctrack.cli import options, output
 from asynctrack.cli.glance import Glance, glance, seconds_between
 from asynctrack.cli.output import STATE_STYLES, Column, Screen, Styled
 from asynctrack.paths import expanded
+from asynctrack.patience import Errand
 from asynctrack.settings import DEFAULT_DIR, project_directory
 
 STATES: Final = (
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """List runs, the newest first."""
     directory = args.directory or Path(DEFAULT_DIR)
+    Errand(directory.is_dir, directory).wait()  # a disk that hangs is said
     if args.directory is not None and not directory.is_dir():
         output.say(f"there is no directory {directory}")
         return 2
