@@ -9,18 +9,30 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from asynctrack import errors, messages
-from asynctrack.backends.base import Backend, Batch, Context, Paused, Refused, Retry, Sink, StartOver, TooLarge, Update
+from asynctrack import errors
+from asynctrack._system import messages
+from asynctrack.backends.base import (
+    ActionRequired,
+    Backend,
+    Batch,
+    Context,
+    Rejected,
+    Resend,
+    Retry,
+    Sink,
+    TooLarge,
+    Update,
+)
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.registry import KINDS
-from asynctrack.books import BackendStats, Stats
-from asynctrack.current import current
-from asynctrack.defaults import extend_default_backends, reset_default_backends, set_default_backends
+from asynctrack.client.current import current, current_backend
+from asynctrack.client.default_backends import extend_default_backends, reset_default_backends, set_default_backends
+from asynctrack.client.opening import init
+from asynctrack.client.run import Run
+from asynctrack.client.scope import Scope
 from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
-from asynctrack.opening import init
-from asynctrack.record import Array, Media, Record
-from asynctrack.run import Run
-from asynctrack.scope import Scope
+from asynctrack.reading.stats import BackendStats, RunStats
+from asynctrack.records.codec import Array, Media, Record
 from asynctrack.settings import Settings
 from asynctrack.wandb_api.script import ScriptModule, later, login, setup, teardown
 
@@ -42,19 +54,19 @@ if TYPE_CHECKING:
     from asynctrack.backends.trackio import Trackio
     from asynctrack.backends.visdom import Visdom
     from asynctrack.backends.wandb import WandB
+    from asynctrack.client.tracker import Tracker
     from asynctrack.reading.loading import load_metrics
     from asynctrack.reading.reader import RunReader, open_run
-    from asynctrack.tracker import Tracker
-    from asynctrack.values import Artifact, Histogram, Html, Image, Table, Text
+    from asynctrack.records.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
 
 # Imported when they are asked for.
 _LATER = {
     **{path.rpartition(".")[2]: path.rpartition(".")[0] for path in KINDS.values()},
-    **dict.fromkeys(("Artifact", "Histogram", "Html", "Image", "Table", "Text"), "asynctrack.values"),
+    **dict.fromkeys(("Artifact", "Histogram", "Html", "Image", "Table", "Text"), "asynctrack.records.values"),
     "RunReader": "asynctrack.reading.reader",
-    "Tracker": "asynctrack.tracker",
+    "Tracker": "asynctrack.client.tracker",
     "load_metrics": "asynctrack.reading.loading",
     "open_run": "asynctrack.reading.reader",
 }
@@ -70,7 +82,7 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = 
 
 def finish(
     summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
-) -> Stats | None:
+) -> RunStats | None:
     """`Run.finish` of the current run; without one it warns and does nothing. In the place of the summary W&B has the exit code."""
     run = current()
     if run is None:
@@ -90,6 +102,7 @@ __all__ = [
     "JSON",
     "SQL",
     "YAML",
+    "ActionRequired",
     "Array",
     "Artifact",
     "AsynctrackError",
@@ -110,19 +123,18 @@ __all__ = [
     "Memory",
     "NoCurrentRun",
     "Parquet",
-    "Paused",
     "Plotly",
     "QueueFull",
     "Record",
-    "Refused",
+    "Rejected",
+    "Resend",
     "Retry",
     "Run",
     "RunReader",
+    "RunStats",
     "Scope",
     "Settings",
     "Sink",
-    "StartOver",
-    "Stats",
     "Subscriber",
     "Table",
     "TensorBoard",
@@ -134,6 +146,7 @@ __all__ = [
     "Visdom",
     "WandB",
     "current",
+    "current_backend",
     "errors",
     "extend_default_backends",
     "finish",

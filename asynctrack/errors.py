@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import errno
 
-from asynctrack.printable import printable
-from asynctrack.wording import counted
+from asynctrack._system.printable import printable
+from asynctrack._system.wording import counted
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ __all__ = [
     "NoJournalDirectory",
     "NoSuchBackend",
     "NoSuchRun",
-    "NotAPlainFile",
     "NotARun",
     "NotPicklable",
     "QueueFull",
@@ -50,6 +49,7 @@ __all__ = [
     "RunFinished",
     "RunIsRunning",
     "SharedMemoryUnavailable",
+    "UnsafeFile",
     "UnsupportedVersion",
     "UsageError",
 ]
@@ -341,7 +341,7 @@ class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
         return printable(str(self.args[0]))
 
 
-class NotAPlainFile(EnvironmentFailure, OSError):
+class UnsafeFile(EnvironmentFailure, OSError):
     """What a run's directory has in place of one of its files is not read."""
 
     def __init__(self, path: object, found: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
+from asynctrack._system.paths import expanded
 from asynctrack.errors import DirectoryNotWritable, InvalidProject, InvalidRunId, InvalidSettings
-from asynctrack.paths import expanded
 from asynctrack.wandb_api.unsupported import is_of_wandb, unsupported
 
 Mode = Literal["online", "offline", "disabled"]
-WorkerHost = Literal["process", "thread"]
+WorkerKind = Literal["process", "thread"]
 WhenFull = Literal["drop_newest", "block", "raise"]
 Resume = Literal["never", "allow", "must"]
 Until = Literal["journaled", "synced", "delivered"]
@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=_WithoutThos
 
     dir: Path = Path(DEFAULT_DIR)
     mode: Mode = "online"
-    worker: WorkerHost = "process"
+    worker: WorkerKind = "process"
     when_full: WhenFull = "drop_newest"
     max_block_s: float = 5.0
     queue_bytes: int | None = None
@@ -178,7 +178,7 @@ _DAY: Final = 86_400.0
 _CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "dir": _path,
     "mode": _one_of(Mode),
-    "worker": _one_of(WorkerHost),
+    "worker": _one_of(WorkerKind),
     "when_full": _one_of(WhenFull),
     "max_block_s": _seconds(0, _DAY),
     "queue_bytes": _queue_bytes,

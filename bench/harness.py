@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 import asynctrack
-from asynctrack import hosts
+from asynctrack.client import worker_registry
 
 RESULTS: Final = Path(__file__).parent / "results"
 PERCENTILES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
@@ -175,14 +175,14 @@ def open_run(below: Path | None = None, **settings: Any) -> Iterator[asynctrack.
 @contextlib.contextmanager
 def own_worker(shared_memory: Path | None = None) -> Iterator[None]:
     """What is opened in here gets a worker of its own, with its queue in another directory than `/dev/shm` if one is given."""
-    before, root = hosts._hosts, os.environ.get("ASYNCTRACK_SHM")
-    hosts._hosts = {}
+    before, root = worker_registry._hosts, os.environ.get("ASYNCTRACK_SHM")
+    worker_registry._hosts = {}
     if shared_memory is not None:
         os.environ["ASYNCTRACK_SHM"] = str(shared_memory)
     try:
         yield
     finally:
-        hosts._hosts = before
+        worker_registry._hosts = before
         os.environ.pop("ASYNCTRACK_SHM", None)
         if root is not None:
             os.environ["ASYNCTRACK_SHM"] = root

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack.books import Books, Stats
 from asynctrack.queue.layout import WORKER_PID
-from asynctrack.queue.places import DEFAULT_RING_BYTES, host_directories, ring_paths
 from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import DEFAULT_RING_BYTES, host_directories, ring_paths
+from asynctrack.reading.stats import RunStats, StatsCollector
 from bench.harness import Bar, Report, Table, bar, main, say, spread
 
 RATE: Final = 20_000
@@ -92,7 +92,7 @@ class End(msgspec.Struct, frozen=True):
     """
 
     said: dict[str, float]
-    stats: Stats
+    stats: RunStats
     lines: int
     seconds: float
 
@@ -152,7 +152,7 @@ def _child(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 def _watch(out: Iterable[str], caller: int, path: Path) -> tuple[list[Sample], dict[str, float]]:
     """A sample for each line of the caller, and what its last line says."""
     samples: list[Sample] = []
-    ring, books = _ring_of(path), Books(path)
+    ring, books = _ring_of(path), StatsCollector(path)
     try:
         for line in out:
             said = json.loads(line)
@@ -175,7 +175,7 @@ def _ring_of(path: Path) -> Ring:
     raise SystemExit(f"no queue of {path} is in shared memory")
 
 
-def _sample(said: dict[str, float], caller: int, ring: Ring, path: Path, books: Books) -> Sample:
+def _sample(said: dict[str, float], caller: int, ring: Ring, path: Path, books: StatsCollector) -> Sample:
     stats = books.take([ring], [], ["jsonl"])
     return Sample(
         log=said,
@@ -207,7 +207,7 @@ def _process(pid: int) -> Process:
 
 def _count(path: Path, said: dict[str, float], seconds: float) -> End:
     say("counting")
-    books = Books(path)
+    books = StatsCollector(path)
     stats = books.take([], [], ["jsonl"])
     books.close()
     with open(path / "metrics.jsonl", "rb") as file:

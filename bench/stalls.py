@@ -120,7 +120,7 @@ class Count:
     """
 
     returned: list[int] = field(default_factory=lambda: [0, 0])
-    stats: list[asynctrack.Stats] = field(default_factory=list)
+    stats: list[asynctrack.RunStats] = field(default_factory=list)
     journaled: int = 0
 
     @property

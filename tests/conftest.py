@@ -14,7 +14,7 @@ from hanging_disk import hanging_disk as hanging_disk
 from postgres import postgresql as postgresql
 from support import own_shared_memory
 
-from asynctrack import hosts
+from asynctrack.client import worker_registry
 
 os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
 # CPython 3.12 and later say this of any process that forks and has threads, as ours have.
@@ -27,10 +27,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
     """A test leaves no place for rings to others: a `monkeypatch` that was there before `own_host` would bring that back when it is gone."""
-    place, kept = os.environ.get("ASYNCTRACK_SHM"), hosts._hosts
+    place, kept = os.environ.get("ASYNCTRACK_SHM"), worker_registry._hosts
     yield
     assert os.environ.get("ASYNCTRACK_SHM") == place
-    assert hosts._hosts is kept
+    assert worker_registry._hosts is kept
 
 
 @pytest.fixture

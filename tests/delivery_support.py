@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from support import wait_until, workers
 
-from asynctrack import hosts
-from asynctrack.books import BackendStats, Stats
-from asynctrack.cursor import Cursor, load_cursor
+from asynctrack.client import worker_registry
+from asynctrack.journal.cursor import Cursor, load_cursor
+from asynctrack.reading.stats import BackendStats, RunStats
 from asynctrack.testing import JournaledRun, taken
 
 
@@ -28,10 +28,10 @@ def rough_shared_memory() -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASYNCTRACK_SHM", str(path))
         patch.setenv("ASYNCTRACK_IDLE_EXIT_S", "0.05")
-        patch.setattr(hosts, "_hosts", {})
+        patch.setattr(worker_registry, "_hosts", {})
         try:
             yield path
-            hosts.stop_threads()
+            worker_registry.stop_threads()
             kill_workers(path)
             wait_until(lambda: not workers(path), "what the workers had started has ended")
         finally:
@@ -74,7 +74,7 @@ def cursor(run: Path, name: str = "backend") -> Cursor:
     return load_cursor(run, name)
 
 
-def assert_balanced(stats: Stats) -> None:
+def assert_balanced(stats: RunStats) -> None:
     """Every record of the journal is somewhere, in the books of each backend."""
     assert stats.accepted == stats.journaled + stats.queued
     for name, books in stats.backends.items():

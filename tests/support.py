@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import pytest
 
 import asynctrack
-from asynctrack import hosts
-from asynctrack.books import Books
+from asynctrack.client import worker_registry
+from asynctrack.reading.stats import StatsCollector
 
 T = TypeVar("T")
 
@@ -49,10 +49,10 @@ def own_shared_memory(idle_exit_s: float = 0.05) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASYNCTRACK_SHM", str(path))
         patch.setenv("ASYNCTRACK_IDLE_EXIT_S", str(idle_exit_s))
-        patch.setattr(hosts, "_hosts", {})
+        patch.setattr(worker_registry, "_hosts", {})
         try:
             yield path
-            hosts.stop_threads()
+            worker_registry.stop_threads()
             wait_until(lambda: not workers(path), "every worker has left")
             assert not (left := left_in(path)), f"left behind: {left}"
         finally:
@@ -212,7 +212,7 @@ def assert_whole(run: Path, counts: dict[str, int] | None = None) -> None:
     assert all(values == list(range(len(values))) for values in by_source.values())
     delivered = [{key: value for key, value in line.items() if key[0] != "_"} for line in lines(run)]
     assert delivered == [record.data for record in found]
-    stats = Books(run).take([], [], ["jsonl"])
+    stats = StatsCollector(run).take([], [], ["jsonl"])
     assert stats.accepted == stats.journaled == stats.backends["jsonl"].delivered == len(found)
 
 

@@ -15,12 +15,12 @@ from support import assert_whole, wait_until
 
 import asynctrack
 from asynctrack import Run
-from asynctrack.books import Books
-from asynctrack.cursor import lease_path, load_cursor
+from asynctrack._system.disk_timeout import DiskTimeout
 from asynctrack.delivery.lease import Lease
-from asynctrack.delivery.progress import Progress
-from asynctrack.patience import Patience
-from asynctrack.queue.layout import NO_ANSWER, TROUBLE
+from asynctrack.delivery.progress import DeliveryProgress
+from asynctrack.journal.cursor import lease_path, load_cursor
+from asynctrack.queue.layout import LAST_ERRNO, NO_ANSWER
+from asynctrack.reading.stats import StatsCollector
 
 # Of a second that files are waited for beyond a deadline, and of a busy machine.
 LATE_S = 5.0
@@ -76,12 +76,12 @@ def test_finish_counts_what_was_delivered_after_a_disk_has_answered_again(disk: 
     finishing = threading.Thread(target=run.finish)
     finishing.start()
     try:
-        wait_until(lambda: words[TROUBLE] == NO_ANSWER, "the worker sees that the disk hangs")
+        wait_until(lambda: words[LAST_ERRNO] == NO_ANSWER, "the worker sees that the disk hangs")
     finally:
         disk.go_on()
         finishing.join()
     assert (run.stats().journaled, run.stats().backends["jsonl"].delivered) == (1, 1)
-    assert words[TROUBLE] == 0
+    assert words[LAST_ERRNO] == 0
 
 
 def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read(
@@ -98,7 +98,7 @@ def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read
         back.wait()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Books, "take", take)
+        patch.setattr(StatsCollector, "take", take)
         stats = run.stats()
     back.set()
     assert (stats.accepted, stats.journaled) == (1, 1)
@@ -112,18 +112,18 @@ def test_patience_waits_for_who_gets_on_and_not_for_who_stands_still() -> None:
             time.sleep(0.02)
         return "done"
 
-    assert Patience().call(get_on, 0.4) == "done"
+    assert DiskTimeout().call(get_on, 0.4) == "done"
     with pytest.raises(TimeoutError):
-        Patience().call(get_on, 0.4, 0.5)
+        DiskTimeout().call(get_on, 0.4, 0.5)
     back, begin = threading.Event(), time.monotonic()
     with pytest.raises(TimeoutError):
-        Patience().call(back.wait, 0.4, 30.0)
+        DiskTimeout().call(back.wait, 0.4, 30.0)
     assert time.monotonic() - begin < 20
     back.set()
 
 
 def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:
-    patience, back = Patience(), threading.Event()
+    patience, back = DiskTimeout(), threading.Event()
     assert patience.call(lambda: 3, 1.0) == 3
     with pytest.raises(ZeroDivisionError):
         patience.call(lambda: 1 / 0, 1.0)
@@ -142,7 +142,7 @@ def test_backend_counts_as_left_to_a_person_once_its_cursor_says_so(disk: Hangin
     """Who waits for it ends then, and takes the thread along that writes the cursor."""
     path = disk.path / "run"
     (path / "cursors").mkdir(parents=True)
-    progress = Progress(path, "mine", Lease(lease_path(path, "mine")), keep=False)
+    progress = DeliveryProgress(path, "mine", Lease(lease_path(path, "mine")), keep=False)
     early: list[bool] = []
 
     async def fail() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from asynctrack import catalog, plain_file
+from asynctrack.journal import safe_read
+from asynctrack.reading import catalog
 
 
 def make_runs(folder: Path, created_s: list[float], changed_s: list[float]) -> list[Path]:
@@ -44,8 +45,8 @@ def test_only_the_newest_are_read_where_only_these_are_asked_for(
     created = [1e9 + 60 * number for number in range(300)]
     runs = make_runs(tmp_path, created, [at + 90 for at in created])  # each went on into the next
     read = []
-    content = plain_file.read
-    monkeypatch.setattr(plain_file, "read", lambda path: read.append(path) or content(path))
+    content = safe_read.read
+    monkeypatch.setattr(safe_read, "read", lambda path: read.append(path) or content(path))
     assert list(islice(catalog.newest_first(runs), 10)) == runs[:-11:-1]
     assert len(read) <= 13
     read.clear()
@@ -65,7 +66,7 @@ def test_file_that_another_has_replaced_on_a_networks_disk_is_read_again(
         return opened(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", open_once)
-    assert plain_file.read(tmp_path / "run.json") == b"{}"
+    assert safe_read.read(tmp_path / "run.json") == b"{}"
     stale += [OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2
     with pytest.raises(OSError, match="tale"):
-        plain_file.read(tmp_path / "run.json")
+        safe_read.read(tmp_path / "run.json")

@@ -20,10 +20,11 @@ from cli_support import COMMAND, Logger, answer, asynctrack_, line_of, make_runs
 from support import ROOT, kill_the_worker, lines, records, wait_until, workers
 
 import asynctrack
-from asynctrack import catalog, cli
+from asynctrack import cli
 from asynctrack.errors import AmbiguousRun, NoSuchRun
 from asynctrack.journal.reader import Reader
 from asynctrack.queue.layout import RECORD
+from asynctrack.reading import catalog
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
     script = (
         "import sys, asynctrack.cli as cli\n"
         "try: cli.main(['--help'])\n"
-        "except SystemExit as end: print(end.code, [m for m in sys.modules if m.startswith('asynctrack.cli.')])"
+        "except SystemExit as end: print(end.code, [m for m in sys.modules if m.startswith('asynctrack.cli.commands.')])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
     for name in cli.COMMANDS:
@@ -58,7 +59,7 @@ def test_help_lists_every_command_and_imports_none() -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_each_command_says_what_it_takes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert importlib.import_module(f"asynctrack.cli.{name}").main
+    assert importlib.import_module(f"asynctrack.cli.commands.{name}").main
     with pytest.raises(SystemExit, match="0"):
         cli.main([name, "--help"])
     said = capsys.readouterr().out
@@ -70,7 +71,7 @@ def test_ls_imports_no_other_command_and_no_event_loop(kept: Path) -> None:
     script = (
         "import sys, asynctrack.cli as cli\n"
         "assert cli.main(['ls', sys.argv[1]]) == 0\n"
-        "print([m for m in ('asyncio', 'anyio', 'rich', 'asynctrack.cli.demo', 'asynctrack.cli.show') if m in sys.modules])"
+        "print([m for m in ('asyncio', 'anyio', 'rich', 'asynctrack.cli.commands.demo', 'asynctrack.cli.commands.show') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script, str(kept)], capture_output=True, text=True, timeout=50)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
@@ -258,14 +259,14 @@ def test_looking_at_a_run_of_this_process_leaves_it_its_locks(
 
 def test_counting_from_a_cursor_is_exact(own_host: Path, runs: Path) -> None:
     """With a journal too long to be read whole: of two sittings and a forked child, and with the cursor anywhere."""
-    for sitting in range(2):
+    for session in range(2):
         with asynctrack.init("p", id="run", dir=runs, resume="allow") as run:
             for i in range(3000):
                 run.log({"i": i, "text": "x" * 40})
-            if not sitting and (child := os.fork()) == 0:
+            if not session and (child := os.fork()) == 0:
                 run.log({"child": 1})
                 os._exit(0)
-        if not sitting:
+        if not session:
             os.waitpid(child, 0)
             wait_until(lambda: len(lines(run.path)) == 3001, "the child's record is there")
             wait_until(lambda: not workers(own_host), "the worker has left")

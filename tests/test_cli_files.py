@@ -20,7 +20,7 @@ from support import kill_the_worker, left_in, lines, manifest, stopped, the_work
 
 import asynctrack
 from asynctrack import cli
-from asynctrack.cli.audit import Audit, Findings
+from asynctrack.cli.journal_check import Findings, JournalCheck
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def logger(own_host: Path, runs: Path) -> Iterator[Logger]:
 
 
 def audit(run: Path) -> Findings:
-    return Audit(run).take()
+    return JournalCheck(run).take()
 
 
 def problems(run: Path) -> list[tuple[str, int | None]]:
@@ -65,9 +65,9 @@ def test_unharmed_runs_are_said_to_be(kept: Path, name: str) -> None:
 
 
 def test_runs_of_many_processes_and_sittings_are_unharmed(own_host: Path, runs: Path) -> None:
-    for sitting in range(2):
+    for session in range(2):
         with asynctrack.init(
-            "p", id="run", dir=runs, resume="allow", config={"nan": float("nan"), "s": sitting}
+            "p", id="run", dir=runs, resume="allow", config={"nan": float("nan"), "s": session}
         ) as run:
             for i in range(300):
                 run.log({"i": i})
@@ -75,7 +75,7 @@ def test_runs_of_many_processes_and_sittings_are_unharmed(own_host: Path, runs: 
                 run.log({"child": 1})
                 os._exit(0)
             os.waitpid(child, 0)
-            run.checkpoint(sitting=sitting)
+            run.checkpoint(session=session)
             run.summary["big"] = 10**30
         wait_until(lambda: not workers(own_host), "the worker has left")
     found = audit(run.path)

@@ -24,12 +24,12 @@ import asynctrack
 from asynctrack import cli
 from asynctrack.cli import output
 from asynctrack.cli.condition import Condition
-from asynctrack.cli.curves import POINTS, Curve, Curves
+from asynctrack.cli.sparklines import POINTS, Sparkline, Sparklines
 from asynctrack.errors import InvalidExpression
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Reader
 from asynctrack.journal.writer import Writer
-from asynctrack.record import Record
+from asynctrack.records.codec import Record
 
 
 @pytest.fixture(scope="module")
@@ -346,7 +346,7 @@ def test_conditions_mean_what_they_mean_in_python(text: str, data: dict[str, flo
 @example([1.0, math.inf], 5)
 @given(st.lists(st.floats() | st.integers(), min_size=1, max_size=500), st.integers(1, 60))
 def test_a_curve_keeps_what_it_is_asked_for_in_little_memory(values: list[float], most: int) -> None:
-    curve = Curve()
+    curve = Sparkline()
     for value in values:
         curve.add(value)
     numbers = [value for value in values if value == value]
@@ -364,8 +364,8 @@ def test_a_curve_keeps_what_it_is_asked_for_in_little_memory(values: list[float]
 
 
 def test_a_run_that_makes_up_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asynctrack.cli.curves.MOST", 3)
-    curves = Curves()
+    monkeypatch.setattr("asynctrack.cli.sparklines.MOST", 3)
+    curves = Sparklines()
     for i in range(10):
         curves.add({f"m{i}": i, "deep": {"er": i}, "text": "no", "flag": True})
     assert (list(curves.by_key), curves.untold) == (["m0", "deep/er", "m1"], 8)
@@ -373,14 +373,14 @@ def test_a_run_that_makes_up_names_does_not_fill_the_memory(monkeypatch: pytest.
 
 def test_a_narrow_table_cuts_cells_and_then_leaves_out_columns() -> None:
     columns = [
-        output.Column("name"),
-        output.Column("count", right=True, rank=1),
-        output.Column("words", cut=True, rank=2),
+        output.TableColumn("name"),
+        output.TableColumn("count", right=True, rank=1),
+        output.TableColumn("words", cut=True, rank=2),
     ]
     rows = [["a", "1", "中文 " * 10], ["long", "22", output.Styled("x\x1b[0m")]]
     printed = {}
     for width in (None, 40, 26, 12):
-        screen = output.Screen(out := io.TextIOWrapper(buffer := io.BytesIO(), encoding="utf-8"))
+        screen = output.Output(out := io.TextIOWrapper(buffer := io.BytesIO(), encoding="utf-8"))
         screen.width = width
         screen.table(columns, rows)
         out.flush()

@@ -109,7 +109,7 @@ def clock(library: Path, tmp_path: Path) -> Clock:
     return Clock(library, tmp_path / "ahead")
 
 
-class Sitting:
+class RunSession:
     """A process that has the run open."""
 
     def __init__(self, clock: Clock, runs: Path, *, alone: bool = False) -> None:
@@ -146,15 +146,15 @@ def assert_one_history(run: Path, count: int) -> None:
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_clock_that_jumps_while_a_run_logs(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
-    sitting = Sitting(clock, runs)
-    sitting.log(0)
+    session = RunSession(clock, runs)
+    session.log(0)
     worker = the_worker(own_host)
     begin = time.monotonic()
     for i in range(1, 4):
         clock.jump(jump_s)
-        sitting.log(100 * i, until=("journaled", "synced", "delivered")[i - 1])
+        session.log(100 * i, until=("journaled", "synced", "delivered")[i - 1])
     assert workers(own_host) == [worker]
-    sitting.finish()
+    session.finish()
     assert time.monotonic() - begin < 15  # nobody waited for a time-out
     assert_one_history(runs / "p" / "run", 400)
     times = [record.time_ns / 1e9 for record in records(runs / "p" / "run")[::100]]
@@ -163,22 +163,22 @@ def test_clock_that_jumps_while_a_run_logs(own_host: Path, runs: Path, clock: Cl
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_clock_that_jumps_between_the_sittings_of_a_run(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
-    first = Sitting(clock, runs)
+    first = RunSession(clock, runs)
     first.log(0)
     first.finish()
     clock.jump(jump_s)
-    second = Sitting(clock, runs)  # killed with its worker, so that the journal's last segment has no note
+    second = RunSession(clock, runs)  # killed with its worker, so that the journal's last segment has no note
     second.log(100)
     worker = the_worker(own_host)
     os.kill(worker, signal.SIGSTOP)
     second.log(200, until="queued")
     second.kill(worker)
     clock.jump(jump_s)
-    third = Sitting(clock, runs, alone=True)  # so that the fourth takes over the queues of two sittings
+    third = RunSession(clock, runs, alone=True)  # so that the fourth takes over the queues of two sittings
     third.log(300, until="queued")
     third.kill()
     clock.jump(jump_s)
-    fourth = Sitting(clock, runs)
+    fourth = RunSession(clock, runs)
     fourth.log(400)
     fourth.finish()
     assert_one_history(runs / "p" / "run", 500)
@@ -186,14 +186,14 @@ def test_clock_that_jumps_between_the_sittings_of_a_run(own_host: Path, runs: Pa
 
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_clock_that_jumps_between_two_workers(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
-    sitting = Sitting(clock, runs)
-    sitting.log(0)
+    session = RunSession(clock, runs)
+    session.log(0)
     killed = the_worker(own_host)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: killed not in workers(own_host), "the worker is gone")
     clock.jump(jump_s)
-    sitting.log(100)
-    sitting.finish(said="asynctrack: the worker is gone; starting another, nothing is lost\n")
+    session.log(100)
+    session.finish(said="asynctrack: the worker is gone; starting another, nothing is lost\n")
     assert_one_history(runs / "p" / "run", 200)
 
 
@@ -202,7 +202,7 @@ def test_clock_that_jumps_between_two_workers(own_host: Path, runs: Path, clock:
 def test_what_ended_processes_left_is_taken_over_whatever_the_clock_says(
     own_host: Path, runs: Path, clock: Clock, jump_s: int
 ) -> None:
-    lost = Sitting(clock, runs)
+    lost = RunSession(clock, runs)
     lost.log(0)
     worker = the_worker(own_host)
     os.kill(worker, signal.SIGSTOP)

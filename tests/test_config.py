@@ -26,7 +26,7 @@ from support import run_child, values
 
 import asynctrack
 from asynctrack import Memory, Run, Tracker
-from asynctrack.cli.audit import Audit
+from asynctrack.cli.journal_check import JournalCheck
 from asynctrack.errors import InvalidConfig, InvalidSettings, QueueFull, RunFinished
 
 pytestmark = pytest.mark.usefixtures("shared_host")
@@ -451,7 +451,7 @@ def test_what_is_deeply_nested_in_a_config_is_no_damage(runs: Path) -> None:
         deep = {"a": [deep]}
     run = asynctrack.init("p", dir=runs, config={"deep": deep})
     run.finish()
-    assert Audit(run.path).take().problems == []
+    assert JournalCheck(run.path).take().problems == []
 
 
 def test_a_mapping_that_fails_is_refused_in_words(runs: Path) -> None:

@@ -16,10 +16,10 @@ from cli_support import COMMAND
 from support import lines, manifest, run_child, wait_until
 
 import asynctrack
-from asynctrack import Context, JSONLines, Memory, MLflow, Paused, TensorBoard, Tracker, Trackio
+from asynctrack import ActionRequired, Context, JSONLines, Memory, MLflow, TensorBoard, Tracker, Trackio
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import KINDS, class_of, from_stored, stored
-from asynctrack.configuration import tracker_arguments
+from asynctrack.client.config_file import tracker_arguments
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.testing import JournaledRun
 
@@ -379,7 +379,9 @@ def test_references_of_others_are_not_looked_up_without_trust(monkeypatch: pytes
     with pytest.raises(BackendUnavailable, match=r"it reads the environment; `asynctrack sync --trust` lets it"):
         from_stored(kept, trusted=False)
     monkeypatch.delenv("AWS_KEY")
-    with pytest.raises(Paused, match="it needs AWS_KEY: set it in the environment of the process that opens the run"):
+    with pytest.raises(
+        ActionRequired, match="it needs AWS_KEY: set it in the environment of the process that opens the run"
+    ):
         from_stored(kept).open(Context(run_id="r", name="r", project="p", directory=Path(), config={}))
 
 
@@ -430,7 +432,7 @@ def test_run_that_is_behind_is_delivered_where_the_variable_is_set(
     monkeypatch.delenv("LINES_FILE")
     script = """
 import json, pathlib, sys, time
-from asynctrack.catchup import CatchUp
+from asynctrack.cli.sync_job import SyncJob
 with CatchUp([pathlib.Path(sys.argv[1])]) as work:
     while not (books := work.look()[0].stats.backends["jsonl"]).paused:
         time.sleep(0.01)

@@ -25,15 +25,15 @@ from test_notebook import Notebook
 
 import asynctrack
 from asynctrack import Batch, Console, Context, Record, Update
-from asynctrack.backends.base import Backend, Paused
-from asynctrack.backends.console.choice import NOTHING, THINNED, Choice
+from asynctrack._system.printable import printable
+from asynctrack.backends.base import ActionRequired, Backend
+from asynctrack.backends.caller_display import GONE, CallerDisplay, Display, Link, Stream, open_screen
+from asynctrack.backends.console.choice import NOTHING, THINNED, RecordFilter
 from asynctrack.backends.console.text import Lines
-from asynctrack.backends.keys import Keys
-from asynctrack.backends.screen import GONE, Link, Screen, Show, Stream, open_screen
-from asynctrack.cursor import load_cursor
+from asynctrack.backends.metric_selection import MetricSelection
 from asynctrack.errors import InvalidSettings
-from asynctrack.printable import printable
-from asynctrack.record import Array
+from asynctrack.journal.cursor import load_cursor
+from asynctrack.records.codec import Array
 from asynctrack.testing import BackendContract
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
@@ -95,7 +95,7 @@ def record(step: int, data: dict[str, Any]) -> Record:
     return Record(step, step, 1_700_000_000_000_000_000 + step * 1_000_000, data)
 
 
-class Kept(Show):
+class Kept(Display):
     """Keeps what is shown, or does not take it."""
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class Kept(Show):
 def shown(tmp_path: Path, batches: list[Batch], config: dict[str, Any] | None = None, **settings: Any) -> list[Any]:
     """What a run says from its beginning to its end."""
     kept = Kept()
-    sink: Any = Console(**settings, screen=Screen(kept).name).open(context(tmp_path, config))
+    sink: Any = Console(**settings, screen=CallerDisplay(kept).name).open(context(tmp_path, config))
     for batch in batches:
         sink.write(batch)
     sink.close("finished")
@@ -153,7 +153,7 @@ def test_tropts_lines_are_those_of_its_print_tracker(tmp_path: Path) -> None:
 
 def test_tropts_lines_count_on_after_a_kill(tmp_path: Path) -> None:
     kept = Kept()
-    settings = Console(style="print", screen=Screen(kept).name)
+    settings = Console(style="print", screen=CallerDisplay(kept).name)
     first: Any = settings.open(context(tmp_path))
     first.write(of({"loss": 1.0}, {"loss": 2.0}))
     second: Any = settings.open(context(tmp_path, state=first.checkpoint()))
@@ -204,7 +204,7 @@ def test_what_would_fill_the_screen_is_cut() -> None:
 def test_of_each_scope_the_last_is_shown_every_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    choice = Choice(Keys(None), None, 0.5)
+    choice = RecordFilter(MetricSelection(None), None, 0.5)
     first, skipped = choice.take(of({"train/loss": 1.0}, {"train/loss": 2.0}, {"val/loss": 3.0}).records)
     assert [(one.scope, one.record.step) for one in first] == [("train", 1), ("val", 2)]
     assert skipped == {THINNED: 1}
@@ -219,7 +219,7 @@ def test_of_each_scope_the_last_is_shown_every_so_often(monkeypatch: pytest.Monk
 
 
 def test_of_each_scope_those_so_many_steps_apart_are_shown() -> None:
-    choice = Choice(Keys(None), 10, 0.0)
+    choice = RecordFilter(MetricSelection(None), 10, 0.0)
     steps = [3, 5, 12, 13, 14, 40, 0, 23]
     records = [record(step, {scope: {"loss": 1.0}}) for step in steps for scope in ("train", "val")]
     chosen, skipped = choice.take(records)
@@ -229,13 +229,13 @@ def test_of_each_scope_those_so_many_steps_apart_are_shown() -> None:
 
 def test_what_cannot_be_shown_is_skipped() -> None:
     datas = [{"loss": 1.0}, {"weights": Array("f4", (1,), b"\0\0\0\0")}, {}, {"loss": 2.0, "weights": None}]
-    chosen, skipped = Choice(Keys(["loss"]), None, 0.0).take(of(*datas).records)
+    chosen, skipped = RecordFilter(MetricSelection(["loss"]), None, 0.0).take(of(*datas).records)
     assert [one.record.step for one in chosen] == [0, 3]
     assert skipped == {NOTHING: 2}
 
 
 def test_a_run_that_makes_up_scopes_is_shown_in_bounded_lines() -> None:
-    choice = Choice(Keys(None), None, 1e-9)
+    choice = RecordFilter(MetricSelection(None), None, 1e-9)
     chosen, _ = choice.take(record(step, {f"scope-{step}/loss": 1.0}) for step in range(5000))
     assert 50 < len(chosen) < 200
 
@@ -267,11 +267,11 @@ def test_bad_settings_are_named(given: dict[str, Any], field: str) -> None:
 
 def test_screen_that_cannot_show_pauses_and_gets_the_same_again(tmp_path: Path) -> None:
     kept = Kept()
-    sink: Any = Console(every_s=0, screen=Screen(kept).name).open(context(tmp_path))
+    sink: Any = Console(every_s=0, screen=CallerDisplay(kept).name).open(context(tmp_path))
     batch = of({"loss": 1.0}, {"loss": 2.0})
     kept.broken = "the printer is on fire"
     for _ in range(2):
-        with pytest.raises(Paused, match="the printer is on fire"):
+        with pytest.raises(ActionRequired, match="the printer is on fire"):
             sink.write(batch)
     kept.broken = ""
     assert sink.write(batch) == {}
@@ -288,7 +288,7 @@ def test_nobody_is_there_to_show_anything_to(tmp_path: Path) -> None:
 
 def test_screen_ends_with_its_run() -> None:
     kept, threads = Kept(), threading.active_count()
-    screen = Screen(kept)
+    screen = CallerDisplay(kept)
     for _ in range(3):  # a worker that has died, and its followers
         link = Link(screen.name)
         assert link.show(["a"])
@@ -514,12 +514,12 @@ def test_killed_worker_is_followed_by_one_that_shows_the_rest(own_host: Path, ru
 
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_resumed_run_shows_what_is_new(own_host: Path, runs: Path, capsys: Any, worker: Any) -> None:
-    for sitting in range(2):
+    for session in range(2):
         with asynctrack.init(
             "p", id="run", dir=runs, resume="allow", worker=worker, backends=["jsonl", Console(every_s=0)]
         ) as run:
-            run.log({"sitting": sitting})
-    first, second = (["=== p/run", f"step=   {sitting} | sitting={sitting}", "=== finished"] for sitting in range(2))
+            run.log({"sitting": session})
+    first, second = (["=== p/run", f"step=   {session} | sitting={session}", "=== finished"] for session in range(2))
     assert capsys.readouterr().out.splitlines() == first + second
 
 

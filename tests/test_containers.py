@@ -16,7 +16,7 @@ import pytest
 from support import ROOT, outcome, run_child, start, state, the_worker, wait_until, workers
 
 import asynctrack
-from asynctrack import locks
+from asynctrack._system import locks
 
 # Begins a process that has a pid which somebody has chosen: the next that this namespace gives.
 VICTIM = """
@@ -109,11 +109,12 @@ MOVED = (
     + """
 import ctypes, logging, signal, time
 import asynctrack
-from asynctrack import host, locks
+from asynctrack.client import worker_handle
+from asynctrack._system import locks
 from asynctrack.queue.layout import WORKER_PID
 
 logging.basicConfig(format="%(message)s")
-host.HUNG_AFTER_S = 0.6
+worker_handle.HUNG_AFTER_S = 0.6
 run = asynctrack.init("p", id="run", dir=sys.argv[1], finish_timeout_s=1)
 run.log({"parent": 1})
 run.flush()
@@ -168,7 +169,7 @@ def test_holder_of_a_lock_is_none_when_its_file_names_a_process_that_has_ended(t
     assert locks.holder(lock) is None
     assert locks.holder(tmp_path / "no lock") is None
     holding = start(
-        "import sys; from asynctrack import locks; locks.take(sys.argv[1]); print(1, flush=True); sys.stdin.read()",
+        "import sys; from asynctrack._system import locks; locks.take(sys.argv[1]); print(1, flush=True); sys.stdin.read()",
         lock,
     )
     assert holding.stdout is not None
@@ -186,11 +187,11 @@ STRAY = (
     VICTIM
     + """
 import time
-from asynctrack import strays
+from asynctrack._system import descendants
 
-with strays.marked():
+with descendants.marked():
     child = subprocess.Popen(["sleep", "60"])
-assert strays.own() == [child.pid]
+assert descendants.own() == [child.pid]
 print(child.pid, os.getpgrp(), flush=True)
 sys.stdin.readline()
 assert child.poll() is None, "killed from outside"
@@ -200,17 +201,17 @@ child.kill()
 
 
 def test_what_a_container_has_started_is_no_stray_outside(tmp_path: Path) -> None:
-    from asynctrack import strays
+    from asynctrack._system import descendants
 
     caller = start(STRAY, within=container())
     assert caller.stdout is not None
     _, group = map(int, caller.stdout.readline().split())
-    assert strays.found() == []
-    strays.kill_left()
-    strays.kill_of(group)
+    assert descendants.found() == []
+    descendants.kill_orphans()
+    descendants.kill_of(group)
     outcome_of(caller)
 
 
 def test_processes_are_no_strays_where_proc_tells_of_another_namespace() -> None:
-    script = "import json; from asynctrack import strays\nwith strays.marked(): print(json.dumps(strays.found()))"
+    script = "import json; from asynctrack._system import descendants\nwith descendants.marked(): print(json.dumps(descendants.found()))"
     assert outcome(start(script, within=[*container()[:3], "--kill-child"])) == []

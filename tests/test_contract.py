@@ -14,8 +14,8 @@ import pyarrow
 import pyarrow.parquet
 from support import lines
 
-from asynctrack import CSV, JSON, YAML, Backend, Batch, Context, JSONLines, Memory, Parquet, Refused, Sink, testing
-from asynctrack.record import flatten, from_json, to_json
+from asynctrack import CSV, JSON, YAML, Backend, Batch, Context, JSONLines, Memory, Parquet, Rejected, Sink, testing
+from asynctrack.records.codec import flatten, from_json, to_json
 from asynctrack.testing import BackendContract, Row, ScriptedInProcess, taken
 
 EVERYTHING = frozenset({"float", "int", "bool", "text", "nan", "inf", "big", "list"})
@@ -155,7 +155,7 @@ class CutSink(Sink):
 
     def write(self, batch: Batch) -> dict[str, int]:
         if odd := [index for index, record in enumerate(batch.records) if "odd" in record.data]:
-            raise Refused("it is odd", odd)
+            raise Rejected("it is odd", odd)
         shown = [record for record in batch.records if record.data.get("some", 0) is not None]
         self.file.write(msgspec.json.Encoder().encode_lines([(r.step, to_json(dict(flatten(r.data)))) for r in shown]))
         return {"nothing": len(batch.records) - len(shown)}

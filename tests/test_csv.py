@@ -21,7 +21,7 @@ from support import start
 from asynctrack import CSV, Batch, Context, Record
 from asynctrack.backends.files import csv_rows
 from asynctrack.errors import InvalidRunId
-from asynctrack.reading.remains import find_remains
+from asynctrack.reading.fallback import find_fallback
 from asynctrack.testing import JournaledRun, deliver
 
 Row = dict[str, Any]
@@ -126,7 +126,7 @@ def test_what_is_no_number_or_text(tmp_path: Path) -> None:
 def test_any_name_stays_in_the_folder_and_is_found_again(key: str, tmp_path: Path) -> None:
     run = written(tmp_path / "p" / "run", [{key: 1, "other/x": 2}, {key: 3}])
     assert {path.parent for path in tmp_path.rglob("*.csv")} == {run / "csv"}
-    found = find_remains(run, {})
+    found = find_fallback(run, {})
     assert found is not None
     assert [record.data for record in found()] == [{key: 1, "other/x": 2}, {key: 3}]
 
@@ -238,7 +238,7 @@ def test_a_source_with_thousands_of_names_has_several_files(tmp_path: Path) -> N
     assert sum(path.stat().st_size for path in (run / "csv").iterdir()) < 3_000_000  # 6 MB as one table
     assert len(rows_of(run / "csv" / "a.csv")[0]) == 1_000
     assert rows_of(run / "csv" / "a-00000002.csv")[0][:3] == ["_step", "_timestamp", "a/k998"]
-    found = find_remains(run, {})
+    found = find_fallback(run, {})
     assert found is not None
     assert [record.data for record in found()] == rows
 
@@ -258,7 +258,7 @@ def test_names_find_their_files_again_after_a_crash(tmp_path: Path) -> None:
         await again.close("finished")
 
     anyio.run(work)
-    found = find_remains(tmp_path, {})
+    found = find_fallback(tmp_path, {})
     assert found is not None
     assert [record.data for record in found()] == [data for _, data in rows]
 

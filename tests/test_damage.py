@@ -56,7 +56,7 @@ def _again(path: Path) -> JournaledRun:
 
 def _make_manifest(path: Path) -> None:
     """As the worker does: a summary of the whole journal."""
-    from asynctrack import manifest as manifests
+    from asynctrack.journal import manifest as manifests
     from asynctrack.journal.reader import Reader
 
     found = open_run(path).manifest()
@@ -288,6 +288,6 @@ os.kill(os.getpid(), 9)
 def test_a_run_that_cannot_be_opened_leaves_no_directory(own_host: Path, runs: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(asynctrack.AsynctrackError):
         patch.setenv("ASYNCTRACK_SHM", "/proc/nowhere")
-        patch.setattr("asynctrack.hosts._hosts", {})
+        patch.setattr("asynctrack.client.worker_registry._hosts", {})
         asynctrack.init("p", id="r", dir=runs, queue_bytes=1 << 62)
     assert not (runs / "p" / "r").exists()

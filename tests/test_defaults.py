@@ -19,8 +19,9 @@ import pytest
 from support import manifest, run_child, values
 
 import asynctrack
-from asynctrack import Backend, JSONLines, Memory, Run, TensorBoard, Tracker, defaults
+from asynctrack import Backend, JSONLines, Memory, Run, TensorBoard, Tracker, current_backend
 from asynctrack.backends.registry import class_of, kind_of, lacks
+from asynctrack.client import default_backends
 from asynctrack.errors import BackendUnavailable, InvalidSettings, NoCurrentRun, NoSuchBackend
 
 pytestmark = pytest.mark.usefixtures("shared_host")
@@ -61,13 +62,13 @@ def works(kind: str) -> bool:
 # Presets and lists in the environment
 
 
-@pytest.mark.parametrize("preset", list(defaults.PRESETS))
+@pytest.mark.parametrize("preset", list(default_backends.PRESETS))
 def test_preset_is_what_of_it_works_here(monkeypatch: pytest.MonkeyPatch, preset: str) -> None:
     monkeypatch.setenv("ASYNCTRACK_BACKENDS", preset)
-    wanted = [kind for kind in defaults.PRESETS[preset] if works(kind)]
+    wanted = [kind for kind in default_backends.PRESETS[preset] if works(kind)]
     if preset == "standard":  # not at a terminal
         wanted = [kind for kind in wanted if kind != "console"]
-    assert kinds(defaults.default_backends()) == wanted
+    assert kinds(default_backends.default_backends()) == wanted
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,8 @@ def test_preset_works_without_the_libraries_that_it_would_like(
     monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Run], preset: str
 ) -> None:
     monkeypatch.setenv("ASYNCTRACK_BACKENDS", preset)
-    monkeypatch.setattr(defaults, "class_of", lambda kind: class_of(kind if kind == "jsonl" else "no.such"))
-    assert kinds(defaults.default_backends()) == ["jsonl"]
+    monkeypatch.setattr(default_backends, "class_of", lambda kind: class_of(kind if kind == "jsonl" else "no.such"))
+    assert kinds(default_backends.default_backends()) == ["jsonl"]
     run = opened()
     assert run.log({"x": 1})
     assert run.finish().backends["jsonl"].delivered == 1
@@ -110,7 +111,7 @@ def test_none_leaves_the_journal_alone(monkeypatch: pytest.MonkeyPatch, opened: 
 def test_standard_shows_something_at_a_terminal() -> None:
     if not works("console"):
         pytest.skip("there is no console")
-    script = "import sys; from asynctrack import defaults; print(defaults.default_backends()[-1], file=sys.stderr)"
+    script = "import sys; from asynctrack.client import default_backends; print(default_backends.default_backends()[-1], file=sys.stderr)"
     ours, theirs = pty.openpty()
     environment = {**os.environ, "ASYNCTRACK_BACKENDS": "standard", "TERM": "xterm"}
     command = [sys.executable, "-c", script]
@@ -151,7 +152,7 @@ def test_what_is_listed_and_not_there_is_an_error_at_once(
 def test_all_that_is_listed_and_not_there_is_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASYNCTRACK_BACKENDS", "consol,jsonl,memry")
     with pytest.raises(InvalidSettings) as caught:
-        defaults.default_backends()
+        default_backends.default_backends()
     assert len(caught.value.problems) == 2
 
 
@@ -188,7 +189,7 @@ def test_defaults_are_set_extended_and_reset(monkeypatch: pytest.MonkeyPatch, op
 def test_default_that_is_no_backend_is_refused_and_changes_nothing(change: Callable[[Any], None], wrong: Any) -> None:
     with pytest.raises(InvalidSettings, match="must be a"):
         change(wrong)
-    assert kinds(defaults.default_backends()) == ["jsonl"]
+    assert kinds(default_backends.default_backends()) == ["jsonl"]
 
 
 def test_kind_among_the_defaults_is_built_anew_for_each_run(opened: Callable[..., Run]) -> None:
@@ -306,9 +307,9 @@ def test_open_backend_of_a_kind_is_found_from_anywhere(opened: Callable[..., Run
     run = opened(backends=["jsonl", Memory(), TensorBoard(flush_s=0.5)])
     asynctrack.log({"loss": 0.5}, step=3)
     run.flush()
-    assert Memory.current().records == [{"loss": 0.5}]
-    assert TensorBoard.current().flush_s == 0.5
-    assert run.backends["jsonl"] is JSONLines.current()
+    assert current_backend(Memory).records == [{"loss": 0.5}]
+    assert current_backend(TensorBoard).flush_s == 0.5
+    assert run.backends["jsonl"] is current_backend(JSONLines)
     assert run.stats().backends["tensorboard"].delivered == 1
     with pytest.raises(TypeError):
         run.backends["more"] = Memory()  # type: ignore[index]  # the mistake
@@ -317,7 +318,7 @@ def test_open_backend_of_a_kind_is_found_from_anywhere(opened: Callable[..., Run
 def test_of_several_of_a_kind_the_first_is_found_and_the_others_by_their_names(opened: Callable[..., Run]) -> None:
     first, second = Memory(), Memory(at_most_every_s=1.0)
     run = opened(backends=[first, second])
-    assert Memory.current() is first
+    assert current_backend(Memory) is first
     assert run.backends["memory-2"] is second
 
 
@@ -327,21 +328,21 @@ def test_subclass_is_found_by_its_base_too(opened: Callable[..., Run]) -> None:
 
     mine = Mine()
     opened(backends=[mine])
-    assert Memory.current() is Mine.current() is mine
+    assert current_backend(Memory) is current_backend(Mine) is mine
 
 
 def test_backend_that_no_run_has_is_said_to_be_none(opened: Callable[..., Run]) -> None:
-    with pytest.raises(NoCurrentRun, match=r"Memory\.current\(\) needs an open run"):
-        Memory.current()
+    with pytest.raises(NoCurrentRun, match=r"current_backend\(Memory\) needs an open run"):
+        current_backend(Memory)
     opened(id="lonely")
     with pytest.raises(NoSuchBackend, match="run 'lonely' has no Memory among its backends; it has jsonl"):
-        Memory.current()
+        current_backend(Memory)
 
 
 def test_disabled_run_has_its_backends_too(runs: Path) -> None:
     with asynctrack.init("p", dir=runs, mode="disabled", backends=["memory"]) as run:
         run.log({"x": 1})
-        assert Memory.current().records == []
+        assert current_backend(Memory).records == []
     assert not runs.exists()
 
 

@@ -20,15 +20,15 @@ from delivery_support import assert_balanced, cursor, gone, journal, steps
 from support import ROOT, lines, outcome, start, values, wait_until
 
 import asynctrack
-from asynctrack import Backend, Batch, Context, Paused, Refused, Retry, Sink
-from asynctrack.books import Books, Stats
-from asynctrack.cursor import cursor_path, lease_path
-from asynctrack.delivery import polling, verdict
-from asynctrack.delivery.cutter import Cutter
+from asynctrack import ActionRequired, Backend, Batch, Context, Rejected, Retry, Sink
+from asynctrack.delivery import polling, retry_policy
+from asynctrack.delivery.batcher import Batcher
+from asynctrack.delivery.dead_letters import FILE_NAME as REFUSED
 from asynctrack.delivery.polling import Poller
-from asynctrack.delivery.refused import FILE_NAME as REFUSED
-from asynctrack.delivery.verdict import judge
+from asynctrack.delivery.retry_policy import classify_error
 from asynctrack.errors import BackendUnavailable, InvalidSettings
+from asynctrack.journal.cursor import cursor_path, lease_path
+from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.testing import (
     JournaledRun,
     Scripted,
@@ -59,8 +59,8 @@ def refused(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def books(run: Path, name: str = "backend") -> Stats:
-    taken_books = Books(run)
+def books(run: Path, name: str = "backend") -> RunStats:
+    taken_books = StatsCollector(run)
     stats = taken_books.take([], [], [name])
     taken_books.close()
     assert_balanced(stats)
@@ -79,7 +79,7 @@ def test_retry_after_is_honoured_within_bounds(
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
     for failures, longest_s in ((1, 1.0), (3, 4.0)):
-        found = judge(Retry("busy", asked_s), failures)
+        found = classify_error(Retry("busy", asked_s), failures)
         assert found == (longest_s if wait_s is None else wait_s, False)
 
 
@@ -87,24 +87,24 @@ def test_other_waits_are_jittered_fully_below_a_limit_that_doubles_up_to_a_minut
     random.seed(7)
     for failures in range(1, 40):
         longest_s = min(60.0, 2.0 ** (failures - 1))
-        waits = [judge(ConnectionResetError(), failures).wait_s for _ in range(300)]
+        waits = [classify_error(ConnectionResetError(), failures).wait_s for _ in range(300)]
         assert 0 < min(waits) < 0.1 * longest_s + 0.05
         assert 0.9 * longest_s < max(waits) <= longest_s
-    assert verdict.back_off(10**6) <= 60.0
+    assert retry_policy.back_off(10**6) <= 60.0
 
 
 MENDED_BY_A_PERSON = {
-    Paused("renew the key"): verdict.PAUSE_S,
-    ModuleNotFoundError("No module named 'wandb'", name="wandb"): verdict.PAUSE_S,
-    BackendUnavailable("mlflow", "it is gone"): verdict.PAUSE_S,
-    OSError(28, "No space left on device"): verdict.DISK_PAUSE_S,
-    PermissionError(13, "Permission denied"): verdict.DISK_PAUSE_S,
+    ActionRequired("renew the key"): retry_policy.PAUSE_S,
+    ModuleNotFoundError("No module named 'wandb'", name="wandb"): retry_policy.PAUSE_S,
+    BackendUnavailable("mlflow", "it is gone"): retry_policy.PAUSE_S,
+    OSError(28, "No space left on device"): retry_policy.DISK_PAUSE_S,
+    PermissionError(13, "Permission denied"): retry_policy.DISK_PAUSE_S,
 }
 
 
 @pytest.mark.parametrize("error", MENDED_BY_A_PERSON)
 def test_what_only_a_person_can_mend_is_tried_as_seldom_from_the_first_time_on(error: Exception) -> None:
-    assert judge(error, 1) == judge(error, 20) == (MENDED_BY_A_PERSON[error], True)
+    assert classify_error(error, 1) == classify_error(error, 20) == (MENDED_BY_A_PERSON[error], True)
 
 
 class Rude(Exception):
@@ -112,9 +112,9 @@ class Rude(Exception):
         raise ValueError("no text either")
 
 
-@pytest.mark.parametrize("error", [Rude(), Retry("x" * 10**6), Paused("\udcff"), Retry("")])
+@pytest.mark.parametrize("error", [Rude(), Retry("x" * 10**6), ActionRequired("\udcff"), Retry("")])
 def test_any_error_can_be_told(error: Exception, tmp_path: Path) -> None:
-    assert len(verdict.describe(error).encode()) <= 2000
+    assert len(retry_policy.describe(error).encode()) <= 2000
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -219,7 +219,7 @@ class Picky(Scripted, frozen=True, kw_only=True):
 class PickySink(SmallSink):
     def write(self, batch: Batch) -> Any:
         if any("bad" in update.data for update in batch.updates):
-            raise Refused("a bad one")
+            raise Rejected("a bad one")
         return self.sink.write(batch)
 
 
@@ -251,7 +251,7 @@ def test_finish_does_not_wait_for_what_a_person_has_to_mend(place: str, rough_ho
 def test_paused_backend_is_told_once_a_minute_and_goes_on_when_it_is_mended(
     place: str, own_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(verdict, "PAUSE_S", 0.05)
+    monkeypatch.setattr(retry_policy, "PAUSE_S", 0.05)
     backend = PLACES[place](troubles=(trouble("pause", times=None, until="mended"),))
     run = asynctrack.init("p", dir=runs, backends=[backend], worker="thread")
     for i in range(100):
@@ -368,10 +368,10 @@ def test_cursor_that_cannot_be_saved_is_saved_when_it_can(tmp_path: Path) -> Non
                     await anyio.sleep(0.01)
                 assert not poller.has(poller_ring(run), 1)
                 obstacle.rmdir()
-                poller.hurry()
+                poller.expedite()
                 while cursor(run.path).delivered < 30:
                     await anyio.sleep(0.01)
-                    poller.hurry()
+                    poller.expedite()
             poller.stop()
         return len(steps(run.path))
 
@@ -491,12 +491,12 @@ def test_batches_are_cut_by_age_but_not_when_somebody_waits(own_host: Path, runs
 def test_reading_a_long_stretch_leaves_the_loop_to_others(tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 30_000)
     backend = Scripted(at_most_every_s=1e6)
-    cutter = Cutter(run.path, cursor(run.path), backend)
+    cutter = Batcher(run.path, cursor(run.path), backend)
     pieces = 0
     while cutter.gather():
         pieces += 1
     assert pieces >= 3
-    cut = cutter.cut(hurry=True)
+    cut = cutter.cut(expedite=True)
     assert cut is not None
     assert [record.step for record in cut.batch.records] == [0, 29_999]
     assert cut.skipped == {"thinned": 29_998}
@@ -518,7 +518,7 @@ print(json.dumps("done"))
 
 def lease_is_taken(run: Path) -> bool:
     """Whether a process has the lease; asked by another one, since asking would give up our own."""
-    script = f"from asynctrack import locks; print(locks.is_taken({str(lease_path(run, 'backend'))!r}))"
+    script = f"from asynctrack._system import locks; print(locks.is_taken({str(lease_path(run, 'backend'))!r}))"
     asked = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     return asked.stdout.strip() == "True"
 

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asynctrack
-from asynctrack.demo import kill
-from asynctrack.demo.annealing import COLDEST, MOVES_PER_STEP, Annealer
-from asynctrack.demo.berlin52 import OPTIMUM, PLACES, distances, tour_length
-from asynctrack.demo.curves import Curve
-from asynctrack.demo.live import Live
-from asynctrack.demo.race import ANNEALERS, Race, Slice, speed_with_tracking
+from asynctrack.cli.demo_app import kill
+from asynctrack.cli.demo_app.annealing import COLDEST, MOVES_PER_STEP, Annealer
+from asynctrack.cli.demo_app.berlin52 import OPTIMUM, PLACES, distances, tour_length
+from asynctrack.cli.demo_app.curves import TrialCurve
+from asynctrack.cli.demo_app.live import Live
+from asynctrack.cli.demo_app.race import ANNEALERS, Race, Slice, speed_with_tracking
 
 # TSPLIB's berlin52.opt.tour, which counts from 1.
 OPTIMAL_TOUR = [
@@ -176,7 +176,7 @@ def test_pace_makes_all_runs_cold_in_time() -> None:
     buckets=st.integers(1, 50),
 )
 def test_thinning_keeps_the_extremes(points: list[tuple[int, float]], buckets: int) -> None:
-    curve = Curve(0, 1000, buckets)
+    curve = TrialCurve(0, 1000, buckets)
     for x, y in points:
         curve.add(x, y)
     spans = curve.spans()

@@ -24,7 +24,7 @@ from support import (
 )
 
 import asynctrack
-from asynctrack.catchup import CatchUp
+from asynctrack.cli.sync_job import SyncJob
 
 TESTS = Path(__file__).parent
 BEGIN = f"""
@@ -35,8 +35,8 @@ sys.path.insert(0, {str(TESTS)!r})
 from support import ended, manifest, values, wait_until
 
 import asynctrack
-import asynctrack.books
-from asynctrack.cursor import load_cursor
+import asynctrack.reading.stats
+from asynctrack.journal.cursor import load_cursor
 
 runs, worker = Path(sys.argv[1]), sys.argv[2]
 said, noted = [], []  # by the caller's side, and by a worker that is threads of this process
@@ -90,7 +90,7 @@ def completed(run):
     wait_until(lambda: ended(run.path), "the run has ended")
     wait_until(lambda: load_cursor(run.path, "jsonl").closed, "all is delivered")
     wait_until(lambda: not list(Path(os.environ["ASYNCTRACK_SHM"]).rglob("*.ring")), "the worker has let go of it")
-    return asynctrack.books.Books(run.path).take([], [], ["jsonl"])
+    return asynctrack.reading.stats.Books(run.path).take([], [], ["jsonl"])
 
 """
 
@@ -434,7 +434,7 @@ class TestMoved:
         assert not run.path.exists()
         assert values(moved, "i") == list(range(1000))
         assert asynctrack.open_run(moved).status == "finished"
-        with CatchUp([moved]) as work:
+        with SyncJob([moved]) as work:
             wait_until(lambda: work.look() and work.done, "all is delivered")
         assert_whole(moved, {"i": 1000})
 

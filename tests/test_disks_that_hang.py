@@ -31,15 +31,16 @@ from support import (
 )
 
 import asynctrack
-from asynctrack import Run, host
-from asynctrack import claim as claims
+from asynctrack import Run
 from asynctrack.backends.base import Backend
 from asynctrack.backends.sql import SQL
-from asynctrack.catchup import CatchUp
-from asynctrack.cursor import Cursor, cursor_path
-from asynctrack.worker import scribe
+from asynctrack.cli.sync_job import SyncJob
+from asynctrack.client import run_lock as claims
+from asynctrack.client import worker_handle
+from asynctrack.journal.cursor import Cursor, cursor_path
+from asynctrack.worker import log_writer
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
-from asynctrack.worker.supervisor import ElsewhereDelivery, Process
+from asynctrack.worker.supervisor import ElsewhereDelivery, SupervisedProcess
 
 Opened = Callable[[Path], Run]
 
@@ -111,7 +112,7 @@ def test_what_is_logged_while_the_disk_hangs_is_journaled_when_it_goes_on(disk: 
 def test_worker_that_waits_for_a_disk_is_not_taken_for_hung(
     disk: HangingDisk, own_host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host, "HUNG_AFTER_S", 0.5)
+    monkeypatch.setattr(worker_handle, "HUNG_AFTER_S", 0.5)
     run = opened(disk.path)
     log_some(run)
     run.flush(timeout_s=10)
@@ -254,14 +255,14 @@ class TestRelay:
 
 def test_who_writes_what_the_worker_says_may_hang() -> None:
     gate, said = threading.Event(), []
-    scribe.call(gate.wait)
-    scribe.call(said.append, "late")
+    log_writer.call(gate.wait)
+    log_writer.call(said.append, "late")
     begun = time.monotonic()
-    scribe.flush(0.05)
+    log_writer.flush(0.05)
     assert time.monotonic() - begun < 5
     assert said == []
     gate.set()
-    scribe.flush(10)
+    log_writer.flush(10)
     assert said == ["late"]
 
 
@@ -416,7 +417,7 @@ def test_who_looks_at_a_delivery_process_goes_on_though_its_cursor_cannot_be_rea
     (disk.path / "run" / "cursors").mkdir(parents=True)
     path = cursor_path(disk.path / "run", "sql")
     path.write_bytes(msgspec.json.encode(Cursor(delivered=5)))
-    delivery = ElsewhereDelivery(disk.path / "run", "sql", Backend(), {}, Process("sql", os.fspath(own_host)))
+    delivery = ElsewhereDelivery(disk.path / "run", "sql", Backend(), {}, SupervisedProcess("sql", os.fspath(own_host)))
     looks: list[int] = []
 
     def looked() -> None:
@@ -451,7 +452,7 @@ def test_run_that_is_closed_while_its_disk_fails_can_be_opened_by_another(disk: 
     disk.fail(errno.EIO)
     claim.release()
     disk.go_on()
-    script = "import pathlib, sys; from asynctrack import claim; claim.take(pathlib.Path(sys.argv[1])); print('null')"
+    script = "import pathlib, sys; from asynctrack.client import run_lock as claim; claim.take(pathlib.Path(sys.argv[1])); print('null')"
     assert run_child(script, disk.path / "run") is None
 
 
@@ -459,12 +460,12 @@ def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_o
     own_host: Path, disk: HangingDisk
 ) -> None:
     bad, good = two_left(own_host, disk)
-    with CatchUp([bad, good], patience_s=1.0) as work:
+    with SyncJob([bad, good], patience_s=1.0) as work:
         disk.fail(errno.EIO, "open", "read", under="p/bad")
         wait_until(lambda: work.look() and work.done, "what can be done is done")
         assert [(found.state, bool(found.missing)) for found in work.look()] == [("behind", True), ("done", False)]
     assert_whole(good, {"i": 100})
     disk.go_on()
-    with CatchUp([bad]) as work:
+    with SyncJob([bad]) as work:
         wait_until(lambda: work.look() and work.done, "it is well again")
     assert_whole(bad, {"i": 100})

@@ -15,12 +15,14 @@ import pytest
 from cli_support import asynctrack_, on_terminal, plain, said_here
 from support import wait_until
 
-from asynctrack import manifest, messages, open_run
+from asynctrack import open_run
+from asynctrack._system import messages
+from asynctrack._system.printable import printable
+from asynctrack.backends.caller_display import Display, Stream, open_screen
 from asynctrack.backends.console import Console
-from asynctrack.backends.screen import Show, Stream, open_screen
-from asynctrack.cursor import Cursor, cursor_path
 from asynctrack.errors import AmbiguousRun, AsynctrackError, NotARun
-from asynctrack.printable import printable
+from asynctrack.journal import manifest
+from asynctrack.journal.cursor import Cursor, cursor_path
 from asynctrack.testing import JournaledRun, deliver
 
 pytestmark = pytest.mark.usefixtures("own_state", "own_host")
@@ -109,7 +111,7 @@ def test_a_console_shows_a_runs_names_without_obeying_them(style: Any, hostile: 
 def test_bars_are_named_without_obeying_anybody(hostile: Path) -> None:
     shown: list[Any] = []
 
-    class Kept(Show):
+    class Kept(Display):
         def show(self, items: list[Any]) -> None:
             shown.extend(items)
 

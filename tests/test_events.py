@@ -16,11 +16,11 @@ from subscribers import Diary, ProcessDiary
 from support import lines, run_child, start, values, wait_until
 
 import asynctrack
-from asynctrack import Backend, Refused, Subscriber
+from asynctrack import Backend, Rejected, Subscriber
 from asynctrack.backends.registry import from_stored, kind_of, place_of, stored
 from asynctrack.errors import InvalidSettings
 from asynctrack.events import Checkpoint, ConfigUpdated, Event, Metrics, RunEnded, RunStarted, SummaryUpdated
-from asynctrack.record import flatten
+from asynctrack.records.codec import flatten
 from asynctrack.testing import BackendContract, JournaledRun, deliver
 
 pytestmark = pytest.mark.usefixtures("shared_host")
@@ -205,7 +205,7 @@ def test_event_that_is_refused_is_kept_aside_and_the_others_come(runs: Path) -> 
 
     def picky(event: Event) -> None:
         if isinstance(event, SummaryUpdated) or (isinstance(event, Metrics) and event.data["i"] in (3, 7)):
-            raise Refused("not that one")
+            raise Rejected("not that one")
         told.append(event)
 
     with asynctrack.init("p", dir=runs, backends=[Subscriber(picky)]) as run:
@@ -273,9 +273,9 @@ def test_subscriber_elsewhere_is_told_once_of_what_a_resumed_run_had(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Diary]
 ) -> None:
     diary = tmp_path / "diary"
-    for sitting in range(2):
+    for session in range(2):
         with asynctrack.init("p", id="r", resume="allow", dir=runs, backends=[kind(path=str(diary))]) as run:
-            run.log({"sitting": sitting})
+            run.log({"sitting": session})
     told = diary.read_text().splitlines()
     assert [line.split(" by ")[0] for line in told] == [
         "RunStarted", "0 {'sitting': 0}", "finished", "RunStarted", "1 {'sitting': 1}", "finished",
@@ -286,11 +286,11 @@ def test_subscriber_elsewhere_is_told_once_of_what_a_resumed_run_had(
 
 def test_subscriber_here_is_told_all_of_a_resumed_run_and_where_this_sitting_began(runs: Path) -> None:
     told: list[Event] = []
-    for sitting in range(2):
+    for session in range(2):
         with asynctrack.init(
-            "p", id="r", resume="allow", dir=runs, config={"n": sitting}, backends=[Subscriber(told.append)]
+            "p", id="r", resume="allow", dir=runs, config={"n": session}, backends=[Subscriber(told.append)]
         ) as run:
-            run.log({"sitting": sitting})
+            run.log({"sitting": session})
     assert [type(event) for event in told[:3]] == [RunStarted, Metrics, RunEnded]
     again = told[3:]
     assert [type(event) for event in again] == [RunStarted, Metrics, RunStarted, Metrics, RunEnded]
@@ -300,14 +300,14 @@ def test_subscriber_here_is_told_all_of_a_resumed_run_and_where_this_sitting_beg
 
 
 def test_memory_of_a_resumed_run_has_all_of_it(runs: Path) -> None:
-    for sitting in range(6):
+    for session in range(6):
         memory = asynctrack.Memory()
         with asynctrack.init(
-            "p", id="r", resume="allow", dir=runs, config={str(sitting): 0}, backends=[memory], linger_s=0.03
+            "p", id="r", resume="allow", dir=runs, config={str(session): 0}, backends=[memory], linger_s=0.03
         ) as run:
-            run.log({"sitting": sitting})
-        assert memory.history["sitting"] == list(range(sitting + 1))
-        assert memory.config == {str(at): 0 for at in range(sitting + 1)}
+            run.log({"sitting": session})
+        assert memory.history["sitting"] == list(range(session + 1))
+        assert memory.config == {str(at): 0 for at in range(session + 1)}
 
 
 def test_start_comes_before_what_follows_it_however_much_is_cut_at_once(tmp_path: Path) -> None:

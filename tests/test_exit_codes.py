@@ -13,8 +13,8 @@ import pytest
 from support import DEADLINE_S, ROOT, assert_whole, kernel_tells_exit_codes, manifest, start, wait_until
 
 import asynctrack
-from asynctrack.cursor import load_cursor
-from asynctrack.worker.callers import Caller, _status_of_zombie
+from asynctrack.journal.cursor import load_cursor
+from asynctrack.worker.caller_exit import Caller, _status_of_zombie
 
 needs_kernel = pytest.mark.skipif(not kernel_tells_exit_codes(), reason="only Linux 6.15 and newer keep the exit code")
 

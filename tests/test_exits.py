@@ -188,9 +188,9 @@ def late():
     assert not run.log({"i": 300})
     assert run.finish().accepted == 300
 
-atexit.unregister(asynctrack.ending._finish)
+atexit.unregister(asynctrack.client.shutdown._finish)
 atexit.register(late)
-atexit.register(asynctrack.ending._finish)  # as if `late` had been registered before the import
+atexit.register(asynctrack.client.shutdown._finish)  # as if `late` had been registered before the import
 """
     ),
     "finaliser that logs while modules are torn down": Caller(
@@ -789,7 +789,7 @@ log()
 
 def test_ctrl_c_at_the_first_step_of_the_end_ends_the_wait(own_host: Path, runs: Path) -> None:
     script = """
-from asynctrack.claim import Claim
+from asynctrack.client.run_lock import Claim
 
 release = Claim.release
 

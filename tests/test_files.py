@@ -26,8 +26,8 @@ import asynctrack
 from asynctrack import CSV, JSON, Backend, Batch, Context, Parquet, Record
 from asynctrack.backends.files import json_columns
 from asynctrack.backends.files.reserved import kept_apart, put_back
-from asynctrack.reading.remains import find_remains
-from asynctrack.record import flatten, from_json
+from asynctrack.reading.fallback import find_fallback
+from asynctrack.records.codec import flatten, from_json
 from asynctrack.testing import JournaledRun, deliver
 
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def columns_of_json(run: Path) -> dict[str, list[Any]]:
 
 def columns_of_records(run: Path) -> dict[str, list[Any]]:
     """The values of each key as a loader finds them."""
-    found = find_remains(run, {})
+    found = find_fallback(run, {})
     columns: dict[str, list[Any]] = {}
     for record in found() if found is not None else ():
         for key, value in record.data.items():

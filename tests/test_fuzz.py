@@ -20,18 +20,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import asynctrack
-from asynctrack import cli, manifest
+from asynctrack import cli
 from asynctrack.cli.condition import Condition
-from asynctrack.cursor import Cursor, cursor_path, load_cursor
 from asynctrack.errors import AsynctrackError, InvalidExpression, InvalidSettings
-from asynctrack.journal.frames import Batch
+from asynctrack.journal import manifest
+from asynctrack.journal.cursor import Cursor, cursor_path, load_cursor
+from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import pack_segment_header, segment_name
+from asynctrack.journal.manifest import UNREADABLE, Manifest
 from asynctrack.journal.reader import Reader
 from asynctrack.journal.tally import Tally
 from asynctrack.journal.writer import Writer
-from asynctrack.manifest import UNREADABLE, Manifest
 from asynctrack.queue.layout import KIND_SHIFT, RECORD, frame_size
-from asynctrack.record import Record, decode_record, decode_update, flatten, light, media_in, to_json
+from asynctrack.records.codec import Record, decode_record, decode_update, flatten, light, media_in, to_json
 
 KEPT: Final = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 few = settings(max_examples=100, deadline=None, suppress_health_check=KEPT)
@@ -74,7 +75,7 @@ def directory_of(segments: list[bytes]) -> Iterator[Path]:
 def read(directory: Path) -> tuple[list[bytes], bool]:
     """The payloads that are read, and whether damage was told."""
     with contextlib.closing(Reader(directory)) as reader:
-        batches: list[Batch] = list(reader)
+        batches: list[FrameBatch] = list(reader)
         found = [bytes(frame.payload) for batch in batches for frame in batch.frames()]
         tally = Tally(directory)
         tally.update()

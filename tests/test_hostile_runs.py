@@ -14,11 +14,11 @@ import pytest
 from delivery_support import journal, rough_shared_memory
 from support import start
 
-from asynctrack import manifest
+from asynctrack.journal import manifest
 from asynctrack.journal.layout import BATCH_HEADER, BATCH_MAGIC, BLOCK_BYTES, BatchHeader, salt_of, segment_name
+from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import journal_id_of
 from asynctrack.journal.writer import Writer
-from asynctrack.manifest import Manifest
 from asynctrack.queue.layout import (
     CHECKPOINT,
     CONFIG,

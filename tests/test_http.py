@@ -21,8 +21,8 @@ import raw_server
 from raw_server import Answer, Behaviour, RawServer, no_server, says, says_bytes
 
 from asynctrack.backends import http
-from asynctrack.backends.base import Paused, Refused, Retry, Signal, TooLarge
-from asynctrack.backends.http import Server, read_secret, retry_after, secret_problems, url_problems
+from asynctrack.backends.base import ActionRequired, Rejected, Retry, Signal, TooLarge
+from asynctrack.backends.http import HTTPClient, read_secret, retry_after, secret_problems, url_problems
 
 SECRET = "sesame-4711"
 # Far more than any request here may take, on any machine.
@@ -34,7 +34,9 @@ def ask(url: str, *, timeout_s: float = HANG_S, body: Any = None, **options: Any
 
     async def go() -> http.Answer:
         headers = {"authorization": f"Bearer {SECRET}"}
-        server = Server(url, name="Test", headers=headers, secrets=[SECRET], timeout_s=timeout_s, mend={401: "set KEY"})
+        server = HTTPClient(
+            url, name="Test", headers=headers, secrets=[SECRET], timeout_s=timeout_s, mend={401: "set KEY"}
+        )
         try:
             return await server.post("path", {"a": 1} if body is None else body, **options)
         finally:
@@ -137,7 +139,7 @@ def test_nobody_at_the_address_is_tried_again() -> None:
 @pytest.mark.parametrize("status", [400, 422])
 def test_what_the_server_refuses_is_refused_with_its_words(status: int) -> None:
     error = verdict(says(status, {"error_code": "INVALID", "message": f"no\n such {SECRET}\x1b[31m field"}))
-    assert isinstance(error, Refused)
+    assert isinstance(error, Rejected)
     assert error.which is None
     assert str(error).endswith(f"answered {status}: INVALID: no such ***[31m field")
 
@@ -154,7 +156,7 @@ def test_what_is_too_large_is_split() -> None:
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405, 407, 409, 410, 418, 451])
 def test_what_a_person_has_to_mend_pauses(status: int) -> None:
     error = verdict(says(status, {"detail": "why"}))
-    assert isinstance(error, Paused)
+    assert isinstance(error, ActionRequired)
     assert "why" in str(error)
     assert ("set KEY" in str(error)) == (status == 401)
 
@@ -164,7 +166,7 @@ def test_a_redirect_is_not_followed(status: int) -> None:
     with RawServer() as elsewhere:
         error = verdict(says(status, location=f"{elsewhere.url}/?code={SECRET}"))
         assert elsewhere.connections == 0
-    assert isinstance(error, Paused)
+    assert isinstance(error, ActionRequired)
     assert elsewhere.url in str(error)
 
 
@@ -211,7 +213,7 @@ def test_retry_after_in_both_forms(value: str | None, date: str | None, seconds:
 
 def test_an_answer_that_was_left_over_is_not_the_next_ones() -> None:
     async def go(url: str) -> None:
-        server = Server(url, name="Test", headers={})
+        server = HTTPClient(url, name="Test", headers={})
         with pytest.raises(Retry, match="503"):
             await server.post("first", {})
         assert (await server.post("second", {})).data == {"path": "/second"}
@@ -230,7 +232,7 @@ def test_a_status_that_is_asked_for_is_an_answer() -> None:
 
 def test_a_cancelled_request_leaves_at_once() -> None:
     async def go(url: str) -> None:
-        server = Server(url, name="Test", headers={})
+        server = HTTPClient(url, name="Test", headers={})
         with anyio.move_on_after(0.1) as scope:
             await server.post("path", {})
         assert scope.cancelled_caught
@@ -241,7 +243,7 @@ def test_a_cancelled_request_leaves_at_once() -> None:
 
 
 def test_a_server_without_tls_behind_https_is_for_a_person() -> None:
-    with RawServer(script=[_speaks_plainly]) as server, pytest.raises(Paused, match="cannot be trusted"):
+    with RawServer(script=[_speaks_plainly]) as server, pytest.raises(ActionRequired, match="cannot be trusted"):
         ask(server.url.replace("http:", "https:"))
 
 
@@ -274,7 +276,7 @@ def test_a_certificate_that_nobody_signed_is_for_a_person(tmp_path: Path) -> Non
 
     with RawServer(script=[well, well]) as server:
         url = server.url.replace("http:", "https:")
-        with pytest.raises(Paused, match="certificate"):
+        with pytest.raises(ActionRequired, match="certificate"):
             ask(url)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SSL_CERT_FILE", str(certificate))
@@ -342,14 +344,14 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert read_secret("env:KEY_1") == SECRET
     for strange in (f"{SECRET}\nx: y", f"{SECRET}é", f"{SECRET}\x7f"):
         monkeypatch.setenv("KEY_1", strange)
-        with pytest.raises(Paused, match="KEY_1") as raised:
+        with pytest.raises(ActionRequired, match="KEY_1") as raised:
             read_secret("env:KEY_1")
         assert SECRET not in str(raised.value)
 
 
 def test_no_key_is_in_a_repr_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
     async def go(url: str) -> str:
-        server = Server(url, name="Test", headers={"x-key": SECRET}, secrets=[SECRET])
+        server = HTTPClient(url, name="Test", headers={"x-key": SECRET}, secrets=[SECRET])
         await server.post("path", {})
         await server.close()
         return repr(server)
@@ -361,15 +363,15 @@ def test_no_key_is_in_a_repr_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(Paused, match=r"pip install 'asynctrack\[http\]'"):
-        Server("http://127.0.0.1", name="Test", headers={})
+    with pytest.raises(ActionRequired, match=r"pip install 'asynctrack\[http\]'"):
+        HTTPClient("http://127.0.0.1", name="Test", headers={})
 
 
 def test_many_at_once_share_nothing() -> None:
     """A hundred runs deliver from one loop."""
 
     async def one(url: str, number: int) -> int:
-        server = Server(url, name="Test", headers={})
+        server = HTTPClient(url, name="Test", headers={})
         answer = await server.post(str(number), {"number": number})
         await server.close()
         return int(answer.data["number"])

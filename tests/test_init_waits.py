@@ -16,7 +16,8 @@ from hanging_disk import HangingDisk
 from support import assert_whole, left_in, manifest, run_child, wait_until, workers
 
 import asynctrack
-from asynctrack import Run, patience
+from asynctrack import Run
+from asynctrack._system import disk_timeout
 from asynctrack.errors import RunExists, RunIsRunning
 
 
@@ -31,7 +32,7 @@ def disk(hanging_disk: HangingDisk) -> Iterator[HangingDisk]:
 def test_init_on_a_disk_that_hangs_says_that_it_waits_and_opens_the_run_when_it_answers(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(patience, "SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(disk_timeout, "SAY_AFTER_S", 0.2)
     disk.hang(kind)  # type: ignore[arg-type]  # a kind
     opened: list[Run] = []
     opening = threading.Thread(target=lambda: opened.append(asynctrack.init("p", id="run", dir=disk.path / "runs")))
@@ -90,7 +91,7 @@ def test_ctrl_c_ends_an_init_that_waits_for_its_disk_and_nothing_is_left_when_th
 def test_open_run_on_a_disk_that_hangs_says_that_it_waits_and_ctrl_c_ends_it(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(disk_timeout, "SAY_AFTER_S", 0.2)
     asynctrack.init("p", id="run", dir=disk.path / "runs").finish()
     disk.hang()
     path = disk.path / "runs" / "p" / "run"
@@ -121,7 +122,8 @@ def test_ls_of_a_disk_that_hangs_says_that_it_waits_and_lists_it_when_it_answers
 INTERRUPTED = """
 import json, os, sys, time
 import asynctrack, asynctrack.worker.threads
-from asynctrack import claim, ending
+from asynctrack.client import run_lock
+from asynctrack.client import shutdown
 
 faulthandler.cancel_dump_traceback_later()
 folder, worker, first, step = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -155,11 +157,11 @@ for number in range(first, limit, step):
     if run is not None:
         run.finish()
     assert asynctrack.current() is None, places
-    assert not ending._open, places
+    assert not shutdown._open, places
     deadline = time.monotonic() + 20  # on a busy machine what is undone may take more than init waits for it
-    while claim._held and time.monotonic() < deadline:
+    while run_lock._held and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert not claim._held, places
+    assert not run_lock._held, places
     if not places:
         break
     if run is None:

@@ -12,9 +12,9 @@ from cli_support import asynctrack_
 from support import kill_the_worker, lines, rings_in, run_child, the_worker, values, wait_until
 
 import asynctrack
-from asynctrack.cli.audit import Audit
+from asynctrack.cli.journal_check import JournalCheck
 from asynctrack.errors import DamagedJournal, NoJournalDirectory
-from asynctrack.manifest import Manifest, save, start_payload
+from asynctrack.journal.manifest import Manifest, save, start_payload
 from asynctrack.queue.layout import KIND_SHIFT, START, frame_size
 from asynctrack.worker.run_journal import RunJournal
 
@@ -37,7 +37,7 @@ def test_run_whose_first_note_is_of_drops_is_said_to_be_unharmed(tmp_path: Path)
     told = asynctrack.open_run(tmp_path).manifest()
     assert told.dropped == {"full": 3}
     save(tmp_path, told)
-    found = Audit(tmp_path).take()
+    found = JournalCheck(tmp_path).take()
     assert found.problems == []
     assert found.dropped == {"full": 3}
 

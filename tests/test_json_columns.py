@@ -18,8 +18,8 @@ import pytest
 from support import ROOT, run_child, start
 
 import asynctrack
-from asynctrack import JSON, Batch, Context, Paused, Record
-from asynctrack.backends.base import StartOver
+from asynctrack import JSON, ActionRequired, Batch, Context, Record
+from asynctrack.backends.base import Resend
 from asynctrack.backends.files import json_columns
 from asynctrack.backends.registry import from_stored, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
@@ -200,7 +200,7 @@ def test_a_file_that_is_changed_while_it_is_open_is_left_alone(tmp_path: Path) -
     sink.checkpoint()
     (tmp_path / "metrics.json").write_text('{"mine": 1}')
     sink.write(batch(range(5, 6)))
-    with pytest.raises(StartOver) as told:
+    with pytest.raises(Resend) as told:
         sink.checkpoint()
     sink._waiting.close()
     assert (content(tmp_path), told.value.state) == ({"mine": 1}, {"file": "metrics-2.json"})
@@ -214,7 +214,7 @@ def test_rows_that_another_has_changed_are_not_written(tmp_path: Path, monkeypat
         sink.write(batch(range(at, at + 5)))
         sink.checkpoint()
     (tmp_path / ".metrics.json.waiting").write_bytes(b'{"i":7}\n')
-    with pytest.raises(StartOver):
+    with pytest.raises(Resend):
         sink.close("finished")
     assert content(tmp_path)["i"] == list(range(5))
 
@@ -315,7 +315,7 @@ def test_a_path_of_sync_is_that_of_where_it_is_called(own_host: Path, own_state:
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(Paused, match="choose another file="):
+    with pytest.raises(ActionRequired, match="choose another file="):
         JSON(file="{name}.json").open(context(run, name="run"))
     sink: Any = JSON(file="{name}.json").open(context(run, name="ö" * 300))
     sink.close("finished")

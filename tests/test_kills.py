@@ -14,13 +14,13 @@ import pytest
 from support import a_minute_later, assert_whole, left_in, manifest, run_child, start, wait_until, workers
 
 import asynctrack
-from asynctrack.cli.audit import Audit
-from asynctrack.cli.glance import glance
+from asynctrack.cli.journal_check import JournalCheck
+from asynctrack.cli.run_summary import glance
+from asynctrack.cli.sync_plan import outlook
 from asynctrack.errors import NotARun
 from asynctrack.journal.layout import HEADER_BYTES, segment_name
+from asynctrack.journal.manifest import Manifest, now_iso
 from asynctrack.journal.writer import Writer
-from asynctrack.manifest import Manifest, now_iso
-from asynctrack.outlook import outlook
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -134,7 +134,7 @@ def test_caller_killed_while_it_opens_its_run_leaves_nothing_behind_the_next(own
 SILENT = """
 import os, signal, sys, time
 import asynctrack
-from asynctrack.inlet import Inlet
+from asynctrack.client.publisher import Publisher
 
 def die(inlet, payload):
     time.sleep(0.7 if sys.argv[2] == "seen" else 0)  # the worker looks every half second
@@ -156,18 +156,18 @@ def test_caller_killed_before_it_has_said_anything_has_begun_no_run(own_host: Pa
     assert not (path / "journal").exists()
     assert glance(path, []).status == "crashed"
     assert (glance(path, []).records, glance(path, []).problem, glance(path, []).behind) == (0, None, {})
-    assert Audit(path).take().problems == []
+    assert JournalCheck(path).take().problems == []
     synced = subprocess.run([sys.executable, "-m", "asynctrack", "sync", str(runs)], capture_output=True, timeout=40)
     assert synced.returncode == 0, synced
     assert not (path / "journal").exists()
     with pytest.raises(NotARun):
         asynctrack.init("p", id="silent", dir=runs, resume="must")
     with asynctrack.init("p", id="silent", dir=runs, resume="allow", config={"lr": 1}) as run:
-        assert Audit(path).take().problems == []
+        assert JournalCheck(path).take().problems == []
         run.log({"i": 0})
     assert_whole(run.path, {"i": 1})
     assert manifest(path)["config"] == {"lr": 1}
-    assert Audit(path).take().problems == []
+    assert JournalCheck(path).take().problems == []
     wait_until(lambda: not workers(own_host), "the worker has left")
     assert left_in(own_host) == []
 
@@ -175,19 +175,19 @@ def test_caller_killed_before_it_has_said_anything_has_begun_no_run(own_host: Pa
 def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, runs: Path) -> None:
     """Its worker had made the journal, and both were killed before the first batch."""
     (runs / "p" / "run" / "journal").mkdir(parents=True)
-    findings = Audit(runs / "p" / "run").take()
+    findings = JournalCheck(runs / "p" / "run").take()
     assert (findings.problems, findings.records) == ([], 0)
     (runs / "p" / "run" / "run.json").write_bytes(
         msgspec.json.encode(Manifest(id="run", name="run", project="p", created_at=now_iso()))
     )
-    assert Audit(runs / "p" / "run").take().problems == []
+    assert JournalCheck(runs / "p" / "run").take().problems == []
     writer = Writer(runs / "p" / "run" / "journal")
     writer.append(1, 0, 8, 0, bytes(8))
     writer.close()
     os.truncate(runs / "p" / "run" / "journal" / segment_name(1), HEADER_BYTES)  # before the first batch
-    findings = Audit(runs / "p" / "run").take()
+    findings = JournalCheck(runs / "p" / "run").take()
     assert (findings.problems, findings.segments) == ([], 1)
     assert outlook(runs / "p" / "run").todo is False  # nor is there anything to bring home, once its queue is gone
     (runs / "p" / "run" / "cursors").mkdir()
     (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
-    assert Audit(runs / "p" / "run").take().problems  # something was delivered once
+    assert JournalCheck(runs / "p" / "run").take().problems  # something was delivered once

@@ -17,8 +17,8 @@ from support import left_in, lines, manifest, records, stopped, the_worker, valu
 
 import asynctrack
 from asynctrack import Memory, Run
-from asynctrack.launch import Launch
-from asynctrack.queue.places import make_host_directory
+from asynctrack.client.worker_launcher import WorkerLauncher
+from asynctrack.queue.shm_paths import make_host_directory
 
 RUNS = 100
 RING_BYTES = 4 << 20
@@ -162,7 +162,7 @@ def test_run_that_has_finished_goes_with_its_last_reference(own_host: Path, runs
         run = asynctrack.init("p", dir=runs)
         run.log({"i": 0})
         run.finish()
-        gone = [weakref.ref(part) for part in (run, run._inlet, run._producer, run._producer.ring)]
+        gone = [weakref.ref(part) for part in (run, run._publisher, run._producer, run._producer.ring)]
         del run
         assert [part() for part in gone] == [None] * 4
     finally:
@@ -279,7 +279,7 @@ def test_host_that_is_given_up_before_its_worker_was_heard_leaves_no_descriptor(
         return sorted(path for path in found if path.startswith("pipe:"))
 
     before = pipes()
-    launch = Launch(make_host_directory(str(own_host)))
+    launch = WorkerLauncher(make_host_directory(str(own_host)))
     launch.start(str(tmp_path / "worker.log"))
     assert len(pipes()) == len(before) + 1
     del launch

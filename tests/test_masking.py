@@ -11,7 +11,7 @@ import pytest
 from support import manifest
 
 import asynctrack
-from asynctrack.masking import MASK, mask_arguments, mask_text
+from asynctrack._system.masking import MASK, mask_arguments, mask_text
 
 ENVIRONMENT = {"HF_TOKEN": "tok-from-env-123", "PWD": "/home/u/proj", "TOKENIZERS_PARALLELISM": "parallel"}
 

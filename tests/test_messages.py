@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import DEADLINE_S, ROOT, records, run_child
 
-from asynctrack import messages
+from asynctrack._system import messages
 
 # Standard error is a pipe that is full and that nobody reads.
 NOBODY_READS = """
@@ -43,7 +43,7 @@ def test_message_goes_to_the_log_of_the_package(caplog: pytest.LogCaptureFixture
 
 def test_message_goes_to_standard_error_where_nobody_handles_the_log() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from asynctrack import messages; messages.say('é is \\udce9')"],
+        [sys.executable, "-c", "from asynctrack._system import messages; messages.say('é is \\udce9')"],
         env={**os.environ, "PYTHONIOENCODING": "utf-8"}, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "é is \\udce9\n")
@@ -59,7 +59,7 @@ def test_message_is_said_once_in_its_time(caplog: pytest.LogCaptureFixture) -> N
 
 
 def test_message_that_is_told_before_there_is_a_thread_is_said_at_the_end() -> None:
-    script = "from asynctrack import messages; messages.tell(None, 'early')"
+    script = "from asynctrack._system import messages; messages.tell(None, 'early')"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
     assert (done.returncode, done.stderr) == (0, "early\n")
 
@@ -67,7 +67,7 @@ def test_message_that_is_told_before_there_is_a_thread_is_said_at_the_end() -> N
 def test_message_is_said_where_no_thread_can_be_had() -> None:
     script = """
 import sys
-from asynctrack import messages
+from asynctrack._system import messages
 def refuse(event, arguments):
     if event == "_thread.start_new_thread":
         raise RuntimeError("no threads here")
@@ -84,7 +84,7 @@ def test_standard_error_that_nobody_reads_holds_up_neither_loop_nor_end(handled:
         NOBODY_READS
         + """
 import json, logging, sys, time
-from asynctrack import messages
+from asynctrack._system import messages
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig()
 messages.start()
@@ -107,7 +107,7 @@ def test_child_that_is_forked_while_a_message_waits_for_its_reader_says_its_own_
         NOBODY_READS
         + """
 import json, logging, os, sys, time
-from asynctrack import messages
+from asynctrack._system import messages
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig(format="%(message)s")
 messages.start()
@@ -133,7 +133,7 @@ print(json.dumps([os.waitstatus_to_exitcode(status), os.read(out, 4096).decode()
 def test_handler_that_hangs_holds_up_neither_loop_nor_end_and_what_is_lost_is_counted() -> None:
     script = """
 import json, logging, threading, time
-from asynctrack import messages
+from asynctrack._system import messages
 gate, said = threading.Event(), []
 class Hangs(logging.Handler):
     def emit(self, record):
@@ -164,7 +164,7 @@ print(json.dumps([said[0], said[-1], len(said)]), flush=True)
 def test_handler_that_raises_is_left_to_raise() -> None:
     script = """
 import json, logging, sys
-from asynctrack import messages
+from asynctrack._system import messages
 said = []
 class Raises(logging.Handler):
     def emit(self, record):
@@ -224,10 +224,10 @@ print(json.dumps(signal.sigwait([signal.SIGTERM])))
 BEHIND = """
 import json, os, sys, time
 import asynctrack
-from asynctrack import backlog
+from asynctrack.client import health
 from asynctrack.backends.visdom import Visdom
 if sys.argv[2] == "soon":
-    backlog.LOOK_S = backlog._pause_s = backlog.PATIENCE_S = 0.05
+    health.LOOK_S = health._pause_s = health.PATIENCE_S = 0.05
 limits = {"exit_timeout_s": 0.3, "finish_timeout_s": 0.3}
 run = asynctrack.init("p", id="r", dir=sys.argv[1], backends=[Visdom(server_url="http://127.0.0.1:1")], **limits)
 run.log({"loss": 1.0})
@@ -252,7 +252,7 @@ def test_backend_that_gets_nothing_is_said_once_while_the_run_runs_and_again_at_
     script = """
 run.flush("journaled")
 deadline = time.monotonic() + 20
-while "failing visdom" not in {about[1] for about in asynctrack.messages._said if isinstance(about, tuple)}:
+while "failing visdom" not in {about[1] for about in asynctrack._system.messages._said if isinstance(about, tuple)}:
     assert time.monotonic() < deadline
     time.sleep(0.01)
 time.sleep(0.3)
@@ -373,7 +373,7 @@ logging.getLogger("asynctrack.delivery").addFilter(only_failures)
 run, _ = train()
 logging.getLogger("asynctrack").setLevel(logging.ERROR)
 logging.getLogger("asynctrack.delivery").warning("below the level")
-asynctrack.messages.leave()
+asynctrack._system.messages.leave()
 print(json.dumps(said), flush=True)
 """
     )
@@ -400,7 +400,7 @@ run.log({"loss": 1.0})
 run.flush()
 shutil.rmtree(run.path)
 deadline = time.monotonic() + 20
-while "hindered" not in {about[1] for about in asynctrack.messages._said if isinstance(about, tuple)}:
+while "hindered" not in {about[1] for about in asynctrack._system.messages._said if isinstance(about, tuple)}:
     assert time.monotonic() < deadline
     run.log({"loss": 1.0})
     time.sleep(0.01)

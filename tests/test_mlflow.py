@@ -32,12 +32,12 @@ from raw_server import Answer, Behaviour, RawServer, Request, no_server, says
 from support import manifest, the_worker, wait_until
 
 import asynctrack
-from asynctrack import MLflow, Paused
+from asynctrack import ActionRequired, MLflow
 from asynctrack.backends.base import Context
 from asynctrack.backends.mlflow.items import as_number, chunks, clean_name
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
-from asynctrack.record import from_json
+from asynctrack.records.codec import from_json
 from asynctrack.testing import BackendContract
 
 TOKEN = "sesame-4711"
@@ -477,7 +477,7 @@ def test_an_address_is_needed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> No
         asynctrack.init("p", dir=runs, backends=["mlflow"])
     assert TOKEN not in str(raised.value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with pytest.raises(Paused, match="MLFLOW_TRACKING_URI"):
+    with pytest.raises(ActionRequired, match="MLFLOW_TRACKING_URI"):
         MLflow().open(Context(run_id="r", name="r", project="p", directory=runs, config={}))
 
 

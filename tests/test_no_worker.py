@@ -107,15 +107,15 @@ os.kill(run._producer.ring.words[WORKER_PID], signal.SIGKILL)
 
 
 def test_shell_that_is_missing_is_told_and_threads_take_over(own_host: Path, runs: Path) -> None:
-    err = said(runs, "import asynctrack.spawn; asynctrack.spawn._SHELL = '/no/sh'")
+    err = said(runs, "import asynctrack._system.spawn; asynctrack._system.spawn._SHELL = '/no/sh'")
     assert "no worker process can be started here (there is no /no/sh); worker='thread' is used" in err
 
 
 GONE = """
-import signal, asynctrack.spawn
+import signal, asynctrack._system.spawn
 from asynctrack.queue.layout import WORKER_PID
 run.flush()
-asynctrack.spawn._SHELL = "/no/sh"
+asynctrack._system.spawn._SHELL = "/no/sh"
 os.kill(run._producer.ring.words[WORKER_PID], signal.SIGKILL)
 """
 

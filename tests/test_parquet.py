@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import start
 
-from asynctrack import Batch, Context, Parquet, Paused, Record
+from asynctrack import ActionRequired, Batch, Context, Parquet, Record
 from asynctrack.backends.files import parquet_table
 from asynctrack.errors import InvalidSettings
 from asynctrack.testing import JournaledRun, deliver
@@ -157,10 +157,10 @@ def test_what_is_given_again_replaces_what_was_not_saved(tmp_path: Path) -> None
 
 def test_a_run_that_goes_on_adds_to_its_table(tmp_path: Path) -> None:
     state = None
-    for sitting in range(3):
+    for session in range(3):
         sink = open_sink(tmp_path, state)
         for part in range(2):
-            sink.write(batch([sitting * 2 + part], **{f"new{sitting}": 1}))
+            sink.write(batch([session * 2 + part], **{f"new{session}": 1}))
         state = sink.checkpoint()
         sink.close("crashed")
         assert names(tmp_path) == ["metrics.parquet"]
@@ -285,5 +285,5 @@ def test_settings_that_cannot_be_used_are_told_at_once(settings: Row) -> None:
 
 def test_a_missing_library_is_said_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(Paused, match=r"pip install 'asynctrack\[parquet\]'"):
+    with pytest.raises(ActionRequired, match=r"pip install 'asynctrack\[parquet\]'"):
         open_sink(tmp_path)

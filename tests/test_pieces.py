@@ -13,8 +13,8 @@ from delivery_support import cursor, journal
 
 from asynctrack import Backend, JSONLines
 from asynctrack.backends.base import BATCH_BYTES
-from asynctrack.delivery import cutter as cutters
-from asynctrack.delivery.cutter import Cutter
+from asynctrack.delivery import batcher as cutters
+from asynctrack.delivery.batcher import Batcher
 from asynctrack.testing import Scripted
 from asynctrack.worker.run_journal import MOVE_BYTES
 
@@ -27,28 +27,28 @@ def test_a_piece_of_work_is_bounded_by_a_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     run = journal(tmp_path / "p" / "a", RECORDS)
-    cutter = Cutter(run.path, cursor(run.path), backend)
+    cutter = Batcher(run.path, cursor(run.path), backend)
     decoded = given = 0
     pieces: list[int] = []
-    decode, gather = cutter._decoder.record, Cutter._gather
+    decode, gather = cutter._decoder.record, Batcher._gather
 
     def counting(*arguments: Any) -> Any:
         nonlocal decoded
         decoded += 1
         return decode(*arguments)
 
-    def piece(self: Cutter, into: Any) -> None:
+    def piece(self: Batcher, into: Any) -> None:
         before = decoded
         gather(self, into)
         pieces.append(decoded - before)
 
     monkeypatch.setattr(cutter._decoder, "record", counting)
-    monkeypatch.setattr(Cutter, "_gather", piece)
-    hurry = False
-    while not hurry:
+    monkeypatch.setattr(Batcher, "_gather", piece)
+    expedite = False
+    while not expedite:
         cutter.gather()
-        hurry = cutter.at_end()
-        if (cut := cutter.cut(hurry=hurry)) is not None:
+        expedite = cutter.at_end()
+        if (cut := cutter.cut(expedite=expedite)) is not None:
             assert len(cut.batch.records) <= backend.batch_records
             given += len(cut.batch.records) + cut.skipped.get("thinned", 0)
     assert given == decoded == RECORDS

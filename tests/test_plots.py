@@ -24,13 +24,13 @@ from support import wait_until
 
 import asynctrack
 from asynctrack import Batch, Context, LivePlot, Matplotlib, Plotly, Record
-from asynctrack.backends.base import Backend, Paused
-from asynctrack.backends.keys import Keys
-from asynctrack.backends.plots.curves import MOST_CURVES, NO_NUMBERS, TOO_MANY, Curve, Curves
+from asynctrack.backends.base import ActionRequired, Backend
+from asynctrack.backends.metric_selection import MetricSelection
+from asynctrack.backends.plots.curves import MOST_CURVES, NO_NUMBERS, TOO_MANY, PlotCurve, PlotCurves
 from asynctrack.backends.plots.drawing import COLOURS, Plot
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Array
+from asynctrack.records.codec import Array
 from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_in_process
 
 CHROMIUM = shutil.which("chromium")
@@ -44,8 +44,8 @@ def record(step: int, data: dict[str, Any]) -> Record:
     return Record(step, step, 1_700_000_000_000_000_000, data)
 
 
-def curve_of(points: Iterable[tuple[int, float]], most: int) -> Curve:
-    curve = Curve(most)
+def curve_of(points: Iterable[tuple[int, float]], most: int) -> PlotCurve:
+    curve = PlotCurve(most)
     for step, value in points:
         curve.add(step, value)
     return curve
@@ -94,7 +94,7 @@ def test_few_points_are_exact(values: list[tuple[int, float]]) -> None:
 
 
 def test_memory_of_a_curve_is_bounded() -> None:
-    curve = Curve(100)
+    curve = PlotCurve(100)
     for step in range(100_000):
         curve.add(step, math.sin(step / 1000) + (50 if step == 77_777 else 0))
     assert 50 <= len(curve) <= 100 and curve.count == 100_000
@@ -107,7 +107,7 @@ def test_mean_of_values_whose_sum_is_too_large() -> None:
 
 
 def test_numbers_of_every_kind_are_drawn_and_all_else_is_skipped() -> None:
-    curves = Curves(Keys(None))
+    curves = PlotCurves(MetricSelection(None))
     data = {"a": {"b": {"loss": 1}}, "ok": True, "big": 2**2000, "text": "x", "none": None}
     skipped = curves.take([record(0, data), record(1, {"text": "y"}), record(2, {"w": Array("f4", (1,), bytes(4))})])
     assert {key: curve.course(9).means for key, curve in curves.by_key.items()} == {
@@ -117,13 +117,13 @@ def test_numbers_of_every_kind_are_drawn_and_all_else_is_skipped() -> None:
 
 
 def test_a_run_that_makes_up_names_does_not_fill_the_memory() -> None:
-    curves = Curves(Keys(None))
+    curves = PlotCurves(MetricSelection(None))
     skipped = curves.take(record(step, {f"metric-{step}": 1.0}) for step in range(MOST_CURVES + 50))
     assert len(curves.by_key) == MOST_CURVES and skipped == {TOO_MANY: 50}
 
 
 def test_scopes_of_a_metric_share_a_panel_and_keep_their_colour() -> None:
-    curves = Curves(Keys(["*loss", "*/lr"]))
+    curves = PlotCurves(MetricSelection(["*loss", "*/lr"]))
     curves.take(
         [
             record(
@@ -180,7 +180,7 @@ def test_missing_library_is_named_with_its_extra(
 ) -> None:
     for name in [library, *[name for name in sys.modules if name.startswith(f"{library}.")]]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(Paused, match=re.escape(f"pip install 'asynctrack[{library}]'")):
+    with pytest.raises(ActionRequired, match=re.escape(f"pip install 'asynctrack[{library}]'")):
         backend.open(context(tmp_path))
 
 
@@ -260,7 +260,7 @@ def test_folder_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "plots").symlink_to("elsewhere")
     batch = Batch([record(0, {"loss": 1.0})], [])
     for _ in range(2):
-        with pytest.raises(Paused, match="is a link"):
+        with pytest.raises(ActionRequired, match="is a link"):
             sink.write(batch)
     (tmp_path / "plots").unlink()
     assert sink.write(batch) == {}

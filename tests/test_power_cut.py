@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from support import wait_until
 
 import asynctrack
-from asynctrack import Stats
-from asynctrack.catchup import CatchUp
-from asynctrack.cursor import Cursor, load_cursor
+from asynctrack import RunStats
+from asynctrack.cli.sync_job import SyncJob
+from asynctrack.journal.cursor import Cursor, load_cursor
 from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name
 from asynctrack.journal.reader import Reader
 
@@ -43,16 +43,16 @@ class Golden(NamedTuple):
 @pytest.fixture(scope="module")
 def golden(shared_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Golden:
     runs, cursors, manifests = tmp_path_factory.mktemp("golden"), [], []
-    for sitting in range(SITTINGS):
-        config = {"sittings": sitting + 1}
+    for session in range(SITTINGS):
+        config = {"sittings": session + 1}
         run = asynctrack.init("p", id="run", dir=runs, worker="thread", resume="allow", config=config)
         for i in range(4):
             for _ in range(3):
                 run.log({"i": i, "text": "x" * i})
             run.flush()
             cursors.append((run.path / CURSOR).read_bytes())
-        run.config["late"] = sitting
-        run.finish({"best": sitting})
+        run.config["late"] = session
+        run.finish({"best": session})
         cursors.append((run.path / CURSOR).read_bytes())
         manifests.append((run.path / MANIFEST).read_bytes())
     files = {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
@@ -85,7 +85,7 @@ def lay_out(run: Path, files: Files) -> Path:
     return run
 
 
-def go_on(run: Path) -> Stats:
+def go_on(run: Path) -> RunStats:
     """Resume a run, log four records, and finish it."""
     project = run.parent
     opened = asynctrack.init(
@@ -201,7 +201,7 @@ def test_run_whose_end_was_lost_ends_as_it_did_when_its_records_are_delivered(go
     for number, end in enumerate(golden.ends[-12:]):
         files = {**cut(golden.files, end), CURSOR: golden.cursors[5]}
         run = lay_out(tmp_path / "p" / str(number), files)
-        with CatchUp([run]) as work:
+        with SyncJob([run]) as work:
             wait_until(lambda work=work: work.look() and work.done, "all is delivered")
         assert asynctrack.open_run(run).status == json.loads((run / MANIFEST).read_bytes())["status"] == "finished"
         cursor = load_cursor(run, "jsonl")

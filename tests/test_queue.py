@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 
 from asynctrack.journal.frames import Frame, walk
-from asynctrack.queue import places
 from asynctrack.queue import producer as hot_path
+from asynctrack.queue import shm_paths
 from asynctrack.queue.layout import (
     CAPACITY,
     CONFIG,
@@ -73,7 +73,7 @@ def make(shm: Path) -> Iterator[Callable[..., Producer]]:
     made: list[Producer] = []
 
     def make(
-        capacity: int = places.SMALLEST_RING_BYTES, look: Callable[[bool], object] = bool, first: int = 0
+        capacity: int = shm_paths.SMALLEST_RING_BYTES, look: Callable[[bool], object] = bool, first: int = 0
     ) -> Producer:
         path = str(shm / f"{len(made)}.ring")
         made.append(Producer(Ring.create(path, capacity, {"run": "/runs/a"}, first=first), look))
@@ -137,12 +137,12 @@ class TestPlaces:
     def test_rings_and_their_directories_are_for_their_owner_only(self, shm: Path) -> None:
         before = os.umask(0)
         try:
-            host = places.make_host_directory(str(shm))
+            host = shm_paths.make_host_directory(str(shm))
             ring = Ring.create(f"{host}/a.ring", 65536, {"run": "/runs/a"})
         finally:
             os.umask(before)
         ring.close()
-        root = places.user_root(str(shm))
+        root = shm_paths.user_root(str(shm))
         assert root is not None
         modes = [stat.S_IMODE(os.lstat(p).st_mode) for p in (root, host, f"{host}/a.ring", f"{host}/wake")]
         assert modes == [0o700, 0o700, 0o600, 0o600]
@@ -163,59 +163,59 @@ class TestPlaces:
             os.chown(name, 12345, -1)
         else:
             pytest.skip("only root can give a directory away")
-        host = Path(places.make_host_directory(str(shm)))
-        assert places.user_root(str(shm)) is None
+        host = Path(shm_paths.make_host_directory(str(shm)))
+        assert shm_paths.user_root(str(shm)) is None
         assert name not in host.parents
         assert list(elsewhere.iterdir()) == []
         assert stat.S_IMODE(host.parent.stat().st_mode) == 0o700
 
     def test_what_lies_beside_a_squatted_name_is_found_again(self, shm: Path) -> None:
         (shm / f"asynctrack-{os.geteuid()}").touch()
-        hosts = {places.make_host_directory(str(shm)) for _ in range(2)}
-        assert set(places.host_directories()) == hosts
+        hosts = {shm_paths.make_host_directory(str(shm)) for _ in range(2)}
+        assert set(shm_paths.host_directories()) == hosts
         (root,) = {os.path.dirname(host) for host in hosts}
         os.chmod(root, 0o755)  # others may have put something there
-        assert list(places.host_directories()) == []
+        assert list(shm_paths.host_directories()) == []
 
     def test_each_run_gets_a_whole_queue_while_memory_is_plentiful(
         self, shm: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        host = places.make_host_directory(str(shm))
+        host = shm_paths.make_host_directory(str(shm))
         for i in range(20):
             with open(f"{host}/{i}.ring", "wb") as file:
-                file.truncate(places.DEFAULT_RING_BYTES)
+                file.truncate(shm_paths.DEFAULT_RING_BYTES)
         free_bytes(monkeypatch, 24 << 30)
-        assert places.ring_bytes(host) == places.DEFAULT_RING_BYTES
+        assert shm_paths.ring_bytes(host) == shm_paths.DEFAULT_RING_BYTES
         free_bytes(monkeypatch, 63 << 20)
-        assert places.ring_bytes(host) == places.DEFAULT_RING_BYTES // 2
+        assert shm_paths.ring_bytes(host) == shm_paths.DEFAULT_RING_BYTES // 2
 
     def test_a_hundred_rings_fit_the_shared_memory_of_a_container(
         self, shm: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        host = Path(places.make_host_directory(str(shm)))
+        host = Path(shm_paths.make_host_directory(str(shm)))
         for i in range(100):
             free_bytes(monkeypatch, (64 << 20) - sum(path.stat().st_size for path in host.glob("*.ring")))
-            size = places.ring_bytes(str(host))
-            assert size >= places.SMALLEST_RING_BYTES
+            size = shm_paths.ring_bytes(str(host))
+            assert size >= shm_paths.SMALLEST_RING_BYTES
             with (host / f"{i}.ring").open("wb") as file:
                 file.truncate(size + HEADER_BYTES)
         assert sum(path.stat().st_size for path in host.glob("*.ring")) <= 64 << 20
 
     def test_no_ring_can_be_made_in_a_closed_host(self, shm: Path) -> None:
-        host = places.make_host_directory(str(shm))
-        closed = places.close_host(host)
-        assert places.close_host(closed) == closed
+        host = shm_paths.make_host_directory(str(shm))
+        closed = shm_paths.close_host(host)
+        assert shm_paths.close_host(closed) == closed
         with pytest.raises(FileNotFoundError):
             Ring.create(f"{host}/a.ring", 65536, {"run": "/runs/a"})
 
     def test_hosts_are_found_until_they_are_removed(self, shm: Path) -> None:
-        hosts = {places.make_host_directory(str(shm)) for _ in range(2)}
-        assert set(places.host_directories()) == hosts
+        hosts = {shm_paths.make_host_directory(str(shm)) for _ in range(2)}
+        assert set(shm_paths.host_directories()) == hosts
         for host in hosts:
-            places.remove_host(host)
-        assert list(places.host_directories()) == []
+            shm_paths.remove_host(host)
+        assert list(shm_paths.host_directories()) == []
         assert list(shm.iterdir()) == []
-        assert places.ring_paths(next(iter(hosts))) == []
+        assert shm_paths.ring_paths(next(iter(hosts))) == []
 
 
 def free_bytes(monkeypatch: pytest.MonkeyPatch, free: int) -> None:

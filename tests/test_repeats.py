@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import asynctrack
-from asynctrack.cursor import load_cursor
-from asynctrack.delivery.repeats import Repeats
-from asynctrack.delivery.verdict import MOST_REPEATS, judge
+from asynctrack.delivery.repeated_errors import RepeatedErrors
+from asynctrack.delivery.retry_policy import MOST_REPEATS, classify_error
+from asynctrack.journal.cursor import load_cursor
 
 MODULE = """
 import asynctrack
@@ -77,18 +77,18 @@ def failed_at_once(error: Exception) -> Exception:
     "error", [KeyError("x"), TypeError("x"), RuntimeError("x"), ValueError("x")], ids=lambda error: type(error).__name__
 )
 def test_error_that_comes_ten_times_the_same_way_is_left_to_a_person(error: Exception) -> None:
-    repeats, verdicts, traces = Repeats(), [], []
+    repeats, verdicts, traces = RepeatedErrors(), [], []
     for number in range(1, MOST_REPEATS + 3):
         again = failed_at_once(type(error)(f"in record {number}"))
         traces.append(repeats.add(again))
-        verdicts.append(judge(again, number, repeats.count).paused)
+        verdicts.append(classify_error(again, number, repeats.count).paused)
     assert traces[0] is not None and "Traceback" in traces[0]
     assert traces[1:] == [None] * (MOST_REPEATS + 1)  # once is enough
     assert verdicts == [False] * (MOST_REPEATS - 1) + [True] * 3
 
 
 def test_error_that_a_backend_keeps_and_raises_again_is_the_same() -> None:
-    repeats, kept = Repeats(), KeyError("x")
+    repeats, kept = RepeatedErrors(), KeyError("x")
     for _ in range(MOST_REPEATS + 1):
         repeats.add(failed_at_once(kept))
     assert repeats.count >= MOST_REPEATS
@@ -96,14 +96,14 @@ def test_error_that_a_backend_keeps_and_raises_again_is_the_same() -> None:
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "x"), TimeoutError("x"), asynctrack.Retry("x")])
 def test_what_may_pass_is_tried_for_as_long_as_it_takes(error: Exception) -> None:
-    repeats = Repeats()
+    repeats = RepeatedErrors()
     for number in range(1, 100):
         assert repeats.add(failed_at_once(error)) is None
-        assert not judge(error, number, repeats.count).paused
+        assert not classify_error(error, number, repeats.count).paused
 
 
 def test_success_in_between_counts_anew() -> None:
-    repeats = Repeats()
+    repeats = RepeatedErrors()
     for _ in range(100):
         repeats.add(failed_at_once(KeyError("x")))
         repeats.forget()

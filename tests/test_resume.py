@@ -15,9 +15,9 @@ import pytest
 from support import ended, lines, records, start, wait_until, workers
 
 import asynctrack
-from asynctrack.cli.audit import Audit
+from asynctrack.cli.journal_check import JournalCheck
+from asynctrack.client.worker_handle import WorkerHandle
 from asynctrack.errors import NotARun, RunExists, RunIsRunning
-from asynctrack.host import Host
 from asynctrack.testing import ScriptedInCaller, ScriptedInProcess, calls
 
 pytestmark = pytest.mark.usefixtures("own_host")
@@ -101,7 +101,7 @@ def test_run_that_lost_its_last_segments_to_a_power_cut_goes_on_in_a_fresh_worke
     for path in (run.path / "journal").iterdir():
         path.write_bytes(kept[path]) if path in kept else path.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Host, "_start", lambda host: None)
+        patch.setattr(WorkerHandle, "_start", lambda host: None)
         run = asynctrack.init("p", id="run", dir=runs, resume="must")
     for i in range(8, 12):
         run.log({"i": i})
@@ -113,7 +113,7 @@ def test_run_that_lost_its_last_segments_to_a_power_cut_goes_on_in_a_fresh_worke
 
 
 def test_run_that_is_open_elsewhere_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asynctrack.opening._END_WAIT_S", 0.1)
+    monkeypatch.setattr("asynctrack.client.opening._END_WAIT_S", 0.1)
     child, _ = sit(runs)
     try:
         with pytest.raises(RunIsRunning, match=rf"still running in another process \(pid {child.pid}\)"):
@@ -221,8 +221,8 @@ def test_a_run_that_could_not_begin_leaves_nothing_and_can_begin_later(runs: Pat
 def test_what_the_dead_left_in_their_queue_is_known_to_who_goes_on(own_host: Path, runs: Path) -> None:
     script = """
 import asynctrack, os, sys
-from asynctrack import host
-host.Host._start = lambda self: None  # its worker dies before it has journaled anything
+from asynctrack.client import worker_handle
+worker_handle.Host._start = lambda self: None  # its worker dies before it has journaled anything
 run = asynctrack.init("p", id="run", dir=sys.argv[1], config={"opt": {"lr": 1}, "gone": 1})
 for i in range(3): run.log({"i": i})
 run.config["opt"]["lr"] = 2
@@ -317,8 +317,8 @@ def test_resumed_run_is_unharmed_while_a_backend_is_behind_its_first_end(runs: P
     child = start(BEHIND_ITS_END, runs)
     assert child.stdout is not None
     assert child.stdout.readline() == "ready\n"
-    assert Audit(run.path).take().problems == []
+    assert JournalCheck(run.path).take().problems == []
     child.kill()
     child.communicate()
     wait_until(lambda: ended(run.path), "its worker has noted its end")
-    assert Audit(run.path).take().problems == []
+    assert JournalCheck(run.path).take().problems == []

@@ -22,7 +22,7 @@ import pytest
 from support import ended, lines, manifest, records, stopped, the_worker, values, wait_until
 
 import asynctrack
-from asynctrack import Backend, Batch, Context, Memory, Run, Sink, Stats, Tracker
+from asynctrack import Backend, Batch, Context, Memory, Run, RunStats, Sink, Tracker
 from asynctrack.errors import NoCurrentRun, QueueFull, RunFinished
 
 pytestmark = pytest.mark.usefixtures("shared_host")
@@ -51,7 +51,7 @@ def init(runs: Path) -> Iterator[Opener]:
         run.finish()
 
 
-def assert_balanced(stats: Stats) -> None:
+def assert_balanced(stats: RunStats) -> None:
     assert stats.accepted == stats.journaled + stats.queued
     for backend in stats.backends.values():
         gone = backend.delivered + sum(backend.skipped.values()) + backend.refused
@@ -241,7 +241,7 @@ def test_threads_that_finish_at_once_all_get_the_same(init: Opener, worker: str)
     run = init(worker=worker)
     for i in range(1000):
         run.log({"x": i})
-    results: list[Stats] = []
+    results: list[RunStats] = []
     threads = [threading.Thread(target=lambda: results.append(run.finish())) for _ in range(8)]
     for thread in threads:
         thread.start()
@@ -882,10 +882,10 @@ async def test_disabled_run_does_nothing_anywhere(
         run.summary["b"] = 2
         assert (run.config, run.summary) == ({"a": 1}, {"b": 2})
         run.mark_preempted()
-        assert run.checkpoint(epoch=1) == await run.acheckpoint(epoch=2) == Stats()
+        assert run.checkpoint(epoch=1) == await run.acheckpoint(epoch=2) == RunStats()
         assert run.last_checkpoint() == {"epoch": 2}
-        assert run.flush("synced") == await run.aflush() == run.stats() == Stats()
-    assert run.finish() == await run.afinish() == Stats()
+        assert run.flush("synced") == await run.aflush() == run.stats() == RunStats()
+    assert run.finish() == await run.afinish() == RunStats()
     assert run.log({"x": 1}) is True
     assert asynctrack.current() is None
     assert not runs.exists()

@@ -95,7 +95,7 @@ run = asynctrack.init("p", id="run", dir=runs, worker=sys.argv[2])
 assert (rings(SHM), rings(TEMPORARY)) == (0, 1)
 log(run)
 assert run.finish().dropped == {}
-asynctrack.hosts.stop_threads()
+asynctrack.client.worker_registry.stop_threads()
 nothing_is_left()
 """,
         runs,
@@ -126,7 +126,7 @@ assert (rings(SHM), rings(TEMPORARY)) == (2, 1)
 log(more[-1])
 for run in (first, *more):
     assert run.finish().dropped == {}
-asynctrack.hosts.stop_threads()
+asynctrack.client.worker_registry.stop_threads()
 nothing_is_left()
 """,
         runs,

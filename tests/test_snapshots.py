@@ -20,8 +20,8 @@ from support import lines, records, run_child, values
 
 import asynctrack
 from asynctrack import Artifact, Run
-from asynctrack.record import decode_record, encode, encode_any, encode_quickly
-from asynctrack.snapshot import MOST_NODES
+from asynctrack.records.codec import decode_record, encode, encode_any, encode_quickly
+from asynctrack.records.snapshot import MOST_NODES
 
 pytestmark = pytest.mark.usefixtures("shared_host")
 
@@ -188,19 +188,19 @@ def test_the_encoder_calls_nothing_for_a_value_it_does_not_know() -> None:
 
     with pytest.raises(TypeError, match="unsupported"):
         encode((0, None, {"x": np.float32(1)}))
-    assert asynctrack.record.HOLDS_OTHERS({"x": Foreign()})  # so that it never comes to the encoder
+    assert asynctrack.records.codec.HOLDS_OTHERS({"x": Foreign()})  # so that it never comes to the encoder
 
 
 @pytest.mark.parametrize(
     "value", [[1], {"a": 1}, ([],), {1}, collections.deque(), Path()], ids=lambda value: type(value).__name__
 )
 def test_what_can_be_changed_or_has_code_is_never_walked_as_it_is(value: Any) -> None:
-    assert asynctrack.record.HOLDS_OTHERS({"x": value})
+    assert asynctrack.records.codec.HOLDS_OTHERS({"x": value})
 
 
 @pytest.mark.parametrize("value", [1, 0.5, "a", None, True, b"x", np.float32(1)], ids=repr)
 def test_flat_record_is_encoded_without_a_copy(value: Any) -> None:
-    assert not asynctrack.record.HOLDS_OTHERS({"x": value})
+    assert not asynctrack.records.codec.HOLDS_OTHERS({"x": value})
 
 
 # Bounds

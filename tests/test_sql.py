@@ -24,14 +24,14 @@ from postgres import PASSWORD, USER, PostgreSQL
 from support import manifest, outcome, start, wait_until
 
 import asynctrack
-from asynctrack import SQL, Paused
+from asynctrack import SQL, ActionRequired
 from asynctrack.backends import sql
 from asynctrack.backends.base import Context
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.backends.sql import read_records
-from asynctrack.cursor import Cursor
 from asynctrack.errors import BackendUnavailable, InvalidSettings
-from asynctrack.record import Record
+from asynctrack.journal.cursor import Cursor
+from asynctrack.records.codec import Record
 from asynctrack.testing import BackendContract, JournaledRun, deliver
 
 pytest.importorskip("sqlalchemy", reason="SQLAlchemy is not installed: pip install '.[test]'")
@@ -304,7 +304,7 @@ def test_a_server_that_is_restarted_gets_the_rest(
 def paused_at(tmp_path: Path, backend: SQL, name: str = "r") -> str:
     """Why a delivery of ten records waits for a person."""
     path = tmp_path / "runs" / "p" / name
-    with journaled(path, 10) as run, pytest.raises(Paused) as raised:
+    with journaled(path, 10) as run, pytest.raises(ActionRequired) as raised:
         backend.open(context_of(run))
     return str(raised.value)
 

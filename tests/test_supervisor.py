@@ -24,10 +24,10 @@ from support import left_in, lines, manifest, values, wait_until, workers
 
 import asynctrack
 from asynctrack import Run
-from asynctrack.catchup import CatchUp
+from asynctrack.cli.sync_job import SyncJob
 from asynctrack.testing import JournaledRun, ScriptedInProcess, Trouble, calls
 from asynctrack.worker import supervisor
-from asynctrack.worker.supervisor import Process
+from asynctrack.worker.supervisor import SupervisedProcess
 
 pytestmark = pytest.mark.usefixtures("own_state")
 
@@ -235,7 +235,7 @@ def test_process_that_always_crashes_is_started_ever_more_seldom_and_told_once_a
 
 
 def test_process_that_gets_on_is_started_again_soon_each_time(tmp_path: Path) -> None:
-    process = Process("kind", str(tmp_path))
+    process = SupervisedProcess("kind", str(tmp_path))
     for _ in range(20):
         process._fail("has ended")
     process.progressed()
@@ -329,7 +329,7 @@ def test_catching_up_imports_what_its_own_process_can(homeless: Path, own_host: 
     with JournaledRun(tmp_path / "p" / "a", backends={"homeless": backend}) as run:
         run.log({"i": 0}, 0)
         run.end()
-    with CatchUp([run.path]) as work:
+    with SyncJob([run.path]) as work:
         wait_until(lambda: work.look()[0].state == "done", "all is delivered")
     assert steps(run.path) == [0]
 

@@ -29,7 +29,7 @@ from support import (
 )
 
 import asynctrack
-from asynctrack.census import take_census
+from asynctrack.worker.listing import list_workers
 
 CALLER = """
 import json, os, signal, sys, time
@@ -67,8 +67,8 @@ def said(*arguments: object, code: int = 0) -> Any:
 # Its worker is never started, as where no process can be.
 NO_WORKER = """
 import os, signal, sys
-import asynctrack, asynctrack.host
-asynctrack.host.Host._start = lambda self: None
+import asynctrack, asynctrack.client.worker_handle
+asynctrack.client.worker_handle.Host._start = lambda self: None
 run = asynctrack.init("p", id="run", dir=sys.argv[1])
 assert all(run.log({"i": i}) for i in range(3))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -89,7 +89,7 @@ def killed_with_its_worker(host: Path, runs: Path, id: str) -> Path:
         os.kill(pid, signal.SIGKILL)
     caller.communicate()
     wait_until(lambda: not workers(host), "the worker is dead")
-    wait_until(lambda: all(left.pid is None for left in take_census()), "and has let go of its lock")
+    wait_until(lambda: all(left.pid is None for left in list_workers()), "and has let go of its lock")
     return runs / "p" / id
 
 
@@ -287,7 +287,7 @@ def test_run_whose_worker_never_came_is_brought_home(own_host: Path, runs: Path,
 
 def test_orphans_are_told_of(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
-    (orphan,) = take_census()
+    (orphan,) = list_workers()
     assert (orphan.pid, orphan.callers, orphan.runs) == (None, [], [str(run)])
     assert "asynctrack sync" in command("workers").stdout
     finding = next(found for found in said("doctor", "--dir", runs)["findings"] if found["check"] == "left behind")

@@ -19,9 +19,9 @@ import pytest
 from support import a_minute_later, left_in, lines, manifest, records, start, state, wait_until, workers
 
 import asynctrack
-from asynctrack.catchup import CatchUp
+from asynctrack.cli.sync_job import SyncJob
+from asynctrack.cli.sync_plan import outlook
 from asynctrack.errors import NotARun
-from asynctrack.outlook import outlook
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed"),
@@ -118,7 +118,7 @@ def assert_nothing_is_lost(run: Path, accepted: int, where: str) -> None:
         return
     try:
         outlook(run)
-        with CatchUp([run]) as work:
+        with SyncJob([run]) as work:
             wait_until(lambda: work.look() and work.done, f"{where}: all is delivered")
         asynctrack.open_run(run)
     except NotARun:  # it died before it had said anything

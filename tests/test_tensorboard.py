@@ -37,13 +37,13 @@ from tensorboard.plugins.hparams import metadata as hparams_metadata
 
 import asynctrack
 from asynctrack import Batch, Context, Record, TensorBoard, Update
-from asynctrack.arrays import as_array
-from asynctrack.backends.base import Backend, Paused, Retry, StartOver
+from asynctrack.backends.base import ActionRequired, Backend, Resend, Retry
 from asynctrack.backends.registry import from_stored, stored
 from asynctrack.backends.tfevents import crc32c
 from asynctrack.backends.tfevents.events import NOTHING, STEP, Events
 from asynctrack.errors import BackendUnavailable, InvalidSettings
-from asynctrack.record import decode_record, encode
+from asynctrack.records.arrays import as_array
+from asynctrack.records.codec import decode_record, encode
 from asynctrack.testing import BackendContract, JournaledRun, deliver
 
 CREATED_AT = "2026-01-02T03:04:05.678+00:00"
@@ -530,7 +530,7 @@ def test_events_of_records_that_the_journal_has_lost_stay(tmp_path: Path) -> Non
 
 def rebuild(sink: Any, reason: str, run: Path, *, file: str) -> None:
     """Give a sink that finds its file changed the next record, and then the whole run to a new one."""
-    with pytest.raises(StartOver, match=reason) as told:
+    with pytest.raises(Resend, match=reason) as told:
         give(sink, [9])
     sink.close("stopped")
     assert told.value.state == {"file": file, "bytes": 0}
@@ -564,7 +564,7 @@ def test_file_that_another_changed_stays_and_the_run_is_written_anew(tmp_path: P
     file.write_bytes(content)
     sink = open_sink(tmp_path, state)
     if not kept:
-        with contextlib.suppress(StartOver):
+        with contextlib.suppress(Resend):
             give(sink, range(9))
     rebuild(sink, "changed by another", tmp_path, file=f"rebuilt-2/{FILE}")
     assert file.read_bytes() == bytes(content)
@@ -693,7 +693,7 @@ def test_cursor_that_leads_out_of_the_run_is_not_followed(tmp_path: Path, file: 
     run = tmp_path / "run"
     (run / "tensorboard").mkdir(parents=True)
     (run / "tensorboard" / "link").symlink_to(tmp_path)
-    with pytest.raises(Paused, match="leads out of"):
+    with pytest.raises(ActionRequired, match="leads out of"):
         open_sink(run, {"file": file, "bytes": 0})
 
 
@@ -701,7 +701,7 @@ def test_links_of_a_run_from_elsewhere_are_not_followed(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / "tensorboard").symlink_to(tmp_path)
-    with pytest.raises(Paused, match="leads out of"):
+    with pytest.raises(ActionRequired, match="leads out of"):
         open_sink(run)
 
 
@@ -710,7 +710,7 @@ def test_names_of_a_run_from_elsewhere_lead_nowhere(tmp_path: Path, name: str) -
     backend = TensorBoard(dir=str(tmp_path / "board"))
     for which in ("run_id", "project"):
         hostile = msgspec.structs.replace(context(tmp_path), **{which: name})
-        with pytest.raises(Paused, match="names a directory"):
+        with pytest.raises(ActionRequired, match="names a directory"):
             backend.open(hostile)
 
 

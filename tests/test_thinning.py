@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from support import wait_until
 
 import asynctrack
-from asynctrack.books import Books
-from asynctrack.delivery.thinning import Thinner
-from asynctrack.record import Record, flatten
+from asynctrack.delivery.downsample import Downsampler
+from asynctrack.reading.stats import StatsCollector
+from asynctrack.records.codec import Record, flatten
 from asynctrack.testing import JournaledRun, Scripted, deliver
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -56,7 +56,7 @@ def oracle(data: list[dict[str, Any]]) -> list[int]:
 @example([{"a": {"b": 1}}, {"a/b": 2}, {"a": {}}], [])
 def test_it_keeps_what_a_naive_search_finds(data: list[dict[str, Any]], cuts: list[int]) -> None:
     records = [Record(index, index, 0, record) for index, record in enumerate(data)]
-    thinner = Thinner()
+    thinner = Downsampler()
     bounds = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
     for begin, end in itertools.pairwise(bounds):
         thinner.add(records[begin:end])
@@ -94,7 +94,7 @@ def test_each_stretch_of_the_journal_is_thinned_alike_however_it_was_journaled(
     wanted = [part[index] for part in stretches(times_ns, seconds) for index in oracle([wave(step) for step in part])]
     assert steps(run.path) == wanted
     assert (found.delivered, found.skipped) == (len(wanted), {"thinned": 400 - len(wanted)})
-    books = Books(run.path)
+    books = StatsCollector(run.path)
     assert_balanced(books.take([], [], ["backend"]))
     books.close()
 

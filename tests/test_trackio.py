@@ -28,11 +28,11 @@ from raw_server import Answer, Behaviour, RawServer, no_server, says
 from support import manifest, the_worker, wait_until
 
 import asynctrack
-from asynctrack import Paused, Trackio
+from asynctrack import ActionRequired, Trackio
 from asynctrack.backends.base import Batch, Context, Update
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Record, from_json
+from asynctrack.records.codec import Record, from_json
 from asynctrack.testing import BackendContract
 
 TOKEN = "sesame-4711"
@@ -327,7 +327,7 @@ def test_offline_it_waits_for_sync(own_host: Path, runs: Path) -> None:
 def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "trackio", None)
     monkeypatch.setitem(sys.modules, "trackio.sqlite_storage", None)
-    with pytest.raises(Paused, match=r"pip install 'asynctrack\[trackio\]'"):
+    with pytest.raises(ActionRequired, match=r"pip install 'asynctrack\[trackio\]'"):
         Trackio().open(Context(run_id="r", name="r", project="p", directory=tmp_path, config={}))
 
 
@@ -474,7 +474,7 @@ import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
 from asynctrack.backends.trackio import Trackio
 from asynctrack.backends.base import *
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Record, from_json
+from asynctrack.records.codec import Record, from_json
 from asynctrack.testing import BackendContract
 from pathlib import PosixPath
 context, batch = {context!r}, {batch!r}

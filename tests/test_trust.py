@@ -17,13 +17,16 @@ from delivery_support import cursor, journal, rough_shared_memory
 from support import lines, run_child, wait_until
 
 import asynctrack
-from asynctrack import JSONLines, checkup, manifest, trust
+from asynctrack import JSONLines
+from asynctrack._system import trust
 from asynctrack.backends.base import kind_of
 from asynctrack.backends.registry import from_stored, name_backends, place_of, stored
-from asynctrack.catchup import CatchUp, Progress
-from asynctrack.cursor import cursor_path
+from asynctrack.cli import diagnostics
+from asynctrack.cli.sync_job import SyncJob, SyncProgress
 from asynctrack.errors import BackendUnavailable
-from asynctrack.manifest import Manifest
+from asynctrack.journal import manifest
+from asynctrack.journal.cursor import cursor_path
+from asynctrack.journal.manifest import Manifest
 from asynctrack.testing import JournaledRun, Scripted, ScriptedInCaller, ScriptedInProcess, Trouble, deliver
 from asynctrack.worker.service import Policy
 
@@ -59,10 +62,10 @@ def from_elsewhere(here: Path, backends: dict[str, Any] | None = None, *, end: b
     return run.path
 
 
-def sync(run: Path, seconds: float = 20.0, **policy: bool) -> Progress:
+def sync(run: Path, seconds: float = 20.0, **policy: bool) -> SyncProgress:
     """`asynctrack sync` of a run, for some seconds at most."""
     deadline = time.monotonic() + seconds
-    with CatchUp([run], Policy(**policy)) as work:
+    with SyncJob([run], Policy(**policy)) as work:
         work.look()
         while not work.done and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -386,7 +389,7 @@ def test_files_logged_by_path_are_copied_where_no_key_can_be_kept(worker: str, o
         """
 import sys
 import asynctrack
-from asynctrack import checkup
+from asynctrack.cli import diagnostics
 before = asynctrack.Artifact("early", path=sys.argv[1] + "/m.txt")
 run = asynctrack.init(project="p", id="r", dir=sys.argv[1] + "/runs", worker=sys.argv[2])
 run.log({"early": before, "late": asynctrack.Artifact("late", path=sys.argv[1] + "/m.txt")})
@@ -403,9 +406,9 @@ run.finish()
 
 def test_doctor_says_that_no_key_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert checkup._key().verdict == "good"
+    assert diagnostics._key().verdict == "good"
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "state"))
-    found = checkup._key()
+    found = diagnostics._key()
     assert found.verdict == "poor"
     assert "XDG_STATE_HOME" in found.said

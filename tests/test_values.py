@@ -21,10 +21,11 @@ from support import DEADLINE_S, ended, lines, manifest, records, start, wait_unt
 from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
 
 import asynctrack
-from asynctrack import Artifact, Histogram, Html, Image, JSONLines, Media, Memory, Table, TensorBoard, Text, png
+from asynctrack import Artifact, Histogram, Html, Image, JSONLines, Media, Memory, Table, TensorBoard, Text
 from asynctrack.errors import InvalidValue, InvalidValueType
-from asynctrack.logged import Value
-from asynctrack.record import decode_record, encode_any
+from asynctrack.records import png
+from asynctrack.records.codec import decode_record, encode_any
+from asynctrack.records.media_types import Value
 from asynctrack.testing import JournaledRun, deliver
 
 PIXELS = numpy.arange(4 * 5 * 3, dtype="u1").reshape(4, 5, 3)

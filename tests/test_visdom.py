@@ -23,7 +23,7 @@ from raw_server import Answer, Behaviour, RawServer, Request, says
 from support import the_worker, wait_until
 
 import asynctrack
-from asynctrack import Paused, Visdom
+from asynctrack import ActionRequired, Visdom
 from asynctrack.backends.base import Context
 from asynctrack.backends.registry import from_stored, place_of, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
@@ -231,7 +231,7 @@ def deliver_in_two(run: JournaledRun, backend: Visdom, between: Any) -> None:
     """Give one sink two batches of ten."""
     import anyio
 
-    from asynctrack.backends.base import Batch, StartOver
+    from asynctrack.backends.base import Batch, Resend
 
     records = list(asynctrack.open_run(run.path).records())
 
@@ -242,7 +242,7 @@ def deliver_in_two(run: JournaledRun, backend: Visdom, between: Any) -> None:
         )
         await sink.write(Batch(records[:10], []))
         between()
-        with pytest.raises(StartOver, match="has lost the window"):
+        with pytest.raises(Resend, match="has lost the window"):
             await sink.write(Batch(records[10:], []))
         await sink.close("stopped")
 
@@ -305,7 +305,7 @@ def test_where_it_runs_and_what_it_reaches() -> None:
 
 def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(Paused, match="pip install"):
+    with pytest.raises(ActionRequired, match="pip install"):
         Visdom().open(Context(run_id="r", name="r", project="p", directory=tmp_path, config={}))
 
 

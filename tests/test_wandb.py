@@ -27,17 +27,18 @@ from support import DEADLINE_S, manifest, wait_until, workers
 from wandb_server import KEY, StoredRun, WandbServer
 
 import asynctrack
-from asynctrack import Batch, Context, Paused, Sink, Update, WandB, strays
-from asynctrack.backends.one_thread import OneThread
+from asynctrack import ActionRequired, Batch, Context, Sink, Update, WandB
+from asynctrack._system import descendants
 from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.single_thread import SingleThread
 from asynctrack.backends.wandb import core as wandb_core
 from asynctrack.backends.wandb import sink as wandb_sink
 from asynctrack.backends.wandb.aggregates import Aggregates
 from asynctrack.backends.wandb.files import WandbFile, offline_files
 from asynctrack.backends.wandb.rows import STEP, Rows, clean_name, is_too_large
-from asynctrack.catchup import CatchUp
+from asynctrack.cli.sync_job import SyncJob
 from asynctrack.errors import InvalidSettings, JournalCorrupt
-from asynctrack.record import Record, decode_record, encode_any
+from asynctrack.records.codec import Record, decode_record, encode_any
 from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_in_process
 from asynctrack.worker import supervisor
 from asynctrack.worker.service import Policy
@@ -75,11 +76,11 @@ def wandb(server: WandbServer, **settings: Any) -> WandB:
 def cores(shared: Path) -> list[int]:
     """Pids of the wandb-core processes of the delivery processes whose rings lie in `shared`."""
     mine = deliverers(shared)
-    return [stray.pid for stray in strays.found() if stray.starter in mine]
+    return [stray.pid for stray in descendants.found() if stray.starter in mine]
 
 
 def lives(pid: int) -> bool:
-    return bool(strays.start_time(pid))
+    return bool(descendants.start_time(pid))
 
 
 def assert_whole(stored: StoredRun, count: int, stats: asynctrack.BackendStats | None = None) -> None:
@@ -152,10 +153,10 @@ def test_records_are_rows(server: WandbServer, shared_host: Path, runs: Path) ->
 def test_resumed_run_goes_on_as_the_same_run(server: WandbServer, shared_host: Path, runs: Path) -> None:
     metrics = {"i": {"summary": "min,max"}, "val/*": {"summary": "last"}}
     backend = wandb(server, name="mine", metrics=metrics)
-    for sitting, values in enumerate((range(50), range(50, 80))):
+    for session, values in enumerate((range(50), range(50, 80))):
         run = asynctrack.init("p", id="night", dir=runs, resume="allow", backends=["jsonl", backend])
         log(run, values)
-        run.summary[f"sitting {sitting}"] = True
+        run.summary[f"sitting {session}"] = True
         run.finish()
         server.runs["night"].facts["displayName"] = "given by a person"
     stored = server.runs["night"]
@@ -220,7 +221,7 @@ def test_a_server_that_is_gone_holds_nobody_and_gets_everything_when_it_is_back(
     wait_until(lambda: not workers(own_host), "the worker has left it to sync")
     wait_until(lambda: not any(lives(pid) for pid in left), "and taken W&B's own processes along")
     server.lasting = {}
-    with WandbServer(port=server.port) if kind == "dead" else server as back, CatchUp([run.path]) as work:
+    with WandbServer(port=server.port) if kind == "dead" else server as back, SyncJob([run.path]) as work:
         wait_until(lambda: work.look() and work.done, "everything is delivered")
         (progress,) = work.look()
         assert progress.state == "done", progress
@@ -307,7 +308,7 @@ def test_run_that_was_offline_is_sent_by_sync(server: WandbServer, shared_host: 
     log(run, range(100))
     run.finish()
     assert server.connections == 0
-    with CatchUp([run.path], Policy(offline_too=True)) as work:
+    with SyncJob([run.path], Policy(offline_too=True)) as work:
         wait_until(lambda: work.look() and work.done, "everything is delivered")
         (progress,) = work.look()
     assert_whole(server.runs[run.id], 100, progress.stats.backends["wandb"])
@@ -366,7 +367,7 @@ def test_with_a_wrong_key_it_pauses_and_goes_on_when_there_is_the_right_one(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", key)
     with (
-        pytest.raises(Paused, match=r"run `wandb login`, or set WANDB_API_KEY in the environment$") as raised,
+        pytest.raises(ActionRequired, match=r"run `wandb login`, or set WANDB_API_KEY in the environment$") as raised,
         opened(wandb(server), tmp_path),
     ):
         pass
@@ -383,7 +384,7 @@ def test_with_a_wrong_key_it_pauses_and_goes_on_when_there_is_the_right_one(
 
 def test_a_user_who_may_not_write_there_is_told(server: WandbServer, tmp_path: Path) -> None:
     server.lasting["UpsertBucket"] = says(403, {"errors": [{"message": "permission denied"}]})
-    with pytest.raises(Paused, match="entity and project"), opened(wandb(server, entity="others"), tmp_path):
+    with pytest.raises(ActionRequired, match="entity and project"), opened(wandb(server, entity="others"), tmp_path):
         pass
 
 
@@ -408,7 +409,7 @@ def test_run_of_the_same_id_that_is_another_ones_is_added_to_or_left_alone(
         sink.write(batch(*range(20)))
         sink.checkpoint()
         sink.close("finished")
-    refused = pytest.raises(Paused, match="W&B has a run 'run' of 20 rows; give another with id=")
+    refused = pytest.raises(ActionRequired, match="W&B has a run 'run' of 20 rows; give another with id=")
     with (
         contextlib.nullcontext() if resume == "allow" else refused,
         opened(wandb(server, resume=resume), tmp_path / "second") as sink,
@@ -473,7 +474,7 @@ def test_definition_that_wandb_does_not_take_holds_up_nobody(server: WandbServer
 
 
 def test_run_that_is_not_at_wandb_is_not_resumed(server: WandbServer, tmp_path: Path) -> None:
-    with pytest.raises(Paused, match="existing run"), opened(wandb(server, resume="must"), tmp_path):
+    with pytest.raises(ActionRequired, match="existing run"), opened(wandb(server, resume="must"), tmp_path):
         pass
 
 
@@ -492,7 +493,7 @@ def test_run_that_a_person_deleted_is_sent_again(server: WandbServer, tmp_path: 
 
 def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(Paused, match=r"pip install 'asynctrack\[wandb\]'"):
+    with pytest.raises(ActionRequired, match=r"pip install 'asynctrack\[wandb\]'"):
         WandB().open(Context(run_id="r", name="r", project="p", directory=tmp_path, config={}))
 
 
@@ -627,7 +628,7 @@ def test_what_the_library_does_to_its_process_is_undone(server: WandbServer, tmp
 
 
 def test_calls_are_made_on_one_thread_which_ends_with_its_owner() -> None:
-    thread = OneThread("one")
+    thread = SingleThread("one")
     found = {thread.call(threading.current_thread) for _ in range(10)}
     (worker,) = found
     assert worker is not threading.current_thread()

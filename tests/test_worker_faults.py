@@ -33,7 +33,8 @@ from support import (
 )
 
 import asynctrack
-from asynctrack import Run, host, launch
+from asynctrack import Run
+from asynctrack.client import worker_handle, worker_launcher
 
 
 class Logging:
@@ -89,9 +90,9 @@ def assert_all_there(run: Run, accepted: list[int]) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A silent worker is looked for sooner, and taken for hung sooner."""
-    monkeypatch.setattr(host, "QUIET_AFTER_S", 0.2)
-    monkeypatch.setattr(host, "HUNG_AFTER_S", 0.6)
-    monkeypatch.setattr(launch, "START_GRACE_S", 0.3)
+    monkeypatch.setattr(worker_handle, "QUIET_AFTER_S", 0.2)
+    monkeypatch.setattr(worker_handle, "HUNG_AFTER_S", 0.6)
+    monkeypatch.setattr(worker_launcher, "START_GRACE_S", 0.3)
 
 
 @pytest.mark.usefixtures("quick")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from support import run_child
 
-from asynctrack import YAML, Context, Paused
+from asynctrack import YAML, ActionRequired, Context
 from asynctrack.testing import JournaledRun, deliver
 
 CONFIG = {
@@ -104,5 +104,5 @@ with asynctrack.init("p", id="run", dir=sys.argv[1], backends=["yaml"], config={
 
 def test_a_missing_library_is_said_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(Paused, match=r"pip install 'asynctrack\[yaml\]'"):
+    with pytest.raises(ActionRequired, match=r"pip install 'asynctrack\[yaml\]'"):
         YAML().open(Context(run_id="run", name="run", project="p", directory=tmp_path, config={}))

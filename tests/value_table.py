@@ -29,7 +29,7 @@ from asynctrack import CSV, Array, JSONLines, Media, Parquet, TensorBoard
 from asynctrack.backends.mlflow.items import as_number
 from asynctrack.backends.sql.tables import cell
 from asynctrack.backends.wandb.rows import UNSHOWN, to_wandb
-from asynctrack.record import decode_record, encode_any
+from asynctrack.records.codec import decode_record, encode_any
 from asynctrack.testing import JournaledRun, deliver
 
 

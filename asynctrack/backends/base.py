@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 
-from asynctrack.backends.needs import lacking
-from asynctrack.current import current
-from asynctrack.errors import InvalidSettings, NoCurrentRun, NoSuchBackend
-from asynctrack.record import Record
+from asynctrack.backends.requirements import lacking
+from asynctrack.errors import InvalidSettings
+from asynctrack.records.codec import Record
 
 Place = Literal["worker", "process", "caller"]
 Outcome = Literal["finished", "failed", "crashed", "preempted", "stopped"]
@@ -81,7 +80,7 @@ class Signal(Exception):
     """The base of what a sink raises to say what its delivery should do. Anything else that it raises is tried again."""
 
 
-class StartOver(Signal):
+class Resend(Signal):
     """The sink is to be opened anew and given the whole run again; `state` is for the new sink."""
 
     def __init__(self, reason: str, state: dict[str, Any] | None = None) -> None:
@@ -101,7 +100,7 @@ class TooLarge(Signal):
     """The batch comes again in halves; a single record that is too large is refused."""
 
 
-class Refused(Signal):
+class Rejected(Signal):
     """The backend will never take some records: they go to `refused.jsonl` with the reason, and the others come again.
 
     Args:
@@ -115,7 +114,7 @@ class Refused(Signal):
         self.which = None if which is None else frozenset(which)
 
 
-class Paused(Signal):
+class ActionRequired(Signal):
     """Only a person can mend it (a key, a quota, a missing library): nothing is lost, and it is tried again now and then.
 
     Args:
@@ -209,24 +208,6 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         shown = ", ".join(f"{name}={value!r}" for name, value in {**settings, **self.references}.items())
         return f"{type(self).__name__}({shown})"
 
-    @classmethod
-    def current(cls) -> Self:
-        """The current run's backend of this class, with the settings it has there; the first where there are several.
-
-        What lives in this process is the living thing: `Memory.current().records`. How far it is, is in the run's `stats()`.
-
-        Raises:
-            NoCurrentRun: no run is open.
-            NoSuchBackend: the run has none of this class.
-        """
-        run = current()
-        if run is None:
-            raise NoCurrentRun(f"{cls.__name__}.current()")
-        found = next((backend for backend in run.backends.values() if isinstance(backend, cls)), None)
-        if found is None:
-            raise NoSuchBackend(cls.__name__, run.id, run.backends)
-        return found
-
     def prepare(self) -> Backend:
         """Called in the process that logs when a run opens; returns the settings to go on with. Must not wait."""
         return self
@@ -243,7 +224,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         """A sink for one run. Import the backend's library here, not at the top of the module.
 
         Raises:
-            Retry, Paused: it cannot be opened now; as from `write`. A missing library is a `Paused` that says how to install it.
+            Retry, Paused: it cannot be opened now; as from `write`. A missing library is a `ActionRequired` that says how to install it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no open(context)")
 

@@ -5,8 +5,8 @@
 | 2xx with a JSON object | nothing |
 | no connection, a time-out, a broken or cut answer, something else than JSON, 1xx, 408, 425, 429, 499, 5xx | `Retry`, with `Retry-After` where it says when |
 | 413 | `TooLarge` |
-| 400, 422 | `Refused` |
-| a redirect, a certificate that cannot be trusted, a proxy that refuses, any other 4xx | `Paused`: a person has to mend it |
+| 400, 422 | `Rejected` |
+| a redirect, a certificate that cannot be trusted, a proxy that refuses, any other 4xx | `ActionRequired`: a person has to mend it |
 
 There is no retry here: the delivery has the one there is. Redirects are not followed: they would carry the key elsewhere. Every
 request has a connection of its own, so that what is left of an earlier answer is never taken for this one's, and a server that closes
@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from asynctrack.backends.base import Paused, Refused, Retry, TooLarge
+from asynctrack.backends.base import ActionRequired, Rejected, Retry, TooLarge
 
 REQUEST_TIMEOUT_S: Final = 60.0
 # Of one request. Arbitrary: a server that is well accepts a connection in far less, and says something at least this often.
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
     data: dict[str, Any]
 
 
-class Server:
+class HTTPClient:
     """A backend's server.
 
     Args:
@@ -126,12 +126,14 @@ class Server:
         except TimeoutError:
             raise Retry(self._say(f"has not answered in {self._timeout_s:g} s")) from None
         except httpx.ProxyError as error:
-            raise Paused(self._say(f"cannot be reached through the proxy: {error}; is HTTP_PROXY right?")) from error
+            raise ActionRequired(
+                self._say(f"cannot be reached through the proxy: {error}; is HTTP_PROXY right?")
+            ) from error
         except httpx.TimeoutException as error:
             raise Retry(self._say(f"has not answered in time ({type(error).__name__})")) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             if _is_distrust(error):
-                raise Paused(
+                raise ActionRequired(
                     self._say(
                         f"cannot be trusted: {error}; is the address right, and its certificate one this machine knows?"
                     )
@@ -148,16 +150,16 @@ class Server:
         if status == 413:
             raise TooLarge(reason)
         if status in (400, 422):
-            raise Refused(reason)
+            raise Rejected(reason)
         if status in _RETRIED or status >= 500 or status < 200:
             headers = response.headers
             raise Retry(reason, retry_after(headers.get("retry-after"), headers.get("date"), time.time()))
         if status < 400:
             target = str(response.headers.get("location", "")).partition("?")[0]
-            raise Paused(
+            raise ActionRequired(
                 self._say(f"answered {status}, a redirect to {target!r:.200}; give the address that answers itself")
             )
-        raise Paused(f"{reason}; {self._mend[status]}" if status in self._mend else reason)
+        raise ActionRequired(f"{reason}; {self._mend[status]}" if status in self._mend else reason)
 
     async def _read(self, response: Any) -> bytes:
         content = bytearray()
@@ -262,7 +264,9 @@ def read_secret(reference: str) -> str | None:
     name = reference.removeprefix("env:")
     secret = os.environ.get(name, "").strip()
     if secret and not (secret.isascii() and secret.isprintable()):
-        raise Paused(f"what the environment has as {name} cannot be a key: it has characters that no header can hold")
+        raise ActionRequired(
+            f"what the environment has as {name} cannot be a key: it has characters that no header can hold"
+        )
     return secret or None
 
 
@@ -276,7 +280,7 @@ def _import_httpx2() -> Any:
     try:
         import httpx2
     except ImportError as error:
-        raise Paused(
+        raise ActionRequired(
             f"it needs httpx2, which is not installed here: pip install 'asynctrack[http]' ({error})"
         ) from error
     return httpx2

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Sink
 from asynctrack.errors import InvalidSettings
 
 _NAME: Final = "hydra"
@@ -74,7 +74,7 @@ class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
 
     def open(self, context: Context) -> Sink:
         if self.hydra_dir is None:
-            raise Paused(
+            raise ActionRequired(
                 "it was not told where Hydra's output is; open the run inside of @hydra.main, or give hydra_dir="
             )
         return _Link(context, Path(self.hydra_dir), self.copy_bytes)

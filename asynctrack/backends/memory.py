@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Sink
-from asynctrack.record import string_keys
+from asynctrack.records.codec import string_keys
 
 
 class Memory(Backend, frozen=True, kw_only=True, tag="memory"):

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from asynctrack import references, trust
-from asynctrack.backends.base import Backend, Context, Paused, Place, Sink, kind_of
-from asynctrack.backends.needs import is_there
-from asynctrack.backends.origin import origin_of, way_out
+from asynctrack._system import trust
+from asynctrack.backends import env_refs
+from asynctrack.backends.base import ActionRequired, Backend, Context, Place, Sink, kind_of
+from asynctrack.backends.class_origin import origin_of, way_out
+from asynctrack.backends.requirements import is_there
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 
 if TYPE_CHECKING:
@@ -237,14 +238,14 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
     written = plain.get("references") or {}
     if not trusted and written:
         raise BackendUnavailable(kind, "it reads the environment; `asynctrack sync --trust` lets it")
-    if references.missing(written):
+    if env_refs.missing(written):
         return Unbuilt(settings=settings)
     defined = class_of(kind)
-    resolved = {**plain, **references.resolve(written), "kind": defined.__struct_config__.tag}
+    resolved = {**plain, **env_refs.resolve(written), "kind": defined.__struct_config__.tag}
     try:
         backend = msgspec.convert(resolved, defined, strict=not written)
     except Exception as error:  # the settings are wrong, or what checks them is another's code
-        raise BackendUnavailable(kind, references.hide(str(error), written)) from error
+        raise BackendUnavailable(kind, env_refs.hide(str(error), written)) from error
     if not trusted and (leads := backend.reaches()):
         raise BackendUnavailable(kind, f"it leads to {', '.join(leads)}; `asynctrack sync --trust` goes there")
     return backend
@@ -262,7 +263,7 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
     @property
     def place(self) -> Place:  # type: ignore[override]  # of the class elsewhere
         return (
-            "worker" if references.missing(self.references) else "process"
+            "worker" if env_refs.missing(self.references) else "process"
         )  # to say what is missing nothing is imported
 
     def __post_init__(self) -> None:
@@ -270,13 +271,13 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
         super().__post_init__()
 
     def lacking(self) -> list[str]:
-        unset = references.missing(self.references)
+        unset = env_refs.missing(self.references)
         where = "in the environment of the process that opens the run, or of `asynctrack sync`"
         return [f"it needs {' and '.join(unset)}: set it {where}"] if unset else []
 
     def open(self, context: Context) -> Sink:
         for what in self.lacking():
-            raise Paused(what)
+            raise ActionRequired(what)
         importlib.invalidate_caches()
         return from_stored(self.settings).open(context)
 

@@ -12,10 +12,10 @@ import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Final
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Refused, Retry, Signal, Sink, Update
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Rejected, Retry, Signal, Sink, Update
 from asynctrack.errors import InvalidSettings
 from asynctrack.events import Checkpoint, ConfigUpdated, Event, Metrics, RunEnded, RunStarted, SummaryUpdated
-from asynctrack.record import Record, string_keys
+from asynctrack.records.codec import Record, string_keys
 
 # After a failure that others' success came before. Arbitrary.
 _SOON_S: Final = 0.1
@@ -30,7 +30,7 @@ class Subscriber(Backend, frozen=True, tag=_tag):
     """Gets a run's events, one at a time: `backends=["jsonl", Subscriber(on_event)]`.
 
     Each comes at least once; twice only where the process that it lives in was killed before that was noted. What it raises is reported,
-    and the same event comes again after a while; to be spared it, raise `asynctrack.Refused(reason)`.
+    and the same event comes again after a while; to be spared it, raise `asynctrack.Rejected(reason)`.
 
     A subclass overrides `notify`, with `functools.singledispatchmethod` perhaps, and may run elsewhere: with `place = "worker"` or
     "process" it goes on when the process that logs has died, and tells of that.
@@ -107,9 +107,9 @@ class _Events(Sink):
     def _tell(self, item: Record | Update, records: list[Record]) -> None:
         try:
             self._subscriber.notify(self._event(item))
-        except Refused as no:
+        except Rejected as no:
             if isinstance(item, Record):  # else it is spared without a word: only records are kept aside
-                raise Refused(str(no), [next(at for at, record in enumerate(records) if record is item)]) from no
+                raise Rejected(str(no), [next(at for at, record in enumerate(records) if record is item)]) from no
         self._last_ns = item.time_ns
         self._starts += isinstance(item, Update) and item.kind == "start"
 

@@ -24,8 +24,8 @@ from typing import Final
 
 import msgspec
 
-from asynctrack import messages
-from asynctrack.backends.base import Backend, Context, Paused, Sink
+from asynctrack._system import messages
+from asynctrack.backends.base import ActionRequired, Backend, Context, Sink
 from asynctrack.errors import InvalidSettings, UsageError
 from asynctrack.settings import check_name, check_project, project_directory
 
@@ -112,7 +112,7 @@ def _checked(context: Context) -> tuple[str, str]:
     try:
         return project_directory(check_project(context.project)), check_name("id", context.run_id)
     except UsageError as error:
-        raise Paused(str(error)) from error
+        raise ActionRequired(str(error)) from error
 
 
 def _announce(port: int) -> int | None:

@@ -20,19 +20,19 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Refused, Sink, Update
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Place, Rejected, Sink, Update
 from asynctrack.backends.http import (
     REQUEST_TIMEOUT_S,
-    Server,
+    HTTPClient,
     missing,
     read_secret,
     secret_problems,
     timeout_problems,
     url_problems,
 )
-from asynctrack.backends.needs import lacking
+from asynctrack.backends.requirements import lacking
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import flatten, to_json
+from asynctrack.records.codec import flatten, to_json
 
 # Trackio's own columns.
 _RESERVED: Final = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
@@ -46,7 +46,7 @@ _STEP: Final = "a step beyond 63 bits"
 _log = logging.getLogger("asynctrack.delivery")
 
 
-class Row(msgspec.Struct, frozen=True):
+class TrackioRow(msgspec.Struct, frozen=True):
     """A record as Trackio takes it."""
 
     log_id: str
@@ -107,7 +107,7 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
             return _Local(context, project)
         token = read_secret(self.write_token)
         needs = f"is {missing([self.write_token])} what the server printed when it started?"
-        server = Server(
+        server = HTTPClient(
             self.server_url,
             name="Trackio",
             headers={"x-trackio-write-token": token} if token else {},
@@ -140,18 +140,18 @@ class _Rows:
     def config(self) -> dict[str, Any]:
         return {**{name: value for name, value in self._config.items() if name not in self.removed}, **self.changed}
 
-    def take(self, batch: Batch) -> tuple[list[Row], dict[str, int]]:
+    def take(self, batch: Batch) -> tuple[list[TrackioRow], dict[str, int]]:
         """The rows of a batch, and how many of its records have none, by reason."""
         for update in batch.updates:
             self._change(update)
             self.stale = True
-        rows: list[Row] = []
+        rows: list[TrackioRow] = []
         skipped: dict[str, int] = {}
         for record in batch.records:
             metrics = self._metrics(record.data)
             if metrics and -_LARGEST <= record.step <= _LARGEST:
                 log_id = f"{self.run_id}:{record.ring:016x}:{record.number}"
-                rows.append(Row(log_id, record.step, metrics, record.time_ns))
+                rows.append(TrackioRow(log_id, record.step, metrics, record.time_ns))
             else:
                 reason = _STEP if metrics else _NOTHING
                 skipped[reason] = skipped.get(reason, 0) + 1
@@ -169,15 +169,15 @@ class _Rows:
         self.changed.update(fresh)
         self.removed = self.removed.union(gone).difference(fresh) & self._config.keys()
 
-    def given(self, rows: Sequence[Row]) -> None:
+    def given(self, rows: Sequence[TrackioRow]) -> None:
         """Trackio has these rows, and the config."""
         if rows:
             self.carrier, self.stale = [rows[-1].log_id, rows[-1].step], False
 
-    def _with_carrier(self, rows: list[Row]) -> list[Row]:
+    def _with_carrier(self, rows: list[TrackioRow]) -> list[TrackioRow]:
         if rows or not self.stale or self.carrier is None:
             return rows
-        return [Row(self.carrier[0], self.carrier[1], {})]
+        return [TrackioRow(self.carrier[0], self.carrier[1], {})]
 
     def _metrics(self, data: Mapping[str, Any]) -> dict[str, Any]:
         names, shown = self._names, {}
@@ -204,7 +204,7 @@ class _Local(Sink):
             if validate is not None:
                 validate(project)
         except ValueError as error:
-            raise Paused(f"{error}; choose another with project=") from error
+            raise ActionRequired(f"{error}; choose another with project=") from error
         self._storage = storage
         self._project = project
         self._name = context.name
@@ -233,7 +233,7 @@ class _Local(Sink):
 class _Remote(Sink):
     """A Trackio server."""
 
-    def __init__(self, context: Context, project: str, server: Server, write_token: str) -> None:
+    def __init__(self, context: Context, project: str, server: HTTPClient, write_token: str) -> None:
         self._server = server
         self._run = {"project": project, "run": context.name, "run_id": context.run_id}
         self._write_token = write_token
@@ -250,9 +250,9 @@ class _Remote(Sink):
                 logs[0]["config"] = self._rows.config()
             try:
                 await self._server.post("api/bulk_log", {"logs": logs, "hf_token": None})
-            except Refused as no:
+            except Rejected as no:
                 if "write_token" in str(no):  # its way of saying 401
-                    raise Paused(f"{no}; {missing([self._write_token])}") from no
+                    raise ActionRequired(f"{no}; {missing([self._write_token])}") from no
                 raise
             self._rows.given(rows)
         return skipped
@@ -307,7 +307,7 @@ def _import_storage() -> Any:
     try:
         from trackio.sqlite_storage import SQLiteStorage
     except ImportError as error:
-        raise Paused(
+        raise ActionRequired(
             f"it needs trackio, which is not installed here: pip install 'asynctrack[trackio]' ({error})"
         ) from error
     return SQLiteStorage

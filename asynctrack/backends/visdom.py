@@ -18,10 +18,21 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Refused, Retry, Sink, StartOver
-from asynctrack.backends.http import REQUEST_TIMEOUT_S, Server, timeout_problems, url_problems
+from asynctrack.backends.base import (
+    ActionRequired,
+    Backend,
+    Batch,
+    Context,
+    Outcome,
+    Place,
+    Rejected,
+    Resend,
+    Retry,
+    Sink,
+)
+from asynctrack.backends.http import REQUEST_TIMEOUT_S, HTTPClient, timeout_problems, url_problems
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import flatten, to_json
+from asynctrack.records.codec import flatten, to_json
 
 # Visdom's own.
 _URL: Final = "http://127.0.0.1:8097"
@@ -68,7 +79,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
         return [self.server_url]
 
     def open(self, context: Context) -> Sink:
-        server = _VisdomServer(
+        server = _VisdomClient(
             self.server_url,
             name="Visdom",
             headers={},
@@ -78,7 +89,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
         return _Windows(server, context, self.env or f"{context.project}_{context.run_id}")
 
 
-class _VisdomServer(Server):
+class _VisdomClient(HTTPClient):
     """A server some of whose answers are words."""
 
     def _decode(self, content: bytes) -> dict[str, Any]:
@@ -91,7 +102,7 @@ class _VisdomServer(Server):
 class _Windows(Sink):
     """The windows of a run: one per key, and one for its config and summary."""
 
-    def __init__(self, server: Server, context: Context, env: str) -> None:
+    def __init__(self, server: HTTPClient, context: Context, env: str) -> None:
         state = context.state or {}
         self._server = server
         self._run_id = context.run_id
@@ -100,8 +111,8 @@ class _Windows(Sink):
         self._points: dict[str, int] = state.get("points", {})
         self._texts: dict[str, dict[str, Any]] = state.get("texts") or {"config": dict(context.config), "summary": {}}
         # Points that Visdom has beyond those, of a batch that has failed half-way and comes again: by key.
-        self._beyond: dict[str, int] = {}
-        self._in_doubt = self._reopened = bool(self._points)
+        self._unconfirmed_points: dict[str, int] = {}
+        self._needs_resync = self._reopened = bool(self._points)
         self._told = False
 
     async def write(self, batch: Batch) -> dict[str, int]:
@@ -111,13 +122,13 @@ class _Windows(Sink):
         await self._look()
         if batch.updates or not self._told:
             await self._tell()
-        self._in_doubt = True
+        self._needs_resync = True
         for key, line in lines.items():
             await self._draw(key, line)
-        self._in_doubt = False
+        self._needs_resync = False
         for key, (steps, _) in lines.items():
             self._points[key] = self._points.get(key, 0) + len(steps)
-            self._beyond[key] = max(0, self._beyond.get(key, 0) - len(steps))
+            self._unconfirmed_points[key] = max(0, self._unconfirmed_points.get(key, 0) - len(steps))
         return skipped
 
     async def checkpoint(self) -> dict[str, Any]:
@@ -137,28 +148,28 @@ class _Windows(Sink):
         Raises:
             StartOver: it has less, or after a crash another number.
         """
-        for key in list(self._points) if self._in_doubt else list(self._points)[:1]:
+        for key in list(self._points) if self._needs_resync else list(self._points)[:1]:
             if (await self._post("win_exists", {"win": self._window(key)})).get("word") != "true":
-                raise StartOver(f"Visdom has lost the window of {key!r}")
-            if self._in_doubt:
-                self._beyond[key] = await self._count(key) - self._points[key]
-                if self._beyond[key] < 0 or (self._beyond[key] and self._reopened):
-                    raise StartOver(f"Visdom has {self._beyond[key]:+d} points of {key!r}")
-        self._in_doubt = self._reopened = False
+                raise Resend(f"Visdom has lost the window of {key!r}")
+            if self._needs_resync:
+                self._unconfirmed_points[key] = await self._count(key) - self._points[key]
+                if self._unconfirmed_points[key] < 0 or (self._unconfirmed_points[key] and self._reopened):
+                    raise Resend(f"Visdom has {self._unconfirmed_points[key]:+d} points of {key!r}")
+        self._needs_resync = self._reopened = False
 
     async def _count(self, key: str) -> int:
         """How many points Visdom has of a key."""
         if self._points[key] > _MOST_COUNTED:
-            raise StartOver(f"{self._points[key]} points of {key!r} are too many to be asked for")
+            raise Resend(f"{self._points[key]} points of {key!r} are too many to be asked for")
         window = await self._post("win_data", {"win": self._window(key)})
         try:
             return sum(len(line["x"]) for line in window["content"]["data"])
         except (KeyError, TypeError) as error:
-            raise StartOver(f"the window of {key!r} was changed by another") from error
+            raise Resend(f"the window of {key!r} was changed by another") from error
 
     async def _draw(self, key: str, line: _Line) -> None:
         """Add points to a line, without those that are there."""
-        there = self._beyond.get(key, 0)
+        there = self._unconfirmed_points.get(key, 0)
         steps, values = line[0][there:], line[1][there:]
         window = self._window(key)
         trace = {"type": "scatter", "mode": "lines", "name": self._name, "x": steps, "y": values}
@@ -186,13 +197,13 @@ class _Windows(Sink):
         answer = await self._post(path, content)
         if answer.get("word") != content["win"]:
             said = f"{self._server.url} answered {str(answer)[:80]!r} to /{path}"
-            raise StartOver(said) if path == "update" else Retry(f"{said}, as Visdom does not")
+            raise Resend(said) if path == "update" else Retry(f"{said}, as Visdom does not")
 
     async def _post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
         try:
             return (await self._server.post(path, {"eid": self._env, **content})).data
-        except Refused as no:  # it says 400 to who is not logged in, and to nothing that we send
-            raise Paused(f"{no}; {_LOGIN}") from no
+        except Rejected as no:  # it says 400 to who is not logged in, and to nothing that we send
+            raise ActionRequired(f"{no}; {_LOGIN}") from no
 
     def _window(self, key: str | None) -> str:
         """The name of a key's window; without one, of that for config and summary."""

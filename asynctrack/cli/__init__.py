@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from asynctrack import __version__
+from asynctrack._system.printable import printable
 from asynctrack.errors import AsynctrackError, InvalidSettings, UsageError
-from asynctrack.printable import printable
 
 # Each command is the module of that name.
 COMMANDS: Final = {
@@ -92,7 +92,7 @@ class _Command(_Parser):
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         name, self._command = self._command, None
         if name is not None:
-            module = importlib.import_module(f"asynctrack.cli.{name}")
+            module = importlib.import_module(f"asynctrack.cli.commands.{name}")
             module.add_arguments(self)
             self.set_defaults(main=module.main)
         return super().parse_known_args(*args, **kwargs)

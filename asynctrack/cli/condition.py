@@ -17,9 +17,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, get_args
 
+from asynctrack.client.run_state import State
 from asynctrack.errors import InvalidExpression
-from asynctrack.presence import State
-from asynctrack.record import Record, flatten
+from asynctrack.records.codec import Record, flatten
 
 STATUSES: Final = get_args(State)
 

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from asynctrack import catalog
+from asynctrack.client.run_state import State, ended_as, presence_of, state_of
 from asynctrack.errors import NotARun
 from asynctrack.journal.backwards import backwards
-from asynctrack.journal.frames import Batch
+from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import NOTES_RING, Position
+from asynctrack.journal.manifest import read_note
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.manifest import read_note
-from asynctrack.presence import State, ended_as, presence_of, state_of
 from asynctrack.queue.layout import NOTE, START
+from asynctrack.reading import catalog
 
 # Between two looks whether the journal has grown; each takes 20 us.
 _LOOK_S: Final = 0.05
@@ -48,7 +48,7 @@ class Follower:
     def damage(self) -> list[Damage]:
         return self._reader.damage
 
-    def batches(self) -> Iterator[Batch | None]:
+    def batches(self) -> Iterator[FrameBatch | None]:
         """The batches, and None each time that all there are have been given; ends with the run."""
         left_as: State | None = None
         suspected: State | None = None
@@ -77,7 +77,7 @@ class Follower:
     def close(self) -> None:
         self._reader.close()
 
-    def _learn(self, batch: Batch) -> None:
+    def _learn(self, batch: FrameBatch) -> None:
         if batch.header.ring != NOTES_RING and batch.header.start:
             return  # a sitting starts at the start of its ring
         for frame in batch.frames(skip_records=True):

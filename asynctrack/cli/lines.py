@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack.backends.files.jsonl import encode_lines
-from asynctrack.cli.output import Piece, Screen, Styled, brief, json_text, width_of
-from asynctrack.record import Record, flatten
+from asynctrack.cli.output import Output, Piece, Styled, brief, json_text, width_of
+from asynctrack.records.codec import Record, flatten
 
 _STEP_WIDTH: Final = 8
 _GAP: Final = "  "
@@ -26,7 +26,7 @@ def as_document(record: Record) -> dict[str, Any]:
     return document
 
 
-def print_line(screen: Screen, record: Record) -> None:
+def print_line(screen: Output, record: Record) -> None:
     """`step  time  key=value ...`; on a terminal as many values as fit in a line."""
     at = datetime.fromtimestamp(record.time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
     pieces: list[Piece] = [Styled(f"{record.step:>{_STEP_WIDTH}}", "bold"), _GAP, Styled(at, "dim")]

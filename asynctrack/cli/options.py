@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack import catalog
-from asynctrack.paths import expanded
-from asynctrack.record import flatten
+from asynctrack._system.paths import expanded
+from asynctrack.reading import catalog
+from asynctrack.records.codec import flatten
 from asynctrack.settings import DEFAULT_DIR
 
 # Keys whose choice is remembered; a run that makes up a key per record must not fill the memory.
@@ -41,7 +41,7 @@ def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON docume
 
 def add_keys(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "--keys", type=Keys, default=None, metavar="KEY,...", help=f"{what}; * and ? stand for any text"
+        "--keys", type=KeyFilter, default=None, metavar="KEY,...", help=f"{what}; * and ? stand for any text"
     )
 
 
@@ -50,7 +50,7 @@ def find(args: argparse.Namespace) -> Path:
     return catalog.find(args.run, args.dir)
 
 
-class Keys:
+class KeyFilter:
     """A choice of keys, as names or patterns with `*`, `?` and `[]`, separated by commas."""
 
     def __init__(self, text: str) -> None:

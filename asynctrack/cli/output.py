@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, TextIO
 
 import msgspec
 
-from asynctrack.printable import printable
-from asynctrack.record import Array, Media, to_json
+from asynctrack._system.printable import printable
+from asynctrack.records.codec import Array, Media, to_json
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS: Final = "_.:-=+*#"
@@ -49,7 +49,7 @@ class Styled(NamedTuple):
 Piece = str | Styled
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -65,7 +65,7 @@ class Column(NamedTuple):
     cut: bool = False
 
 
-class Screen:
+class Output:
     """Where a command prints for people: lines and tables, as wide as the terminal if it is one."""
 
     def __init__(self, out: TextIO | None = None) -> None:
@@ -93,7 +93,7 @@ class Screen:
         self.line(Styled(title, "bold"))
 
     def table(
-        self, columns: Sequence[Column], rows: Iterable[Sequence[Piece]], *, indent: int = 0, titles: bool = True
+        self, columns: Sequence[TableColumn], rows: Iterable[Sequence[Piece]], *, indent: int = 0, titles: bool = True
     ) -> None:
         """Print rows in aligned columns."""
         lines = [[Styled(column.title, "dim") for column in columns]] if titles else []
@@ -130,7 +130,7 @@ class Screen:
         return Styled(text, style)
 
 
-class Progress:
+class ProgressLine:
     """One line on stderr that says how far a long task is, if a terminal shows it."""
 
     def __init__(self, what: str, total: float) -> None:
@@ -140,7 +140,7 @@ class Progress:
         self._next_at = time.monotonic() + 5 * _PROGRESS_S  # what takes less needs none
         self._shown = False
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -281,7 +281,7 @@ def width_of(text: str) -> int:
     )
 
 
-def _fit(columns: Sequence[Column], widths: Sequence[int], room: int | None) -> dict[int, int]:
+def _fit(columns: Sequence[TableColumn], widths: Sequence[int], room: int | None) -> dict[int, int]:
     """The widths of the columns that are shown: first cells are cut, then columns left out."""
     shown = dict(enumerate(widths))
     while room is not None and (over := sum(shown.values()) + _GAP * (len(shown) - 1) - room) > 0:

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from asynctrack.cli.options import Keys
-from asynctrack.journal.frames import Batch, Frame
+from asynctrack.cli.options import KeyFilter
+from asynctrack.journal.frames import Frame, FrameBatch
+from asynctrack.journal.manifest import UNREADABLE, unreadable
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.manifest import UNREADABLE, unreadable
 from asynctrack.queue.layout import RECORD
 from asynctrack.reading.damage import left_over, said_by
-from asynctrack.record import Record, decode_record
+from asynctrack.records.codec import Record, decode_record
 
 
-def records_in(batch: Batch, damage: Callable[[Frame], object] = lambda frame: None) -> Iterator[Record]:
+def records_in(batch: FrameBatch, damage: Callable[[Frame], object] = lambda frame: None) -> Iterator[Record]:
     """The records of a batch; `damage` is called with frames that cannot be decoded."""
     for frame in batch.frames():
         if frame.kind == RECORD:
@@ -29,14 +29,14 @@ def records_in(batch: Batch, damage: Callable[[Frame], object] = lambda frame: N
             yield record
 
 
-def reversed_records_in(batch: Batch) -> Iterator[Record]:
+def reversed_records_in(batch: FrameBatch) -> Iterator[Record]:
     """The records of a batch, the last first; only those that are asked for are decoded."""
     for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
         with suppress(*UNREADABLE):
             yield decode_record(frame.payload, frame.number, batch.header.ring)
 
 
-def chosen(records: Iterator[Record], keys: Keys | None) -> Iterator[Record]:
+def chosen(records: Iterator[Record], keys: KeyFilter | None) -> Iterator[Record]:
     """The records with the chosen keys, nested names joined by `/`; those that have none of them are left out."""
     if keys is None:
         yield from records
@@ -55,6 +55,6 @@ def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
         damage.extend([*reader.damage, *left_over(run, said, reader.position)])
 
 
-def teller(run: Path, reader: Reader, batch: Batch) -> Callable[[Frame], None]:
+def teller(run: Path, reader: Reader, batch: FrameBatch) -> Callable[[Frame], None]:
     """What notes the frames of a batch that cannot be decoded as the reader's damage."""
     return lambda frame: reader.tell(unreadable(run, batch, frame))

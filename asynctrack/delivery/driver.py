@@ -15,21 +15,22 @@ import anyio
 import anyio.lowlevel
 import msgspec
 
-from asynctrack import locks, media, modes, references
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Refused, Sink, StartOver, TooLarge
-from asynctrack.census import in_words
-from asynctrack.cursor import Cursor, cursor_path, lease_path, load_cursor
-from asynctrack.delivery import refused
-from asynctrack.delivery.cutter import Cutter, has_more
+from asynctrack._system import locks, permissions
+from asynctrack._system.locks import in_words
+from asynctrack._system.loop_thread import in_thread
+from asynctrack._system.masking import mask_text
+from asynctrack._system.wording import counted
+from asynctrack.backends import env_refs
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Rejected, Resend, Sink, TooLarge
+from asynctrack.delivery import dead_letters, media_store
+from asynctrack.delivery.batcher import Batcher, has_more
 from asynctrack.delivery.lease import Lease
 from asynctrack.delivery.pending import Pending, split
-from asynctrack.delivery.progress import CHECKPOINT_INTERVAL_S, Progress, make_directory
-from asynctrack.delivery.repeats import Repeats
-from asynctrack.delivery.verdict import LONGEST_RETRY_S, MOST_REPEATS, back_off, describe, judge
-from asynctrack.loop import in_thread
-from asynctrack.manifest import Manifest, replace_file
-from asynctrack.masking import mask_text
-from asynctrack.wording import counted
+from asynctrack.delivery.progress import CHECKPOINT_INTERVAL_S, DeliveryProgress, make_directory
+from asynctrack.delivery.repeated_errors import RepeatedErrors
+from asynctrack.delivery.retry_policy import LONGEST_RETRY_S, MOST_REPEATS, back_off, classify_error, describe
+from asynctrack.journal.cursor import Cursor, cursor_path, lease_path, load_cursor
+from asynctrack.journal.manifest import Manifest, replace_file
 
 # How long deliveries that are to end may wait for their sinks.
 STOP_WAIT_S: Final = 4.0
@@ -62,19 +63,19 @@ class Delivery:
     ) -> None:
         self.name = name
         self._lease = Lease(lease_path(run, name))
-        self._progress = Progress(run, name, self._lease, keep=keep)
+        self._progress = DeliveryProgress(run, name, self._lease, keep=keep)
         self._run = run
         self._backend = backend
         self._manifest = manifest
         self._keep = keep
         self._force = force
         self._sink: Sink | None = None
-        self._cutter: Cutter | None = None
+        self._cutter: Batcher | None = None
         self._pending: Pending | None = None
         self._stopping = anyio.Event()
         self._ready_at = 0.0
         self._failures = 0
-        self._repeats = Repeats()
+        self._repeats = RepeatedErrors()
         self._warn_at = 0.0
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
@@ -108,7 +109,7 @@ class Delivery:
     async def drive(
         self,
         wait: Callable[[float], Awaitable[None]],
-        hurry: Callable[[], bool],
+        expedite: Callable[[], bool],
         saved: Callable[[], None] = lambda: None,
         pace: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     ) -> None:
@@ -127,8 +128,8 @@ class Delivery:
             while not self.done and not self._stopping.is_set():
                 try:
                     if await self._take_lease() and not self.done:
-                        await self._step(wait, hurry, saved, pace)
-                except StartOver as reason:
+                        await self._step(wait, expedite, saved, pace)
+                except Resend as reason:
                     await self._start_over(reason)
                 except Exception as error:  # the backend failed; the journal has everything, so it is tried again
                     wait_s = await self._fail(error)
@@ -157,13 +158,13 @@ class Delivery:
     async def _step(
         self,
         wait: Callable[[float], Awaitable[None]],
-        hurry: Callable[[], bool],
+        expedite: Callable[[], bool],
         saved: Callable[[], None],
         pace: Callable[[], Awaitable[None]],
     ) -> None:
         """Give the sink one batch, or wait for one."""
-        moved = await self._deliver(hurry(), pace)
-        if self._progress.is_due(moved, hurry()):
+        moved = await self._deliver(expedite(), pace)
+        if self._progress.is_due(moved, expedite()):
             await self._save()
         self._succeed()
         if not self._progress.dirty:
@@ -173,16 +174,16 @@ class Delivery:
         elif not self.done:
             await self._idle(wait)
 
-    async def _deliver(self, hurry: bool, pace: Callable[[], Awaitable[None]]) -> bool:
+    async def _deliver(self, expedite: bool, pace: Callable[[], Awaitable[None]]) -> bool:
         """Give the sink one batch, or tell it of the run's end; False when there was no batch."""
         if self._sink is None:
             self._sink = await self._open()
         if self._cutter is None:
-            self._cutter = Cutter(self._run, self.cursor, self._backend)
+            self._cutter = Batcher(self._run, self.cursor, self._backend)
         if self._pending is None:
             while self._cutter.gather():
                 await pace()
-            cut = self._cutter.cut(hurry=hurry)
+            cut = self._cutter.cut(expedite=expedite)
             if cut is None:
                 if (outcome := self._cutter.outcome()) is not None:
                     await self._close(outcome)
@@ -190,7 +191,7 @@ class Delivery:
             self._pending = Pending(cut)
         if self._pending.media:
             batch = self._pending.cut.batch
-            await in_thread(media.store, self._run, batch, abandon_on_cancel=True, limiter=self._limiter)
+            await in_thread(media_store.store, self._run, batch, abandon_on_cancel=True, limiter=self._limiter)
             self._pending.media = False
         await self._give(self._sink, self._pending)
         if not self._pending.parts:
@@ -207,7 +208,7 @@ class Delivery:
             part = pending.parts[0]
             try:
                 skipped = await self._call(sink.write, part)
-            except (TooLarge, Refused) as no:
+            except (TooLarge, Rejected) as no:
                 await self._refuse(pending, part, no)
                 continue
             pending.take(part, skipped)
@@ -215,14 +216,14 @@ class Delivery:
                 now = time.monotonic()
                 self._ready_at = max(now, self._ready_at) + len(part.records) / self._backend.max_records_s
 
-    async def _refuse(self, pending: Pending, part: Batch, no: TooLarge | Refused) -> None:
+    async def _refuse(self, pending: Pending, part: Batch, no: TooLarge | Rejected) -> None:
         """The sink has refused all or some of a part: what it will never take is kept, the rest comes again."""
         rest, lost = split(part, no)
         if lost:
             reason = self._hide(str(no)) or "too large"
-            await in_thread(refused.keep, self._run, self.name, reason, lost)
+            await in_thread(dead_letters.keep, self._run, self.name, reason, lost)
             what = counted(len(lost), "record is", "records are")
-            self._say(f"{what} refused: {reason}; see {refused.FILE_NAME}")
+            self._say(f"{what} refused: {reason}; see {dead_letters.FILE_NAME}")
             pending.refused += len(lost)
         elif not rest:
             self._say(f"a change of the {part.updates[0].kind} is refused: {no}")
@@ -251,7 +252,7 @@ class Delivery:
         if self._force or not self.cursor.home or not self._backend.repeats_show:
             self.cursor.home = home
         if self.cursor.home != home:
-            raise Paused(
+            raise ActionRequired(
                 "this is a copy of a run whose original has delivered a part of it, and what is delivered twice would "
                 "show twice; deliver the original, or the copy with `asynctrack sync --force`"
             )
@@ -305,13 +306,13 @@ class Delivery:
         state = await self._call(self._sink.checkpoint)
         await self._progress.save(state=state)
 
-    async def _start_over(self, reason: StartOver) -> None:
+    async def _start_over(self, reason: Resend) -> None:
         _log.warning("%s of %s: %s: giving it the whole run again", self.name, self._run, self._describe(reason))
         await self._drop_sink()
         self._progress.start_over(reason.state)
         self._failures += 1
         if self._failures >= MOST_REPEATS:
-            await self._sleep(await self._fail(Paused(f"it asks for the whole run again and again: {reason}")))
+            await self._sleep(await self._fail(ActionRequired(f"it asks for the whole run again and again: {reason}")))
         elif self._failures > 1:  # it has just done so
             await self._sleep(back_off(self._failures))
 
@@ -319,7 +320,7 @@ class Delivery:
         """Note what went wrong; returns seconds until the next try."""
         self._failures += 1
         new_trace = self._repeats.add(error)
-        verdict = judge(error, self._failures, self._repeats.count)
+        verdict = classify_error(error, self._failures, self._repeats.count)
         next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
         what = self._describe(error)
         if new_trace is not None:
@@ -381,7 +382,7 @@ class Delivery:
         return self._hide(describe(error))
 
     def _hide(self, text: str) -> str:
-        return mask_text(references.hide(text, self._backend.references))
+        return mask_text(env_refs.hide(text, self._backend.references))
 
     def _say(self, message: str) -> None:
         if time.monotonic() >= self._warn_at:
@@ -401,6 +402,6 @@ def note_failure(run: Path, name: str, what: str, paused: bool = False) -> None:
         cursor = load_cursor(run, name)
         cursor.last_error, cursor.paused = what, paused
         cursor.retries += 1
-        replace_file(cursor_path(run, name), msgspec.json.encode(cursor), modes.PRIVATE_FILE)
+        replace_file(cursor_path(run, name), msgspec.json.encode(cursor), permissions.PRIVATE_FILE)
     finally:
         os.close(fd)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack import locks
+from asynctrack._system import locks
 
 # The files whose locks this process has, by device and inode: a lock does not keep its own process out.
 _taken: Final[set[tuple[int, int]]] = set()

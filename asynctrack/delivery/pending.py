@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-from asynctrack.backends.base import Batch, Refused, TooLarge
-from asynctrack.cursor import Cursor
-from asynctrack.delivery.cutter import Cut
-from asynctrack.record import Record
+from asynctrack.backends.base import Batch, Rejected, TooLarge
+from asynctrack.delivery.batcher import DeliveryBatch
+from asynctrack.journal.cursor import Cursor
+from asynctrack.records.codec import Record
 
 
 class Pending:
@@ -22,7 +22,7 @@ class Pending:
         refused: records that the sink will never take.
     """
 
-    def __init__(self, cut: Cut) -> None:
+    def __init__(self, cut: DeliveryBatch) -> None:
         self.cut = cut
         self.parts = deque(filter(any, [cut.batch]))
         self.begun = False
@@ -56,14 +56,14 @@ class Pending:
             cursor.next_number = max(cursor.next_number, self.cut.batch.records[-1].number + 1)
 
 
-def split(part: Batch, no: TooLarge | Refused) -> tuple[list[Batch], list[Record]]:
+def split(part: Batch, no: TooLarge | Rejected) -> tuple[list[Batch], list[Record]]:
     """What of a part is to come again, after the sink has refused all or some of it, and the records that it will never take.
 
     Raises:
         ValueError: it says that it refuses some, and names none of them.
     """
     records, updates = part
-    which = no.which if isinstance(no, Refused) else None
+    which = no.which if isinstance(no, Rejected) else None
     if which is None and len(records) + len(updates) > 1:
         return _halves(part), []
     if not records:

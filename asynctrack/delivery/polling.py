@@ -9,12 +9,12 @@ from typing import Final
 
 import anyio
 
-from asynctrack import messages
+from asynctrack._system import messages
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
-from asynctrack.delivery.verdict import DISK_PAUSE_S, back_off
+from asynctrack.delivery.retry_policy import DISK_PAUSE_S, back_off
+from asynctrack.journal.manifest import Manifest, find_start
 from asynctrack.journal.reader import Reader
-from asynctrack.manifest import Manifest, find_start
 
 _log = logging.getLogger("asynctrack.delivery")
 
@@ -47,7 +47,7 @@ class Poller:
         keep: bool,
         force: bool = False,
         follow: bool = True,
-        sitting: int | None = None,
+        session: int | None = None,
     ) -> None:
         self.deliveries: list[Delivery] = []
         self._run = run
@@ -55,7 +55,7 @@ class Poller:
         self._keep = keep
         self._force = force
         self._follow = follow
-        self._sitting = sitting
+        self._session = session
         self._stopping = False
         self._hurry_until = 0.0
 
@@ -73,7 +73,7 @@ class Poller:
             delivery.saved_ends.get(ring, 0) >= position for delivery in self.deliveries
         )
 
-    def hurry(self) -> None:
+    def expedite(self) -> None:
         """Somebody waits: look often, and save cursors at once, for a second. From any thread."""
         self._hurry_until = time.monotonic() + _HURRY_S
 
@@ -133,7 +133,7 @@ class Poller:
         try:
             while not self._stopping:
                 for batch in reader:
-                    if self._sitting not in (None, batch.header.ring):
+                    if self._session not in (None, batch.header.ring):
                         continue
                     if (found := find_start(batch)) is not None:
                         return found

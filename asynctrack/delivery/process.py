@@ -30,13 +30,13 @@ from typing import Any, Final
 
 import anyio
 
-from asynctrack import trust
+from asynctrack._system import trust
+from asynctrack._system.entry import read_handshake
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import Unbuilt, from_stored
 from asynctrack.delivery.driver import STOP_WAIT_S
 from asynctrack.delivery.polling import Poller
-from asynctrack.delivery.verdict import back_off
-from asynctrack.entry import read_hello
+from asynctrack.delivery.retry_policy import back_off
 from asynctrack.errors import BackendUnavailable
 
 BEAT_S: Final = 0.5
@@ -47,7 +47,7 @@ _STOP_POLL_S: Final = 0.05
 _log = logging.getLogger("asynctrack.delivery")
 
 
-class Process:
+class DeliveryProcess:
     """Takes orders, drives pollers, gives signs of life.
 
     Args:
@@ -62,7 +62,7 @@ class Process:
     async def run(self) -> None:
         """Obey until told to leave."""
         async with anyio.create_task_group() as deliveries, anyio.create_task_group() as tasks:
-            tasks.start_soon(self._beat)
+            tasks.start_soon(self._heartbeat)
             async for order in self._orders():
                 if "leave" in order:
                     break
@@ -99,14 +99,14 @@ class Process:
         if "hurry" in order:
             for key, poller in self._pollers.items():
                 if self._wanted.get(key, {}).get("run") == order["hurry"]:
-                    poller.hurry()
+                    poller.expedite()
         elif "stop" in order:
             key = _key(order["stop"])
             self._wanted.pop(key, None)
             if key in self._pollers:
                 self._pollers[key].stop()
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         while True:
             now = time.monotonic()
             busy = dict.fromkeys(self._wanted, 0.0)
@@ -143,8 +143,8 @@ def main(host: str) -> None:
     os.dup2(null, 0)
     os.dup2(2, 1)
     _die_with(lifeline)
-    trust.learn(read_hello(host).get("key", ""))
-    anyio.run(Process(supervisor).run)
+    trust.learn(read_handshake(host).get("key", ""))
+    anyio.run(DeliveryProcess(supervisor).run)
     os._exit(0)  # a sink that hangs on a thread must not hold us
 
 

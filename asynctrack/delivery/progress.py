@@ -10,19 +10,19 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import modes
-from asynctrack.backends.base import Paused
-from asynctrack.cursor import Cursor, cursor_path, load_cursor
+from asynctrack._system import permissions
+from asynctrack._system.loop_thread import in_thread
+from asynctrack.backends.base import ActionRequired
 from asynctrack.delivery.lease import Lease
+from asynctrack.journal.cursor import Cursor, cursor_path, load_cursor
 from asynctrack.journal.layout import Position
-from asynctrack.loop import in_thread
-from asynctrack.manifest import replace_file
+from asynctrack.journal.manifest import replace_file
 
 # Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
 CHECKPOINT_INTERVAL_S: Final = 1.0
 
 
-class Progress:
+class DeliveryProgress:
     """A cursor, and what of it is on disk: there it moves only when the sink has said that all before it is safe.
 
     Args:
@@ -51,10 +51,10 @@ class Progress:
         """For each ring, up to where the backend has it for good."""
         return self._saved.ends
 
-    def is_due(self, moved: bool, hurry: bool) -> bool:
+    def is_due(self, moved: bool, expedite: bool) -> bool:
         """Whether to save: it was long ago, or somebody waits and nothing more moves."""
         age = time.monotonic() - self._saved_at
-        return self.dirty and (age > CHECKPOINT_INTERVAL_S or (hurry and not moved))
+        return self.dirty and (age > CHECKPOINT_INTERVAL_S or (expedite and not moved))
 
     async def save(self, **changes: Any) -> None:
         """Save the cursor with these changes: with what the sink says of itself, since the one is nothing without the other."""
@@ -107,7 +107,7 @@ class Progress:
         path = cursor_path(self._run, self._name)
         make_directory(path)
         try:
-            await in_thread(replace_file, path, msgspec.json.encode(cursor), modes.PRIVATE_FILE)
+            await in_thread(replace_file, path, msgspec.json.encode(cursor), permissions.PRIVATE_FILE)
         except OSError:
             if self._keep:  # else it is for the books only: nobody goes on from there
                 raise
@@ -120,6 +120,8 @@ def make_directory(path: Path) -> None:
         Paused: it is a link.
     """
     with contextlib.suppress(FileExistsError):
-        os.mkdir(path.parent, modes.PRIVATE_DIRECTORY)  # never the run's directory: somebody may have removed that
+        os.mkdir(
+            path.parent, permissions.PRIVATE_DIRECTORY
+        )  # never the run's directory: somebody may have removed that
     if os.path.islink(path.parent):
-        raise Paused(f"{path.parent} is a link, which may lead anywhere; make it a directory")
+        raise ActionRequired(f"{path.parent} is a link, which may lead anywhere; make it a directory")

@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack import messages
+from asynctrack._system import messages
+from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
-from asynctrack.disabled import DisabledRun
+from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.opening import check_settings
+from asynctrack.client.run import Run
 from asynctrack.errors import AsynctrackError, FrameworkMissing, InvalidSettings
 from asynctrack.integrations.drytorch_run import ExperimentRun, History, load
-from asynctrack.integrations.handover import Handover
-from asynctrack.opening import check_settings
-from asynctrack.run import Run
-from asynctrack.wording import counted
+from asynctrack.integrations.handover import BackgroundCaller
 
 try:
     from drytorch.core import exceptions, log_events
@@ -89,7 +89,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         self._synchronous = synchronous
         self._timeout_s = float(settings.get("finish_timeout_s", _FINISH_TIMEOUT_S))
         self._recorded: ExperimentRun | None = None
-        self._handover: Handover | None = None
+        self._handover: BackgroundCaller | None = None
         self._started = False
         self._around: BaseException | None = None
         self._pid = os.getpid()
@@ -158,7 +158,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             self._started = True
             self.tracker.notify(event)
             if not self._synchronous:
-                self._handover = Handover(self.tracker.notify, type(self.tracker).__name__, self._lose)
+                self._handover = BackgroundCaller(self.tracker.notify, type(self.tracker).__name__, self._lose)
         super().notify(event)
 
     def _stop(self, event: log_events.StopExperimentEvent) -> None:

@@ -23,11 +23,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from asynctrack.client.opening import init
+from asynctrack.client.run import Run
 from asynctrack.errors import FrameworkMissing, RunExists
 from asynctrack.integrations.naming import directory_name, project_name
-from asynctrack.opening import init
 from asynctrack.reading.reader import open_run
-from asynctrack.run import Run
 from asynctrack.settings import DEFAULT_DIR
 
 try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from asynctrack.values.image import Image
+from asynctrack.records.values.image import Image
 
 
 def is_figure(value: object) -> bool:

@@ -16,7 +16,7 @@ _IMPATIENT_S: Final = 30.0
 _MOST_WAITING: Final = 10_000
 
 
-class Handover:
+class BackgroundCaller:
     """Gives things to a function in order. One that it raises for is given again, with pauses; then it is lost, and the next comes.
 
     Args:

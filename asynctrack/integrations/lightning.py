@@ -12,11 +12,11 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from asynctrack._system.paths import expanded
 from asynctrack.backends.base import Backend
+from asynctrack.client.opening import check_settings, fresh_id, init
+from asynctrack.client.run import Run
 from asynctrack.errors import FrameworkMissing
-from asynctrack.opening import check_settings, fresh_id, init
-from asynctrack.paths import expanded
-from asynctrack.run import Run
 from asynctrack.settings import DEFAULT_DIR, check_name, project_directory
 
 

@@ -17,10 +17,10 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver, Update
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Resend, Sink, Update
 from asynctrack.backends.tfevents.sink import EventSink, inside
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Record
+from asynctrack.records.codec import Record
 
 HPARAMS: Final = "hparams"
 _HERE: Final = "."
@@ -117,9 +117,9 @@ class _Folders(Sink):
             if params is not None:
                 sink.close("finished")
                 self._states[folder] = sink.checkpoint()
-        except StartOver as changed:
+        except Resend as changed:
             others = {other: {**state, "bytes": 0} for other, state in self.checkpoint().items()}
-            raise StartOver(str(changed), {**others, folder: changed.state}) from changed
+            raise Resend(str(changed), {**others, folder: changed.state}) from changed
         return skipped
 
     def _sink(self, folder: str) -> EventSink:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from asynctrack.backends.base import Backend
-from asynctrack.opening import init
-from asynctrack.run import Run
+from asynctrack.client.opening import init
+from asynctrack.client.run import Run
 
 # What each of the standard library's records has, besides what `extra=` adds to it.
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}

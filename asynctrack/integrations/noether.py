@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack import messages
-from asynctrack.configuration import tracker_arguments
+from asynctrack._system import messages
+from asynctrack.client.config_file import tracker_arguments
+from asynctrack.client.opening import init
+from asynctrack.client.run import Run
 from asynctrack.errors import AsynctrackError
 from asynctrack.integrations.naming import directory_name
-from asynctrack.opening import init
 from asynctrack.reading.reader import open_run
-from asynctrack.run import Run
 from asynctrack.settings import DEFAULT_DIR
 
 try:

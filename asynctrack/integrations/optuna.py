@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.backends.base import Backend
+from asynctrack.client.opening import check_settings, init
+from asynctrack.client.run import Run
 from asynctrack.integrations.naming import project_name
-from asynctrack.opening import check_settings, init
-from asynctrack.run import Run
 
 if TYPE_CHECKING:
     from optuna.study import Study

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from asynctrack.catalog import newest_first, runs_under
 from asynctrack.errors import NotARun
+from asynctrack.reading.catalog import newest_first, runs_under
 from asynctrack.reading.reader import RunReader, open_run
-from asynctrack.record import flatten
+from asynctrack.records.codec import flatten
 
 PROJECT: Final = "tianshou"
 

@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy
 
 from asynctrack.backends.base import Backend
+from asynctrack.client.opening import check_settings, init
+from asynctrack.client.run import Run
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
-from asynctrack.opening import check_settings, init
-from asynctrack.run import Run
-from asynctrack.values import image as values
+from asynctrack.records.values import image as values
 
 try:
     from stable_baselines3.common.callbacks import BaseCallback

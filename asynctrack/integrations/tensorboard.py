@@ -16,17 +16,17 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import messages
-from asynctrack.arrays import is_array, plain_array
+from asynctrack._system import messages
 from asynctrack.backends.base import Backend
+from asynctrack.client.opening import init
+from asynctrack.client.run import Run
 from asynctrack.errors import InvalidValueType
 from asynctrack.integrations.log_dir import HPARAMS, LogDir
 from asynctrack.integrations.naming import project_name
 from asynctrack.integrations.pixels import as_array, grid, rows_of_pixels
-from asynctrack.opening import init
-from asynctrack.record import coerce_step, encode, make_plain
-from asynctrack.run import Run
-from asynctrack.values import Histogram, Image
+from asynctrack.records.arrays import is_array, plain_array
+from asynctrack.records.codec import coerce_step, encode, make_plain
+from asynctrack.records.values import Histogram, Image
 
 # A file is written at least as often as this, whatever `flush_secs` says: nothing of it happens in the loop.
 _FLUSH_S: Final = 1.0
@@ -243,7 +243,7 @@ class SummaryWriter:
             run.log(data, step)
         else:
             payload = encode((int(walltime * 1e9), step, make_plain(data)))
-            run._put(payload) or run._inlet.not_put(payload)
+            run._put(payload) or run._publisher.on_put_failed(payload)
 
 
 def _number(call: str, value: Any) -> float:

@@ -23,10 +23,10 @@ import numpy
 from asynctrack.backends.base import Backend
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.tensorboard import TensorBoard
+from asynctrack.client.opening import init
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw, is_figure
 from asynctrack.integrations.restored import PROJECT, last_steps, nested, numbers_in, runs_in
-from asynctrack.opening import init
 
 try:
     from tianshou.highlevel.logger import LoggerFactory

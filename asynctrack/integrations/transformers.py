@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from asynctrack.backends.base import Backend
+from asynctrack.client.opening import check_settings, init
+from asynctrack.client.run import Run
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
-from asynctrack.opening import check_settings, init
-from asynctrack.run import Run
 
 try:
     from transformers import TrainerCallback

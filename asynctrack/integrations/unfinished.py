@@ -6,7 +6,7 @@ import sys
 import weakref
 from typing import Any
 
-from asynctrack.run import Run
+from asynctrack.client.run import Run
 
 
 class NeverFinished(Exception):

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import deque
 
-from asynctrack.journal.frames import Batch, Frame, walk
+from asynctrack.journal.frames import Frame, FrameBatch, walk
 from asynctrack.journal.layout import (
     BATCH_MAGIC,
     HEADER_BYTES,
@@ -30,7 +30,7 @@ _CHUNK_BYTES = 64 << 10
 
 def backwards(
     directory: str | os.PathLike[str], *, notes: bool = False, damage: list[Damage] | None = None
-) -> Iterator[Batch]:
+) -> Iterator[FrameBatch]:
     """The batches there are, the newest first; damage is passed over, repeats come once.
 
     Args:
@@ -68,7 +68,7 @@ def _size(path: str) -> int | None:
     return None
 
 
-def last_records(batch: Batch, most: int) -> list[Frame]:
+def last_records(batch: FrameBatch, most: int) -> list[Frame]:
     """The last records of a batch, the last first. The others are passed over in half the time that reading them takes."""
     data = batch.data
     words = data[: len(data) & -8].cast("Q")

@@ -11,7 +11,7 @@ import stat
 from collections import namedtuple
 
 from asynctrack.errors import NoJournalDirectory, UnsupportedVersion
-from asynctrack.journal.frames import Batch, unharmed
+from asynctrack.journal.frames import FrameBatch, unharmed
 from asynctrack.journal.layout import (
     BATCH_MAGIC,
     BLOCK_BYTES,
@@ -98,12 +98,12 @@ class Reader:
             os.close(self._fd)
             self._fd = -1
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[FrameBatch]:
         """The batches there are now."""
         while (batch := self.next()) is not None:
             yield batch
 
-    def next(self) -> Batch | None:
+    def next(self) -> FrameBatch | None:
         """The next batch, or None when there is none yet. What is passed over on the way goes to `damage`."""
         while True:
             if self._fd < 0 and not self._open():
@@ -158,7 +158,7 @@ class Reader:
         self.position = Position(segment, HEADER_BYTES)
         self._entered = False
 
-    def _read(self, *, last: bool) -> Batch | None:
+    def _read(self, *, last: bool) -> FrameBatch | None:
         """The batch at the position, or the next that can be read in this segment; the position moves behind it."""
         size = os.fstat(self._fd).st_size
         if not self._entered and not self._enter(size):
@@ -175,7 +175,7 @@ class Reader:
                 return None  # being written, or torn: recovery will tell
             if not self.bodies:
                 self.position = Position(segment, offset + header.size)
-                return Batch(segment, offset, header, memoryview(b""), [])
+                return FrameBatch(segment, offset, header, memoryview(b""), [])
             body = memoryview(os.pread(self._fd, header.size - HEADER_BYTES, offset + HEADER_BYTES))
             if len(body) < header.size - HEADER_BYTES:
                 return None
@@ -227,7 +227,7 @@ class Reader:
             begin += _PIECE_BYTES
         return None
 
-    def _check(self, segment: int, offset: int, header: BatchHeader, table_crc: int, body: memoryview) -> Batch:
+    def _check(self, segment: int, offset: int, header: BatchHeader, table_crc: int, body: memoryview) -> FrameBatch:
         table, frames = body[: header.table_bytes], body[header.table_bytes :]
         bad = bad_blocks(bytes(table), table_crc, frames, self._salt)
         whole = [(0, header.length)]
@@ -237,7 +237,7 @@ class Reader:
             for block in bad:
                 length = min(BLOCK_BYTES, header.length - block * BLOCK_BYTES)
                 self._report(at + block * BLOCK_BYTES, length, "a block fails its checksum")
-        return Batch(segment, offset, header, frames, whole)
+        return FrameBatch(segment, offset, header, frames, whole)
 
     def _tell_gap(self, header: BatchHeader, offset: int) -> None:
         """A batch that is gone without a trace shows in the next of its ring, which begins where it ended."""

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque, namedtuple
 
-from asynctrack import modes
+from asynctrack._system import permissions
 from asynctrack.journal.layout import (
     HEADER_BYTES,
     SEGMENT_BYTES,
@@ -66,7 +66,7 @@ class Writer:
     def __init__(self, directory: str | os.PathLike[str], *, segment_bytes: int = SEGMENT_BYTES) -> None:
         directory = os.fspath(directory)
         try:
-            os.mkdir(directory, modes.DIRECTORY)  # never the run's directory: somebody may have removed that
+            os.mkdir(directory, permissions.DIRECTORY)  # never the run's directory: somebody may have removed that
         except FileExistsError:
             pass
         if os.path.islink(directory):
@@ -137,7 +137,7 @@ class Writer:
         Raises:
             OSError: it cannot be made.
         """
-        os.mkdir(self._directory, modes.DIRECTORY)
+        os.mkdir(self._directory, permissions.DIRECTORY)
 
     def close(self) -> None:
         """Sync what can be synced, and close."""
@@ -286,7 +286,7 @@ class _Segment:
         if os.path.lexists(path) and os.stat(path).st_size <= HEADER_BYTES:
             os.unlink(path)  # given up in an earlier try, when it could not be removed
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(path, flags, modes.FILE)
+        fd = os.open(path, flags, permissions.FILE)
         try:
             _write_all(fd, pack_segment_header(number, journal_id, time.time_ns()))
             sync_directory(directory)

@@ -13,7 +13,7 @@ import fcntl
 import mmap
 import os
 
-from asynctrack import locks
+from asynctrack._system import locks
 from asynctrack.queue.layout import (
     CAPACITY,
     DROP_REASONS,
@@ -25,6 +25,7 @@ from asynctrack.queue.layout import (
     HEAD,
     HEADER_BYTES,
     KIND_SHIFT,
+    LAST_ERRNO,
     LENGTH_MASK,
     MAGIC,
     MARK_COUNT,
@@ -41,7 +42,6 @@ from asynctrack.queue.layout import (
     RING_VERSION,
     SLEEPING,
     TAIL,
-    TROUBLE,
     VERSION,
     WORKER_PID,
     frame_size,
@@ -137,7 +137,7 @@ class Ring:
             data = mmap.mmap(fd, size)
             memoryview(data)[:] = memoryview(self.data)
             words = memoryview(data).cast("Q")
-            words[WORKER_PID] = words[SLEEPING] = words[TROUBLE] = 0
+            words[WORKER_PID] = words[SLEEPING] = words[LAST_ERRNO] = 0
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.rename(unfinished, self.path)
         except BaseException:
@@ -244,7 +244,7 @@ class Ring:
 
     def trouble(self) -> str | None:
         """What keeps the worker from journaling, in words; None where nothing does."""
-        code = self.words[TROUBLE]
+        code = self.words[LAST_ERRNO]
         if code == NO_ANSWER:
             return "the disk hangs"
         return os.strerror(code) if code else None

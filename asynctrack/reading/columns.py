@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from asynctrack.kinds import Kind, are_plain, as_kind, kind_of, kind_of_integers
-from asynctrack.record import Array
+from asynctrack.records.codec import Array
+from asynctrack.records.column_types import Kind, are_plain, as_kind, kind_of, kind_of_integers
 
 _TYPES: Final[dict[Kind, Any]] = {"bool": bool, "int": "int64", "long": "int64", "float": "float64", "text": str}
 

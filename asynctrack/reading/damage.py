@@ -16,8 +16,8 @@ from typing import Final
 
 from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun, UnsupportedVersion
 from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name, unpack_segment_header
+from asynctrack.journal.manifest import FILE_NAME, Manifest, load
 from asynctrack.journal.reader import HARMED_HEADER, Damage, begun, missing_segments
-from asynctrack.manifest import FILE_NAME, Manifest, load
 
 _warned: Final[set[str]] = set()
 

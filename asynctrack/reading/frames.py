@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from asynctrack.kinds import Kind, are_plain, as_kind, kind_of
+from asynctrack.records.column_types import Kind, are_plain, as_kind, kind_of
 
 STEP: Final = "_step"
 TIMESTAMP: Final = "_timestamp"

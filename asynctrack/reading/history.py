@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from asynctrack.record import Record, flatten
+from asynctrack.records.codec import Record, flatten
 
 History = Literal["all", "last"]
 
@@ -22,9 +22,9 @@ def find_cuts(records: Iterable[tuple[int, Record]]) -> Cuts:
         records: each with the number of its sitting, from 0.
     """
     firsts: list[dict[str, int]] = []
-    for sitting, record in records:
-        firsts += ({} for _ in range(len(firsts), sitting + 1))
-        first = firsts[sitting]
+    for session, record in records:
+        firsts += ({} for _ in range(len(firsts), session + 1))
+        first = firsts[session]
         for key, _ in flatten(record.data):
             first[key] = min(record.step, first.get(key, record.step))
     cuts: Cuts = []
@@ -37,8 +37,8 @@ def find_cuts(records: Iterable[tuple[int, Record]]) -> Cuts:
 
 def without(records: Iterable[tuple[int, Record]], cuts: Cuts) -> Iterator[Record]:
     """The records without what was logged again; of one of which something is left out the keys are flat."""
-    for sitting, record in records:
-        cut = cuts[sitting] if sitting < len(cuts) else {}  # the run may have gone on meanwhile
+    for session, record in records:
+        cut = cuts[session] if session < len(cuts) else {}  # the run may have gone on meanwhile
         data = dict(flatten(record.data)) if cut else record.data
         kept = {key: value for key, value in data.items() if key not in cut or record.step < cut[key]}
         if len(kept) == len(data):

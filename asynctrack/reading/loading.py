@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from asynctrack.kinds import as_float
 from asynctrack.reading.reader import RunReader, open_run
-from asynctrack.record import Record, flatten, split_source
+from asynctrack.records.codec import Record, flatten, split_source
+from asynctrack.records.column_types import as_float
 
 ALL: Final = -1
 

@@ -14,31 +14,31 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from asynctrack import manifest as manifests
-from asynctrack import plain_file
-from asynctrack.backends.files.reserved import Apart
+from asynctrack._system.disk_timeout import Errand
+from asynctrack._system.paths import expanded
+from asynctrack.backends.files.reserved import FlatNames
 from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal import safe_read
 from asynctrack.journal.backwards import backwards
+from asynctrack.journal.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.kinds import as_float
-from asynctrack.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
-from asynctrack.paths import expanded
-from asynctrack.patience import Errand
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
 from asynctrack.reading.damage import left_over, look, said_by, warn
 from asynctrack.reading.history import History, find_cuts, without
-from asynctrack.record import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
+from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
+from asynctrack.records.column_types import as_float
 
 if TYPE_CHECKING:
-    from asynctrack.reading.remains import Records
+    from asynctrack.reading.fallback import Records
 
 
 class RunReader:
     """A recorded run. Each call reads what the journal holds then; nothing is cached.
 
-    Where the journal is gone, it reads what backends have left in the run's directory; `asynctrack.reading.remains` says what.
+    Where the journal is gone, it reads what backends have left in the run's directory; `asynctrack.reading.fallback` says what.
 
     Attributes:
         path: the run's directory.
@@ -178,13 +178,13 @@ class RunReader:
         if (remains := self._remains()) is not None:
             yield from ((0, record) for record in remains())
             return
-        sitting, said = -1, said_by(self.path)
+        session, said = -1, said_by(self.path)
         reader, decode = Reader(self.path / "journal"), Decoder(self.path).record
         self._within = []
         try:
             for batch in reader:
                 for frame in batch.frames():
-                    sitting += frame.kind == START
+                    session += frame.kind == START
                     if frame.kind == RECORD:
                         try:
                             record = decode(frame.payload, frame.number, batch.header.ring)
@@ -193,7 +193,7 @@ class RunReader:
                             continue
                         data = string_keys(record.data)
                         record = record if data is record.data else msgspec.structs.replace(record, data=data)
-                        yield max(0, sitting), record
+                        yield max(0, session), record
             for gone in left_over(self.path, said, reader.position):
                 reader.tell(gone)
         finally:
@@ -208,7 +208,7 @@ class RunReader:
     def _table(self, history: History) -> dict[str, list[Any]]:
         """Columns of equal length, with None where a record has no such key."""
         table: dict[str, list[Any]] = {frames.STEP: [], frames.TIMESTAMP: []}
-        apart = Apart(frames.RESERVED)
+        apart = FlatNames(frames.RESERVED)
         rows = 0
         for record in self.records(history):
             table[frames.STEP].append(record.step)
@@ -291,7 +291,7 @@ def open_run(path: str | os.PathLike[str]) -> RunReader:
 def _touch(run: Path) -> None:
     """Wait until the disk of a run answers."""
     with contextlib.suppress(OSError, ValueError):
-        plain_file.read(run / manifests.FILE_NAME)
+        safe_read.read(run / manifests.FILE_NAME)
 
 
 def _import(library: str, call: str) -> Any:
@@ -305,6 +305,6 @@ def _import(library: str, call: str) -> Any:
 
 def _find_remains(run: Path, backends: dict[str, Any]) -> Records | None:
     """What is left without a journal; rarely asked for, and its readers take a while to import."""
-    from asynctrack.reading.remains import find_remains
+    from asynctrack.reading.fallback import find_fallback
 
-    return find_remains(run, backends)
+    return find_fallback(run, backends)

@@ -23,12 +23,12 @@ import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Retry, Sink, TooLarge
 from asynctrack.backends.registry import from_stored, place_of, stored
-from asynctrack.books import BackendStats, Books
-from asynctrack.cursor import Cursor
+from asynctrack.delivery.dead_letters import FILE_NAME as REFUSED
 from asynctrack.delivery.polling import Poller
-from asynctrack.delivery.refused import FILE_NAME as REFUSED
+from asynctrack.journal.cursor import Cursor
+from asynctrack.reading.stats import BackendStats, StatsCollector
 from asynctrack.testing.journaled import JournaledRun, deliver, deliver_in_process
-from asynctrack.worker.supervisor import Process
+from asynctrack.worker.supervisor import SupervisedProcess
 
 Keeps = Literal["float", "int", "bool", "text", "nan", "inf", "big", "list"]
 Moment = Literal["before write", "after write", "before checkpoint", "after checkpoint", "before close", "after close"]
@@ -256,10 +256,12 @@ class BackendContract:
     @contextlib.contextmanager
     def _run(self, tmp_path: Path, name: str = "run") -> Any:
         path = tmp_path / "runs" / "kit" / name
-        with _Run(path, self.make_backend(path)) as run:
+        with _ContractRun(path, self.make_backend(path)) as run:
             yield run
 
-    def _log(self, run: _Run, values: Iterable[int], *, steps: list[int] | None = None, factor: int = 1) -> list[Row]:
+    def _log(
+        self, run: _ContractRun, values: Iterable[int], *, steps: list[int] | None = None, factor: int = 1
+    ) -> list[Row]:
         """Log records of two keys, in batches of the journal of a few; returns the rows that are to be shown."""
         rows = []
         for value in values:
@@ -271,7 +273,7 @@ class BackendContract:
         run.journal()
         return rows
 
-    def _deliver(self, run: _Run, *, end: bool = True) -> Cursor:
+    def _deliver(self, run: _ContractRun, *, end: bool = True) -> Cursor:
         cursor = deliver(run.path, run.watched(), name=_NAME, keep=run.keep)
         assert cursor.closed == end
         stats = self._assert_balance(run)
@@ -279,8 +281,8 @@ class BackendContract:
         assert stats.last_error is None
         return cursor
 
-    def _assert_balance(self, run: _Run) -> BackendStats:
-        books = Books(run.path)
+    def _assert_balance(self, run: _ContractRun) -> BackendStats:
+        books = StatsCollector(run.path)
         try:
             stats = books.take([], [], [_NAME])
         finally:
@@ -290,11 +292,11 @@ class BackendContract:
         assert min(found.delivered, found.refused, *found.skipped.values(), stats.journaled) >= 0
         return found
 
-    def _kill(self, run: _Run, moment: Moment, nth: int, *, fails_at: int | None = None) -> bool:
+    def _kill(self, run: _ContractRun, moment: Moment, nth: int, *, fails_at: int | None = None) -> bool:
         """Deliver until the so-manieth such moment, and drop everything there; False where it did not come."""
         return anyio.run(_deliver_until, run, moment, nth, fails_at)
 
-    def _assert_shows(self, run: _Run, expected: list[Row], *, once: bool) -> None:
+    def _assert_shows(self, run: _ContractRun, expected: list[Row], *, once: bool) -> None:
         found = [Row(*row) for row in self.read(run.path)]
         once = once and (run.keep or self.exactly_once)  # what lives in its caller begins anew each time
         for key in dict.fromkeys(row.key for row in (*expected, *found)):
@@ -307,7 +309,7 @@ class BackendContract:
                 assert there.step == given.step and self.same(given.value, there.value), f"{given} is shown as {there}"
 
 
-class _Run(JournaledRun):
+class _ContractRun(JournaledRun):
     """A run with its backend, and the sinks that were dropped while they were open."""
 
     def __init__(self, path: Path, backend: Backend) -> None:
@@ -340,7 +342,7 @@ class _Watched:
 
     batch_records = 10  # several batches of a short run
 
-    def __init__(self, run: _Run, at: Callable[[Moment], Any] | None) -> None:
+    def __init__(self, run: _ContractRun, at: Callable[[Moment], Any] | None) -> None:
         self._run = run
         self._at = at
 
@@ -385,14 +387,14 @@ class _Killer:
 
     killed = False
 
-    def look(self, process: Process, cursor: Cursor) -> None:
+    def look(self, process: SupervisedProcess, cursor: Cursor) -> None:
         """Called every few milliseconds."""
         if (cursor.delivered or cursor.skipped) and process.group is not None and not self.killed:
             os.killpg(process.group, signal.SIGKILL)
             self.killed = True
 
 
-async def _deliver_until(run: _Run, moment: Moment, nth: int, fails_at: int | None) -> bool:
+async def _deliver_until(run: _ContractRun, moment: Moment, nth: int, fails_at: int | None) -> bool:
     reached = anyio.Event()
     seen = -1
 
@@ -419,7 +421,7 @@ async def _deliver_until(run: _Run, moment: Moment, nth: int, fails_at: int | No
     return reached.is_set()
 
 
-async def _stop_half_way(run: _Run) -> None:
+async def _stop_half_way(run: _ContractRun) -> None:
     """Deliver the first batch in halves, and stop between them."""
     writes = itertools.count()
 

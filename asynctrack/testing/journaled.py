@@ -14,16 +14,16 @@ from typing import Any, Final, Literal
 
 import anyio
 
-from asynctrack import modes
+from asynctrack._system import permissions
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import place_of, stored
-from asynctrack.cursor import Cursor, load_cursor
 from asynctrack.delivery.polling import Poller
+from asynctrack.journal.cursor import Cursor, load_cursor
+from asynctrack.journal.manifest import Manifest, Status, now_iso, start_payload
 from asynctrack.journal.writer import Writer
-from asynctrack.manifest import Manifest, Status, now_iso, start_payload
 from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
-from asynctrack.record import encode, encode_update, make_plain
-from asynctrack.worker.supervisor import ElsewhereDelivery, Process, Processes
+from asynctrack.records.codec import encode, encode_update, make_plain
+from asynctrack.worker.supervisor import ElsewhereDelivery, SupervisedProcess, Supervisor
 
 _LOOK_S: Final = 0.005
 
@@ -49,7 +49,7 @@ class JournaledRun:
             config=dict(config or {}),
             backends={name: stored(backend, path.name, name) for name, backend in (backends or {}).items()},
         )
-        modes.make_directories(path)
+        permissions.make_directories(path)
         self._writer = Writer(path / "journal")
         self._ring = int.from_bytes(os.urandom(7), "little") | 1
         self._frames: list[bytes] = []
@@ -147,7 +147,7 @@ def deliver_in_process(
     backend: Backend,
     *,
     name: str = "backend",
-    look: Callable[[Process, Cursor], object] = lambda process, cursor: None,
+    look: Callable[[SupervisedProcess, Cursor], object] = lambda process, cursor: None,
     timeout_s: float = 30.0,
 ) -> Cursor:
     """The same from a process of its own, which is started again for as long as it dies.
@@ -161,7 +161,7 @@ def deliver_in_process(
     """
 
     async def work(host: str) -> Cursor:
-        processes = Processes(host)
+        processes = Supervisor(host)
         process = processes.of(name)
         delivery = ElsewhereDelivery(run, name, backend, stored(backend, run.name, name), process)
         with anyio.fail_after(timeout_s):

@@ -15,21 +15,21 @@ from typing import Any, ClassVar, Final, Literal
 
 import msgspec
 
-from asynctrack import modes
+from asynctrack._system import permissions
 from asynctrack.backends.base import (
+    ActionRequired,
     Backend,
     Batch,
     Context,
     Outcome,
-    Paused,
     Place,
-    Refused,
+    Rejected,
+    Resend,
     Retry,
     Sink,
-    StartOver,
     TooLarge,
 )
-from asynctrack.record import Record, to_json
+from asynctrack.records.codec import Record, to_json
 
 FILE_NAME: Final = "scripted.jsonl"
 
@@ -47,8 +47,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What goes wrong, when, and how often.
 
     Attributes:
-        does: "fail" raises `ConnectionRefusedError`, "retry" `Retry` (after `seconds`), "too_large" `TooLarge`, "refuse" `Refused`, "pause"
-            `Paused`, "missing" `ImportError`, "full" the error of a full disk, "start_over" `StartOver`, "quit" `SystemExit`; "hang"
+        does: "fail" raises `ConnectionRefusedError`, "retry" `Retry` (after `seconds`), "too_large" `TooLarge`, "refuse" `Rejected`, "pause"
+            `ActionRequired`, "missing" `ImportError`, "full" the error of a full disk, "start_over" `Resend`, "quit" `SystemExit`; "hang"
             sleeps for `seconds`, "hold" too, with the interpreter lock; "exit", "crash" (SIGSEGV), "abort" and "kill" (SIGKILL) end the
             process; "print" prints what looks like nothing, "spawn" starts a process that sleeps for `seconds`.
         on: during which of the sink's calls.
@@ -181,7 +181,7 @@ class _Script(Sink):
     def _tell(self, did: Any, **what: Any) -> None:
         call = msgspec.json.encode(Call(did=did, pid=os.getpid(), at=time.monotonic(), **what))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(self._directory / self._settings.file, flags, modes.FILE)
+        fd = os.open(self._directory / self._settings.file, flags, permissions.FILE)
         try:
             os.write(fd, b"\n" + call + b"\n")  # the first newline ends what a kill has torn
         finally:
@@ -231,15 +231,15 @@ def _error(trouble: Trouble, which: list[int]) -> BaseException:
         case "too_large":
             return TooLarge("too large")
         case "refuse":
-            return Refused("not these", which if trouble.named else None)
+            return Rejected("not these", which if trouble.named else None)
         case "pause":
-            return Paused("the key is wrong: renew it")
+            return ActionRequired("the key is wrong: renew it")
         case "missing":
             return ModuleNotFoundError("No module named 'no_such_library'", name="no_such_library")
         case "full":
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case "start_over":
-            return StartOver("it has lost everything")
+            return Resend("it has lost everything")
         case "quit":
             return SystemExit(3)
         case _:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
+from asynctrack.client.config_sources import as_mapping
 from asynctrack.errors import InvalidSettings
 from asynctrack.settings import Settings
-from asynctrack.sources import as_mapping
 from asynctrack.wandb_api.unsupported import say_unsupported, unsupported
 
 LABELS: Final = ("entity", "group", "job_type", "notes", "tags")
@@ -48,7 +48,7 @@ def project_or_default(project: str | None) -> str:
 
 
 def as_config(config: Any, limits: Mapping[str, Any]) -> dict[Any, Any]:
-    """A config as a mapping, without the keys that W&B's arguments leave out; see `asynctrack.sources`.
+    """A config as a mapping, without the keys that W&B's arguments leave out; see `asynctrack.client.config_sources`.
 
     Raises:
         InvalidConfig: it is nothing of which a config can be made.

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asynctrack import messages
+from asynctrack._system import messages
 from asynctrack.wandb_api.unsupported import unsupported
 
 if TYPE_CHECKING:
-    from asynctrack.values import Artifact
+    from asynctrack.records.values import Artifact
 
 # Under this name of its config a run has what `define_metric` was told; W&B keeps it in its own `_wandb`, too.
 WANDB: Final = "_wandb"
@@ -108,7 +108,7 @@ class Borrowed:
         Raises:
             InvalidValue: there is no such file or folder.
         """
-        from asynctrack.values import Artifact
+        from asynctrack.records.values import Artifact
 
         artifact = artifact_or_path
         if not isinstance(artifact, Artifact):
@@ -137,7 +137,7 @@ class Borrowed:
         """
         import glob
 
-        from asynctrack.values import Artifact
+        from asynctrack.records.values import Artifact
 
         found = sorted(path for path in glob.glob(os.fspath(glob_str or "")) if os.path.isfile(path))
         for path in found:

@@ -17,11 +17,11 @@ import types
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from asynctrack.current import current
+from asynctrack.client.current import current
+from asynctrack.client.opening import fresh_id
+from asynctrack.client.run import Run
 from asynctrack.errors import NoCurrentRun
-from asynctrack.logged import Value
-from asynctrack.opening import fresh_id
-from asynctrack.run import Run
+from asynctrack.records.media_types import Value
 from asynctrack.wandb_api.unsupported import unsupported
 
 # Module-level calls that are methods of the current run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from asynctrack import messages
+from asynctrack._system import messages
 
 # Of `wandb.Settings`, beside those that begin with an underscore or `x_`: they are about its own process, its network and its server.
 WANDB_SETTINGS: Final = frozenset(

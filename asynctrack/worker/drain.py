@@ -18,20 +18,20 @@ from asynctrack.queue.layout import (
     END,
     HEAD,
     HEARTBEAT,
+    LAST_ERRNO,
     NO_ANSWER,
     SLEEPING,
     SYNCED,
     TAIL,
-    TROUBLE,
     WANTED,
     WORKER_PID,
 )
-from asynctrack.queue.places import WAKE_NAME, ring_paths
 from asynctrack.queue.ring import Ring
-from asynctrack.worker.home import Home
+from asynctrack.queue.shm_paths import WAKE_NAME, ring_paths
+from asynctrack.worker.host_lock import HostLock
+from asynctrack.worker.log_writer import WARN_INTERVAL_S, warn
 from asynctrack.worker.relay import Relay, Watchdog
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.scribe import WARN_INTERVAL_S, warn
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -75,13 +75,13 @@ class Drain:
         home: the host's lock, of a worker that stays.
     """
 
-    def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None, home: Home | None = None) -> None:
+    def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None, home: HostLock | None = None) -> None:
         self.relay = Relay("asynctrack-drain", self._make_rounds)
         self.watchdog = Watchdog()
         self.watchdog.relays.append(self.relay)
         self.host = host
         self.runs: dict[str, RunJournal] = {}
-        self.grew: Callable[[list[RunJournal]], object] = lambda runs: None
+        self.notify_growth: Callable[[list[RunJournal]], object] = lambda runs: None
         self.pressed = False
         self._filled = 0.0
         self._window_at = time.monotonic()
@@ -121,7 +121,7 @@ class Drain:
     def _make_rounds(self) -> None:
         while not self._stopping:
             try:
-                self._look_around()
+                self._poll_once()
             except Exception as error:  # whatever it was, the next look may work: the rings keep what is in them
                 warn(f"the drain failed and goes on: {error!r}", error)
                 time.sleep(RETRY_INTERVAL_S)
@@ -180,7 +180,7 @@ class Drain:
         for run in list(self.runs.values()):
             if self._may_visit(run):
                 self._visit(run, self._check_ends)
-        self._agree()
+        self._recompute_intervals()
 
     def _keep_home(self) -> None:
         """Make the host's directory again, where somebody has removed it under runs that go on."""
@@ -195,7 +195,7 @@ class Drain:
         except OSError as error:
             self._warn(self.host, f"{self.host} was removed, and cannot be made again: {error}")
 
-    def _agree(self) -> None:
+    def _recompute_intervals(self) -> None:
         """Look, and sync, as often as the most eager of the runs that are open wants."""
         asked = [ring.meta for run in list(self.runs.values()) for ring in run.live]
         self._linger_s = min((float(meta.get("linger_s", LINGER_S)) for meta in asked), default=LINGER_S)
@@ -205,39 +205,39 @@ class Drain:
         if self.sync_interval_s < before:
             self.wants_sync.set()  # who waits for the longer one begins anew
 
-    def _look_around(self) -> None:
+    def _poll_once(self) -> None:
         if time.monotonic() >= self._census_at:
             self.take_census()
         grown, fullest = [], 0.0
         for run in list(self.runs.values()):
             if run.writer is None or time.monotonic() < run.retry_at:
-                self._beat(run)
+                self._heartbeat(run)
                 continue
             if not self._may_visit(run):
-                self._beat(run, trouble=NO_ANSWER)
+                self._heartbeat(run, trouble=NO_ANSWER)
                 continue
-            moved = self._visit(run, self._look_at)
+            moved = self._visit(run, self._poll_run)
             fullest = max(fullest, moved)
             if moved or run.wanted():
                 grown.append(run)
         if grown:
-            self.grew(grown)
-        self._feel_pressure(fullest)
+            self.notify_growth(grown)
+        self._update_backpressure(fullest)
         self._close_asked()
         if fullest < 1 / _CALM:
             self._sleep()
 
-    def _look_at(self, run: RunJournal) -> float:
+    def _poll_run(self, run: RunJournal) -> float:
         """Move what is in a run's rings; returns how full the fullest was, 0 to 1."""
-        self._beat(run)
+        self._heartbeat(run)
         if run.writer is not None and run.writer.wants_sync:
             self.wants_sync.set()
         fullest = max([self._look(run, ring) for ring in list(run.live)], default=0.0)
         for ring in run.live:
-            ring.words[TROUBLE] = 0
+            ring.words[LAST_ERRNO] = 0
         for ring in run.rings:  # whose caller may wait for deliveries still
-            if ring.words[TROUBLE] == NO_ANSWER:
-                ring.words[TROUBLE] = 0
+            if ring.words[LAST_ERRNO] == NO_ANSWER:
+                ring.words[LAST_ERRNO] = 0
         return fullest
 
     def _look(self, run: RunJournal, ring: Ring) -> float:
@@ -246,7 +246,7 @@ class Drain:
             self._warn(ring.path, f"the queue of {run.path} was written over; what it still had is lost")
             run.retire(ring)
             run.end()
-            self.grew([run])
+            self.notify_growth([run])
             return 0.0
         head = words[HEAD]
         if not _ORDERED_STORES:
@@ -258,16 +258,16 @@ class Drain:
             self._check_end(run, ring)
         return moved / ring.capacity
 
-    def _feel_pressure(self, fullest: float) -> None:
+    def _update_backpressure(self, fullest: float) -> None:
         self._filled += fullest
         now = time.monotonic()
         if now - self._window_at >= _PRESSURE_WINDOW_S:
             self.pressed = self._filled / (now - self._window_at) > PRESSED_RINGS_PER_S
             self._filled, self._window_at = 0.0, now
 
-    def _beat(self, run: RunJournal, *, trouble: int = 0) -> None:
+    def _heartbeat(self, run: RunJournal, *, trouble: int = 0) -> None:
         for ring in list(run.rings):
-            _beat(ring, trouble)
+            _heartbeat(ring, trouble)
 
     def _check_ends(self, run: RunJournal) -> float:
         run.watch()
@@ -287,7 +287,7 @@ class Drain:
             warn(f"{run.path} has been removed or moved: {left} bytes that were logged to it since are not journaled")
         for ring in rings:
             run.abandon(ring)
-        self.grew([run])
+        self.notify_growth([run])
 
     def _check_end(self, run: RunJournal, ring: Ring) -> None:
         if not self._has_ended(ring):
@@ -299,7 +299,7 @@ class Drain:
         run.retire(ring)
         run.end()
         self.wants_sync.set()
-        self.grew([run])
+        self.notify_growth([run])
 
     def _adopt(self, path: str) -> None:
         try:
@@ -315,7 +315,7 @@ class Drain:
         if self.relay.may_visit(run, None):
             self.relay.visit(run, None, self._take_in, path, ring)
             return
-        _beat(ring, NO_ANSWER)
+        _heartbeat(ring, NO_ANSWER)
         if path not in self._own:
             ring.close()
 
@@ -345,7 +345,7 @@ class Drain:
         self._known.add(path)
         run.add(ring)
         ring.words[WORKER_PID] = os.getpid()
-        _beat(ring)
+        _heartbeat(ring)
 
     def _give_up(self, ring: Ring, error: Exception) -> None:
         """The run of an ended caller is not there: it was removed, or, if more is missing, its disk may come back; or it fails for long."""
@@ -381,7 +381,7 @@ class Drain:
             run.close(done=False)
             return False
         self.runs[path] = run
-        self.grew([run])
+        self.notify_growth([run])
         return True
 
     def _attach(self, path: str) -> Ring | None:
@@ -440,7 +440,7 @@ class Drain:
             if run.status == status:
                 self.relay.visit(run.path, run.disk, self._let_go, run, True)
             else:
-                self.grew([run])
+                self.notify_growth([run])
 
     def _let_go(self, run: RunJournal, done: bool) -> None:
         self.idle_since = time.monotonic()  # the last round that found the run may have been a linger ago
@@ -486,7 +486,7 @@ class Drain:
             if isinstance(error, FileNotFoundError) and self._restore(run):
                 return 0.0
             for ring in run.live:
-                ring.words[TROUBLE] = getattr(error, "errno", None) or errno.EIO
+                ring.words[LAST_ERRNO] = getattr(error, "errno", None) or errno.EIO
             run.retry_at = time.monotonic() + RETRY_INTERVAL_S
             self._warn(run.path, f"the journal of {run.path} cannot be written: {error}; trying again")
             if run.gone():
@@ -508,11 +508,11 @@ class Drain:
             warn(message)
 
 
-def _beat(ring: Ring, trouble: int = 0) -> None:
+def _heartbeat(ring: Ring, trouble: int = 0) -> None:
     """Tell a ring's producer that its worker lives, and what keeps it from the journal."""
     ring.words[HEARTBEAT] = time.monotonic_ns()
     if trouble:
-        ring.words[TROUBLE] = trouble
+        ring.words[LAST_ERRNO] = trouble
 
 
 def _open_pipe(host: str) -> int:

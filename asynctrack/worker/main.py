@@ -31,9 +31,9 @@ def main(host: str, log_path: str = os.devnull) -> int:
     os.closerange(3, 4096)  # a library may have left descriptors open that the caller's end should close
     sys.setswitchinterval(0.0005)  # the drain must not wait 5 ms for the deliveries to let go of the interpreter
     _prepare_package()
-    from asynctrack.queue.places import close_host, remove_host, ring_paths
+    from asynctrack.queue.shm_paths import close_host, remove_host, ring_paths
     from asynctrack.worker.drain import Drain
-    from asynctrack.worker.home import Home
+    from asynctrack.worker.host_lock import HostLock
     from asynctrack.worker.sync import Sync
 
     lock = _take_lock(host)
@@ -41,7 +41,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
     if lock is None:
         return 0  # another worker serves this host
     _keep_log(log_path)
-    home = Home(lock)
+    home = HostLock(lock)
     drain = Drain(host, home=home)
     drain.start()
     sync = Sync(drain)
@@ -87,8 +87,8 @@ def _prepare_package() -> None:
 
 def _take_lock(host: str) -> int | None:
     """The lock that makes this the host's one worker; None when another has it and keeps it, or has left for good."""
-    from asynctrack import locks
-    from asynctrack.queue.places import LOCK_NAME
+    from asynctrack._system import locks
+    from asynctrack.queue.shm_paths import LOCK_NAME
 
     deadline = time.monotonic() + _LOCK_WAIT_S
     while time.monotonic() < deadline:
@@ -104,7 +104,7 @@ def _take_lock(host: str) -> int | None:
 
 def _say_that_it_serves() -> None:
     """Tell the caller, who hears what is said before: why there is no worker."""
-    from asynctrack.queue.places import SERVES
+    from asynctrack.queue.shm_paths import SERVES
 
     try:
         os.write(1, SERVES)
@@ -142,19 +142,19 @@ def _leave_when_told(drain: Drain) -> None:
 def _serve(drain: Drain, host: str) -> None:
     """Deliver until there is nothing left; whatever fails here, the drain goes on."""
     _wait_for_calm(drain)
-    from asynctrack.worker import scribe
+    from asynctrack.worker import log_writer
 
-    scribe.to_thread()
+    log_writer.to_thread()
     try:
         _import_the_rest(host)
         import gc
 
-        from asynctrack import trust
-        from asynctrack.entry import read_hello
-        from asynctrack.worker.orphans import adopt
+        from asynctrack._system import trust
+        from asynctrack._system.entry import read_handshake
+        from asynctrack.worker.orphan_rings import adopt
         from asynctrack.worker.service import Service
 
-        trust.learn(read_hello(host).get("key", ""))
+        trust.learn(read_handshake(host).get("key", ""))
         adopt(host)
         # A full collection holds the interpreter for 5 to 12 ms, in which a tight loop fills a quarter of its ring.
         gc.freeze()
@@ -164,7 +164,7 @@ def _serve(drain: Drain, host: str) -> None:
         service.wait(idle_exit_s=_idle_exit_s())
         service.stop(_STOP_WAIT_S)
     except Exception as error:
-        scribe.warn("deliveries have failed; the journal goes on", error)
+        log_writer.warn("deliveries have failed; the journal goes on", error)
         _only_journal(drain)
 
 
@@ -196,7 +196,7 @@ def _wait_for_calm(drain: Drain) -> None:
 def _import_the_rest(host: str) -> None:
     import importlib.util
 
-    from asynctrack.entry import find_modules
+    from asynctrack._system.entry import find_modules
 
     find_modules(host)
     package = sys.modules["asynctrack"]
@@ -213,7 +213,7 @@ def _import_the_rest(host: str) -> None:
 
 if __name__ == "__main__":
     status = main(*sys.argv[1:])
-    from asynctrack.worker import scribe
+    from asynctrack.worker import log_writer
 
-    scribe.flush(1.0)
+    log_writer.flush(1.0)
     os._exit(status)  # a sink that hangs on a thread must not hold the process

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from asynctrack import locks
-from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
+from asynctrack._system import locks
 from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import LOCK_NAME, remove_host, ring_paths
 from asynctrack.worker.drain import Drain
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from asynctrack import locks
+from asynctrack._system import locks
 from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import (
@@ -26,8 +26,8 @@ from asynctrack.queue.layout import (
     frame_size,
 )
 from asynctrack.queue.ring import Ring, ordinal
-from asynctrack.worker.callers import Caller, caller_of
-from asynctrack.worker.endings import Ending, breathes, outcome
+from asynctrack.worker.caller_exit import Caller, caller_of
+from asynctrack.worker.run_outcome import RunOutcome, breathes, outcome
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RunJournal:
         self.writer: Writer | None = None
         self.rings: list[Ring] = []
         self.live: list[Ring] = []
-        self.ended: list[Ending] = []
+        self.ended: list[RunOutcome] = []
         self.status: str | None = None
         self.retry_at = 0.0
         self.disk: int | None = None
@@ -81,7 +81,7 @@ class RunJournal:
             _unlink(os.path.join(self.path, HANDOVER_NAME))
             writer = Writer(os.path.join(self.path, "journal"))
             if any(os.path.exists(os.path.join(self.path, name)) for name in ("cursors", "run.json")):
-                from asynctrack.worker.set_back import set_back
+                from asynctrack.worker.rewind import set_back
 
                 set_back(self.path, writer.found)
             self._home_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -110,7 +110,7 @@ class RunJournal:
     def _tells_its_end(self) -> bool:
         """Whether the last that the journal tells is how the run ended."""
         from asynctrack.journal.backwards import backwards
-        from asynctrack.manifest import read_note
+        from asynctrack.journal.manifest import read_note
 
         last = next(backwards(os.path.join(self.path, "journal"), notes=True), None)
         frames = [] if last is None else list(last.frames())
@@ -184,7 +184,7 @@ class RunJournal:
 
     def retire(self, ring: Ring) -> None:
         """A ring whose producer has ended, and which is empty."""
-        ending = Ending(ring, self._callers.pop(ring.id, None))
+        ending = RunOutcome(ring, self._callers.pop(ring.id, None))
         self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": ending.said, "dropped": ring.dropped()})
         self.live.remove(ring)
         self.ended.append(ending)
@@ -193,7 +193,7 @@ class RunJournal:
         """A ring whose journal is gone for good: nobody waits for it any more."""
         ring.words[DONE] = 1
         self.live.remove(ring)
-        self.ended.append(Ending(ring, self._callers.pop(ring.id, None)))
+        self.ended.append(RunOutcome(ring, self._callers.pop(ring.id, None)))
         if not self.live:
             self.status, _ = outcome(self.ended)
 

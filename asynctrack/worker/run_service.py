@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.lowlevel
 
-from asynctrack import manifest as manifests
-from asynctrack import trust
+from asynctrack._system import trust
+from asynctrack._system.spawn import can_spawn
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import Unbuilt, from_caller, from_stored, goes_with_its_process, place_of
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
 from asynctrack.errors import AsynctrackError, ManifestUnreadable
+from asynctrack.journal import manifest as manifests
 from asynctrack.journal.layout import Position
+from asynctrack.journal.manifest import Manifest, find_start
 from asynctrack.journal.reader import Reader
-from asynctrack.manifest import Manifest, find_start
-from asynctrack.spawn import can_spawn
 from asynctrack.worker.drain import Drain
+from asynctrack.worker.log_writer import WARN_INTERVAL_S
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.scribe import WARN_INTERVAL_S
-from asynctrack.worker.supervisor import ElsewhereDelivery, Processes
+from asynctrack.worker.supervisor import ElsewhereDelivery, Supervisor
 
 # `run.json` is written at most this often while a run goes on.
 SAVE_INTERVAL_S = 1.0
@@ -61,7 +61,7 @@ class RunService:
     """One run: its manifest, and a delivery for each of its backends that belongs here."""
 
     def __init__(
-        self, journal: RunJournal, drain: Drain, processes: Processes, local: dict[str, Backend], policy: Policy
+        self, journal: RunJournal, drain: Drain, processes: Supervisor, local: dict[str, Backend], policy: Policy
     ) -> None:
         self.journal = journal
         self.finished = False
@@ -72,7 +72,7 @@ class RunService:
         self._policy = policy
         self._deliveries: list[Delivery | ElsewhereDelivery] = []
         self._told: dict[str, dict[str, Any]] = {}
-        self._bells: list[anyio.Event] = []
+        self._waiters: list[anyio.Event] = []
         self._ended = False
         self._manifest: Manifest | None = None
         self._reader = Reader(os.path.join(journal.path, "journal"))
@@ -82,9 +82,9 @@ class RunService:
         self._left_at: float | None = None
         self._stopping = False
 
-    def grew(self) -> None:
+    def notify_growth(self) -> None:
         """The run's journal has grown."""
-        bells, self._bells = self._bells, []
+        bells, self._waiters = self._waiters, []
         for bell in bells:
             bell.set()
 
@@ -143,14 +143,14 @@ class RunService:
 
     async def _drive(self, delivery: Delivery | ElsewhereDelivery) -> None:
         await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
-        self.grew()
+        self.notify_growth()
 
     def stop(self) -> None:
         """End `run` soon; delivery can go on later."""
         self._stopping = True
         for delivery in self._deliveries:
             delivery.stop()
-        self.grew()
+        self.notify_growth()
 
     def hopeless(self) -> bool:
         """Whether the run has ended, and somebody has removed its directory."""
@@ -269,11 +269,11 @@ class RunService:
         if self._stopping:
             return
         bell = anyio.Event()
-        self._bells.append(bell)
+        self._waiters.append(bell)
         with anyio.move_on_after(seconds):
             await bell.wait()
-        if bell in self._bells:  # the time was up first
-            self._bells.remove(bell)
+        if bell in self._waiters:  # the time was up first
+            self._waiters.remove(bell)
 
     async def _pace(self) -> None:
         """Under pressure the drain comes first; a delivery still gets on, a batch at a time."""

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from asynctrack.backends.base import Backend
+from asynctrack.worker.disk_lane import DiskLane
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.lane import Lane
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 
@@ -34,8 +34,8 @@ class Service:
         self._drain = drain
         self._local = local if local is not None else {}
         self._policy = policy
-        self._lanes: dict[int | None, Lane] = {}
-        self._spare: Lane | None = None
+        self._lanes: dict[int | None, DiskLane] = {}
+        self._spare: DiskLane | None = None
         self._opening = threading.Lock()
 
     def start(self, first: Callable[[], object] = lambda: None) -> None:
@@ -43,8 +43,8 @@ class Service:
 
         That lane is there before it is known which disk it is for: when the main thread has ended, no thread can be had.
         """
-        self._spare = Lane(self._drain, self._local, self._policy, first)
-        self._drain.grew = self._grew
+        self._spare = DiskLane(self._drain, self._local, self._policy, first)
+        self._drain.notify_growth = self._grew
         self._grew(list(self._drain.runs.values()))
 
     def wait(self, *, idle_exit_s: float) -> None:
@@ -74,15 +74,15 @@ class Service:
         for disk, of_it in by_disk.items():
             self._lane_of(disk).take(of_it)
 
-    def _lane_of(self, disk: int | None) -> Lane:
+    def _lane_of(self, disk: int | None) -> DiskLane:
         with self._opening:
             if disk not in self._lanes:
                 self._lanes[disk], self._spare = self._spare or self._another(), None
             return self._lanes[disk]
 
-    def _another(self) -> Lane:
+    def _another(self) -> DiskLane:
         try:
-            return Lane(self._drain, self._local, self._policy)
+            return DiskLane(self._drain, self._local, self._policy)
         except RuntimeError:  # no thread can be had any more: it shares one
             return next(iter(self._lanes.values()))
 

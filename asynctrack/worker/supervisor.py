@@ -16,15 +16,15 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-from asynctrack import strays
+from asynctrack._system import descendants
+from asynctrack._system.loop_thread import in_thread
+from asynctrack._system.spawn import spawn
 from asynctrack.backends.base import Backend
-from asynctrack.cursor import load_cursor
-from asynctrack.delivery.cutter import has_more
+from asynctrack.delivery.batcher import has_more
 from asynctrack.delivery.driver import STOP_WAIT_S, note_failure
-from asynctrack.delivery.verdict import MOST_REPEATS, back_off
+from asynctrack.delivery.retry_policy import MOST_REPEATS, back_off
+from asynctrack.journal.cursor import load_cursor
 from asynctrack.journal.layout import Position
-from asynctrack.loop import in_thread
-from asynctrack.spawn import spawn
 
 # A delivery process imports an interpreter and an SDK before it gives its first sign of life. Arbitrary.
 _START_WAIT_S: Final = 60.0
@@ -42,7 +42,7 @@ _WARN_INTERVAL_S: Final = 60.0
 _log = logging.getLogger("asynctrack.worker")
 
 
-class Process:
+class SupervisedProcess:
     """The delivery process of one kind.
 
     Args:
@@ -84,7 +84,7 @@ class Process:
         self._patience[key] = backend.stall_timeout_s
         self._send(self._wanted[key])
 
-    def hurry(self, run: Path) -> None:
+    def expedite(self, run: Path) -> None:
         self._send({"hurry": str(run)})
 
     def stop(self, run: Path, name: str) -> None:
@@ -133,7 +133,7 @@ class Process:
         lifeline, kept = os.pipe()
         try:
             self.group = spawn(
-                "entry.py",
+                "_system/entry.py",
                 ["asynctrack.delivery.process", self._host],
                 log_path=None,
                 stdin=theirs.fileno(),
@@ -175,7 +175,7 @@ class Process:
                 lines = whole or lines
         except BlockingIOError:
             if lines:
-                self._look_at(lines[-1])
+                self._poll_run(lines[-1])
             return self._socket is not None
         except ConnectionError:
             pass
@@ -183,7 +183,7 @@ class Process:
             self._gone("has ended")
         return False
 
-    def _look_at(self, line: bytes) -> None:
+    def _poll_run(self, line: bytes) -> None:
         """Look at the last sign of life."""
         try:
             busy: dict[str, float] = json.loads(line)["busy"]
@@ -214,7 +214,7 @@ class Process:
         if self.group is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.group, signal.SIGKILL)
-            strays.kill_of(self.group)
+            descendants.kill_of(self.group)
         if self._socket is not None:
             self._socket.close()
             os.close(self._lifeline)
@@ -228,16 +228,16 @@ class Process:
             _log.warning("%s", message)
 
 
-class Processes:
+class Supervisor:
     """The delivery processes of one worker."""
 
     def __init__(self, host: str) -> None:
         self._host = host
-        self._by_kind: dict[str, Process] = {}
+        self._by_kind: dict[str, SupervisedProcess] = {}
 
-    def of(self, kind: str) -> Process:
+    def of(self, kind: str) -> SupervisedProcess:
         if kind not in self._by_kind:
-            self._by_kind[kind] = Process(kind, self._host)
+            self._by_kind[kind] = SupervisedProcess(kind, self._host)
         return self._by_kind[kind]
 
     async def watch(self) -> None:
@@ -258,7 +258,14 @@ class ElsewhereDelivery:
     """A delivery that a process of its own drives; here its cursor is looked at. Has the face of a `Delivery`."""
 
     def __init__(
-        self, run: Path, name: str, backend: Backend, stored: dict[str, Any], process: Process, *, force: bool = False
+        self,
+        run: Path,
+        name: str,
+        backend: Backend,
+        stored: dict[str, Any],
+        process: SupervisedProcess,
+        *,
+        force: bool = False,
     ) -> None:
         self.name = name
         self._run = run
@@ -284,7 +291,7 @@ class ElsewhereDelivery:
     async def drive(
         self,
         wait: Callable[[float], Awaitable[None]],
-        hurry: Callable[[], bool],
+        expedite: Callable[[], bool],
         saved: Callable[[], None] = lambda: None,
         pace: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint,
     ) -> None:
@@ -297,8 +304,8 @@ class ElsewhereDelivery:
         self._process.deliver(self._run, self.name, self._backend, self._stored, force=self._force)
         try:
             while not self.done and not self._stopping:
-                if hurried := hurry():
-                    self._process.hurry(self._run)
+                if hurried := expedite():
+                    self._process.expedite(self._run)
                 await anyio.sleep(_HURRIED_LOOK_S if hurried else _LOOK_S)
                 if self._process.deaths != deaths:
                     deaths = self._process.deaths

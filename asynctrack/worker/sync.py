@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from asynctrack.worker.drain import Drain
+from asynctrack.worker.log_writer import WARN_INTERVAL_S, warn
 from asynctrack.worker.relay import Relay
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.scribe import WARN_INTERVAL_S, warn
 
 
 class Sync:

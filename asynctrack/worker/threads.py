@@ -6,12 +6,12 @@ import errno
 import os
 from collections.abc import Callable
 
-from asynctrack import locks
+from asynctrack._system import locks
 from asynctrack.backends.base import Backend
-from asynctrack.queue.places import LOCK_NAME, remove_host, ring_paths
 from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import LOCK_NAME, remove_host, ring_paths
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.home import Home
+from asynctrack.worker.host_lock import HostLock
 from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 from asynctrack.worker.service import Service
 from asynctrack.worker.sync import Sync
@@ -44,7 +44,7 @@ class WorkerThreads:
         lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
         if lock_fd is None:
             raise BlockingIOError(errno.EAGAIN, "another worker serves it", directory)
-        self._home = Home(lock_fd)
+        self._home = HostLock(lock_fd)
         self.drain = Drain(directory, own=own, home=self._home)
         self._directory = directory
         self._adopt = adopt

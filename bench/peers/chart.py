@@ -10,7 +10,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Final, NamedTuple
 
-from asynctrack.demo.svg import COLOURS, FAINT_INK, FONT, GRID, INK, PANEL, PAPER, line, text
+from asynctrack.cli.demo_app.svg import COLOURS, FAINT_INK, FONT, GRID, INK, PANEL, PAPER, line, text
 
 _WIDTH: Final = 1000
 _TOP, _ROW, _BELOW = 118, 25, 44

@@ -23,10 +23,10 @@ def lines(directory: Path) -> int:
 
 def asynctrack(directory: Path) -> int:
     import asynctrack
-    from asynctrack.catchup import CatchUp
+    from asynctrack.cli.sync_job import SyncJob
 
     (run,) = (directory / "bench").iterdir()
-    with CatchUp([run]) as work:  # what `asynctrack sync` does
+    with SyncJob([run]) as work:  # what `asynctrack sync` does
         while work.look() and not work.done:
             pass
     return sum(1 for _ in asynctrack.open_run(run).records())

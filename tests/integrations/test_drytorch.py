@@ -30,7 +30,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import asynctrack  # noqa: E402
 from asynctrack.errors import InvalidSettings  # noqa: E402
 from asynctrack.integrations.drytorch import AsyncTracker  # noqa: E402
-from asynctrack.integrations.handover import Handover  # noqa: E402
+from asynctrack.integrations.handover import BackgroundCaller  # noqa: E402
 from integrations import examples  # noqa: E402
 from integrations.drytorch_line import BATCH, SAMPLES, experiment, make_model, make_trainer, train  # noqa: E402
 
@@ -611,7 +611,7 @@ class TestHandover:
     def test_what_finds_no_room_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("asynctrack.integrations.handover._MOST_WAITING", 3)
         gate, lost, given = threading.Event(), [], []
-        handover = Handover(
+        handover = BackgroundCaller(
             lambda thing: (gate.wait(DEADLINE_S), given.append(thing)), "test", lambda *what: lost.append(what[0])
         )
         for number in range(5):

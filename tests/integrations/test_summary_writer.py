@@ -21,10 +21,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 import asynctrack
 from asynctrack.backends.base import Backend
-from asynctrack.books import Books
 from asynctrack.errors import InvalidSettings, InvalidValue
 from asynctrack.integrations.log_dir import LogDir
 from asynctrack.integrations.tensorboard import SummaryWriter
+from asynctrack.reading.stats import StatsCollector
 from asynctrack.testing import BackendContract
 from integrations import examples
 
@@ -411,7 +411,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
 
 
 def is_delivered(run: Path) -> bool:
-    books = Books(run).take([], [], ["log_dir"])
+    books = StatsCollector(run).take([], [], ["log_dir"])
     return books.journaled > 0 and not books.backends["log_dir"].behind
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from simulation.backends import WEATHERS
-from simulation.plan import Model, Sitting, plan_sitting
+from simulation.plan import Model, RunSession, plan_sitting
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -57,8 +57,8 @@ class Start(Action):
             return None
         return {"run": state.plan.id, "sitting": plan_sitting(chance, state), "wait_s": chance.choice((0.0, 1.0, 1.0))}
 
-    def do(self, world: World, run: str, sitting: Sitting, wait_s: float) -> None:
-        world.start(sitting, wait_s)
+    def do(self, world: World, run: str, session: RunSession, wait_s: float) -> None:
+        world.start(session, wait_s)
 
 
 class Rival(Start):

@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from asynctrack.backends.base import Backend, Batch, Context, Paused, Retry, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Retry, Sink
 
 WEATHERS = ("fail", "retry", "pause", "hang", "late", "die")
 _LOOK_S = 0.02
@@ -54,7 +54,7 @@ class _Sink(Sink):
         if weather == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         elif weather == "pause":
-            raise Paused("somebody has to mend it")
+            raise ActionRequired("somebody has to mend it")
         elif weather == "retry":
             raise Retry("not now", 0.05)
         elif weather == "fail":

@@ -23,7 +23,7 @@ import asynctrack
 from asynctrack.errors import AsynctrackError
 from simulation.backends import Flapping, FlappingInCaller, FlappingInProcess
 from simulation.ledger import Ledger
-from simulation.plan import Sitting
+from simulation.plan import RunSession
 
 # Between two tries to open the run.
 _AGAIN_S = 0.1
@@ -31,36 +31,36 @@ _AGAIN_S = 0.1
 
 def main(order: Path) -> int:
     faulthandler.register(signal.SIGUSR1)
-    sitting = msgspec.json.decode(order.read_bytes(), type=Sitting)
+    session = msgspec.json.decode(order.read_bytes(), type=RunSession)
     told = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.readline(), told.set()), daemon=True).start()
     report: dict[str, Any] = {"refused": [], "waits": []}
-    run = _open(sitting, told, report)
+    run = _open(session, told, report)
     if run is not None:
-        _sit(run, sitting, told, report)
-    draft = Path(sitting.report).with_suffix(".new")
+        _sit(run, session, told, report)
+    draft = Path(session.report).with_suffix(".new")
     draft.write_text(json.dumps(report))
-    draft.rename(sitting.report)
+    draft.rename(session.report)
     return 0
 
 
-def _open(sitting: Sitting, told: threading.Event, report: dict[str, Any]) -> Any:
+def _open(session: RunSession, told: threading.Event, report: dict[str, Any]) -> Any:
     """The run; None where it cannot be opened until we are told to end."""
     while True:
         begin = time.monotonic()
         try:
             run = asynctrack.init(
                 "p",
-                id=sitting.run,
-                dir=sitting.dir,
-                backends=[_backend(name, sitting) for name in sitting.backends],
+                id=session.run,
+                dir=session.dir,
+                backends=[_backend(name, session) for name in session.backends],
                 resume="allow",
-                worker=sitting.worker,
-                when_full=sitting.when_full,
+                worker=session.worker,
+                when_full=session.when_full,
                 max_block_s=0.2,
-                queue_bytes=sitting.queue_bytes,
-                finish_timeout_s=sitting.finish_timeout_s,
-                after_exit_max_s=sitting.after_exit_max_s,
+                queue_bytes=session.queue_bytes,
+                finish_timeout_s=session.finish_timeout_s,
+                after_exit_max_s=session.after_exit_max_s,
             )
             report["opened_s"] = time.monotonic() - begin
             return run
@@ -72,30 +72,30 @@ def _open(sitting: Sitting, told: threading.Event, report: dict[str, Any]) -> An
                 return None
 
 
-def _backend(name: str, sitting: Sitting) -> Any:
+def _backend(name: str, session: RunSession) -> Any:
     own = {"own-worker": Flapping, "own-process": FlappingInProcess, "own-caller": FlappingInCaller}
     if name in own:
-        weather, file = (str(Path(folder, f"{sitting.run}.{name}")) for folder in (sitting.weather, sitting.taken))
+        weather, file = (str(Path(folder, f"{session.run}.{name}")) for folder in (session.weather, session.taken))
         return own[name](weather=weather, file=file, stall_timeout_s=1.0)
-    return asynctrack.SQL(url=f"sqlite:///{sitting.database}") if name == "sql" else name
+    return asynctrack.SQL(url=f"sqlite:///{session.database}") if name == "sql" else name
 
 
-def _sit(run: Any, sitting: Sitting, told: threading.Event, report: dict[str, Any]) -> None:
+def _sit(run: Any, session: RunSession, told: threading.Event, report: dict[str, Any]) -> None:
     stop = threading.Event()
-    names = [f"{sitting.name}-t{number}" for number in range(sitting.threads)]
-    ledgers = [Ledger(Path(sitting.ledgers), name) for name in names]
-    threads = [threading.Thread(target=_write, args=(run, sitting, ledger, stop), daemon=True) for ledger in ledgers]
+    names = [f"{session.name}-t{number}" for number in range(session.threads)]
+    ledgers = [Ledger(Path(session.ledgers), name) for name in names]
+    threads = [threading.Thread(target=_write, args=(run, session, ledger, stop), daemon=True) for ledger in ledgers]
     for thread in threads:
         thread.start()
     children = [
-        pid for number, what in enumerate(sitting.asides) if (pid := _aside(run, sitting, number, what, told, report))
+        pid for number, what in enumerate(session.asides) if (pid := _aside(run, session, number, what, told, report))
     ]
     told.wait()
-    if not sitting.late:  # else threads log while the run ends
+    if not session.late:  # else threads log while the run ends
         stop.set()
         for thread in threads:
             thread.join()
-    report["finish_s"], report["stats"] = _timed(lambda: _finish(run, sitting.ends))
+    report["finish_s"], report["stats"] = _timed(lambda: _finish(run, session.ends))
     stop.set()
     for thread in threads:
         thread.join()
@@ -103,16 +103,16 @@ def _sit(run: Any, sitting: Sitting, told: threading.Event, report: dict[str, An
         os.waitpid(pid, 0)
 
 
-def _write(run: Any, sitting: Sitting, ledger: Ledger, stop: threading.Event) -> None:
+def _write(run: Any, session: RunSession, ledger: Ledger, stop: threading.Event) -> None:
     """A writer: bursts, and pauses between them."""
-    chance = random.Random(f"{sitting.seed} {ledger.who}")
-    while not stop.is_set() and ledger.accepted < sitting.most:
-        for _ in range(chance.randint(1, sitting.burst)):
+    chance = random.Random(f"{session.seed} {ledger.who}")
+    while not stop.is_set() and ledger.accepted < session.most:
+        for _ in range(chance.randint(1, session.burst)):
             if stop.is_set() or not ledger.log(
-                run.log, data_of(ledger.who, ledger.accepted, sitting.pad), _step(sitting, ledger)
+                run.log, data_of(ledger.who, ledger.accepted, session.pad), _step(session, ledger)
             ):
                 break
-        time.sleep(chance.random() * sitting.pause_s)
+        time.sleep(chance.random() * session.pause_s)
     ledger.end()
 
 
@@ -124,18 +124,18 @@ def data_of(who: str, n: int, pad: int) -> dict[str, Any]:
     return data
 
 
-def _step(sitting: Sitting, ledger: Ledger) -> int | None:
-    return ledger.accepted if sitting.steps else None
+def _step(session: RunSession, ledger: Ledger) -> int | None:
+    return ledger.accepted if session.steps else None
 
 
 def _aside(
-    run: Any, sitting: Sitting, number: int, what: str, told: threading.Event, report: dict[str, Any]
+    run: Any, session: RunSession, number: int, what: str, told: threading.Event, report: dict[str, Any]
 ) -> int | None:
     """What the main thread does while the others log; returns the pid of a child that it forked."""
-    if told.wait(sitting.aside_every_s):
+    if told.wait(session.aside_every_s):
         return None
     if what.startswith("fork"):
-        return _fork(run, sitting, f"{sitting.name}-f{number}", what)
+        return _fork(run, session, f"{session.name}-f{number}", what)
     if what == "stats":
         report["waits"].append([what, 0.0, _timed(run.stats)[0]])
     else:
@@ -143,14 +143,14 @@ def _aside(
     return None
 
 
-def _fork(run: Any, sitting: Sitting, who: str, what: str) -> int:
+def _fork(run: Any, session: RunSession, who: str, what: str) -> int:
     pid = os.fork()
     if pid:
         return pid
     try:
-        ledger = Ledger(Path(sitting.ledgers), who)
-        for _ in range(sitting.burst * 2):
-            if not ledger.log(run.log, data_of(who, ledger.accepted, sitting.pad), _step(sitting, ledger)):
+        ledger = Ledger(Path(session.ledgers), who)
+        for _ in range(session.burst * 2):
+            if not ledger.log(run.log, data_of(who, ledger.accepted, session.pad), _step(session, ledger)):
                 break
         if what == "fork, which kills itself":
             os.kill(os.getpid(), signal.SIGKILL)

@@ -55,7 +55,7 @@ def simulate(seed: int, directory: Path, parts: Parts) -> Outcome:
         world.bring_home()
         accounts = [read_ledger(path) for path in sorted((directory / "ledgers").iterdir())]
         for run in plan.runs:
-            living = {name for name, caller in world.callers.items() if caller.sitting.run == run.id} - world.removed
+            living = {name for name, caller in world.callers.items() if caller.session.run == run.id} - world.removed
             mine = [account for account in accounts if account.who.rpartition("-")[0] in living]
             judge(Run(run, world.run_directory(run.id), mine, directory / "taken", directory / "metrics.db"), verdict)
         verdict.problems += _check_callers(world)
@@ -92,12 +92,12 @@ def _check_callers(world: World) -> list[str]:
         report = caller.report()
         if report is None:
             continue
-        allowed = _REFUSALS if world.disk_of(caller.sitting.run) != "ill" else (*_REFUSALS, "OSError", "NotARun")
+        allowed = _REFUSALS if world.disk_of(caller.session.run) != "ill" else (*_REFUSALS, "OSError", "NotARun")
         strange = {why for why in report["refused"] if why.partition(":")[0] not in allowed}
         problems += [f"{name} was refused: {why}" for why in sorted(strange)]
         if caller.stopped:
             continue
-        waits = [*report["waits"], ["finish", caller.sitting.finish_timeout_s, report.get("finish_s", 0.0)]]
+        waits = [*report["waits"], ["finish", caller.session.finish_timeout_s, report.get("finish_s", 0.0)]]
         problems += [
             f"{name}: {what} took {took_s:.1f} s, {limit_s} were allowed"
             for what, limit_s, took_s in waits

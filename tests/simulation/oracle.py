@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import asynctrack
-from asynctrack import catalog
-from asynctrack.books import Books, Stats
-from asynctrack.cli.audit import Audit
+from asynctrack.cli.journal_check import JournalCheck
+from asynctrack.reading import catalog
 from asynctrack.reading.reader import RunReader
+from asynctrack.reading.stats import RunStats, StatsCollector
 from simulation.ledger import Account
 from simulation.plan import RunPlan
 
@@ -73,7 +73,7 @@ def judge(run: Run, verdict: Verdict) -> None:
         say(text)
     for text in _check_files(run, journal, stats):
         say(text)
-    for problem in Audit(run.path).take().problems:
+    for problem in JournalCheck(run.path).take().problems:
         say(f"verify finds a problem: {problem}")
 
 
@@ -117,15 +117,15 @@ def _compare(where: str, found: Iterable[Row], accounts: list[Account]) -> Itera
             yield len(over), ("twice", f"{where} has records of {who} that were not accepted: {_short(sorted(over))}")
 
 
-def _books(path: Path) -> Stats:
-    books = Books(path)
+def _books(path: Path) -> RunStats:
+    books = StatsCollector(path)
     try:
         return books.take([], [], RunReader(path).manifest().backends)
     finally:
         books.close()
 
 
-def _check_books(stats: Stats, journaled: int, accounts: list[Account]) -> Iterator[str]:
+def _check_books(stats: RunStats, journaled: int, accounts: list[Account]) -> Iterator[str]:
     if not stats.accepted == stats.journaled == journaled or stats.queued:
         yield f"the books say accepted {stats.accepted}, journaled {stats.journaled}, queued {stats.queued}; the journal has {journaled}"
     # A forked child for whose queue there never was room has no place to count in: it says what it drops, and no more.
@@ -141,7 +141,7 @@ def _check_books(stats: Stats, journaled: int, accounts: list[Account]) -> Itera
             yield f"{name} is {books.behind} records behind after sync: {books}"
 
 
-def _check_files(run: Run, journal: list[Row], stats: Stats) -> Iterator[str]:
+def _check_files(run: Run, journal: list[Row], stats: RunStats) -> Iterator[str]:
     for name in run.plan.backends:
         read: Callable[[Run], Iterable[Row]] | None = _READERS.get(name)
         try:

@@ -30,7 +30,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         return ["good", *["small"] * self.mounts, *["ill"] * self.hangs]
 
 
-class Sitting(msgspec.Struct, frozen=True, kw_only=True):
+class RunSession(msgspec.Struct, frozen=True, kw_only=True):
     """What one process that logs does; the places are filled in when it starts.
 
     Attributes:
@@ -165,13 +165,13 @@ def make_plan(seed: int, parts: Parts | None = None) -> Plan:
     return Plan(seed=seed, parts=parts, runs=runs, steps=steps, end=end, sync_at_once=chance.random() < 0.4)
 
 
-def plan_sitting(chance: random.Random, state: RunState) -> Sitting:
+def plan_sitting(chance: random.Random, state: RunState) -> RunSession:
     """One more sitting of a run."""
     run = state.plan
     name = f"{run.id}-s{state.sittings}"
     state.sittings += 1
     state.callers[name] = False
-    return Sitting(
+    return RunSession(
         name=name,
         run=run.id,
         backends=run.backends,

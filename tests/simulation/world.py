@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import catalog
+from asynctrack.reading import catalog
 from simulation.actions import ACTIONS
-from simulation.plan import Plan, Sitting
+from simulation.plan import Plan, RunSession
 from simulation.processes import MARK, PYTHONPATH, Process, marked
 
 # Bytes of the small disk and of shared memory.
@@ -45,8 +45,8 @@ _OF_FUSE: Final = ("[Errno 22]", "[Errno 116]")
 class Caller:
     """A process that logs, or did."""
 
-    def __init__(self, sitting: Sitting, process: subprocess.Popen[bytes]) -> None:
-        self.sitting = sitting
+    def __init__(self, session: RunSession, process: subprocess.Popen[bytes]) -> None:
+        self.session = session
         self.process = process
         self.told = False
         self.killed = False
@@ -55,12 +55,12 @@ class Caller:
     @property
     def opened(self) -> bool:
         """Whether it has opened its run."""
-        return Path(self.sitting.ledgers, f"{self.sitting.name}-t0").exists()
+        return Path(self.session.ledgers, f"{self.session.name}-t0").exists()
 
     def report(self) -> dict[str, Any] | None:
         """What it did, when it has ended well."""
         try:
-            return dict(json.loads(Path(self.sitting.report).read_bytes()))
+            return dict(json.loads(Path(self.session.report).read_bytes()))
         except FileNotFoundError:
             return None
 
@@ -107,7 +107,7 @@ class World:
             time.sleep(step.after_s)
             arguments = dict(step.arguments)
             if "sitting" in arguments:
-                arguments["sitting"] = msgspec.convert(msgspec.to_builtins(arguments["sitting"]), Sitting)
+                arguments["sitting"] = msgspec.convert(msgspec.to_builtins(arguments["sitting"]), RunSession)
             self._note(str(step))
             ACTIONS[step.action].do(self, **arguments)
 
@@ -117,23 +117,23 @@ class World:
     def disk_of(self, run: str) -> str:
         return next(plan.disk for plan in self.plan.runs if plan.id == run)
 
-    def start(self, sitting: Sitting, wait_s: float) -> None:
-        run = self.run_directory(sitting.run)
-        sitting = msgspec.structs.replace(
-            sitting,
+    def start(self, session: RunSession, wait_s: float) -> None:
+        run = self.run_directory(session.run)
+        session = msgspec.structs.replace(
+            session,
             dir=str(run.parent.parent),
             database=str(self._own("metrics.db")),
-            report=str(self._own(f"reports/{sitting.name}.json")),
+            report=str(self._own(f"reports/{session.name}.json")),
             **{place: str(self._own(place)) for place in ("ledgers", "weather", "taken")},
         )
-        order = self._own(f"reports/{sitting.name}.order")
-        order.write_bytes(msgspec.json.encode(sitting))
-        with self._own(f"said/{sitting.name}").open("wb") as said:
+        order = self._own(f"reports/{session.name}.order")
+        order.write_bytes(msgspec.json.encode(session))
+        with self._own(f"said/{session.name}").open("wb") as said:
             arguments = [sys.executable, "-m", "simulation.caller", str(order)]
             process = subprocess.Popen(
                 arguments, stdin=subprocess.PIPE, stdout=said, stderr=said, env=self._environment, cwd=self.directory
             )
-        caller = self.callers[sitting.name] = Caller(sitting, process)
+        caller = self.callers[session.name] = Caller(session, process)
         self._wait(lambda: caller.opened or process.poll() is not None, wait_s)
 
     def tell_to_end(self, name: str) -> None:
@@ -214,7 +214,7 @@ class World:
 
     def remove(self, run: str) -> None:
         """Remove a run whose callers have ended; what they logged is nobody's then."""
-        mine = [caller for caller in self.callers.values() if caller.sitting.run == run]
+        mine = [caller for caller in self.callers.values() if caller.session.run == run]
         if not self._wait(lambda: all(caller.process.poll() is not None for caller in mine), 3.0):
             return
         done = subprocess.run(
@@ -226,7 +226,7 @@ class World:
         )
         self._note(f"rm: {done.returncode} {(done.stdout + done.stderr).strip()}")
         if done.returncode == 0:
-            self.removed |= {caller.sitting.name for caller in mine}
+            self.removed |= {caller.session.name for caller in mine}
 
     # The end ----------------------------------------------------------------------------------------------------------
 
@@ -283,18 +283,18 @@ class World:
             if not caller.told and not caller.killed and not self._has_rival(caller):
                 self._await_open(caller)
         for caller in living:
-            self.tell_to_end(caller.sitting.name)
+            self.tell_to_end(caller.session.name)
         for caller in self.callers.values():
             self._await_end(caller)
         self._await_nobody("caller")  # forked children
 
     def _await_open(self, caller: Caller) -> None:
         if not self._wait(lambda: caller.opened or caller.process.poll() is not None, OPEN_S):
-            self.problems.append(f"{caller.sitting.name} could not open its run in {OPEN_S:.0f} s with all healed")
+            self.problems.append(f"{caller.session.name} could not open its run in {OPEN_S:.0f} s with all healed")
 
     def _has_rival(self, caller: Caller) -> bool:
         return any(
-            other is not caller and other.sitting.run == caller.sitting.run and other.process.poll() is None
+            other is not caller and other.session.run == caller.session.run and other.process.poll() is None
             for other in self.callers.values()
         )
 
@@ -304,19 +304,19 @@ class World:
         except subprocess.TimeoutExpired:
             caller.process.send_signal(signal.SIGUSR1)  # its stacks
             time.sleep(0.5)
-            self.problems.append(f"{caller.sitting.name} has not ended {END_S:.0f} s after it was told to")
+            self.problems.append(f"{caller.session.name} has not ended {END_S:.0f} s after it was told to")
             caller.process.kill()
             return
         if code not in (0, -signal.SIGKILL):
-            self.problems.append(f"{caller.sitting.name} ended with {code}: {self.said(caller)[-500:]}")
+            self.problems.append(f"{caller.session.name} ended with {code}: {self.said(caller)[-500:]}")
         elif code and not caller.killed and not self._may_die(caller):
-            self.problems.append(f"{caller.sitting.name} was killed by somebody else")
+            self.problems.append(f"{caller.session.name} was killed by somebody else")
 
     def _may_die(self, caller: Caller) -> bool:
-        return caller.sitting.worker == "thread"  # a backend that kills its process is in this one
+        return caller.session.worker == "thread"  # a backend that kills its process is in this one
 
     def said(self, caller: Caller) -> str:
-        return self._own(f"said/{caller.sitting.name}").read_text(errors="replace")
+        return self._own(f"said/{caller.session.name}").read_text(errors="replace")
 
     def _await_commands(self) -> None:
         for arguments, process, deadline, codes in self.commands:

@@ -20,15 +20,15 @@ from typing import Any, ClassVar, Final, Literal, TextIO, get_args
 
 import msgspec
 
+from asynctrack._system.printable import printable
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, Update
+from asynctrack.backends.caller_display import GONE, Display, Link, Stream, open_screen
 from asynctrack.backends.console.bars import Bars, can_draw
-from asynctrack.backends.console.choice import Choice, Chosen
+from asynctrack.backends.console.choice import Chosen, RecordFilter
 from asynctrack.backends.console.text import Lines, TROPTLines, pairs, show
-from asynctrack.backends.keys import Keys, key_problems
-from asynctrack.backends.screen import GONE, Link, Show, Stream, open_screen
+from asynctrack.backends.metric_selection import MetricSelection, key_problems
 from asynctrack.errors import InvalidSettings
-from asynctrack.printable import printable
-from asynctrack.record import flatten, split_source, to_json
+from asynctrack.records.codec import flatten, split_source, to_json
 
 Style = Literal["lines", "print", "bars", "log"]
 
@@ -105,7 +105,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         """The same with a screen that is open in this process; bars that cannot be drawn become lines."""
         stream: TextIO | None = getattr(sys, self.stream or ("stderr" if self.style == "bars" else "stdout"))
         if self.style == "log":
-            return msgspec.structs.replace(self, screen=open_screen(Log(self.logger, self.level)))
+            return msgspec.structs.replace(self, screen=open_screen(LogDisplay(self.logger, self.level)))
         if self.style != "bars":
             return msgspec.structs.replace(self, screen=open_screen(Stream(stream)))
         if can_draw(stream):
@@ -118,7 +118,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         return _ConsoleSink(self, context, writers[self.style](self, context))
 
 
-class Log(Show):
+class LogDisplay(Display):
     """Gives lines to a logger of the standard library.
 
     Args:
@@ -215,7 +215,9 @@ class _ConsoleSink(Sink):
     def __init__(self, settings: Console, context: Context, writer: _LinesWriter) -> None:
         state = context.state or {}
         self._writer = writer
-        self._choice = Choice(Keys(settings.keys), settings.every, settings.pace_s, blank=settings.style == "print")
+        self._choice = RecordFilter(
+            MetricSelection(settings.keys), settings.every, settings.pace_s, blank=settings.style == "print"
+        )
         self._link = Link(settings.screen)
         self._screen = settings.screen
         self._begun = state.get("begun") == settings.screen  # who resumes a run has another

@@ -8,14 +8,14 @@ from __future__ import annotations
 import importlib.util
 from typing import Any, Final, TextIO
 
-from asynctrack import messages
-from asynctrack.backends.screen import Show, in_notebook, is_terminal
+from asynctrack._system import messages
+from asynctrack.backends.caller_display import Display, in_notebook, is_terminal
 
 # Bars that are drawn; a terminal has few lines. Arbitrary.
 MOST_BARS: Final = 20
 
 
-class Bars(Show):
+class Bars(Display):
     """Moves bars to where the items say: `[scope, steps done, steps in all or None, text behind the bar, first step, and its time]`.
 
     Args:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from asynctrack.backends.keys import Keys, scope_of
-from asynctrack.record import Array, Record, flatten
+from asynctrack.backends.metric_selection import MetricSelection, scope_of
+from asynctrack.records.codec import Array, Record, flatten
 
 NOTHING: Final = "nothing that a line can hold"
 THINNED: Final = "thinned"
@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
     first: Record
 
 
-class Choice:
+class RecordFilter:
     """Of each scope the records that lie far enough apart in steps; and of these, in each stretch of time, the last.
 
     Args:
@@ -37,7 +37,7 @@ class Choice:
         blank: whether records of which nothing can be shown count too.
     """
 
-    def __init__(self, keys: Keys, every: int | None, pace_s: float, *, blank: bool = False) -> None:
+    def __init__(self, keys: MetricSelection, every: int | None, pace_s: float, *, blank: bool = False) -> None:
         self._keys = keys
         self._nowhere = "" if blank else None
         self._every = every

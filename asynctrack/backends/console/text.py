@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
 
-from asynctrack.printable import printable
-from asynctrack.record import Array, Media, flatten
+from asynctrack._system.printable import printable
+from asynctrack.records.codec import Array, Media, flatten
 
 # Characters of a value that are shown. Arbitrary.
 _LONGEST: Final = 80

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from asynctrack import modes
-from asynctrack.record import Record
-from asynctrack.wording import counted
+from asynctrack._system import permissions
+from asynctrack._system.wording import counted
+from asynctrack.records.codec import Record
 
 # A power cut takes about a second from the journal, which in the file are at most about 30 MB.
 _MOST_LOST_BYTES: Final = 64 << 20
@@ -23,7 +23,7 @@ _MOST_LOST_BYTES: Final = 64 << 20
 _log = logging.getLogger("asynctrack.delivery")
 
 
-class Changed(Exception):
+class FileChanged(Exception):
     """The file is not what was written."""
 
 
@@ -104,10 +104,10 @@ class AppendedFile:
             Changed: it is shorter than what was written.
         """
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, modes.FILE)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, permissions.FILE)
             if os.fstat(self._fd).st_size < self.offset:
                 self.close()
-                raise Changed(f"{self.path.name} is shorter than what was written")
+                raise FileChanged(f"{self.path.name} is shorter than what was written")
         return self._fd
 
     def _step_over_lost(self, fd: int, block: bytes, records: Sequence[Record]) -> tuple[int, bytes, int]:
@@ -131,11 +131,11 @@ class AppendedFile:
             elif wanted[at].startswith(line) or (is_torn(line) and stamp not in ours):
                 break
             else:
-                raise Changed(f"{self.path.name} was changed by another")
+                raise FileChanged(f"{self.path.name} was changed by another")
             size += len(line)
         if at < len(wanted):
             if len(content) == _MOST_LOST_BYTES:
-                raise Changed(f"{self.path.name} has too much that the journal has not")
+                raise FileChanged(f"{self.path.name} has too much that the journal has not")
             os.ftruncate(fd, self.offset + size)
         if lost:
             what = counted(lost, "line is", "lines are")

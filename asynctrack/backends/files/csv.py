@@ -19,9 +19,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack import modes
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
-from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
+from asynctrack._system import permissions
+from asynctrack._system.loop_thread import in_thread
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, beside
 from asynctrack.backends.files.csv_rows import (
     COLUMNS,
     encode_row,
@@ -38,8 +39,7 @@ from asynctrack.backends.files.reserved import flat
 from asynctrack.backends.files.syncing import sync_file_system
 from asynctrack.journal.reader import is_blank
 from asynctrack.journal.writer import sync_directory
-from asynctrack.loop import in_thread
-from asynctrack.record import Record
+from asynctrack.records.codec import Record
 from asynctrack.settings import check_name
 
 # What a widened file is copied by at once. Arbitrary.
@@ -86,8 +86,8 @@ class _Tables(Sink):
     async def write(self, batch: Batch) -> None:
         try:
             await in_thread(self._write, batch.records)
-        except Changed as reason:
-            raise StartOver(str(reason), {"folder": beside(self._folder).name, "files": {}}) from reason
+        except FileChanged as reason:
+            raise Resend(str(reason), {"folder": beside(self._folder).name, "files": {}}) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
         await in_thread(self._sync)
@@ -153,9 +153,9 @@ class _Tables(Sink):
     def _table(self, file: str) -> _Table:
         if (table := self._tables.get(file)) is None:
             if os.path.islink(self._folder):
-                raise Paused(f"{self._folder} is a link, which may lead anywhere; make it a directory")
+                raise ActionRequired(f"{self._folder} is a link, which may lead anywhere; make it a directory")
             with contextlib.suppress(FileExistsError):
-                os.mkdir(self._folder, modes.DIRECTORY)
+                os.mkdir(self._folder, permissions.DIRECTORY)
             table = self._tables[file] = _Table.load(self._folder / file, self._states.get(file, _NO_FILE))
         return table
 
@@ -185,7 +185,7 @@ class _Table:
         known, offset, count = state["columns"], state["bytes"], state["rows"]
         columns = _columns_of(path)
         if columns[: len(known)] != known and (offset or columns):
-            raise Changed(f"{path.name} was changed by another")
+            raise FileChanged(f"{path.name} was changed by another")
         if not columns:
             return cls(path, [], 0, 0)
         # It may have got more columns since, and with them its rows a comma each.
@@ -215,7 +215,7 @@ class _Table:
             try:
                 self._widen(list(self._wanted))
             except FileNotFoundError as error:
-                raise Changed(f"{self.file.path.name} was removed") from error
+                raise FileChanged(f"{self.file.path.name} was removed") from error
 
     def _widen(self, columns: list[str]) -> None:
         path, before = self.file.path, header_of(list(self._columns)) if self._columns else b""
@@ -223,7 +223,7 @@ class _Table:
         begin = header_of(columns)
         unfinished = path.with_name(f".{path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(unfinished, flags, modes.FILE), "wb") as wide:
+        with open(os.open(unfinished, flags, permissions.FILE), "wb") as wide:
             wide.write(begin)
             if before:
                 with open(path, "rb") as narrow:
@@ -255,5 +255,5 @@ def _columns_of(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     if not columns:
-        raise Changed(f"{path.name} has no header")
+        raise FileChanged(f"{path.name} has no header")
     return columns

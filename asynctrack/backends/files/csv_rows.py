@@ -24,7 +24,7 @@ from typing import IO, Any, Final
 import msgspec
 
 from asynctrack.backends.files.reserved import kept_apart, put_back
-from asynctrack.record import Array, Record, split_source, to_json
+from asynctrack.records.codec import Array, Record, split_source, to_json
 
 COLUMNS: Final = ("_step", "_timestamp")
 REST: Final = "metrics"

@@ -29,14 +29,14 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import modes
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
+from asynctrack._system import permissions
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Resend, Sink
 from asynctrack.backends.files.appending import beside
+from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.backends.files.json_file import ColumnFile, NotOurs
 from asynctrack.backends.files.reserved import flat, kept_apart
-from asynctrack.backends.files.told import Told
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import Record, to_json
+from asynctrack.records.codec import Record, to_json
 
 # A file below this is replaced at each save of the cursor, a larger one may take as much a second. Arbitrary: 90 GB a day.
 _SMALL_BYTES: Final = 1 << 20
@@ -101,7 +101,7 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
         )
         path = context.directory / given
         if given == _OF_THE_RUN:
-            raise Paused(f"its file would be {_OF_THE_RUN}, which the run has itself; choose another file=")
+            raise ActionRequired(f"its file would be {_OF_THE_RUN}, which the run has itself; choose another file=")
         link = context.directory / f"{path.name}.link" if os.path.dirname(given) else None
         if context.state:  # only its name: the cursor may come from elsewhere
             path = path.with_name(os.path.basename(context.state["file"]))
@@ -116,7 +116,7 @@ class _Columns(Sink):
         self._link = link
         self._reserved = _ALIGNED if aligned else _KEPT
         self._aligned = aligned
-        self._told = Told(context)
+        self._told = ConfigMirror(context)
         self._counts = Counter[str](state.get("counts", {}))
         self._file = ColumnFile(path, aligned=aligned)
         place = "" if link is None else f".{zlib.crc32(os.fsencode(path.parent)):08x}"
@@ -187,13 +187,13 @@ class _Columns(Sink):
         self._shown = self._counts.total()
         self._replaced_at = time.monotonic()
 
-    def _start_over(self, reason: NotOurs) -> StartOver:
+    def _start_over(self, reason: NotOurs) -> Resend:
         path = self._file.path
         if self._link is not None:
             path = _claim(path, self._link)
         elif os.path.lexists(path):
             path = beside(path)
-        return StartOver(str(reason), {"file": path.name})
+        return Resend(str(reason), {"file": path.name})
 
 
 class _Waiting:
@@ -250,7 +250,7 @@ class _Waiting:
 
     def _open(self) -> int:
         if self._fd is None:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, modes.FILE)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, permissions.FILE)
         return self._fd
 
 
@@ -268,7 +268,7 @@ def _claim(wanted: Path, link: Path) -> Path:
     os.makedirs(wanted.parent, exist_ok=True)
     made = wanted.with_name(f".{wanted.name}.{os.urandom(4).hex()}.new")
     path = wanted
-    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, modes.FILE), "wb") as file:
+    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, permissions.FILE), "wb") as file:
         file.write(b"{}\n")
     try:
         while True:  # a name is had with what it names, so that a reader never finds an empty file

@@ -11,7 +11,7 @@ from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
-from asynctrack import modes
+from asynctrack._system import permissions
 from asynctrack.journal.writer import sync_directory
 
 CONFIG: Final = "config"
@@ -123,7 +123,7 @@ class ColumnFile:
         added = self._added(rows)
         unfinished = self.path.with_name(f".{self.path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(unfinished, flags, modes.FILE), "wb") as file:
+        with open(os.open(unfinished, flags, permissions.FILE), "wb") as file:
             columns = self._write(file, added, config, summary)
             file.flush()
             os.fsync(file.fileno())

@@ -24,12 +24,12 @@ from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, StartOver
-from asynctrack.backends.files.appending import AppendedFile, Changed, Layout, beside
-from asynctrack.backends.files.reserved import Apart
+from asynctrack.backends.base import Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, beside
+from asynctrack.backends.files.reserved import FlatNames
 from asynctrack.errors import InvalidSettings
-from asynctrack.logged import MAX_DEPTH
-from asynctrack.record import Array, Media, Record, flatten, to_json
+from asynctrack.records.codec import Array, Media, Record, flatten, to_json
+from asynctrack.records.media_types import MAX_DEPTH
 
 T = TypeVar("T")
 NotFinite = Literal["text", "null"]
@@ -38,7 +38,7 @@ RESERVED: Final = ("_step", "_timestamp")
 
 _PLAIN: Final = frozenset({float, int, str, bool})
 _BEGIN: Final = b'{"_step":'
-_apart: Final = Apart(RESERVED)
+_apart: Final = FlatNames(RESERVED)
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
@@ -78,8 +78,8 @@ class _Lines(Sink):
     async def write(self, batch: Batch) -> None:
         try:
             await _aside(self._file.append, encode_lines(batch.records, self._not_finite), batch.records)
-        except Changed as reason:
-            raise StartOver(str(reason), self._beside()) from reason
+        except FileChanged as reason:
+            raise Resend(str(reason), self._beside()) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
         await _aside(self._file.sync)

@@ -23,15 +23,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from asynctrack import modes
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Place, Sink, StartOver
+from asynctrack._system import permissions
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Place, Resend, Sink
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.writer import sync_directory
-from asynctrack.record import Record
+from asynctrack.records.codec import Record
 from asynctrack.settings import check_name
 
 if TYPE_CHECKING:
-    from asynctrack.kinds import Kind
+    from asynctrack.records.column_types import Kind
 
 # What a part has in memory before it is written, as it was logged. Arbitrary.
 _PART_BYTES: Final = 32 << 20
@@ -81,7 +81,7 @@ class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise Paused(
+            raise ActionRequired(
                 f"it needs pyarrow, which is not installed here: pip install 'asynctrack[parquet]' ({error})"
             ) from error
         return _Parts(context.directory / self.folder, context.state)
@@ -99,10 +99,10 @@ class _Parts(Sink):
         self._kinds: dict[str, Kind] = state["kinds"]
         self._tidy = False
         if folder.is_symlink():
-            raise Paused(f"{folder} is a link, which may lead anywhere; make it a directory")
+            raise ActionRequired(f"{folder} is a link, which may lead anywhere; make it a directory")
         parquet_table.recover(folder)
         if self._rows > parquet_table.count_rows(self._known()):
-            raise StartOver(f"{folder.name} has fewer rows than were written")
+            raise Resend(f"{folder.name} has fewer rows than were written")
 
     def write(self, batch: Batch) -> dict[str, int] | None:
         records = [record for record in batch.records if -_LARGEST_STEP - 1 <= record.step <= _LARGEST_STEP]
@@ -123,7 +123,7 @@ class _Parts(Sink):
 
     def _write(self, records: list[Record]) -> None:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(self._folder, modes.DIRECTORY)
+            os.mkdir(self._folder, permissions.DIRECTORY)
         kinds = dict(self._kinds)
         self._table.write_part(self._folder / self._table.part_name(self._count), records, kinds)
         self._kinds, self._count, self._rows = kinds, self._count + 1, self._rows + len(records)

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from asynctrack import modes
+from asynctrack._system import permissions
 from asynctrack.backends.files.reserved import flat, kept_apart, put_back
 from asynctrack.journal.writer import sync_directory
-from asynctrack.kinds import Kind, as_kind, kind_of, kind_of_integers, widest
-from asynctrack.record import Record
+from asynctrack.records.codec import Record
+from asynctrack.records.column_types import Kind, as_kind, kind_of, kind_of_integers, widest
 
 TABLE: Final = "metrics.parquet"
 OWN: Final[dict[str, Any]] = {"_step": pa.int64(), "_timestamp": pa.float64(), "_number": pa.int64()}
@@ -90,7 +90,7 @@ def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) ->
     table = pa.table(arrays, names=[*OWN, *(kept_apart(key, OWN) for key in kinds)])
     unfinished = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(unfinished, flags, modes.FILE), "wb") as file:
+    with open(os.open(unfinished, flags, permissions.FILE), "wb") as file:
         pq.write_table(table, file, compression=_COMPRESSION)
         file.flush()
         os.fsync(file.fileno())
@@ -106,8 +106,8 @@ def merge(folder: Path) -> None:
         os.rename(there[0], folder / TABLE)
         return
     merged = _beside(folder, "merged")
-    os.mkdir(merged, modes.DIRECTORY)
-    with open(modes.create(merged / TABLE), "wb") as file:
+    os.mkdir(merged, permissions.DIRECTORY)
+    with open(permissions.create(merged / TABLE), "wb") as file:
         _write_merged(there, file)
         file.flush()
         os.fsync(file.fileno())

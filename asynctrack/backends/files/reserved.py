@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from asynctrack.record import flatten
+from asynctrack.records.codec import flatten
 
 # A run may make up a name per record. Arbitrary.
 _MOST_REMEMBERED: Final = 50_000
@@ -22,7 +22,7 @@ def kept_apart(name: str, reserved: Collection[str]) -> str:
     return f"_{name}" if _is_like(name, reserved) else name
 
 
-class Apart:
+class FlatNames:
     """Names of records, kept apart from reserved ones; those that need not be are remembered, so that a record costs one look.
 
     Args:

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from asynctrack import manifest as manifests
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink
-from asynctrack.backends.files.told import Told
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Sink
+from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.errors import AsynctrackError
-from asynctrack.manifest import replace_file
-from asynctrack.record import from_json, to_json
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal.manifest import replace_file
+from asynctrack.records.codec import from_json, to_json
 
 _NOT_HERE: Final = "metrics, which YAML does not take"
 
@@ -33,7 +33,7 @@ class YAML(Backend, frozen=True, kw_only=True, tag="yaml"):
         try:
             import yaml
         except ImportError as error:
-            raise Paused(
+            raise ActionRequired(
                 f"it needs PyYAML, which is not installed here: pip install 'asynctrack[yaml]' ({error})"
             ) from error
         return _Files(context, yaml)
@@ -45,7 +45,7 @@ class _Files(Sink):
         self._yaml = yaml
         self._dumper: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
         self._written: dict[str, bytes] = {}
-        self._told = Told(context)
+        self._told = ConfigMirror(context)
         self._run = {
             "id": context.run_id,
             "name": context.name,

@@ -28,13 +28,13 @@ from typing import Any, ClassVar, Final, NamedTuple
 import msgspec
 
 from asynctrack.backends.base import (
+    ActionRequired,
     Backend,
     Batch,
     Context,
     Outcome,
-    Paused,
     Place,
-    Refused,
+    Rejected,
     Retry,
     Sink,
     TooLarge,
@@ -43,7 +43,7 @@ from asynctrack.backends.base import (
 from asynctrack.backends.http import (
     REQUEST_TIMEOUT_S,
     Answer,
-    Server,
+    HTTPClient,
     missing,
     read_secret,
     secret_problems,
@@ -66,7 +66,7 @@ from asynctrack.backends.mlflow.items import (
     clean_name,
 )
 from asynctrack.errors import InvalidSettings
-from asynctrack.record import flatten
+from asynctrack.records.codec import flatten
 
 _STATUS: Final = {"finished": "FINISHED", "failed": "FAILED", "crashed": "KILLED", "preempted": "KILLED"}
 _LARGEST: Final = (1 << 63) - 1
@@ -137,12 +137,12 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
     def open(self, context: Context) -> Sink:
         address = self.tracking_uri or os.environ.get(_ADDRESS)
         if not address or url_problems(_ADDRESS, address):
-            raise Paused(
+            raise ActionRequired(
                 f"it needs the address of an MLflow server: {missing([f'env:{_ADDRESS}'])}, or give tracking_uri="
             )
         headers, secrets = _credentials(self.token)
         needs = f"{missing([self.token])}, or {_USER[4:]} and {_PASSWORD[4:]}"
-        server = Server(
+        server = HTTPClient(
             address.rstrip("/") + "/api/2.0/mlflow",
             name="MLflow",
             headers=headers,
@@ -154,7 +154,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
                 404: "is tracking_uri right, and is the run still there?",
             },
         )
-        return _Run(server, self, context)
+        return _MLflowSink(server, self, context)
 
 
 class _Found(NamedTuple):
@@ -173,10 +173,10 @@ class _Found(NamedTuple):
     tags: dict[str, str]
 
 
-class _Run(Sink):
+class _MLflowSink(Sink):
     """One run, at one server."""
 
-    def __init__(self, server: Server, settings: MLflow, context: Context) -> None:
+    def __init__(self, server: HTTPClient, settings: MLflow, context: Context) -> None:
         self._server = server
         self._settings = settings
         self._context = context
@@ -277,19 +277,21 @@ class _Run(Sink):
             if found.status == 200:
                 experiment = found.data["experiment"]
                 if experiment.get("lifecycle_stage", "active") != "active":
-                    raise Paused(f"the MLflow experiment {name!r} is deleted; restore it there, or choose another")
+                    raise ActionRequired(
+                        f"the MLflow experiment {name!r} is deleted; restore it there, or choose another"
+                    )
                 return str(experiment["experiment_id"])
             if found.data.get("error_code") != "RESOURCE_DOES_NOT_EXIST":
-                raise Paused(f"{self._server.url} answers 404 as no MLflow server does; is tracking_uri right?")
+                raise ActionRequired(f"{self._server.url} answers 404 as no MLflow server does; is tracking_uri right?")
             made = await self._settle(self._server.post("experiments/create", {"name": name}, also=(400,)))
             if made.status == 200:
                 return str(made.data["experiment_id"])
-        raise Paused(f"MLflow does not make the experiment {name!r}: {made.data.get('message', '')!s:.300}")
+        raise ActionRequired(f"MLflow does not make the experiment {name!r}: {made.data.get('message', '')!s:.300}")
 
     def _read_run(self, run: dict[str, Any]) -> _Found:
         info, data = run["info"], run.get("data", {})
         if info.get("lifecycle_stage", "active") != "active":
-            raise Paused(f"the MLflow run {info['run_id']} is deleted; restore it there, and delivery goes on")
+            raise ActionRequired(f"the MLflow run {info['run_id']} is deleted; restore it there, and delivery goes on")
         params, tags = (
             {item["key"]: item.get("value", "") for item in data.get(kind, [])} for kind in ("params", "tags")
         )
@@ -356,7 +358,7 @@ class _Run(Sink):
         for chunk in chunks(items, MOST_METRICS if kind == "metrics" else MOST_OTHERS):
             try:
                 await self._log(run, kind, chunk)
-            except (Refused, TooLarge) as no:
+            except (Rejected, TooLarge) as no:
                 if len(chunk) > 1:
                     half = len(chunk) // 2
                     await self._tell(run, kind, chunk[:half])
@@ -367,7 +369,7 @@ class _Run(Sink):
     async def _log(self, run: _Found, kind: Kind, items: list[msgspec.Raw]) -> None:
         try:
             await self._server.post("runs/log-batch", {"run_id": run.id, kind: items})
-        except Refused as no:
+        except Rejected as no:
             _check_database(no)
             await self._get(run.id)  # a deleted run refuses everything: then this pauses
             raise
@@ -376,12 +378,12 @@ class _Run(Sink):
         """The answer to something without which no record can be logged: a refusal is for a person to mend."""
         try:
             return await asking
-        except (Refused, TooLarge) as no:
+        except (Rejected, TooLarge) as no:
             _check_database(no)
-            raise Paused(str(no)) from no
+            raise ActionRequired(str(no)) from no
 
 
-def _check_database(no: Refused | TooLarge) -> None:
+def _check_database(no: Rejected | TooLarge) -> None:
     """Its database failed: what MLflow itself refuses is INVALID_PARAMETER_VALUE."""
     if "BAD_REQUEST" in str(no):
         raise Retry(str(no)) from no

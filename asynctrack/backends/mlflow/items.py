@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynctrack.record import to_json
+from asynctrack.records.codec import to_json
 
 Kind = Literal["metrics", "params", "tags"]
 

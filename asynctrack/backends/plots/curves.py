@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from asynctrack.backends.keys import Keys
-from asynctrack.record import Record, flatten, split_source
+from asynctrack.backends.metric_selection import MetricSelection
+from asynctrack.records.codec import Record, flatten, split_source
 
 # Stretches of a curve: two a pixel of a panel, at most 0.3 MB.
 MOST_STRETCHES: Final = 1_024
@@ -102,7 +102,7 @@ class Course(NamedTuple):
     exact: bool
 
 
-class Curve:
+class PlotCurve:
     """One metric, of which at most so many stretches are kept: 2 or more, since steps below 0 never meet those above."""
 
     __slots__ = ("_most", "_shift", "_stretches", "count")
@@ -164,7 +164,7 @@ class Line(NamedTuple):
     key: str
     scope: str
     rank: int | None
-    curve: Curve
+    curve: PlotCurve
 
 
 class Panel(NamedTuple):
@@ -174,7 +174,7 @@ class Panel(NamedTuple):
     lines: list[Line]
 
 
-class Curves:
+class PlotCurves:
     """The curves of a run.
 
     Args:
@@ -184,8 +184,8 @@ class Curves:
         by_key: in the order they came.
     """
 
-    def __init__(self, keys: Keys) -> None:
-        self.by_key: dict[str, Curve] = {}
+    def __init__(self, keys: MetricSelection) -> None:
+        self.by_key: dict[str, PlotCurve] = {}
         self._keys = keys
 
     def take(self, records: Iterable[Record]) -> dict[str, int]:
@@ -222,11 +222,11 @@ class Curves:
         scope, _ = split_source(key)
         return Line(key, scope, ranks.get(scope) if ranks else 0, self.by_key[key])
 
-    def _begin(self, key: str) -> Curve | None:
+    def _begin(self, key: str) -> PlotCurve | None:
         """A new curve; None where the metric is not wanted, or one too many."""
         if key not in self._keys or len(self.by_key) == MOST_CURVES:
             return None
-        curve = self.by_key[key] = Curve()
+        curve = self.by_key[key] = PlotCurve()
         return curve
 
 

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from asynctrack import modes
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Paused, Sink, StartOver
-from asynctrack.backends.keys import Keys, key_problems
-from asynctrack.backends.plots.curves import Curves, Panel
+from asynctrack._system import permissions
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.metric_selection import MetricSelection, key_problems
+from asynctrack.backends.plots.curves import Panel, PlotCurves
 from asynctrack.errors import InvalidSettings
-from asynctrack.manifest import replace_file
+from asynctrack.journal.manifest import replace_file
 
 # Apart from each other for the colour-blind, too: Okabe and Ito, https://jfly.uni-koeln.de/color/, without their yellow.
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -72,7 +72,7 @@ class Plot(Backend, frozen=True, kw_only=True):
         """Whether a panel's values have a logarithmic axis."""
         if isinstance(self.log_scale, bool):
             return self.log_scale
-        keys = Keys(self.log_scale)
+        keys = MetricSelection(self.log_scale)
         return any(line.key in keys for line in panel.lines)
 
 
@@ -86,8 +86,8 @@ class PlotSink(Sink):
 
     def __init__(self, settings: Plot, context: Context) -> None:
         if context.state:
-            raise StartOver("the curves are taken from the journal again", {})
-        self.curves = Curves(Keys(settings.keys))
+            raise Resend("the curves are taken from the journal again", {})
+        self.curves = PlotCurves(MetricSelection(settings.keys))
         self.folder = context.directory / FOLDER
         self._every_s = settings.every_s
         self._taken: tuple[Batch, dict[str, int]] | None = None
@@ -115,9 +115,9 @@ class PlotSink(Sink):
 
     def save(self, name: str, content: bytes) -> None:
         """Replace a file among the plots."""
-        modes.make_directories(self.folder)
+        permissions.make_directories(self.folder)
         if os.path.islink(self.folder):
-            raise Paused(f"{self.folder} is a link, which may lead anywhere; make it a directory")
+            raise ActionRequired(f"{self.folder} is a link, which may lead anywhere; make it a directory")
         replace_file(self.folder / name, content)
 
     def _draw(self, *, last: bool) -> None:
@@ -152,6 +152,8 @@ def label_of(scope: str) -> str:
     return scope or "(no scope)"
 
 
-def missing(library: str, extra: str, error: ImportError) -> Paused:
+def missing(library: str, extra: str, error: ImportError) -> ActionRequired:
     """What is said where a library is not installed."""
-    return Paused(f"it needs {library}, which is not installed here: pip install 'asynctrack[{extra}]' ({error})")
+    return ActionRequired(
+        f"it needs {library}, which is not installed here: pip install 'asynctrack[{extra}]' ({error})"
+    )

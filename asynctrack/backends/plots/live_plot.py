@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from asynctrack.backends.base import Context, Outcome, Sink
+from asynctrack.backends.caller_display import Display, Link, in_notebook, open_screen
 from asynctrack.backends.plots.curves import Panel
 from asynctrack.backends.plots.drawing import Plot, PlotSink, label_of, missing
-from asynctrack.backends.screen import Link, Show, in_notebook, open_screen
 
 FILE: Final = "live.png"
 
@@ -46,14 +46,14 @@ class LivePlot(Plot, frozen=True, kw_only=True, tag="live_plot"):
 
     def prepare(self) -> LivePlot:
         """The same with a place in this notebook, if it is one."""
-        shown = open_screen(Picture()) if in_notebook(sys.stdout) else ""
+        shown = open_screen(LivePicture()) if in_notebook(sys.stdout) else ""
         return msgspec.structs.replace(self, screen=shown)
 
     def open(self, context: Context) -> Sink:
         return _LivePlotSink(self, context)
 
 
-class Picture(Show):
+class LivePicture(Display):
     """Shows PNG files, in base64, one in the place of the other, below the cell that opened the run."""
 
     def __init__(self) -> None:

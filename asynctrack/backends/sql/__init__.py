@@ -28,11 +28,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Context, Paused, Place, Signal, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Context, Place, Signal, Sink
 from asynctrack.backends.http import missing, secret_problems
-from asynctrack.backends.needs import lacking
+from asynctrack.backends.requirements import lacking
 from asynctrack.errors import BackendUnavailable, InvalidSettings
-from asynctrack.record import Record
+from asynctrack.records.codec import Record
 
 if TYPE_CHECKING:
     from asynctrack.backends.sql.database import Database
@@ -142,7 +142,7 @@ def _database(url: str, password: str, *, writes: bool = True) -> Database:
     try:
         from asynctrack.backends.sql.database import Database
     except ImportError as error:
-        raise Paused(
+        raise ActionRequired(
             f"it needs SQLAlchemy, which is not installed here: pip install 'asynctrack[sql]' ({error})"
         ) from error
     return Database(

@@ -3,9 +3,9 @@
 | What comes | What is raised |
 | --- | --- |
 | no connection, a server that starts or ends, a lock that is not given | `Retry` |
-| a wrong password, no such database, no right to write, a full disk, a file that is no database, another's tables | `Paused`, with what mends it |
-| a value that the database does not take | `Refused` |
-| a table, a run or a file that is gone | `StartOver` |
+| a wrong password, no such database, no right to write, a full disk, a file that is no database, another's tables | `ActionRequired`, with what mends it |
+| a value that the database does not take | `Rejected` |
+| a table, a run or a file that is gone | `Resend` |
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from asynctrack.backends.base import Paused, Refused, Retry, Signal, StartOver
+from asynctrack.backends.base import ActionRequired, Rejected, Resend, Retry, Signal
 from asynctrack.backends.sql.tables import Row, make_all, metrics
 
 SQLITE: Final = "sqlite:///"
@@ -104,7 +104,7 @@ class Database:
     def _check_file(self) -> None:
         """What is written into a file that has been removed is lost."""
         if self._inode is not None and self._find() != self._inode:
-            raise StartOver(f"{self._path} was removed, or another took its place")
+            raise Resend(f"{self._path} was removed, or another took its place")
 
     def _find(self) -> tuple[int, int] | None:
         try:
@@ -128,7 +128,7 @@ def _postgresql(address: sa.URL, password: str | None) -> sa.Engine:
     try:
         return sa.create_engine(address.set(drivername="postgresql+psycopg"), pool_size=1, connect_args=options)
     except ImportError as error:
-        raise Paused(
+        raise ActionRequired(
             f"it needs psycopg, which is not installed here: pip install 'asynctrack[postgres]' ({error})"
         ) from error
 
@@ -168,26 +168,26 @@ _SQLITE_MENDS: Final = {
 
 def _sqlite_verdict(code: int, said: str) -> Signal:
     if code in _SQLITE_MENDS:
-        return Paused(f"{said}; {_SQLITE_MENDS[code]}")
+        return ActionRequired(f"{said}; {_SQLITE_MENDS[code]}")
     if "no such table" in said or "FOREIGN KEY" in said:
-        return StartOver(f"{said}: somebody has deleted this run")
+        return Resend(f"{said}: somebody has deleted this run")
     if "no column" in said or "no such column" in said:
-        return Paused(f"{said}; {_ANOTHERS}")
-    return Refused(said) if code == 18 else Retry(said)  # SQLITE_TOOBIG
+        return ActionRequired(f"{said}; {_ANOTHERS}")
+    return Rejected(said) if code == 18 else Retry(said)  # SQLITE_TOOBIG
 
 
 def _postgresql_verdict(state: str, said: str, mend: str) -> Signal:
     """What an error means by its code; one of connecting has none, and is known by its words."""
     if state in ("42P01", "23503"):  # no such table, no such row to refer to
-        return StartOver(f"{said}: somebody has deleted this run")
+        return Resend(f"{said}: somebody has deleted this run")
     if state[:2] in ("22", "54"):  # a value, or a limit
-        return Refused(said)
+        return Rejected(said)
     if state == "42703":
-        return Paused(f"{said}; {_ANOTHERS}")
+        return ActionRequired(f"{said}; {_ANOTHERS}")
     if state[:2] in ("28", "3D", "42") or state == "25006":
-        return Paused(f"{said}; {mend}")
+        return ActionRequired(f"{said}; {mend}")
     if not state and "database" in said and "does not exist" in said:
-        return Paused(f"{said}; `createdb` makes it")
+        return ActionRequired(f"{said}; `createdb` makes it")
     if not state and any(words in said for words in ("password", "authentication", "does not exist", "pg_hba.conf")):
-        return Paused(f"{said}; {mend}")
+        return ActionRequired(f"{said}; {mend}")
     return Retry(said)

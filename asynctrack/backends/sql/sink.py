@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from asynctrack.backends.base import Batch, Context, Outcome, Sink, StartOver, Update
+from asynctrack.backends.base import Batch, Context, Outcome, Resend, Sink, Update
 from asynctrack.backends.sql.database import Database
 from asynctrack.backends.sql.tables import Row, as_json, cell, fit, merged, rings, runs, sources, split, tags
-from asynctrack.record import Record, flatten
+from asynctrack.records.codec import Record, flatten
 
 _PLAIN: Final = frozenset({float, int, str, bool})
 _STEPS: Final = range(-(1 << 63), 1 << 63)
@@ -44,7 +44,7 @@ class SQLSink(Sink):
             self._rings = {int(ring, 16): (row, upto) for row, ring, upto in found}
         for ring, upto in (context.state or {}).get("upto", {}).items():
             if self._rings.get(int(ring, 16), (0, -1))[1] < upto:
-                raise StartOver(f"{database.url} has less of this run than it had")
+                raise Resend(f"{database.url} has less of this run than it had")
 
     def write(self, batch: Batch) -> dict[str, int]:
         rows, skipped = self._rows(batch.records)
@@ -138,7 +138,7 @@ class SQLSink(Sink):
             sa.update(rings).where(rings.c.id == row, still_there).values(upto=max(before, number))
         )
         if moved.rowcount != 1:
-            raise StartOver(f"{self._database.url} has lost this run: somebody has deleted it")
+            raise Resend(f"{self._database.url} has lost this run: somebody has deleted it")
 
     def _update(self, connection: sa.Connection, updates: Iterable[Update]) -> None:
         """Changes of config and summary."""
@@ -148,6 +148,6 @@ class SQLSink(Sink):
             column = runs.c.summary if update.kind == "summary" else runs.c.config
             before = connection.execute(sa.select(column).where(runs.c.id == self._run)).scalar_one_or_none()
             if before is None:
-                raise StartOver(f"{self._database.url} has lost this run: somebody has deleted it")
+                raise Resend(f"{self._database.url} has lost this run: somebody has deleted it")
             changed = {column: merged(before, update.data, update.removed)}
             connection.execute(sa.update(runs).where(runs.c.id == self._run).values(changed))

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from asynctrack.record import Record, from_json, split_source, to_json
+from asynctrack.records.codec import Record, from_json, split_source, to_json
 
 # PostgreSQL's index holds 2,704 bytes of a row; a character takes four at most.
 _MOST_NAME: Final = 400

@@ -30,7 +30,7 @@ from asynctrack.backends.tfevents import crc32c
 from asynctrack.backends.tfevents.histogram import encode_histogram
 from asynctrack.backends.tfevents.messages import block, double, number, text, varint
 from asynctrack.backends.tfevents.pictures import picture, words
-from asynctrack.record import Array, Media, Record, to_json
+from asynctrack.records.codec import Array, Media, Record, to_json
 
 HEADER_BYTES: Final = 12
 FOOTER_BYTES: Final = 4

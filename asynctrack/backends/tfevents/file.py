@@ -17,19 +17,16 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from asynctrack import modes
+from asynctrack._system import permissions
+from asynctrack._system.wording import counted
 from asynctrack.backends.base import Retry
+from asynctrack.backends.files.appending import FileChanged
 from asynctrack.backends.tfevents.events import HEADER_BYTES, Events, size_of, stamp_of
-from asynctrack.wording import counted
 
 # What was written since the last `sync`, about a second of a tight loop, and what a power cut took from the journal.
 _MOST_AHEAD_BYTES: Final = 64 << 20
 
 _log = logging.getLogger("asynctrack.delivery")
-
-
-class Changed(Exception):
-    """The file is not what was written."""
 
 
 class EventFile:
@@ -83,7 +80,7 @@ class EventFile:
                     return
                 self._look_ahead(fd, size)
             elif size != self._end + len(self._torn):
-                raise Changed(f"{self.path.name} was written by another")
+                raise FileChanged(f"{self.path.name} was written by another")
             self._append_missing(fd, records, others)
         except BaseException:
             self._forget()
@@ -102,13 +99,13 @@ class EventFile:
 
     def _open(self) -> int:
         if self._file is None:
-            modes.make_directories(self.path.parent)
+            permissions.make_directories(self.path.parent)
             self._file = FileIO(self.path, "r+", opener=_create)
             self._lock(self._file.fileno())
             if os.fstat(self._file.fileno()).st_size < self.offset:
-                raise Changed(f"{self.path.name} is shorter than what was written")
+                raise FileChanged(f"{self.path.name} is shorter than what was written")
         elif not self._is_there(self._file.fileno()):
-            raise Changed(f"{self.path.name} was removed")
+            raise FileChanged(f"{self.path.name} was removed")
         return self._file.fileno()
 
     def _lock(self, fd: int) -> None:
@@ -128,10 +125,10 @@ class EventFile:
     def _look_ahead(self, fd: int, size: int) -> None:
         """See which events are there already."""
         if size - self.offset > _MOST_AHEAD_BYTES:
-            raise Changed(f"{self.path.name} has too much that the journal has not")
+            raise FileChanged(f"{self.path.name} has too much that the journal has not")
         content = _read(fd, size - self.offset, self.offset)
         if not self.offset and not content.startswith(self._begin[: len(content)]):
-            raise Changed(f"{self.path.name} is another's")
+            raise FileChanged(f"{self.path.name} is another's")
         at = 0
         while len(content) - at > HEADER_BYTES and (end := at + size_of(content, at)) <= len(content):
             frame = content[at:end]
@@ -141,7 +138,7 @@ class EventFile:
             at = end
         self._end, self._torn = self.offset + at, content[at:]
         if not self._is_torn(self._torn):
-            raise Changed(f"{self.path.name} was changed by another")
+            raise FileChanged(f"{self.path.name} was changed by another")
 
     def _is_torn(self, rest: bytes) -> bool:
         """Whether this is the end of a file that was being written: an event without its end, or zeros where the disk had no more."""
@@ -153,7 +150,7 @@ class EventFile:
     def _append_missing(self, fd: int, records: bytes, others: bytes) -> None:
         missing, missing_others = self._missing(records), self._missing(others)
         if missing and not {*map(stamp_of, self._ahead)}.isdisjoint(map(stamp_of, missing)):
-            raise Changed(f"{self.path.name} was changed by another")
+            raise FileChanged(f"{self.path.name} was changed by another")
         new = b"".join(missing + missing_others)
         if new:
             there = len(self._torn) if new.startswith(self._torn) else 0
@@ -192,7 +189,7 @@ class EventFile:
 
 
 def _create(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, modes.FILE)
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, permissions.FILE)
 
 
 def _read(fd: int, size: int, at: int) -> bytes:

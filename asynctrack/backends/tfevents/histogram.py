@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from asynctrack.backends.tfevents.messages import block, double
-from asynctrack.record import Array
+from asynctrack.records.codec import Array
 
 if TYPE_CHECKING:
     import numpy

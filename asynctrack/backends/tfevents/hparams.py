@@ -13,7 +13,7 @@ import msgspec
 
 from asynctrack.backends.base import Outcome
 from asynctrack.backends.tfevents.messages import block, double, number, text
-from asynctrack.record import flatten, to_json
+from asynctrack.records.codec import flatten, to_json
 
 # The table's cells are for people. Arbitrary.
 _LONGEST_TEXT: Final = 200

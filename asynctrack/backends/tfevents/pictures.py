@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack import png
 from asynctrack.backends.tfevents.histogram import encode_counts, encode_histogram
 from asynctrack.backends.tfevents.messages import block, number, text
-from asynctrack.record import Array, Media, to_json
+from asynctrack.records import png
+from asynctrack.records.codec import Array, Media, to_json
 
 # Of a table: more is no table any more, and would slow the dashboard down. Arbitrary.
 _MOST_ROWS: Final = 100

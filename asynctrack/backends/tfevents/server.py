@@ -25,7 +25,7 @@ from typing import Any
 _NICE = 19
 
 
-class Server:
+class TensorBoardServer:
     """A TensorBoard that has been started.
 
     Args:
@@ -36,7 +36,7 @@ class Server:
     """
 
     def __init__(self, logdir: Path, port: int, reload_interval_s: float, log: Path) -> None:
-        from asynctrack.spawn import spawn
+        from asynctrack._system.spawn import spawn
 
         flags = {
             "logdir": str(logdir),

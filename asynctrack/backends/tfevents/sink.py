@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack.backends.base import Batch, Context, Outcome, Paused, Sink, StartOver, Update
+from asynctrack.backends.base import ActionRequired, Batch, Context, Outcome, Resend, Sink, Update
+from asynctrack.backends.files.appending import FileChanged
 from asynctrack.backends.tfevents.events import Events, text_value
-from asynctrack.backends.tfevents.file import Changed, EventFile
+from asynctrack.backends.tfevents.file import EventFile
 from asynctrack.backends.tfevents.hparams import session_end, session_start
-from asynctrack.backends.tfevents.server import Server
-from asynctrack.record import to_json
+from asynctrack.backends.tfevents.server import TensorBoardServer
+from asynctrack.records.codec import to_json
 
 _SERVER_LOG: Final = "tensorboard.log"
 
@@ -43,7 +44,7 @@ class EventSink(Sink):
         self._file = EventFile(inside(folder, state["file"]), state["bytes"], self._beginning(), self._events)
         self._begun = self._file.offset > 0
         self._seen_s = 0.0
-        self._server: Server | None = None
+        self._server: TensorBoardServer | None = None
 
     def __repr__(self) -> str:
         return f"<EventSink to {self._file!r}, {'served' if self._server else 'not served'}>"
@@ -57,7 +58,7 @@ class EventSink(Sink):
             reload_interval_s: between two looks for new events.
         """
         try:
-            self._server = Server(logdir, port, reload_interval_s, self._run / _SERVER_LOG)
+            self._server = TensorBoardServer(logdir, port, reload_interval_s, self._run / _SERVER_LOG)
         except OSError as error:
             _log.warning("TensorBoard cannot be started: %s", error)
 
@@ -90,8 +91,8 @@ class EventSink(Sink):
     def _append(self, records: bytes, others: bytes) -> None:
         try:
             self._file.append(records, others)
-        except Changed as reason:
-            raise StartOver(str(reason), self._next_state()) from reason
+        except FileChanged as reason:
+            raise Resend(str(reason), self._next_state()) from reason
         self._begun = True
 
     def _beginning(self) -> bytes:
@@ -134,7 +135,7 @@ def inside(folder: Path, relative: str) -> Path:
     """
     path = folder / relative
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise Paused(f"{path} leads out of {folder}; remove it, or choose dir=")
+        raise ActionRequired(f"{path} leads out of {folder}; remove it, or choose dir=")
     return path
 
 

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
-from asynctrack import strays
-from asynctrack.backends.base import Paused, Retry, Signal
+from asynctrack._system import descendants
+from asynctrack.backends.base import ActionRequired, Retry, Signal
 
 MEND_KEY: Final = "run `wandb login`, or set WANDB_API_KEY in the environment"
 
@@ -48,7 +48,7 @@ def library() -> Any:
         try:
             return importlib.import_module("wandb")
         except ImportError as error:
-            raise Paused(
+            raise ActionRequired(
                 f"it needs wandb, which is not installed here: pip install 'asynctrack[wandb]' ({error})"
             ) from error
 
@@ -60,9 +60,9 @@ def start() -> int:
         if _pids and not is_alive(_generation):
             kill()
         if not _pids:
-            with strays.marked():
+            with descendants.marked():
                 importlib.import_module("wandb.sdk.wandb_setup").singleton().ensure_service()
-            _pids = strays.own()
+            _pids = descendants.own()
         return _generation
 
 
@@ -75,7 +75,7 @@ def find_key(base_url: str | None) -> None:
     settings = importlib.import_module("wandb.sdk.wandb_setup").singleton().settings
     auth = importlib.import_module("wandb.sdk.lib.wbauth")
     if auth.authenticate_session(host=base_url or settings.base_url, source="asynctrack", prompt=False) is None:
-        raise Paused(f"W&B has no key here: {MEND_KEY}")
+        raise ActionRequired(f"W&B has no key here: {MEND_KEY}")
 
 
 def is_alive(number: int) -> bool:
@@ -88,7 +88,7 @@ def kill() -> None:
     """Kill the `wandb-core`, if it is ours; the next `start` starts another."""
     global _pids, _generation
     with _lock:
-        pids, _pids = {*_pids, *strays.own()} if _pids else set(), []  # with what it has started
+        pids, _pids = {*_pids, *descendants.own()} if _pids else set(), []  # with what it has started
         _generation += 1
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -124,13 +124,13 @@ def judge(error: BaseException) -> Signal:
     wandb, words = library(), _words(error)
     status = getattr(getattr(error, "response", None), "http_status", 0) or _status(str(error))
     if status == 401 or isinstance(error, wandb.errors.AuthenticationError):
-        return Paused(f"W&B does not know this key ({words}): {MEND_KEY}")
+        return ActionRequired(f"W&B does not know this key ({words}): {MEND_KEY}")
     if isinstance(error, wandb.errors.UsageError):
-        return Paused(words)
+        return ActionRequired(words)
     if status in (403, 404) or (isinstance(error, wandb.errors.CommError) and _DENIED.search(words)):
-        return Paused(f"W&B refuses ({words}); are entity and project right, and may this user write there?")
+        return ActionRequired(f"W&B refuses ({words}); are entity and project right, and may this user write there?")
     if isinstance(error, ValueError | TypeError | ImportError | AttributeError):
-        return Paused(f"wandb {wandb.__version__} does not take this: {words}")
+        return ActionRequired(f"wandb {wandb.__version__} does not take this: {words}")
     return Retry(f"W&B: {words}")
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from asynctrack.record import Media
+from asynctrack.records.codec import Media
 
 # An artifact belongs to no row.
 _SHOWN: Final = frozenset({"image", "table", "html", "text", "histogram"})

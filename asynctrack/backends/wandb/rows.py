@@ -12,7 +12,7 @@ import msgspec
 
 from asynctrack.backends.base import Batch, Update
 from asynctrack.backends.wandb.media import can_show
-from asynctrack.record import Array, Media, Record, flatten, to_json
+from asynctrack.records.codec import Array, Media, Record, flatten, to_json
 
 # Our step, as a metric: W&B drops what is logged with a step below its own.
 STEP: Final = "asynctrack/step"

@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asynctrack.backends.base import Outcome, Paused, Retry
+from asynctrack.backends.base import ActionRequired, Outcome, Retry
 from asynctrack.backends.wandb import core as core
 from asynctrack.backends.wandb.files import WandbFile, offline_files
 from asynctrack.backends.wandb.media import as_objects, has_tables
 from asynctrack.backends.wandb.rows import STEP
 
 if TYPE_CHECKING:
-    from asynctrack.backends.wandb import WandB
+    from asynctrack.backends.wandb.settings import WandBSettings
 
 # Seconds that opening and closing a run may take, and a question to the server.
 INIT_TIMEOUT_S: Final = 30
@@ -76,7 +76,7 @@ class Session:
         Retry, Paused: it cannot be opened now.
     """
 
-    def __init__(self, settings: WandB, run_id: str, directory: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, settings: WandBSettings, run_id: str, directory: Path, facts: Mapping[str, Any]) -> None:
         self._id = run_id
         self._directory = directory
         self._offline = settings.mode == "offline"
@@ -130,7 +130,7 @@ class Session:
         try:
             self._run.log(as_objects(row))
         except Exception as error:
-            if not has_tables(row) or not isinstance(core.judge(error), Paused):
+            if not has_tables(row) or not isinstance(core.judge(error), ActionRequired):
                 raise
             _log.info("%s takes no tables, which become pages: %s", self._id, error)
             self._run.log(as_objects(row, tables=False))
@@ -201,7 +201,7 @@ class Session:
             core.kill()
             other._forget()
 
-    def _settings(self, settings: WandB) -> dict[str, Any]:
+    def _settings(self, settings: WandBSettings) -> dict[str, Any]:
         chosen = {**_SETTINGS, "x_skip_transaction_log": not self._offline}
         if settings.base_url is not None:
             chosen["base_url"] = settings.base_url

@@ -18,17 +18,17 @@ from urllib.parse import quote
 
 import msgspec
 
-from asynctrack import modes, strays
-from asynctrack.backends.base import Batch, Context, Outcome, Paused, Refused, Retry, Sink, StartOver
-from asynctrack.backends.one_thread import OneThread
+from asynctrack._system import descendants, permissions
+from asynctrack.backends.base import ActionRequired, Batch, Context, Outcome, Rejected, Resend, Retry, Sink
+from asynctrack.backends.single_thread import SingleThread
 from asynctrack.backends.wandb import core as core
 from asynctrack.backends.wandb.aggregates import Aggregates, kinds_of
 from asynctrack.backends.wandb.rows import Rows, as_config, changes_in, in_order, is_too_large, merged, metrics_in
 from asynctrack.backends.wandb.session import Session
-from asynctrack.manifest import replace_file
+from asynctrack.journal.manifest import replace_file
 
 if TYPE_CHECKING:
-    from asynctrack.backends.wandb import WandB
+    from asynctrack.backends.wandb.settings import WandBSettings
 
 _log = logging.getLogger("asynctrack.delivery")
 
@@ -54,7 +54,7 @@ class WandBSink(Sink):
         context: of the run.
     """
 
-    def __init__(self, settings: WandB, context: Context) -> None:
+    def __init__(self, settings: WandBSettings, context: Context) -> None:
         state = context.state or {}
         self._settings = settings
         self._context = context
@@ -75,9 +75,9 @@ class WandBSink(Sink):
         self._logged = 0
         self._moved_at = 0.0
         self._session: Session | None = None
-        self._thread = OneThread(f"asynctrack-wandb-{self._id}")
+        self._thread = SingleThread(f"asynctrack-wandb-{self._id}")
         core.library()
-        strays.kill_left()
+        descendants.kill_orphans()
 
     def __repr__(self) -> str:
         return f"<WandBSink of {self._id}, {self._confirmed} rows confirmed of {self._given}>"
@@ -108,7 +108,7 @@ class WandBSink(Sink):
             self._confirm()
         rows = [self._rows.of(record) for record in batch.records]
         if large := [index for index, row in enumerate(rows) if row is not None and is_too_large(row)]:
-            raise Refused(_TOO_LARGE, large)
+            raise Rejected(_TOO_LARGE, large)
         session, known = self._ready(), self._given
         summary = self._take(rows, batch)
         try:
@@ -221,13 +221,13 @@ class WandBSink(Sink):
         """Find out where to go on."""
         if self._before is None:
             if session.rows and self._settings.resume == "never":
-                raise Paused(f"W&B has a run {self._id!r} of {session.rows} rows; give another with id=")
+                raise ActionRequired(f"W&B has a run {self._id!r} of {session.rows} rows; give another with id=")
             save_before(self._note(), session.rows)
             self._before = session.rows
         there = session.rows - self._before
         if there < self._confirmed:
             lost = f"W&B has {there} of the {self._confirmed} rows that it had"
-            raise StartOver(lost, {"before": min(self._before, session.rows)})
+            raise Resend(lost, {"before": min(self._before, session.rows)})
         self._there = self._logged = there
         session.define({**self._metrics, **self._settings.metrics})
         self._fresh.clear()
@@ -294,5 +294,5 @@ def load_before(path: Path) -> int | None:
 
 
 def save_before(path: Path, rows: int) -> None:
-    modes.make_directories(path.parent)
+    permissions.make_directories(path.parent)
     replace_file(path, msgspec.json.encode({"rows_before": rows}))

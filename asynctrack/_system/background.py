@@ -1,0 +1,193 @@
+"""Background: threads of ours, for what must not run on the user's: files, streams, other people's code. Runs in the caller.
+
+`log()` hands such work over and returns. What it may do then is little: `ask` makes no call that Python tells an audit hook of, takes no
+lock, and can be called in a signal handler, in a finaliser and by any thread. A thread is started before a record is accepted, since
+to start one is such a call: by `init`, and in a forked child before its first record.
+
+The threads are real ones also where gevent or eventlet have put others in place of Python's, and they take no signals: a process that waits
+for one with `sigwait` must get it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import functools
+import os
+import signal
+import sys
+import time
+import weakref
+from _queue import Empty, SimpleQueue  # not of `queue`, where gevent puts another
+from _signal import pthread_sigmask, valid_signals  # type: ignore[import-not-found]  # `signal` makes an enum of each: 0.1 ms for a thread
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, TypeAlias, TypeVar
+
+from asynctrack._system.native_threads import start_new_thread
+
+T = TypeVar("T")
+_Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked for before it is done
+
+# Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
+_POLL_S: Final = 0.0005
+# A thread gets the others for what it does itself, and `faulthandler` has to see them.
+_OF_THE_PROCESS: Final = valid_signals() - {
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGABRT,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+}
+
+_asides: weakref.WeakSet[BackgroundThread[Any]] = weakref.WeakSet()
+
+
+class BackgroundThread(Generic[T]):
+    """A thread that does one thing after the other, from `start` to the end of the process.
+
+    Attributes:
+        started: whether there is a thread.
+
+    Args:
+        do: does one; what it raises is dropped.
+        most: how many things may wait.
+        idle: done when nothing was asked for so long.
+        idle_after: says how long, in seconds; None for ever.
+    """
+
+    started: bool
+
+    def __init__(
+        self,
+        do: Callable[[T], object],
+        most: int,
+        *,
+        idle: Callable[[], object] = lambda: None,
+        idle_after: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._do = do
+        self._most = most
+        self._idle = idle
+        self._idle_after = idle_after
+        self.after_fork()
+        _asides.add(self)
+
+    def start(self) -> bool:
+        """Have the thread, if one can be had; whether there is one."""
+        started, self.started = self.started, True  # on one line, so that no other thread comes in between
+        if not started:
+            before = pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+            try:
+                start_new_thread()(self._work, (self._waiting,))
+                _load_what_threads_end_with()
+            except Exception:  # there are too many, the interpreter ends, or an audit hook is against it
+                self.started = False
+            finally:
+                pthread_sigmask(signal.SIG_SETMASK, before)
+        return self.started
+
+    def ask(self, thing: T) -> bool:
+        """Have something done, once there is a thread; False where too much waits. Never waits, and never raises."""
+        if self._waiting.qsize() >= self._most:
+            return False
+        self._waiting.put(thing)
+        return True
+
+    def until_done(self, timeout_s: float) -> Iterator[float]:
+        """Wait until what was asked for so far is done, at most so long, and no longer than a single thing may take.
+
+        Yields:
+            Seconds to pause.
+        """
+        if not self.started or self._ident == _thread.get_ident():
+            return
+        mark: _Mark = SimpleQueue()
+        self._waiting.put(mark)
+        deadline = min(time.monotonic(), self._busy_since or float("inf")) + timeout_s
+        while mark.empty() and time.monotonic() < deadline:
+            yield _POLL_S
+
+    def let(self, timeout_s: float) -> None:
+        """Leave the interpreter to it until what was asked for so far is done, at most so long: a loop that keeps it would hand it over after 5 ms."""
+        busy_since = self._busy_since
+        if self.started and (busy_since is None or time.monotonic() < busy_since + timeout_s):
+            mark: _Mark = SimpleQueue()
+            self._waiting.put(mark)
+            with contextlib.suppress(Empty):
+                mark.get(timeout=timeout_s)
+
+    def take_back(self) -> Iterator[T]:
+        """What was asked for and is not begun, for who does it himself where no thread can be had."""
+        with contextlib.suppress(Empty):
+            while True:
+                thing = self._waiting.get_nowait()
+                if not isinstance(thing, SimpleQueue):
+                    yield thing
+
+    @property
+    def waits(self) -> bool:
+        """Whether something is not begun."""
+        return not self._waiting.empty()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it does something at this moment."""
+        return self._busy_since is not None
+
+    def after_fork(self) -> None:
+        """In a forked child: the thread is the parent's, and so is what waits for it."""
+        self._waiting: SimpleQueue[T | _Mark] = SimpleQueue()
+        self.started = False
+        self._ident = 0
+        self._busy_since: float | None = None
+
+    def _work(self, waiting: SimpleQueue[T | _Mark]) -> None:
+        self._ident = _thread.get_ident()
+        while True:
+            try:
+                thing = waiting.get(timeout=self._idle_after())
+            except Empty:
+                self._guard(self._idle)
+                continue
+            if isinstance(thing, SimpleQueue):
+                thing.put(None)
+            else:
+                self._guard(self._do, thing)
+            del thing  # who waits for the next must not keep a run that has gone
+
+    def _guard(self, do: Callable[..., object], *things: T) -> None:
+        self._busy_since = time.monotonic()
+        with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
+            do(*things)
+        self._busy_since = None
+
+
+@functools.cache
+def _load_what_threads_end_with() -> None:
+    """Have a thread end: CPython 3.11 needs a library for that, which is not found after `chroot`, and the process would be aborted."""
+    if sys.version_info < (3, 12):
+        start_new_thread()(int, ())
+
+
+def start_thread(work: Callable[[], object]) -> None:
+    """Do one thing on a thread of its own, which takes no signals, and which nobody waits for in the end.
+
+    Raises:
+        RuntimeError: none can be had.
+    """
+    before = pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+    try:
+        start_new_thread()(work, ())
+    finally:
+        pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _after_fork_in_child() -> None:
+    for aside in list(_asides):
+        aside.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

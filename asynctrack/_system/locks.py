@@ -1,0 +1,135 @@
+"""Locks that go with the process that holds them, however it ends: POSIX locks on files. Standard library only.
+
+A pid is used again, `flock` is shared with forked children, and a zombie still has both; a POSIX lock is the kernel's own word. It has one
+trap: closing any descriptor of the file gives the process's lock back. So a process never asks for a lock that it holds itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import sys
+from collections.abc import Iterable
+
+# `struct flock`: type, whence, start, length and pid; on macOS start, length, pid, type and whence.
+_IS_MAC = sys.platform == "darwin"
+_FLOCK = struct.Struct("qqihh" if _IS_MAC else "hhqqi0q")
+
+# The pid of a process that this one cannot see, as in another PID namespace or on another machine.
+ELSEWHERE = 0
+
+
+def take(path: str | os.PathLike[str]) -> int | None:
+    """Take the lock of a file, which is made where it is missing and tells people our pid; None while another process has it.
+
+    Returns:
+        A descriptor: closing it gives the lock back.
+
+    Raises:
+        OSError: the file cannot be made or opened.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return None
+        raise
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+    except OSError:
+        pass  # the disk is full: people will have to do without
+    return fd
+
+
+def is_at(fd: int, path: str | os.PathLike[str]) -> bool:
+    """Whether the file of a lock that this process has is still there: not removed, nor moved, nor replaced by another."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def is_taken(path: str | os.PathLike[str]) -> bool:
+    """Whether another process has the lock of a file."""
+    return holder(path) is not None
+
+
+def holder(path: str | os.PathLike[str]) -> int | None:
+    """The pid of the process that has the lock of a file; `ELSEWHERE` where that cannot be seen from here, None where nobody has it.
+
+    The kernel says it, in the numbers of this process's own PID namespace. What the file says is for people: in another container
+    the same number is another process.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return holder_of(fd)
+    finally:
+        os.close(fd)
+
+
+def holder_of(fd: int) -> int | None:
+    """`holder` of a file that is open here; this process's own lock is none."""
+    try:
+        return _ask(fd)
+    except OSError:  # not on this system: to try is to know, but for the pid
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return ELSEWHERE
+        fcntl.lockf(fd, fcntl.LOCK_UN)
+        return None
+
+
+def signal_holder(path: str | os.PathLike[str], number: int, pid: int) -> bool:
+    """Send a signal to the process that has the lock of a file, if it is still the one with this pid; whether it was sent.
+
+    Never to a process that cannot be seen from here, nor to one that was given the pid of one that has ended.
+    """
+    if pid <= ELSEWHERE:
+        return False
+    try:
+        handle = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
+    except OSError:  # it has ended; or this kernel has none
+        handle = None
+    try:
+        if holder(path) != pid:
+            return False
+        _send(handle, pid, number)
+    except OSError:  # it has just ended, or is another user's
+        return False
+    finally:
+        if handle is not None:
+            os.close(handle)
+    return True
+
+
+def _ask(fd: int) -> int | None:
+    asked = (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET) if _IS_MAC else (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    told = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, _FLOCK.pack(*asked)))
+    kind, pid = (told[3], told[2]) if _IS_MAC else (told[0], told[4])
+    return None if kind == fcntl.F_UNLCK else max(pid, ELSEWHERE)
+
+
+def _send(handle: int | None, pid: int, number: int) -> None:
+    if handle is None:
+        os.kill(pid, number)
+    else:
+        import signal
+
+        signal.pidfd_send_signal(handle, number)
+
+
+def in_words(pids: Iterable[int]) -> str:
+    """Processes, for people."""
+    return ", ".join("in another container" if pid == ELSEWHERE else str(pid) for pid in pids)

@@ -1,0 +1,113 @@
+"""Loop thread: an asyncio loop on a thread of ours, for deliveries, and the threads that they call. Runs in the caller and in the worker.
+
+A loop has to get on when the main thread has ended: Python 3.12 starts no more threads then, so it has those that it needs from the
+beginning. What it imports is imported with this module, on the thread that makes the loop: CPython forgets that Ctrl-C has ended
+the main thread, and with what status, where another executes text meanwhile, as the making of data classes does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any, Final, ParamSpec, TypeVar
+
+import aiofiles.ospath
+import aiofiles.threadpool
+import anyio
+import anyio._backends._asyncio
+import anyio.to_thread
+
+__all__ = ["LoopThread", "in_thread"]
+
+assert aiofiles.threadpool and anyio._backends._asyncio
+
+# What aiofiles calls from a loop of ours. Arbitrary: files that hang hold up the others of such a loop when there are so many.
+_FILE_THREADS: Final = 4
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs a coroutine in a loop and on a thread of its own.
+
+    Args:
+        name: of the thread.
+        main: makes the coroutine; called on the thread.
+    """
+
+    def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self._main = main
+        self._files = _FileThreads()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        runner = asyncio.Runner()
+        runner.get_loop().set_default_executor(self._files)
+        try:
+            runner.run(self._main())
+        finally:
+            with contextlib.suppress(RuntimeError):  # to wait for its executor it starts a thread
+                runner.close()
+            self._files.shutdown()
+
+
+async def in_thread(
+    function: Callable[..., T],
+    *arguments: Any,
+    abandon_on_cancel: bool = False,
+    limiter: anyio.CapacityLimiter | None = None,
+) -> T:
+    """Call a function that may block in a thread; here and now where none can be started."""
+    begun = False
+
+    def call() -> T:
+        nonlocal begun
+        begun = True
+        return function(*arguments)
+
+    try:
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=abandon_on_cancel, limiter=limiter)
+    except RuntimeError:
+        if begun:
+            raise
+        return function(*arguments)
+
+
+class _FileThreads(ThreadPoolExecutor):
+    """An executor whose threads are there from the beginning, and which nobody waits for in the end: a file may hang."""
+
+    def __init__(self) -> None:
+        super().__init__(_FILE_THREADS)
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        for _ in range(_FILE_THREADS):
+            threading.Thread(target=self._work, name="asynctrack-files", daemon=True).start()
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except BaseException as error:  # it is the caller's
+                    future.set_exception(error)
+
+        self._calls.put(call)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for _ in range(_FILE_THREADS):
+            self._calls.put(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()

@@ -1,0 +1,251 @@
+"""Messages: what we say to the user, through one place that never blocks the caller and never raises. Runs in the caller.
+
+`tell` may be called anywhere, also between a record's acceptance and the return of `log()`. A thread of ours hands each message to the logger
+`asynctrack`; where that has no handler, it goes to standard error as it does by default, but past the stream's buffer and its lock. Streams
+that nobody reads (a terminal that is held, a full pipe) are waited for there and without a lock, handlers that raise are left to raise there, and what
+a handler that hangs keeps from being said is counted, and said later.
+
+What our other threads log here, to `asynctrack.delivery` and `asynctrack.worker`, takes the same way: a delivery must not wait for a reader, nor
+meet the lock of a stream as the interpreter ends. It is handled as if they had done it, by the handlers, filters and levels that these loggers have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import sys
+import threading
+import time
+from collections.abc import Hashable, Iterator
+from itertools import chain
+from typing import Any, Final
+
+from asynctrack._system import native_threads
+from asynctrack._system.background import BackgroundThread
+from asynctrack._system.printable import printable
+from asynctrack._system.wording import counted as counted
+
+# Between two messages about the same thing.
+EVERY_S: Final = 60.0
+# How long `finish()` and the end of the process wait for somebody to read.
+LEAVE_S: Final = 1.0
+# How many messages may wait; who does not read these has no use for more. Arbitrary.
+_MOST: Final = 200
+# How many things are remembered to have been said. Arbitrary: more than a process has runs open at once.
+_MOST_SAID: Final = 5000
+# A fork waits so long at most for a handler that has a stream's lock, which the child would find taken for ever.
+_FORK_WAIT_S: Final = 0.2
+
+_log = logging.getLogger("asynctrack")
+_OF_THREADS: Final = tuple(logging.getLogger(f"asynctrack.{part}") for part in ("delivery", "worker"))
+_said: dict[Hashable, float] = {}  # until when there is nothing new to say about each thing
+_lost = 0
+_closed = False
+_handling = native_threads.allocate_lock()
+_passing: set[int] = set()  # records that are handed to who listens
+_forking: set[int] = set()  # threads that hold it while they fork
+
+
+def tell(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
+    """Say something, unless it was said less than `every_s` ago. Never waits, and never raises.
+
+    Args:
+        about: what it is about; None is about nothing else, and always said.
+        text: one sentence of plain text; more lines where there is a traceback.
+        every_s: `float("inf")` says it once.
+    """
+    global _lost
+    if about is not None:
+        if not due(about):
+            return
+        _remember(about, time.monotonic() + every_s)
+    lost = f" (before this {counted(_lost, 'message was', 'messages were')} lost, since nobody read them)"
+    if _thread.ask((text + lost if _lost else text, logging.WARNING)):
+        _lost = 0
+    else:
+        _lost += 1
+
+
+def due(about: Hashable) -> bool:
+    """Whether `tell` would say something about it."""
+    return time.monotonic() >= _said.get(about, 0.0)
+
+
+def start() -> None:
+    """Have the thread that says it, also what is logged to our other loggers. Before a record is accepted: see `aside`."""
+    for logger in _OF_THREADS:
+        if _detour not in logger.filters:
+            logger.filters.insert(0, _detour)  # before those of the user, which are asked on the other thread
+    _thread.start()
+
+
+def leaving(timeout_s: float = LEAVE_S) -> Iterator[float]:
+    """Wait until what was told is said, at most so long.
+
+    Yields:
+        Seconds to pause.
+    """
+    if _thread.waits and not _thread.start():
+        for message in _thread.take_back():  # no thread can be had: what nobody hinders is said here
+            with contextlib.suppress(Exception):
+                _speak(message, patient=False)
+    yield from _thread.until_done(timeout_s)
+
+
+def leave(timeout_s: float = LEAVE_S) -> None:
+    """Wait until what was told is said, at most so long."""
+    for pause in leaving(timeout_s):
+        time.sleep(pause)
+
+
+def say(text: str) -> None:
+    """`tell` outside of `log()`, by a call of the user's to which it is the answer: it is said when this returns, if it can be."""
+    start()
+    tell(None, text)
+    leave()
+
+
+def show(text: str) -> None:
+    """`say` what is no warning: it goes to standard error and to no log."""
+    start()
+    _thread.ask((text, 0))
+    leave()
+
+
+def mention(text: str) -> None:
+    """`show` what nobody waits for."""
+    start()
+    _thread.ask((text, 0))
+
+
+def close() -> None:
+    """At the end of the process: say what can be said, and let nothing of ours stand in the interpreter's way."""
+    global _closed
+    leave()
+    _closed = True
+    if _thread.busy:  # in a handler that hangs, whose lock `logging.shutdown` would wait for
+        for handler in dict.fromkeys(chain(*map(_handlers, (_log, *_OF_THREADS)))):
+            if handler.lock is None:
+                continue
+            if handler.lock.acquire(blocking=False):
+                handler.lock.release()
+            else:
+                handler.createLock()
+
+
+def _remember(about: Hashable, until: float) -> None:
+    if len(_said) >= _MOST_SAID:
+        now = time.monotonic()
+        for old in [key for key, end in _said.copy().items() if end <= now] or list(_said.copy())[: _MOST_SAID // 2]:
+            _said.pop(old, None)
+    _said[about] = until
+
+
+class _Detour(logging.Filter):
+    """Lets nobody handle a record where it is logged, but on the thread that says everything."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        global _lost
+        if id(record) in _passing:
+            return True
+        with contextlib.suppress(Exception):  # its arguments may be anybody's; who handles it finds out
+            record.msg, record.args = record.getMessage(), None
+        if not _thread.ask(record):
+            _lost += 1
+        return False
+
+
+def _speak(message: tuple[str, int] | logging.LogRecord, patient: bool = True) -> None:
+    """Hand a message to who listens, when he does; if he must be waited for, and this is not patient, it is dropped."""
+    if not isinstance(message, logging.LogRecord):
+        text, level = message
+        if not level:
+            return _print(printable(text, keep="\n"), patient)
+        message = _log.makeRecord(_log.name, level, __file__, 0, text, (), None)
+    if isinstance(message.msg, str):
+        message.msg = printable(message.msg, keep="\n")  # a path or a key in it may be anybody's
+    _log_record(logging.getLogger(message.name), message, patient)
+
+
+def _log_record(logger: logging.Logger, record: logging.LogRecord, patient: bool) -> None:
+    handlers, last = _handlers(logger), logging.lastResort
+    here = not handlers and type(last) is logging._StderrHandler  # type: ignore[attr-defined]  # logging's own
+    streams = [sys.stderr] if here else [getattr(handler, "stream", None) for handler in handlers]
+    if not all(_has_reader(stream, patient) for stream in streams):
+        return
+    if _closed or not logger.isEnabledFor(record.levelno):
+        return
+    _passing.add(id(record))
+    try:
+        if last is None or not here:
+            with _handling:
+                logger.handle(record)
+        elif record.levelno >= last.level and logger.filter(record):
+            whose = "" if logger is _log else "asynctrack: "  # no logger's name is there to say it
+            _print(whose + last.format(record), patient)
+    finally:
+        _passing.discard(id(record))
+
+
+def _handlers(logger: logging.Logger | None = _log) -> list[logging.Handler]:
+    """Those that get what is logged to a logger."""
+    found: list[logging.Handler] = []
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found
+
+
+def _print(text: str, patient: bool) -> None:
+    """Write a line to standard error: past the stream where it is Python's own, whose lock the interpreter takes at its end."""
+    stream: Any = sys.stderr
+    pythons: Any = sys.__stderr__
+    if stream is None:
+        return
+    if stream is pythons:
+        left = (text + "\n").encode(stream.encoding or "utf-8", "backslashreplace")
+        while left and _has_reader(stream, patient):
+            left = left[os.write(stream.fileno(), left) :]
+    else:  # a test, a notebook or a program has put another there
+        with _handling:
+            stream.write(text + "\n")
+            stream.flush()
+
+
+def _has_reader(stream: Any, patient: bool = True) -> bool:
+    """Whether a stream takes something, as far as that can be known; it is waited for, but without the stream's lock."""
+    try:
+        fd = stream.fileno()
+    except Exception:  # there is no such stream, or it is none of the system's
+        return True
+    poll = native_threads.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(None if patient else 0))
+
+
+def _before_fork() -> None:
+    if _handling.acquire(timeout=_FORK_WAIT_S):
+        _forking.add(threading.get_ident())
+
+
+def _after_fork_in_parent() -> None:
+    if threading.get_ident() in _forking:
+        _forking.discard(threading.get_ident())
+        _handling.release()
+
+
+def _after_fork_in_child() -> None:
+    global _handling, _lost
+    _handling = native_threads.allocate_lock()
+    _forking.clear()
+    _passing.clear()
+    _lost = 0
+
+
+_detour: Final = _Detour()
+_thread: BackgroundThread[tuple[str, int] | logging.LogRecord] = BackgroundThread(_speak, _MOST)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

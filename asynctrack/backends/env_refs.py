@@ -1,0 +1,72 @@
+"""Env refs: settings that are said by the name of an environment variable, so that their values are kept nowhere.
+
+`${env:NAME}` in a text stands for the variable, `${env:NAME,text}` for `text` where there is none; OmegaConf's `${oc.env:NAME}` means
+the same. They are looked up in the process that uses the setting: in the caller, and again where the sink opens.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+_REFERENCE: Final = re.compile(r"\$\{(?:oc\.)?env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:,([^}]*))?\}")
+# A shorter value is a number or a word that any message may have for another reason. Arbitrary.
+_SHORTEST_SECRET: Final = 4
+
+
+def refers(value: Any) -> bool:
+    """Whether there is a reference in a setting, however it is nested."""
+    return any(True for _ in _found(value))
+
+
+def name_of(value: object) -> str | None:
+    """The variable, where a setting is one reference and nothing else."""
+    match = _REFERENCE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return match[1] if match is not None and match[2] is None else None
+
+
+def missing(value: Any) -> list[str]:
+    """Variables that a setting refers to, and the environment does not have."""
+    names = (match[1] for match in _found(value) if match[2] is None)
+    return [name for name in dict.fromkeys(names) if name not in os.environ]
+
+
+def resolve(value: Any) -> Any:
+    """A setting with values in place of references.
+
+    Raises:
+        KeyError: the environment does not have a variable.
+    """
+    if isinstance(value, str):
+        return _REFERENCE.sub(_value, value)
+    if isinstance(value, Mapping):
+        return {key: resolve(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolve(item) for item in value]
+    return value
+
+
+def hide(text: str, written: Any) -> str:
+    """A text that may repeat the values of these references, with the references in their place."""
+    for match in _found(written):
+        value = os.environ.get(match[1], "")
+        if len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, match[0])
+    return text
+
+
+def _value(match: re.Match[str]) -> str:
+    return os.environ[match[1]] if match[2] is None else os.environ.get(match[1], match[2].strip())
+
+
+def _found(value: Any) -> Iterator[re.Match[str]]:
+    if isinstance(value, str):
+        yield from _REFERENCE.finditer(value)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _found(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _found(item)

@@ -1,0 +1,159 @@
+"""`asynctrack demo`: a real optimisation, every step of it tracked, and what that cost.
+
+Four annealers look for the shortest tour through berlin52 and log each step. Needs the core install only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import suppress
+from dataclasses import asdict
+from math import nan
+from pathlib import Path
+from statistics import median
+from typing import TextIO
+
+import anyio
+
+import asynctrack
+from asynctrack._system.paths import expanded
+from asynctrack.cli.demo_app import kill
+from asynctrack.cli.demo_app.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
+from asynctrack.cli.demo_app.berlin52 import OPTIMUM
+from asynctrack.cli.demo_app.curves import curves_of
+from asynctrack.cli.demo_app.live import REFRESH_S, Live
+from asynctrack.cli.demo_app.race import ANNEALERS, LogTimes, Race, speed_with_tracking
+from asynctrack.cli.demo_app.report import Facts, above_optimum_percent, kill_summary, summary
+from asynctrack.cli.demo_app.svg import CURVE_WIDTH, Drawing, draw
+
+__all__ = ["add_arguments", "main"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    parser.add_argument("--seconds", type=_seconds, default=10.0, help="how long to optimise (default: 10)")
+    parser.add_argument(
+        "--dir", type=expanded, default=Path("asynctrack_runs"), help="where runs go (default: %(default)s)"
+    )
+    parser.add_argument("--svg", type=expanded, metavar="FILE", help="draw the best tour and the curves into FILE")
+    parser.add_argument("--kill", action="store_true", help="kill the optimiser half-way, then count what survived")
+    parser.add_argument("--json", action="store_true", help="print what was found as one JSON object")
+    parser.add_argument("--seed", type=int, default=52, help="of the annealers' random numbers (default: %(default)s)")
+    parser.add_argument("--_child", dest="child", type=expanded, help=argparse.SUPPRESS)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo; 0 if every record that was accepted was found again."""
+    if args.child is not None:
+        return kill.optimise(args.child, folder=args.dir, seconds=args.seconds, seed=args.seed)
+    if args.svg is not None and (problem := _svg_problem(args)):
+        print(f"asynctrack demo: {problem}", file=sys.stderr)
+        return 2
+    return _kill(args) if args.kill else _show(args)
+
+
+def _svg_problem(args: argparse.Namespace) -> str | None:
+    """Found before the race rather than after it."""
+    if args.kill:
+        return "--svg draws a whole run; leave out --kill"
+    if not args.svg.absolute().parent.is_dir():
+        return f"--svg takes a file in a folder that exists; got {args.svg}"
+    return None
+
+
+def _show(args: argparse.Namespace) -> int:
+    facts = _race(args, None if args.json else sys.stdout)
+    if args.json:
+        print(json.dumps(asdict(facts)))
+    else:
+        print("\n".join(summary(facts, sys.stdout)))
+    return 0 if facts.found == facts.accepted else 1
+
+
+def _kill(args: argparse.Namespace) -> int:
+    aftermath = kill.demonstrate(folder=args.dir, seconds=args.seconds, seed=args.seed, quiet=args.json)
+    if aftermath is None:
+        return 1
+    if args.json:
+        print(json.dumps(asdict(aftermath)))
+    else:
+        print("\n".join(kill_summary(aftermath, sys.stdout)))
+    return 0 if aftermath.whole else 1
+
+
+def _race(args: argparse.Namespace, out: TextIO | None) -> Facts:
+    config = {"hottest": HOTTEST, "coldest": COLDEST, "moves_per_step": MOVES_PER_STEP, "seed": args.seed}
+    with asynctrack.init(kill.PROJECT, config=config, dir=args.dir, mode="online") as run:
+        race = Race(run.log, seconds=args.seconds, seed=args.seed)
+        _run_watched(race, out)
+        stats = run.finish({"best": race.best.best_length, "tour": race.best.best_tour})
+    if args.svg is not None:
+        _draw(race, run.path, args.svg)
+    return _facts(args, race, stats, run.path)
+
+
+def _run_watched(race: Race, out: TextIO | None) -> None:
+    live = Live(out) if out is not None else None
+    # Ctrl-C ends the race early; its records are kept and counted like any others.
+    with suppress(KeyboardInterrupt):
+        anyio.run(race.run, live.show if live is not None else None, REFRESH_S)
+    if live is not None:
+        live.clear()
+
+
+def _facts(args: argparse.Namespace, race: Race, stats: asynctrack.RunStats, path: Path) -> Facts:
+    times = LogTimes.of(race.times_ns)
+    speed = speed_with_tracking(race.slices)
+    step_us = [1e6 / part.steps_per_s for part in race.slices if part.steps]
+    best = race.best
+    return Facts(
+        seconds=round(race.seconds, 2),
+        seed=args.seed,
+        steps=sum(race.steps),
+        step_us=round(median(step_us), 1) if step_us else 0.0,
+        accepted=stats.accepted,
+        dropped=sum(stats.dropped.values()),
+        found=sum(1 for _ in asynctrack.open_run(path).records()),
+        log_p50_us=round(times.p50_ns / 1000, 2),
+        log_p99_us=round(times.p99_ns / 1000, 2),
+        log_calls_timed=times.calls,
+        timer_us=times.timer_ns / 1000,
+        speed_with_tracking_percent=None if speed is None else round(100 * speed, 2),
+        slices=len(race.slices),
+        slice_s=race.slice_s,
+        best=best.best_length,
+        optimum=OPTIMUM,
+        above_optimum_percent=round(above_optimum_percent(best.best_length), 3),
+        tour=best.best_tour,
+        path=str(path),
+        svg=None if args.svg is None else str(args.svg),
+    )
+
+
+def _draw(race: Race, path: Path, file: Path) -> None:
+    """The picture of a race, its curves from what the run at `path` has on disk."""
+    best, steps = race.best, max(race.steps)
+    trials = curves_of(asynctrack.open_run(path).records(), steps, CURVE_WIDTH)
+    logged = f"{race.records:,} records in {race.seconds:.3g} s"
+    picture = Drawing(
+        caption=f"52 places in Berlin, four annealers in one event loop: {logged}",
+        tour=best.best_tour,
+        length=best.best_length,
+        winner=best.trial % ANNEALERS,
+        steps=steps,
+        trials=trials,
+    )
+    file.write_text(draw(picture), encoding="utf-8")
+
+
+def _seconds(text: str) -> float:
+    """The value of `--seconds`. Its limits are arbitrary: time for a few slices, and an hour."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = nan
+    if not 0.2 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.2 to 3600, got {text!r}")
+    return seconds

@@ -1,0 +1,36 @@
+"""`asynctrack doctor`: whether what asynctrack needs works on this machine, and what it costs here."""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from asynctrack.cli import options, output
+from asynctrack.cli.diagnostics import Finding, check_up
+from asynctrack.cli.output import Output, Styled
+
+_STYLES = {"good": "green", "poor": "yellow", "bad": "bold red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    options.add_dir(parser)
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check; 1 if something does not work."""
+    screen, findings = Output(), []
+    for finding in check_up(args.dir):
+        findings.append(finding)
+        if not args.json:
+            _print(screen, finding)
+    bad = any(finding.verdict == "bad" for finding in findings)
+    if args.json:
+        output.print_json({"works": not bad, "findings": msgspec.to_builtins(findings)})
+    return 1 if bad else 0
+
+
+def _print(screen: Output, finding: Finding) -> None:
+    screen.line(Styled(f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<14} ", finding.said)

@@ -1,0 +1,152 @@
+"""`asynctrack ls`: the runs of a directory, one line each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from asynctrack._system.disk_timeout import Errand
+from asynctrack._system.paths import expanded
+from asynctrack.cli import options, output
+from asynctrack.cli.output import STATE_STYLES, Output, Styled, TableColumn
+from asynctrack.cli.run_summary import RunSummary, glance, seconds_between
+from asynctrack.client import run_state
+from asynctrack.reading import catalog
+from asynctrack.settings import DEFAULT_DIR, project_directory
+
+STATES: Final = (
+    "running", "finished", "failed", "crashed", "preempted", "lost", "elsewhere", "damaged", "unreadable",
+)  # fmt: skip
+
+_COLUMNS: Final = (
+    TableColumn("run"),
+    TableColumn("name", rank=2, cut=True),
+    TableColumn("status"),
+    TableColumn("age", right=True),
+    TableColumn("records", right=True),
+    TableColumn("rate", right=True, rank=4),
+    TableColumn("step", right=True, rank=3),
+    TableColumn("size", right=True, rank=1),
+    TableColumn("last values", rank=5, cut=True),
+)
+_VALUES: Final = 4
+# Of a run's name, also where no terminal says how wide it is. Arbitrary; `--json` and `show` have all of it.
+_LONGEST_NAME: Final = 60
+_HINTS: Final = {
+    "lost": "its process and its worker have died: `asynctrack sync` brings home what they left",
+    "elsewhere": "another machine or user has it: from here nobody can tell whether it still runs",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    parser.add_argument(
+        "directory", metavar="DIR", nargs="?", type=expanded, help=f"where runs are kept (default: {DEFAULT_DIR})"
+    )
+    parser.add_argument("--status", type=_states, metavar="STATUS,...", help=f"only these: {', '.join(STATES)}")
+    parser.add_argument("--project", help="only runs of this project")
+    parser.add_argument("-n", type=options.whole(1), metavar="N", help="only the newest N")
+    options.add_keys(parser, "the metrics to show the last values of")
+    options.add_json(parser, "print the runs as one JSON list")
+
+
+def main(args: argparse.Namespace) -> int:
+    """List runs, the newest first."""
+    directory = args.directory or Path(DEFAULT_DIR)
+    Errand(directory.is_dir, directory).wait()  # a disk that hangs is said
+    if args.directory is not None and not directory.is_dir():
+        output.say(f"there is no directory {directory}")
+        return 2
+    found = islice(_chosen(args, directory), args.n)
+    if args.json:
+        output.print_json([msgspec.structs.asdict(run) for run in found])
+    else:
+        _print(list(found), directory, args)
+    return 0
+
+
+def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[RunSummary]:
+    runs = catalog.runs_under(directory)
+    if args.project is not None:
+        wanted = {args.project, project_directory(args.project)}
+        runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] in wanted]
+    workers = run_state.look()
+    for run in catalog.newest_first(runs):
+        seen = glance(run, workers)
+        if args.keys is not None:
+            seen = msgspec.structs.replace(seen, last=args.keys.of(seen.last))
+        if args.status is None or seen.status in args.status:
+            yield seen
+
+
+def _print(found: list[RunSummary], directory: Path, args: argparse.Namespace) -> None:
+    screen = Output()
+    unreadable = catalog.unreadable_under(directory)
+    if not found:
+        chosen = args.status is not None or args.project is not None
+        screen.line(f"no {'such ' if chosen else ''}runs in {directory}{' that you may read' if unreadable else ''}")
+        _print_unreadable(screen, unreadable)
+        return
+    named = any(run.name != run.id for run in found)
+    columns = [column for column in _COLUMNS if named or column.title != "name"]
+    screen.table(columns, [_row(run, named) for run in found])
+    _print_hints(screen, found)
+    _print_unreadable(screen, unreadable)
+
+
+def _row(run: RunSummary, named: bool) -> list[output.Piece]:
+    age_s = seconds_between(run.created_at, datetime.now(UTC).isoformat())
+    last = "  ".join(f"{key}={output.number(value, 4)}" for key, value in list(run.last.items())[:_VALUES])
+    return [
+        f"{run.project}/{run.id}",
+        *([output.shorten(run.name, _LONGEST_NAME, "...") if run.name != run.id else ""] if named else []),
+        Styled(run.status + (", behind" if run.behind else ""), STATE_STYLES.get(run.status, "")),
+        "-" if age_s is None else output.duration(max(0, round(age_s))),
+        output.short_count(run.records),
+        output.rate(run.records_per_s),
+        "-" if run.step is None else output.short_count(run.step),
+        output.size(run.bytes),
+        Styled(last, "dim"),
+    ]
+
+
+def _print_hints(screen: Output, found: list[RunSummary]) -> None:
+    """What a person should know of what is not as it should be."""
+    states = {run.status for run in found}
+    hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
+    hints += [f"damaged: {run.project}/{run.id}: {run.problem}" for run in found if run.problem]
+    if behind := [run for run in found if run.behind]:
+        hints.append(_said_of_behind(behind))
+    if hints:
+        screen.line()
+    for hint in hints:
+        screen.line(Styled(hint, "dim"))
+
+
+def _said_of_behind(behind: list[RunSummary]) -> str:
+    """Which backends do not have everything, of the newest run, and how many more runs there are like it."""
+    first, *more = behind
+    of = ", ".join(f"{name} ({why})" if why else name for name, why in first.behind.items())
+    others = f", and {len(more)} more runs" if len(more) > 1 else ", and 1 more run" if more else ""
+    return (
+        f"behind: {first.project}/{first.id}: {of}{others}: `asynctrack sync` delivers the rest, or says what it needs"
+    )
+
+
+def _print_unreadable(screen: Output, count: int) -> None:
+    if count:
+        runs = "1 run" if count == 1 else f"{count} runs"
+        screen.line(Styled(f"{runs} that you may not read: ask who ran them, or see docs/permissions.md", "dim"))
+
+
+def _states(text: str) -> set[str]:
+    states = set(text.split(","))
+    if unknown := states - set(STATES):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(STATES)}, got {', '.join(sorted(unknown))!r}")
+    return states

@@ -1,0 +1,108 @@
+"""`asynctrack rm`: removes runs, and nothing but runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from asynctrack._system.locks import in_words
+from asynctrack._system.printable import printable
+from asynctrack.cli import options, output
+from asynctrack.cli.run_summary import bytes_of
+from asynctrack.client import run_state
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal.manifest import load
+from asynctrack.journal.reader import segments
+from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import ring_paths
+from asynctrack.reading import catalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=options.RUN_HELP)
+    options.add_dir(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("--force", action="store_true", help="also a run that may still be running")
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Remove runs, all of them or none; 1 if one of them must not be."""
+    runs = list(dict.fromkeys(Path(os.path.abspath(catalog.find(wanted, args.dir))) for wanted in args.runs))
+    sizes = {run: bytes_of(run) for run in runs}
+    refused = _refused(runs, force=args.force)
+    if not refused and not args.yes:
+        if not sys.stdin.isatty():
+            output.say("rm asks on a terminal before it removes, and this is none; --yes removes without asking")
+            return 2
+        if not _agreed(sizes):
+            return 1
+        refused = _refused(runs, force=args.force)  # somebody may have resumed one while we asked
+    for run in [] if refused else runs:
+        _remove(run)
+        if not args.json:
+            print(f"removed {printable(catalog.name_of(run))}, {output.size(sizes[run])}")
+    for run, why in refused.items():
+        output.say(f"{catalog.name_of(run)} {why}; nothing was removed")
+    if args.json:
+        removed = [] if refused else [{"path": str(run), "bytes": sizes[run]} for run in runs]
+        output.print_json({"removed": removed, "refused": {str(run): why for run, why in refused.items()}})
+    return 1 if refused else 0
+
+
+def _refused(runs: Sequence[Path], *, force: bool) -> dict[Path, str]:
+    """Which of the runs must not be removed, and why."""
+    return {run: why for run in runs if (why := _why_not(run, force=force))}
+
+
+def _why_not(run: Path, *, force: bool) -> str | None:
+    if run.is_symlink():
+        return f"is a link to {os.path.realpath(run)}; name that"
+    try:
+        manifest = load(run)
+    except AsynctrackError:
+        manifest = None
+    if manifest is None and not segments(os.fspath(run / "journal")):
+        return "is no run: it has neither a run.json that can be read nor a segment of a journal"
+    if force:
+        return None
+    at_work = run_state.presence_of(run)
+    if at_work.callers:
+        return f"is running (process {in_words(at_work.callers)}); --force removes it all the same"
+    if at_work.worker:
+        return "has a worker that still delivers; --force removes it all the same"
+    if manifest is not None and run_state.state_of(run, manifest) == "elsewhere":
+        host = manifest.environment.get("host")
+        return f"may be running elsewhere: it was started on {host}; --force removes it all the same"
+    return None
+
+
+def _agreed(sizes: dict[Path, int]) -> bool:
+    """What a person says to it."""
+    for run, size in sizes.items():
+        sys.stderr.write(f"  {printable(catalog.name_of(run))}, {output.size(size)}\n")
+    what = "this run" if len(sizes) == 1 else f"these {len(sizes)} runs, {output.size(sum(sizes.values()))}"
+    sys.stderr.write(f"remove {what} for good? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _remove(run: Path) -> None:
+    """Remove a run's directory, and the queues that its dead processes left; links in it are removed, not followed."""
+    for path in [path for directory in run_state.presence_of(run).directories for path in ring_paths(directory)]:
+        with contextlib.suppress(OSError, ValueError):
+            ring = Ring.attach(path)
+            if os.path.realpath(ring.meta["run"]) == os.path.realpath(run) and not ring.producer_lives():
+                ring.unlink()
+            ring.close()
+    # First out of sight: half a run should not look like one.
+    leaving = run.with_name(f".{run.name}.{secrets.token_hex(4)}.removed")
+    os.rename(run, leaving)
+    shutil.rmtree(leaving)

@@ -1,0 +1,341 @@
+"""`asynctrack show`: what there is to know of one run. Reads its journal once, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack._system.locks import in_words
+from asynctrack._system.wording import counted
+from asynctrack.cli import options, output
+from asynctrack.cli.output import STATE_STYLES, Output, Piece, ProgressLine, Styled, TableColumn
+from asynctrack.cli.records import records_in, teller
+from asynctrack.cli.run_summary import seconds_between
+from asynctrack.cli.sparklines import Sparkline, Sparklines
+from asynctrack.client.run_state import RunActivity, State, presence_of, state_of
+from asynctrack.journal.cursor import Cursor, cursor_path, peek_cursor
+from asynctrack.journal.manifest import Manifest
+from asynctrack.journal.reader import Damage, Reader
+from asynctrack.queue.shm_paths import ring_paths
+from asynctrack.reading.catalog import name_of
+from asynctrack.reading.damage import left_over, look, said_by
+from asynctrack.reading.reader import RunReader
+from asynctrack.reading.stats import RunStats, StatsCollector
+from asynctrack.records.codec import flatten
+
+# What is shown where nobody has chosen; --json has all.
+_MOST_METRICS: Final = 20
+_MOST_SETTINGS: Final = 30
+# How many children that have failed are shown; `--json` has the others.
+_MOST_CHILDREN: Final = 5
+# Characters of a curve.
+_LONGEST_CURVE: Final = 48
+_SHORTEST_CURVE: Final = 12
+# Of a line of metrics: the indentation, the gaps, and the count of values.
+_BLANKS: Final = 2 + 5 * 2 + 6
+# Fields of a cursor that are shown beside the books, where it has them.
+_CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    options.add_run(parser)
+    options.add_keys(parser, "the metrics to show")
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Show a run."""
+    run = options.find(args)
+    manifest = RunReader(run).manifest()
+    state, presence = state_of(run, manifest), presence_of(run)
+    stats = _books(presence, manifest)
+    backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
+    if args.json:
+        curves, damage = _read(run)
+        output.print_json(_document(run, manifest, state, presence, stats, backends, curves, damage, args.keys))
+        return 0
+    screen = Output()
+    _print_head(screen, run, manifest, state, presence)
+    _print_settings(screen, "config", manifest.config)
+    _print_settings(screen, "summary", manifest.summary)
+    _print_books(screen, stats)
+    _print_backends(screen, backends)
+    curves, damage = _read(run)
+    _print_metrics(screen, curves, args.keys)
+    _print_damage(screen, damage)
+    return 0
+
+
+def _books(presence: RunActivity, manifest: Manifest) -> RunStats:
+    rings = [path for directory in presence.directories for path in ring_paths(directory)]
+    with closing(StatsCollector(presence.known_as)) as books:
+        return books.take([], rings, manifest.backends)
+
+
+def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[str, Any]:
+    """A backend's books, and what else its cursor says."""
+    cursor, books = peek_cursor(run, name) or Cursor(), stats.backends[name]
+    saved_s = None
+    with suppress(OSError):
+        saved_at = datetime.fromtimestamp(cursor_path(run, name).stat().st_mtime, UTC).isoformat()
+        saved_s = seconds_between(manifest.created_at, saved_at)
+    return {
+        "kind": manifest.backends[name].get("kind"),
+        "delivered": books.delivered,
+        "behind": books.behind,
+        "skipped": books.skipped,
+        "refused": books.refused,
+        "records_per_s": books.delivered / saved_s if saved_s and saved_s > 0 and books.delivered else None,
+        "last_error": books.last_error,
+        "known": books.known,
+        **{field: getattr(cursor, field) for field in _CURSOR_FIELDS},
+    }
+
+
+def _read(run: Path) -> tuple[Sparklines, list[Damage]]:
+    """The curves of all metrics, and what is damaged."""
+    curves, journal = Sparklines(), run / "journal"
+    said, around = said_by(run), look(run)
+    total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
+    with closing(Reader(journal)) as reader, ProgressLine("reading the journal", total) as progress:
+        done = 0
+        for batch in reader:
+            for record in records_in(batch, teller(run, reader, batch)):
+                curves.add(record.data)
+            done += batch.header.size
+            progress.at(done)
+        behind = left_over(run, said, reader.position)
+    return curves, list(dict.fromkeys([*around, *reader.damage, *behind]))
+
+
+def _document(
+    run: Path,
+    manifest: Manifest,
+    state: State,
+    presence: RunActivity,
+    stats: RunStats,
+    backends: dict[str, Any],
+    curves: Sparklines,
+    damage: list[Damage],
+    keys: options.KeyFilter | None,
+) -> dict[str, Any]:
+    """All of it, as `--json` prints it."""
+    return {
+        "path": str(run),
+        "project": manifest.project,
+        "id": manifest.id,
+        "name": manifest.name,
+        "status": state,
+        "error": manifest.error,
+        "failed_children": manifest.failed_children,
+        "created_at": manifest.created_at,
+        "ended_at": manifest.ended_at,
+        "callers": presence.callers,
+        "worker": presence.worker,
+        "environment": manifest.environment,
+        "config": manifest.config,
+        "summary": manifest.summary,
+        "checkpoint": manifest.checkpoint,
+        "books": {
+            "offered": stats.offered,
+            "accepted": stats.accepted,
+            "journaled": stats.journaled,
+            "queued": stats.queued,
+            "dropped": stats.dropped,
+        },
+        "backends": backends,
+        "metrics": {
+            key: {
+                "count": curve.count,
+                "min": curve.low,
+                "last": curve.last,
+                "max": curve.high,
+                "course": curve.course(_LONGEST_CURVE),
+            }
+            for key, curve in _chosen(curves, keys).items()
+        },
+        "damage": [str(stretch) for stretch in damage],
+    }
+
+
+def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, presence: RunActivity) -> None:
+    name = [] if manifest.name == manifest.id else ["  ", manifest.name]
+    screen.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
+    screen.line()
+    environment = manifest.environment
+    command = environment.get("command")
+    command = shlex.join(map(str, command)) if isinstance(command, list) else ""
+    facts = [
+        ("error", manifest.error),
+        *(
+            ("child", f"process {child.get('pid')}: {child.get('error')}")
+            for child in manifest.failed_children[:_MOST_CHILDREN]
+        ),
+        ("started", _started(manifest)),
+        ("command", command),
+        (
+            "on",
+            f"{environment.get('host', '-')}, Python {environment.get('python', '-')}, {_who(presence, environment)}",
+        ),
+        ("checkpoint", manifest.checkpoint and _pairs(manifest.checkpoint)),
+        ("path", os.path.relpath(run)),
+    ]
+    screen.table(
+        [TableColumn(), TableColumn(cut=True)],
+        [[Styled(name, "dim"), str(fact)] for name, fact in facts if fact],
+        indent=2,
+        titles=False,
+    )
+    if state == "lost":
+        screen.line()
+        screen.line(
+            Styled("its process and its worker have died; ", STATE_STYLES["lost"]),
+            f"`asynctrack sync {shlex.quote(os.path.relpath(run))}` brings home what they left",
+        )
+
+
+def _started(manifest: Manifest) -> str:
+    ago_s = seconds_between(manifest.created_at, datetime.now(UTC).isoformat())
+    if ago_s is None:
+        return manifest.created_at
+    try:
+        at = datetime.fromisoformat(manifest.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # so far from our time that no time zone has it
+        return manifest.created_at
+    took_s = seconds_between(manifest.created_at, manifest.ended_at) if manifest.ended_at else None
+    took = "" if took_s is None else f", ended after {output.duration(took_s)}"
+    return f"{at}, {output.duration(round(ago_s))} ago{took}"
+
+
+def _who(presence: RunActivity, environment: dict[str, Any]) -> str:
+    if not presence.callers:
+        return f"process {environment.get('pid', '-')}, which has ended"
+    processes = "process" if len(presence.callers) == 1 else "processes"
+    return f"{processes} {in_words(presence.callers)}, logging"
+
+
+def _pairs(data: dict[str, Any]) -> str:
+    return "  ".join(f"{key}={output.brief(value)}" for key, value in flatten(data))
+
+
+def _print_settings(screen: Output, title: str, data: dict[str, Any]) -> None:
+    """A config or a summary."""
+    settings = list(flatten(data))
+    if not settings:
+        return
+    screen.heading(title)
+    rows: list[list[Piece]] = [
+        [Styled(key, "dim"), output.brief(value, 200)] for key, value in settings[:_MOST_SETTINGS]
+    ]
+    screen.table([TableColumn(), TableColumn(cut=True)], rows, indent=2, titles=False)
+    _print_rest(screen, len(settings) - _MOST_SETTINGS, "--json")
+
+
+def _print_books(screen: Output, stats: RunStats) -> None:
+    screen.heading("records")
+    counts = {
+        "offered": stats.offered,
+        "accepted": stats.accepted,
+        "journaled": stats.journaled,
+        "queued": stats.queued,
+    }
+    counts["dropped"] = sum(stats.dropped.values())
+    counts |= {f"  {reason}": dropped for reason, dropped in stats.dropped.items()}
+    columns = [TableColumn(name, right=True) for name in counts]
+    screen.table(columns, [[_count(name, counts[name]) for name in counts]], indent=2)
+
+
+def _count(name: str, count: int) -> Piece:
+    wrong = count and name in ("dropped", "refused")
+    return Styled(output.count(count), "bold red" if wrong else "")
+
+
+def _print_backends(screen: Output, backends: dict[str, dict[str, Any]]) -> None:
+    if not backends:
+        return
+    screen.heading("backends")
+    numbers = ("delivered", "behind", "skipped", "refused")
+    columns = [
+        TableColumn(),
+        *(TableColumn(name, right=True) for name in numbers),
+        TableColumn("rate", right=True),
+        TableColumn("", cut=True),
+    ]
+    rows: list[list[Piece]] = []
+    for name, backend in backends.items():
+        counts = {**backend, "skipped": sum(backend["skipped"].values())}
+        row = [_count(number, counts[number]) if backend["known"] else "-" for number in numbers]
+        rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend)])
+    screen.table(columns, rows, indent=2)
+    for name, backend in backends.items():
+        if len(backend["skipped"]):
+            screen.line(Styled(f"{name} skipped: {_pairs(backend['skipped'])}", "dim"), indent=2)
+        if backend["last_error"]:
+            screen.line(Styled(f"{name}: {backend['last_error']}", "red"), indent=2)
+
+
+def _standing(backend: dict[str, Any]) -> Piece:
+    """What a backend does now, in a few words."""
+    if not backend["known"]:
+        return Styled("private to who ran it", "dim")
+    if backend["paused"]:
+        return Styled("paused until it is mended", "bold red")
+    if backend["last_error"]:
+        left_s = seconds_between(datetime.now(UTC).isoformat(), backend["next_try_at"] or "")
+        soon = "" if left_s is None else f", again in {output.duration(max(0, round(left_s)))}"
+        return Styled(f"failed {counted(backend['retries'], 'time')}{soon}", "red")
+    retries = f", {counted(backend['retries'], 'try', 'tries')} failed" if backend["retries"] else ""
+    return Styled(("has all" if backend["closed"] else "works") + retries, "dim")
+
+
+def _print_damage(screen: Output, damage: list[Damage]) -> None:
+    if damage:
+        screen.heading("damaged: records may be missing from what is shown")
+    for stretch in damage:
+        screen.line(Styled(str(stretch), STATE_STYLES["damaged"]), indent=2)
+
+
+def _chosen(curves: Sparklines, keys: options.KeyFilter | None) -> dict[str, Sparkline]:
+    return {key: curve for key, curve in curves.by_key.items() if keys is None or key in keys}
+
+
+def _print_metrics(screen: Output, curves: Sparklines, keys: options.KeyFilter | None) -> None:
+    chosen = _chosen(curves, keys)
+    if not chosen:
+        return
+    screen.heading("metrics")
+    shown = dict(list(chosen.items())[: len(chosen) if keys is not None else _MOST_METRICS])
+    numbers = {
+        key: [output.number(value) for value in (curve.low, curve.last, curve.high)] for key, curve in shown.items()
+    }
+    length = _LONGEST_CURVE
+    if screen.width is not None:
+        beside = max(map(output.width_of, shown)) + sum(max(map(len, of)) for of in zip(*numbers.values(), strict=True))
+        length = max(_SHORTEST_CURVE, min(length, screen.width - beside - _BLANKS))
+    rows: list[list[Piece]] = []
+    for key, curve in shown.items():
+        low, last, high = numbers[key]
+        line = Styled(screen.spark(curve.course(length)), "cyan")
+        rows.append([key, line, low, Styled(last, "bold"), high, output.short_count(curve.count)])
+    columns = [
+        TableColumn(cut=True),
+        TableColumn(),
+        *(TableColumn(title, right=True) for title in ("min", "last", "max")),
+    ]
+    screen.table([*columns, TableColumn("values", right=True, rank=1)], rows, indent=2)
+    _print_rest(screen, len(chosen) - len(shown), "--keys '*'")
+    if curves.untold:
+        screen.line(
+            Styled(f"values of further metrics that are not told: {output.count(curves.untold)}", "dim"), indent=2
+        )
+
+
+def _print_rest(screen: Output, more: int, option: str) -> None:
+    if more > 0:
+        screen.line(Styled(f"and {output.count(more)} more: {option} shows them", "dim"), indent=2)

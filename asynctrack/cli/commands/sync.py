@@ -1,0 +1,301 @@
+"""`asynctrack sync`: journals what ended processes left in their queues, and delivers what is behind, or to one more backend."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import logging
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from itertools import chain, count
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack._system.paths import expanded
+from asynctrack._system.printable import printable
+from asynctrack.backends.base import Backend, kind_of
+from asynctrack.backends.registry import class_of
+from asynctrack.cli import options, output
+from asynctrack.cli.output import Output, Styled, TableColumn
+from asynctrack.cli.sync_job import PATIENCE_S, AttachJob, SyncJob, SyncProgress
+from asynctrack.cli.sync_plan import SyncPlan, has_all, orphaned, outlook
+from asynctrack.client import run_state
+from asynctrack.errors import AsynctrackError, InvalidSettings
+from asynctrack.reading import catalog
+from asynctrack.reading.reader import RunReader
+from asynctrack.worker.service import Policy
+
+_LOOK_S: Final = 0.1
+# Between two lines of progress where they cannot be drawn over each other.
+_LINE_S: Final = 5.0
+_STYLES: Final = {"done": "green", "behind": "bold red", "live": "yellow"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    parser.add_argument("runs", nargs="*", metavar="RUN|DIR", help="runs, or directories of runs (default: --dir)")
+    options.add_dir(parser)
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        metavar=("KIND", "KEY=VALUE"),
+        help="deliver the whole run to one more backend, also of a live run; say RUN first",
+    )
+    parser.add_argument(
+        "--as",
+        dest="name",
+        metavar="NAME",
+        help="with --to: as this backend of the run, which lived in its process; default: the one of the same class, else one more",
+    )
+    parser.add_argument("--follow", action="store_true", help="with --to: go on until the run has ended")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="go where a run.json from elsewhere leads: its addresses, its files, its code",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="deliver a copy of a run, though what its original delivered shows twice"
+    )
+    parser.add_argument(
+        "--patience-s",
+        type=options.seconds,
+        default=PATIENCE_S,
+        metavar="T",
+        help="give up a run that has stood still for so long (default: %(default)s)",
+    )
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Catch up; 0 if nothing is missing."""
+    with _only_errors():  # what backends say is in the report
+        report, complete, unread = _attach(args) if args.to else _catch_up(args)
+    if args.json:
+        output.print_json({"complete": complete, "unreadable": unread, "runs": msgspec.to_builtins(report)})
+    else:
+        _print(report, complete)
+    return 0 if not unread and all(run.state in ("done", "live") and not run.missing for run in report) else 1
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """Log no warnings meanwhile; afterwards the process may have runs of its own to warn of."""
+    logger = logging.getLogger("asynctrack")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
+    """Bring home what is behind: what became of it, how many runs had nothing missing, and those that cannot be read."""
+    unread: list[str] = []
+    policy = Policy(offline_too=True, trust=args.trust, force=args.force)
+    runs = list(dict.fromkeys(_chosen(args, unread)))
+    orphans = set(orphaned())
+    outlooks = {run: found for run in runs if (found := _outlook(run, policy, orphans, unread)) is not None}
+    todo = [run for run, found in outlooks.items() if found.todo or found.left_out]
+    report: list[SyncProgress] = []
+    if todo:
+        with SyncJob(todo, policy, args.patience_s) as work:
+            report = _work(work, args)
+    return report, len(outlooks) - len(todo), unread
+
+
+def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
+    """Deliver runs to the backend that `--to` describes."""
+    if not args.runs:
+        raise InvalidSettings(["--to needs a RUN: asynctrack sync RUN --to KIND key=value"])
+    report: list[SyncProgress] = []
+    backend = _backend(args.to)
+    for run in dict.fromkeys(_chosen(args, [])):
+        name = args.name or _name(run, backend)
+        with AttachJob(run, name, backend, force=args.force, follow=args.follow, patience_s=args.patience_s) as work:
+            report += _work(work, args)
+    return report, 0, []
+
+
+def _chosen(args: argparse.Namespace, gone: list[str]) -> Iterator[Path]:
+    """The runs that are meant, with those of which only a queue is left; of which the directory has gone is said, and added to `gone`."""
+    for wanted in args.runs or [args.dir]:
+        path = expanded(wanted)
+        left = [] if args.to else orphaned(path if args.runs else None)
+        if left or (path.is_dir() and not catalog.is_run(path)):
+            yield from (run.resolve() for run in catalog.newest_first(catalog.runs_under(path)))
+            yield from _still_there(left, gone)
+        elif args.runs:
+            yield catalog.find(wanted, args.dir).resolve()
+
+
+def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
+    for run in left:
+        if run.is_dir():
+            yield run
+        else:
+            output.say(
+                f"{run} has gone, and a queue of it has records that are not journaled: move it back and sync again, or "
+                "let them go with it: the next run that begins clears the queue away"
+            )
+            gone.append(str(run))
+
+
+def _outlook(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> SyncPlan | None:
+    """What is to be done for a run; one of which that cannot be told is said, and added to `unread`."""
+    try:
+        return outlook(run, policy, orphans)
+    except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from coming home
+        output.say(f"{run} is left out: {error}")
+        unread.append(str(run))
+        return None
+
+
+def _backend(to: list[str]) -> Backend:
+    """The backend that `--to` describes.
+
+    Raises:
+        InvalidSettings: a setting is unknown or wrong.
+    """
+    kind, *pairs = to
+    if "." in kind and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a class of a script, say: who names it means it
+    defined = class_of(kind)
+    known = [field.name for field in msgspec.structs.fields(defined)]
+    values: dict[str, Any] = {}
+    problems = []
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+            problems.append(f"{pair!r} is not KEY=VALUE with a setting of {kind}{hint}")
+        values[key] = _value(text)
+    if problems:
+        raise InvalidSettings(problems)
+    try:
+        return msgspec.convert({**values, "kind": defined.__struct_config__.tag}, defined, strict=False).prepare()
+    except msgspec.ValidationError as error:
+        raise InvalidSettings([f"{kind}: {error}"]) from error
+
+
+def _value(text: str) -> Any:
+    """A value as JSON has it; what is not JSON is text."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _name(run: Path, backend: Backend) -> str:
+    """The run's own backend of this class, where it lived in a process that has ended before it had everything; else a name that none has."""
+    own, kind = RunReader(run).manifest().backends, kind_of(backend)
+    if not run_state.presence_of(run).callers:
+        for name, stored in own.items():
+            if stored.get("place") == "caller" and stored.get("kind") == kind and not has_all(run, name):
+                return name
+    base = re.sub(r"[^A-Za-z0-9_]+", "_", kind)
+    return next(name for name in chain([base], (f"{base}-{number}" for number in count(2))) if name not in own)
+
+
+def _work(work: SyncJob | AttachJob, args: argparse.Namespace) -> list[SyncProgress]:
+    line = None if args.json else _Line()
+    while True:
+        done, now = work.done, work.look()  # in this order: what is done when it is asked is seen in the look
+        if done:
+            break
+        if line is not None:
+            line.show(now)
+        time.sleep(_LOOK_S)
+    if line is not None:
+        line.clear()
+    return now
+
+
+class _Line:
+    """Progress on stderr: one line that is drawn anew on a terminal, a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._drawn = sys.stderr.isatty()
+        self._next_at = time.monotonic() + (_LOOK_S if self._drawn else _LINE_S)
+        self._last = ""
+
+    def show(self, runs: list[SyncProgress]) -> None:
+        now = time.monotonic()
+        if now < self._next_at:
+            return
+        self._next_at = now + (_LOOK_S if self._drawn else _LINE_S)
+        total = sum(run.stats.accepted * max(1, len(run.stats.backends)) for run in runs)
+        left = sum(run.stats.queued + backend.behind for run in runs for backend in run.stats.backends.values())
+        ended = sum(run.state not in ("waiting", "working") for run in runs)
+        text = f"{ended} of {len(runs)} runs, {output.short_count(total - left)} of {output.short_count(total)} records"
+        errors = [f"{name}: {books.last_error}" for run in runs for name, books in _troubled(run)]
+        text += f", {errors[0]}" if errors else ""
+        if text == self._last and not self._drawn:  # nothing has moved: nobody wants to read that twice
+            return
+        self._last = text
+        sys.stderr.write(f"\r\x1b[K{printable(text)[:150]}" if self._drawn else f"{printable(text)}\n")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def _troubled(run: SyncProgress) -> Iterator[tuple[str, Any]]:
+    return ((name, books) for name, books in run.stats.backends.items() if books.last_error)
+
+
+def _print(report: list[SyncProgress], complete: int) -> None:
+    screen = Output()
+    if report:
+        columns = [
+            TableColumn("run"),
+            TableColumn("status"),
+            TableColumn("journaled", right=True),
+            TableColumn("delivered"),
+            TableColumn(""),
+        ]
+        screen.table(columns, [_row(run) for run in report])
+    if complete or not report:
+        screen.line(f"{output.count(complete)} {'runs are' if complete != 1 else 'run is'} complete")
+    for run in report:
+        for name, why in run.missing.items():
+            screen.line(Styled(f"{catalog.name_of(Path(run.path))}: {name}: {_missing(run, name, why)}", "red"))
+
+
+def _missing(run: SyncProgress, name: str, why: str) -> str:
+    """What a backend does not have, why, and what to do about it."""
+    books = run.stats.backends.get(name)
+    behind = books.behind if books is not None else run.stats.queued if name == "journal" else 0
+    what = "the run's end" if not behind else "1 record" if behind == 1 else f"{output.count(behind)} records"
+    text = f"{what} {'are' if behind > 1 else 'is'} missing: {why}".replace("sync RUN", f"sync {shlex.quote(run.path)}")
+    if name == "journal" and books is None:
+        return f"{text}; {'wait longer with --patience-s' if why.startswith('nothing has moved') else 'mend that, and sync again'}"
+    if name in run.left_out or books is None:
+        return text
+    return f"{text}; {'mend that, and sync again' if books.paused else 'sync again later, or wait longer with --patience-s'}"
+
+
+def _row(run: SyncProgress) -> list[output.Piece]:
+    delivered = ", ".join(
+        f"{name} {output.count(books.delivered)}" + (f" (behind {output.count(books.behind)})" if books.behind else "")
+        for name, books in run.stats.backends.items()
+    )
+    state = "behind" if run.missing and run.state == "done" else run.state
+    said = {"live": "its own process and worker are at it"}.get(state, state)
+    return [
+        catalog.name_of(Path(run.path)),
+        run.status,
+        output.count(run.stats.journaled),
+        delivered,
+        Styled(said, _STYLES.get(state, "")),
+    ]

@@ -1,0 +1,85 @@
+"""`asynctrack tail`: the last records of a run, and those that come."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+
+from asynctrack.cli import options
+from asynctrack.cli.follow import Follower
+from asynctrack.cli.lines import as_json, print_line
+from asynctrack.cli.output import Output, say
+from asynctrack.cli.records import chosen, records_in, reversed_records_in
+from asynctrack.journal.backwards import backwards
+from asynctrack.journal.layout import NOTES_RING, Position
+from asynctrack.journal.reader import Damage
+from asynctrack.reading.damage import left_over, look, said_by
+from asynctrack.records.codec import Record
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    options.add_run(parser)
+    parser.add_argument("-n", type=options.whole(0), default=10, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with those that come, until the run ends")
+    options.add_keys(parser, "the metrics to print; records without any are left out")
+    options.add_json(parser, "print each record as a line of JSON, as metrics.jsonl has it")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print records; 1 where the run is followed and nobody is left to end it."""
+    run = options.find(args)
+    screen = Output()
+
+    def show(record: Record) -> None:
+        if args.json:
+            sys.stdout.write(as_json(record))
+        else:
+            print_line(screen, record)
+
+    last = _Last(run, args.n, args.keys)
+    for record in reversed(last.records):
+        show(record)
+    for stretch in last.damage:
+        say(f"damaged: {stretch}")
+    return _follow(run, last, args.keys, show) if args.follow else 0
+
+
+class _Last:
+    """The last records of a run, the last first; where the journal goes on behind them; and what of it is damaged, as far as it was looked at."""
+
+    def __init__(self, run: Path, most: int, keys: options.KeyFilter | None) -> None:
+        self.records: list[Record] = []
+        self.position = Position()
+        self.ends: dict[int, int] = {}
+        said, around, passed = said_by(run), look(run), list[Damage]()
+        for batch in backwards(run / "journal", notes=True, damage=passed):
+            self.position = max(self.position, batch.after)
+            self.ends.setdefault(batch.header.ring, batch.header.end)
+            if len(self.records) == most:
+                break
+            if batch.header.ring == NOTES_RING:
+                continue
+            missing = most - len(self.records)
+            self.records += islice(chosen(reversed_records_in(batch), keys), missing)
+        self.damage = list(dict.fromkeys([*around, *passed, *left_over(run, said, self.position)]))
+
+
+def _follow(run: Path, last: _Last, keys: options.KeyFilter | None, show: Callable[[Record], None]) -> int:
+    sys.stdout.flush()
+    with closing(Follower(run, last.position, last.ends)) as follower:
+        for batch in follower.batches():
+            if batch is None:
+                sys.stdout.flush()
+                continue
+            for record in chosen(records_in(batch), keys):
+                show(record)
+    for stretch in follower.damage:
+        say(str(stretch))
+    if follower.status == "lost":
+        say(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
+    return 1 if follower.status == "lost" else 0

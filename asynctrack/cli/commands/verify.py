@@ -1,0 +1,58 @@
+"""`asynctrack verify`: whether a run is unharmed, and if it is not, where."""
+
+from __future__ import annotations
+
+import argparse
+
+import msgspec
+
+from asynctrack.cli import options, output
+from asynctrack.cli.journal_check import Findings, JournalCheck
+from asynctrack.cli.output import Output, Piece, Styled, TableColumn
+from asynctrack.reading.catalog import name_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    options.add_run(parser)
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check a run; 0 if it is unharmed."""
+    run = options.find(args)
+    found = JournalCheck(run).take()
+    if args.json:
+        output.print_json({"unharmed": not found.problems, **msgspec.to_builtins(found)})
+    else:
+        _print(found, name_of(run))
+    return 1 if found.problems else 0
+
+
+def _print(found: Findings, name: str) -> None:
+    screen = Output()
+    harm = Styled("damaged", "bold red") if found.problems else Styled("unharmed", "bold green")
+    screen.line(Styled(name, "bold"), "  ", harm)
+    screen.line()
+    segments = f"{found.segments} segment{'' if found.segments == 1 else 's'}, {output.size(found.bytes)}"
+    facts = {
+        "journal": f"{segments}, {output.count(found.batches)} batches, every checksum looked at",
+        "records": f"{output.count(found.records)}"
+        + (f", and {output.count(found.missing)} missing" if found.missing else "")
+        + "".join(f", {output.count(dropped)} dropped ({reason})" for reason, dropped in found.dropped.items()),
+        "backends": ", ".join(f"{name} has had {output.count(had)}" for name, had in found.backends.items()),
+        "unfinished": f"{found.unfinished_bytes} bytes of a batch at the end; its records are still in the queue"
+        if found.unfinished_bytes
+        else "",
+    }
+    rows: list[list[Piece]] = [[Styled(title, "dim"), fact] for title, fact in facts.items() if fact]
+    screen.table([TableColumn(), TableColumn()], rows, indent=2, titles=False)
+    if found.problems:
+        screen.line()
+        lines: list[list[Piece]] = [
+            [problem.file, "-" if problem.byte is None else str(problem.byte), Styled(problem.what, "red")]
+            for problem in found.problems
+        ]
+        screen.table(
+            [TableColumn("file"), TableColumn("byte", right=True), TableColumn("what is wrong")], lines, indent=2
+        )

@@ -1,0 +1,104 @@
+"""`asynctrack wait`: until a record fulfils a condition, or until the run ends."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from asynctrack.cli import TIMED_OUT, options
+from asynctrack.cli.condition import Condition
+from asynctrack.cli.follow import Follower
+from asynctrack.cli.lines import as_document, print_line
+from asynctrack.cli.output import Output, print_json, say
+from asynctrack.cli.records import records_in
+from asynctrack.client.run_state import State
+from asynctrack.records.codec import Record
+
+
+class Outcome(NamedTuple):
+    """How the waiting ended.
+
+    Attributes:
+        fulfilled: whether the condition was; without one, whether the run finished; None where the time was over.
+        status: of the run.
+        record: that fulfilled it.
+    """
+
+    fulfilled: bool | None
+    status: State
+    record: Record | None = None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell `parser` what `main` needs."""
+    options.add_run(parser)
+    parser.add_argument(
+        "--until",
+        metavar="CONDITION",
+        help="such as 'loss < 0.1', 'val/acc >= 0.9 and step > 1000' or 'status == finished'; a record that was logged "
+        "before counts. Without it: until the run ends, 0 if it finished",
+    )
+    parser.add_argument(
+        "--timeout-s", type=options.seconds, metavar="S", help="wait at most so long, then exit with 124"
+    )
+    options.add_json(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Wait; 0 if the condition was fulfilled, or the run finished."""
+    condition = None if args.until is None else Condition(args.until)
+    run = options.find(args)
+    deadline = float("inf") if args.timeout_s is None else time.monotonic() + args.timeout_s
+    outcome = _wait_for_end(run, deadline) if condition is None else _wait_for(run, condition, deadline)
+    if args.json:
+        record = None if outcome.record is None else as_document(outcome.record)
+        print_json({
+            "path": str(run), "until": args.until, "fulfilled": bool(outcome.fulfilled),
+            "timed_out": outcome.fulfilled is None, "status": outcome.status, "record": record,
+        })  # fmt: skip
+    else:
+        _print(outcome, run, args.until)
+    return TIMED_OUT if outcome.fulfilled is None else 0 if outcome.fulfilled else 1
+
+
+def _wait_for_end(run: Path, deadline: float) -> Outcome:
+    with closing(Follower.at_end(run)) as follower:
+        for batch in follower.batches():
+            if batch is None and follower.status == "running" and time.monotonic() >= deadline:
+                return Outcome(None, follower.status)
+    return Outcome(follower.status == "finished", follower.status)
+
+
+def _wait_for(run: Path, condition: Condition, deadline: float) -> Outcome:
+    record: Record | None = None
+    caught_up = False  # what is there already is read however short the time is
+    with closing(Follower(run)) as follower:
+        for batch in follower.batches():
+            if batch is None:
+                caught_up = True
+                if condition.of_status and condition.holds(record, follower.status):
+                    return Outcome(True, follower.status, record)
+            else:
+                for record in records_in(batch):
+                    if condition.holds(record, "running"):
+                        return Outcome(True, follower.status, record)
+            if caught_up and follower.status == "running" and time.monotonic() >= deadline:
+                return Outcome(None, follower.status)
+    fulfilled = condition.of_status and condition.holds(record, follower.status)
+    return Outcome(fulfilled, follower.status, record if fulfilled else None)
+
+
+def _print(outcome: Outcome, run: Path, until: str | None) -> None:
+    if outcome.record is not None:
+        print_line(Output(), outcome.record)
+    elif outcome.fulfilled is None:
+        say(f"the time is over, and {run} still runs" + (f" without {until!r}" if until else ""))
+    elif outcome.status == "lost":
+        say(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
+    elif outcome.fulfilled or until is None:
+        Output().line(outcome.status)
+    else:
+        say(f"{run} has ended ({outcome.status}), and no record fulfilled {until!r}")

@@ -1,0 +1,149 @@
+"""What a demo found: the facts as `--json` prints them, and the same as lines for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TextIO
+
+from asynctrack.cli.demo_app.berlin52 import OPTIMUM
+
+__all__ = ["Aftermath", "Facts", "above_optimum_percent", "kill_summary", "summary"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a race found."""
+
+    seconds: float
+    seed: int
+    steps: int  # of all annealers, tracked or not
+    step_us: float  # of the median slice
+    accepted: int  # records for which log() returned True
+    dropped: int
+    found: int  # records read back from the run
+    log_p50_us: float
+    log_p99_us: float
+    log_calls_timed: int
+    timer_us: float  # what reading the clock takes; already taken off the two above
+    speed_with_tracking_percent: float | None  # of the loop's speed without; None where too few slices were run
+    slices: int
+    slice_s: float
+    best: int
+    optimum: int
+    above_optimum_percent: float
+    tour: list[int]
+    path: str
+    svg: str | None
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What was left of an optimiser that was killed."""
+
+    killed_after_s: float
+    accepted: int  # log() had returned True, and that had been counted
+    found: int  # different records read back
+    uncounted: int  # found beyond those: accepted, and killed before it was counted
+    missing: int
+    repeated: int
+    refused: int  # log() had returned False
+    gaps: int  # steps missing between an annealer's first and last
+    status: str
+    path: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether each record that was accepted is there, once."""
+        return not (self.missing or self.repeated or self.gaps > self.refused)
+
+
+def above_optimum_percent(length: int) -> float:
+    """How much longer than the shortest tour."""
+    return 100.0 * (length - OPTIMUM) / OPTIMUM
+
+
+def summary(facts: Facts, out: TextIO) -> Iterator[str]:
+    """The lines for people at the end of a race, styled if `out` is a terminal."""
+
+    def row(name: str, value: str, note: str) -> str:
+        return f"  {name:<12}{_bold(f'{value:>9}', out)}   {_dim(note, out)}"
+
+    speed = facts.speed_with_tracking_percent
+    yield ""
+    yield f"  {_bold('berlin52', out)}: four annealers in one event loop, {facts.seconds:g} s"
+    yield ""
+    yield row("best tour", f"{facts.best:,}", _optimum_note(facts))
+    yield row(
+        "records", f"{facts.accepted:,}", f"accepted; {facts.dropped:,} dropped; {facts.found:,} read back from disk"
+    )
+    yield row(
+        "log()",
+        f"{facts.log_p50_us:.1f} us",
+        f"median of {facts.log_calls_timed:,} calls; p99 {facts.log_p99_us:.1f} us",
+    )
+    yield row("loop speed", "-" if speed is None else f"{speed:.1f} %", _speed_note(facts))
+    yield ""
+    if facts.svg is not None:
+        yield f"  picture     {_short(facts.svg)}"
+    yield from _where_next(facts.path)
+
+
+def kill_summary(aftermath: Aftermath, out: TextIO) -> Iterator[str]:
+    """The lines for people after a kill."""
+    found = f"{aftermath.found:,} were found afterwards"
+    lost = f"{aftermath.missing:,} MISSING" if aftermath.missing else "none missing"
+    twice = f"{aftermath.repeated:,} TWICE" if aftermath.repeated else "none twice"
+    yield ""
+    yield f"  {aftermath.accepted:,} records had been accepted when the process was killed;"
+    yield f"  {found}, {_bold(lost, out)}, {twice}."
+    yield ""
+    if aftermath.uncounted:
+        yield _dim(
+            f"  ({aftermath.uncounted} accepted so late that the process was killed before it had counted it)", out
+        )
+    if aftermath.refused or aftermath.gaps:
+        yield f"  {aftermath.refused:,} were refused by log(); {aftermath.gaps:,} steps are not there"
+    yield f"  killed with SIGKILL after {aftermath.killed_after_s:.1f} s; the run is marked {aftermath.status!r}"
+    yield ""
+    yield from _where_next(aftermath.path)
+
+
+def _optimum_note(facts: Facts) -> str:
+    if facts.best == facts.optimum:
+        return "0.00 % from the optimum: there is no shorter one"
+    return f"{facts.above_optimum_percent:.2f} % above the optimum of {facts.optimum:,}"
+
+
+def _speed_note(facts: Facts) -> str:
+    return f"of its speed without tracking (every other {facts.slice_s:g} s); steps of {facts.step_us:,.0f} us"
+
+
+def _where_next(path: str) -> Iterator[str]:
+    path = _short(path)
+    yield f"  run         {path}"
+    yield "  next        " + f"tail -n 3 {shlex.quote(path + '/metrics.jsonl')}"
+    yield (
+        "              "
+        + f"python -c {shlex.quote(f'import asynctrack; print(asynctrack.open_run({json.dumps(path)}))')}"
+    )
+
+
+def _short(path: str) -> str:
+    """As seen from the current folder, where that is shorter."""
+    return min(path, os.path.relpath(path), key=len)
+
+
+def _bold(text: str, out: TextIO) -> str:
+    return f"\x1b[1m{text}\x1b[22m" if _styled(out) else text
+
+
+def _dim(text: str, out: TextIO) -> str:
+    return f"\x1b[2m{text}\x1b[22m" if _styled(out) else text
+
+
+def _styled(out: TextIO) -> bool:
+    return out.isatty() and "NO_COLOR" not in os.environ  # https://no-color.org

@@ -1,0 +1,302 @@
+"""Diagnostics: whether what asynctrack needs works on this machine, and what it costs here. Each check takes about a second."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from asynctrack._system import locks, trust
+from asynctrack._system.wording import counted
+from asynctrack.client.opening import init
+from asynctrack.client.run import Run
+from asynctrack.errors import SharedMemoryUnavailable
+from asynctrack.queue.shm_paths import DEFAULT_RING_BYTES, SMALLEST_RING_BYTES, shared_roots, user_root
+from asynctrack.worker.listing import list_workers
+
+Verdict = Literal["good", "poor", "bad"]
+
+# What one step of the loop logs: the record of the design's bars.
+RECORD: Final = {"loss": 0.123, "accuracy": 0.5, "lr": 1e-3, "grad_norm": 1.7, "epoch": 3, "phase": "train"}
+_CALLS: Final = 20_000
+_STEP_S: Final = 200e-6
+_SLICE_STEPS: Final = 100
+_SLICES: Final = 80
+_SYNCS: Final = 20
+_BLOCK_BYTES: Final = 1 << 20
+_BLOCKS: Final = 32
+# Beyond these a machine is poor, by the design's bars or by what a user would notice. Slow, noisy machines stay below.
+_POOR_LOG_US: Final = 10.0
+_POOR_SLOWDOWN_PERCENT: Final = 5.0
+_POOR_SYNC_MS: Final = 200.0
+_POOR_WRITE_MB_S: Final = 50.0
+_POOR_START_MS: Final = 1000.0
+
+_HOLD_LOCK: Final = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print('held',flush=True); sys.stdin.read()"
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one check has found.
+
+    Attributes:
+        check: what was looked at.
+        verdict: "good"; "poor": it works, but slowly or with less; "bad": it does not work.
+        said: the finding in words, and what to do where it is not good.
+        facts: its numbers, with their units in their names.
+    """
+
+    check: str
+    verdict: Verdict
+    said: str
+    facts: dict[str, Any] = {}
+
+
+def check_up(directory: Path) -> Iterator[Finding]:
+    """All checks, one after the other.
+
+    Args:
+        directory: where runs are kept; what is written there is removed again.
+    """
+    yield _python()
+    yield _shared_memory()
+    yield _key()
+    yield _left_behind()  # before a worker of ours takes it over
+    with _scratch(directory) as scratch:
+        if isinstance(scratch, Finding):
+            yield scratch
+            return
+        yield _locks(scratch)
+        yield _disk(scratch)
+        yield from _with_a_run(scratch)
+
+
+def _python() -> Finding:
+    lock = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+    machine = platform.machine()
+    said = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {machine}, {os.cpu_count()} cores"
+    facts = {"version": platform.python_version(), "cores": os.cpu_count(), "interpreter_lock": lock}
+    if platform.system() != "Linux" or machine not in ("x86_64", "AMD64"):
+        return Finding(check="python", verdict="poor", said=f"{said}: not tested there", facts=facts)
+    if not lock:
+        return Finding(check="python", verdict="poor", said=f"{said}, free-threaded: log() takes a lock", facts=facts)
+    return Finding(check="python", verdict="good", said=said, facts=facts)
+
+
+def _shared_memory() -> Finding:
+    roots = list(shared_roots())
+    squatted = [root for root in roots if os.path.lexists(_user_root_of(root)) and user_root(root) is None]
+    free = {root: os.statvfs(root).f_bavail * os.statvfs(root).f_frsize for root in roots}
+    facts = {"free_bytes": free}
+    fits = [root for root in roots if free[root] > SMALLEST_RING_BYTES * 16]
+    if not fits:
+        said = f"no room for a queue in {' or '.join(roots) or 'memory'}: free some, or set ASYNCTRACK_SHM to a directory with room"
+        return Finding(check="shared memory", verdict="bad", said=said, facts=facts)
+    said = f"{fits[0]}, {_mib(free[fits[0]])} free"
+    if squatted:
+        said += f"; {_user_root_of(squatted[0])} is not safely this user's: queues get random names, and orphans are not found"
+    elif fits[0] != "/dev/shm" and "ASYNCTRACK_SHM" not in os.environ:
+        said += "; /dev/shm cannot be used, and queues on a disk may be slower"
+    elif free[fits[0]] < 16 * DEFAULT_RING_BYTES:
+        said += "; queues will be smaller than the usual 4 MiB (in a container, raise --shm-size)"
+    else:
+        return Finding(check="shared memory", verdict="good", said=said, facts=facts)
+    return Finding(check="shared memory", verdict="poor", said=said, facts=facts)
+
+
+def _locks(scratch: Path) -> Finding:
+    """Whether the file system's locks hold between processes, which some network file systems' do not."""
+    path = scratch / "lock"
+    path.touch()
+    command = [sys.executable, "-I", "-S", "-c", _HOLD_LOCK, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        holds = locks.is_taken(path)
+    if holds:
+        return Finding(check="locks", verdict="good", said="a lock held by one process is seen by another")
+    said = "this file system's locks do not hold: two workers could write one journal; keep runs on a local disk, with --dir"
+    return Finding(check="locks", verdict="bad", said=said)
+
+
+def _disk(scratch: Path) -> Finding:
+    path, block = scratch / "disk", os.urandom(_BLOCK_BYTES)
+    syncs, fd = [], os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        for _ in range(_SYNCS):
+            os.write(fd, block[:4096])
+            syncs.append(_timed(lambda: os.fdatasync(fd)))
+        began = time.perf_counter()
+        for _ in range(_BLOCKS):
+            os.write(fd, block)
+        os.fdatasync(fd)
+        rate = _BLOCKS * _BLOCK_BYTES / (time.perf_counter() - began) / 1e6
+    except OSError as error:
+        return Finding(check="disk", verdict="bad", said=f"{scratch.parent} cannot be written: {error.strerror}")
+    finally:
+        os.close(fd)
+        path.unlink()
+    median_ms, worst_ms = 1e3 * statistics.median(syncs), 1e3 * max(syncs)
+    facts = {"write_mb_s": round(rate, 1), "sync_median_ms": round(median_ms, 2), "sync_worst_ms": round(worst_ms, 2)}
+    said = f"{rate:.0f} MB/s, a sync takes {median_ms:.1f} ms, at worst {worst_ms:.1f}"
+    if rate < _POOR_WRITE_MB_S or median_ms > _POOR_SYNC_MS:
+        return Finding(check="disk", verdict="poor", said=f"{said}: bursts wait in the queue for longer", facts=facts)
+    return Finding(check="disk", verdict="good", said=said, facts=facts)
+
+
+def _with_a_run(scratch: Path) -> Iterator[Finding]:
+    began = time.perf_counter()
+    try:
+        run = init("checkup", dir=scratch, mode="online", finish_timeout_s=10.0)
+    except SharedMemoryUnavailable as error:
+        yield Finding(check="worker", verdict="bad", said=str(error))
+        return
+    opened_s = time.perf_counter() - began
+    try:
+        yield _worker(run, opened_s)
+        yield _log(run)
+        yield _jitter(run)
+    finally:
+        run.finish()
+
+
+def _worker(run: Run, opened_s: float) -> Finding:
+    began = time.perf_counter()
+    run.log(RECORD)
+    journaled = run.flush("journaled", timeout_s=10.0).queued == 0
+    journaled_s = opened_s + time.perf_counter() - began
+    run.flush("delivered", timeout_s=20.0)
+    facts = {"init_ms": round(1e3 * opened_s, 1), "first_record_journaled_ms": round(1e3 * journaled_s, 1)}
+    if not journaled:
+        text = (run.path / "worker.log").read_text(errors="replace") if (run.path / "worker.log").exists() else ""
+        said = f"no worker could be started in 10 s: {text.strip()[-300:] or 'it said nothing'}; try worker='thread'"
+        return Finding(check="worker", verdict="bad", said=said, facts=facts)
+    said = f"init() took {1e3 * opened_s:.0f} ms, the first record was on disk after {1e3 * journaled_s:.0f} ms"
+    verdict: Verdict = "poor" if 1e3 * journaled_s > _POOR_START_MS else "good"
+    return Finding(check="worker", verdict=verdict, said=said, facts=facts)
+
+
+def _log(run: Run) -> Finding:
+    log, clock, times = run.log, time.perf_counter_ns, []
+    for step in range(_CALLS):
+        before = clock()
+        log(RECORD, step=step)
+        times.append(clock() - before)
+    p50, p99, p999 = (1e-3 * value for value in _percentiles(times, (0.5, 0.99, 0.999)))
+    facts = {"p50_us": round(p50, 2), "p99_us": round(p99, 2), "p99.9_us": round(p999, 2), "calls": _CALLS}
+    said = f"{p50:.1f} us at the median, p99 {p99:.1f} us, p99.9 {p999:.1f} us, clock included"
+    return Finding(check="log()", verdict="poor" if p50 > _POOR_LOG_US else "good", said=said, facts=facts)
+
+
+def _jitter(run: Run) -> Finding:
+    """A loop of 200 us steps in slices, with and without tracking in turn, since a machine's speed drifts by more."""
+    tracked, bare, turns = [], [], _turns_of_a_step()
+    for number in range(_SLICES):
+        if number % 2:
+            tracked.append(_slice(run.log, turns))
+        else:
+            bare.append(_slice(_no_log, turns))
+    ratios = [sum(with_it) / sum(without) for with_it, without in zip(tracked, bare, strict=True)]
+    slowdown = 100 * (statistics.median(ratios) - 1)
+    tails = [1e6 * _percentiles([step for part in parts for step in part], (0.99,))[0] for parts in (bare, tracked)]
+    facts = {
+        "slowdown_percent": round(slowdown, 2),
+        "step_p99_bare_us": round(tails[0], 1),
+        "step_p99_tracked_us": round(tails[1], 1),
+    }
+    said = f"a loop of 200 us steps gets {slowdown:+.1f} % slower; p99 of a step {tails[0]:.0f} us without, {tails[1]:.0f} us with tracking"
+    verdict: Verdict = "poor" if slowdown > _POOR_SLOWDOWN_PERCENT else "good"
+    return Finding(check="jitter", verdict=verdict, said=said, facts=facts)
+
+
+def _slice(log: Callable[..., bool], turns: int) -> list[float]:
+    clock, times = time.perf_counter, []
+    for step in range(_SLICE_STEPS):
+        before = clock()
+        _work(turns)
+        log(RECORD, step=step)
+        times.append(clock() - before)
+    return times
+
+
+def _work(turns: int) -> int:
+    state = 1
+    for _ in range(turns):
+        state = state * 48271 % 2147483647
+    return state
+
+
+def _turns_of_a_step() -> int:
+    turns = 10_000
+    return max(1, int(turns * _STEP_S / min(_timed(lambda: _work(turns)) for _ in range(20))))
+
+
+def _no_log(data: dict[str, object], step: int | None = None) -> bool:
+    return True
+
+
+def _key() -> Finding:
+    """The key by which what this user has logged and set is told from what others have: see `trust`."""
+    path = trust.where_kept()
+    if path is not None:
+        return Finding(check="key", verdict="good", said=f"{path} can be kept")
+    said = (
+        "no key can be kept in this user's home: files that are logged by their path are copied by the run's own worker alone, not by "
+        "`asynctrack sync` later; set XDG_STATE_HOME to a directory of this user's own that can be written"
+    )
+    return Finding(check="key", verdict="poor", said=said)
+
+
+def _left_behind() -> Finding:
+    workers = list_workers()
+    orphans = [queue for worker in workers if worker.pid is None for queue in worker.queues if not queue.caller_lives]
+    facts = {"workers": sum(worker.pid is not None for worker in workers), "orphans": len(orphans)}
+    if orphans:
+        said = f"{counted(len(orphans), 'queue holds', 'queues hold')} records of processes that died with their workers: run `asynctrack sync`"
+        return Finding(check="left behind", verdict="poor", said=said, facts=facts)
+    return Finding(check="left behind", verdict="good", said="no queue of a dead process", facts=facts)
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path | Finding]:
+    missing = not directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".checkup-", dir=directory) as path:
+            yield Path(path)
+    except OSError as error:
+        yield Finding(
+            check="disk", verdict="bad", said=f"{directory} cannot be written: {error.strerror}; choose another --dir"
+        )
+    finally:
+        if missing:
+            with suppress(OSError):
+                directory.rmdir()
+
+
+def _timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def _percentiles(times: Sequence[float], parts: Sequence[float]) -> list[float]:
+    ordered = sorted(times)
+    return [ordered[min(int(len(ordered) * part), len(ordered) - 1)] for part in parts]
+
+
+def _user_root_of(shared: str) -> str:
+    return os.path.join(shared, f"asynctrack-{os.geteuid()}")
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

@@ -1,0 +1,318 @@
+"""Journal check: whether a run's journal is whole, and run.json and the cursors agree with it. Reads every byte once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack._system.wording import counted
+from asynctrack.cli.output import ProgressLine
+from asynctrack.client.run_state import presence_of
+from asynctrack.errors import ManifestUnreadable, NotARun
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal import safe_read
+from asynctrack.journal.cursor import CURSORS, Cursor, decode_cursor
+from asynctrack.journal.frames import Frame, FrameBatch
+from asynctrack.journal.layout import (
+    HEADER_BYTES,
+    NOTES_RING,
+    Position,
+    salt_of,
+    segment_name,
+    segment_number,
+    unpack_batch_header,
+)
+from asynctrack.journal.manifest import Manifest, find_start
+from asynctrack.journal.reader import Reader, journal_id_of, segments
+from asynctrack.queue.layout import LENGTH_MASK, RECORD
+from asynctrack.records.codec import to_json
+
+# What both run.json and the journal say.
+_SAID_TWICE: Final = (
+    "id",
+    "project",
+    "created_at",
+    "status",
+    "error",
+    "ended_at",
+    "config",
+    "summary",
+    "checkpoint",
+    "dropped",
+)
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is not as it should be.
+
+    Attributes:
+        file: in the run's directory.
+        byte: where in it; None where it is all of it.
+        what: is wrong.
+    """
+
+    file: str
+    byte: int | None = None
+    what: str
+
+
+class Findings(msgspec.Struct, kw_only=True):
+    """What an audit found.
+
+    Attributes:
+        path: the run's directory.
+        segments: of its journal.
+        bytes: of them.
+        batches: that can be read.
+        records: that can be read.
+        missing: records that were journaled and cannot be read, as far as what is left tells.
+        dropped: records that `log()` turned away, by reason.
+        unfinished_bytes: of a batch at the end that is being written, or was when its writer died. Not a problem: its records are
+            still in the queue.
+        backends: for each cursor the records up to it.
+        problems: what is not as it should be.
+    """
+
+    path: str
+    segments: int = 0
+    bytes: int = 0
+    batches: int = 0
+    records: int = 0
+    missing: int = 0
+    dropped: dict[str, int] = {}
+    unfinished_bytes: int = 0
+    backends: dict[str, int] = {}
+    problems: list[Problem] = []
+
+
+class JournalCheck:
+    """Audits one run, also while it is live: what tells of the journal is read before it, and so is never ahead of it."""
+
+    def __init__(self, run: Path) -> None:
+        self.findings = Findings(path=str(run), problems=[], backends={})
+        self._run = run
+        self._journal = run / "journal"
+        self._live = presence_of(run).anybody
+        self._unreadable = False
+        self._cursors = dict(self._read_cursors())
+        self._waiting = dict(self._cursors)  # those whose place in the journal has not come
+        self._said = self._read_manifest()
+        self._told: Manifest | None = None  # what the journal tells alone
+        self._has_ended = False  # once, or more often
+        self._early: list[tuple[FrameBatch, Frame]] = []  # what it tells before it says which run it is: notes of drops
+        self._rings: dict[int, _Ring] = {}
+        self._whole = True  # so far
+
+    def take(self) -> Findings:
+        """Read everything, and say what was found."""
+        found = self.findings
+        sizes = {number: (self._journal / segment_name(number)).stat().st_size for number in self._segments()}
+        found.segments, found.bytes = len(sizes), sum(sizes.values())
+        with (
+            closing(Reader(self._journal)) as reader,
+            ProgressLine(f"checking {self._run.name}", found.bytes) as progress,
+        ):
+            done = 0
+            for batch in reader:
+                self._whole = self._whole and not reader.damage
+                self._take(batch)
+                done += batch.header.size
+                progress.at(done)
+            for path, offset, length, what in reader.damage:
+                self._problem(path, offset, f"{length} bytes cannot be read: {what}" if length else what)
+            self._whole = not reader.damage
+            self._check_end(reader.position)
+        for name in self._strange_names(sizes):
+            self._problem(f"journal/{name}", None, "is not a file")
+        self._check_cursors(reader.position)
+        self._check_manifest(reader.position)
+        found.problems.sort(key=lambda problem: (problem.file, problem.byte or 0))
+        return found
+
+    def _take(self, batch: FrameBatch) -> None:
+        found = self.findings
+        self._check_places(batch)
+        found.batches += 1
+        if batch.header.ring != NOTES_RING:
+            ring = self._rings.setdefault(batch.header.ring, _Ring())
+            missing = ring.take(batch)
+            found.records += ring.records
+            if missing:
+                found.missing += missing
+                self._problem(
+                    batch.segment,
+                    batch.offset,
+                    f"{counted(missing, 'record that was journaled before is missing', 'records that were journaled before are missing')}",
+                )
+        self._tell(batch)
+
+    def _tell(self, batch: FrameBatch) -> None:
+        """What the batch changes in the run, for the journal's own story and for what run.json does not tell yet."""
+        others = list(batch.frames(skip_records=True))
+        if not others:
+            return
+        self._early += [(batch, frame) for frame in others]
+        self._told = self._told or find_start(batch)
+        if self._told is not None:
+            for at, frame in self._early:
+                if not self._told.apply(frame):
+                    self._problem(at.segment, at.offset, f"a frame of kind {frame.kind} cannot be read")
+                self._has_ended = self._has_ended or self._told.status != "running"
+            self._early.clear()
+        for frame in others:
+            if self._said is not None and (batch.segment, batch.offset) >= self._said.position[:2]:
+                self._said.apply(frame)
+        if self._told is not None:
+            self.findings.dropped = self._told.dropped
+
+    def _check_places(self, batch: FrameBatch) -> None:
+        """Whether the cursors that point before the batch's end count what was before them."""
+        for name, cursor in list(self._waiting.items()):
+            at = cursor.position
+            if at[:2] <= (batch.segment, batch.offset):
+                inside = at.inner if at[:2] == (batch.segment, batch.offset) else 0
+                self._compare(
+                    name, cursor, sum(frame.kind == RECORD and frame.end <= inside for frame in batch.frames())
+                )
+            elif at < batch.after:
+                del self._waiting[name]
+                self._problem(f"{CURSORS}/{name}.json", None, f"points into the middle of a batch: {_place(at)}")
+
+    def _compare(self, name: str, cursor: Cursor, more: int = 0) -> None:
+        """A cursor against the records counted so far, and `more`."""
+        del self._waiting[name]
+        had = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
+        count = self.findings.records + more
+        self.findings.backends[name] = had
+        if had != count and self._whole:
+            self._problem(
+                f"{CURSORS}/{name}.json",
+                None,
+                f"tells of {counted(had, 'record')} up to {_place(cursor.position)}; there are {count}",
+            )
+
+    def _check_cursors(self, end: Position) -> None:
+        for name, cursor in list(self._waiting.items()):
+            if cursor.position[:2] <= end[:2]:
+                self._compare(name, cursor)
+            else:
+                what = f"points behind the journal's end: {_place(cursor.position)}, and that ends at {_place(end)}"
+                self._problem(f"{CURSORS}/{name}.json", None, what)
+        # A run that was resumed has an end, and goes on; a backend that has not followed yet is still behind that.
+        if self._whole and self._told is not None and not self._has_ended:
+            for name, cursor in self._cursors.items():
+                if cursor.closed:
+                    self._problem(
+                        f"{CURSORS}/{name}.json", None, "tells of the run's end, which the journal does not have"
+                    )
+
+    def _check_end(self, end: Position) -> None:
+        """What is left behind the last batch that can be read."""
+        numbers = self._segments()
+        path = self._journal / segment_name(end.segment)
+        if not numbers or end.segment != numbers[-1]:
+            return
+        left = path.stat().st_size - end.offset
+        if left <= 0:
+            return
+        with open(path, "rb") as file:
+            file.seek(end.offset)
+            header = file.read(HEADER_BYTES)
+        salt = salt_of(journal_id_of(os.fspath(self._journal)) or b"")
+        begun = len(header) < HEADER_BYTES or unpack_batch_header(header, salt) is not None
+        ended = self._told is not None and self._told.status != "running"
+        if begun and (self._live or not ended):
+            self.findings.unfinished_bytes = left
+        else:
+            self._problem(end.segment, end.offset, f"{left} bytes at the end are no batch")
+
+    def _check_manifest(self, end: Position) -> None:
+        said, told, file = self._said, self._told, manifests.FILE_NAME
+        if told is None:
+            announced = said is not None and said.position == Position()  # by its caller, before anything was journaled
+            begun = (
+                self.findings.batches
+                or not self._whole
+                or self._cursors
+                or self._unreadable
+                or (said is not None and not announced)
+            )
+            if begun and not self._live:  # else all that there is of it is still in its queue
+                self._problem("journal", None, "does not say which run it is: its first frame is missing")
+        elif said is None:
+            if not self._unreadable and not self._live and told.status != "running":
+                self._problem(file, None, "is missing")
+        elif said.position[:2] > end[:2]:
+            what = f"tells of the journal up to {_place(said.position)}, and that ends at {_place(end)}"
+            self._problem(file, None, what)
+        elif self._whole:
+            for name in _SAID_TWICE:
+                here, there = _plain(getattr(said, name)), _plain(getattr(told, name))
+                if here != there:
+                    self._problem(file, None, f"has another {name} than the journal: {here!r:.60}, not {there!r:.60}")
+
+    def _read_manifest(self) -> Manifest | None:
+        try:
+            return manifests.load(self._run)
+        except ManifestUnreadable as error:
+            self._unreadable = True
+            self._problem(manifests.FILE_NAME, None, f"cannot be read: {error.found}")
+            return None
+        except NotARun:
+            return None
+
+    def _read_cursors(self) -> Iterator[tuple[str, Cursor]]:
+        for path in sorted((self._run / CURSORS).glob("*.json")):
+            try:
+                yield path.stem, decode_cursor(safe_read.read(path))
+            except (ValueError, RecursionError, OSError) as error:
+                self._problem(f"{CURSORS}/{path.name}", None, f"cannot be read: {error}")
+
+    def _strange_names(self, sizes: dict[int, int]) -> list[str]:
+        """Links and the like that are called as segments are."""
+        names = [] if self._journal.is_symlink() or not self._journal.is_dir() else os.listdir(self._journal)
+        return [name for name in names if (number := segment_number(name)) is not None and number not in sizes]
+
+    def _segments(self) -> list[int]:
+        return segments(os.fspath(self._journal))
+
+    def _problem(self, file: str | int, byte: int | None, what: str) -> None:
+        """Note a problem of a file, or of a segment."""
+        name = f"journal/{segment_name(file)}" if isinstance(file, int) else file.removeprefix(f"{self._run}{os.sep}")
+        self.findings.problems.append(Problem(file=name, byte=byte, what=what))
+
+
+class _Ring:
+    """The records of one ring, which number themselves."""
+
+    def __init__(self) -> None:
+        self.records = 0  # of the last batch
+        self._first: int | None = None  # number of the ring's first record, modulo 2**32
+        self._put = 0  # records so far, those that are missing too
+
+    def take(self, batch: FrameBatch) -> int:
+        """Count a batch's records; returns how many are missing before or among them."""
+        self.records = missing = 0
+        for frame in batch.frames():
+            number = frame.number - frame.lost
+            if self._first is None:
+                self._first = number - batch.header.ordinal if batch.whole[0][0] == 0 else number - self._put
+            gap = (number - self._first - self._put) & LENGTH_MASK
+            missing += gap
+            self._put += gap + (frame.kind == RECORD)
+            self.records += frame.kind == RECORD
+        return missing
+
+
+def _place(position: Position) -> str:
+    return f"byte {position.offset} of {segment_name(position.segment)}"
+
+
+def _plain(value: Any) -> Any:
+    """As `run.json` has it, where it is one level deep."""
+    return msgspec.json.decode(msgspec.json.encode(to_json(value, 1)))

@@ -1,0 +1,258 @@
+"""Run summary: what can be said of a run without reading it all: from run.json, from its journal's headers and end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from asynctrack.backends.registry import goes_with_its_process
+from asynctrack.client.run_state import State, end_in, presence_of, state_of
+from asynctrack.delivery.batcher import lacks
+from asynctrack.errors import AsynctrackError, UnsupportedVersion
+from asynctrack.journal.backwards import backwards, last_records
+from asynctrack.journal.cursor import Cursor, peek_cursor
+from asynctrack.journal.layout import NOTES_RING, Position, segment_name
+from asynctrack.journal.manifest import UNREADABLE, Manifest, has_begun
+from asynctrack.journal.reader import Reader, segments
+from asynctrack.journal.tally import Tally
+from asynctrack.queue.layout import RECORD
+from asynctrack.reading import catalog
+from asynctrack.reading.damage import look
+from asynctrack.records.codec import Record, decode_record, flatten
+from asynctrack.settings import project_directory
+from asynctrack.worker.listing import Worker
+
+# How far back last values are looked for: keys that are logged now and then are found too. Arbitrary.
+_LAST_RECORDS: Final = 20
+_LAST_BATCHES: Final = 16
+# A journal up to this size is checked whole. Arbitrary: it takes a millisecond.
+_CHECKED_BYTES: Final = 64 << 10
+
+
+class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A run at a glance.
+
+    Attributes:
+        path: its directory.
+        project: the directory above it.
+        id: its directory's name, by which it is found.
+        name: for people; the id where it was given none.
+        status: what has become of it, or "damaged", or "unreadable" where a newer asynctrack wrote it.
+        created_at: UTC, ISO 8601.
+        ended_at: the same, None while it runs.
+        records: in its journal.
+        records_per_s: over its life.
+        step: of its last record.
+        last: the last values of its numbers.
+        bytes: of all its files.
+        problem: what is damaged, or why it cannot be read.
+        behind: backends that did not get everything before the run ended, or that fail while it runs, each with what went wrong last; empty
+            where that is private: the run is another user's.
+    """
+
+    path: str
+    project: str
+    id: str
+    name: str
+    status: State | Literal["damaged", "unreadable"]
+    created_at: str
+    ended_at: str | None = None
+    records: int = 0
+    records_per_s: float | None = None
+    step: int | None = None
+    last: dict[str, float] = {}
+    bytes: int = 0
+    problem: str | None = None
+    behind: dict[str, str | None] = {}
+
+
+def glance(run: Path, workers: Sequence[Worker]) -> RunSummary:
+    """Look at a run, whatever has become of it; `workers` is what `presence.look` has found."""
+    place = Path(os.path.abspath(run))
+    found = RunSummary(
+        path=str(run),
+        project=place.parent.name,
+        id=place.name,
+        name=place.name,
+        status="damaged",
+        created_at=catalog.created_at(run),
+        bytes=bytes_of(run),
+    )
+    try:
+        return _filled(found, run, workers)
+    except UnsupportedVersion as error:
+        return msgspec.structs.replace(found, status="unreadable", problem=str(error))
+    except (AsynctrackError, OSError, *UNREADABLE) as error:  # damaged bytes lead anywhere
+        said = str(error).replace(f"{run}{os.sep}", "")
+        return msgspec.structs.replace(found, problem=said or type(error).__name__)
+
+
+def bytes_of(directory: str | os.PathLike[str]) -> int:
+    """Bytes of all files in a directory and below; links are not followed."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                below = entry.is_dir(follow_symlinks=False)
+                total += bytes_of(entry.path) if below else entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def seconds_between(start: str, end: str) -> float | None:
+    """Seconds from one ISO time to another; None where one of them is not."""
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _filled(found: RunSummary, run: Path, workers: Sequence[Worker]) -> RunSummary:
+    manifest = catalog.load(run)
+    state = state_of(run, manifest, workers)
+    end = _End(run)
+    begun = has_begun(run, manifest)
+    records, problem = _count(run, manifest)
+    problem = next((str(found) for found in look(run)), None) or problem
+    if begun and not (problem or end.said or state in ("running", "lost", "elsewhere") or presence_of(run).anybody):
+        problem = f"{run / 'journal'} ends before the run does: its end is missing"
+    last_at = manifest.ended_at or end.journaled_at
+    life_s = None if last_at is None else seconds_between(manifest.created_at, last_at)
+    return msgspec.structs.replace(
+        found,
+        project=manifest.project
+        if project_directory(manifest.project) == found.project
+        else found.project,  # else it was moved
+        name=found.id if manifest.name == manifest.id else manifest.name,
+        status="damaged" if problem and state != "running" else state,
+        created_at=manifest.created_at,
+        ended_at=manifest.ended_at,
+        records=records,
+        records_per_s=records / life_s if life_s and life_s > 0 else None,
+        step=end.step,
+        last=end.values,
+        problem=problem and problem.replace(f"{run}{os.sep}", ""),
+        behind=_behind(run, manifest, state) if begun else {},
+    )
+
+
+def _behind(run: Path, manifest: Manifest, state: State) -> dict[str, str | None]:
+    goes_on = state in ("running", "elsewhere")
+    found = {
+        name: peek_cursor(run, name) for name, stored in manifest.backends.items() if not goes_with_its_process(stored)
+    }
+    return {
+        name: cursor.last_error
+        for name, cursor in found.items()
+        if cursor is not None
+        and (cursor.last_error is not None if goes_on else _is_behind(run, cursor, manifest.backends[name]))
+    }
+
+
+def _is_behind(run: Path, cursor: Cursor, stored: dict[str, Any]) -> bool:
+    """Whether a backend of a run that has ended lacks something; where it lived in its process, the run's end alone is nothing."""
+    return not cursor.closed and (stored.get("place") != "caller" or lacks(run, cursor))
+
+
+class _End:
+    """The end of a run's journal.
+
+    Attributes:
+        said: whether the journal's last word is that the run has ended.
+        step: of the last record.
+        journaled_at: when the last record came into the journal; UTC, ISO 8601.
+        values: the last of each number.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.said = False
+        self.step: int | None = None
+        self.journaled_at: str | None = None
+        self.values: dict[str, float] = {}
+        missing = _LAST_RECORDS
+        batches = islice(backwards(run / "journal", notes=True), _LAST_BATCHES)
+        for at, batch in enumerate(batches):
+            if batch.header.ring == NOTES_RING:
+                self.said = self.said or (at == 0 and end_in(batch) is not None)
+                continue
+            self.journaled_at = self.journaled_at or _iso(batch.header.time_ns)
+            for frame in last_records(batch, missing):
+                missing -= 1
+                self._take(decode_record(frame.payload, frame.number))
+            if missing <= 0:
+                break
+
+    def _take(self, record: Record) -> None:
+        if self.step is None:
+            self.step = record.step
+        for key, value in flatten(record.data):
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                self.values.setdefault(key, value)
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+
+
+def _count(run: Path, manifest: Manifest) -> tuple[int, str | None]:
+    """Records in the journal: those that a backend has had, and what headers say of the rest; and what is damaged."""
+    journal = run / "journal"
+    sizes = {number: _size(journal / segment_name(number)) for number in segments(os.fspath(journal))}
+    cursor, problem = Cursor(), _missing(journal, sizes)
+    if sum(sizes.values()) <= _CHECKED_BYTES:
+        problem = problem or _check(journal)
+    else:
+        known = [found for name in manifest.backends if (found := peek_cursor(run, name)) is not None]
+        furthest = max(known, key=_position, default=cursor)
+        segment, offset, _ = furthest.position
+        if segment and sizes.get(segment, 0) < offset:
+            problem = f"{journal / segment_name(segment)} ends before byte {offset}, up to where a backend has had it"
+        else:
+            cursor = furthest
+    start = cursor.position._replace(inner=0)
+    tally = Tally(journal, start, dict(cursor.ends))
+    tally.update()
+    damage = tally.damage()
+    tally.close()
+    had = cursor.delivered + cursor.refused + sum(cursor.skipped.values()) - _records_before(journal, cursor.position)
+    return had + tally.records(), problem or (str(damage[0]) if damage else None)
+
+
+def _missing(journal: Path, sizes: dict[int, int]) -> str | None:
+    gap = next((number for number in range(1, max(sizes, default=0)) if number not in sizes), None)
+    return None if gap is None else f"{journal / segment_name(gap)} is missing"
+
+
+def _check(journal: Path) -> str | None:
+    """What is damaged first in a journal, by all of its checksums."""
+    with contextlib.closing(Reader(journal)) as reader:
+        for _ in reader:
+            pass
+    return str(reader.damage[0]) if reader.damage else None
+
+
+def _records_before(journal: Path, position: Position) -> int:
+    """Records of a batch that lie before a position in it."""
+    if not position.inner:
+        return 0
+    with contextlib.closing(Reader(journal, position._replace(inner=0))) as reader:
+        batch = reader.next()
+    frames = batch.frames() if batch is not None else iter(())
+    return sum(frame.kind == RECORD and frame.end <= position.inner for frame in frames)
+
+
+def _position(cursor: Cursor) -> Position:
+    return cursor.position
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,273 @@
+"""Sync job: what ended processes left in their queues is journaled, what is behind is delivered. The worker, as threads of the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import msgspec
+
+from asynctrack.backends.base import Backend
+from asynctrack.cli.sync_plan import incomplete, outlook
+from asynctrack.client.worker_registry import make_directory, own_directories
+from asynctrack.delivery.polling import Poller
+from asynctrack.delivery.retry_policy import needs_a_person
+from asynctrack.errors import AsynctrackError, ManifestUnreadable, NotARun
+from asynctrack.journal.manifest import Status
+from asynctrack.queue.shm_paths import ring_paths
+from asynctrack.reading.reader import RunReader
+from asynctrack.reading.stats import RunStats, StatsCollector
+from asynctrack.worker.listing import list_workers
+from asynctrack.worker.orphan_rings import adopt
+from asynctrack.worker.service import CALLERS_ONLY, Policy
+from asynctrack.worker.threads import WorkerThreads
+
+# Runs that get on at once. Each holds a few descriptors open; more would not be quicker on one interpreter.
+_AT_ONCE: Final = 8
+# Runs that wait for their servers do not keep others from their turn, up to so many. Arbitrary: a few hundred descriptors.
+_AT_ONCE_WITH_WAITING: Final = 64
+# A run that has not moved for so long waits for something. Arbitrary.
+_WAITS_AFTER_S: Final = 2.0
+# How long a run may stand still before it is given up.
+PATIENCE_S: Final = 60.0
+# How long an attached delivery that is told to stop may wait for its sink.
+_STOP_WAIT_S: Final = 10.0
+
+State = Literal["waiting", "working", "done", "behind", "live"]
+
+
+class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run is.
+
+    Attributes:
+        path: the run's directory.
+        state: "waiting" for its turn; "working"; "done": every backend that can be delivered to from here has everything; "behind": some has
+            not, `missing` says which and why; "live": a process still logs to it, and its worker delivers.
+        status: of the run.
+        stats: its books.
+        left_out: backends that do not have everything and cannot be delivered to from here, and why.
+        missing: once nothing more is done for the run: every backend that does not have everything, those left out too, and why.
+    """
+
+    path: str
+    state: State
+    status: Status
+    stats: RunStats
+    left_out: dict[str, str] = {}
+    missing: dict[str, str] = {}
+
+
+class SyncJob:
+    """Works on runs until all are done, or nothing but a person can help; a context manager, whose end stops the work where it is.
+
+    Args:
+        runs: their directories.
+        policy: what may be done for them.
+        patience_s: a run that has stood still for so long is given up.
+    """
+
+    def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY, patience_s: float = PATIENCE_S) -> None:
+        workers = list_workers(but=own_directories())
+        served = {os.path.realpath(name) for worker in workers if worker.callers for name in worker.runs}
+        live = [run for run in runs if os.path.realpath(run) in served]
+        named = {os.path.realpath(name): name for worker in workers for name in worker.runs}
+        # As its queues have it, which may be by way of a link: under two names it would have two writers.
+        self._known_as = {run: named.get(os.path.realpath(run), str(run)) for run in runs}
+        self._policy = policy = policy._replace(patient=True)
+        self._patience_s = patience_s
+        self._waiting = [run for run in runs if run not in live]
+        self._working: dict[Path, _Watch] = {}
+        self._ended: dict[Path, State] = dict.fromkeys(live, "live")
+        self._still: dict[Path, str] = {}
+        self._last: dict[Path, SyncProgress] = {}
+        self._final: dict[Path, SyncProgress] = {}
+        self._books = {run: StatsCollector(run) for run in runs}
+        self._directory = make_directory()
+        mine = {self._known_as[run] for run in self._waiting}
+        adopt(self._directory, own_directories(), wanted=mine.__contains__)
+        self._worker = WorkerThreads(self._directory, policy=policy)
+        self._worker.start()
+
+    def __enter__(self) -> SyncJob:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._worker.stop()
+        for books in self._books.values():
+            books.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._waiting and not self._working
+
+    def look(self) -> list[SyncProgress]:
+        """Begin what can be begun, note what has ended, give up what stands still, and say how far each run is."""
+        for run in list(self._working):
+            if not self._worker.has(self._known_as[run]):
+                self._end(run)
+        moving = sum(watch.moves for watch in self._working.values())
+        while self._waiting and moving < _AT_ONCE and len(self._working) < _AT_ONCE_WITH_WAITING:
+            run, moving = self._waiting.pop(0), moving + 1
+            self._working[run] = _Watch()
+            self._worker.drain.take_on(self._known_as[run])
+        for run in self._books:
+            if run not in self._final:
+                self._last[run] = progress = self._progress(run)
+                self._watch(run, progress.stats)
+        return [self._final.get(run) or self._last[run] for run in self._books]
+
+    def _watch(self, run: Path, stats: RunStats) -> None:
+        watch = self._working.get(run)
+        if watch is None:
+            return
+        watch.see(stats)
+        drain, name = self._worker.drain, self._known_as[run]
+        failed = drain.failed.get(name) or drain.unwritable.get(name)
+        if failed is not None and needs_a_person(failed):
+            self._give_up(run, str(failed))
+        elif watch.still_s > self._patience_s:
+            self._give_up(run, str(failed) if failed else f"nothing has moved for {self._patience_s:g} s")
+
+    def _give_up(self, run: Path, why: str) -> None:
+        self._still[run] = why
+        self._worker.give_up(self._known_as[run])
+        self._end(run)
+
+    def _end(self, run: Path) -> None:
+        del self._working[run]
+        try:
+            self._ended[run] = "behind" if outlook(run, self._policy).todo else "done"
+        except ManifestUnreadable as error:
+            self._ended[run], self._still[run] = "behind", str(error)
+        except NotARun:  # its caller was killed before it had said anything
+            self._ended[run] = "done"
+        except (AsynctrackError, OSError) as error:
+            self._ended[run], self._still[run] = "behind", str(error)
+        self._final[run] = self._progress(run)
+
+    def _progress(self, run: Path) -> SyncProgress:
+        state: State = self._ended.get(run) or ("working" if run in self._working else "waiting")
+        try:
+            return self._read(run, state)
+        except (
+            AsynctrackError,
+            OSError,
+        ) as error:  # all of it is still in its queue, or it is damaged, or its disk fails
+            missing = {"journal": self._still.get(run, str(error))} if state == "behind" else {}
+            return SyncProgress(path=str(run), state=state, status="running", stats=RunStats(), missing=missing)
+
+    def _read(self, run: Path, state: State) -> SyncProgress:
+        manifest = RunReader(run).manifest()
+        stats = self._books[run].take([], ring_paths(self._directory), manifest.backends)
+        found = incomplete(run, manifest, self._policy) if state in ("done", "behind") else {}
+        still = self._still.get(run, "delivery was stopped")
+        missing = {name: why or stats.backends[name].last_error or still for name, why in found.items()}
+        if found and (stats.queued or manifest.status == "running"):
+            missing = {"journal": still, **missing}
+        return SyncProgress(
+            path=str(run),
+            state=state,
+            status=manifest.status,
+            stats=stats,
+            left_out={name: why for name, why in found.items() if why is not None},
+            missing=missing,
+        )
+
+
+class _Watch:
+    """Whether a run gets on. Tries do not count, nor what they say: they are the same each time."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._moved_at = time.monotonic()
+
+    def see(self, stats: RunStats) -> None:
+        now = stats.journaled, stats.queued, [_gone(books) for books in stats.backends.values()]
+        if now != self._last:
+            self._last, self._moved_at = now, time.monotonic()
+
+    @property
+    def still_s(self) -> float:
+        return time.monotonic() - self._moved_at
+
+    @property
+    def moves(self) -> bool:
+        return self.still_s < _WAITS_AFTER_S
+
+
+class AttachJob:
+    """Delivers a run to one backend, of its own or another; a context manager, whose end stops it where it is.
+
+    Args:
+        run: its directory; it may be live.
+        name: of the backend in this run.
+        backend: its settings.
+        force: deliver also from a copy of a run.
+        follow: go on to the run's end; else to where its journal ends now.
+        patience_s: it is given up when it has stood still for so long, unless it follows.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        name: str,
+        backend: Backend,
+        *,
+        force: bool = False,
+        follow: bool = False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._run = run
+        self._name = name
+        self._books = StatsCollector(run)
+        self._follow = follow
+        self._patience_s = patience_s
+        self._watch = _Watch()
+        self._still = "delivery was stopped"
+        self._poller = Poller(run, {name: backend}, keep=True, force=force, follow=follow)
+        self._thread = threading.Thread(target=self._serve, name="asynctrack-attached", daemon=True)
+
+    def __enter__(self) -> AttachJob:
+        self._poller.expedite()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._poller.stop()
+        self._thread.join(_STOP_WAIT_S)
+        self._books.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._thread.is_alive()
+
+    def look(self) -> list[SyncProgress]:
+        """How far it is."""
+        manifest = RunReader(self._run).manifest()
+        stats = self._books.take([], [], [self._name])
+        self._watch.see(stats)
+        books = stats.backends[self._name]
+        if any(delivery.paused for delivery in self._poller.deliveries):
+            self._poller.stop()
+        elif self._watch.still_s > self._patience_s and not (self._follow and books.last_error is None):
+            self._still = f"nothing has moved for {self._patience_s:g} s"
+            self._poller.stop()
+        behind = books.behind or books.last_error
+        state: State = "working" if not self.done else "behind" if behind else "done"
+        missing = {self._name: books.last_error or self._still} if state == "behind" else {}
+        return [SyncProgress(path=str(self._run), state=state, status=manifest.status, stats=stats, missing=missing)]
+
+    def _serve(self) -> None:
+        asyncio.run(self._poller.run())
+
+
+def _gone(books: Any) -> int:
+    return int(books.delivered + books.refused + sum(books.skipped.values()))

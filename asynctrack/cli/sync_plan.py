@@ -1,0 +1,103 @@
+"""Sync plan: what is to be done for a run that nobody works on, and what only a person can do. Only looks. Runs in the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asynctrack._system import trust
+from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import from_caller, from_stored, goes_with_its_process
+from asynctrack.client.worker_registry import own_directories
+from asynctrack.delivery.batcher import has_more, lacks
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal.cursor import load_cursor
+from asynctrack.journal.manifest import Manifest, has_begun
+from asynctrack.reading.reader import RunReader
+from asynctrack.worker.listing import list_workers
+from asynctrack.worker.service import CALLERS_ONLY, Policy
+
+
+class SyncPlan(NamedTuple):
+    """What is to be done for a run.
+
+    Attributes:
+        todo: whether something can be done from here.
+        left_out: backends that do not have everything and cannot be delivered to from here, and why.
+    """
+
+    todo: bool
+    left_out: dict[str, str]
+
+
+def orphaned(under: Path | None = None) -> list[Path]:
+    """Runs of which dead processes with dead workers left queues, perhaps before anything was journaled; `under` a directory, or anywhere."""
+    dead = [worker for worker in list_workers(but=own_directories()) if worker.pid is None and not worker.callers]
+    found = list(dict.fromkeys(Path(os.path.realpath(run)) for worker in dead for run in worker.runs))
+    return [run for run in found if under is None or run.is_relative_to(os.path.realpath(under))]
+
+
+def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] | None = None) -> SyncPlan:
+    """What is to be done for a run that nobody works on: its queues, its end, its backends.
+
+    Args:
+        run: its directory.
+        policy: what may be done for it.
+        orphans: what `orphaned` has found, where that is recent enough.
+
+    Raises:
+        NotARun: neither the directory nor a queue tells of a run there.
+        AsynctrackError: what is there cannot be read.
+    """
+    left = Path(os.path.realpath(run)) in (orphaned(run) if orphans is None else orphans)
+    try:
+        manifest = _manifest(run)
+    except AsynctrackError:
+        if left:
+            return SyncPlan(True, {})
+        raise
+    if not (left or (run / "journal").is_dir()):
+        manifests.load(run)  # what a run is called is not all that there was of it
+    if not left and not has_begun(run, manifest):
+        return SyncPlan(False, {})
+    found = incomplete(run, manifest, policy)
+    todo = left or manifest.status == "running" or None in found.values()
+    return SyncPlan(todo, {name: why for name, why in found.items() if why is not None})
+
+
+def _manifest(run: Path) -> Manifest:
+    """What is known of a run. What its backends have left of it does not tell which backends it had, nor that they have everything."""
+    return RunReader(run).manifest() if (run / "journal").is_dir() else manifests.load(run)
+
+
+def has_all(run: Path, name: str) -> bool:
+    """Whether a backend has the run's end, and the journal has not gone on since: a finished run may have been resumed."""
+    cursor = load_cursor(run, name)
+    return cursor.closed and not has_more(run, cursor, Backend())
+
+
+def incomplete(run: Path, manifest: Manifest, policy: Policy = CALLERS_ONLY) -> dict[str, str | None]:
+    """The run's backends that do not have everything, and why each cannot be delivered to from here; None where it can."""
+    found = {
+        name: _why_not(manifest, name, stored, policy)
+        for name, stored in manifest.backends.items()
+        if not goes_with_its_process(stored) and not has_all(run, name)
+    }
+    return {name: why for name, why in found.items() if why is None or not _was_given_all(run, name, manifest)}
+
+
+def _was_given_all(run: Path, name: str, manifest: Manifest) -> bool:
+    """Whether a backend has all that its process could give it: there is no other that the run's end, which alone it lacks, could be told."""
+    return manifest.backends[name].get("place") == "caller" and not lacks(run, load_cursor(run, name))
+
+
+def _why_not(manifest: Manifest, name: str, stored: dict[str, Any], policy: Policy) -> str | None:
+    build = from_caller if stored.get("place") == "caller" else from_stored
+    try:
+        build(stored, trusted=policy.trust or trust.is_sealed(manifest.id, name, stored))
+    except AsynctrackError as error:
+        return str(error)
+    return None

@@ -1,0 +1,226 @@
+"""Config sources: what a config is given as, made a mapping: objects of many libraries, and files. Runs in the caller.
+
+No library is imported for it: who gives an object of a library has imported it. An object is told by what its class says of its fields.
+
+| Given | Its names |
+| --- | --- |
+| a mapping, OmegaConf's too (references resolved where that can be) | its keys |
+| an instance of a dataclass, of attrs, pydantic or msgspec; a named tuple | its fields, nested ones too |
+| `argparse.Namespace`, `types.SimpleNamespace` | its attributes |
+| `absl.flags.FLAGS` | the flags, without absl's own |
+| the path of a file that ends with .yaml, .yml, .json or .toml | what its mapping has |
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from asynctrack._system.paths import expanded
+from asynctrack.errors import InvalidConfig, InvalidSettings
+
+# Deeper than any config; what is nested deeper stays what it is.
+_DEEPEST: Final = 64
+# Arbitrary: far more than a config has; what is nested beyond them stays what it is.
+_MOST_NESTED: Final = 1 << 15
+_SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
+# What an entry of W&B's own config files has.
+_OF_WANDB: Final = frozenset({"value", "desc"})
+
+
+def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapping[Any, Any]:
+    """What is given for a config, as a mapping.
+
+    Args:
+        given: see above.
+        what: takes it, for people.
+        pairs: whether pairs of names and values are taken too, as `dict.update` does.
+
+    Raises:
+        InvalidConfig: it is nothing of which a config can be made.
+        InvalidSettings: it is a file that cannot be read, or has no mapping.
+    """
+    try:
+        if isinstance(given, os.PathLike) or (isinstance(given, str) and given.lower().endswith(_SUFFIXES)):
+            return _read_mapping(expanded(given))
+        if (found := _of_omegaconf(given)) is None and isinstance(given, Mapping):
+            return dict(given)
+        if found is None and (fields := _fields(given)) is not None:
+            met: dict[int, tuple[Any, Any]] = {}
+            found = {name: _deep(value, met) for name, value in fields.items()}
+        if found is None and pairs and isinstance(given, Iterable):
+            found = dict(given)
+    except (InvalidConfig, InvalidSettings):
+        raise
+    except Exception as error:  # its own code failed
+        raise InvalidConfig(given, what, f"{type(error).__name__}: {error}") from error
+    if found is None:
+        raise InvalidConfig(given, what)
+    return found
+
+
+def read_file(path: Path) -> Any:
+    """The content of a YAML, TOML or JSON file, by the end of its name.
+
+    Raises:
+        InvalidSettings: it cannot be read.
+    """
+    kind = path.suffix.lower()
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+        if kind == ".json":
+            import json  # it takes NaN, which its own `dump` writes
+
+            return json.loads(content)
+        if kind == ".toml":
+            import tomllib
+
+            return tomllib.loads(content)
+        if kind in (".yaml", ".yml"):
+            return _read_yaml(content)
+    except OSError as error:
+        raise InvalidSettings([f"it cannot be read: {error.strerror}"], str(path)) from error
+    except ImportError as error:
+        raise InvalidSettings(["YAML needs PyYAML: pip install 'asynctrack[yaml]'"], str(path)) from error
+    except RecursionError as error:
+        raise InvalidSettings(["it is nested too deeply"], str(path)) from error
+    except ValueError as error:  # each format's own
+        raise InvalidSettings([f"it cannot be read as {kind[1:].upper()}: {error}"], str(path)) from error
+    raise InvalidSettings([f"its name must end with {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"], str(path))
+
+
+def without_omegaconf(tree: Any) -> Any | None:
+    """One of OmegaConf's containers as plain ones, None where it is none; what cannot be resolved stays as it is written."""
+    omegaconf = sys.modules.get("omegaconf")
+    if omegaconf is None or not omegaconf.OmegaConf.is_config(tree):
+        return None
+    try:
+        return omegaconf.OmegaConf.to_container(tree, resolve=True, enum_to_str=True)
+    except Exception:  # a reference without a target, or a resolver's own code
+        return omegaconf.OmegaConf.to_container(tree, resolve=False, enum_to_str=True)
+
+
+def _of_omegaconf(given: Any) -> dict[Any, Any] | None:
+    tree = without_omegaconf(given)
+    if tree is not None and not isinstance(tree, dict):
+        raise InvalidConfig(given, "config")
+    return tree
+
+
+def _fields(given: Any) -> Mapping[str, Any] | None:
+    """The names and values of an object that has some; None of any other."""
+    kind = type(given)
+    if kind is type or isinstance(given, type):
+        return None
+    if isinstance(given, types.SimpleNamespace) or _is_namespace(given):
+        return dict(vars(given))
+    if (flags := _flags(given)) is not None:
+        return flags
+    if (names := _names(kind)) is not None:
+        extra = getattr(given, "__pydantic_extra__", None)  # what a model takes beyond its fields
+        return {name: getattr(given, name) for name in names if hasattr(given, name)} | dict(extra or {})
+    if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
+        return {name: given[name] for name in given.keys()}  # noqa: SIM118  # it need not be a mapping
+    return None
+
+
+def _names(kind: type) -> list[str] | None:
+    """The names of a class's fields, of whichever library."""
+    if isinstance(
+        found := getattr(kind, "__pydantic_fields__", None), dict
+    ):  # first: pydantic's dataclasses are dataclasses too
+        return list(found)
+    if isinstance(found := getattr(kind, "__dataclass_fields__", None), dict):
+        dataclasses = sys.modules["dataclasses"]
+        return [field.name for field in dataclasses.fields(kind)]
+    if isinstance(found := getattr(kind, "__attrs_attrs__", None), tuple):
+        return [attribute.name for attribute in found]
+    if isinstance(found := getattr(kind, "__struct_fields__", None), tuple):
+        return list(found)
+    if issubclass(kind, tuple) and isinstance(found := getattr(kind, "_fields", None), tuple):
+        return list(found)
+    if hasattr(kind, "__validators__") and isinstance(found := getattr(kind, "__fields__", None), dict):  # pydantic 1
+        return list(found)
+    return None
+
+
+def _is_namespace(given: Any) -> bool:
+    argparse = sys.modules.get("argparse")  # it takes a millisecond to import
+    return argparse is not None and isinstance(given, argparse.Namespace)
+
+
+def _flags(given: Any) -> dict[str, Any] | None:
+    """The values of absl's flags, of the module or of what it calls FLAGS; before they are parsed they have their defaults."""
+    absl = sys.modules.get("absl.flags")
+    given = absl.FLAGS if absl is not None and given is absl else given
+    if absl is None or not isinstance(given, absl.FlagValues):
+        return None
+    own = {flag.name for module, flags in given.flags_by_module_dict().items() if _is_of_absl(module) for flag in flags}
+    return {name: given[name].value for name in given if name not in own and given[name].name == name}
+
+
+def _is_of_absl(module: str) -> bool:
+    return module.split(".")[0] == "absl"
+
+
+def _deep(value: Any, known: dict[int, tuple[Any, Any]], depth: int = 0) -> Any:
+    """A field's value: what is nested in it has names, too. What is in it twice, or in itself, is so in what is made of it.
+
+    Args:
+        value: of a field, or of what is nested in one.
+        known: what was met, each with what was made of it, by its id.
+        depth: how deep it is nested.
+    """
+    if depth > _DEEPEST or len(known) > _MOST_NESTED or value is None or isinstance(value, str | int | float):
+        return value
+    if id(value) in known:
+        return known[id(value)][1]
+    if (tree := without_omegaconf(value)) is not None:
+        return tree
+    if type(value) in (list, tuple):
+        items: list[Any] = []
+        known[id(value)] = value, items  # with the value, so that no other gets its id
+        items.extend([_deep(item, known, depth + 1) for item in value])
+        return items
+    fields = value if type(value) is dict else _fields(value)
+    if fields is None:
+        return value
+    made: dict[Any, Any] = {}
+    known[id(value)] = value, made
+    made.update({name: _deep(item, known, depth + 1) for name, item in fields.items()})
+    return made
+
+
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    content = read_file(path)
+    if content is None:  # an empty file
+        return {}
+    if not isinstance(content, dict):
+        raise InvalidSettings(
+            [f"a mapping of names to values is expected at its top; got {type(content).__name__}"], str(path)
+        )
+    return _without_descriptions(content)
+
+
+def _without_descriptions(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The values alone of a file as W&B writes its configs: `{lr: {value: 0.1, desc: ...}}`."""
+    entries = {name: entry for name, entry in content.items() if name != "wandb_version"}
+    described = [
+        isinstance(entry, dict) and "value" in entry and entry.keys() <= _OF_WANDB for entry in entries.values()
+    ]
+    if not entries or not all(described):
+        return content
+    return {name: entry["value"] for name, entry in entries.items()}
+
+
+def _read_yaml(content: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error

@@ -1,0 +1,120 @@
+"""Default backends: which backends a run gets that is opened without `backends=`. Runs in the caller.
+
+What was set in code comes first, then `ASYNCTRACK_BACKENDS`, then JSON Lines. The variable is a list of kinds, separated by commas, or one of
+
+| Name | Backends |
+| --- | --- |
+| `standard` | JSON Lines; config and metadata as YAML; the console, at a terminal or in a notebook |
+| `hydra` | JSON Lines; YAML; a line of the standard library's `logging` now and then |
+| `minimal` | JSON Lines; progress bars |
+| `none` | none: the journal alone |
+
+A name stands for what works here: YAML needs PyYAML. What is listed by its kind has to be there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any, Final
+
+from asynctrack.backends.base import Backend
+from asynctrack.backends.files.jsonl import JSONLines
+from asynctrack.backends.registry import build, class_of, lacks, name_backends
+from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
+
+VARIABLE: Final = "ASYNCTRACK_BACKENDS"
+
+_Chosen = tuple[Backend | str, ...]
+
+# Kinds with the settings that differ from their own.
+PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
+    "standard": {"jsonl": {}, "yaml": {}, "console": {}},
+    "hydra": {"jsonl": {}, "yaml": {}, "console": {"style": "log"}},
+    "minimal": {"jsonl": {}, "console": {"style": "bars"}},
+    "none": {},
+}
+
+_set: _Chosen | None = None
+_more: _Chosen = ()
+
+
+def default_backends() -> list[Backend | str]:
+    """What a run gets that is opened now without `backends=`.
+
+    Raises:
+        InvalidSettings: what the environment says is no list of backends.
+    """
+    return [*(_from_environment() if _set is None else _set), *_more]
+
+
+def set_default_backends(backends: Iterable[Backend | str]) -> None:
+    """Give every run that is opened from now on without `backends=` these, whatever the environment says.
+
+    Args:
+        backends: a kind is built anew for each run; an object is shared by them, which for `Memory` means that the next run empties it.
+
+    Raises:
+        InvalidSettings: something is not a backend.
+    """
+    global _set, _more
+    _set, _more = _checked(backends), ()
+
+
+def extend_default_backends(backends: Iterable[Backend | str]) -> None:
+    """Give every run that is opened from now on without `backends=` these, too.
+
+    Raises:
+        InvalidSettings: something is not a backend.
+    """
+    global _more
+    _more += _checked(backends)
+
+
+def reset_default_backends() -> None:
+    """Go back to what the environment says."""
+    global _set, _more
+    _set, _more = None, ()
+
+
+def _checked(backends: Iterable[Backend | str]) -> _Chosen:
+    if isinstance(backends, Iterable) and not isinstance(backends, str):
+        backends = tuple(backends)  # it may be an iterator
+    name_backends(backends)
+    return tuple(backends)
+
+
+def _from_environment() -> list[Backend | str]:
+    names = [name for part in os.environ.get(VARIABLE, "").split(",") if (name := part.strip())]
+    if not names:
+        return [JSONLines()]
+    if len(names) == 1 and names[0] in PRESETS:
+        return [backend for kind in PRESETS[names[0]] if (backend := _preset(names[0], kind)) is not None]
+    found, problems = list[Backend | str](), []
+    for name in names:
+        try:
+            found.append(build(name))
+        except (AsynctrackError, TypeError) as error:
+            problems.append(f"{VARIABLE} takes kinds of backends, or one of {', '.join(PRESETS)}: {name!r} {error}")
+    if problems:
+        raise InvalidSettings(problems)
+    return found
+
+
+def _preset(name: str, kind: str) -> Backend | None:
+    """A backend of a preset, where it works here."""
+    if name == "standard" and kind == "console" and not _is_watched():
+        return None
+    try:
+        defined = class_of(kind)
+    except BackendUnavailable:
+        return None
+    return None if lacks(defined) else defined(**PRESETS[name][kind])
+
+
+def _is_watched() -> bool:
+    """Whether somebody sits in front of this process: at a terminal, or a notebook."""
+    from asynctrack.backends.caller_display import in_notebook, is_terminal
+
+    return is_terminal(sys.stdout) or in_notebook(sys.stdout)

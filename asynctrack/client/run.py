@@ -1,0 +1,347 @@
+"""Run: one open run, as users hold it. Runs in the caller."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from time import time_ns
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+from asynctrack._system import messages
+from asynctrack.backends.base import Backend
+from asynctrack.client.context import open_runs
+from asynctrack.client.run_dict import RunDict
+from asynctrack.client.scope import Arrays, Scope
+from asynctrack.client.session import RunSession
+from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable, UsageError
+from asynctrack.journal.manifest import Manifest
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
+from asynctrack.queue.producer import CLOSED, OPEN, Producer
+from asynctrack.reading.stats import RunStats
+from asynctrack.records.codec import HOLDS_OTHERS, encode, encode_quickly
+from asynctrack.settings import Until
+from asynctrack.wandb_api.borrowed import WANDB, Borrowed
+
+# How long a look at the summary waits for the worker. Arbitrary.
+_LOOK_S: Final = 5.0
+# Between two looks of `alog` whether there is room. Arbitrary.
+_ROOM_POLL_S: Final = 0.01
+# Records that are taken to have values of NumPy and the like once one had. Arbitrary: to find out costs as much as to be careful for two.
+_FOREIGN_IN_A_ROW: Final = 64
+# How a time span begins as ISO 8601 has it; a name, a text or a float has such bytes by chance in one record of two hundred. It also has a T or a D,
+# and three bytes are looked for in a third of the time that this takes.
+_may_have_span: Final = re.compile(rb"P[T0-9]").search
+
+
+class Run(Borrowed):
+    """One open run.
+
+    `log` may be called from any thread, task, signal handler or finaliser, and in forked children. Get one from `init()`.
+
+    Attributes:
+        id: unique in the project.
+        name: for people.
+        project: the directory above the run's.
+        path: the run's directory.
+        cell: of the notebook that has opened it; None anywhere else.
+        config: of the run; what is set later is recorded too, also by a forked child.
+        summary: of the run as a whole. What is not set in it is the last value that was logged by that name, which takes a look at the journal.
+        backends: by their names in `stats()`, as this sitting has them; those that live in this process are the living things.
+    """
+
+    log: Callable[..., bool]
+    cell: int | None = None
+
+    def __init__(self, manifest: Manifest, path: Path, session: RunSession) -> None:
+        self.id = manifest.id
+        self.name = manifest.name
+        self.project = manifest.project
+        self.path = path
+        self.labels = manifest.labels
+        self.config = RunDict(
+            manifest.config,
+            lambda fresh, removed=(): session.publisher.update(CONFIG, "config", fresh, None, removed),
+        )
+        self.summary = RunDict(
+            manifest.summary,
+            lambda fresh, removed=(): session.publisher.update(SUMMARY, "summary", fresh, None, removed),
+            functools.partial(_logged, session, self.config, path),
+        )
+        session.unsaid += [self.config.catch_up, self.summary.catch_up]
+        self._checkpoint = manifest.checkpoint
+        self.backends: Mapping[str, Backend] = MappingProxyType(session.backends)
+        self._session = session
+        self._publisher = session.publisher
+        self._foreign = 0
+        self._may_hold: Callable[[Any], bool] = HOLDS_OTHERS
+        self._publisher.joined.append(self._follow)
+        self._follow(self._publisher.producer)
+
+    def __repr__(self) -> str:
+        state = "open" if self._producer.state == OPEN else "finished"
+        return f"<Run {self.project}/{self.id}, {state}, {self._producer.number} offered>"
+
+    def log(  # type: ignore[no-redef]  # see above
+        self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+    ) -> bool:
+        """Record `data` as it is now. Never waits for I/O (but see `when_full="block"`).
+
+        Args:
+            data: names to values: numbers, strings, arrays, nested dicts, `Image`s and the other values of ours. What cannot be encoded is recorded as its `repr`.
+            step: steps may repeat and come in any order; without one it is the number of the record.
+            commit: False keeps `data` back, in this process, until the next call or the end, and makes one record of both.
+
+        Returns:
+            True: accepted, it survives the process (but see `commit`). False: dropped and counted, see `when_full`.
+
+        Raises:
+            InvalidData: `data` is not a mapping.
+            InvalidStep: `step` is not an integer.
+            RunFinished: the run has finished.
+            QueueFull: there is no room, with `when_full="raise"`.
+        """
+        may_hold = self._may_hold  # a function of an instance is called faster by a name of its own
+        try:
+            if type(data) is dict and (step is None or type(step) is int) and not may_hold(copy := data.copy()):
+                payload = encode((time_ns(), step, copy))  # of a copy: no other thread comes into it
+                # A `timedelta` is to be a number, and has become such a text, which others may have by chance.
+                if 80 in payload and (84 in payload or 68 in payload) and _may_have_span(payload):  # P, T, D
+                    payload = self._encode_carefully(copy, step)
+            else:
+                payload = self._encode_carefully(data, step)
+        except UsageError:
+            raise
+        except Exception:  # a value that MessagePack cannot hold, such as NumPy's
+            payload = self._encode_foreign(data, step)
+        if commit is False:
+            return self._hold(payload)
+        put = self._put
+        return put(payload) or self._publisher.on_put_failed(payload)
+
+    async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
+        """`log`, but with `when_full="block"` it waits for room without holding the event loop."""
+        publisher = self._publisher
+        if publisher.settings.when_full != "block":
+            return self.log(data, step)
+        payload = publisher.encode(data, step)
+        if self._put(payload):
+            return True
+        if not publisher.waits_for_room(payload):
+            return publisher.on_put_failed(payload)
+        import anyio
+
+        deadline = time.monotonic() + publisher.settings.max_block_s
+        while time.monotonic() < deadline and self._producer.state == OPEN:
+            await anyio.sleep(_ROOM_POLL_S)
+            if self._put(payload):
+                return True
+        return publisher.drop("full") if self._producer.state == OPEN else publisher.on_put_failed(payload)
+
+    def bind(self, fields: Mapping[str, Any]) -> Scope:
+        """A light child of this run that adds constant fields to each record."""
+        return Scope(self).bind(fields)
+
+    def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays = "keep") -> Scope:
+        """A light child of this run whose keys get `prefix/`, and which records every so many steps only; see `Scope.scope`."""
+        return Scope(self).scope(prefix, every, last=last, arrays=arrays)
+
+    def stats(self) -> RunStats:
+        """The books as they stand. Reads files: not for the hot loop."""
+        return self._session.stats()
+
+    def flush(self, until: Until = "delivered", timeout_s: float = 30.0) -> RunStats:
+        """Wait until what was logged so far is delivered, synced or journaled; returns the books, late or not.
+
+        Args:
+            until: "journaled": it survives this process and the container's memory; "synced": a power cut too; "delivered": every
+                backend has it.
+            timeout_s: seconds to wait at most.
+        """
+        _wait(self._session.flushing(until, timeout_s))
+        return self.stats()
+
+    async def aflush(self, until: Until = "delivered", timeout_s: float = 30.0) -> RunStats:
+        """`flush` that leaves the event loop to others; under asyncio and trio."""
+        await _await(self._session.flushing(until, timeout_s))
+        return self.stats()
+
+    def checkpoint(self, **counters: Any) -> RunStats:
+        """Make sure that everything logged before this is on disk and survives a power cut, and remember where you are.
+
+        Call it when you save your own state. `last_checkpoint()` gives the counters back when the run is resumed.
+
+        Raises:
+            RunFinished: the run has finished.
+        """
+        self._mark(counters)
+        return self.flush("synced")
+
+    async def acheckpoint(self, **counters: Any) -> RunStats:
+        """`checkpoint` that leaves the event loop to others; under asyncio and trio."""
+        self._mark(counters)
+        return await self.aflush("synced")
+
+    def last_checkpoint(self) -> dict[str, Any] | None:
+        """The counters of the last `checkpoint`, of this run or of the one it resumes; None if there was none."""
+        return None if self._checkpoint is None else dict(self._checkpoint)
+
+    def mark_preempted(self) -> None:
+        """Say that the machine is being taken away: however the run ends from here, its status is "preempted"."""
+        self._producer.preempt()
+
+    def finish(
+        self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
+    ) -> RunStats:
+        """End the run: take no more records, wait for delivery, return the books. Calling it again returns the same.
+
+        It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it.
+
+        Args:
+            summary: the last of it; or, as W&B has it, the exit code.
+            exit_code: other than 0, the run has failed.
+            quiet: ignored.
+
+        Raises:
+            InvalidData: `summary` is neither.
+        """
+        summary, exit_code = _as_ending(summary, exit_code)
+        return self._finish(SystemExit(exit_code) if exit_code else None, summary)
+
+    async def afinish(
+        self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
+    ) -> RunStats:
+        """`finish` that leaves the event loop to others; under asyncio and trio.
+
+        If it is cancelled the run has finished all the same, and the worker goes on with what is left.
+        """
+        summary, exit_code = _as_ending(summary, exit_code)
+        return await self._afinish(SystemExit(exit_code) if exit_code else None, summary)
+
+    def __copy__(self) -> Run:
+        return self  # there is one queue
+
+    def __deepcopy__(self, memo: object) -> Run:
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise NotPicklable(repr(self))
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._finish(error)
+
+    async def __aenter__(self) -> Run:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        await self._afinish(error)
+
+    @property
+    def _producer(self) -> Producer:
+        return self._publisher.producer
+
+    def _follow(self, producer: Producer) -> None:
+        """This process has got a queue: the first, or a forked child one of its own."""
+        self._put = producer.put
+
+    def _encode_carefully(self, data: Mapping[str, Any], step: Any) -> bytes:
+        """A record with values that others may change meanwhile, or that need Python to become plain."""
+        if self._foreign:
+            self._foreign -= 1
+            if not self._foreign:
+                self._may_hold = HOLDS_OTHERS
+        if type(data) is dict and (step is None or type(step) is int):
+            payload = encode_quickly(data, step)
+            if payload is not None:
+                return payload
+        return self._publisher.encode(data, step)
+
+    def _encode_foreign(self, data: Mapping[str, Any], step: int | None) -> bytes:
+        """A record that the encoder does not take; those that follow are taken for such, too, so that it need not find out each time."""
+        self._foreign, self._may_hold = _FOREIGN_IN_A_ROW, bool
+        return self._publisher.encode(data, step)
+
+    def _hold(self, payload: bytes) -> bool:
+        """Keep a record back until the next: that is not put as it is, but together with what was kept back."""
+        if self._producer.state == CLOSED:
+            return self._publisher.on_put_failed(payload)
+        self._publisher.held.append(payload)
+        self._put = self._put_with_held
+        return True
+
+    def _put_with_held(self, payload: bytes) -> bool:
+        self._put = self._producer.put
+        return False
+
+    def _mark(self, counters: dict[str, Any]) -> None:
+        self._publisher.update(CHECKPOINT, "checkpoint", counters)
+        self._checkpoint = counters
+
+    def _finish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> RunStats:
+        _wait(self._finishing(error, summary))
+        result = self._settle()
+        messages.leave()
+        return result
+
+    async def _afinish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> RunStats:
+        waited = False
+        pauses = self._finishing(error, summary)
+        try:
+            await _await(pauses)
+            waited = True
+        finally:
+            result = self._settle(waited=waited)
+        await _await(messages.leaving())
+        return result
+
+    def _finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None) -> Iterator[float]:
+        if summary is not None and not isinstance(summary, Mapping):
+            raise InvalidData(summary, "summary")
+        if summary and self._session.result is None:
+            dict.update(self.summary, summary)
+        return self._session.finishing(error, summary)
+
+    def _settle(self, *, waited: bool = True) -> RunStats:
+        open_runs.leave(self)
+        return self._session.settle(waited=waited)
+
+
+def _logged(session: RunSession, config: Mapping[str, Any], path: Path, key: str) -> Any:
+    """What a name has in a run's summary that is not set there: its last value, or what `define_metric` says.
+
+    Raises:
+        KeyError: nothing was logged by that name.
+    """
+    how = config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
+    _wait(session.flushing("journaled", _LOOK_S))
+    try:
+        from asynctrack.reading.reader import RunReader  # rarely needed
+
+        return session.look_in(lambda: RunReader(path, warns=True).summarise(key, how), _LOOK_S)
+    except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
+        raise KeyError(key) from None
+
+
+def _as_ending(summary: Any, exit_code: int | None) -> tuple[Mapping[str, Any] | None, int | None]:
+    """Summary and exit code, where the code may stand in the place of the summary."""
+    if isinstance(summary, int) or (hasattr(summary, "__index__") and not isinstance(summary, Mapping)):
+        return None, int(summary) if exit_code is None else exit_code
+    return summary, exit_code
+
+
+def _wait(pauses: Iterator[float]) -> None:
+    for pause in pauses:
+        time.sleep(pause)
+
+
+async def _await(pauses: Iterator[float]) -> None:
+    import anyio
+
+    for pause in pauses:
+        await anyio.sleep(pause)

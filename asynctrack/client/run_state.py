@@ -1,0 +1,115 @@
+"""Run state: who works on a run on this machine, and so what has become of it. Only looks. Runs anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from asynctrack.client import run_lock as claims
+from asynctrack.client.shutdown import is_open
+from asynctrack.client.worker_registry import own_directories, worker_of
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal.backwards import backwards
+from asynctrack.journal.frames import FrameBatch
+from asynctrack.journal.layout import NOTES_RING
+from asynctrack.journal.manifest import Manifest, Status, read_note
+from asynctrack.worker.listing import Worker, list_workers
+
+State = Literal["running", "finished", "failed", "crashed", "preempted", "lost", "elsewhere"]
+
+
+class RunActivity(NamedTuple):
+    """Who works on a run.
+
+    Attributes:
+        callers: processes that log to it.
+        worker: whether a worker has it or is about to; None where that cannot be told: the run is another user's.
+        directories: host directories that hold queues of it.
+        known_as: the run's directory, as its queues have it.
+    """
+
+    callers: list[int]
+    worker: bool | None
+    directories: list[str]
+    known_as: Path
+
+    @property
+    def anybody(self) -> bool:
+        return bool(self.callers or self.worker)
+
+
+def look() -> list[Worker]:
+    """The workers of this user on this machine, without this process's own."""
+    return list_workers(but=own_directories())
+
+
+def presence_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivity:
+    """Who works on a run; `workers` is what `look()` has found before, where that is recent enough."""
+    path = os.path.realpath(run)
+    here, known_as = is_open(Path(path)), Path(path)
+    callers, served, directories = [os.getpid()] if here else [], here, []
+    for worker in look() if workers is None else workers:
+        if queues := [queue for queue in worker.queues if os.path.realpath(queue.run) == path]:
+            callers += sorted({queue.caller for queue in queues if queue.caller_lives})
+            directories.append(worker.directory)
+            known_as = Path(queues[0].run)
+            served = served or worker.pid is not None
+    return RunActivity(callers, served or _has_worker(run), directories, known_as)
+
+
+def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = None) -> State:
+    """What has become of a run: its status, but "lost" where that is "running" and nobody is there to say otherwise.
+
+    "elsewhere": it runs, or was lost, on another machine or as another user; from here that cannot be told.
+    """
+    if manifest.status != "running":
+        return manifest.status
+    if workers is not None and presence_of(run, workers).anybody:
+        return "running"
+    now = presence_of(run)  # what was seen before may be older than the manifest
+    if now.anybody:
+        return "running"
+    ended = _ended_meanwhile(run)
+    if ended is not None:
+        return ended
+    here = manifest.environment.get("host") in (None, os.uname().nodename)
+    if not here or now.worker is None:
+        return "elsewhere"
+    if now.directories or manifests.has_begun(run, manifest):
+        return "lost"
+    return (
+        "running" if claims.is_held(run) else "crashed"
+    )  # its caller is about to begin it, or was killed before it could
+
+
+def ended_as(run: Path) -> Status | None:
+    """How a run ended, as the last word of its journal has it; None where that is another."""
+    batch = next(backwards(run / "journal", notes=True), None)
+    return None if batch is None else end_in(batch)
+
+
+def end_in(batch: FrameBatch) -> Status | None:
+    """How the run ended, if a batch of the worker's notes says so last."""
+    status: Status | None = None
+    if batch.header.ring == NOTES_RING:
+        for frame in batch.frames():
+            status = read_note(frame).get("status")
+    return status
+
+
+def _ended_meanwhile(run: Path) -> Status | None:
+    try:
+        status = manifests.load(run).status
+    except AsynctrackError:
+        status = "running"
+    return ended_as(run) if status == "running" else status
+
+
+def _has_worker(run: Path) -> bool | None:
+    try:
+        return worker_of(run)
+    except OSError:
+        return None

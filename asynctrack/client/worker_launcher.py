@@ -1,0 +1,146 @@
+"""Worker launcher: starts the worker process of a host, and learns whether it has started. Runs in the caller.
+
+A worker's first streams are a pipe to its caller. It says one byte when it serves, and then has streams of its own; what it says before that
+is why it could not, and the pipe's end without that byte is its death.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import posix  # eventlet's `os.read` waits for bytes where there are none
+import time
+from typing import Final
+
+from asynctrack._system.spawn import spawn
+from asynctrack.queue.shm_paths import SERVES
+
+# A worker that was started may take this long until it has its lock; a second would only wait for it.
+START_GRACE_S: Final = 1.0
+# Where one worker after the other dies young, the wait doubles up to this.
+_LONGEST_GRACE_S: Final = 15.0
+# After so many that died before they served, one after the other, another would die too; sooner where they say why, since who is killed says nothing.
+_MOST_STILLBORN: Final = 4
+_MOST_THAT_SAID_WHY: Final = 2
+# One that neither serves nor dies for this long hangs, as where its interpreter's disk does. Arbitrary: a busy machine starts one in 2 s.
+_LONGEST_START_S: Final = 10.0
+# What another try may mend: processes, memory or descriptors are short.
+_SHORT: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+# How much of what a worker said is read, and how much of it is told.
+_MOST_SAID_BYTES: Final = 64 << 10
+_TOLD: Final = 200
+
+
+class WorkerLauncher:
+    """Starts one worker process after the other for a host. Not thread-safe: its host sees to it.
+
+    Attributes:
+        why: what kept the last one from starting, as far as anybody said so.
+
+    Args:
+        directory: the host's.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.why = ""
+        self._directory = directory
+        self._report = -1
+        self._pipe: os.stat_result | None = None
+        self._said = b""
+        self._said_why = False
+        self._stillborn = 0
+        self._grace_s = START_GRACE_S
+        self._started_at = -START_GRACE_S
+        self._trying_since: float | None = None
+
+    def __del__(self) -> None:
+        try:
+            self._close()  # a host may be given up before its worker was heard
+        except Exception:  # the interpreter ends
+            pass
+
+    def start(self, log_path: str, *, again: bool = False) -> None:
+        """Start one, unless the last was started only just now and may yet serve; `again`: also then.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        self.hear()
+        now = time.monotonic()
+        age_s = now - self._started_at
+        may_yet_serve = age_s <= self._grace_s and (self._report >= 0 or not self._stillborn)
+        if may_yet_serve and not again:
+            return
+        died_young = age_s < 2 * self._grace_s + START_GRACE_S
+        self._grace_s = min(2 * self._grace_s, _LONGEST_GRACE_S) if died_young else START_GRACE_S
+        self._started_at = now
+        self._trying_since = self._trying_since or now
+        self._close()
+        self._spawn(log_path)
+
+    def hear(self) -> None:
+        """Hear what the last one says."""
+        while self._report >= 0:
+            if not self._is_ours():
+                self._report = -1  # the program has closed it, and its number may be another's file
+                return
+            try:
+                said = posix.read(self._report, _MOST_SAID_BYTES)
+            except BlockingIOError:
+                return
+            self._said = (self._said + said)[-_MOST_SAID_BYTES:]
+            if not said or SERVES in said:
+                self._close()
+                self._note(serves=SERVES in said)
+
+    def hopeless(self) -> bool:
+        """Whether there is no use in starting another."""
+        self.hear()
+        tried_s = 0.0 if self._trying_since is None else time.monotonic() - self._trying_since
+        most = _MOST_THAT_SAID_WHY if self._said_why else _MOST_STILLBORN
+        return self._stillborn >= most or tried_s > _LONGEST_START_S
+
+    def forget(self) -> None:
+        """In a forked child: what was started is the parent's. No lock, no system call."""
+        self._report = -1
+        self._started_at, self._grace_s = -START_GRACE_S, START_GRACE_S  # a child may end before it could try again
+
+    def _note(self, *, serves: bool) -> None:
+        """The last one serves, or has died before it did."""
+        self._stillborn = 0 if serves else self._stillborn + 1
+        if serves:
+            self._trying_since = None
+        else:
+            why = _last_line(self._said)
+            self.why, self._said_why = why or "it ended at once and said nothing", bool(why)
+
+    def _spawn(self, log_path: str) -> None:
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        try:
+            spawn("worker/main.py", [self._directory, log_path], log_path=None, stdout=theirs, stderr=theirs)
+        except OSError as error:
+            os.close(ours)
+            self.why, self._said_why = str(error), True
+            if error.errno not in _SHORT:
+                self._stillborn += 1
+            raise
+        finally:
+            os.close(theirs)
+        self._report, self._pipe, self._said = ours, os.fstat(ours), b""
+
+    def _is_ours(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self._pipe is not None and os.path.samestat(os.fstat(self._report), self._pipe)
+        return False
+
+    def _close(self) -> None:
+        if self._report >= 0 and self._is_ours():
+            os.close(self._report)
+        self._report = -1
+
+
+def _last_line(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return lines[-1][:_TOLD] if lines else ""

@@ -1,0 +1,86 @@
+"""Retry policy: what to do about an error of a sink. The one retry layer there is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import traceback
+from typing import Final, NamedTuple
+
+from asynctrack.backends.base import ActionRequired, Retry
+from asynctrack.errors import BackendUnavailable
+
+FIRST_RETRY_S: Final = 1.0
+LONGEST_RETRY_S: Final = 60.0
+# What a backend may ask for with Retry-After. Arbitrary: an hour is longer than any sane server's word.
+LONGEST_ASKED_S: Final = 3600.0
+# Between two tries of what only a person can mend: seldom enough not to lock an account.
+PAUSE_S: Final = 60.0
+# The same for a disk, which does not mind. Arbitrary: soon after there is room.
+DISK_PAUSE_S: Final = 2.0
+
+# An error that comes so often in a row by the same way is left to a person. Arbitrary.
+MOST_REPEATS: Final = 10
+# Between these tries of what only wrong code raises: nobody is spared by waiting. Arbitrary: ten of them take a second.
+WRONG_CODE_RETRY_S: Final = 0.1
+_WRONG_CODE: Final = (
+    TypeError, AttributeError, NameError, LookupError, ArithmeticError, AssertionError, NotImplementedError, RecursionError, SyntaxError,
+)  # fmt: skip
+
+# An error page is kept as far as this: the cursor is written at each try. Arbitrary.
+_LONGEST_TEXT: Final = 1000
+
+_FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+class RetryDecision(NamedTuple):
+    """What to do about an error: try again after a while; `paused` says that a person has to mend something first."""
+
+    wait_s: float
+    paused: bool
+
+
+def classify_error(error: Exception, failures: int, repeats: int = 0) -> RetryDecision:
+    """What to do about the so-manieth failure in a row, which has come so often by the same way."""
+    if needs_a_person(error):
+        return RetryDecision(DISK_PAUSE_S if isinstance(error, OSError) else PAUSE_S, True)
+    if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:  # "at once" would be a storm
+        return RetryDecision(min(error.after_s, LONGEST_ASKED_S), False)
+    if repeats >= MOST_REPEATS:
+        return RetryDecision(PAUSE_S, True)
+    if repeats and isinstance(error, _WRONG_CODE):
+        return RetryDecision(WRONG_CODE_RETRY_S, False)
+    return RetryDecision(back_off(failures), False)
+
+
+def needs_a_person(error: Exception) -> bool:
+    """Whether only a person can mend it: a key, a library, room on a disk."""
+    return isinstance(error, ActionRequired | BackendUnavailable | ImportError) or (
+        isinstance(error, OSError) and error.errno in _FULL_DISK
+    )
+
+
+def back_off(failures: int) -> float:
+    """Seconds until the next try: full jitter under a limit that doubles from 1 s to 60 s."""
+    return random.uniform(0.05, min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures - 1, 10)))
+
+
+def describe(error: Exception) -> str:
+    """An error as the cursor keeps it."""
+    try:
+        if isinstance(error, ActionRequired | Retry):
+            text = str(error)
+        elif isinstance(error, ImportError) and error.name:
+            text = f"it needs {error.name.partition('.')[0]}, which is not installed here: {error}"
+        else:
+            text = f"{type(error).__name__}: {error}{_place_of(error) if isinstance(error, _WRONG_CODE) else ''}"
+    except Exception:  # its own code failed
+        text = type(error).__name__
+    return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]
+
+
+def _place_of(error: Exception) -> str:
+    """Where it was raised: " (mine.py, line 12)"."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""

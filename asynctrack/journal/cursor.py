@@ -1,0 +1,117 @@
+"""Cursors: how far each backend of a run is, in `cursors/NAME.json`. Written by its delivery, read by anyone."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.errors import UnsafeFile
+from asynctrack.journal import safe_read
+from asynctrack.journal.layout import Position
+
+CURSORS: Final = "cursors"
+
+# No position or count gets so far: 292 years at 10**9 a second.
+_TOO_MANY: Final = 1 << 63
+
+_log = logging.getLogger("asynctrack.delivery")
+
+
+class Cursor(msgspec.Struct, kw_only=True):
+    """How far a backend is: the content of `cursors/NAME.json`.
+
+    Attributes:
+        position: of the journal, up to which the backend has everything.
+        ends: for each ring, up to where.
+        delivered: records that the backend has.
+        skipped: records that it cannot show, by reason.
+        refused: records that it refused for good.
+        state: the sink's own.
+        retries: tries that failed, in all.
+        last_error: what went wrong last, None once it works again.
+        next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
+        paused: whether a person has to mend something first; `last_error` says what.
+        home: the inode of the run's directory that this was delivered from: a copy of the run has another.
+        next_number: after the highest number of a record that the backend has got, also of those that the journal has lost since.
+        closed: whether it has the run's end too.
+    """
+
+    position: Position = Position()
+    ends: dict[int, int] = {}
+    delivered: int = 0
+    skipped: dict[str, int] = {}
+    refused: int = 0
+    state: dict[str, Any] | None = None
+    retries: int = 0
+    last_error: str | None = None
+    next_try_at: str | None = None
+    paused: bool = False
+    home: int = 0
+    next_number: int = 0
+    closed: bool = False
+
+    def set_back(self, end: Position, ends: dict[int, int], journaled: int) -> None:
+        """The journal has lost what the backend has: it goes on from the journal's end, and keeps what it has.
+
+        Args:
+            end: of the journal; the position lies beyond it.
+            ends: for each ring in the journal, up to where.
+            journaled: records in the journal.
+        """
+        self.position, self.closed = end, False
+        self.ends = {ring: min(at, ends[ring]) for ring, at in self.ends.items() if ring in ends}
+        # Which of them were lost is not known; what the backend shows is counted out first.
+        lost = max(0, self.delivered + self.refused + sum(self.skipped.values()) - journaled)
+        self.delivered, lost = _less(self.delivered, lost)
+        for reason in self.skipped:
+            self.skipped[reason], lost = _less(self.skipped[reason], lost)
+        self.refused, _ = _less(self.refused, lost)
+
+
+def cursor_path(run: Path, name: str) -> Path:
+    return run / CURSORS / f"{name}.json"
+
+
+def lease_path(run: Path, name: str) -> Path:
+    """The file whose lock says which process delivers to a backend."""
+    return run / CURSORS / f"{name}.lock"
+
+
+def load_cursor(run: Path, name: str) -> Cursor:
+    """A backend's cursor; a fresh one where it has none yet or cannot be read."""
+    try:
+        return decode_cursor(safe_read.read(cursor_path(run, name)))
+    except (FileNotFoundError, NotADirectoryError):
+        return Cursor()
+    except (ValueError, RecursionError, UnsafeFile) as error:
+        _log.warning("%s cannot be read (%s): starting over", cursor_path(run, name), error)
+        return Cursor()
+
+
+def peek_cursor(run: Path, name: str) -> Cursor | None:
+    """A backend's cursor, to look at; None where it is another user's, whose cursors are private."""
+    try:
+        return load_cursor(run, name)
+    except PermissionError:
+        return None
+
+
+def decode_cursor(content: bytes) -> Cursor:
+    """The cursor in a file.
+
+    Raises:
+        ValueError: it is none; also `RecursionError`.
+    """
+    cursor = msgspec.json.decode(content, type=Cursor, strict=False)
+    counts = (*cursor.position, cursor.delivered, cursor.refused, cursor.next_number, *cursor.skipped.values())
+    if not all(0 <= count < _TOO_MANY for count in counts):
+        raise ValueError("it counts what cannot be")
+    return cursor
+
+
+def _less(count: int, lost: int) -> tuple[int, int]:
+    """A count without what was lost of it, and how much more was lost."""
+    return max(0, count - lost), max(0, lost - count)

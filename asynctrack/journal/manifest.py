@@ -1,0 +1,304 @@
+"""What a run is: `run.json`, and how the frames of the journal that are not records change it.
+
+The journal is the truth and `run.json` its summary for people and tools; it says up to which position of the journal it
+tells. Written by `init` when a run begins, so that readers find it at once, and from then on by the worker only; replaced atomically. One that is damaged
+counts as missing: it is made anew from the journal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Required, TypedDict
+
+import msgspec
+
+from asynctrack._system import permissions
+from asynctrack.errors import ManifestUnreadable, NotARun, UnsafeFile, UnsupportedVersion
+from asynctrack.journal import safe_read
+from asynctrack.journal.frames import Frame, FrameBatch
+from asynctrack.journal.layout import Position, segment_name
+from asynctrack.journal.reader import Damage, Reader
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
+from asynctrack.records.codec import decode_as, decode_update, encode, from_json, light, make_plain, to_json
+
+Status = Literal["running", "finished", "failed", "crashed", "preempted"]
+
+FILE_NAME: Final = "run.json"
+VERSION: Final = 1
+
+# What decoding raises where another wrote the bytes, with good checksums: a run may come from anywhere.
+UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class _Note(TypedDict, total=False):
+    """What a note of the worker may say."""
+
+    note: Required[str]
+    ring: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,16}$")]
+    dropped: dict[str, int]
+    end: str
+    status: Status
+    error: str | None
+    child: Annotated[int, msgspec.Meta(ge=0)]
+    time_ns: Annotated[int, msgspec.Meta(ge=0)]
+
+
+_note: Final = msgspec.json.Decoder(_Note)
+_NEEDED: Final = {
+    "run_ended": {"status", "time_ns"},
+    "ring_ended": {"ring", "dropped"},
+    "dropped": {"ring", "dropped"},
+    "child_failed": {"child", "error"},
+}
+# How many children that have failed are named: a program may lose thousands.
+_MOST_CHILDREN: Final = 100
+
+
+class Manifest(msgspec.Struct, kw_only=True):
+    """The content of `run.json`.
+
+    Attributes:
+        version: of this format.
+        id: of the run, unique in its project.
+        name: for people.
+        project: the directory above the run's.
+        status: "running" until every process that logs to it has ended; "crashed" when none said how it ended.
+        error: why a run has failed or crashed: what ended its `with` block or its process, what killed that, or its exit code.
+        failed_children: forked processes that log to it and have failed, the first hundred, as "pid" and "error"; they do not decide on the status.
+        created_at: UTC, ISO 8601.
+        ended_at: the same, None while it runs.
+        config: what the run was started with, and what was set later.
+        summary: what was set for the run as a whole.
+        labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
+        checkpoint: the counters of the last checkpoint.
+        dropped: records that were turned away, by reason.
+        dropped_by_ring: the last word of each ring that has turned some away.
+        backends: their settings by name, secrets only as references to the environment.
+        environment: interpreter, host and command, for people.
+        offline: whether backends that need a network wait for `asynctrack sync`.
+        limits: the worker's settings.
+        position: of the journal, up to which this tells.
+    """
+
+    version: int = VERSION
+    id: str
+    name: str
+    project: str
+    status: Status = "running"
+    error: str | None = None
+    failed_children: list[dict[str, Any]] = []
+    created_at: str
+    ended_at: str | None = None
+    config: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    checkpoint: dict[str, Any] | None = None
+    dropped: dict[str, int] = {}
+    dropped_by_ring: dict[str, dict[str, int]] = {}
+    backends: dict[str, dict[str, Any]] = {}
+    environment: dict[str, Any] = {}
+    offline: bool = False
+    limits: dict[str, float] = {}
+    position: Position = Position()
+
+    def __post_init__(self) -> None:
+        # A backend's name is that of files, and a run may come from anywhere: what could lead elsewhere is none.
+        self.backends = {name: settings for name, settings in self.backends.items() if _NAME.fullmatch(name)}
+
+    def apply(self, frame: Frame) -> bool:
+        """Take a frame that is not a record into account; False where it cannot be read, and changes nothing."""
+        try:
+            self._apply(frame)
+        except UNREADABLE:
+            return False
+        return True
+
+    def _apply(self, frame: Frame) -> None:
+        if frame.kind == CONFIG:
+            _change(self.config, frame)
+        elif frame.kind == SUMMARY:
+            _change(self.summary, frame)
+        elif frame.kind == CHECKPOINT:
+            self.checkpoint = dict(decode_update(frame.payload)[1])
+        elif frame.kind == START:
+            self._resume(decode_as(frame.payload, Manifest))
+        elif frame.kind == FAILURE:
+            said = decode_update(frame.payload)[1]
+            if "pid" in said:
+                self._failed(int(said["pid"]), str(said["error"]))
+            else:
+                self.error = str(said["error"])
+        elif frame.kind == NOTE:
+            self._note(read_note(frame))
+
+    def _resume(self, start: Manifest) -> None:
+        """The run was opened, for the first time or again."""
+        self.status, self.error, self.ended_at, self.failed_children = "running", None, None, []
+        self.config.update(start.config)
+        self.labels.update(start.labels)
+        self.backends.update(start.backends)
+        self.environment, self.limits, self.offline = start.environment, start.limits, start.offline
+
+    def _note(self, note: dict[str, Any]) -> None:
+        if note.get("dropped"):
+            self.dropped_by_ring[note["ring"]] = note["dropped"]
+            self.dropped = {}
+            for counts in self.dropped_by_ring.values():
+                for reason, count in counts.items():
+                    self.dropped[reason] = self.dropped.get(reason, 0) + count
+        if note["note"] == "run_ended":
+            self.status = note["status"]
+            self.error = note.get("error") or self.error
+            self.ended_at = _iso(note["time_ns"])
+        if note["note"] == "child_failed":
+            self._failed(note["child"], note["error"])
+
+    def _failed(self, pid: int, error: str) -> None:
+        if len(self.failed_children) < _MOST_CHILDREN:
+            self.failed_children = [*self.failed_children, {"pid": pid, "error": error}]
+
+
+def _change(content: dict[str, Any], frame: Frame) -> None:
+    """Make the change that a frame tells of to a config or summary."""
+    _, fresh, removed = decode_update(frame.payload)
+    fresh = light(fresh)
+    for name in removed:
+        content.pop(name, None)
+    content.update(fresh)
+
+
+def start_payload(manifest: Manifest) -> bytes:
+    """The payload of the frame that starts a run."""
+    checkpoint = None if manifest.checkpoint is None else make_plain(manifest.checkpoint)
+    plain = {name: make_plain(getattr(manifest, name)) for name in ("config", "summary", "labels", "environment")}
+    return encode(msgspec.structs.replace(manifest, checkpoint=checkpoint, **plain))
+
+
+def find_start(batch: FrameBatch) -> Manifest | None:
+    """The run as it was started, if this batch has that frame."""
+    for frame in batch.frames(skip_records=True):
+        if frame.kind == START:
+            with contextlib.suppress(*UNREADABLE):
+                return decode_as(frame.payload, Manifest)
+    return None
+
+
+def unreadable(run: Path, batch: FrameBatch, frame: Frame) -> Damage:
+    """What is said of a frame whose bytes are whole and mean nothing."""
+    path = os.path.join(run, "journal", segment_name(batch.segment))
+    return Damage(path, batch.offset, 0, f"record {frame.number} of the batch cannot be decoded")
+
+
+def start_time_ns(start: Manifest) -> int:
+    """When the run was opened that a start frame tells of: for the first time or again."""
+    opened_at = datetime.fromisoformat(start.environment.get("opened_at") or start.created_at)
+    return int(opened_at.timestamp() * 1e3) * 10**6
+
+
+def read_note(frame: Frame) -> dict[str, Any]:
+    """A note of the worker, as `worker.run_journal` writes them; what cannot be read says nothing."""
+    try:
+        note: dict[str, Any] = dict(_note.decode(frame.payload))
+    except UNREADABLE:
+        return {"note": ""}
+    return note if note.keys() >= _NEEDED.get(note["note"], set()) else {"note": ""}
+
+
+def load(run: Path) -> Manifest:
+    """The content of a run's `run.json`.
+
+    Raises:
+        NotARun: there is none.
+        ManifestUnreadable: the same, since what is there is damaged, or something else.
+        UnsupportedVersion: a newer asynctrack wrote it.
+    """
+    path = run / FILE_NAME
+    try:
+        raw = msgspec.json.decode(safe_read.read(path))
+        if isinstance(raw, dict) and isinstance(raw.get("version"), int) and raw["version"] > VERSION:
+            raise UnsupportedVersion(path, raw["version"], VERSION)
+        found = msgspec.convert(raw, Manifest)
+        found.config, found.summary = from_json(found.config), from_json(found.summary)
+    except FileNotFoundError:
+        raise NotARun(run) from None
+    except UnsafeFile as error:
+        raise ManifestUnreadable(path, error.found) from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestUnreadable(path, str(error) or type(error).__name__) from error
+    return found
+
+
+def as_started(manifest: Manifest) -> dict[str, Any]:
+    """A manifest as its journal will have it: what is not plain is made so, which may run code of the user's."""
+    return decode_as(start_payload(manifest), dict[str, Any])  # as a `Manifest` it would take a millisecond more
+
+
+def announce(run: Path, start: dict[str, Any]) -> None:
+    """Write the first `run.json` of a run that begins here, so that it can be read before its worker has journaled anything.
+
+    It need not survive a power cut, and is not waited for; a disk that does not take it leaves that to the worker.
+    """
+    with contextlib.suppress(OSError):
+        replace_file(run / FILE_NAME, _as_json(start), durable=False)
+
+
+def has_begun(run: Path, manifest: Manifest) -> bool:
+    """Whether anything of a run was journaled; else its caller has announced it, and is about to say more or was killed before it could."""
+    if manifest.status != "running" or manifest.position != Position():
+        return True
+    if os.path.isdir(run / "cursors"):
+        return True
+    reader = Reader(run / "journal")
+    try:
+        return reader.next() is not None or bool(reader.damage)
+    finally:
+        reader.close()
+
+
+def save(run: Path, manifest: Manifest) -> None:
+    """Replace a run's `run.json`."""
+    path = run / FILE_NAME
+    try:
+        replace_file(path, _encode(manifest))
+    except IsADirectoryError:  # somebody's: it is kept aside
+        os.rename(path, path.with_name(f"{FILE_NAME}.{os.urandom(4).hex()}.aside"))
+        replace_file(path, _encode(manifest))
+
+
+def _encode(manifest: Manifest) -> bytes:
+    return _as_json(msgspec.structs.asdict(manifest))
+
+
+def _as_json(fields: dict[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(to_json(fields)), indent=2) + b"\n"
+
+
+def replace_file(path: Path, content: bytes, mode: int = permissions.FILE, *, durable: bool = True) -> None:
+    """Give a file new content at once: readers see the old or the new, and if it is durable also after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def now_iso() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _iso(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")

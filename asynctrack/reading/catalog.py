@@ -1,0 +1,218 @@
+"""Catalog: the runs under a directory, and the one that a person means. Reads names and `run.json`. Runs anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import os
+import stat
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from asynctrack._system.paths import expanded
+from asynctrack.errors import AmbiguousRun, InvalidRunId, NoSuchRun, NotARun
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal import safe_read
+from asynctrack.journal.manifest import Manifest
+from asynctrack.reading.reader import RunReader
+from asynctrack.settings import check_project, project_directory
+
+LATEST: Final = "latest"
+# What says that something is not there, or is not this user's; anything else is the disk's.
+_NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM})
+# Names offered where none fits.
+_OFFERED: Final = 3
+# How much alike a name must be to be offered, 0 to 1. Arbitrary.
+_ALIKE: Final = 0.5
+
+
+def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
+    """The run that is meant.
+
+    Args:
+        wanted: the path of a run's directory, an id or its beginning, the same after `project/`, or "latest".
+        directory: where ids are looked for: it holds projects, which hold runs.
+
+    Raises:
+        NoSuchRun: there is none.
+        AmbiguousRun: an id or its beginning fits several.
+    """
+    text = os.path.expanduser(os.fspath(wanted))
+    directory = expanded(directory)
+    if text == LATEST:
+        latest = next(newest_first(runs_under(directory)), None)
+        if latest is None:
+            raise NoSuchRun(text, directory)
+        return latest
+    if text and is_run(text):
+        return Path(text)
+    runs = runs_under(directory)
+    label = name_of if "/" in text else _id
+    text = _as_directories(text)
+    fitting = [run for run in runs if text == label(run)]
+    fitting = fitting or [run for run in runs if text and label(run).startswith(text)]
+    if len(fitting) > 1:
+        raise AmbiguousRun(text, [name_of(run) for run in newest_first(fitting)])
+    if not fitting:
+        raise NoSuchRun(text, directory, _closest(text, runs))
+    return fitting[0]
+
+
+def runs_under(directory: str | os.PathLike[str]) -> list[Path]:
+    """The runs in a directory of projects, in one project, or the directory itself if it is a run; in no order.
+
+    What cannot be looked into because its disk fails is among them: who reads it says so.
+    """
+    return _runs_below(Path(directory), 2)
+
+
+def _runs_below(path: Path, levels: int) -> list[Path]:
+    if is_run(path):
+        return [path]
+    try:
+        below = _directories(path) if levels else []
+    except OSError:
+        return [path]
+    return [run for directory in below for run in _runs_below(directory, levels - 1)]
+
+
+def unreadable_under(directory: str | os.PathLike[str]) -> int:
+    """Runs in a directory of projects, and projects, that this user may not read."""
+    if is_run(directory):
+        return 0
+    found = 0
+    with contextlib.suppress(OSError):  # what its disk does not tell is among the runs
+        for path in _directories(directory):
+            if not _may_read(path):
+                found += 1
+            elif not is_run(path):
+                found += sum(not _may_read(below) for below in _directories(path))
+    return found
+
+
+def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
+    """These runs by when they were created, the newest first; only as many of them are read as are asked for.
+
+    Nothing of a run is older than the run. So one whose directory has not changed since another was created is older than that.
+    """
+    changed = sorted(((_changed_at(run), run) for run in runs), reverse=True)
+    read: list[tuple[str, str, Path]] = []
+    at = 0
+    while read or at < len(changed):
+        while at < len(changed) and (not read or changed[at][0] >= read[-1][0]):
+            run = changed[at][1]
+            insort(read, (created_at(run), run.name, run))
+            at += 1
+        yield read.pop()[2]
+
+
+def is_run(path: str | os.PathLike[str]) -> bool:
+    """Whether a directory holds a run, be it a damaged one, or one whose disk fails: it may be one then."""
+    return _is(stat.S_ISREG, path, manifests.FILE_NAME) or _is(stat.S_ISDIR, path, "journal")
+
+
+def _is(kind: Callable[[int], bool], path: str | os.PathLike[str], name: str) -> bool:
+    try:
+        return kind(os.stat(os.path.join(path, name)).st_mode)
+    except OSError as error:
+        return error.errno not in _NOT_THERE
+    except ValueError:  # no name of a file
+        return False
+
+
+def name_of(run: Path) -> str:
+    """What people call a run: `project/id`."""
+    path = Path(os.path.abspath(run))
+    return f"{path.parent.name}/{path.name}"
+
+
+def load(run: Path) -> Manifest:
+    """What `run.json` says; where there is none that can be read, what the journal says.
+
+    Raises:
+        NotARun: neither says anything.
+        UnsupportedVersion: a newer asynctrack wrote it.
+    """
+    try:
+        return manifests.load(run)
+    except NotARun:
+        return RunReader(run).manifest()
+
+
+def created_at(run: Path) -> str:
+    """When a run was created: UTC, ISO 8601. Where `run.json` does not say, its directory's last change stands in."""
+    try:
+        return msgspec.json.decode(safe_read.read(run / manifests.FILE_NAME), type=_Creation).created_at
+    except (OSError, ValueError, RecursionError):
+        return _changed_at(run)
+
+
+def _changed_at(run: Path) -> str:
+    """When a run's directory was changed last: UTC, ISO 8601."""
+    try:
+        changed_s = run.stat().st_mtime
+    except OSError:  # removed under us
+        changed_s = 0.0
+    return datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="milliseconds")
+
+
+def _may_read(path: Path) -> bool:
+    """Whether this user may; also where it cannot be told because the disk fails."""
+    try:
+        os.stat(path)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return os.access(path, os.R_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _as_directories(text: str) -> str:
+    """`project/id` as the names of their directories."""
+    project, slash, run_id = text.rpartition("/")
+    with contextlib.suppress(InvalidRunId):
+        return f"{project_directory(check_project(project))}{slash}{run_id}"
+    return text
+
+
+def _id(run: Path) -> str:
+    return os.path.basename(os.path.abspath(run))
+
+
+class _Creation(msgspec.Struct):
+    created_at: str
+
+
+def _directories(parent: str | os.PathLike[str]) -> list[Path]:
+    """The directories in a directory, hidden ones left out; none where there is none, or this user may not read it.
+
+    Raises:
+        OSError: its disk fails.
+    """
+    try:
+        with os.scandir(parent) as entries:
+            return [Path(entry.path) for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+        return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        return error.errno not in _NOT_THERE
+
+
+def _closest(text: str, runs: list[Path]) -> list[str]:
+    """Names that are like `text`, by `project/id` or by id alone."""
+    names = {name_of(run): name_of(run) for run in runs} | {run.name: name_of(run) for run in runs}
+    close = [names[name] for name in difflib.get_close_matches(text, names, n=2 * _OFFERED, cutoff=_ALIKE)]
+    return list(dict.fromkeys(close))[:_OFFERED]

@@ -1,0 +1,154 @@
+"""Fallback: what is left of a run whose journal is gone: the files of its backends, read as records. Runs anywhere.
+
+The most faithful comes first: JSON Lines, Parquet, SQL, CSV. Keys are flat there. Numbers, texts, NaN and the infinities are what was logged; arrays and
+lists are lists in JSON Lines, and texts elsewhere. A record's number is its place in what is read. Who logged it, and when the run was resumed, they do not tell.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from glob import escape
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack._system import trust
+from asynctrack.backends.files import csv_rows
+from asynctrack.backends.files.jsonl import RESERVED
+from asynctrack.backends.files.reserved import put_back
+from asynctrack.errors import BackendUnavailable
+from asynctrack.records.codec import Record, from_json
+
+Records = Callable[[], Iterator[Record]]
+Settings = Mapping[str, Any]
+
+_line: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def find_fallback(run: Path, backends: Mapping[str, Settings]) -> Records | None:
+    """What reads the records that are left of a run; None where nothing is.
+
+    Args:
+        run: its directory.
+        backends: their settings as `run.json` has them, by name. Where it is gone, too, the names of files are what they are by default.
+
+    Raises:
+        BackendUnavailable: something is left, but cannot be read here.
+    """
+    unavailable: BackendUnavailable | None = None
+    for name, settings in _candidates(backends):
+        try:
+            if (records := _FINDERS[settings["kind"]](run, name, settings)) is not None:
+                return records
+        except BackendUnavailable as error:
+            unavailable = unavailable or error
+    if unavailable is not None:
+        raise unavailable
+    return None
+
+
+def _candidates(backends: Mapping[str, Settings]) -> list[tuple[str, Settings]]:
+    """Backends that may have left something, the most faithful first; what is thinned has not all records, and comes last."""
+    found: list[tuple[str, Settings]] = []
+    for kind in _FINDERS:
+        own = [(name, settings) for name, settings in backends.items() if settings.get("kind") == kind]
+        found += own or [(kind, {"kind": kind})]
+    return sorted(found, key=lambda item: item[1].get("at_most_every_s") is not None)
+
+
+def _lines(run: Path, name: str, settings: Settings) -> Records | None:
+    path = run / os.path.basename(str(settings.get("file", "metrics.jsonl")))
+    rebuilt = [beside for beside in run.glob(f"{escape(path.stem)}-*{path.suffix}") if _number(path, beside)]
+    paths = [*sorted(rebuilt, key=lambda beside: _number(path, beside), reverse=True), path]
+    return next((partial(_read_lines, path) for path in paths if path.is_file() and not path.is_symlink()), None)
+
+
+def _number(path: Path, beside: Path) -> int:
+    """Of a file that was built beside another, which somebody had edited: metrics-2.jsonl, ...; 0 where it is none."""
+    number = beside.stem.removeprefix(f"{path.stem}-")
+    return int(number) if number.isdecimal() else 0
+
+
+def _read_lines(path: Path) -> Iterator[Record]:
+    numbers = itertools.count()
+    with open(path, "rb") as file:
+        for text in file:
+            try:
+                line = _line.decode(text)
+                step, seconds = int(line.pop("_step")), float(line.pop("_timestamp"))
+            except (msgspec.DecodeError, KeyError, TypeError, ValueError):
+                continue  # torn, or a person's
+            yield Record(
+                next(numbers),
+                step,
+                round(seconds * 1e9),
+                {put_back(name, RESERVED): value for name, value in from_json(line).items()},
+            )
+
+
+def _parquet(run: Path, name: str, settings: Settings) -> Records | None:
+    folder = run / os.path.basename(str(settings.get("folder", "parquet")))
+    if not any(folder.glob("*.parquet")):
+        return None
+    try:
+        from asynctrack.backends.files import parquet_table
+    except ImportError as error:
+        raise BackendUnavailable(
+            "parquet", f"what is left of {run} needs pyarrow: pip install 'asynctrack[parquet]'"
+        ) from error
+    return partial(parquet_table.read_records, folder)
+
+
+def _sql(run: Path, name: str, settings: Settings) -> Records | None:
+    path = run.absolute()
+    if settings.get("url") is not None and not trust.is_sealed(path.name, name, settings):
+        return None  # an address that somebody else wrote
+    url = settings.get("url") or f"sqlite:///{path.parent / 'metrics.db'}"
+    if settings.get("url") is None and not (path.parent / "metrics.db").is_file():
+        return None
+    from asynctrack.backends.sql import read_records
+
+    password = {"password": settings["password"]} if "password" in settings else {}
+    records = partial(read_records, url, path.name, project=path.parent.name, **password)
+    try:
+        next(records(), None)
+    except BackendUnavailable:
+        if trust.SEAL in settings:  # the run has been delivered there
+            raise
+        return None
+    return records
+
+
+def _csv(run: Path, name: str, settings: Settings) -> Records | None:
+    folder = os.path.basename(str(settings.get("folder", "csv")))
+    rebuilt = [path for path in run.glob(f"{escape(folder)}-*") if path.is_dir() and _number(Path(folder), path)]
+    folders = [*sorted(rebuilt, key=lambda path: _number(Path(folder), path), reverse=True), run / folder]
+    found = next((sorted(path.glob("*.csv")) for path in folders if any(path.glob("*.csv"))), None)
+    return None if found is None else partial(_read_tables, found)
+
+
+def _read_tables(paths: list[Path]) -> Iterator[Record]:
+    """The rows of several sources as the records they were: what was logged at once has one step and one time."""
+    numbers = itertools.count()
+    rows = heapq.merge(*map(csv_rows.read_records, paths), key=lambda record: record.time_ns)
+    for (time_ns, step), same in itertools.groupby(rows, key=lambda record: (record.time_ns, record.step)):
+        data: dict[str, Any] = {}
+        for row in same:
+            if not data.keys().isdisjoint(row.data):  # another process logged at the same moment
+                yield Record(next(numbers), step, time_ns, data)
+                data = {}
+            data |= row.data
+        yield Record(next(numbers), step, time_ns, data)
+
+
+_FINDERS: Final[dict[str, Callable[[Path, str, Settings], Records | None]]] = {
+    "jsonl": _lines,
+    "parquet": _parquet,
+    "sql": _sql,
+    "csv": _csv,
+}

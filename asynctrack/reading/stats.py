@@ -1,0 +1,167 @@
+"""Stats: how many records are where. Derived from journal, rings and cursors; nothing is counted aside.
+
+They balance: `accepted = journaled + queued`, `offered = accepted + dropped`, and for each backend
+`journaled = delivered + skipped + refused + behind`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from asynctrack.journal.cursor import Cursor, peek_cursor
+from asynctrack.journal.manifest import read_note
+from asynctrack.journal.tally import Tally
+from asynctrack.queue.ring import Ring
+
+# While the books are taken a small ring may turn over between journal and queue; each look takes about 0.1 ms. Arbitrary.
+_MAX_LOOKS: Final = 100
+
+
+class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The books of one backend, in records.
+
+    Attributes:
+        delivered: the backend has them.
+        skipped: it cannot show them, by reason.
+        refused: it refused them for good.
+        behind: they are journaled and still to be delivered.
+        retries: tries that failed, in all.
+        last_error: what went wrong last; None while it works.
+        next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
+        paused: whether a person has to mend something first; `last_error` says what.
+        known: whether these books can be read: they are private to who ran the run, and out of reach for a process that has called
+            `chroot`, or become another user. Else all of them are 0.
+    """
+
+    delivered: int = 0
+    skipped: dict[str, int] = {}
+    refused: int = 0
+    behind: int = 0
+    retries: int = 0
+    last_error: str | None = None
+    next_try_at: str | None = None
+    paused: bool = False
+    known: bool = True
+
+
+class RunStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The books of a run, in records, over all processes that log to it.
+
+    Attributes:
+        accepted: `log()` returned True for them.
+        journaled: they are in the journal.
+        queued: they are still in shared memory.
+        dropped: `log()` returned False or raised, by reason: "full", "oversize", "closed".
+        backends: each backend's own books.
+    """
+
+    accepted: int = 0
+    journaled: int = 0
+    queued: int = 0
+    dropped: dict[str, int] = {}
+    backends: dict[str, BackendStats] = {}
+
+    @property
+    def offered(self) -> int:
+        """Records that `log()` was called with."""
+        return self.accepted + sum(self.dropped.values())
+
+    @property
+    def behind(self) -> int:
+        """Records that some backend does not have yet."""
+        return self.queued + max((backend.behind for backend in self.backends.values()), default=0)
+
+
+class StatsCollector:
+    """Takes the books of one run; keeps its place in the journal between calls."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._tally = Tally(run / "journal")
+
+    def take(self, own: Iterable[Ring], others: Iterable[str], backends: Iterable[str]) -> RunStats:
+        """The books as they stand.
+
+        Args:
+            own: rings of this process; those that are journaled to the end may be left out.
+            others: paths of rings of other processes, perhaps of other runs.
+            backends: names of the run's backends.
+        """
+        dropped_by_ring: dict[int, dict[str, int]] = {}
+        rings = list(own)
+        with contextlib.ExitStack() as opened:
+            for path in others:
+                ring = self._attach(path)
+                if ring is not None:
+                    opened.callback(ring.close)
+                    rings.append(ring)
+            cursors = {name: peek_cursor(self._run, name) for name in backends}  # first: none is ahead of the journal
+            queued = self._count_queued(rings)
+            self._read_notes(dropped_by_ring)
+            dropped_by_ring.update((ring.id, ring.dropped()) for ring in rings)
+        journaled = self._tally.records()
+        return RunStats(
+            accepted=journaled + queued,
+            journaled=journaled,
+            queued=queued,
+            dropped=_sum(dropped_by_ring.values()),
+            backends={name: _backend(cursor, journaled) for name, cursor in cursors.items()},
+        )
+
+    def close(self) -> None:
+        self._tally.close()
+
+    def _count_queued(self, rings: list[Ring]) -> int:
+        """Records in the rings that the journal does not have, as both were at one moment."""
+        for _ in range(_MAX_LOOKS):
+            self._tally.update()
+            counts = [ring.queued(self._tally.end(ring.id)) for ring in rings]
+            if None not in counts:
+                break
+        return sum(count or 0 for count in counts)
+
+    def _attach(self, path: str) -> Ring | None:
+        try:
+            ring = Ring.attach(path)
+        except (OSError, ValueError):
+            return None
+        if os.path.realpath(ring.meta.get("run", "")) == os.path.realpath(self._run):
+            return ring
+        ring.close()
+        return None
+
+    def _read_notes(self, dropped: dict[int, dict[str, int]]) -> None:
+        for frame in self._tally.notes:
+            note = read_note(frame)
+            if "dropped" in note:
+                dropped[int(note["ring"], 16)] = note["dropped"]
+
+
+def _backend(cursor: Cursor | None, journaled: int) -> BackendStats:
+    if cursor is None:
+        return BackendStats(known=False)
+    gone = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
+    return BackendStats(
+        delivered=cursor.delivered,
+        skipped=cursor.skipped,
+        refused=cursor.refused,
+        behind=max(0, journaled - gone),
+        retries=cursor.retries,
+        last_error=cursor.last_error,
+        next_try_at=cursor.next_try_at,
+        paused=cursor.paused,
+    )
+
+
+def _sum(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for by_reason in counts:
+        for reason, count in by_reason.items():
+            total[reason] = total.get(reason, 0) + count
+    return total

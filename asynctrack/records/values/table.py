@@ -1,0 +1,131 @@
+"""Table: rows under named columns. Runs in the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from asynctrack.errors import InvalidValue, InvalidValueType
+from asynctrack.records.media_types import Value
+from asynctrack.wandb_api.unsupported import say_unsupported
+
+# Of a data frame that is logged as it is. As many as W&B shows; who wants more builds a `Table`.
+MOST_ROWS: Final = 10_000
+
+
+class Table(Value):
+    """Rows under named columns. Cells may be anything that `log()` takes, images too.
+
+    Args:
+        columns: their names. Default: those of the data frame, or 0, 1, ...
+        data: rows, each as long as the columns; or a data frame.
+        dataframe: of pandas or polars.
+        rows: W&B's older name for `data`.
+        unsupported: what W&B's has beside these is left out, and said once.
+
+    Raises:
+        InvalidValue: a row has another length.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[Any] | None = None,
+        data: Any = None,
+        *,
+        dataframe: Any = None,
+        rows: Any = None,
+        **unsupported: Any,
+    ) -> None:
+        say_unsupported("Table", unsupported)
+        data = rows if data is None else data
+        if hasattr(data, "columns"):
+            dataframe = data
+        if dataframe is not None:
+            columns, data = _of_frame(dataframe)
+        if isinstance(data, str | bytes | Mapping) or not isinstance(data if data is not None else [], Iterable):
+            raise InvalidValueType("Table", "rows of cells, or a data frame", f"{type(data).__name__}: {data!r:.80}")
+        self.data: list[list[Any]] = [_row(row) for row in data] if data is not None else []
+        widest = len(self.data[0]) if self.data else 0
+        self.columns = [str(name) for name in (range(widest) if columns is None else columns)]
+        for row in self.data:
+            self._check(row)
+
+    def __repr__(self) -> str:
+        return f"<Table of {len(self.data)} rows, {len(self.columns)} columns>"
+
+    def add_data(self, *cells: Any) -> None:
+        """Add a row.
+
+        Raises:
+            InvalidValue: it is not as long as the columns.
+        """
+        self._check(cells)
+        self.data.append(list(cells))
+
+    def add_row(self, *cells: Any) -> None:
+        """`add_data`, as W&B has it too."""
+        self.add_data(*cells)
+
+    def add_column(self, name: str, data: Iterable[Any]) -> None:
+        """Add a column of as many cells as there are rows.
+
+        Raises:
+            InvalidValue: there are more or fewer.
+        """
+        cells = list(data)
+        if self.columns and len(cells) != len(self.data):
+            raise InvalidValue("Table.add_column", f"{len(self.data)} cells, one a row", f"{len(cells)}")
+        if not self.columns:
+            self.data = [[] for _ in cells]
+        self.columns.append(str(name))
+        for row, cell in zip(self.data, cells, strict=True):
+            row.append(cell)
+
+    def get_column(self, name: str) -> list[Any]:
+        """The cells of a column."""
+        at = self.columns.index(name)
+        return [row[at] for row in self.data]
+
+    def wire(self) -> list[Any]:
+        meta = {"columns": self.columns, "rows": len(self.data)}
+        return ["table", "json", meta, self.data, [], ""]
+
+    def _check(self, row: Sequence[Any]) -> None:
+        if len(row) != len(self.columns):
+            raise InvalidValue("Table", f"rows of {len(self.columns)} cells, one a column", f"{len(row)}: {row!r:.80}")
+
+
+def _row(row: Any) -> list[Any]:
+    if isinstance(row, str | bytes | Mapping) or not isinstance(row, Iterable):
+        raise InvalidValueType("Table", "rows that are sequences of cells", f"{type(row).__name__}: {row!r:.80}")
+    return list(row)
+
+
+def of_frame(frame: Any) -> Table:
+    """What a data frame or a series that is logged as it is becomes: its first 10,000 rows, with the index if it has a meaning."""
+    if not hasattr(frame, "columns"):  # a series
+        frame = frame.to_frame() if frame.name is not None else frame.to_frame("value")
+    if hasattr(frame, "itertuples"):
+        frame = frame.head(MOST_ROWS)
+        index = frame.index
+        if type(index).__name__ != "RangeIndex" or index.name is not None:
+            names = [str(name) if name is not None else "index" for name in index.names]
+            rows = [
+                [*(at if len(names) > 1 else (at,)), *row]
+                for at, row in zip(index, frame.itertuples(index=False, name=None), strict=True)
+            ]
+            return Table([*names, *map(str, frame.columns)], rows)
+        return Table(dataframe=frame)
+    if hasattr(frame, "to_pydict"):  # of pyarrow
+        cells = frame.slice(0, MOST_ROWS).to_pydict()
+        return Table(list(cells), list(zip(*cells.values(), strict=True)))
+    return Table(dataframe=frame.head(MOST_ROWS))
+
+
+def _of_frame(frame: Any) -> tuple[list[str], list[Any]]:
+    """Columns and rows of a data frame of pandas or polars."""
+    if hasattr(frame, "itertuples"):
+        return [str(name) for name in frame.columns], list(frame.itertuples(index=False, name=None))
+    if hasattr(frame, "rows"):
+        return list(frame.columns), frame.rows()
+    raise InvalidValueType("Table", "a data frame of pandas or polars", type(frame).__name__)

@@ -1,0 +1,149 @@
+"""Caller exit: how a process that logs has ended, as the kernel tells who is not its parent. Runs in the worker. Standard library only.
+
+A descriptor of the process is opened while it holds its ring's lock, so no other that is given its number is taken for it. Linux 6.15 and newer keep
+the exit code for who has such a descriptor; before that it can be read until the parent has asked for it, so it may stay unknown.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import time
+from _weakref import ref  # `weakref` takes longer to import than all of this
+
+from asynctrack.queue.ring import Ring
+
+# `ioctl(PIDFD_GET_INFO)` of <linux/pidfd.h>, with `struct pidfd_info` as it was first: 64 bytes, that begin with the mask of what is asked for.
+_GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11
+_INFO = struct.Struct("Q52xi")
+_ASK_FOR_EXIT = 1 << 3
+# Where `/proc/PID/stat` has the state and the exit code, behind the name.
+_STATE, _EXIT_CODE = 0, 49
+# Between two looks at which signals a process handles; one takes 20 us.
+_LOOK_INTERVAL_S = 0.4
+# Signals by which a process is told to end: SIGHUP, SIGINT and SIGTERM.
+_ASKED_TO_END = (1, 2, 15)
+
+_known: dict[int, ref[Caller]] = {}
+
+
+class Caller:
+    """A process that logs; one for all its rings."""
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
+        self._fd = fd
+        self._proc = _proc_of(fd)
+        self._caught = 0
+        self._poll_run = 0.0
+        self._status: int | None = None
+        self._asked = False
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+        if (known := _known.get(self.pid)) is not None and known() is None:  # else it is another's
+            _known.pop(self.pid, None)
+
+    def look(self) -> None:
+        """See which signals it handles: who dies of one of those has raised it again when all was done, as servers do."""
+        if (now := time.monotonic()) < self._poll_run:
+            return
+        self._poll_run = now + _LOOK_INTERVAL_S
+        try:
+            with open(f"{self._proc}/status", "rb") as file:
+                caught = file.read().partition(b"\nSigCgt:")[2].split(maxsplit=1)
+            self._caught = int(caught[0], 16)
+        except (OSError, ValueError, IndexError):
+            pass  # it has ended, or cannot be seen from here
+
+    def has_ended(self) -> bool:
+        if not self._asked and self._poll.poll(0):
+            self._asked, self._status = True, _exit_status(self._fd, self._proc)
+        return self._asked
+
+    def why(self) -> str | None:
+        """What of an end is a failure, in words; None where it is none, goes on, or nobody knows."""
+        if not self.has_ended() or self._status is None:
+            return None
+        if number := self._status & 0x7F:
+            return None if number in _ASKED_TO_END and self._handled(number) else f"killed by {_name(number)}"
+        code = self._status >> 8 & 0xFF
+        return f"exit code {code}" if code else None
+
+    def is_well(self) -> bool:
+        """Whether it is known to have ended as it wanted by a signal that it handled."""
+        return self.has_ended() and bool(self._status) and self.why() is None
+
+    def went_silently(self) -> bool:
+        """Whether it is known to have ended with exit code 0."""
+        return self.has_ended() and self._status == 0
+
+    def was_killed(self) -> bool:
+        return bool((self._status or 0) & 0x7F)
+
+    def _handled(self, number: int) -> bool:
+        return bool(self._caught >> (number - 1) & 1)
+
+
+def caller_of(ring: Ring) -> Caller | None:
+    """The process that has made a ring; None where it has ended, cannot be seen from here, or is this one."""
+    pid = ring.held_by()
+    if not pid or not hasattr(os, "pidfd_open"):
+        return None
+    found = _known.get(pid)
+    known = None if found is None else found()
+    if known is not None and not known.has_ended():
+        return known
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    caller = Caller(pid, fd)
+    if ring.held_by() != pid:
+        return None
+    _known[pid] = ref(caller)
+    return caller
+
+
+def _proc_of(fd: int) -> str:
+    """Where `/proc` has a process, in whatever PID namespace that tells of; a path that leads nowhere where it has not."""
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            return f"/proc/{int(file.read().partition(b'Pid:')[2].split()[0])}"
+    except (OSError, ValueError, IndexError):
+        return "/proc/0"
+
+
+def _exit_status(fd: int, proc: str) -> int | None:
+    """What `wait` tells its parent."""
+    try:
+        told = bytearray(_INFO.pack(_ASK_FOR_EXIT, 0))
+        fcntl.ioctl(fd, _GET_INFO, told)
+        mask, status = _INFO.unpack(told)
+        if mask & _ASK_FOR_EXIT:
+            return int(status)
+    except OSError:
+        pass  # an older kernel
+    return _status_of_zombie(proc)
+
+
+def _status_of_zombie(proc: str) -> int | None:
+    try:
+        with open(f"{proc}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[_EXIT_CODE]) if fields[_STATE] in (b"Z", b"X") else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _name(number: int) -> str:
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,105 @@
+"""Listing: the workers of this user on this machine, their callers and their queues. Only looks. Runs anywhere.
+
+Never call it for the host directories of this very process: whoever opens his own ring a second time drops its lock.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+
+import msgspec
+
+from asynctrack._system import locks
+from asynctrack.queue.layout import END, ENDS, HEARTBEAT
+from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import LOCK_NAME, host_directories, ring_paths
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """One ring: the queue between a process and its worker.
+
+    Attributes:
+        run: the run's directory.
+        caller: the process that logs; 0 where it cannot be seen from here, as in another container.
+        caller_lives: whether it is there.
+        end: how it ended, as far as it said so: "open", "finished", "failed" or "left".
+        used: bytes that are not journaled.
+        capacity: bytes.
+        looked_at_s: seconds since a worker looked at it; None where none has.
+        trouble: why the journal cannot be written, None when it can.
+    """
+
+    run: str
+    caller: int
+    caller_lives: bool
+    end: str
+    used: int
+    capacity: int
+    looked_at_s: float | None
+    trouble: str | None = None
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """What serves one calling process and its forked children.
+
+    Attributes:
+        directory: of its rings.
+        pid: of the worker, 0 where it cannot be seen from here; None where there is none: the caller starts one, or, where it has died
+            too, the next run or `asynctrack sync` takes over.
+        queues: the rings, but for those in which nothing is said yet.
+    """
+
+    directory: str
+    pid: int | None
+    queues: list[Queue]
+
+    @property
+    def callers(self) -> list[int]:
+        """The processes that log, those that are there."""
+        return sorted({queue.caller for queue in self.queues if queue.caller_lives})
+
+    @property
+    def runs(self) -> list[str]:
+        return sorted({queue.run for queue in self.queues})
+
+
+def list_workers(*, but: Collection[str] = ()) -> list[Worker]:
+    """Every worker of this user, and every host that has none; `but` names host directories of this process."""
+    left_out = {os.path.basename(path) for path in but}
+    found = []
+    for directory in host_directories():
+        if os.path.basename(directory) not in left_out:
+            pid = locks.holder(os.path.join(directory, LOCK_NAME))
+            found.append(Worker(directory=directory, pid=pid, queues=_queues(directory)))
+    return found
+
+
+def _queues(directory: str) -> list[Queue]:
+    queues = []
+    for path in ring_paths(directory):
+        try:
+            ring = Ring.attach(path)
+        except (OSError, ValueError):
+            continue
+        try:
+            if not ring.is_blank():
+                queues.append(_queue(ring))
+        finally:
+            ring.close()
+    return queues
+
+
+def _queue(ring: Ring) -> Queue:
+    words = ring.words
+    return Queue(
+        run=ring.meta["run"],
+        caller=ring.caller(),
+        caller_lives=ring.producer_lives(),
+        end=ENDS[words[END]],
+        used=ring.used(),
+        capacity=ring.capacity,
+        looked_at_s=round(max(0.0, time.monotonic() - words[HEARTBEAT] / 1e9), 3) if words[HEARTBEAT] else None,
+        trouble=ring.trouble(),
+    )

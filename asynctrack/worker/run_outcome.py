@@ -1,0 +1,88 @@
+"""Run outcome: how a run has ended, by how the processes that logged to it have. Runs in the worker. Standard library only."""
+
+from __future__ import annotations
+
+import time
+
+from asynctrack.queue.layout import END, ENDS, EXITING, PID, PREEMPTED
+from asynctrack.queue.ring import Ring
+from asynctrack.worker.caller_exit import Caller
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# A process that has lost its lock without a word is about to end, but where it goes on as another program: then nobody can tell.
+_LAST_BREATH_S = 1.0
+# How long the exit code of a process is waited for that has said all it has to. Arbitrary: what libraries do at the end takes seconds.
+_LONGEST_EXIT_S = 60.0
+
+
+class RunOutcome:
+    """How one process has ended: what it said, and what the kernel says.
+
+    Attributes:
+        ring: of the process.
+        said: one of `ENDS`; "open" where it said nothing.
+        is_root: whether it has opened the run.
+        pid: of the process.
+        told: whether the journal has it, where it is a child's failure.
+    """
+
+    def __init__(self, ring: Ring, caller: Caller | None) -> None:
+        self.ring = ring
+        # Somebody may have written over the word.
+        self.said = ENDS[ring.words[END]] if ring.words[END] < len(ENDS) else ENDS[0]
+        self.is_root = ring.meta.get("root") == "True"
+        self.pid = ring.words[PID] if caller is None else caller.pid
+        self.told = False
+        self._caller = caller
+        self._gives_up_at = time.monotonic() + _LONGEST_EXIT_S
+
+    def is_open(self) -> bool:
+        """Whether its exit code is still to come: the process ends, and had nothing to say against it."""
+        exits = self.said == "finished" and bool(self.ring.words[EXITING]) and self._caller is not None
+        return exits and not self._has_exited() and time.monotonic() < self._gives_up_at
+
+    def why(self) -> str | None:
+        """What the kernel says against it, in words."""
+        final = self.said in ("failed", "left") or (self.said == "finished" and not self.ring.words[EXITING])
+        return None if self._caller is None or final else self._caller.why()
+
+    def word(self) -> str:
+        """One of `ENDS`, or "crashed"."""
+        why = self.why()
+        if why is not None:
+            assert self._caller is not None
+            exited = self.said == "finished" and not self._caller.was_killed()
+            return "failed" if exited else "crashed"
+        well = self.said == "open" and self._caller is not None and self._caller.is_well()
+        return "finished" if well else self.said
+
+    def left_silently(self) -> bool:
+        """Whether it ended well, and said nothing of it."""
+        return self.said == "open" and self.is_root and self._caller is not None and self._caller.went_silently()
+
+    def _has_exited(self) -> bool:
+        return self._caller is None or self._caller.has_ended()
+
+
+def breathes(caller: Caller | None, since: float) -> bool:
+    """Whether a process that has lost its ring's lock at `since` is still about to end."""
+    return caller is not None and not caller.has_ended() and time.monotonic() - since < _LAST_BREATH_S
+
+
+def outcome(endings: Sequence[RunOutcome]) -> tuple[str, str | None]:
+    """How the run ended, and why, where the journal does not know: what the process that opened it said, or how that died; if it went without a word, what
+    the last other said."""
+    if any(ending.ring.words[PREEMPTED] for ending in endings):
+        return "preempted", None
+    for ending in reversed(endings):
+        if ending.is_root and (word := ending.word()) in ("finished", "failed", "crashed"):
+            return word, ending.why()
+    words = [word for ending in endings if (word := ending.word()) != "left"]
+    if words and words[-1] in ("finished", "failed"):
+        return words[-1], None
+    return "crashed", "it ended without a word, by os._exit" if any(
+        ending.left_silently() for ending in endings
+    ) else None
