@@ -16,6 +16,7 @@ from asynctrack.journal.manifest import read_note
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import NOTE, START
 from asynctrack.reading import catalog
+from asynctrack.reading.damage import said_by
 
 # Between two looks whether the journal has grown; each takes 20 us.
 _LOOK_S: Final = 0.05
@@ -28,9 +29,13 @@ class Follower:
 
     Attributes:
         status: of the run, as far as it is read.
+
+    Raises:
+        UnsupportedVersion: a newer asynctrack wrote the run.
     """
 
     def __init__(self, run: Path, position: Position | None = None, ends: dict[int, int] | None = None) -> None:
+        said_by(run)
         self._run = run
         self._reader = Reader(run / "journal", position or Position(), ends)
         self._present_until = 0.0

@@ -144,6 +144,7 @@ def init(
         RunExists: there is a run with this id.
         NotARun: there is none, with `resume="must"`.
         RunIsRunning: the run to resume is open in another process.
+        UnsupportedVersion: the run to resume was written by a newer asynctrack.
         DirectoryNotWritable: the run's directory cannot be made.
         SharedMemoryUnavailable: there is no room for the queue.
     """
@@ -379,7 +380,9 @@ def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerK
     Raises:
         NotARun: there is nothing of a run, and none is to be begun.
         RunIsRunning: somebody logs to it, or its worker does not come to its end.
+        UnsupportedVersion: a newer asynctrack wrote it.
     """
+    _earlier(path, [])  # one that will be refused is so before anything is made for it
     host = worker_registry.host_for(kind)
     deadline = time.monotonic() + _END_WAIT_S
     while True:

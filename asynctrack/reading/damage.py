@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun, UnsupportedVersion
+from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun
 from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name, unpack_segment_header
 from asynctrack.journal.manifest import FILE_NAME, Manifest, load
 from asynctrack.journal.reader import HARMED_HEADER, Damage, begun, missing_segments
@@ -23,21 +23,29 @@ _warned: Final[set[str]] = set()
 
 
 def look(run: Path) -> list[Damage]:
-    """What is damaged of a run, without reading its journal."""
+    """What is damaged of a run, without reading its journal.
+
+    Raises:
+        UnsupportedVersion: a newer asynctrack wrote it.
+    """
     try:
         said = load(run)
     except ManifestUnreadable as error:
         return [_of_manifest(run, error), *_gaps(run)]
-    except (NotARun, UnsupportedVersion):
+    except NotARun:
         return _gaps(run)
     return [*_gaps(run), *_cut(run, said)]
 
 
 def said_by(run: Path) -> Manifest | None:
-    """What `run.json` says, for `left_over`; None where it says nothing that can be read."""
+    """What `run.json` says, for `left_over`; None where it says nothing that can be read.
+
+    Raises:
+        UnsupportedVersion: a newer asynctrack wrote it, and may have meant something else by the rest, too.
+    """
     try:
         return load(run)
-    except (NotARun, UnsupportedVersion):
+    except NotARun:
         return None
 
 
