@@ -27,7 +27,7 @@ from simulation.one import Outcome  # noqa: E402
 from simulation.plan import make_plan  # noqa: E402
 from simulation.seeds import failure, parts_here, run_seeds  # noqa: E402
 
-_TOTALS = ("sittings", "kills", "accepted", "dropped", "lost", "twice", "disordered")
+_TOTALS = ("sessions", "kills", "accepted", "dropped", "lost", "twice", "disordered")
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from simulation.backends import WEATHERS
-from simulation.plan import Model, RunSession, plan_sitting
+from simulation.plan import Model, RunSession, plan_session
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -55,7 +55,7 @@ class Start(Action):
         out = [state for state in model.runs.values() if not state.callers]
         if not (state := _one(out, chance)):
             return None
-        return {"run": state.plan.id, "sitting": plan_sitting(chance, state), "wait_s": chance.choice((0.0, 1.0, 1.0))}
+        return {"run": state.plan.id, "session": plan_session(chance, state), "wait_s": chance.choice((0.0, 1.0, 1.0))}
 
     def do(self, world: World, run: str, session: RunSession, wait_s: float) -> None:
         world.start(session, wait_s)
@@ -70,7 +70,7 @@ class Rival(Start):
         taken = [state for state in model.runs.values() if len(state.callers) == 1]
         if not (state := _one(taken, chance)):
             return None
-        return {"run": state.plan.id, "sitting": plan_sitting(chance, state), "wait_s": 0.0}
+        return {"run": state.plan.id, "session": plan_session(chance, state), "wait_s": 0.0}
 
 
 class End(Action):
@@ -306,7 +306,7 @@ class Look(Action):
     weight = 3
 
     def choose(self, model: Model, chance: random.Random) -> Arguments | None:
-        begun = [run for run, state in model.runs.items() if state.sittings and state.plan.disk not in model.faults]
+        begun = [run for run, state in model.runs.items() if state.sessions and state.plan.disk not in model.faults]
         if not begun:
             return None
         return {"run": chance.choice(begun), "command": chance.choice(LOOKS), "times_out": "ill" in model.faults}
@@ -322,7 +322,7 @@ class Sync(Action):
     weight = 2
 
     def choose(self, model: Model, chance: random.Random) -> Arguments | None:
-        begun = [run for run, state in model.runs.items() if state.sittings]
+        begun = [run for run, state in model.runs.items() if state.sessions]
         return {"run": chance.choice(begun), "all": chance.random() < 0.5} if begun else None
 
     def do(self, world: World, run: str, all: bool) -> None:
@@ -343,7 +343,7 @@ class Remove(Action):
     """A person removes a run: refused while somebody is at work on it, else it begins anew."""
 
     def choose(self, model: Model, chance: random.Random) -> Arguments | None:
-        out = [run for run, state in model.runs.items() if state.sittings and not state.callers]
+        out = [run for run, state in model.runs.items() if state.sessions and not state.callers]
         sound = [run for run in out if model.runs[run].plan.disk not in model.faults]
         return {"run": chance.choice(sound)} if sound else None
 
@@ -392,7 +392,7 @@ def _healed(model: Model, fault: str) -> Arguments | None:
 
 
 def _has_run_on(model: Model, disk: str) -> bool:
-    return any(state.plan.disk == disk and state.sittings for state in model.runs.values())
+    return any(state.plan.disk == disk and state.sessions for state in model.runs.values())
 
 
 def as_plain(arguments: Arguments) -> Arguments:

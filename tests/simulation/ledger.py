@@ -1,6 +1,6 @@
 """Ledger: what a writer offered and what was accepted, in memory that survives it. Runs in the callers, and is read by the oracle.
 
-A writer is one thread of one process in one sitting of a run. It logs n = 0, 1, ..., and goes on to the next only when `log()` has returned True. So
+A writer is one thread of one process in one session of a run. It logs n = 0, 1, ..., and goes on to the next only when `log()` has returned True. So
 what was accepted is known to one: the record whose call had not returned when its process was killed.
 """
 

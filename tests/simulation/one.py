@@ -33,7 +33,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     problems: list[str]
     plan: str
-    sittings: int = 0
+    sessions: int = 0
     kills: int = 0
     accepted: int = 0
     lost: int = 0
@@ -71,7 +71,7 @@ def simulate(seed: int, directory: Path, parts: Parts) -> Outcome:
         seed=seed,
         problems=problems,
         plan=str(plan),
-        sittings=len(world.callers),
+        sessions=len(world.callers),
         kills=world.kills,
         accepted=verdict.accepted,
         lost=verdict.lost,

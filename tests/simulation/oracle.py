@@ -4,7 +4,7 @@ What it takes for granted is in the ledgers, which no part of asynctrack has wri
 
 - a record whose `log()` had not returned when its process was killed may be there or not;
 - a file of ours has each record once; a backend that does not know what it has may get the end of it again;
-- a backend in the process that logs waits for the next sitting where that process was killed.
+- a backend in the process that logs waits for the next session where that process was killed.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _check_books(stats: RunStats, journaled: int, accounts: list[Account]) -> It
         gone = books.delivered + books.refused + sum(books.skipped.values())
         if stats.journaled != gone + books.behind:
             yield f"the books of {name} do not balance: {books}"
-        if books.behind and "caller" not in name.lower():  # those wait for the next sitting
+        if books.behind and "caller" not in name.lower():  # those wait for the next session
             yield f"{name} is {books.behind} records behind after sync: {books}"
 
 

@@ -1,4 +1,4 @@
-"""Plan: what a seed makes happen: runs, their sittings, and steps that disturb them. Nothing here looks at a clock or at the system.
+"""Plan: what a seed makes happen: runs, their sessions, and steps that disturb them. Nothing here looks at a clock or at the system.
 
 So a seed has the same plan each time, where the same parts of the system can be had; see `Parts`.
 """
@@ -69,7 +69,7 @@ class RunSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A run: the disk it is on, and what all of its sittings have in common."""
+    """A run: the disk it is on, and what all of its sessions have in common."""
 
     id: str
     disk: str
@@ -87,7 +87,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, Any]
 
     def __str__(self) -> str:
-        told = " ".join(f"{name}={value}" for name, value in self.arguments.items() if name != "sitting")
+        told = " ".join(f"{name}={value}" for name, value in self.arguments.items() if name != "session")
         return f"+{self.after_s:.2f} s  {self.action} {told}".rstrip()
 
 
@@ -120,7 +120,7 @@ class RunState:
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
-        self.sittings = 0
+        self.sessions = 0
         self.callers: dict[str, bool] = {}
 
 
@@ -165,11 +165,11 @@ def make_plan(seed: int, parts: Parts | None = None) -> Plan:
     return Plan(seed=seed, parts=parts, runs=runs, steps=steps, end=end, sync_at_once=chance.random() < 0.4)
 
 
-def plan_sitting(chance: random.Random, state: RunState) -> RunSession:
-    """One more sitting of a run."""
+def plan_session(chance: random.Random, state: RunState) -> RunSession:
+    """One more session of a run."""
     run = state.plan
-    name = f"{run.id}-s{state.sittings}"
-    state.sittings += 1
+    name = f"{run.id}-s{state.sessions}"
+    state.sessions += 1
     state.callers[name] = False
     return RunSession(
         name=name,

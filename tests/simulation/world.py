@@ -70,7 +70,7 @@ class World:
 
     Attributes:
         problems: what was not as promised, so far.
-        removed: names of sittings whose run has been removed since.
+        removed: names of sessions whose run has been removed since.
     """
 
     def __init__(self, directory: Path, plan: Plan) -> None:
@@ -106,8 +106,8 @@ class World:
         for step in self.plan.steps:
             time.sleep(step.after_s)
             arguments = dict(step.arguments)
-            if "sitting" in arguments:
-                arguments["sitting"] = msgspec.convert(msgspec.to_builtins(arguments["sitting"]), RunSession)
+            if "session" in arguments:
+                arguments["session"] = msgspec.convert(msgspec.to_builtins(arguments["session"]), RunSession)
             self._note(str(step))
             ACTIONS[step.action].do(self, **arguments)
 
