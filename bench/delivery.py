@@ -73,7 +73,7 @@ def measure(quick: bool) -> Report:
 
 SUBJECTS: Final[list[tuple[str, str, dict[str, Any], str | None]]] = [
     ("jsonl", "jsonl", {}, None),
-    ("jsonl, thinned", "jsonl", {"at_most_every_s": 1.0}, None),
+    ("jsonl, downsampled", "jsonl", {"downsample_interval_s": 1.0}, None),
     ("tensorboard", "tensorboard", {}, None),
     ("trackio server", "trackio", {}, "TrackioApp"),
     ("mlflow", "mlflow", {}, "MLflowApp"),
@@ -83,7 +83,7 @@ NOTES: Final = [
     "record: 4 floats, an integer, a short string; it has 5 scalars, so MLflow and TensorBoard take five points for each, and SQL six rows.",
     "CPU and memory are those of the process that delivers, interpreter and imports not counted; the journal is in the page cache.",
     "the stand-in servers parse every request and keep every row, in Python; a real server may be slower, and is then what limits.",
-    "thinned: of each second, the first, last, least and greatest of each key; the others are read, looked at and skipped.",
+    "downsampled: of each second, the first, last, least and greatest of each key; the others are read, looked at and skipped.",
     "outage: the backend raises for so long; caught up: seconds from its return until it has all that was logged before, with back-off on the way. log() is measured by "
     "the loop itself, clock included.",
 ]
@@ -129,14 +129,14 @@ def deliver_one(run: str, kind: str, settings: str) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     cursor = deliver(Path(run), backend, timeout_s=500.0)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert cursor.closed and not cursor.refused
+    assert cursor.closed and not cursor.rejected
     print(json.dumps([wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib]))
 
 
 class Away(Backend, frozen=True, kw_only=True, tag="away"):
     """A backend that is down while a file is there."""
 
-    place = "worker"
+    execution = "worker"
     while_there: str
 
     def open(self, context: Any) -> Sink:

@@ -79,11 +79,11 @@ def assert_balanced(stats: RunStats) -> None:
     assert stats.accepted == stats.journaled + stats.queued
     for name, books in stats.backends.items():
         assert stats.journaled == gone(books) + books.behind, (name, books)
-        assert min(books.delivered, books.refused, books.behind, *books.skipped.values()) >= 0
+        assert min(books.delivered, books.rejected, books.behind, *books.skipped.values()) >= 0
 
 
 def gone(books: BackendStats) -> int:
-    return books.delivered + books.refused + sum(books.skipped.values())
+    return books.delivered + books.rejected + sum(books.skipped.values())
 
 
 def steps(run: Path, **file: Any) -> list[int]:

@@ -7,14 +7,14 @@ import os
 from typing import ClassVar
 
 from asynctrack import Subscriber
-from asynctrack.backends.base import Place
+from asynctrack.backends.base import Execution
 from asynctrack.events import Event, Metrics, RunEnded
 
 
 class Diary(Subscriber, frozen=True, kw_only=True):
     """Writes a line for each event, and who wrote it; of metrics only the values."""
 
-    place: ClassVar[Place] = "worker"
+    execution: ClassVar[Execution] = "worker"
 
     path: str
 
@@ -38,4 +38,4 @@ class Diary(Subscriber, frozen=True, kw_only=True):
 class ProcessDiary(Diary, frozen=True, kw_only=True):
     """The same in a process of its own."""
 
-    place: ClassVar[Place] = "process"
+    execution: ClassVar[Execution] = "process"

@@ -178,7 +178,7 @@ def change(path: Path, **content: object) -> None:
         ("run.json", {"position": [1, 99_999_999, 0]}, "tells of the journal up to byte 99999999 of 000001.atj"),
         ("run.json", {"created_at": 7}, "cannot be read"),
         ("cursors/jsonl.json", {"delivered": 2}, "tells of 2 records up to"),
-        ("cursors/jsonl.json", {"refused": 1}, "tells of 4 records up to"),
+        ("cursors/jsonl.json", {"rejected": 1}, "tells of 4 records up to"),
         ("cursors/jsonl.json", {"position": [1, 99_999_999, 0]}, "points behind the journal's end"),
         ("cursors/jsonl.json", {"position": [1, 70, 0]}, "points into the middle of a batch"),
         ("cursors/jsonl.json", {"delivered": "no"}, "cannot be read"),

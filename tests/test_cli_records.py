@@ -56,7 +56,7 @@ def test_show_tells_all_of_a_run(kept: Path) -> None:
     books = shown["books"]
     assert books == {"offered": 2020, "accepted": 2020, "journaled": 2020, "queued": 0, "dropped": {}}
     jsonl = shown["backends"]["jsonl"]
-    assert (jsonl["delivered"], jsonl["behind"], jsonl["refused"], jsonl["closed"]) == (2020, 0, 0, True)
+    assert (jsonl["delivered"], jsonl["behind"], jsonl["rejected"], jsonl["closed"]) == (2020, 0, 0, True)
     assert jsonl["records_per_s"] > 0
     loss = shown["metrics"]["loss"]
     assert (loss["count"], loss["min"], loss["last"], loss["max"]) == (2000, 1 / 2000, 1 / 2000, 1)

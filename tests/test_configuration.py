@@ -413,7 +413,7 @@ import asynctrack
 
 class Leaky(asynctrack.Backend, frozen=True, kw_only=True):
     '''Tells what it cannot connect to.'''
-    place = "worker"
+    execution = "worker"
     url: str
 
     def open(self, context):
@@ -451,8 +451,8 @@ print(json.dumps(books.last_error))
 
 def test_hydra_instantiates_backends_and_trackers() -> None:
     hydra = pytest.importorskip("hydra.utils", reason="Hydra is not installed")
-    made = hydra.instantiate({"_target_": "asynctrack.TensorBoard", "flush_s": 0.5, "at_most_every_s": 1.0})
-    assert made == TensorBoard(flush_s=0.5, at_most_every_s=1.0)
+    made = hydra.instantiate({"_target_": "asynctrack.TensorBoard", "flush_s": 0.5, "downsample_interval_s": 1.0})
+    assert made == TensorBoard(flush_s=0.5, downsample_interval_s=1.0)
     tree = {
         "_target_": "asynctrack.Tracker",
         "project": "sweep",
@@ -488,7 +488,7 @@ import asynctrack
 
 class Shouter(asynctrack.Backend, frozen=True, kw_only=True):
     '''Writes every record in capitals.'''
-    place = "worker"
+    execution = "worker"
     needs = {"no_such_library": "shouter[loud]"} if __name__ == "needy" else {}
     suffix: str = "!"
 

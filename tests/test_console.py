@@ -28,7 +28,7 @@ from asynctrack import Batch, Console, Context, Record, Update
 from asynctrack._system.printable import printable
 from asynctrack.backends.base import ActionRequired, Backend
 from asynctrack.backends.caller_display import GONE, CallerDisplay, Display, Link, Stream, open_screen
-from asynctrack.backends.console.choice import NOTHING, THINNED, RecordFilter
+from asynctrack.backends.console.choice import DOWNSAMPLED, NOTHING, RecordFilter
 from asynctrack.backends.console.text import Lines
 from asynctrack.backends.metric_selection import MetricSelection
 from asynctrack.errors import InvalidSettings
@@ -207,9 +207,9 @@ def test_of_each_scope_the_last_is_shown_every_so_often(monkeypatch: pytest.Monk
     choice = RecordFilter(MetricSelection(None), None, 0.5)
     first, skipped = choice.take(of({"train/loss": 1.0}, {"train/loss": 2.0}, {"val/loss": 3.0}).records)
     assert [(one.scope, one.record.step) for one in first] == [("train", 1), ("val", 2)]
-    assert skipped == {THINNED: 1}
+    assert skipped == {DOWNSAMPLED: 1}
     now += 0.4
-    assert choice.take([record(9, {"train/loss": 3.0})]) == ([], {THINNED: 1})
+    assert choice.take([record(9, {"train/loss": 3.0})]) == ([], {DOWNSAMPLED: 1})
     assert [one.record.step for one in choice.rest()] == [9]
     now += 0.2
     second, skipped = choice.take([record(10, {"val/loss": 3.0})])
@@ -224,7 +224,7 @@ def test_of_each_scope_those_so_many_steps_apart_are_shown() -> None:
     records = [record(step, {scope: {"loss": 1.0}}) for step in steps for scope in ("train", "val")]
     chosen, skipped = choice.take(records)
     assert [one.record.step for one in chosen if one.scope == "val"] == [3, 13, 40, 0, 23]
-    assert skipped == {THINNED: 6}
+    assert skipped == {DOWNSAMPLED: 6}
 
 
 def test_what_cannot_be_shown_is_skipped() -> None:
@@ -441,7 +441,7 @@ def test_fast_loop_is_shown_at_a_humane_rate(own_host: Path, runs: Path, capsys:
     assert said[-1].startswith("step=19999")
     assert len(said) <= took / 0.2 + 2
     books = run.finish().backends["console"]
-    assert books.delivered + books.skipped[THINNED] == 20_000
+    assert books.delivered + books.skipped[DOWNSAMPLED] == 20_000
 
 
 BROKEN = f"""

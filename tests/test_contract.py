@@ -142,7 +142,7 @@ class TestScripted(BackendContract):
 class Cut(Backend, frozen=True, kw_only=True):
     """Writes a file that it cuts back to its last checkpoint: each record is there once if cursor and state belong together."""
 
-    place = "worker"
+    execution = "worker"
 
     def open(self, context: Context) -> Sink:
         return CutSink(context)

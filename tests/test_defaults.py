@@ -316,7 +316,7 @@ def test_open_backend_of_a_kind_is_found_from_anywhere(opened: Callable[..., Run
 
 
 def test_of_several_of_a_kind_the_first_is_found_and_the_others_by_their_names(opened: Callable[..., Run]) -> None:
-    first, second = Memory(), Memory(at_most_every_s=1.0)
+    first, second = Memory(), Memory(downsample_interval_s=1.0)
     run = opened(backends=[first, second])
     assert current_backend(Memory) is first
     assert run.backends["memory-2"] is second
@@ -363,4 +363,7 @@ print(json.dumps([list(run.backends), str(run.path)]))
     names, path = run_child(script, runs)
     assert names == ["jsonl", "memory"]
     assert values(Path(path), "child") == [1]
-    assert json.loads(json.dumps(manifest(Path(path))["backends"]))["memory"] == {"kind": "memory", "place": "caller"}
+    assert json.loads(json.dumps(manifest(Path(path))["backends"]))["memory"] == {
+        "kind": "memory",
+        "execution": "caller",
+    }

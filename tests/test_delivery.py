@@ -165,7 +165,7 @@ def test_records_that_a_backend_never_takes_are_kept_with_the_reason_and_the_oth
     troubles = tuple(Trouble(step=step, times=None, **how) for step in (0, 41, 42, 99))
     found = deliver(run.path, Scripted(troubles=troubles))
     assert steps(run.path) == [step for step in range(100) if step not in (0, 41, 42, 99)]
-    assert (found.delivered, found.refused) == (96, 4)
+    assert (found.delivered, found.rejected) == (96, 4)
     assert books(run.path).behind == 0
     kept = refused(run.path)
     assert [line["step"] for line in kept] == [0, 41, 42, 99]
@@ -204,7 +204,7 @@ def test_refused_update_takes_no_record_along(tmp_path: Path) -> None:
             run.update("summary", {kind: 1})
         run.end()
     found = deliver(run.path, Picky())
-    assert (found.delivered, found.refused) == (1, 0)
+    assert (found.delivered, found.rejected) == (1, 0)
     assert [update for call in calls(run.path) for update in call.updates] == [
         ("summary", {"good": 1}),
         ("summary", {"fine": 1}),
@@ -291,7 +291,7 @@ def test_state_that_json_cannot_hold_stops_this_backend_only(
 
 
 class Strange(Backend, frozen=True, kw_only=True):
-    place = "worker"
+    execution = "worker"
 
     def open(self, context: Context) -> Sink:
         return StrangeSink()
@@ -427,7 +427,7 @@ def test_sinks_that_hang_leave_others_their_threads(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf, True, "10"])
-@pytest.mark.parametrize("limit", ["max_records_s", "at_most_every_s", "stall_timeout_s"])
+@pytest.mark.parametrize("limit", ["max_records_s", "downsample_interval_s", "stall_timeout_s"])
 def test_limit_that_is_no_rate_is_refused(limit: str, rate: Any) -> None:
     with pytest.raises(InvalidSettings, match=limit):
         Scripted(**{limit: rate})
@@ -490,7 +490,7 @@ def test_batches_are_cut_by_age_but_not_when_somebody_waits(own_host: Path, runs
 
 def test_reading_a_long_stretch_leaves_the_loop_to_others(tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 30_000)
-    backend = Scripted(at_most_every_s=1e6)
+    backend = Scripted(downsample_interval_s=1e6)
     cutter = Batcher(run.path, cursor(run.path), backend)
     pieces = 0
     while cutter.gather():
@@ -499,7 +499,7 @@ def test_reading_a_long_stretch_leaves_the_loop_to_others(tmp_path: Path) -> Non
     cut = cutter.cut(expedite=True)
     assert cut is not None
     assert [record.step for record in cut.batch.records] == [0, 29_999]
-    assert cut.skipped == {"thinned": 29_998}
+    assert cut.skipped == {"downsampled": 29_998}
     cutter.close()
 
 
@@ -587,7 +587,7 @@ def test_lease_is_kept_while_a_sink_that_was_given_up_still_writes(
 
 
 class Shows(Scripted, frozen=True, kw_only=True):
-    repeats_show = True
+    idempotent = False
 
 
 @pytest.fixture

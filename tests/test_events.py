@@ -17,7 +17,7 @@ from support import lines, run_child, start, values, wait_until
 
 import asynctrack
 from asynctrack import Backend, Rejected, Subscriber
-from asynctrack.backends.registry import from_stored, kind_of, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, kind_of, stored
 from asynctrack.errors import InvalidSettings
 from asynctrack.events import Checkpoint, ConfigUpdated, Event, Metrics, RunEnded, RunStarted, SummaryUpdated
 from asynctrack.records.codec import flatten
@@ -214,9 +214,9 @@ def test_event_that_is_refused_is_kept_aside_and_the_others_come(runs: Path) -> 
         run.summary["best"] = 1
     assert [event.data["i"] for event in told if isinstance(event, Metrics)] == [0, 1, 2, 4, 5, 6, 8, 9]
     assert [type(event) for event in (told[0], told[-1])] == [RunStarted, RunEnded]
-    assert [line["data"]["i"] for line in lines(run.path, "refused.jsonl")] == [3, 7]
+    assert [line["data"]["i"] for line in lines(run.path, "dead_letters.jsonl")] == [3, 7]
     stats = run.stats().backends["subscriber"]
-    assert (stats.refused, stats.delivered, stats.behind) == (2, 8, 0)
+    assert (stats.rejected, stats.delivered, stats.behind) == (2, 8, 0)
 
 
 def test_subscriber_that_hangs_holds_up_nobody(runs: Path) -> None:
@@ -238,7 +238,7 @@ def test_subscriber_that_hangs_holds_up_nobody(runs: Path) -> None:
 
 def test_subscriber_with_little_patience_is_told_of_some_metrics_and_every_milestone(runs: Path) -> None:
     told: list[Event] = []
-    subscriber = Subscriber(told.append, at_most_every_s=30.0)
+    subscriber = Subscriber(told.append, downsample_interval_s=30.0)
     with asynctrack.init("p", dir=runs, backends=[subscriber]) as run:
         for i in range(1000):
             run.log({"i": i})
@@ -355,9 +355,9 @@ def test_subscriber_that_cannot_be_told_is_refused_at_once(make: Callable[[], ob
 
 
 def test_subscriber_is_stored_by_what_another_process_can_make_of_it() -> None:
-    assert stored(Subscriber(print), "r", "subscriber") == {"kind": "subscriber", "place": "caller"}
+    assert stored(Subscriber(print), "r", "subscriber") == {"kind": "subscriber", "execution": "caller"}
     diary = Diary(path="x")
-    assert (kind_of(diary), place_of(diary)) == ("Diary", "worker")
+    assert (kind_of(diary), execution_of(diary)) == ("Diary", "worker")
     assert from_stored(stored(diary, "r", "Diary")) == diary
 
 

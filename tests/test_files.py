@@ -25,7 +25,7 @@ from support import start, wait_until, workers
 import asynctrack
 from asynctrack import CSV, JSON, Backend, Batch, Context, Parquet, Record
 from asynctrack.backends.files import json_columns
-from asynctrack.backends.files.reserved import kept_apart, put_back
+from asynctrack.backends.files.reserved import free_name, put_back
 from asynctrack.reading.fallback import find_fallback
 from asynctrack.records.codec import flatten, from_json
 from asynctrack.testing import JournaledRun, deliver
@@ -236,7 +236,7 @@ def test_killed_at_any_moment_and_cut_anew_each_value_is_there_once(
     anyio.run(given.deliver)
     expected = given.expected()
     if isinstance(backend, JSON):
-        kept = {kept_apart(key, ("config", "run_summary")): values for key, values in expected.items()}
+        kept = {free_name(key, ("config", "run_summary")): values for key, values in expected.items()}
         assert columns_of_json(tmp_path) == kept
         return
     found = columns_of_records(tmp_path)
@@ -298,7 +298,7 @@ def test_any_name_is_found_again(backend: Backend, tmp_path: Path) -> None:
 )
 def test_names_are_kept_apart_and_put_back(name: str) -> None:
     reserved = ("config", "run_summary", "_step")
-    apart = kept_apart(name, reserved)
+    apart = free_name(name, reserved)
     assert apart not in reserved
     assert put_back(apart, reserved) == name
     assert (apart == name) == (name.lstrip("_") not in ("config", "run_summary", "step") or name == "step")

@@ -278,7 +278,7 @@ def fields_of(kind: type) -> st.SearchStrategy[dict[str, Any]]:
         texts,
         texts
         | st.integers()
-        | st.dictionaries(st.sampled_from(["kind", "file", "place", "seal", "url"]), plain | texts),
+        | st.dictionaries(st.sampled_from(["kind", "file", "execution", "seal", "url"]), plain | texts),
     )
     one = st.sampled_from([field.name for field in msgspec.structs.fields(kind)])
     return st.dictionaries(one, plain | positions | texts | st.integers(-(2**70), 2**70) | nearly, max_size=4)

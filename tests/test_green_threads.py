@@ -26,7 +26,7 @@ for i in range(100):
 if sys.argv[3] == "finish":
     stats = run.finish()
     books = stats.backends[sys.argv[2]]
-    assert (stats.journaled, books.delivered + books.skipped.get("thinned", 0), books.behind) == (100, 100, 0), stats
+    assert (stats.journaled, books.delivered + books.skipped.get("downsampled", 0), books.behind) == (100, 100, 0), stats
     assert sys.argv[2] != "memory" or memory.history["i"] == list(range(100))
     assert sys.argv[2] != "subscriber" or sum(type(event).__name__ == "Metrics" for event in got) == 100
 """

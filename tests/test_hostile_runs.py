@@ -207,7 +207,7 @@ PLACES: Final = [
         "cursors/jsonl.json",
         "cursors/jsonl.lock",
         "cursors/csv.json",
-        "refused.jsonl",
+        "dead_letters.jsonl",
         "worker.log",
     ],
     ["lock", "metrics.jsonl", "csv"],

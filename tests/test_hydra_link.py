@@ -15,7 +15,7 @@ from support import manifest
 
 import asynctrack
 from asynctrack import HydraLink
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.testing import JournaledRun, deliver
 
@@ -190,8 +190,8 @@ def test_outside_of_a_job_it_says_what_it_needs(tmp_path: Path) -> None:
 def test_where_it_runs_and_what_it_reaches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     backend = HydraLink(hydra_dir=Path("outputs")).prepare()  # type: ignore[arg-type]  # a path is fine, too
-    assert backend.reaches() == [str(tmp_path / "outputs")]
-    assert place_of(backend) == "worker"
+    assert backend.external_targets() == [str(tmp_path / "outputs")]
+    assert execution_of(backend) == "worker"
     settings = stored(backend, "id", "hydra_link")
     assert from_stored(settings) == backend
     with pytest.raises(BackendUnavailable, match="--trust"):

@@ -114,7 +114,7 @@ def test_the_most_faithful_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_thinned_file_comes_last_and_one_of_another_name_is_found(own_host: Path, runs: Path) -> None:
-    backends = [JSONLines(file="thin.jsonl", at_most_every_s=10.0), JSONLines(file="all.jsonl"), CSV()]
+    backends = [JSONLines(file="thin.jsonl", downsample_interval_s=10.0), JSONLines(file="all.jsonl"), CSV()]
     with asynctrack.init("p", dir=runs, backends=backends, worker="thread") as run:
         for i in range(100):
             run.log({"i": i})

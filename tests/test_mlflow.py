@@ -35,7 +35,7 @@ import asynctrack
 from asynctrack import ActionRequired, MLflow
 from asynctrack.backends.base import Context
 from asynctrack.backends.mlflow.items import as_number, chunks, clean_name
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.records.codec import from_json
 from asynctrack.testing import BackendContract
@@ -70,7 +70,7 @@ def assert_whole(run: asynctrack.Run, app: MLflowApp, count: int, *, status: str
     assert metrics(app) == [("i", step, float(step)) for step in range(count)]
     assert app.the_run()["info"]["status"] == status
     stats = run.stats().backends["mlflow"]
-    assert (stats.delivered, stats.refused, stats.behind, stats.skipped) == (count, 0, 0, {})
+    assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
 def test_numbers_are_metrics(own_host: Path, runs: Path) -> None:
@@ -378,8 +378,8 @@ def test_a_record_that_mlflow_refuses_is_kept_aside(own_host: Path, runs: Path) 
             run.log({"i": float(i)}, step=i)
         stats = run.finish().backends["mlflow"]
     assert metrics(app) == [("i", i, float(i)) for i in range(100) if i != 66]
-    assert (stats.delivered, stats.refused) == (99, 1)
-    assert "not 66" in json.loads((run.path / "refused.jsonl").read_text())["reason"]
+    assert (stats.delivered, stats.rejected) == (99, 1)
+    assert "not 66" in json.loads((run.path / "dead_letters.jsonl").read_text())["reason"]
 
 
 def test_a_param_that_mlflow_refuses_keeps_nothing_back(own_host: Path, runs: Path) -> None:
@@ -410,7 +410,7 @@ def test_a_deleted_run_or_experiment_pauses(own_host: Path, runs: Path) -> None:
         run.log({"i": 1.0}, step=1)
         wait_until(lambda: run.stats().backends["mlflow"].paused, "it pauses")
         stats = run.stats().backends["mlflow"]
-        assert (stats.paused, stats.refused, stats.behind) == (True, 0, 1)
+        assert (stats.paused, stats.rejected, stats.behind) == (True, 0, 1)
         assert "is deleted; restore it" in str(stats.last_error)
         app.deleted.add(app.experiments["p"])
         other = asynctrack.init("p", dir=runs, after_exit_max_s=0.5, backends=[mlflow(server)])
@@ -428,7 +428,7 @@ def test_what_keeps_the_run_from_being_made_is_for_a_person(status: int, own_hos
             run.log({"i": 0.0})
         wait_until(lambda: run.stats().backends["mlflow"].paused, "it pauses")
         stats = run.finish().backends["mlflow"]
-    assert (stats.paused, stats.refused, stats.behind) == (True, 0, 3)
+    assert (stats.paused, stats.rejected, stats.behind) == (True, 0, 3)
     assert ("MLFLOW_TRACKING_TOKEN" in str(stats.last_error)) == (status in (401, 403))
     for path in run.path.rglob("*"):
         assert path.is_dir() or TOKEN.encode() not in path.read_bytes(), path
@@ -459,7 +459,7 @@ def test_user_and_password_come_before_the_token(own_host: Path, runs: Path, mon
         {"tags": ["a"]},
         {"token": TOKEN},
         {"request_timeout_s": -1},
-        {"at_most_every_s": -1},
+        {"downsample_interval_s": -1},
     ],
 )
 def test_settings_that_cannot_be_used(chosen: dict[str, Any]) -> None:
@@ -483,7 +483,11 @@ def test_an_address_is_needed(runs: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_where_it_runs_and_what_it_reaches() -> None:
     backend = MLflow(tracking_uri="http://127.0.0.1:1", tags={"a": "b"})
-    assert (place_of(backend), backend.remote, backend.reaches()) == ("worker", True, ["http://127.0.0.1:1"])
+    assert (execution_of(backend), backend.remote, backend.external_targets()) == (
+        "worker",
+        True,
+        ["http://127.0.0.1:1"],
+    )
     kept = stored(backend, "id", "mlflow")
     assert from_stored(kept) == backend
     with pytest.raises(BackendUnavailable, match="--trust"):
@@ -664,7 +668,7 @@ def test_the_real_server_drops_nothing_that_we_send(real_server: tuple[str, Path
     run.log(data, step=(1 << 63) - 1)
     run.log(data, step=-(1 << 63) + 1)
     stats = run.finish().backends["mlflow"]
-    assert (stats.delivered, stats.refused) == (2, 0)
+    assert (stats.delivered, stats.rejected) == (2, 0)
     rows = select(database, "SELECT key, step, value, is_nan FROM metrics", run)
     assert len(rows) == 2 * len(data)
     found = {key: value for key, step, value, _ in rows if step > 0}

@@ -86,7 +86,7 @@ def test_data_follow_the_umask_and_are_nobodys_else_to_write(
     for wanted in (
         "metrics.jsonl",
         "run.json",
-        "refused.jsonl",
+        "dead_letters.jsonl",
         "csv",
         "parquet",
         "tensorboard",

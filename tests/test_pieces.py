@@ -22,7 +22,7 @@ RECORDS = 30_000
 SMALLEST_FRAME = 32  # of the records below: header, time, step and one number
 
 
-@pytest.mark.parametrize("backend", [JSONLines(), Scripted(at_most_every_s=1e6)], ids=["all", "thinned"])
+@pytest.mark.parametrize("backend", [JSONLines(), Scripted(downsample_interval_s=1e6)], ids=["all", "downsampled"])
 def test_a_piece_of_work_is_bounded_by_a_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
@@ -50,9 +50,9 @@ def test_a_piece_of_work_is_bounded_by_a_count(
         expedite = cutter.at_end()
         if (cut := cutter.cut(expedite=expedite)) is not None:
             assert len(cut.batch.records) <= backend.batch_records
-            given += len(cut.batch.records) + cut.skipped.get("thinned", 0)
+            given += len(cut.batch.records) + cut.skipped.get("downsampled", 0)
     assert given == decoded == RECORDS
-    most = cutters._PIECE_BYTES if backend.at_most_every_s else min(backend.batch_bytes, BATCH_BYTES)
+    most = cutters._PIECE_BYTES if backend.downsample_interval_s else min(backend.batch_bytes, BATCH_BYTES)
     assert max(pieces) <= min(backend.batch_records, most // SMALLEST_FRAME + 1)
     assert len(pieces) > 5
     cutter.close()

@@ -28,7 +28,7 @@ from asynctrack.backends.base import ActionRequired, Backend
 from asynctrack.backends.metric_selection import MetricSelection
 from asynctrack.backends.plots.curves import MOST_CURVES, NO_NUMBERS, TOO_MANY, PlotCurve, PlotCurves
 from asynctrack.backends.plots.drawing import COLOURS, Plot
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Array
 from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_in_process
@@ -167,8 +167,8 @@ def test_bad_settings_are_named(kind: type[Plot], given: dict[str, Any], field: 
 
 @pytest.mark.parametrize("backend", [Matplotlib(keys=["*/loss"], log_scale=True), Plotly(every_s=1.5), LivePlot()])
 def test_pictures_are_drawn_out_of_everybodys_way_in_the_runs_own_directory(backend: Plot) -> None:
-    assert place_of(backend) == "process"
-    assert backend.reaches() == []
+    assert execution_of(backend) == "process"
+    assert backend.external_targets() == []
     assert from_stored(stored(backend, "id", "name"), trusted=False) == backend
 
 

@@ -188,11 +188,15 @@ def test_nothing_is_appended_while_a_cursor_cannot_be_set_back(golden: Golden, t
 )
 def test_books_of_a_cursor_that_is_set_back_balance(journaled: int, left: tuple[int, int, int]) -> None:
     cursor = Cursor(
-        position=Position(3, 1000, 8), ends={0: 9, 1: 100, 2: 50}, delivered=50, skipped={"thin": 20}, refused=10
+        position=Position(3, 1000, 8),
+        ends={0: 9, 1: 100, 2: 50},
+        delivered=50,
+        skipped={"downsampled": 20},
+        rejected=10,
     )
     cursor.closed = True
-    cursor.set_back(Position(2, 500), {0: 7, 1: 200}, journaled)
-    assert (cursor.delivered, cursor.skipped["thin"], cursor.refused) == left
+    cursor.rewind(Position(2, 500), {0: 7, 1: 200}, journaled)
+    assert (cursor.delivered, cursor.skipped["downsampled"], cursor.rejected) == left
     assert sum(left) <= journaled
     assert (cursor.position, cursor.ends, cursor.closed) == (Position(2, 500), {0: 7, 1: 100}, False)
 

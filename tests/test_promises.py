@@ -204,4 +204,4 @@ def test_promise_6_the_books_balance(rough_host: Path, runs: Path) -> None:
     assert_balanced(stats)
     assert stats.offered == offered
     assert stats.accepted == stats.journaled == accepted == len(records(run.path)) == len(lines(run.path))
-    assert stats.backends["Scripted"].refused == len(lines(run.path, "refused.jsonl"))
+    assert stats.backends["Scripted"].rejected == len(lines(run.path, "dead_letters.jsonl"))

@@ -43,7 +43,7 @@ from asynctrack.queue.layout import (
     frame_size,
 )
 from asynctrack.queue.producer import CLOSED, Producer
-from asynctrack.queue.ring import Ring, ordinal
+from asynctrack.queue.ring import Ring, record_offset
 
 DEADLINE_S = 20.0  # arbitrary: far more than any of these needs
 
@@ -442,7 +442,7 @@ class TestPut:
             if size % 3 == 0:
                 producer.drop("full")
             batch = producer.ring.copy(start, producer.ring.words[HEAD])
-            assert ordinal(batch, 3) == records
+            assert record_offset(batch, 3) == records
             records += size % 5 != 0
             drain(producer.ring)
 

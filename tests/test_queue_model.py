@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from asynctrack.journal.frames import walk
 from asynctrack.queue.layout import CONFIG, END, ENDS, HEAD, KIND_SHIFT, RECORD, TAIL, frame_size
 from asynctrack.queue.producer import OPEN, Producer
-from asynctrack.queue.ring import Ring, ordinal
+from asynctrack.queue.ring import Ring, record_offset
 
 CAPACITY = 1024
 FIRST = 3
@@ -68,7 +68,7 @@ class RingModel(RuleBasedStateMachine):
         """Like the worker, which takes all there was at one look: up to some frame's end."""
         words = self.ring.words
         frames = self.ring.copy(words[TAIL], words[HEAD])
-        assert ordinal(frames, FIRST) == self.records
+        assert record_offset(frames, FIRST) == self.records
         found = list(walk(memoryview(frames), 0, len(frames)))
         count = data.draw(st.integers(1, len(found)), label="frames")
         taken, self.expected = self.expected[:count], self.expected[count:]

@@ -18,7 +18,7 @@ import asynctrack
 from asynctrack.backends.base import Backend, Sink
 
 class Mine(Backend, frozen=True, kw_only=True, tag="mine"):
-    place = {place!r}
+    execution = {execution!r}
     def open(self, context):
         return Wrong()
 
@@ -42,21 +42,21 @@ print(time.monotonic() - began)
 """
 
 
-def train(folder: Path, place: str) -> subprocess.CompletedProcess[str]:
-    (folder / "mine.py").write_text(MODULE.format(place=place))
+def train(folder: Path, execution: str) -> subprocess.CompletedProcess[str]:
+    (folder / "mine.py").write_text(MODULE.format(execution=execution))
     (folder / "train.py").write_text(SCRIPT)
     return subprocess.run([sys.executable, "train.py", "runs"], cwd=folder, timeout=50, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("place", ["caller", "worker", "process"])
+@pytest.mark.parametrize("execution", ["caller", "worker", "process"])
 def test_mistake_in_a_users_backend_holds_nobody_up_and_shows_its_traceback(
-    own_host: Path, tmp_path: Path, place: str
+    own_host: Path, tmp_path: Path, execution: str
 ) -> None:
-    done = train(tmp_path, place)
+    done = train(tmp_path, execution)
     assert done.returncode == 0
     assert float(done.stdout) < 15, done.stderr
     run = tmp_path / "runs" / "p" / "a"
-    said = done.stderr if place == "caller" else (run / "worker.log").read_text()
+    said = done.stderr if execution == "caller" else (run / "worker.log").read_text()
     assert said.count("Traceback") == 1, said
     assert 'return data["there is no such key"]' in said and "KeyError" in said
     assert "10 records are not yet at mine" in done.stderr

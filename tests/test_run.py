@@ -54,7 +54,7 @@ def init(runs: Path) -> Iterator[Opener]:
 def assert_balanced(stats: RunStats) -> None:
     assert stats.accepted == stats.journaled + stats.queued
     for backend in stats.backends.values():
-        gone = backend.delivered + sum(backend.skipped.values()) + backend.refused
+        gone = backend.delivered + sum(backend.skipped.values()) + backend.rejected
         assert stats.journaled == gone + backend.behind, stats
 
 

@@ -200,5 +200,5 @@ def rewrite(journal: Path, doctor: Callable[[list[bytes]], list[bytes]]) -> None
     shutil.rmtree(journal)
     first = batches[0].header
     writer = Writer(journal)
-    writer.append(first.ring, first.start, first.start + len(frames), first.ordinal, frames)
+    writer.append(first.ring, first.start, first.start + len(frames), first.record_offset, frames)
     writer.close()

@@ -500,12 +500,12 @@ def test_name_whose_code_raises_is_recorded(run: Run) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Execution:
     at: int = 1
 
 
 @pytest.mark.parametrize(
-    "name", [3, 0.5, True, None, (1, 2), b"k", Place(), frozenset({1}), datetime.date(2024, 2, 29)]
+    "name", [3, 0.5, True, None, (1, 2), b"k", Execution(), frozenset({1}), datetime.date(2024, 2, 29)]
 )
 def test_names_of_any_type_are_texts_that_can_be_read(run: Run, name: Any) -> None:
     for data in (

@@ -27,7 +27,7 @@ import asynctrack
 from asynctrack import SQL, ActionRequired
 from asynctrack.backends import sql
 from asynctrack.backends.base import Context
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.backends.sql import read_records
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.journal.cursor import Cursor
@@ -94,7 +94,7 @@ def assert_whole(run: asynctrack.Run, place: Place, count: int) -> None:
     """Each value of `i` is there, once and in order, and the books say so."""
     assert place.values(run.id, "i") == list(range(count))
     stats = run.stats().backends["sql"]
-    assert (stats.delivered, stats.refused, stats.behind, stats.skipped) == (count, 0, 0, {})
+    assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
 def journaled(path: Path, count: int, *, first: int = 0) -> JournaledRun:
@@ -469,8 +469,8 @@ def test_settings_that_cannot_be_used(field: str, value: Any) -> None:
 def test_where_it_runs_and_what_it_reaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     local, default, remote = SQL(url="sqlite:///a.db").prepare(), SQL().prepare(), SQL(url="postgresql://u@db/metrics")
-    assert local.reaches() == [f"sqlite:///{tmp_path}/a.db"]
-    assert [place_of(backend) for backend in (local, default, remote)] == ["process"] * 3
+    assert local.external_targets() == [f"sqlite:///{tmp_path}/a.db"]
+    assert [execution_of(backend) for backend in (local, default, remote)] == ["process"] * 3
     assert [backend.remote for backend in (local, default, remote)] == [False, False, True]
     for backend in (local, default, remote):
         settings = stored(backend, "id", "sql")

@@ -676,11 +676,11 @@ def test_several_runs_in_a_flat_directory_are_read_as_one(own_host: Path, runs: 
 
 
 def test_settings_that_lead_out_of_the_run_are_not_followed_without_trust(tmp_path: Path) -> None:
-    assert TensorBoard().reaches() == []
+    assert TensorBoard().external_targets() == []
     assert TensorBoard().prepare() == TensorBoard()
-    assert TensorBoard(dir="board").prepare().reaches() == [os.path.abspath("board")]
+    assert TensorBoard(dir="board").prepare().external_targets() == [os.path.abspath("board")]
     assert TensorBoard(dir="~/board").prepare().dir == os.path.expanduser("~/board")
-    assert TensorBoard(serve=True, port=6006).reaches() == ["127.0.0.1:6006"]
+    assert TensorBoard(serve=True, port=6006).external_targets() == ["127.0.0.1:6006"]
     for leading in (TensorBoard(dir=str(tmp_path)), TensorBoard(serve=True, port=6006)):
         settings = stored(leading, "run", "tensorboard")
         assert from_stored(settings) == leading

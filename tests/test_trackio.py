@@ -30,7 +30,7 @@ from support import manifest, the_worker, wait_until
 import asynctrack
 from asynctrack import ActionRequired, Trackio
 from asynctrack.backends.base import Batch, Context, Update
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record, from_json
 from asynctrack.testing import BackendContract
@@ -59,7 +59,7 @@ def assert_whole(run: asynctrack.Run, app: TrackioApp, count: int) -> None:
     assert rows_of(run, app) == list(range(count))
     assert all(app.came[row["log_id"]] >= 1 for row in app.rows[run.id])
     stats = run.stats().backends["trackio"]
-    assert (stats.delivered, stats.refused, stats.behind, stats.skipped) == (count, 0, 0, {})
+    assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
 def test_records_are_rows(own_host: Path, runs: Path) -> None:
@@ -261,8 +261,8 @@ def test_a_batch_that_is_too_large_is_split(own_host: Path, runs: Path) -> None:
         run.log({"i": 500, "text": "x" * 30_000})
         stats = run.finish().backends["trackio"]
     assert rows_of(run, app) == list(range(500))
-    assert (stats.delivered, stats.refused, stats.behind) == (500, 1, 0)
-    (line,) = (run.path / "refused.jsonl").read_text().splitlines()
+    assert (stats.delivered, stats.rejected, stats.behind) == (500, 1, 0)
+    (line,) = (run.path / "dead_letters.jsonl").read_text().splitlines()
     assert json.loads(line)["number"] == 500
     assert "413" in json.loads(line)["reason"]
 
@@ -304,9 +304,9 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
 
 def test_where_it_runs_and_what_it_reaches() -> None:
     local, remote = Trackio(), Trackio(server_url="http://127.0.0.1:1")
-    assert (place_of(local), local.remote) == ("process", False)
-    assert (place_of(remote), remote.remote) == ("worker", True)
-    assert remote.reaches() == ["http://127.0.0.1:1"]
+    assert (execution_of(local), local.remote) == ("process", False)
+    assert (execution_of(remote), remote.remote) == ("worker", True)
+    assert remote.external_targets() == ["http://127.0.0.1:1"]
     settings = stored(remote, "id", "trackio")
     assert from_stored(settings) == remote
     with pytest.raises(asynctrack.errors.BackendUnavailable, match="--trust"):

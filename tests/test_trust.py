@@ -20,7 +20,7 @@ import asynctrack
 from asynctrack import JSONLines
 from asynctrack._system import trust
 from asynctrack.backends.base import kind_of
-from asynctrack.backends.registry import from_stored, name_backends, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, name_backends, stored
 from asynctrack.cli import diagnostics
 from asynctrack.cli.sync_job import SyncJob, SyncProgress
 from asynctrack.errors import BackendUnavailable
@@ -145,7 +145,7 @@ def test_link_in_place_of_a_file_is_not_followed(name: str, here: Path, precious
 
 def test_link_in_place_of_what_was_refused_is_not_followed(here: Path, precious: Path) -> None:
     run = from_elsewhere(here)
-    (run / "refused.jsonl").symlink_to(precious)
+    (run / "dead_letters.jsonl").symlink_to(precious)
     with pytest.raises(TimeoutError):
         deliver(run, Scripted(troubles=(Trouble(does="refuse", step=3, times=None),)), timeout_s=0.5)
     assert "Too many levels of symbolic links" in str(cursor(run).last_error)
@@ -319,13 +319,13 @@ def test_what_cannot_be_imported_elsewhere_runs_in_its_caller() -> None:
     made: dict[str, Any] = {"__name__": "made", "Scripted": Scripted}
     exec("class Made(Scripted, frozen=True, kw_only=True): pass", made)
     for backend in (Local(), Outer.Nested(), made["Made"](), ScriptedInCaller()):
-        assert place_of(backend) == "caller"
+        assert execution_of(backend) == "caller"
         kept = stored(backend, "a", "x")
-        assert (kept["kind"], kept["place"]) == (kind_of(backend), "caller")
+        assert (kept["kind"], kept["execution"]) == (kind_of(backend), "caller")
         assert ("class" in kept) == (type(backend) is ScriptedInCaller)
         with pytest.raises(BackendUnavailable, match="lives in the process that logs"):
             from_stored(kept)
-    assert (place_of(Scripted()), place_of(ScriptedInProcess())) == ("worker", "process")
+    assert (execution_of(Scripted()), execution_of(ScriptedInProcess())) == ("worker", "process")
 
 
 @pytest.mark.parametrize(

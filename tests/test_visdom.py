@@ -25,7 +25,7 @@ from support import the_worker, wait_until
 import asynctrack
 from asynctrack import ActionRequired, Visdom
 from asynctrack.backends.base import Context
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.testing import BackendContract, JournaledRun, deliver
 
@@ -77,7 +77,7 @@ class VisdomApp:
 
 
 def visdom(server: RawServer, **settings: Any) -> Visdom:
-    settings.setdefault("at_most_every_s", None)
+    settings.setdefault("downsample_interval_s", None)
     return Visdom(server_url=server.url, request_timeout_s=settings.pop("request_timeout_s", 0.5), **settings)
 
 
@@ -96,7 +96,7 @@ def assert_whole(run: asynctrack.Run, windows: Windows, count: int) -> None:
     """Each point is there, once and in order, and the books say so."""
     assert lines(windows) == {"i": (list(range(count)), list(range(count)))}
     stats = run.stats().backends["visdom"]
-    assert (stats.delivered, stats.refused, stats.behind, stats.skipped) == (count, 0, 0, {})
+    assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
 def test_numbers_are_lines_and_the_config_is_a_text(shared_host: Path, runs: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_server_that_wants_a_login_pauses_and_refuses_nothing(status: int, sha
         run.log({"i": 0})
         wait_until(lambda: run.stats().backends["visdom"].paused, "it pauses")
         stats = run.finish().backends["visdom"]
-    assert (stats.behind, stats.refused) == (1, 0)
+    assert (stats.behind, stats.rejected) == (1, 0)
     assert "-enable_login" in str(stats.last_error)
 
 
@@ -284,7 +284,7 @@ def test_what_is_no_visdom_is_not_taken_for_one(tmp_path: Path) -> None:
         ("env", " "),
         ("env", 5),
         ("request_timeout_s", 0),
-        ("at_most_every_s", -1),
+        ("downsample_interval_s", -1),
     ],
 )
 def test_settings_that_cannot_be_used(field: str, value: Any) -> None:
@@ -295,8 +295,8 @@ def test_settings_that_cannot_be_used(field: str, value: Any) -> None:
 
 def test_where_it_runs_and_what_it_reaches() -> None:
     backend = Visdom(server_url="http://127.0.0.1:1", env="mine")
-    assert (place_of(backend), backend.remote, backend.at_most_every_s) == ("worker", True, 1.0)
-    assert backend.reaches() == ["http://127.0.0.1:1"]
+    assert (execution_of(backend), backend.remote, backend.downsample_interval_s) == ("worker", True, 1.0)
+    assert backend.external_targets() == ["http://127.0.0.1:1"]
     settings = stored(backend, "id", "visdom")
     assert from_stored(settings) == backend
     with pytest.raises(BackendUnavailable, match="--trust"):
@@ -320,7 +320,7 @@ class TestContract(BackendContract):
             yield
 
     def make_backend(self, run: Path) -> Visdom:
-        return Visdom(server_url=self.raw.url, at_most_every_s=None)
+        return Visdom(server_url=self.raw.url, downsample_interval_s=None)
 
     def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
         for key, points in lines(self.app.envs.get(f"kit_{run.name}", {})).items():
@@ -375,7 +375,7 @@ def windows_of(url: str, env: str) -> Windows:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_real_server_has_each_point_once(real_server: str, envs: Path, own_host: Path, runs: Path) -> None:
-    backend = Visdom(server_url=real_server, at_most_every_s=None)
+    backend = Visdom(server_url=real_server, downsample_interval_s=None)
     run = asynctrack.init("p", dir=runs, config={"lr": 0.1}, finish_timeout_s=90, backends=[backend])
     for i in range(3000):
         run.log({"i": i}, step=i)
@@ -404,7 +404,7 @@ class TestContractOfTheRealServer(BackendContract):
         self.url, self.prefix = real_server, tmp_path.name
 
     def make_backend(self, run: Path) -> Visdom:
-        return Visdom(server_url=self.url, env=f"{self.prefix}_{run.name}", at_most_every_s=None)
+        return Visdom(server_url=self.url, env=f"{self.prefix}_{run.name}", downsample_interval_s=None)
 
     def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
         for key, points in lines(windows_of(self.url, f"{self.prefix}_{run.name}")).items():

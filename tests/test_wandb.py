@@ -29,7 +29,7 @@ from wandb_server import KEY, StoredRun, WandbServer
 import asynctrack
 from asynctrack import ActionRequired, Batch, Context, Sink, Update, WandB
 from asynctrack._system import descendants
-from asynctrack.backends.registry import from_stored, place_of, stored
+from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.backends.single_thread import SingleThread
 from asynctrack.backends.wandb import core as wandb_core
 from asynctrack.backends.wandb import sink as wandb_sink
@@ -89,7 +89,7 @@ def assert_whole(stored: StoredRun, count: int, stats: asynctrack.BackendStats |
     assert [row["_step"] for row in stored.rows()] == list(range(count))
     assert stored.changed == []
     if stats is not None:
-        assert (stats.delivered, stats.refused, stats.behind, stats.skipped) == (count, 0, 0, {})
+        assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
 @contextlib.contextmanager
@@ -287,7 +287,7 @@ def assert_survives_kills(server: WandbServer, runs: Path, kills: int, seed: int
         patch.setattr(supervisor, "back_off", lambda failures: 0.0)
         cursor = deliver_in_process(run.path, slow, name="wandb", look=look, timeout_s=30.0 + 5.0 * kills)
     assert killed == kills
-    assert (cursor.delivered, cursor.refused, cursor.skipped) == (records, 0, {})
+    assert (cursor.delivered, cursor.rejected, cursor.skipped) == (records, 0, {})
     assert_whole(server.runs["killed"], records)
     assert [row[STEP] for row in server.runs["killed"].rows()] == [-i for i in range(records)]
     assert server.runs["killed"].summary["best"] == 0.5
@@ -529,8 +529,8 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], told: str) -> No
 
 def test_where_it_runs_and_what_it_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = WandB(tags=["a"], settings={"x_stats_sampling_interval": 1})
-    assert (place_of(backend), backend.remote) == ("process", True)
-    assert backend.reaches() == ["https://api.wandb.ai"]
+    assert (execution_of(backend), backend.remote) == ("process", True)
+    assert backend.external_targets() == ["https://api.wandb.ai"]
     assert from_stored(stored(backend, "id", "wandb")) == backend
     with pytest.raises(asynctrack.errors.BackendUnavailable, match="--trust"):
         from_stored(stored(backend, "id", "wandb"), trusted=False)

@@ -17,7 +17,7 @@ from asynctrack.backends.requirements import lacking
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record
 
-Place = Literal["worker", "process", "caller"]
+Execution = Literal["worker", "process", "caller"]
 Outcome = Literal["finished", "failed", "crashed", "preempted", "stopped"]
 
 # A batch is cut at this many bytes of frames: about 1,200 records, 2 ms of the worker's loop to decode and encode.
@@ -97,16 +97,16 @@ class Retry(Signal):
 
 
 class TooLarge(Signal):
-    """The batch comes again in halves; a single record that is too large is refused."""
+    """The batch comes again in halves; a single record that is too large is rejected."""
 
 
 class Rejected(Signal):
-    """The backend will never take some records: they go to `refused.jsonl` with the reason, and the others come again.
+    """The backend will never take some records: they go to `dead_letters.jsonl` with the reason, and the others come again.
 
     Args:
         reason: for people.
-        which: indices of the refused among the batch's records. Without it the batch comes again in halves, until each of the
-            refused is alone.
+        which: indices of the rejected among the batch's records. Without it the batch comes again in halves, until each of the
+            rejected is alone.
     """
 
     def __init__(self, reason: str, which: Collection[int] | None = None) -> None:
@@ -161,14 +161,14 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
 
     Attributes:
         max_records_s: records a second it is given at most, None for as many as it takes.
-        at_most_every_s: for displays: of each stretch of so many seconds it gets the records that hold the first, the last, the least and the
+        downsample_interval_s: for displays: of each stretch of so many seconds it gets the records that hold the first, the last, the least and the
             greatest value of each key; the others are skipped. None for every record.
-        stall_timeout_s: with `place = "process"`: seconds that one call of the sink may take before its process is killed and started again.
+        stall_timeout_s: with `execution = "process"`: seconds that one call of the sink may take before its process is killed and started again.
 
-        place: where its sink runs: "worker" (importable, light and asynchronous), "process" (importable, in a process of its own per
+        execution: where its sink runs: "worker" (importable, light and asynchronous), "process" (importable, in a process of its own per
             kind: for SDKs, which may hang or crash) or "caller" (a thread of the process that logs).
         remote: whether it needs a network: such a backend waits for `asynctrack sync` with mode="offline".
-        repeats_show: whether a record that it is given twice shows twice: then a copied run needs `sync --force`.
+        idempotent: whether a record that it is given twice shows once. Where it shows twice, a copied run needs `sync --force`.
         batch_records: a batch is cut at so many records,
         batch_bytes: at about so many bytes as they were logged,
         batch_age_s: and when its first record has waited so many seconds.
@@ -178,9 +178,9 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
             the values' place. `Tracker.from_config` fills it.
     """
 
-    place: ClassVar[Place] = "caller"
+    execution: ClassVar[Execution] = "caller"
     remote: ClassVar[bool] = False
-    repeats_show: ClassVar[bool] = False
+    idempotent: ClassVar[bool] = True
     batch_records: ClassVar[int] = 100_000
     batch_bytes: ClassVar[int] = BATCH_BYTES
     batch_age_s: ClassVar[float] = 0.0
@@ -188,12 +188,12 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
     needs: ClassVar[Mapping[str, str]] = {}
 
     max_records_s: float | None = None
-    at_most_every_s: float | None = None
+    downsample_interval_s: float | None = None
     stall_timeout_s: float = 120.0
     references: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        limits = {name: getattr(self, name) for name in ("max_records_s", "at_most_every_s", "stall_timeout_s")}
+        limits = {name: getattr(self, name) for name in ("max_records_s", "downsample_interval_s", "stall_timeout_s")}
         problems = [
             f"{name} must be a number greater than 0; got {value!r:.80}"
             for name, value in limits.items()
@@ -228,7 +228,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         """
         raise NotImplementedError(f"{type(self).__name__} has no open(context)")
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         """Addresses, and paths outside the run's directory, that these settings lead to: a run from elsewhere must be trusted for them."""
         return []
 

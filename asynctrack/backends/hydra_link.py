@@ -38,7 +38,7 @@ class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
         copy_bytes: a larger one is not copied; 0 for never.
     """
 
-    place = "worker"
+    execution = "worker"
 
     hydra_dir: str | None = None
     copy_bytes: int = _COPY_BYTES
@@ -69,7 +69,7 @@ class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
             )
         return msgspec.structs.replace(self, hydra_dir=os.path.abspath(os.path.expanduser(found)))
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.hydra_dir or "the output directory of a Hydra job"]
 
     def open(self, context: Context) -> Sink:

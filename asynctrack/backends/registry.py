@@ -17,9 +17,10 @@ import msgspec
 
 from asynctrack._system import trust
 from asynctrack.backends import env_refs
-from asynctrack.backends.base import ActionRequired, Backend, Context, Place, Sink, kind_of
+from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Sink, kind_of
 from asynctrack.backends.class_origin import origin_of, way_out
 from asynctrack.backends.requirements import is_there
+from asynctrack.backends.stored_settings import lives_in_caller, renamed
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 
 if TYPE_CHECKING:
@@ -139,34 +140,34 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean `{found[0]}`?" if found else ""
 
 
-def place_of(backend: Backend) -> Place:
+def execution_of(backend: Backend) -> Execution:
     """Where a backend's sink runs: where its class says, if it can be imported there."""
     defined = type(backend)
     module = sys.modules.get(defined.__module__)
     # What a script, a notebook or `exec` defines has no place from which another process could import it.
     has_place = defined.__module__ not in ("__main__", "__mp_main__") and getattr(module, "__spec__", None) is not None
-    return backend.place if has_place and getattr(module, defined.__qualname__, None) is defined else "caller"
+    return backend.execution if has_place and getattr(module, defined.__qualname__, None) is defined else "caller"
 
 
 def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
     """A backend's settings as `run.json` keeps them; of one that lives in its caller only what it is."""
     defined = type(backend)
     own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
-    if place_of(backend) == "caller":
+    if execution_of(backend) == "caller":
         return _of_caller(backend, run_id, name, own=own)
     plain: dict[str, Any] = msgspec.to_builtins(backend, str_keys=True)
     for field in backend.references:
         plain.pop(field, None)
     if not own:
         plain["kind"] = f"{defined.__module__}.{defined.__qualname__}"
-    if not own or backend.references or backend.reaches():
+    if not own or backend.references or backend.external_targets():
         plain[trust.SEAL] = trust.seal(run_id, name, plain)
     return plain
 
 
 def _of_caller(backend: Backend, run_id: str, name: str, *, own: bool) -> dict[str, Any]:
     """What kind of backend it was, and from where it could be imported afterwards; its settings may be anything, and stay where they are."""
-    plain: dict[str, Any] = {"kind": kind_of(backend), "place": "caller"}
+    plain: dict[str, Any] = {"kind": kind_of(backend), "execution": "caller"}
     if own or not (origin := origin_of(type(backend))):
         return plain
     plain |= origin
@@ -190,7 +191,7 @@ def _has_defaults_only(backend: Backend) -> bool:
 
 def goes_with_its_process(settings: Mapping[str, Any]) -> bool:
     """Whether a backend only shows or keeps records in the process that logs: once that has ended, nothing is left to deliver to."""
-    return settings.get("place") == "caller" and settings.get("kind") in ("memory", "live_plot")
+    return lives_in_caller(settings) and settings.get("kind") in ("memory", "live_plot")
 
 
 def from_caller(settings: Mapping[str, Any], *, trusted: bool) -> Backend:
@@ -229,9 +230,9 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
     Raises:
         BackendUnavailable: it cannot be built outside its caller, or not without trust, or the settings are not its own.
     """
-    plain = {key: value for key, value in settings.items() if key != trust.SEAL}
+    plain = {key: value for key, value in renamed(settings).items() if key != trust.SEAL}
     kind = str(plain.get("kind"))
-    if plain.get("place") == "caller":
+    if lives_in_caller(plain):
         raise BackendUnavailable(kind, "it lives in the process that logs")
     if not trusted and kind not in KINDS:
         raise BackendUnavailable(kind, "it is code that the run brings along; `asynctrack sync --trust` runs it")
@@ -246,7 +247,7 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
         backend = msgspec.convert(resolved, defined, strict=not written)
     except Exception as error:  # the settings are wrong, or what checks them is another's code
         raise BackendUnavailable(kind, env_refs.hide(str(error), written)) from error
-    if not trusted and (leads := backend.reaches()):
+    if not trusted and (leads := backend.external_targets()):
         raise BackendUnavailable(kind, f"it leads to {', '.join(leads)}; `asynctrack sync --trust` goes there")
     return backend
 
@@ -261,7 +262,7 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
     settings: dict[str, Any]
 
     @property
-    def place(self) -> Place:  # type: ignore[override]  # of the class elsewhere
+    def execution(self) -> Execution:  # type: ignore[override]  # of the class elsewhere
         return (
             "worker" if env_refs.missing(self.references) else "process"
         )  # to say what is missing nothing is imported

@@ -32,7 +32,7 @@ class Subscriber(Backend, frozen=True, tag=_tag):
     Each comes at least once; twice only where the process that it lives in was killed before that was noted. What it raises is reported,
     and the same event comes again after a while; to be spared it, raise `asynctrack.Rejected(reason)`.
 
-    A subclass overrides `notify`, with `functools.singledispatchmethod` perhaps, and may run elsewhere: with `place = "worker"` or
+    A subclass overrides `notify`, with `functools.singledispatchmethod` perhaps, and may run elsewhere: with `execution = "worker"` or
     "process" it goes on when the process that logs has died, and tells of that.
 
     Attributes:

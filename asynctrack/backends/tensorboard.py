@@ -46,7 +46,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         port: of that server; 0 for a free one.
     """
 
-    place = "worker"
+    execution = "worker"
 
     dir: str | None = None
     flat: bool = False
@@ -82,7 +82,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         port = _announce(self.port) if self.serve else None
         return msgspec.structs.replace(self, dir=where, serve=port is not None, port=port or self.port)
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return ([] if self.dir is None else [self.dir]) + ([f"127.0.0.1:{self.port}"] if self.serve else [])
 
     def open(self, context: Context) -> Sink:

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Place, Rejected, Sink, Update
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Rejected, Sink, Update
 from asynctrack.backends.http import (
     REQUEST_TIMEOUT_S,
     HTTPClient,
@@ -74,7 +74,7 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
     request_timeout_s: float = REQUEST_TIMEOUT_S
 
     @property
-    def place(self) -> Place:  # type: ignore[override]  # importing the library takes seconds; a request takes nothing
+    def execution(self) -> Execution:  # type: ignore[override]  # importing the library takes seconds; a request takes nothing
         return "process" if self.server_url is None else "worker"
 
     @property
@@ -98,7 +98,7 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
         has_token = os.environ.get(self.write_token.removeprefix("env:"))
         return lacking({"httpx2": "asynctrack[trackio]"}) or ([] if has_token else [missing([self.write_token])])
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.server_url or "the Trackio projects of this machine"]
 
     def open(self, context: Context) -> Sink:

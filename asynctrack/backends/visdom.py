@@ -23,8 +23,8 @@ from asynctrack.backends.base import (
     Backend,
     Batch,
     Context,
+    Execution,
     Outcome,
-    Place,
     Rejected,
     Resend,
     Retry,
@@ -55,7 +55,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
         request_timeout_s: seconds a request may take.
     """
 
-    place: ClassVar[Place] = "worker"
+    execution: ClassVar[Execution] = "worker"
     remote: ClassVar[bool] = True
     batch_bytes: ClassVar[int] = 32 * 1024  # Visdom takes about 60 us for a point
     batch_age_s: ClassVar[float] = 1.0
@@ -64,7 +64,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
     server_url: str = _URL
     env: str | None = None
     request_timeout_s: float = REQUEST_TIMEOUT_S
-    at_most_every_s: float | None = 1.0
+    downsample_interval_s: float | None = 1.0
 
     def __post_init__(self) -> None:
         problems = url_problems("server_url", self.server_url)
@@ -75,7 +75,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
             raise InvalidSettings(problems)
         super().__post_init__()
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.server_url]
 
     def open(self, context: Context) -> Sink:

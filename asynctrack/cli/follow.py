@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from asynctrack.client.run_state import State, ended_as, presence_of, state_of
+from asynctrack.client.run_state import State, activity_of, ended_as, state_of
 from asynctrack.errors import NotARun
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import FrameBatch
@@ -96,4 +96,4 @@ def _state(run: Path) -> State:
     try:
         return state_of(run, catalog.load(run))
     except NotARun:  # the journal has lost its beginning; its end may still tell
-        return ended_as(run) or ("running" if presence_of(run).anybody else "lost")
+        return ended_as(run) or ("running" if activity_of(run).anybody else "lost")

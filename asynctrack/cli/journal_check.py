@@ -12,7 +12,7 @@ import msgspec
 
 from asynctrack._system.wording import counted
 from asynctrack.cli.output import ProgressLine
-from asynctrack.client.run_state import presence_of
+from asynctrack.client.run_state import activity_of
 from asynctrack.errors import ManifestUnreadable, NotARun
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal import safe_read
@@ -97,7 +97,7 @@ class JournalCheck:
         self.findings = Findings(path=str(run), problems=[], backends={})
         self._run = run
         self._journal = run / "journal"
-        self._live = presence_of(run).anybody
+        self._live = activity_of(run).anybody
         self._unreadable = False
         self._cursors = dict(self._read_cursors())
         self._waiting = dict(self._cursors)  # those whose place in the journal has not come
@@ -186,7 +186,7 @@ class JournalCheck:
     def _compare(self, name: str, cursor: Cursor, more: int = 0) -> None:
         """A cursor against the records counted so far, and `more`."""
         del self._waiting[name]
-        had = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
+        had = cursor.delivered + cursor.rejected + sum(cursor.skipped.values())
         count = self.findings.records + more
         self.findings.backends[name] = had
         if had != count and self._whole:
@@ -301,7 +301,7 @@ class _Ring:
         for frame in batch.frames():
             number = frame.number - frame.lost
             if self._first is None:
-                self._first = number - batch.header.ordinal if batch.whole[0][0] == 0 else number - self._put
+                self._first = number - batch.header.record_offset if batch.whole[0][0] == 0 else number - self._put
             gap = (number - self._first - self._put) & LENGTH_MASK
             missing += gap
             self._put += gap + (frame.kind == RECORD)

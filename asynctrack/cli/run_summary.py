@@ -13,7 +13,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asynctrack.backends.registry import goes_with_its_process
-from asynctrack.client.run_state import State, end_in, presence_of, state_of
+from asynctrack.backends.stored_settings import lives_in_caller
+from asynctrack.client.run_state import State, activity_of, end_in, state_of
 from asynctrack.delivery.batcher import lacks
 from asynctrack.errors import AsynctrackError, UnsupportedVersion
 from asynctrack.journal.backwards import backwards, last_records
@@ -73,8 +74,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     behind: dict[str, str | None] = {}
 
 
-def glance(run: Path, workers: Sequence[Worker]) -> RunSummary:
-    """Look at a run, whatever has become of it; `workers` is what `presence.look` has found."""
+def summarise_run(run: Path, workers: Sequence[Worker]) -> RunSummary:
+    """Look at a run, whatever has become of it; `workers` is what `activity.look` has found."""
     place = Path(os.path.abspath(run))
     found = RunSummary(
         path=str(run),
@@ -120,7 +121,7 @@ def _filled(found: RunSummary, run: Path, workers: Sequence[Worker]) -> RunSumma
     begun = has_begun(run, manifest)
     records, problem = _count(run, manifest)
     problem = next((str(found) for found in look(run)), None) or problem
-    if begun and not (problem or end.said or state in ("running", "lost", "elsewhere") or presence_of(run).anybody):
+    if begun and not (problem or end.said or state in ("running", "lost", "elsewhere") or activity_of(run).anybody):
         problem = f"{run / 'journal'} ends before the run does: its end is missing"
     last_at = manifest.ended_at or end.journaled_at
     life_s = None if last_at is None else seconds_between(manifest.created_at, last_at)
@@ -157,7 +158,7 @@ def _behind(run: Path, manifest: Manifest, state: State) -> dict[str, str | None
 
 def _is_behind(run: Path, cursor: Cursor, stored: dict[str, Any]) -> bool:
     """Whether a backend of a run that has ended lacks something; where it lived in its process, the run's end alone is nothing."""
-    return not cursor.closed and (stored.get("place") != "caller" or lacks(run, cursor))
+    return not cursor.closed and (not lives_in_caller(stored) or lacks(run, cursor))
 
 
 class _End:
@@ -220,7 +221,7 @@ def _count(run: Path, manifest: Manifest) -> tuple[int, str | None]:
     tally.update()
     damage = tally.damage()
     tally.close()
-    had = cursor.delivered + cursor.refused + sum(cursor.skipped.values()) - _records_before(journal, cursor.position)
+    had = cursor.delivered + cursor.rejected + sum(cursor.skipped.values()) - _records_before(journal, cursor.position)
     return had + tally.records(), problem or (str(damage[0]) if damage else None)
 
 

@@ -270,4 +270,4 @@ class AttachJob:
 
 
 def _gone(books: Any) -> int:
-    return int(books.delivered + books.refused + sum(books.skipped.values()))
+    return int(books.delivered + books.rejected + sum(books.skipped.values()))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from asynctrack._system import trust
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import from_caller, from_stored, goes_with_its_process
+from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.client.worker_registry import own_directories
 from asynctrack.delivery.batcher import has_more, lacks
 from asynctrack.errors import AsynctrackError
@@ -91,11 +92,11 @@ def incomplete(run: Path, manifest: Manifest, policy: Policy = CALLERS_ONLY) -> 
 
 def _was_given_all(run: Path, name: str, manifest: Manifest) -> bool:
     """Whether a backend has all that its process could give it: there is no other that the run's end, which alone it lacks, could be told."""
-    return manifest.backends[name].get("place") == "caller" and not lacks(run, load_cursor(run, name))
+    return lives_in_caller(manifest.backends[name]) and not lacks(run, load_cursor(run, name))
 
 
 def _why_not(manifest: Manifest, name: str, stored: dict[str, Any], policy: Policy) -> str | None:
-    build = from_caller if stored.get("place") == "caller" else from_stored
+    build = from_caller if lives_in_caller(stored) else from_stored
     try:
         build(stored, trusted=policy.trust or trust.is_sealed(manifest.id, name, stored))
     except AsynctrackError as error:

@@ -12,6 +12,7 @@ from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
 from asynctrack.backends.class_origin import way_out
 from asynctrack.backends.registry import goes_with_its_process, stored
+from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.journal import manifest
 from asynctrack.journal.cursor import load_cursor
 from asynctrack.queue.layout import DELIVERED, FIRST, HEAD, LAST_ERRNO, TAIL
@@ -107,7 +108,7 @@ def way_on(run: Path, name: str, backend: Backend, paused: bool) -> str:
         return f"the run is no longer at {run}; run `asynctrack sync` with the directory where it is now"
     if goes_with_its_process(settings):
         return "the journal has them"
-    if settings.get("place") == "caller":
+    if lives_in_caller(settings):
         return f"the journal has them; {way_out(settings).replace('sync RUN', f'sync {run}')}"
     sync = f"`asynctrack sync {run}`"
     return f"mend that, then run {sync}" if paused else f"the worker keeps trying; later, {sync} delivers the rest"

@@ -29,7 +29,7 @@ from asynctrack.settings import Settings
 ROOM_POLL_S: Final = 0.0002
 # Between two tries to make a queue for a forked child. Arbitrary: it takes a fraction of a millisecond.
 _JOIN_INTERVAL_S: Final = 1.0
-_inlets: weakref.WeakSet[Publisher] = weakref.WeakSet()
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
 class Publisher:
@@ -69,7 +69,7 @@ class Publisher:
         self._turned_away = 0
         self._disk = os.stat(path).st_dev
         self.host, self.producer = self._open(root=True, first=first)
-        _inlets.add(self)
+        _publishers.add(self)
 
     def start(self, payload: bytes) -> None:
         """Put the frame that starts the run.
@@ -113,10 +113,10 @@ class Publisher:
         )
         if strange:
             self._odd.note(data, strange)
-            self.tell_of_oddities()
+            self.report_encode_errors()
         return payload
 
-    def tell_of_oddities(self, *, last: bool = False) -> None:
+    def report_encode_errors(self, *, last: bool = False) -> None:
         """Say which keys have had values that became their `repr`, those of a minute together, and the last as the run ends."""
         about = "last values" if last else "values"
         if self._odd.waiting and self._may_say(about):
@@ -306,7 +306,7 @@ def required_queue_bytes(size: int) -> int:
 
 
 def _after_fork_in_child() -> None:
-    for publisher in list(_inlets):
+    for publisher in list(_publishers):
         publisher._lock = threading.RLock()
         publisher._reopening = False
         publisher.held.clear()  # the parent puts it

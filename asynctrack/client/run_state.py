@@ -46,7 +46,7 @@ def look() -> list[Worker]:
     return list_workers(but=own_directories())
 
 
-def presence_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivity:
+def activity_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivity:
     """Who works on a run; `workers` is what `look()` has found before, where that is recent enough."""
     path = os.path.realpath(run)
     here, known_as = is_open(Path(path)), Path(path)
@@ -67,9 +67,9 @@ def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = N
     """
     if manifest.status != "running":
         return manifest.status
-    if workers is not None and presence_of(run, workers).anybody:
+    if workers is not None and activity_of(run, workers).anybody:
         return "running"
-    now = presence_of(run)  # what was seen before may be older than the manifest
+    now = activity_of(run)  # what was seen before may be older than the manifest
     if now.anybody:
         return "running"
     ended = _ended_meanwhile(run)

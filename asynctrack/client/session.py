@@ -24,7 +24,7 @@ from asynctrack._system.disk_timeout import DiskTimeout
 from asynctrack._system.masking import mask_text
 from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import place_of
+from asynctrack.backends.registry import execution_of
 from asynctrack.client import final_report, health, shutdown
 from asynctrack.client.health import HealthMonitor
 from asynctrack.client.publisher import Publisher
@@ -87,7 +87,7 @@ class RunSession:
         self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
         here = {
-            name for name, backend in backends.items() if place_of(backend) == "caller"
+            name for name, backend in backends.items() if execution_of(backend) == "caller"
         }  # they speak for themselves
         names = [name for name in self._awaited() if name not in here]
         self.publisher = publisher
@@ -251,7 +251,7 @@ class RunSession:
 
     def _tell_of_the_queue(self) -> None:
         """Say what of this process is not journaled. Reads memory only."""
-        self.publisher.tell_of_oddities(last=True)
+        self.publisher.report_encode_errors(last=True)
         producer = self.publisher.producer
         if producer.state == FORKED:
             return
@@ -328,7 +328,7 @@ class RunSession:
         if self._settings.worker == "thread":
             self.publisher.host.local[str(self.path)] = self.backends
             return
-        here = {name: backend for name, backend in self.backends.items() if place_of(backend) == "caller"}
+        here = {name: backend for name, backend in self.backends.items() if execution_of(backend) == "caller"}
         if here and threads_are_over():
             self.publisher.warn("late", f"{', '.join(here)} cannot be served any more: the main thread has ended")
         elif here:

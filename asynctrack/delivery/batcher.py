@@ -33,7 +33,7 @@ class DeliveryBatch(NamedTuple):
 
     Attributes:
         batch: the records and updates.
-        skipped: records that no sink gets, by reason: "thinned" were left out for a display's sake, "unreadable" cannot be decoded.
+        skipped: records that no sink gets, by reason: "downsampled" were left out for a display's sake, "unreadable" cannot be decoded.
         position: of the journal behind them.
         ends: for each ring, up to where they reach.
         media: whether some of the batch are to be stored.
@@ -69,9 +69,9 @@ def lacks(run: Path, cursor: Cursor) -> bool:
 class _Gathering:
     """A cut in the making."""
 
-    def __init__(self, *, thin: bool) -> None:
+    def __init__(self, *, downsample: bool) -> None:
         self.records: list[Record] = []
-        self.thinner = Downsampler() if thin else None
+        self.downsampler = Downsampler() if downsample else None
         self.updates: list[Update] = []
         self.unreadable = 0
         self.bytes = 0
@@ -82,17 +82,17 @@ class _Gathering:
     def add(self, records: list[Record]) -> None:
         if records and self.first_ns is None:
             self.first_ns = records[0].time_ns
-        if self.thinner is None:
+        if self.downsampler is None:
             self.records += records
         else:
-            self.thinner.add(records)
+            self.downsampler.add(records)
 
     def batch(self) -> Batch:
-        return Batch(self.records if self.thinner is None else self.thinner.kept(), self.updates)
+        return Batch(self.records if self.downsampler is None else self.downsampler.kept(), self.updates)
 
     def skipped(self) -> dict[str, int]:
-        thinned = 0 if self.thinner is None else len(self.thinner) - len(self.thinner.kept())
-        counts = {"thinned": thinned, "unreadable": self.unreadable}
+        downsampled = 0 if self.downsampler is None else len(self.downsampler) - len(self.downsampler.kept())
+        counts = {"downsampled": downsampled, "unreadable": self.unreadable}
         return {reason: count for reason, count in counts.items() if count}
 
 
@@ -141,7 +141,7 @@ class Batcher:
             if (self._gathering is not None and self._gathering.whole) or self.at_end():
                 return False
             if self._gathering is None:
-                self._gathering = _Gathering(thin=self._backend.at_most_every_s is not None)
+                self._gathering = _Gathering(downsample=self._backend.downsample_interval_s is not None)
             elif self._at_a_start():
                 self._gathering.whole = True
                 return False
@@ -178,7 +178,7 @@ class Batcher:
         """Seconds until what is gathered has waited for long enough; infinite where there is nothing."""
         if self._gathering is None:
             return float("inf")
-        patience = max(self._backend.batch_age_s, self._backend.at_most_every_s or 0.0)
+        patience = max(self._backend.batch_age_s, self._backend.downsample_interval_s or 0.0)
         return self._gathering.began_at + patience - time.monotonic()
 
     def _at_a_start(self) -> bool:
@@ -191,7 +191,7 @@ class Batcher:
         batch = self._batch
         assert batch is not None
         before, self._looked = self._inner, True
-        records, others = self._take(batch, into) if into.thinner is None else self._thin(batch, into)
+        records, others = self._take(batch, into) if into.downsampler is None else self._downsample(batch, into)
         if records:
             self._outcome = None
         into.add(records)
@@ -205,7 +205,7 @@ class Batcher:
         if self._inner >= len(batch.data):
             self._position, self._batch = batch.after, None
             self._ends[batch.header.ring] = batch.header.end
-        if into.thinner is None and (into.bytes >= self._backend.batch_bytes or self._room(into) <= 0):
+        if into.downsampler is None and (into.bytes >= self._backend.batch_bytes or self._room(into) <= 0):
             into.whole = True
 
     def _room(self, into: _Gathering) -> int:
@@ -232,9 +232,9 @@ class Batcher:
             into.unreadable += 1
             return None
 
-    def _thin(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
+    def _downsample(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
         """Take frames until the stretch of time is over."""
-        stretch_ns = int((self._backend.at_most_every_s or 0.0) * 1e9)
+        stretch_ns = int((self._backend.downsample_interval_s or 0.0) * 1e9)
         records: list[Record] = []
         others, begin, inner = [], self._inner, len(batch.data)
         for frame in batch.frames(begin):

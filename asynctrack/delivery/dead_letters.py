@@ -1,4 +1,4 @@
-"""Dead letters: what backends will never take, one line each in `refused.jsonl` of the run's directory, with the reason."""
+"""Dead letters: what backends will never take, one line each in `dead_letters.jsonl` of the run's directory, with the reason."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import msgspec
 from asynctrack._system import permissions
 from asynctrack.records.codec import Record, to_json
 
-FILE_NAME: Final = "refused.jsonl"
+FILE_NAME: Final = "dead_letters.jsonl"
 
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
 def keep(run: Path, backend: str, reason: str, records: Sequence[Record]) -> None:
-    """Append records that a backend has refused; on disk when it returns. After a crash one may be there twice."""
+    """Append records that a backend has rejected; on disk when it returns. After a crash one may be there twice."""
     lines = [
         {
             "backend": backend,

@@ -195,12 +195,12 @@ class Delivery:
             self._pending.media = False
         await self._give(self._sink, self._pending)
         if not self._pending.parts:
-            self._pending.move(self.cursor)
+            self._pending.advance(self.cursor)
             self._pending, self._progress.dirty = None, True
         return True
 
     async def _give(self, sink: Sink, pending: Pending) -> None:
-        """Write what the sink has not yet taken: what is too large in halves, without what it refuses."""
+        """Write what the sink has not yet taken: what is too large in halves, without what it rejects."""
         while pending.parts:
             await self._sleep(self._ready_at - time.monotonic())
             if self._stopping.is_set() and not pending.begun:
@@ -223,15 +223,15 @@ class Delivery:
             reason = self._hide(str(no)) or "too large"
             await in_thread(dead_letters.keep, self._run, self.name, reason, lost)
             what = counted(len(lost), "record is", "records are")
-            self._say(f"{what} refused: {reason}; see {dead_letters.FILE_NAME}")
-            pending.refused += len(lost)
+            self._say(f"{what} rejected: {reason}; see {dead_letters.FILE_NAME}")
+            pending.rejected += len(lost)
         elif not rest:
-            self._say(f"a change of the {part.updates[0].kind} is refused: {no}")
+            self._say(f"a change of the {part.updates[0].kind} is rejected: {no}")
         pending.replace(rest)
 
     async def _open(self) -> Sink:
         if self._keep:
-            self._check_home()
+            self._check_origin()
         manifest = self._manifest
         context = Context(
             run_id=manifest.id,
@@ -246,12 +246,12 @@ class Delivery:
         sink: Sink = await self._call(self._backend.open, context)
         return sink
 
-    def _check_home(self) -> None:
+    def _check_origin(self) -> None:
         """A copy of a run must not repeat what its original has delivered."""
-        home = os.stat(self._run).st_ino
-        if self._force or not self.cursor.home or not self._backend.repeats_show:
-            self.cursor.home = home
-        if self.cursor.home != home:
+        inode = os.stat(self._run).st_ino
+        if self._force or not self.cursor.origin_inode or self._backend.idempotent:
+            self.cursor.origin_inode = inode
+        if self.cursor.origin_inode != inode:
             raise ActionRequired(
                 "this is a copy of a run whose original has delivered a part of it, and what is delivered twice would "
                 "show twice; deliver the original, or the copy with `asynctrack sync --force`"

@@ -19,7 +19,7 @@ class Pending:
         parts: that the sink has not yet taken, in order.
         begun: whether it has taken any.
         media: whether there are media in it that are not yet stored.
-        refused: records that the sink will never take.
+        rejected: records that the sink will never take.
     """
 
     def __init__(self, cut: DeliveryBatch) -> None:
@@ -27,7 +27,7 @@ class Pending:
         self.parts = deque(filter(any, [cut.batch]))
         self.begun = False
         self.media = cut.media
-        self.refused = 0
+        self.rejected = 0
         self._delivered = 0
         self._skipped = dict(cut.skipped)
 
@@ -46,10 +46,10 @@ class Pending:
         self.parts.popleft()
         self.parts.extendleft(filter(any, reversed(rest)))
 
-    def move(self, cursor: Cursor) -> None:
+    def advance(self, cursor: Cursor) -> None:
         """The backend has all of it: the cursor moves behind it."""
         cursor.delivered += self._delivered
-        cursor.refused += self.refused
+        cursor.rejected += self.rejected
         cursor.skipped = _sum(cursor.skipped, self._skipped)
         cursor.position, cursor.ends = self.cut.position, self.cut.ends
         if self.cut.batch.records:

@@ -97,7 +97,11 @@ class DeliveryProgress:
     def start_over(self, state: dict[str, Any] | None) -> None:
         """The backend gets the whole run again."""
         before = self.cursor
-        self._set(Cursor(state=state, home=before.home, retries=before.retries, next_number=before.next_number))
+        self._set(
+            Cursor(
+                state=state, origin_inode=before.origin_inode, retries=before.retries, next_number=before.next_number
+            )
+        )
 
     def _set(self, cursor: Cursor) -> None:
         self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)

@@ -22,8 +22,8 @@ from asynctrack.client.disabled_run import DisabledRun
 from asynctrack.client.opening import check_settings
 from asynctrack.client.run import Run
 from asynctrack.errors import AsynctrackError, FrameworkMissing, InvalidSettings
+from asynctrack.integrations.background_caller import BackgroundCaller
 from asynctrack.integrations.drytorch_run import ExperimentRun, History, load
-from asynctrack.integrations.handover import BackgroundCaller
 
 try:
     from drytorch.core import exceptions, log_events
@@ -89,7 +89,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         self._synchronous = synchronous
         self._timeout_s = float(settings.get("finish_timeout_s", _FINISH_TIMEOUT_S))
         self._recorded: ExperimentRun | None = None
-        self._handover: BackgroundCaller | None = None
+        self._background_caller: BackgroundCaller | None = None
         self._started = False
         self._around: BaseException | None = None
         self._pid = os.getpid()
@@ -123,7 +123,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     def flush(self, timeout_s: float = _FINISH_TIMEOUT_S) -> bool:
         """Wait until the tracker has had every event and the backends every record; returns whether they have."""
-        taken = self._handover is None or self._handover.wait(timeout_s)
+        taken = self._background_caller is None or self._background_caller.wait(timeout_s)
         books = self.run.flush("delivered", timeout_s).backends.values() if self.run is not None else ()
         return taken and not any(backend.behind for backend in books)
 
@@ -158,7 +158,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             self._started = True
             self.tracker.notify(event)
             if not self._synchronous:
-                self._handover = BackgroundCaller(self.tracker.notify, type(self.tracker).__name__, self._lose)
+                self._background_caller = BackgroundCaller(self.tracker.notify, type(self.tracker).__name__, self._lose)
         super().notify(event)
 
     def _stop(self, event: log_events.StopExperimentEvent) -> None:
@@ -173,10 +173,12 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     def _let_go(self, last: log_events.StopExperimentEvent | None = None) -> bool:
         """Wait for the thread; whether it has done everything. Where it has not, it goes on, to this event."""
-        handover, self._handover = self._handover, None
-        if handover is None or handover.end(self._timeout_s, last):
+        background_caller, self._background_caller = self._background_caller, None
+        if background_caller is None or background_caller.end(self._timeout_s, last):
             return True
-        self._warn("late", f"{type(self.tracker).__name__} has still {counted(handover.waiting, 'event')} to take")
+        self._warn(
+            "late", f"{type(self.tracker).__name__} has still {counted(background_caller.waiting, 'event')} to take"
+        )
         return False
 
     def _finish(self, error: BaseException | None) -> None:
@@ -194,14 +196,14 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
     def _pass_on(self, event: log_events.Event, tracker: Tracker) -> None:
         if isinstance(event, log_events.IterateBatchEvent) and _takes_batches(type(tracker)):
             self._iterate(event, tracker)
-        elif self._handover is not None:
-            self._handover.put(event)
+        elif self._background_caller is not None:
+            self._background_caller.put(event)
         else:
             self._give(event, tracker)
 
     def _iterate(self, event: log_events.IterateBatchEvent, tracker: Tracker) -> None:
         """The tracker leaves functions in the event that are called for each batch: it has to have it before the first."""
-        if self._handover is not None and not self._handover.wait(_CATCH_UP_S):
+        if self._background_caller is not None and not self._background_caller.wait(_CATCH_UP_S):
             self._lose(event, "it has not caught up")
             return
         before = len(event.push_updates)
@@ -248,8 +250,8 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             return {}
         if not isinstance(self.tracker, MetricLoader):
             raise exceptions.AccessOutsideScopeError()
-        if self._handover is not None:
-            self._handover.wait(self._timeout_s)
+        if self._background_caller is not None:
+            self._background_caller.wait(self._timeout_s)
         found: dict[str, History] = self.tracker.load_metrics(model_name, max_epoch)
         return found
 

@@ -39,7 +39,7 @@ class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
         purge_step: what files that are there have of this step and later ones is not shown any more; None shows all.
     """
 
-    place = "worker"
+    execution = "worker"
 
     dir: str
     flush_s: float = 1.0
@@ -68,7 +68,7 @@ class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
     def prepare(self) -> LogDir:
         return msgspec.structs.replace(self, dir=os.path.abspath(os.path.expanduser(self.dir)))
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.dir]
 
     def open(self, context: Context) -> Sink:

@@ -17,6 +17,10 @@ CURSORS: Final = "cursors"
 # No position or count gets so far: 292 years at 10**9 a second.
 _TOO_MANY: Final = 1 << 63
 
+# What earlier versions called these in cursors, and reasons for skipping a record.
+_FORMER_NAMES: Final = {"refused": "rejected", "home": "origin_inode"}
+_FORMER_REASONS: Final = {"thinned": "downsampled"}
+
 _log = logging.getLogger("asynctrack.delivery")
 
 
@@ -28,13 +32,13 @@ class Cursor(msgspec.Struct, kw_only=True):
         ends: for each ring, up to where.
         delivered: records that the backend has.
         skipped: records that it cannot show, by reason.
-        refused: records that it refused for good.
+        rejected: records that it will never take: the run's dead letters.
         state: the sink's own.
         retries: tries that failed, in all.
         last_error: what went wrong last, None once it works again.
         next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
         paused: whether a person has to mend something first; `last_error` says what.
-        home: the inode of the run's directory that this was delivered from: a copy of the run has another.
+        origin_inode: the inode of the run's directory that this was delivered from: a copy of the run has another.
         next_number: after the highest number of a record that the backend has got, also of those that the journal has lost since.
         closed: whether it has the run's end too.
     """
@@ -43,17 +47,17 @@ class Cursor(msgspec.Struct, kw_only=True):
     ends: dict[int, int] = {}
     delivered: int = 0
     skipped: dict[str, int] = {}
-    refused: int = 0
+    rejected: int = 0
     state: dict[str, Any] | None = None
     retries: int = 0
     last_error: str | None = None
     next_try_at: str | None = None
     paused: bool = False
-    home: int = 0
+    origin_inode: int = 0
     next_number: int = 0
     closed: bool = False
 
-    def set_back(self, end: Position, ends: dict[int, int], journaled: int) -> None:
+    def rewind(self, end: Position, ends: dict[int, int], journaled: int) -> None:
         """The journal has lost what the backend has: it goes on from the journal's end, and keeps what it has.
 
         Args:
@@ -64,11 +68,11 @@ class Cursor(msgspec.Struct, kw_only=True):
         self.position, self.closed = end, False
         self.ends = {ring: min(at, ends[ring]) for ring, at in self.ends.items() if ring in ends}
         # Which of them were lost is not known; what the backend shows is counted out first.
-        lost = max(0, self.delivered + self.refused + sum(self.skipped.values()) - journaled)
+        lost = max(0, self.delivered + self.rejected + sum(self.skipped.values()) - journaled)
         self.delivered, lost = _less(self.delivered, lost)
         for reason in self.skipped:
             self.skipped[reason], lost = _less(self.skipped[reason], lost)
-        self.refused, _ = _less(self.refused, lost)
+        self.rejected, _ = _less(self.rejected, lost)
 
 
 def cursor_path(run: Path, name: str) -> Path:
@@ -105,11 +109,21 @@ def decode_cursor(content: bytes) -> Cursor:
     Raises:
         ValueError: it is none; also `RecursionError`.
     """
-    cursor = msgspec.json.decode(content, type=Cursor, strict=False)
-    counts = (*cursor.position, cursor.delivered, cursor.refused, cursor.next_number, *cursor.skipped.values())
+    cursor = msgspec.convert(_renamed(msgspec.json.decode(content)), Cursor, strict=False, str_keys=True)
+    counts = (*cursor.position, cursor.delivered, cursor.rejected, cursor.next_number, *cursor.skipped.values())
     if not all(0 <= count < _TOO_MANY for count in counts):
         raise ValueError("it counts what cannot be")
     return cursor
+
+
+def _renamed(fields: object) -> object:
+    """The fields of a cursor by the names of this version."""
+    if not isinstance(fields, dict):
+        return fields
+    fields = {_FORMER_NAMES.get(name, name): value for name, value in fields.items()}
+    if isinstance(skipped := fields.get("skipped"), dict):
+        fields["skipped"] = {_FORMER_REASONS.get(reason, reason): count for reason, count in skipped.items()}
+    return fields
 
 
 def _less(count: int, lost: int) -> tuple[int, int]:

@@ -36,7 +36,7 @@ byte   size   meaning
 8      8      id of the ring they come from (0: the worker's own notes)
 16     8      start: position in that ring of the first byte
 24     8      end: position after the last byte
-32     8      ordinal: records that this ring had put before these
+32     8      record_offset: records that this ring had put before these
 40     8      wall clock when it was journaled, nanoseconds since the epoch
 48     8      zero
 56     4      CRC-32 of the table
@@ -91,7 +91,7 @@ class Position(namedtuple("Position", "segment offset inner", defaults=(0, 0, 0)
     inner: int
 
 
-class BatchHeader(namedtuple("BatchHeader", "length ring start end ordinal time_ns")):
+class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset time_ns")):
     """The header of a batch, without its magic and checksums."""
 
     __slots__ = ()

@@ -51,12 +51,12 @@ class Tally:
                 self.notes.extend(self._read(position) or [])
                 continue
             known = self._rings.get(batch.header.ring)
-            first = batch.header.ordinal if known is None else known.first
+            first = batch.header.record_offset if known is None else known.first
             self._rings[batch.header.ring] = _RingTally(first, batch.header, position)
 
     def records(self) -> int:
         """Records in the journal."""
-        return sum(ring.header.ordinal - ring.first + self._in_last(ring) for ring in self._rings.values())
+        return sum(ring.header.record_offset - ring.first + self._in_last(ring) for ring in self._rings.values())
 
     def next_number(self) -> int:
         """The number that a record of a resumed run gets."""

@@ -103,14 +103,14 @@ class Writer:
         """Whether so much is not synced that it should not wait for the interval."""
         return self._unsynced_bytes > SYNC_EARLY_BYTES
 
-    def append(self, ring: int, start: int, end: int, ordinal: int, frames: bytes) -> None:
+    def append(self, ring: int, start: int, end: int, record_offset: int, frames: bytes) -> None:
         """Write one batch, whole or not at all.
 
         Raises:
             OSError: it could not be written (the disk is full), and the segment is cut back to the last whole batch; or
                 fsync keeps failing, and no more may wait for it in memory.
         """
-        header = BatchHeader(len(frames), ring, start, end, ordinal, time.time_ns())
+        header = BatchHeader(len(frames), ring, start, end, record_offset, time.time_ns())
         blob = pack_batch(header, frames, self._salt)
         if self._unsynced_bytes + len(blob) > MAX_UNSYNCED_BYTES and not (self.sync() or self.sync()):
             raise OSError(errno.EIO, "fsync fails, and too much waits for it", str(self._directory))

@@ -323,7 +323,7 @@ def count_records(frames: bytes | memoryview) -> int:
     return records
 
 
-def ordinal(frames: bytes, first: int) -> int:
+def record_offset(frames: bytes, first: int) -> int:
     """Records that the producer had put before the first of these frames; `first` is its first number."""
     number = int.from_bytes(frames[8 : FRAME_HEADER_BYTES - 1], "little")
     lost = int.from_bytes(frames[4:8], "little")

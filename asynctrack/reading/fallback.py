@@ -21,6 +21,7 @@ from asynctrack._system import trust
 from asynctrack.backends.files import csv_rows
 from asynctrack.backends.files.jsonl import RESERVED
 from asynctrack.backends.files.reserved import put_back
+from asynctrack.backends.stored_settings import renamed
 from asynctrack.errors import BackendUnavailable
 from asynctrack.records.codec import Record, from_json
 
@@ -53,12 +54,12 @@ def find_fallback(run: Path, backends: Mapping[str, Settings]) -> Records | None
 
 
 def _candidates(backends: Mapping[str, Settings]) -> list[tuple[str, Settings]]:
-    """Backends that may have left something, the most faithful first; what is thinned has not all records, and comes last."""
+    """Backends that may have left something, the most faithful first; what is downsampled has not all records, and comes last."""
     found: list[tuple[str, Settings]] = []
     for kind in _FINDERS:
         own = [(name, settings) for name, settings in backends.items() if settings.get("kind") == kind]
         found += own or [(kind, {"kind": kind})]
-    return sorted(found, key=lambda item: item[1].get("at_most_every_s") is not None)
+    return sorted(found, key=lambda item: renamed(item[1]).get("downsample_interval_s") is not None)
 
 
 def _lines(run: Path, name: str, settings: Settings) -> Records | None:

@@ -1,7 +1,7 @@
 """Stats: how many records are where. Derived from journal, rings and cursors; nothing is counted aside.
 
 They balance: `accepted = journaled + queued`, `offered = accepted + dropped`, and for each backend
-`journaled = delivered + skipped + refused + behind`.
+`journaled = delivered + skipped + rejected + behind`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         delivered: the backend has them.
         skipped: it cannot show them, by reason.
-        refused: it refused them for good.
+        rejected: it will never take them; the run's `dead_letters.jsonl` has them.
         behind: they are journaled and still to be delivered.
         retries: tries that failed, in all.
         last_error: what went wrong last; None while it works.
@@ -41,7 +41,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
 
     delivered: int = 0
     skipped: dict[str, int] = {}
-    refused: int = 0
+    rejected: int = 0
     behind: int = 0
     retries: int = 0
     last_error: str | None = None
@@ -146,11 +146,11 @@ class StatsCollector:
 def _backend(cursor: Cursor | None, journaled: int) -> BackendStats:
     if cursor is None:
         return BackendStats(known=False)
-    gone = cursor.delivered + cursor.refused + sum(cursor.skipped.values())
+    gone = cursor.delivered + cursor.rejected + sum(cursor.skipped.values())
     return BackendStats(
         delivered=cursor.delivered,
         skipped=cursor.skipped,
-        refused=cursor.refused,
+        rejected=cursor.rejected,
         behind=max(0, journaled - gone),
         retries=cursor.retries,
         last_error=cursor.last_error,

@@ -22,8 +22,8 @@ import anyio.to_thread
 import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Retry, Sink, TooLarge
-from asynctrack.backends.registry import from_stored, place_of, stored
-from asynctrack.delivery.dead_letters import FILE_NAME as REFUSED
+from asynctrack.backends.registry import execution_of, from_stored, stored
+from asynctrack.delivery.dead_letters import FILE_NAME as DEAD_LETTERS
 from asynctrack.delivery.polling import Poller
 from asynctrack.journal.cursor import Cursor
 from asynctrack.reading.stats import BackendStats, StatsCollector
@@ -239,15 +239,15 @@ class BackendContract:
             expected += self._log(run, range(12, 20))
             run.end()
             cursor = self._deliver(run)
-            assert cursor.refused == 2
-            kept = [msgspec.json.decode(line) for line in (run.path / REFUSED).read_bytes().splitlines()]
+            assert cursor.rejected == 2
+            kept = [msgspec.json.decode(line) for line in (run.path / DEAD_LETTERS).read_bytes().splitlines()]
             assert [line["step"] for line in kept] == [10, 11]
             assert all(line["backend"] == _NAME and line["reason"] for line in kept)
             self._assert_shows(run, expected, once=True)
 
     def test_settings_survive_being_stored(self, tmp_path: Path) -> None:
         backend = self.make_backend(tmp_path / "runs" / "kit" / "settings")
-        if place_of(backend) != "caller":
+        if execution_of(backend) != "caller":
             kept = msgspec.json.decode(msgspec.json.encode(stored(backend, "settings", _NAME)))
             assert from_stored(kept) == backend
 
@@ -288,8 +288,8 @@ class BackendContract:
         finally:
             books.close()
         found = stats.backends[_NAME]
-        assert stats.journaled == found.delivered + sum(found.skipped.values()) + found.refused + found.behind
-        assert min(found.delivered, found.refused, *found.skipped.values(), stats.journaled) >= 0
+        assert stats.journaled == found.delivered + sum(found.skipped.values()) + found.rejected + found.behind
+        assert min(found.delivered, found.rejected, *found.skipped.values(), stats.journaled) >= 0
         return found
 
     def _kill(self, run: _ContractRun, moment: Moment, nth: int, *, fails_at: int | None = None) -> bool:
@@ -315,7 +315,7 @@ class _ContractRun(JournaledRun):
     def __init__(self, path: Path, backend: Backend) -> None:
         super().__init__(path, backends={_NAME: backend})
         self.backend = backend
-        self.keep = place_of(backend) != "caller"
+        self.keep = execution_of(backend) != "caller"
         self.dropped: list[Sink] = []
         # What is there before the run need not be looked through for what it drops: with the libraries of all backends that takes 0.2 s of a core.
         self._froze = not gc.get_freeze_count()

@@ -16,7 +16,7 @@ import anyio
 
 from asynctrack._system import permissions
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import place_of, stored
+from asynctrack.backends.registry import execution_of, stored
 from asynctrack.delivery.polling import Poller
 from asynctrack.journal.cursor import Cursor, load_cursor
 from asynctrack.journal.manifest import Manifest, Status, now_iso, start_payload
@@ -102,8 +102,8 @@ class JournaledRun:
     def _add(self, kind: int, payload: bytes) -> None:
         self._frames.append(_frame(kind, self._number, payload))
 
-    def _append(self, ring: int, start: int, ordinal: int, frames: bytes) -> None:
-        self._writer.append(ring, start, start + len(frames), ordinal, frames)
+    def _append(self, ring: int, start: int, record_offset: int, frames: bytes) -> None:
+        self._writer.append(ring, start, start + len(frames), record_offset, frames)
 
 
 def deliver(
@@ -133,7 +133,7 @@ def deliver(
     """
 
     async def work() -> Cursor:
-        outlives = place_of(backend) != "caller" if keep is None else keep
+        outlives = execution_of(backend) != "caller" if keep is None else keep
         poller = Poller(run, {name: backend}, keep=outlives, force=force, follow=False)
         with anyio.fail_after(timeout_s):
             await poller.run()

@@ -21,8 +21,8 @@ from asynctrack.backends.base import (
     Backend,
     Batch,
     Context,
+    Execution,
     Outcome,
-    Place,
     Rejected,
     Resend,
     Retry,
@@ -82,7 +82,7 @@ class Scripted(Backend, frozen=True, kw_only=True):
         write_s: seconds that each write takes.
     """
 
-    place: ClassVar[Place] = "worker"
+    execution: ClassVar[Execution] = "worker"
     file: str = FILE_NAME
     troubles: tuple[Trouble, ...] = ()
     once: bool = False
@@ -95,13 +95,13 @@ class Scripted(Backend, frozen=True, kw_only=True):
 class ScriptedInProcess(Scripted, frozen=True, kw_only=True):
     """The same in a process of its own."""
 
-    place = "process"
+    execution = "process"
 
 
 class ScriptedInCaller(Scripted, frozen=True, kw_only=True):
     """The same on a thread of the process that logs."""
 
-    place = "caller"
+    execution = "caller"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

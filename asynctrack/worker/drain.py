@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Final
 
 # Between two looks at which rings there are and whether their producers live.
-CENSUS_INTERVAL_S: Final = 0.5
+SCAN_INTERVAL_S: Final = 0.5
 # Between two tries to write a journal whose disk failed.
 RETRY_INTERVAL_S: Final = 0.5
 # For so long a worker tries to open the run of an ended caller; then it may leave, and the queue waits for the next or for `sync`. As `after_exit_max_s`.
@@ -75,7 +75,9 @@ class Drain:
         home: the host's lock, of a worker that stays.
     """
 
-    def __init__(self, host: str, *, own: dict[str, Ring | None] | None = None, home: HostLock | None = None) -> None:
+    def __init__(
+        self, host: str, *, own: dict[str, Ring | None] | None = None, host_lock: HostLock | None = None
+    ) -> None:
         self.relay = Relay("asynctrack-drain", self._make_rounds)
         self.watchdog = Watchdog()
         self.watchdog.relays.append(self.relay)
@@ -101,9 +103,9 @@ class Drain:
         self._kept: set[str] = set()
         self._failing: dict[str, float] = {}
         self._heads: dict[int, int] = {}
-        self._census_at = 0.0
+        self._scan_at = 0.0
         self._warned: dict[str, float] = {}
-        self._home = home
+        self._host_lock = host_lock
         self._wake_fd = _open_pipe(host)
         self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
         self._pipe.register(self._wake_fd, select.POLLIN)
@@ -167,9 +169,9 @@ class Drain:
             ring.path = ring.path.replace(self.host, host, 1)
         self.host = host
 
-    def take_census(self) -> None:
+    def scan_rings(self) -> None:
         """Find new rings, and those whose producers have ended."""
-        self._census_at = time.monotonic() + CENSUS_INTERVAL_S
+        self._scan_at = time.monotonic() + SCAN_INTERVAL_S
         self._keep_home()
         for path in ring_paths(self.host):
             if path not in self._known:
@@ -184,10 +186,10 @@ class Drain:
 
     def _keep_home(self) -> None:
         """Make the host's directory again, where somebody has removed it under runs that go on."""
-        if self._home is None or not self.runs or self._home.is_at(self.host):
+        if self._host_lock is None or not self.runs or self._host_lock.is_at(self.host):
             return
         try:
-            if self._home.make_again(self.host):
+            if self._host_lock.make_again(self.host):
                 pipe = _open_pipe(self.host)
                 os.dup2(pipe, self._wake_fd, inheritable=False)
                 os.close(pipe)
@@ -206,8 +208,8 @@ class Drain:
             self.wants_sync.set()  # who waits for the longer one begins anew
 
     def _poll_once(self) -> None:
-        if time.monotonic() >= self._census_at:
-            self.take_census()
+        if time.monotonic() >= self._scan_at:
+            self.scan_rings()
         grown, fullest = [], 0.0
         for run in list(self.runs.values()):
             if run.writer is None or time.monotonic() < run.retry_at:
@@ -463,7 +465,7 @@ class Drain:
             if woken:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_fd, 4096)
-                self._census_at = 0.0
+                self._scan_at = 0.0
         for ring in rings:
             ring.words[SLEEPING] = 0
 

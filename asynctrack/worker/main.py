@@ -41,8 +41,8 @@ def main(host: str, log_path: str = os.devnull) -> int:
     if lock is None:
         return 0  # another worker serves this host
     _keep_log(log_path)
-    home = HostLock(lock)
-    drain = Drain(host, home=home)
+    host_lock = HostLock(lock)
+    drain = Drain(host, host_lock=host_lock)
     drain.start()
     sync = Sync(drain)
     sync.start()
@@ -51,18 +51,18 @@ def main(host: str, log_path: str = os.devnull) -> int:
     while True:
         _serve(drain, host)
         # A run has come meanwhile: without this directory its caller's next would start another worker.
-        if home.is_at(host) and not drain.serves_none():
+        if host_lock.is_at(host) and not drain.serves_none():
             time.sleep(0.1)  # the drain goes on; deliveries that failed at once are not tried without a pause
             continue
-        if home.is_at(host):  # else somebody has removed it, or another worker has made it again
+        if host_lock.is_at(host):  # else somebody has removed it, or another worker has made it again
             host = close_host(host)
             drain.moved_to(host)
-        if drain.serves_none() or not home.is_at(host):
+        if drain.serves_none() or not host_lock.is_at(host):
             break
     drain.stop()
     sync.stop()
     drain.join(_STOP_WAIT_S)
-    if home.is_at(host) and not ring_paths(host):
+    if host_lock.is_at(host) and not ring_paths(host):
         remove_host(host)
     return 0
 

@@ -22,7 +22,7 @@ def journal_now(directory: str, own: dict[str, Ring | None]) -> None:
         return  # a worker has come
     try:
         drain = Drain(directory, own=own)
-        drain.take_census()
+        drain.scan_rings()
         for run in list(drain.runs.values()):
             run.sync()
             if run.status is not None:

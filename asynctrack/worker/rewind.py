@@ -18,7 +18,7 @@ _CURSORS = "cursors"
 _MANIFEST = "run.json"
 
 
-def set_back(run: str, end: Position) -> None:
+def rewind_cursors(run: str, end: Position) -> None:
     """Set back what lies beyond the journal's end. Done before anything is appended, and again after a crash half-way.
 
     Raises:
@@ -63,7 +63,7 @@ def _set_cursors_back(run: str, names: list[str], end: Position) -> None:
     tally.update()
     for name in names:
         cursor = load_cursor(path, name)
-        cursor.set_back(end, tally.ends, tally.records())
+        cursor.rewind(end, tally.ends, tally.records())
         replace_file(cursor_path(path, name), msgspec.json.encode(cursor), permissions.PRIVATE_FILE)
     tally.close()
     sync_directory(os.path.join(run, _CURSORS))

@@ -25,7 +25,7 @@ from asynctrack.queue.layout import (
     WANTED,
     frame_size,
 )
-from asynctrack.queue.ring import Ring, ordinal
+from asynctrack.queue.ring import Ring, record_offset
 from asynctrack.worker.caller_exit import Caller, caller_of
 from asynctrack.worker.run_outcome import RunOutcome, breathes, outcome
 
@@ -81,9 +81,9 @@ class RunJournal:
             _unlink(os.path.join(self.path, HANDOVER_NAME))
             writer = Writer(os.path.join(self.path, "journal"))
             if any(os.path.exists(os.path.join(self.path, name)) for name in ("cursors", "run.json")):
-                from asynctrack.worker.rewind import set_back
+                from asynctrack.worker.rewind import rewind_cursors
 
-                set_back(self.path, writer.found)
+                rewind_cursors(self.path, writer.found)
             self._home_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException:
             os.close(lock_fd)
@@ -160,7 +160,7 @@ class RunJournal:
         while tail < head:
             end = ring.cut(tail, head, MOVE_BYTES)
             frames = ring.copy(tail, end)
-            self.writer.append(ring.id, tail, end, ordinal(frames, ring.words[FIRST]), frames)
+            self.writer.append(ring.id, tail, end, record_offset(frames, ring.words[FIRST]), frames)
             ring.words[TAIL] = tail = end
         return head - start
 

@@ -15,7 +15,8 @@ import anyio.lowlevel
 from asynctrack._system import trust
 from asynctrack._system.spawn import can_spawn
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import Unbuilt, from_caller, from_stored, goes_with_its_process, place_of
+from asynctrack.backends.registry import Unbuilt, execution_of, from_caller, from_stored, goes_with_its_process
+from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
 from asynctrack.errors import AsynctrackError, ManifestUnreadable
 from asynctrack.journal import manifest as manifests
@@ -200,11 +201,11 @@ class RunService:
 
     def _open_delivery(self, name: str, backend: Backend, stored: dict[str, Any]) -> Delivery | ElsewhereDelivery:
         assert self._manifest is not None
-        run, place = Path(self.journal.path), place_of(backend)
-        if place == "process" and can_spawn():
+        run, execution = Path(self.journal.path), execution_of(backend)
+        if execution == "process" and can_spawn():
             process = self._processes.of(str(stored["kind"]))
             return ElsewhereDelivery(run, name, backend, stored, process, force=self._policy.force)
-        keep = name not in self._local or place != "caller"
+        keep = name not in self._local or execution != "caller"
         return Delivery(run, name, backend, self._manifest, keep=keep, force=self._policy.force)
 
     def _hear_callers(self) -> None:
@@ -227,13 +228,13 @@ class RunService:
             self._policy.trust or self._told.get(name) == stored or trust.is_sealed(self._manifest.id, name, stored)
         )
         try:
-            if self._policy.patient and stored.get("place") == "caller":
+            if self._policy.patient and lives_in_caller(stored):
                 return None if goes_with_its_process(stored) else from_caller(stored, trusted=trusted)
             return from_stored(stored, trusted=trusted)
         except AsynctrackError as error:
-            if stored.get("place") != "caller":  # what lives there is delivered there, or does not concern us
+            if not lives_in_caller(stored):  # what lives there is delivered there, or does not concern us
                 _log.info("%s: %s", name, error)
-            is_callers = self._told.get(name) == stored and stored.get("place") != "caller"
+            is_callers = self._told.get(name) == stored and not lives_in_caller(stored)
             return Unbuilt(settings=stored) if is_callers else None
 
     async def _keep_manifest(self) -> None:

@@ -44,8 +44,8 @@ class WorkerThreads:
         lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
         if lock_fd is None:
             raise BlockingIOError(errno.EAGAIN, "another worker serves it", directory)
-        self._home = HostLock(lock_fd)
-        self.drain = Drain(directory, own=own, home=self._home)
+        self._host_lock = HostLock(lock_fd)
+        self.drain = Drain(directory, own=own, host_lock=self._host_lock)
         self._directory = directory
         self._adopt = adopt
         self._sync = Sync(self.drain)
@@ -62,7 +62,7 @@ class WorkerThreads:
             self._sync.start()
             self.drain.start()
         except BaseException:
-            self._home.close()
+            self._host_lock.close()
             raise
 
     def alive(self) -> bool:
@@ -82,6 +82,6 @@ class WorkerThreads:
         self.drain.stop()
         self._sync.stop()
         self.drain.join(_STOP_WAIT_S)
-        self._home.close()
+        self._host_lock.close()
         if not ring_paths(self._directory):
             remove_host(self._directory)

@@ -23,7 +23,7 @@ class Flapping(Backend, frozen=True, kw_only=True):
         file: where it writes.
     """
 
-    place = "worker"
+    execution = "worker"
     weather: str
     file: str
 
@@ -34,13 +34,13 @@ class Flapping(Backend, frozen=True, kw_only=True):
 class FlappingInProcess(Flapping, frozen=True, kw_only=True):
     """The same in a process of its own."""
 
-    place = "process"
+    execution = "process"
 
 
 class FlappingInCaller(Flapping, frozen=True, kw_only=True):
     """The same on a thread of the process that logs, where it does not die by itself."""
 
-    place = "caller"
+    execution = "caller"
 
 
 class _Sink(Sink):

@@ -134,7 +134,7 @@ def _check_books(stats: RunStats, journaled: int, accounts: list[Account]) -> It
     if not surely <= stats.dropped.get("full", 0) <= surely + perhaps:
         yield f"the books say that {stats.dropped} were dropped; the writers say {surely}, and {perhaps} perhaps"
     for name, books in stats.backends.items():
-        gone = books.delivered + books.refused + sum(books.skipped.values())
+        gone = books.delivered + books.rejected + sum(books.skipped.values())
         if stats.journaled != gone + books.behind:
             yield f"the books of {name} do not balance: {books}"
         if books.behind and "caller" not in name.lower():  # those wait for the next session

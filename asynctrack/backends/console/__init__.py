@@ -59,7 +59,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         screen: where the worker finds the process that logs; set when a run is opened.
     """
 
-    place = "worker"
+    execution = "worker"
     batch_records: ClassVar[int] = 10_000
 
     style: Style = "lines"

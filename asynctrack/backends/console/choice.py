@@ -11,7 +11,7 @@ from asynctrack.backends.metric_selection import MetricSelection, scope_of
 from asynctrack.records.codec import Array, Record, flatten
 
 NOTHING: Final = "nothing that a line can hold"
-THINNED: Final = "thinned"
+DOWNSAMPLED: Final = "downsampled"
 
 # Scopes that are told apart, and shapes of records that are remembered. Arbitrary: more than people read.
 _MOST_SCOPES: Final = 100
@@ -65,7 +65,7 @@ class RecordFilter:
                     self._waiting[scope] = one
         chosen += self._due()
         fresh = sum(id(one) not in before for one in chosen)
-        skipped = {NOTHING: nothing, THINNED: total - nothing - fresh}
+        skipped = {NOTHING: nothing, DOWNSAMPLED: total - nothing - fresh}
         return chosen, {reason: count for reason, count in skipped.items() if count}
 
     def rest(self) -> list[Chosen]:

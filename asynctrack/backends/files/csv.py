@@ -64,7 +64,7 @@ class CSV(Backend, frozen=True, kw_only=True, tag="csv"):
         folder: name in the run's directory.
     """
 
-    place = "worker"
+    execution = "worker"
     folder: str = "csv"
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from asynctrack.backends.files.reserved import kept_apart, put_back
+from asynctrack.backends.files.reserved import free_name, put_back
 from asynctrack.records.codec import Array, Record, split_source, to_json
 
 COLUMNS: Final = ("_step", "_timestamp")
@@ -44,11 +44,11 @@ def file_and_column(key: str) -> tuple[str, str]:
     """Where the values of a key are."""
     source, name = split_source(key)
     if not source:
-        return f"{REST}.csv", kept_apart(key, COLUMNS)
+        return f"{REST}.csv", free_name(key, COLUMNS)
     clean = _UNSAFE.sub("_", source).lstrip(".")[:_LONGEST_NAME]
     if clean == source != REST and not _WITH_CHECKSUM.search(source):
-        return f"{clean}.csv", kept_apart(name, COLUMNS)
-    return f"{clean}-{zlib.crc32(source.encode()):08x}.csv", kept_apart(key, COLUMNS)
+        return f"{clean}.csv", free_name(name, COLUMNS)
+    return f"{clean}-{zlib.crc32(source.encode()):08x}.csv", free_name(key, COLUMNS)
 
 
 def files_and_columns(key: str) -> Iterator[tuple[str, str]]:
@@ -56,7 +56,7 @@ def files_and_columns(key: str) -> Iterator[tuple[str, str]]:
     yield file_and_column(key)
     stem = file_and_column(key)[0].removesuffix(".csv")
     for number in itertools.count(2):  # as with a checksum, so that no source has a file of such a name
-        yield f"{stem}-{number:08x}.csv", kept_apart(key, COLUMNS)
+        yield f"{stem}-{number:08x}.csv", free_name(key, COLUMNS)
 
 
 def header_of(columns: Sequence[str]) -> bytes:

@@ -34,7 +34,7 @@ from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Ou
 from asynctrack.backends.files.appending import beside
 from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.backends.files.json_file import ColumnFile, NotOurs
-from asynctrack.backends.files.reserved import flat, kept_apart
+from asynctrack.backends.files.reserved import flat, free_name
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record, to_json
 
@@ -68,7 +68,7 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
         aligned: add the columns `_step` and `_timestamp`, and null where a record has no such key.
     """
 
-    place = "worker"
+    execution = "worker"
     milestones = True
     file: str = "metrics.json"
     aligned: bool = False
@@ -82,16 +82,16 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
         super().__post_init__()
 
     @property
-    def repeats_show(self) -> bool:  # type: ignore[override]  # of the class elsewhere
-        """A copy of the run would go on in the original's file."""
-        return bool(os.path.dirname(self.file))
+    def idempotent(self) -> bool:  # type: ignore[override]  # of the class elsewhere
+        """Not with a file outside the run's directory: a copy of the run would go on in the original's file."""
+        return not os.path.dirname(self.file)
 
     def prepare(self) -> JSON:
         if not os.path.dirname(self.file):
             return self
         return msgspec.structs.replace(self, file=os.path.abspath(os.path.expanduser(self.file)))
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.file] if os.path.dirname(self.file) else []
 
     def open(self, context: Context) -> Sink:
@@ -165,7 +165,7 @@ class _Columns(Sink):
         data = flat(record.data)
         names = self._names
         for key in data.keys() - names.keys():
-            names[key] = kept_apart(key, self._reserved)
+            names[key] = free_name(key, self._reserved)
         row = {"_step": record.step, "_timestamp": record.time_ns / 1e9} if self._aligned else {}
         for key, value in data.items():
             row[names[key]] = value if type(value) in _PLAIN else to_json(value)

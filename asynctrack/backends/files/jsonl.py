@@ -51,7 +51,7 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
             take for a gap.
     """
 
-    place = "worker"
+    execution = "worker"
     file: str = "metrics.jsonl"
     not_finite: NotFinite = "text"
 
@@ -60,7 +60,7 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
             raise InvalidSettings([f"not_finite must be 'text' or 'null'; got {self.not_finite!r:.80}"])
         super().__post_init__()
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.file] if os.path.basename(self.file) != self.file else []
 
     def open(self, context: Context) -> Sink:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asynctrack._system import permissions
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Place, Resend, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.writer import sync_directory
 from asynctrack.records.codec import Record
@@ -49,7 +49,7 @@ class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
         stall_timeout_s: seconds that a call may take before its process is killed; making the table is one.
     """
 
-    place: ClassVar[Place] = "process"
+    execution: ClassVar[Execution] = "process"
     batch_bytes: ClassVar[int] = _PART_BYTES
     needs: ClassVar[Mapping[str, str]] = {"pyarrow": "asynctrack[parquet]"}
 

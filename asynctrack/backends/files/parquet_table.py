@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asynctrack._system import permissions
-from asynctrack.backends.files.reserved import flat, kept_apart, put_back
+from asynctrack.backends.files.reserved import flat, free_name, put_back
 from asynctrack.journal.writer import sync_directory
 from asynctrack.records.codec import Record
 from asynctrack.records.column_types import Kind, as_kind, kind_of, kind_of_integers, widest
@@ -87,7 +87,7 @@ def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) ->
     ]
     arrays = [pa.array(values, of) for values, of in zip(own, OWN.values(), strict=True)]
     arrays += [pa.array(as_kind(kind, [row.get(key) for row in rows]), _TYPES[kind]) for key, kind in kinds.items()]
-    table = pa.table(arrays, names=[*OWN, *(kept_apart(key, OWN) for key in kinds)])
+    table = pa.table(arrays, names=[*OWN, *(free_name(key, OWN) for key in kinds)])
     unfinished = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(unfinished, flags, permissions.FILE), "wb") as file:

@@ -17,7 +17,7 @@ def flat(data: dict[str, Any]) -> dict[str, Any]:
     return data if _PLAIN.issuperset(map(type, data.values())) else dict(flatten(data))
 
 
-def kept_apart(name: str, reserved: Collection[str]) -> str:
+def free_name(name: str, reserved: Collection[str]) -> str:
     """The name of a user's key beside reserved ones: `config` becomes `_config`, `_config` becomes `__config`, and so on."""
     return f"_{name}" if _is_like(name, reserved) else name
 
@@ -39,12 +39,12 @@ class FlatNames:
             return data
         if len(self._free) > _MOST_REMEMBERED:
             self._free.clear()
-        self._free.update(name for name in data if kept_apart(name, self._reserved) == name)
-        return data if self._free.issuperset(data) else {kept_apart(name, self._reserved): data[name] for name in data}
+        self._free.update(name for name in data if free_name(name, self._reserved) == name)
+        return data if self._free.issuperset(data) else {free_name(name, self._reserved): data[name] for name in data}
 
 
 def put_back(name: str, reserved: Collection[str]) -> str:
-    """The user's key of a name that `kept_apart` made."""
+    """The user's key of a name that `free_name` made."""
     return name[1:] if name[:1] == "_" and _is_like(name[1:], reserved) else name
 
 

@@ -25,7 +25,7 @@ _NOT_HERE: Final = "metrics, which YAML does not take"
 class YAML(Backend, frozen=True, kw_only=True, tag="yaml"):
     """The config, the summary and the metadata of a run, as YAML."""
 
-    place = "worker"
+    execution = "worker"
     milestones = True
     needs: ClassVar[Mapping[str, str]] = {"yaml": "asynctrack[yaml]"}
 

@@ -32,8 +32,8 @@ from asynctrack.backends.base import (
     Backend,
     Batch,
     Context,
+    Execution,
     Outcome,
-    Place,
     Rejected,
     Retry,
     Sink,
@@ -92,7 +92,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
         request_timeout_s: seconds a request may take.
     """
 
-    place: ClassVar[Place] = "worker"
+    execution: ClassVar[Execution] = "worker"
     remote: ClassVar[bool] = True
     needs: ClassVar[Mapping[str, str]] = {"httpx2": "asynctrack[mlflow]"}
     batch_bytes: ClassVar[int] = 32 * 1024  # some 1,200 metrics: 3 ms of the worker's loop, and two requests
@@ -131,7 +131,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
             raise InvalidSettings(problems)
         return msgspec.structs.replace(self, tracking_uri=address)
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.tracking_uri or f"the MLflow server of {_ADDRESS}"]
 
     def open(self, context: Context) -> Sink:

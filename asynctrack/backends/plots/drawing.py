@@ -41,7 +41,7 @@ class Plot(Backend, frozen=True, kw_only=True):
         log_scale: whether the values have a logarithmic axis, of all metrics or of those with these names or patterns.
     """
 
-    place = "process"
+    execution = "process"
 
     keys: list[str] | None = None
     every_s: float = 10.0

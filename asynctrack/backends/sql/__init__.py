@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from asynctrack.backends.base import ActionRequired, Backend, Context, Place, Signal, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Signal, Sink
 from asynctrack.backends.http import missing, secret_problems
 from asynctrack.backends.requirements import lacking
 from asynctrack.errors import BackendUnavailable, InvalidSettings
@@ -54,7 +54,7 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
         tags: of the run.
     """
 
-    place: ClassVar[Place] = "process"
+    execution: ClassVar[Execution] = "process"
     batch_age_s: ClassVar[float] = 1.0
     milestones: ClassVar[bool] = True
     needs: ClassVar[Mapping[str, str]] = {"sqlalchemy": "asynctrack[sql]"}
@@ -86,7 +86,7 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
     def lacking(self) -> list[str]:
         return lacking({**self.needs, "psycopg": "asynctrack[postgres]"} if self.remote else self.needs)
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.url or f"{_FILE} beside the run"]
 
     def open(self, context: Context) -> Sink:

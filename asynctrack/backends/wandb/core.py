@@ -117,7 +117,7 @@ def hooks_kept() -> Iterator[None]:
                 sys.excepthook, sys.exit = _hooks
 
 
-def judge(error: BaseException) -> Signal:
+def classify_error(error: BaseException) -> Signal:
     """What an error of W&B's means to the delivery."""
     if isinstance(error, Signal):
         return error

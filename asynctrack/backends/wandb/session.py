@@ -98,7 +98,7 @@ class Session:
                 )
         except BaseException as error:  # also what it means as the process's end
             self.leave()
-            raise core.judge(error) from error
+            raise core.classify_error(error) from error
         _open[run_id] = self
         self._run.define_metric("*", step_metric=STEP, step_sync=False)
         if self._offline:
@@ -130,7 +130,7 @@ class Session:
         try:
             self._run.log(as_objects(row))
         except Exception as error:
-            if not has_tables(row) or not isinstance(core.judge(error), ActionRequired):
+            if not has_tables(row) or not isinstance(core.classify_error(error), ActionRequired):
                 raise
             _log.info("%s takes no tables, which become pages: %s", self._id, error)
             self._run.log(as_objects(row, tables=False))
@@ -153,7 +153,7 @@ class Session:
         try:
             bucket = (self._api.execute_graphql(_LAST_ROW, names, timeout=ASK_TIMEOUT_S)["model"] or {}).get("bucket")
         except Exception as error:  # what there is between here and W&B
-            raise core.judge(error) from error
+            raise core.classify_error(error) from error
         tail = json.loads((bucket or {}).get("historyTail") or "[]")
         return int(json.loads(tail[-1]).get("_step", -1)) + 1 if tail else 0
 
@@ -175,7 +175,7 @@ class Session:
                 self._run.finish(exit_code=_EXIT_CODES.get(outcome, 1))
         except BaseException as error:
             self.leave()
-            raise core.judge(error) from error
+            raise core.classify_error(error) from error
         self._forget()
 
     def leave(self) -> None:

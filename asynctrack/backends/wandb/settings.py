@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from asynctrack._system.descendants import start_time
-from asynctrack.backends.base import Backend, Place
+from asynctrack.backends.base import Backend, Execution
 from asynctrack.backends.http import url_problems
 from asynctrack.backends.wandb.aggregates import kinds_of
 from asynctrack.errors import InvalidSettings
@@ -59,8 +59,8 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
         watched: pid and start time of the process that logs; filled in when the run opens.
     """
 
-    place: ClassVar[Place] = "process"
-    repeats_show: ClassVar[bool] = True
+    execution: ClassVar[Execution] = "process"
+    idempotent: ClassVar[bool] = False
     needs: ClassVar[Mapping[str, str]] = {"wandb": "asynctrack[wandb]"}
     # W&B limits how often a run sends.
     batch_age_s: ClassVar[float] = 5.0
@@ -114,7 +114,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
             [] if self.mode == "offline" or _may_have_key(self.base_url) else [f"it has no key: {MEND_KEY}"]
         )
 
-    def reaches(self) -> list[str]:
+    def external_targets(self) -> list[str]:
         return [self.base_url or _ADDRESS] if self.mode == "online" else []
 
     def aggregates(self) -> dict[str, list[str]]:

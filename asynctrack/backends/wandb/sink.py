@@ -117,7 +117,7 @@ class WandBSink(Sink):
             session.configure(merged(batch, "config"))
             session.summarise({**summary, **self._aggregates.fresh()})
         except Exception as error:  # the rows are kept here; the next session gets them
-            _log.info("the session of %s is lost: %s", self._id, core.judge(error))
+            _log.info("the session of %s is lost: %s", self._id, core.classify_error(error))
             self._lose()
         skipped = rows.count(None)
         return {_NOTHING: skipped} if skipped else {}
@@ -193,7 +193,7 @@ class WandBSink(Sink):
             session.summarise({**self._summary, **self._aggregates.all()})
         except Exception as error:
             session.leave()
-            raise core.judge(error) from error
+            raise core.classify_error(error) from error
         self._moved_at = time.monotonic()
         return session
 

@@ -71,21 +71,21 @@ def _poll_run(kind: str, offered_by: str) -> Listed:
         works=not missing,
         problem=f"pip install {' '.join(map(repr, missing))}" if missing else None,
         install=list(dict.fromkeys(defined.needs.values())),
-        runs_in=_place(defined),
+        runs_in=_execution(defined),
         writes=(inspect.getdoc(defined) or "").partition("\n")[0],
         offered_by=offered_by,
     )
 
 
-def _place(defined: type[Backend]) -> str | None:
+def _execution(defined: type[Backend]) -> str | None:
     """Where it runs with the settings it has by itself; of some it depends on these."""
-    place: Any = defined.place
-    if not isinstance(place, str):
+    execution: Any = defined.execution
+    if not isinstance(execution, str):
         try:
-            place = defined().place
+            execution = defined().execution
         except Exception:  # it needs settings; what checks them is its own code
             return None
-    return str(place)
+    return str(execution)
 
 
 def _print(found: list[Listed]) -> None:

@@ -21,7 +21,7 @@ import msgspec
 from asynctrack._system.paths import expanded
 from asynctrack._system.printable import printable
 from asynctrack.backends.files.jsonl import RESERVED, encode_lines
-from asynctrack.backends.files.reserved import kept_apart
+from asynctrack.backends.files.reserved import free_name
 from asynctrack.cli import options, output
 from asynctrack.cli.options import KeyFilter
 from asynctrack.cli.records import chosen, read
@@ -130,7 +130,7 @@ class Export:
             if not columns.keys() - RESERVED >= record.data.keys() or any(
                 isinstance(value, dict) for value in record.data.values()
             ):
-                columns.update((kept_apart(key, RESERVED), None) for key, _ in flatten(record.data))
+                columns.update((free_name(key, RESERVED), None) for key, _ in flatten(record.data))
         return list(columns), count
 
     def _blocks(self, most: int | None = None) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from asynctrack._system.disk_timeout import Errand
 from asynctrack._system.paths import expanded
 from asynctrack.cli import options, output
 from asynctrack.cli.output import STATE_STYLES, Output, Styled, TableColumn
-from asynctrack.cli.run_summary import RunSummary, glance, seconds_between
+from asynctrack.cli.run_summary import RunSummary, seconds_between, summarise_run
 from asynctrack.client import run_state
 from asynctrack.reading import catalog
 from asynctrack.settings import DEFAULT_DIR, project_directory
@@ -78,7 +78,7 @@ def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[RunSummary]:
         runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] in wanted]
     workers = run_state.look()
     for run in catalog.newest_first(runs):
-        seen = glance(run, workers)
+        seen = summarise_run(run, workers)
         if args.keys is not None:
             seen = msgspec.structs.replace(seen, last=args.keys.of(seen.last))
         if args.status is None or seen.status in args.status:

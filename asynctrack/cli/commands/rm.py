@@ -73,7 +73,7 @@ def _why_not(run: Path, *, force: bool) -> str | None:
         return "is no run: it has neither a run.json that can be read nor a segment of a journal"
     if force:
         return None
-    at_work = run_state.presence_of(run)
+    at_work = run_state.activity_of(run)
     if at_work.callers:
         return f"is running (process {in_words(at_work.callers)}); --force removes it all the same"
     if at_work.worker:
@@ -96,7 +96,7 @@ def _agreed(sizes: dict[Path, int]) -> bool:
 
 def _remove(run: Path) -> None:
     """Remove a run's directory, and the queues that its dead processes left; links in it are removed, not followed."""
-    for path in [path for directory in run_state.presence_of(run).directories for path in ring_paths(directory)]:
+    for path in [path for directory in run_state.activity_of(run).directories for path in ring_paths(directory)]:
         with contextlib.suppress(OSError, ValueError):
             ring = Ring.attach(path)
             if os.path.realpath(ring.meta["run"]) == os.path.realpath(run) and not ring.producer_lives():

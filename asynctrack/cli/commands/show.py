@@ -17,7 +17,7 @@ from asynctrack.cli.output import STATE_STYLES, Output, Piece, ProgressLine, Sty
 from asynctrack.cli.records import records_in, teller
 from asynctrack.cli.run_summary import seconds_between
 from asynctrack.cli.sparklines import Sparkline, Sparklines
-from asynctrack.client.run_state import RunActivity, State, presence_of, state_of
+from asynctrack.client.run_state import RunActivity, State, activity_of, state_of
 from asynctrack.journal.cursor import Cursor, cursor_path, peek_cursor
 from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Damage, Reader
@@ -53,15 +53,15 @@ def main(args: argparse.Namespace) -> int:
     """Show a run."""
     run = options.find(args)
     manifest = RunReader(run).manifest()
-    state, presence = state_of(run, manifest), presence_of(run)
-    stats = _books(presence, manifest)
+    state, activity = state_of(run, manifest), activity_of(run)
+    stats = _books(activity, manifest)
     backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
     if args.json:
         curves, damage = _read(run)
-        output.print_json(_document(run, manifest, state, presence, stats, backends, curves, damage, args.keys))
+        output.print_json(_document(run, manifest, state, activity, stats, backends, curves, damage, args.keys))
         return 0
     screen = Output()
-    _print_head(screen, run, manifest, state, presence)
+    _print_head(screen, run, manifest, state, activity)
     _print_settings(screen, "config", manifest.config)
     _print_settings(screen, "summary", manifest.summary)
     _print_books(screen, stats)
@@ -72,9 +72,9 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _books(presence: RunActivity, manifest: Manifest) -> RunStats:
-    rings = [path for directory in presence.directories for path in ring_paths(directory)]
-    with closing(StatsCollector(presence.known_as)) as books:
+def _books(activity: RunActivity, manifest: Manifest) -> RunStats:
+    rings = [path for directory in activity.directories for path in ring_paths(directory)]
+    with closing(StatsCollector(activity.known_as)) as books:
         return books.take([], rings, manifest.backends)
 
 
@@ -90,7 +90,7 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[
         "delivered": books.delivered,
         "behind": books.behind,
         "skipped": books.skipped,
-        "refused": books.refused,
+        "rejected": books.rejected,
         "records_per_s": books.delivered / saved_s if saved_s and saved_s > 0 and books.delivered else None,
         "last_error": books.last_error,
         "known": books.known,
@@ -118,7 +118,7 @@ def _document(
     run: Path,
     manifest: Manifest,
     state: State,
-    presence: RunActivity,
+    activity: RunActivity,
     stats: RunStats,
     backends: dict[str, Any],
     curves: Sparklines,
@@ -136,8 +136,8 @@ def _document(
         "failed_children": manifest.failed_children,
         "created_at": manifest.created_at,
         "ended_at": manifest.ended_at,
-        "callers": presence.callers,
-        "worker": presence.worker,
+        "callers": activity.callers,
+        "worker": activity.worker,
         "environment": manifest.environment,
         "config": manifest.config,
         "summary": manifest.summary,
@@ -164,7 +164,7 @@ def _document(
     }
 
 
-def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, presence: RunActivity) -> None:
+def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, activity: RunActivity) -> None:
     name = [] if manifest.name == manifest.id else ["  ", manifest.name]
     screen.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
     screen.line()
@@ -181,7 +181,7 @@ def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, pre
         ("command", command),
         (
             "on",
-            f"{environment.get('host', '-')}, Python {environment.get('python', '-')}, {_who(presence, environment)}",
+            f"{environment.get('host', '-')}, Python {environment.get('python', '-')}, {_who(activity, environment)}",
         ),
         ("checkpoint", manifest.checkpoint and _pairs(manifest.checkpoint)),
         ("path", os.path.relpath(run)),
@@ -213,11 +213,11 @@ def _started(manifest: Manifest) -> str:
     return f"{at}, {output.duration(round(ago_s))} ago{took}"
 
 
-def _who(presence: RunActivity, environment: dict[str, Any]) -> str:
-    if not presence.callers:
+def _who(activity: RunActivity, environment: dict[str, Any]) -> str:
+    if not activity.callers:
         return f"process {environment.get('pid', '-')}, which has ended"
-    processes = "process" if len(presence.callers) == 1 else "processes"
-    return f"{processes} {in_words(presence.callers)}, logging"
+    processes = "process" if len(activity.callers) == 1 else "processes"
+    return f"{processes} {in_words(activity.callers)}, logging"
 
 
 def _pairs(data: dict[str, Any]) -> str:
@@ -252,7 +252,7 @@ def _print_books(screen: Output, stats: RunStats) -> None:
 
 
 def _count(name: str, count: int) -> Piece:
-    wrong = count and name in ("dropped", "refused")
+    wrong = count and name in ("dropped", "rejected")
     return Styled(output.count(count), "bold red" if wrong else "")
 
 
@@ -260,7 +260,7 @@ def _print_backends(screen: Output, backends: dict[str, dict[str, Any]]) -> None
     if not backends:
         return
     screen.heading("backends")
-    numbers = ("delivered", "behind", "skipped", "refused")
+    numbers = ("delivered", "behind", "skipped", "rejected")
     columns = [
         TableColumn(),
         *(TableColumn(name, right=True) for name in numbers),

@@ -22,6 +22,7 @@ from asynctrack._system.paths import expanded
 from asynctrack._system.printable import printable
 from asynctrack.backends.base import Backend, kind_of
 from asynctrack.backends.registry import class_of
+from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Output, Styled, TableColumn
 from asynctrack.cli.sync_job import PATIENCE_S, AttachJob, SyncJob, SyncProgress
@@ -197,9 +198,9 @@ def _value(text: str) -> Any:
 def _name(run: Path, backend: Backend) -> str:
     """The run's own backend of this class, where it lived in a process that has ended before it had everything; else a name that none has."""
     own, kind = RunReader(run).manifest().backends, kind_of(backend)
-    if not run_state.presence_of(run).callers:
+    if not run_state.activity_of(run).callers:
         for name, stored in own.items():
-            if stored.get("place") == "caller" and stored.get("kind") == kind and not has_all(run, name):
+            if lives_in_caller(stored) and stored.get("kind") == kind and not has_all(run, name):
                 return name
     base = re.sub(r"[^A-Za-z0-9_]+", "_", kind)
     return next(name for name in chain([base], (f"{base}-{number}" for number in count(2))) if name not in own)

@@ -56,12 +56,12 @@ def oracle(data: list[dict[str, Any]]) -> list[int]:
 @example([{"a": {"b": 1}}, {"a/b": 2}, {"a": {}}], [])
 def test_it_keeps_what_a_naive_search_finds(data: list[dict[str, Any]], cuts: list[int]) -> None:
     records = [Record(index, index, 0, record) for index, record in enumerate(data)]
-    thinner = Downsampler()
+    downsampler = Downsampler()
     bounds = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
     for begin, end in itertools.pairwise(bounds):
-        thinner.add(records[begin:end])
-    assert [record.number for record in thinner.kept()] == oracle(data)
-    assert len(thinner) == len(data)
+        downsampler.add(records[begin:end])
+    assert [record.number for record in downsampler.kept()] == oracle(data)
+    assert len(downsampler) == len(data)
 
 
 def wave(step: int) -> dict[str, Any]:
@@ -90,10 +90,10 @@ def test_each_stretch_of_the_journal_is_thinned_alike_however_it_was_journaled(
             if step % batch == batch - 1:
                 run.journal()
         run.end()
-    found = deliver(run.path, Scripted(at_most_every_s=seconds))
+    found = deliver(run.path, Scripted(downsample_interval_s=seconds))
     wanted = [part[index] for part in stretches(times_ns, seconds) for index in oracle([wave(step) for step in part])]
     assert steps(run.path) == wanted
-    assert (found.delivered, found.skipped) == (len(wanted), {"thinned": 400 - len(wanted)})
+    assert (found.delivered, found.skipped) == (len(wanted), {"downsampled": 400 - len(wanted)})
     books = StatsCollector(run.path)
     assert_balanced(books.take([], [], ["backend"]))
     books.close()
@@ -105,16 +105,16 @@ def test_what_is_delivered_in_the_middle_of_a_stretch_is_thinned_from_there(tmp_
             run.log({"i": step}, step)
             if step % 25 == 24:
                 run.journal()
-                deliver(run.path, Scripted(at_most_every_s=1000.0))
+                deliver(run.path, Scripted(downsample_interval_s=1000.0))
         run.end()
-    deliver(run.path, Scripted(at_most_every_s=1000.0))
+    deliver(run.path, Scripted(downsample_interval_s=1000.0))
     assert steps(run.path) == [0, 24, 25, 49, 50, 74, 75, 99]
 
 
 def test_live_display_gets_a_few_records_now_and_then_and_the_rest_when_somebody_waits(
     own_host: Path, runs: Path
 ) -> None:
-    run = asynctrack.init("p", dir=runs, backends=[Scripted(at_most_every_s=0.5)], linger_s=0.01)
+    run = asynctrack.init("p", dir=runs, backends=[Scripted(downsample_interval_s=0.5)], linger_s=0.01)
     begin, step = time.monotonic(), 0
     while time.monotonic() - begin < 1.2:
         run.log({"i": step}, step)
@@ -132,4 +132,4 @@ def test_live_display_gets_a_few_records_now_and_then_and_the_rest_when_somebody
     assert shown[-1] == step
     assert shown == sorted(set(shown))
     assert len(shown) < 20
-    assert stats.backends["Scripted"].skipped == {"thinned": step + 1 - len(shown)}
+    assert stats.backends["Scripted"].skipped == {"downsampled": step + 1 - len(shown)}
