@@ -433,7 +433,7 @@ def test_run_that_is_behind_is_delivered_where_the_variable_is_set(
     script = """
 import json, pathlib, sys, time
 from asynctrack.cli.sync_job import SyncJob
-with CatchUp([pathlib.Path(sys.argv[1])]) as work:
+with SyncJob([pathlib.Path(sys.argv[1])]) as work:
     while not (books := work.look()[0].stats.backends["jsonl"]).paused:
         time.sleep(0.01)
 print(json.dumps(books.last_error))

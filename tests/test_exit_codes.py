@@ -91,7 +91,7 @@ def test_crash_after_the_end_of_the_interpreter_is_told(own_host: Path, runs: Pa
 
 
 GRACEFUL = """
-from asynctrack.queue.layout import HEARTBEAT, TROUBLE
+from asynctrack.queue.layout import HEARTBEAT, LAST_ERRNO
 def on_term(number, frame):
     run.log({"i": 100})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -99,7 +99,7 @@ def on_term(number, frame):
 signal.signal(signal.SIGTERM, on_term)
 words, since = run._producer.ring.words, time.monotonic_ns() + 1_000_000_000
 for _ in range(3):  # looks of the worker, which sees twice a second which signals a process handles
-    while words[HEARTBEAT] <= since or words[TROUBLE]:
+    while words[HEARTBEAT] <= since or words[LAST_ERRNO]:
         time.sleep(0.01)
     since = words[HEARTBEAT]
 os.kill(os.getpid(), signal.SIGTERM)

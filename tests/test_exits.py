@@ -789,19 +789,19 @@ log()
 
 def test_ctrl_c_at_the_first_step_of_the_end_ends_the_wait(own_host: Path, runs: Path) -> None:
     script = """
-from asynctrack.client.run_lock import Claim
+from asynctrack.client.run_lock import RunLock
 
-release = Claim.release
+release = RunLock.release
 
 def interrupted(self):
-    Claim.release = release
+    RunLock.release = release
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(1)  # the main thread gets it here, or while it waits for this one
 
 run.finish()
 run = asynctrack.init("p", dir=folder, id="patient", exit_timeout_s=3600)
 run.flush()
-Claim.release = interrupted
+RunLock.release = interrupted
 wait()
 log()
 """

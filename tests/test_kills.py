@@ -136,12 +136,12 @@ import os, signal, sys, time
 import asynctrack
 from asynctrack.client.publisher import Publisher
 
-def die(inlet, payload):
+def die(publisher, payload):
     time.sleep(0.7 if sys.argv[2] == "seen" else 0)  # the worker looks every half second
     os.kill(os.getpid(), signal.SIGKILL)
 
 other = asynctrack.init("p", id="other", dir=sys.argv[1]) if sys.argv[2] == "seen" else None
-Inlet.start = die
+Publisher.start = die
 asynctrack.init("p", id="silent", dir=sys.argv[1])
 """
 

@@ -55,7 +55,7 @@ if __name__ == "__main__":
 RESUMED = """
 import os, signal, sys
 import asynctrack, asynctrack.client.worker_handle
-asynctrack.client.worker_handle.Host._start = lambda self: None  # its worker dies before it has taken anything
+asynctrack.client.worker_handle.WorkerHandle._start = lambda self: None  # its worker dies before it has taken anything
 run = asynctrack.init("p", id="a", dir=sys.argv[1], resume="must")
 assert all(run.log({"i": i}) for i in range(3, 103))
 os.kill(os.getpid(), signal.SIGKILL)

@@ -80,7 +80,7 @@ KILLED = """
 for round in range(3):
     pid = None
     while not pid:
-        pid = run._inlet.producer.ring.words[asynctrack.client.worker_handle.WORKER_PID]
+        pid = run._publisher.producer.ring.words[asynctrack.client.worker_handle.WORKER_PID]
         pid = pid if os.path.exists(f"/proc/{pid}") else None
         log({"wait": 1})
         time.sleep(0.05)
@@ -91,7 +91,7 @@ for round in range(3):
 """
 
 STOPPED = """
-pid = run._inlet.producer.ring.words[asynctrack.client.worker_handle.WORKER_PID]
+pid = run._publisher.producer.ring.words[asynctrack.client.worker_handle.WORKER_PID]
 os.kill(pid, signal.SIGSTOP)
 for n in range(1000):
     log({"n": n, "text": "x" * 300})

@@ -222,7 +222,7 @@ def test_what_the_dead_left_in_their_queue_is_known_to_who_goes_on(own_host: Pat
     script = """
 import asynctrack, os, sys
 from asynctrack.client import worker_handle
-worker_handle.Host._start = lambda self: None  # its worker dies before it has journaled anything
+worker_handle.WorkerHandle._start = lambda self: None  # its worker dies before it has journaled anything
 run = asynctrack.init("p", id="run", dir=sys.argv[1], config={"opt": {"lr": 1}, "gone": 1})
 for i in range(3): run.log({"i": i})
 run.config["opt"]["lr"] = 2

@@ -68,7 +68,7 @@ def said(*arguments: object, code: int = 0) -> Any:
 NO_WORKER = """
 import os, signal, sys
 import asynctrack, asynctrack.client.worker_handle
-asynctrack.client.worker_handle.Host._start = lambda self: None
+asynctrack.client.worker_handle.WorkerHandle._start = lambda self: None
 run = asynctrack.init("p", id="run", dir=sys.argv[1])
 assert all(run.log({"i": i}) for i in range(3))
 os.kill(os.getpid(), signal.SIGKILL)

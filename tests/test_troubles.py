@@ -77,7 +77,7 @@ run = init(finish_timeout_s=0.1)
 run.log({"a": 0})
 run.flush()
 shutil.rmtree(run.path)
-while not run._sitting.inlet.trouble():
+while not run._session.publisher.trouble():
     run.log({"a": 1})
     time.sleep(0.01)
 run.log({"a": 2}), run.log({"a": 3})
@@ -87,7 +87,7 @@ run.finish()
 run = init()
 run.log({"a": 1})
 run.flush()
-os.kill(run._sitting.inlet.producer.ring.words[WORKER_PID], signal.SIGKILL)
+os.kill(run._session.publisher.producer.ring.words[WORKER_PID], signal.SIGKILL)
 run.finish()
 """,
     "A run ends, and records were dropped": """
