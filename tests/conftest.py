@@ -16,6 +16,7 @@ from support import own_shared_memory
 
 from asynctrack.client import worker_registry
 
+pytest_plugins = ["selection"]
 os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
 # CPython 3.12 and later say this of any process that forks and has threads, as ours have.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:This process:DeprecationWarning")
