@@ -19,6 +19,7 @@ from support import ended, start, stopped, the_worker, wait_until, workers
 
 import asynctrack
 from asynctrack import open_run
+from asynctrack._system.throttle import Throttle
 from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun
 from asynctrack.journal.layout import segment_name
 from asynctrack.reading import damage as told
@@ -31,7 +32,7 @@ RECORDS = 300
 
 @pytest.fixture(autouse=True)
 def nobody_warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(told, "_warned", set())
+    monkeypatch.setattr(told, "_said", Throttle())
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import pytest
 from support import DEADLINE_S, ROOT, records, run_child
 
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE
 
 # Standard error is a pipe that is full and that nobody reads.
 NOBODY_READS = """
@@ -51,7 +52,7 @@ def test_message_goes_to_standard_error_where_nobody_handles_the_log() -> None:
 
 def test_message_is_said_once_in_its_time(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        messages.tell("test: a", "a", every_s=float("inf"))
+        messages.tell("test: a", "a", every_s=ONCE)
         messages.tell("test: b", "b", every_s=0.0)
         messages.tell(None, "c")
     messages.leave()
@@ -68,6 +69,7 @@ def test_message_is_said_where_no_thread_can_be_had() -> None:
     script = """
 import sys
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE
 def refuse(event, arguments):
     if event == "_thread.start_new_thread":
         raise RuntimeError("no threads here")
@@ -85,6 +87,7 @@ def test_standard_error_that_nobody_reads_holds_up_neither_loop_nor_end(handled:
         + """
 import json, logging, sys, time
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig()
 messages.start()
@@ -108,6 +111,7 @@ def test_child_that_is_forked_while_a_message_waits_for_its_reader_says_its_own_
         + """
 import json, logging, os, sys, time
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig(format="%(message)s")
 messages.start()
@@ -134,6 +138,7 @@ def test_handler_that_hangs_holds_up_neither_loop_nor_end_and_what_is_lost_is_co
     script = """
 import json, logging, threading, time
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE
 gate, said = threading.Event(), []
 class Hangs(logging.Handler):
     def emit(self, record):
@@ -165,6 +170,7 @@ def test_handler_that_raises_is_left_to_raise() -> None:
     script = """
 import json, logging, sys
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE
 said = []
 class Raises(logging.Handler):
     def emit(self, record):
@@ -252,7 +258,7 @@ def test_backend_that_gets_nothing_is_said_once_while_the_run_runs_and_again_at_
     script = """
 run.flush("journaled")
 deadline = time.monotonic() + 20
-while "failing visdom" not in {about[1] for about in asynctrack._system.messages._said if isinstance(about, tuple)}:
+while "failing visdom" not in {about[1] for about in asynctrack._system.messages._said._until if isinstance(about, tuple)}:
     assert time.monotonic() < deadline
     time.sleep(0.01)
 time.sleep(0.3)
@@ -400,7 +406,7 @@ run.log({"loss": 1.0})
 run.flush()
 shutil.rmtree(run.path)
 deadline = time.monotonic() + 20
-while "hindered" not in {about[1] for about in asynctrack._system.messages._said if isinstance(about, tuple)}:
+while "hindered" not in {about[1] for about in asynctrack._system.messages._said._until if isinstance(about, tuple)}:
     assert time.monotonic() < deadline
     run.log({"loss": 1.0})
     time.sleep(0.01)

@@ -25,22 +25,19 @@ from typing import Any, Final
 from asynctrack._system import native_threads
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.printable import printable
+from asynctrack._system.throttle import EVERY_S, Throttle
 from asynctrack._system.wording import counted as counted
 
-# Between two messages about the same thing.
-EVERY_S: Final = 60.0
 # How long `finish()` and the end of the process wait for somebody to read.
 LEAVE_S: Final = 1.0
 # How many messages may wait; who does not read these has no use for more. Arbitrary.
 _MOST: Final = 200
-# How many things are remembered to have been said. Arbitrary: more than a process has runs open at once.
-_MOST_SAID: Final = 5000
 # A fork waits so long at most for a handler that has a stream's lock, which the child would find taken for ever.
 _FORK_WAIT_S: Final = 0.2
 
 _log = logging.getLogger("asynctrack")
 _OF_THREADS: Final = tuple(logging.getLogger(f"asynctrack.{part}") for part in ("delivery", "worker"))
-_said: dict[Hashable, float] = {}  # until when there is nothing new to say about each thing
+_said: Final = Throttle()
 _lost = 0
 _closed = False
 _handling = native_threads.allocate_lock()
@@ -54,13 +51,11 @@ def tell(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
     Args:
         about: what it is about; None is about nothing else, and always said.
         text: one sentence of plain text; more lines where there is a traceback.
-        every_s: `float("inf")` says it once.
+        every_s: `throttle.ONCE` says it once.
     """
     global _lost
-    if about is not None:
-        if not due(about):
-            return
-        _remember(about, time.monotonic() + every_s)
+    if about is not None and not _said.admit(about, every_s):
+        return
     lost = f" (before this {counted(_lost, 'message was', 'messages were')} lost, since nobody read them)"
     if _thread.ask((text + lost if _lost else text, logging.WARNING)):
         _lost = 0
@@ -70,7 +65,7 @@ def tell(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
 
 def due(about: Hashable) -> bool:
     """Whether `tell` would say something about it."""
-    return time.monotonic() >= _said.get(about, 0.0)
+    return _said.due(about)
 
 
 def start() -> None:
@@ -133,14 +128,6 @@ def close() -> None:
                 handler.lock.release()
             else:
                 handler.createLock()
-
-
-def _remember(about: Hashable, until: float) -> None:
-    if len(_said) >= _MOST_SAID:
-        now = time.monotonic()
-        for old in [key for key, end in _said.copy().items() if end <= now] or list(_said.copy())[: _MOST_SAID // 2]:
-            _said.pop(old, None)
-    _said[about] = until
 
 
 class _Detour(logging.Filter):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from asynctrack._system import messages
+from asynctrack._system.throttle import EVERY_S, ONCE
 from asynctrack._system.wording import counted
 from asynctrack.client import worker_registry
 from asynctrack.client.encode_errors import EncodeErrors
@@ -229,7 +230,7 @@ class Publisher:
 
     def warn(self, about: str, message: str, *, once: bool = False) -> None:
         """Say something about the run, at most once a minute."""
-        every_s = float("inf") if once else messages.EVERY_S
+        every_s = ONCE if once else EVERY_S
         messages.tell((self._path, about), f"asynctrack: run {self._run_id}: {message}", every_s=every_s)
 
     def _may_say(self, about: str) -> bool:

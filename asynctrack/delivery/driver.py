@@ -19,6 +19,7 @@ from asynctrack._system import locks, permissions
 from asynctrack._system.locks import in_words
 from asynctrack._system.loop_thread import in_thread
 from asynctrack._system.masking import mask_text
+from asynctrack._system.throttle import Throttle
 from asynctrack._system.wording import counted
 from asynctrack.backends import env_refs
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Rejected, Resend, Sink, TooLarge
@@ -36,8 +37,6 @@ from asynctrack.journal.manifest import Manifest, replace_file
 STOP_WAIT_S: Final = 4.0
 # Between two looks whether another process still delivers the same.
 _LEASE_WAIT_S: Final = 0.5
-# Between two lines about a backend that does not work.
-_WARN_INTERVAL_S: Final = 60.0
 
 _log = logging.getLogger("asynctrack.delivery")
 
@@ -76,7 +75,7 @@ class Delivery:
         self._ready_at = 0.0
         self._failures = 0
         self._repeats = RepeatedErrors()
-        self._warn_at = 0.0
+        self._said = Throttle()
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
         self.busy_since: float | None = None
@@ -385,11 +384,11 @@ class Delivery:
         return mask_text(env_refs.hide(text, self._backend.references))
 
     def _say(self, message: str) -> None:
-        if time.monotonic() >= self._warn_at:
+        if self._said.due(self.name):
             self._say_at_once(message)
 
     def _say_at_once(self, message: str) -> None:
-        self._warn_at = time.monotonic() + _WARN_INTERVAL_S
+        self._said.note(self.name)
         _log.warning("%s of %s: %s", self.name, self._run, self._hide(message))
 
 

@@ -14,12 +14,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from asynctrack._system.throttle import ONCE, Throttle
 from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun
 from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name, unpack_segment_header
 from asynctrack.journal.manifest import FILE_NAME, Manifest, load
 from asynctrack.journal.reader import HARMED_HEADER, Damage, begun, missing_segments
 
-_warned: Final[set[str]] = set()
+_said: Final = Throttle()
 
 
 def look(run: Path) -> list[Damage]:
@@ -68,8 +69,7 @@ def left_over(run: Path, said: Manifest | None, read_to: Position) -> list[Damag
 def warn(run: Path, damage: Sequence[Damage]) -> None:
     """Warn of a damaged run, once in this process."""
     name = os.path.realpath(run)
-    if damage and name not in _warned:
-        _warned.add(name)
+    if damage and _said.admit(name, ONCE):
         warnings.warn(DamagedJournal(run, damage), stacklevel=_level_of_the_reader())
 
 

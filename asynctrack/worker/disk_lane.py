@@ -11,11 +11,11 @@ import anyio
 import anyio.to_thread
 
 from asynctrack._system.loop_thread import LoopThread
+from asynctrack._system.throttle import Throttle
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.driver import STOP_WAIT_S
 from asynctrack.delivery.retry_policy import FIRST_RETRY_S, LONGEST_RETRY_S
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.log_writer import WARN_INTERVAL_S
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, Policy, RunService
 from asynctrack.worker.supervisor import Supervisor
@@ -139,7 +139,7 @@ class DiskLane:
 
     async def _serve(self, served: RunService) -> None:
         journal, done, pause_s = served.journal, False, FIRST_RETRY_S
-        gives_up_at, warn_at = float("inf"), 0.0
+        gives_up_at, throttle = float("inf"), Throttle()
         while not served.hopeless() and time.monotonic() < gives_up_at and journal.path not in self._given_up:
             try:
                 done = await served.run()
@@ -147,8 +147,7 @@ class DiskLane:
             except (
                 Exception
             ) as error:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
-                if time.monotonic() >= warn_at:
-                    warn_at = time.monotonic() + WARN_INTERVAL_S
+                if throttle.admit(journal.path):
                     if (said := _said_by_a_disk(error)) is not None:
                         _log.warning("%s cannot be served: %s; trying again", journal.path, said)
                     else:

@@ -12,6 +12,7 @@ import select
 import threading
 import time
 
+from asynctrack._system.throttle import Throttle
 from asynctrack.errors import AsynctrackError
 from asynctrack.queue.layout import (
     DONE,
@@ -29,7 +30,7 @@ from asynctrack.queue.layout import (
 from asynctrack.queue.ring import Ring
 from asynctrack.queue.shm_paths import WAKE_NAME, ring_paths
 from asynctrack.worker.host_lock import HostLock
-from asynctrack.worker.log_writer import WARN_INTERVAL_S, warn
+from asynctrack.worker.log_writer import warn
 from asynctrack.worker.relay import Relay, Watchdog
 from asynctrack.worker.run_journal import RunJournal
 
@@ -104,7 +105,7 @@ class Drain:
         self._failing: dict[str, float] = {}
         self._heads: dict[int, int] = {}
         self._scan_at = 0.0
-        self._warned: dict[str, float] = {}
+        self._said = Throttle()
         self._host_lock = host_lock
         self._wake_fd = _open_pipe(host)
         self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
@@ -504,9 +505,7 @@ class Drain:
         return False
 
     def _warn(self, about: str, message: str) -> None:
-        now = time.monotonic()
-        if now >= self._warned.get(about, 0.0):
-            self._warned[about] = now + WARN_INTERVAL_S
+        if self._said.admit(about):
             warn(message)
 
 

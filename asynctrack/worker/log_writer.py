@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final
 
-# Between two warnings about the same trouble.
-WARN_INTERVAL_S: Final = 60.0
 # More than so many lines do not wait for a disk; the others are left out. Arbitrary.
 _MOST_WAITING: Final = 1000
 

@@ -14,6 +14,7 @@ import anyio.lowlevel
 
 from asynctrack._system import trust
 from asynctrack._system.spawn import can_spawn
+from asynctrack._system.throttle import Throttle
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import Unbuilt, execution_of, from_caller, from_stored, goes_with_its_process
 from asynctrack.backends.stored_settings import lives_in_caller
@@ -24,7 +25,6 @@ from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import Manifest, find_start
 from asynctrack.journal.reader import Reader
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.log_writer import WARN_INTERVAL_S
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.supervisor import ElsewhereDelivery, Supervisor
 
@@ -79,7 +79,7 @@ class RunService:
         self._reader = Reader(os.path.join(journal.path, "journal"))
         self._saved_at = 0.0
         self._saved = False
-        self._warn_at = 0.0
+        self._said = Throttle()
         self._left_at: float | None = None
         self._stopping = False
 
@@ -261,8 +261,7 @@ class RunService:
             self._saved = True
         except OSError as error:
             self._saved = False
-            if time.monotonic() >= self._warn_at:
-                self._warn_at = time.monotonic() + WARN_INTERVAL_S
+            if self._said.admit(manifests.FILE_NAME):
                 _log.warning("%s cannot be written: %s; trying again", manifests.FILE_NAME, error)
 
     async def _wait(self, seconds: float) -> None:

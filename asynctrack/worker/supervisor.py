@@ -19,6 +19,7 @@ import anyio.lowlevel
 from asynctrack._system import descendants
 from asynctrack._system.loop_thread import in_thread
 from asynctrack._system.spawn import spawn
+from asynctrack._system.throttle import Throttle
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.batcher import has_more
 from asynctrack.delivery.driver import STOP_WAIT_S, note_failure
@@ -37,7 +38,6 @@ _LOOK_S: Final = 0.5
 _HURRIED_LOOK_S: Final = 0.02
 # A process that nobody needs is kept for this long: importing an SDK takes seconds.
 _IDLE_S: Final = 10.0
-_WARN_INTERVAL_S: Final = 60.0
 
 _log = logging.getLogger("asynctrack.worker")
 
@@ -72,7 +72,7 @@ class SupervisedProcess:
         self.died_of = ""
         self.failures = 0
         self._start_at = 0.0
-        self._warn_at = 0.0
+        self._said = Throttle()
 
     def __repr__(self) -> str:
         return f"<Process of {self.kind}, group {self.group}, {len(self._wanted)} deliveries>"
@@ -222,9 +222,7 @@ class SupervisedProcess:
         self._unsent.clear()
 
     def _say(self, message: str) -> None:
-        now = time.monotonic()
-        if now >= self._warn_at:
-            self._warn_at = now + _WARN_INTERVAL_S
+        if self._said.admit(self.kind):
             _log.warning("%s", message)
 
 

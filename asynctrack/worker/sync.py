@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
+from asynctrack._system.throttle import Throttle
 from asynctrack.worker.drain import Drain
-from asynctrack.worker.log_writer import WARN_INTERVAL_S, warn
+from asynctrack.worker.log_writer import warn
 from asynctrack.worker.relay import Relay
 from asynctrack.worker.run_journal import RunJournal
 
@@ -17,7 +16,7 @@ class Sync:
         self._relay = Relay("asynctrack-sync", self._make_rounds)
         self._drain = drain
         self._stopping = False
-        self._warn_at = 0.0
+        self._said = Throttle()
 
     def start(self) -> None:
         self._relay.start()
@@ -36,6 +35,5 @@ class Sync:
             self._drain.wants_sync.clear()
 
     def _sync(self, run: RunJournal) -> None:
-        if not run.sync() and time.monotonic() >= self._warn_at:
-            self._warn_at = time.monotonic() + WARN_INTERVAL_S
+        if not run.sync() and self._said.admit("sync"):
             warn(f"the journal of {run.path} cannot be synced; what is not safe is kept and written again")
