@@ -594,7 +594,7 @@ class TestClose:
     def test_abandoning_keeps_the_ring_as_it_is(self, make: Any) -> None:
         producer = make()
         producer.put(b"before")
-        producer.abandon()
+        producer.after_fork()
         assert not producer.put(b"after")
         producer.close("finished")
         assert ENDS[producer.ring.words[END]] == "open"

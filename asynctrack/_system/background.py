@@ -13,16 +13,15 @@ from __future__ import annotations
 import _thread
 import contextlib
 import functools
-import os
 import signal
 import sys
 import time
-import weakref
 from _queue import Empty, SimpleQueue  # not of `queue`, where gevent puts another
 from _signal import pthread_sigmask, valid_signals  # type: ignore[import-not-found]  # `signal` makes an enum of each: 0.1 ms for a thread
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
+from asynctrack._system import fork
 from asynctrack._system.native_threads import start_new_thread
 
 T = TypeVar("T")
@@ -40,8 +39,6 @@ _OF_THE_PROCESS: Final = valid_signals() - {
     signal.SIGTRAP,
     signal.SIGSYS,
 }
-
-_asides: weakref.WeakSet[BackgroundThread[Any]] = weakref.WeakSet()
 
 
 class BackgroundThread(Generic[T]):
@@ -72,7 +69,7 @@ class BackgroundThread(Generic[T]):
         self._idle = idle
         self._idle_after = idle_after
         self.after_fork()
-        _asides.add(self)
+        fork.watch(self)
 
     def start(self) -> bool:
         """Have the thread, if one can be had; whether there is one."""
@@ -182,12 +179,3 @@ def start_thread(work: Callable[[], object]) -> None:
         start_new_thread()(work, ())
     finally:
         pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _after_fork_in_child() -> None:
-    for aside in list(_asides):
-        aside.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

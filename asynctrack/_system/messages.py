@@ -22,7 +22,7 @@ from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Any, Final
 
-from asynctrack._system import native_threads
+from asynctrack._system import fork, native_threads
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.printable import printable
 from asynctrack._system.throttle import EVERY_S, Throttle
@@ -212,17 +212,20 @@ def _has_reader(stream: Any, patient: bool = True) -> bool:
     return bool(poll.poll(None if patient else 0))
 
 
+@fork.before
 def _before_fork() -> None:
     if _handling.acquire(timeout=_FORK_WAIT_S):
         _forking.add(threading.get_ident())
 
 
+@fork.in_parent
 def _after_fork_in_parent() -> None:
     if threading.get_ident() in _forking:
         _forking.discard(threading.get_ident())
         _handling.release()
 
 
+@fork.in_child
 def _after_fork_in_child() -> None:
     global _handling, _lost
     _handling = native_threads.allocate_lock()
@@ -233,6 +236,3 @@ def _after_fork_in_child() -> None:
 
 _detour: Final = _Detour()
 _thread: BackgroundThread[tuple[str, int] | logging.LogRecord] = BackgroundThread(_speak, _MOST)
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

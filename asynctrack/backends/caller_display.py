@@ -20,12 +20,12 @@ import select
 import socket
 import struct
 import threading
-import weakref
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from asynctrack._system import fork
 from asynctrack._system.printable import printable
 from asynctrack.backends.base import ActionRequired
 
@@ -36,8 +36,6 @@ _PREFIX: Final = "asynctrack-screen-"
 _RECEIVE_BYTES: Final = 64 << 10
 # How long nobody may have asked for a screen. Arbitrary: far more than a worker takes to start.
 _LONGEST_WAIT_S: Final = 600
-
-_screens: weakref.WeakSet[CallerDisplay] = weakref.WeakSet()
 
 
 class Display:
@@ -75,7 +73,7 @@ class CallerDisplay:
         except BaseException:
             self._listener.close()
             raise
-        _screens.add(self)
+        fork.watch(self)
 
     def __repr__(self) -> str:
         return f"<Screen {self.name} of {self._show!r}, {len(self._peers)} connected>"
@@ -91,7 +89,7 @@ class CallerDisplay:
                     self._accept()
                 elif not self._hear(fd):
                     self._peers.pop(fd).close()
-        self._forget()
+        self.after_fork()
 
     def _accept(self) -> None:
         peer, _ = self._listener.accept()
@@ -124,7 +122,7 @@ class CallerDisplay:
             return {"error": str(error) or type(error).__name__}
         return {}
 
-    def _forget(self) -> None:
+    def after_fork(self) -> None:
         """Close this process's descriptors; a forked child leaves the screen to its parent."""
         for opened in (self._listener, *self._peers.values()):
             opened.close()
@@ -266,13 +264,3 @@ def _is_ours(peer: socket.socket) -> bool:
     """Whether the other end is a process of this user."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return bool(struct.unpack("3i", credentials)[1] == os.geteuid())
-
-
-def _after_fork_in_child() -> None:
-    for screen in list(_screens):
-        screen._forget()
-    _screens.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

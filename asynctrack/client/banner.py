@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack._system import messages
+from asynctrack._system import fork, messages
 from asynctrack._system.printable import printable
 from asynctrack.settings import DEFAULT_DIR
 
@@ -63,10 +63,7 @@ def _way_to_look(run: Path) -> str:
     return f"asynctrack show {'latest' if in_default else shlex.quote(_near(run))}"
 
 
+@fork.in_child
 def _after_fork_in_child() -> None:
     global _forked
     _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -6,12 +6,12 @@ It reads the cursors, which lie on the run's disk. That may hang: then this thre
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from asynctrack._system import fork
 from asynctrack._system.background import BackgroundThread
 from asynctrack.journal.cursor import Cursor, load_cursor
 
@@ -119,5 +119,4 @@ _thread: BackgroundThread[Callable[[], object]] = BackgroundThread(
     lambda read: read(), _MOST_ASKED, idle=_go_round, idle_after=lambda: _pause_s if _watched else None
 )
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_watched.clear)
+fork.in_child(_watched.clear)

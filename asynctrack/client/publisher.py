@@ -8,12 +8,11 @@ import errno
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from asynctrack._system import messages
+from asynctrack._system import fork, messages
 from asynctrack._system.throttle import EVERY_S, ONCE
 from asynctrack._system.wording import counted
 from asynctrack.client import worker_registry
@@ -30,7 +29,6 @@ from asynctrack.settings import Settings
 ROOM_POLL_S: Final = 0.0002
 # Between two tries to make a queue for a forked child. Arbitrary: it takes a fraction of a millisecond.
 _JOIN_INTERVAL_S: Final = 1.0
-_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
 class Publisher:
@@ -70,7 +68,7 @@ class Publisher:
         self._turned_away = 0
         self._disk = os.stat(path).st_dev
         self.host, self.producer = self._open(root=True, first=first)
-        _publishers.add(self)
+        fork.watch(self)
 
     def start(self, payload: bytes) -> None:
         """Put the frame that starts the run.
@@ -157,6 +155,12 @@ class Publisher:
         if self.settings.when_full == "raise":
             raise QueueFull(producer.capacity)
         return False
+
+    def after_fork(self) -> None:
+        """In a forked child: what is kept back is the parent's to put."""
+        self._lock = threading.RLock()
+        self._reopening = False
+        self.held.clear()
 
     def put_held(self) -> bool:
         """Put what is kept back, as one record; see `not_put`."""
@@ -304,14 +308,3 @@ class Publisher:
 def required_queue_bytes(size: int) -> int:
     """`queue_bytes` with which a payload of this size is carried: a frame takes at most half of them."""
     return 1 << (2 * size + 4 * FRAME_HEADER_BYTES - 1).bit_length()
-
-
-def _after_fork_in_child() -> None:
-    for publisher in list(_publishers):
-        publisher._lock = threading.RLock()
-        publisher._reopening = False
-        publisher.held.clear()  # the parent puts it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

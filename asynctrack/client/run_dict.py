@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Any, Final, Protocol, SupportsIndex
 
+from asynctrack._system import fork
 from asynctrack.client.config_sources import as_mapping
 from asynctrack.records.codec import encode, make_plain
 
@@ -29,8 +29,6 @@ _CONSTANTS: Final = frozenset((int, float, bool, str, bytes, type(None), complex
 _ABSENT: Final = object()
 # For the turn of who records what has changed in place: who has it that long waits for room in the queue, and there is none for others either. Arbitrary.
 _TURN_S: Final = 5.0
-
-_turns: weakref.WeakSet[_Turn] = weakref.WeakSet()
 
 
 class Recorder(Protocol):
@@ -43,8 +41,11 @@ class _Turn:
     """Whose turn it is to change one config or summary. A thread that has it may take it again, as a signal handler does."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
-        _turns.add(self)
+        self.after_fork()
+        fork.watch(self)
+
+    def after_fork(self) -> None:
+        self.lock = threading.RLock()  # a thread of the parent may have it
 
 
 class _Changing(dict[str, Any]):
@@ -466,12 +467,3 @@ def _refill(plain: Any, before: Any) -> None:
         plain.update(before)
     else:
         plain[:] = before
-
-
-def _after_fork_in_child() -> None:
-    for turn in list(_turns):
-        turn.lock = threading.RLock()  # a thread of the parent may have had it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

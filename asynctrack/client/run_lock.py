@@ -18,7 +18,7 @@ import weakref
 from pathlib import Path
 from typing import Final
 
-from asynctrack._system import locks
+from asynctrack._system import fork, locks
 
 FILE_NAME: Final = "caller.lock"
 # A process that has it may be about to give it back: one that is in `finish`, or that finds that it may not begin. Arbitrary.
@@ -149,11 +149,8 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+@fork.in_child
 def _after_fork_in_child() -> None:
     global _turns, _turns_lock
     _turns, _turns_lock = weakref.WeakValueDictionary(), threading.Lock()
     _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

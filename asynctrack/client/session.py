@@ -11,14 +11,13 @@ import errno
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
-from asynctrack._system import messages
+from asynctrack._system import fork, messages
 from asynctrack._system.background import start_thread
 from asynctrack._system.disk_timeout import DiskTimeout
 from asynctrack._system.masking import mask_text
@@ -48,7 +47,6 @@ _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 
 T = TypeVar("T")
 
-_sessions: weakref.WeakSet[RunSession] = weakref.WeakSet()
 _has_forked = False
 
 
@@ -94,6 +92,13 @@ class RunSession:
         self._watch = HealthMonitor(path, names, self._gets_nothing, self.publisher.hindrance, self._is_hindered)
         self.publisher.joined.append(lambda _: shutdown.register(self))
 
+    def after_fork(self) -> None:
+        """In a forked child: what another thread of the parent may have been at is begun anew."""
+        self._lock = threading.RLock()
+        self._books = StatsCollector(self.path)
+        self._patience = DiskTimeout()
+        self._local = None
+
     def open(self, manifest: Manifest) -> None:
         """Begin: have the worker and the deliveries. Where this raises, `give_up` is to be called.
 
@@ -104,7 +109,7 @@ class RunSession:
         self._deliver_here()
         self.publisher.serve()
         self._watch.start()
-        _sessions.add(self)
+        fork.watch(self)
         shutdown.register(self)
 
     @property
@@ -413,18 +418,7 @@ def _outcome(error: BaseException | None) -> tuple[str, str | None]:
     return "failed", mask_text(text[:1000])
 
 
+@fork.in_parent
 def _after_fork_in_parent() -> None:
     global _has_forked
     _has_forked = True
-
-
-def _after_fork_in_child() -> None:
-    for session in list(_sessions):
-        session._lock = threading.RLock()
-        session._books = StatsCollector(session.path)  # another thread may have been reading
-        session._patience = DiskTimeout()
-        session._local = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

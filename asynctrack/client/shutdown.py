@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import logging
-import os
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from asynctrack._system import messages
+from asynctrack._system import fork, messages
 from asynctrack.client import worker_registry
 
 # Behind the finalizers of multiprocessing's pools and queues, whose least is -5.
@@ -171,6 +170,7 @@ def _is_child_of_multiprocessing() -> bool:
     return process is not None and process.parent_process() is not None
 
 
+@fork.in_child
 def _after_fork_in_child() -> None:
     _open.clear()
     _registered.update(threading=False, multiprocessing=False)
@@ -184,5 +184,3 @@ def _exit() -> None:
 
 
 atexit.register(_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

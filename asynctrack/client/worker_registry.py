@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asynctrack._system import locks
+from asynctrack._system import fork, locks
 from asynctrack.client.worker_handle import WorkerHandle, write_handshake
 from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.queue.producer import Producer
@@ -136,12 +136,9 @@ def _roots() -> Iterator[str]:
     yield from full
 
 
+@fork.in_child
 def _after_fork_in_child() -> None:
     global _hosts_lock
     _hosts_lock = threading.RLock()
     for host in _hosts.values():
         host.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack._system import locks
+from asynctrack._system import fork, locks
 
 # The files whose locks this process has, by device and inode: a lock does not keep its own process out.
 _taken: Final[set[tuple[int, int]]] = set()
@@ -108,11 +108,8 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+@fork.in_child
 def _after_fork_in_child() -> None:
     global _taking
     _taking = threading.Lock()
     _taken.clear()  # the parent has them
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

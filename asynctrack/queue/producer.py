@@ -14,15 +14,14 @@ worker may need waking, a claim, a fork, a finish.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from asynctrack._system import fork
 from asynctrack.queue.layout import (
     DROP_REASONS,
     DROPPED,
@@ -61,8 +60,6 @@ _MOST_ASIDE: Final = 10_000
 
 _ONE_LOST: Final = 1 << LOST_SHIFT
 _LOST_MASK: Final = ((1 << 32) - 1) << LOST_SHIFT
-
-_producers: weakref.WeakSet[Producer] = weakref.WeakSet()
 
 
 class Producer:
@@ -114,7 +111,7 @@ class Producer:
         self._lock = threading.RLock()
         self.put = self._put if _has_interpreter_lock() else self._put_locked
         self._limit = self._next_limit()
-        _producers.add(self)
+        fork.watch(self)
 
     def __repr__(self) -> str:
         return f"<Producer of {self.ring!r}, {self._number} offered, {sum(self.ring.dropped().values())} dropped>"
@@ -236,7 +233,7 @@ class Producer:
         self.ring.let_go()
         self._words, self._data = self.ring.words, self.ring.data
 
-    def abandon(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: forget the parent's ring. No lock, no system call: this runs inside `fork`."""
         self.state = FORKED
         self.ring.keep()
@@ -414,12 +411,3 @@ def _refuse(payload: bytes, kind: int = 0, count: int = 1) -> bool:
 
 def _has_interpreter_lock() -> bool:
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
-
-
-def _after_fork_in_child() -> None:
-    for producer in list(_producers):
-        producer.abandon()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,78 @@
+"""Fork: what our things do when a process forks, behind one hook of the interpreter. Caller's process; standard library only.
+
+A forked child has its parent's locks, as some thread had them, and no thread but the one that forked. So what has a lock, a thread or a queue
+begins anew there. The order is fixed: first the things, the oldest first; then the functions of modules, as these were imported. So nothing is
+dropped, and ends as if it were the parent's, before it knows that it is not.
+
+Who is called in the child takes no lock and waits for nothing. What one raises keeps none of the others from it.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+
+class Forked(Protocol):
+    """A thing that begins anew in a forked child. It is known by a weak reference, so it needs no end."""
+
+    def after_fork(self) -> None:
+        """Called in the child, inside `fork`: takes no lock, and waits for nothing."""
+
+
+_things: dict[weakref.ref[Forked], None] = {}  # a dict for its order
+_before: list[Callable[[], None]] = []
+_in_parent: list[Callable[[], None]] = []
+_in_child: list[Callable[[], None]] = []
+
+
+def watch(thing: Forked) -> None:
+    """Call its `after_fork` in every forked child, as long as it lives."""
+    _things[weakref.ref(thing, _forget)] = None
+
+
+def before(function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function before each fork; the last that was registered comes first."""
+    _before.insert(0, function)
+    return function
+
+
+def in_parent(function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function in the parent after each fork."""
+    _in_parent.append(function)
+    return function
+
+
+def in_child(function: Callable[[], None]) -> Callable[[], None]:
+    """Call a function in each forked child, when all things have begun anew."""
+    _in_child.append(function)
+    return function
+
+
+def _forget(thing: weakref.ref[Forked]) -> None:
+    _things.pop(thing, None)
+
+
+def _after_fork_in_child() -> None:
+    living = [thing for thing in [reference() for reference in list(_things)] if thing is not None]
+    _call([*(thing.after_fork for thing in living), *_in_child])
+
+
+def _call(functions: Iterable[Callable[[], None]]) -> None:
+    """Call all of them, and raise the first error at last: Python prints it and goes on."""
+    first: BaseException | None = None
+    for function in functions:
+        try:
+            function()
+        except BaseException as error:
+            first = first or error
+    if first is not None:
+        raise first
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=lambda: _call(_before), after_in_parent=lambda: _call(_in_parent), after_in_child=_after_fork_in_child
+    )
