@@ -69,7 +69,6 @@ def test_message_is_said_where_no_thread_can_be_had() -> None:
     script = """
 import sys
 from asynctrack._system import messages
-from asynctrack._system.throttle import ONCE
 def refuse(event, arguments):
     if event == "_thread.start_new_thread":
         raise RuntimeError("no threads here")
@@ -87,7 +86,6 @@ def test_standard_error_that_nobody_reads_holds_up_neither_loop_nor_end(handled:
         + """
 import json, logging, sys, time
 from asynctrack._system import messages
-from asynctrack._system.throttle import ONCE
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig()
 messages.start()
@@ -111,7 +109,6 @@ def test_child_that_is_forked_while_a_message_waits_for_its_reader_says_its_own_
         + """
 import json, logging, os, sys, time
 from asynctrack._system import messages
-from asynctrack._system.throttle import ONCE
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig(format="%(message)s")
 messages.start()
@@ -138,15 +135,17 @@ def test_handler_that_hangs_holds_up_neither_loop_nor_end_and_what_is_lost_is_co
     script = """
 import json, logging, threading, time
 from asynctrack._system import messages
-from asynctrack._system.throttle import ONCE
-gate, said = threading.Event(), []
+gate, entered, said = threading.Event(), threading.Event(), []
 class Hangs(logging.Handler):
     def emit(self, record):
+        entered.set()
         gate.wait()
         said.append(record.getMessage())
 logging.getLogger("asynctrack").addHandler(Hangs())
 messages.start()
-for number in range(1000):
+messages.tell(None, "warning 0")
+entered.wait()
+for number in range(1, 1001):
     messages.tell(None, f"warning {number}")
 gate.set()
 while messages._thread.waits:
@@ -161,7 +160,7 @@ print(json.dumps([said[0], said[-1], len(said)]), flush=True)
     assert run_child(script) == [
         "warning 0",
         "and on (before this 800 messages were lost, since nobody read them)",
-        201,
+        202,
     ]
     assert time.monotonic() - begun < 10
 
@@ -170,7 +169,6 @@ def test_handler_that_raises_is_left_to_raise() -> None:
     script = """
 import json, logging, sys
 from asynctrack._system import messages
-from asynctrack._system.throttle import ONCE
 said = []
 class Raises(logging.Handler):
     def emit(self, record):

@@ -16,21 +16,25 @@ import functools
 import signal
 import sys
 import time
-from _queue import Empty, SimpleQueue  # not of `queue`, where gevent puts another
-from _signal import pthread_sigmask, valid_signals  # type: ignore[import-not-found]  # `signal` makes an enum of each: 0.1 ms for a thread
 from collections.abc import Callable, Iterator
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
 
-from asynctrack._system import fork
+from asynctrack._system import fork, private
 from asynctrack._system.native_threads import start_new_thread
+
+if TYPE_CHECKING:
+    from queue import Empty, SimpleQueue
+else:
+    SimpleQueue, Empty = private.simple_queue()
 
 T = TypeVar("T")
 _Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked for before it is done
 
 # Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
 _POLL_S: Final = 0.0005
+_set_mask, _signals = private.signal_masks()
 # A thread gets the others for what it does itself, and `faulthandler` has to see them.
-_OF_THE_PROCESS: Final = valid_signals() - {
+_OF_THE_PROCESS: Final = _signals() - {
     signal.SIGSEGV,
     signal.SIGBUS,
     signal.SIGFPE,
@@ -75,14 +79,14 @@ class BackgroundThread(Generic[T]):
         """Have the thread, if one can be had; whether there is one."""
         started, self.started = self.started, True  # on one line, so that no other thread comes in between
         if not started:
-            before = pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+            before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
             try:
                 start_new_thread()(self._work, (self._waiting,))
                 _load_what_threads_end_with()
             except Exception:  # there are too many, the interpreter ends, or an audit hook is against it
                 self.started = False
             finally:
-                pthread_sigmask(signal.SIG_SETMASK, before)
+                _set_mask(signal.SIG_SETMASK, before)
         return self.started
 
     def ask(self, thing: T) -> bool:
@@ -174,8 +178,8 @@ def start_thread(work: Callable[[], object]) -> None:
     Raises:
         RuntimeError: none can be had.
     """
-    before = pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+    before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
     try:
         start_new_thread()(work, ())
     finally:
-        pthread_sigmask(signal.SIG_SETMASK, before)
+        _set_mask(signal.SIG_SETMASK, before)

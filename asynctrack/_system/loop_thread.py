@@ -18,12 +18,14 @@ from typing import Any, Final, ParamSpec, TypeVar
 import aiofiles.ospath
 import aiofiles.threadpool
 import anyio
-import anyio._backends._asyncio
 import anyio.to_thread
+
+from asynctrack._system.private import load_asyncio_backend
 
 __all__ = ["LoopThread", "in_thread"]
 
-assert aiofiles.threadpool and anyio._backends._asyncio
+assert aiofiles.threadpool
+load_asyncio_backend()
 
 # What aiofiles calls from a loop of ours. Arbitrary: files that hang hold up the others of such a loop when there are so many.
 _FILE_THREADS: Final = 4

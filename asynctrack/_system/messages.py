@@ -22,7 +22,7 @@ from collections.abc import Hashable, Iterator
 from itertools import chain
 from typing import Any, Final
 
-from asynctrack._system import fork, native_threads
+from asynctrack._system import fork, native_threads, private
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.printable import printable
 from asynctrack._system.throttle import EVERY_S, Throttle
@@ -158,7 +158,7 @@ def _speak(message: tuple[str, int] | logging.LogRecord, patient: bool = True) -
 
 def _log_record(logger: logging.Logger, record: logging.LogRecord, patient: bool) -> None:
     handlers, last = _handlers(logger), logging.lastResort
-    here = not handlers and type(last) is logging._StderrHandler  # type: ignore[attr-defined]  # logging's own
+    here = not handlers and private.writes_to_stderr_of_the_moment(last)
     streams = [sys.stderr] if here else [getattr(handler, "stream", None) for handler in handlers]
     if not all(_has_reader(stream, patient) for stream in streams):
         return

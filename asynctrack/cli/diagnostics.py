@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asynctrack._system import locks, trust
+from asynctrack._system.private import has_interpreter_lock
 from asynctrack._system.wording import counted
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
@@ -81,7 +82,7 @@ def check_up(directory: Path) -> Iterator[Finding]:
 
 
 def _python() -> Finding:
-    lock = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+    lock = has_interpreter_lock()
     machine = platform.machine()
     said = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {machine}, {os.cpu_count()} cores"
     facts = {"version": platform.python_version(), "cores": os.cpu_count(), "interpreter_lock": lock}

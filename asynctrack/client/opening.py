@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
-from asynctrack._system import messages, permissions
+from asynctrack._system import messages, permissions, private
 from asynctrack._system.disk_timeout import Errand
 from asynctrack._system.masking import mask_arguments
 from asynctrack._system.native_threads import replaced_by
@@ -173,7 +173,7 @@ def init(
         named = {name: backend.prepare() for name, backend in named.items()}
     if before is not None and reinit in (True, "finish_previous"):
         before.finish()
-    cell = None if _is_ours(sys._getframe(1)) else banner.cell()
+    cell = None if _is_ours(private.frame(1)) else banner.cell()
     if cell is not None and reinit in (None, "default"):
         _finish_earlier(cell)
     place = settings.dir / project_directory(project) / run_id

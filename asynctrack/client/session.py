@@ -21,6 +21,7 @@ from asynctrack._system import fork, messages
 from asynctrack._system.background import start_thread
 from asynctrack._system.disk_timeout import DiskTimeout
 from asynctrack._system.masking import mask_text
+from asynctrack._system.private import threads_are_over
 from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import execution_of
@@ -28,7 +29,6 @@ from asynctrack.client import final_report, health, shutdown
 from asynctrack.client.health import HealthMonitor
 from asynctrack.client.publisher import Publisher
 from asynctrack.client.run_lock import RunLock
-from asynctrack.client.worker_handle import threads_are_over
 from asynctrack.errors import AsynctrackError, FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.journal.cursor import Cursor, load_cursor
 from asynctrack.journal.manifest import Manifest, start_payload

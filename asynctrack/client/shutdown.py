@@ -15,14 +15,13 @@ import atexit
 import contextlib
 import logging
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from asynctrack._system import fork, messages
+from asynctrack._system import fork, messages, private
 from asynctrack.client import worker_registry
 
 # Behind the finalizers of multiprocessing's pools and queues, whose least is -5.
@@ -128,7 +127,7 @@ def _why() -> BaseException | None:
     """The exception that ends this process, as far as it can be known."""
     if (passing := sys.exception()) is not None:
         return passing
-    if code := _exit_code_of_child():
+    if code := private.exit_code_of_child():  # from 3.13 on it is through with the exception by now
         return SystemExit(code)
     if _noted is not None:
         return _noted
@@ -138,31 +137,16 @@ def _why() -> BaseException | None:
     return error
 
 
-def _exit_code_of_child() -> int | None:
-    """What `multiprocessing` is about to exit with, where it calls us: from 3.13 on only when it is through with the exception."""
-    frame = sys._getframe().f_back
-    while frame is not None and frame.f_code.co_name != "_bootstrap":
-        frame = frame.f_back
-    code = frame.f_locals.get("exitcode") if frame is not None else None
-    return code if isinstance(code, int) else None
-
-
 def _register_with_threading() -> None:
-    """Callbacks of `threading` run last registered first; the executors' own is registered when their module is imported."""
     if not _registered["threading"]:
         _registered["threading"] = True
-        # It is private; and when the main thread has ended it is too late: then `atexit` has to do.
-        with contextlib.suppress(AttributeError, RuntimeError):
-            import concurrent.futures.thread
-
-            assert concurrent.futures.thread
-            threading._register_atexit(_main_thread_has_ended)  # type: ignore[attr-defined]
+        private.call_when_main_thread_ends(_main_thread_has_ended)
 
 
 def _register_with_multiprocessing() -> None:
     if not _registered["multiprocessing"]:
         _registered["multiprocessing"] = True
-        sys.modules["multiprocessing.util"].Finalize(None, _finish, exitpriority=_LAST_FINALIZER)
+        private.call_when_child_ends(_finish, _LAST_FINALIZER)
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -12,7 +12,6 @@ import os
 import posix  # eventlet's `os.write` waits where a pipe is full
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ import msgspec
 from asynctrack._system import locks, messages, trust
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.native_threads import allocate_lock
+from asynctrack._system.private import threads_are_over
 from asynctrack.backends.base import Backend
 from asynctrack.client.worker_launcher import WorkerLauncher
 from asynctrack.queue import recreate
@@ -376,11 +376,6 @@ class WorkerHandle:
 _caretaker: BackgroundThread[tuple[WorkerHandle, Ring, bool, bool]] = BackgroundThread(
     lambda asked: asked[0]._care(*asked[1:]), _MOST_ASKED
 )
-
-
-def threads_are_over() -> bool:
-    """Whether the main thread has ended: no executor can be had, and on 3.12 no thread. What others log gets a process."""
-    return getattr(threading, "_SHUTTING_DOWN", False) or not threading.main_thread().is_alive()
 
 
 def write_handshake(directory: str) -> None:

@@ -14,14 +14,13 @@ worker may need waking, a claim, a fork, a finish.
 from __future__ import annotations
 
 import errno
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from asynctrack._system import fork
+from asynctrack._system import fork, private
 from asynctrack.queue.layout import (
     DROP_REASONS,
     DROPPED,
@@ -109,7 +108,7 @@ class Producer:
         self._slow = 0  # the thread that makes room
         self._full = (-1, 0, 0.0)  # the tail at which a frame of so many bytes found no room, and until when that holds
         self._lock = threading.RLock()
-        self.put = self._put if _has_interpreter_lock() else self._put_locked
+        self.put = self._put if private.has_interpreter_lock() else self._put_locked
         self._limit = self._next_limit()
         fork.watch(self)
 
@@ -390,7 +389,7 @@ class Producer:
 
     def _claimed_below(self) -> bool:
         """Whether this call came in between a claim and its release on this very thread."""
-        frame = sys._getframe(1)
+        frame = private.frame(1)
         while (frame := frame.f_back) is not None:  # type: ignore[assignment]  # it ends with None
             if (
                 frame.f_code is _CLAIMING_CODE
@@ -407,7 +406,3 @@ _CLAIMING_CODE = Producer._put.__code__
 def _refuse(payload: bytes, kind: int = 0, count: int = 1) -> bool:
     """`put` of a producer that takes nothing more."""
     return False
-
-
-def _has_interpreter_lock() -> bool:
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())

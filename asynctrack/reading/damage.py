@@ -7,13 +7,13 @@ live one does at every moment. So the end is only missed where `run.json` says t
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from asynctrack._system import private
 from asynctrack._system.throttle import ONCE, Throttle
 from asynctrack.errors import DamagedJournal, ManifestUnreadable, NotARun
 from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name, unpack_segment_header
@@ -75,7 +75,7 @@ def warn(run: Path, damage: Sequence[Damage]) -> None:
 
 def _level_of_the_reader() -> int:
     """Of the line that reads the run: the first that is not ours; as `warnings.warn` counts from who calls this."""
-    level, frame = 0, sys._getframe(1)
+    level, frame = 0, private.frame(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asynctrack":
         level, frame = level + 1, frame.f_back
     return level + 1

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import operator
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import time_ns
@@ -18,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from asynctrack._system.private import has_interpreter_lock
 from asynctrack.errors import InvalidData, InvalidStep
 from asynctrack.records.media_types import MAX_DEPTH, Array, LoggedFile, Media, from_json, light, media_in, to_json
 from asynctrack.records.snapshot import MOST_BYTES, Snapshot, copied, encode_quickly, is_mapping, plain_key, safe_repr
@@ -253,7 +253,7 @@ def split_source(name: str) -> tuple[str, str]:
     return (source, key) if source and key else ("", name)
 
 
-HOLDS_OTHERS: Final[Callable[[Any], bool]] = gc.is_tracked if getattr(sys, "_is_gil_enabled", lambda: True)() else bool
+HOLDS_OTHERS: Final[Callable[[Any], bool]] = gc.is_tracked if has_interpreter_lock() else bool
 """Whether a dict may hold containers, or objects with code of their own. Python does not track a dict for its collector while all it holds are numbers, texts and other
 values that refer to nothing: such a one an encoder may walk as it is. Where there is no interpreter lock, no dict is.
 """

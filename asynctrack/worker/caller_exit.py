@@ -11,9 +11,15 @@ import os
 import select
 import struct
 import time
-from _weakref import ref  # `weakref` takes longer to import than all of this
 
+from asynctrack._system import private
 from asynctrack.queue.ring import Ring
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from weakref import ref
+else:
+    ref = private.weak_reference()
 
 # `ioctl(PIDFD_GET_INFO)` of <linux/pidfd.h>, with `struct pidfd_info` as it was first: 64 bytes, that begin with the mask of what is asked for.
 _GET_INFO = 3 << 30 | 64 << 16 | 0xFF << 8 | 11
