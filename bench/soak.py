@@ -176,7 +176,7 @@ def _ring_of(path: Path) -> Ring:
 
 
 def _sample(said: dict[str, float], caller: int, ring: Ring, path: Path, books: StatsCollector) -> Sample:
-    stats = books.take([ring], [], ["jsonl"])
+    stats = books.collect([ring], [], ["jsonl"])
     return Sample(
         log=said,
         caller=_process(caller),
@@ -208,7 +208,7 @@ def _process(pid: int) -> Process:
 def _count(path: Path, said: dict[str, float], seconds: float) -> End:
     say("counting")
     books = StatsCollector(path)
-    stats = books.take([], [], ["jsonl"])
+    stats = books.collect([], [], ["jsonl"])
     books.close()
     with open(path / "metrics.jsonl", "rb") as file:
         lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(MIB), b""))

@@ -212,7 +212,7 @@ def assert_whole(run: Path, counts: dict[str, int] | None = None) -> None:
     assert all(values == list(range(len(values))) for values in by_source.values())
     delivered = [{key: value for key, value in line.items() if key[0] != "_"} for line in lines(run)]
     assert delivered == [record.data for record in found]
-    stats = StatsCollector(run).take([], [], ["jsonl"])
+    stats = StatsCollector(run).collect([], [], ["jsonl"])
     assert stats.accepted == stats.journaled == stats.backends["jsonl"].delivered == len(found)
 
 

@@ -434,7 +434,7 @@ def test_run_that_is_behind_is_delivered_where_the_variable_is_set(
 import json, pathlib, sys, time
 from asynctrack.cli.sync_job import SyncJob
 with SyncJob([pathlib.Path(sys.argv[1])]) as work:
-    while not (books := work.look()[0].stats.backends["jsonl"]).paused:
+    while not (books := work.poll()[0].stats.backends["jsonl"]).paused:
         time.sleep(0.01)
 print(json.dumps(books.last_error))
 """

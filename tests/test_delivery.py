@@ -61,7 +61,7 @@ def refused(run: Path) -> list[dict[str, Any]]:
 
 def books(run: Path, name: str = "backend") -> RunStats:
     taken_books = StatsCollector(run)
-    stats = taken_books.take([], [], [name])
+    stats = taken_books.collect([], [], [name])
     taken_books.close()
     assert_balanced(stats)
     return stats
@@ -491,16 +491,16 @@ def test_batches_are_cut_by_age_but_not_when_somebody_waits(own_host: Path, runs
 def test_reading_a_long_stretch_leaves_the_loop_to_others(tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 30_000)
     backend = Scripted(downsample_interval_s=1e6)
-    cutter = Batcher(run.path, cursor(run.path), backend)
+    batcher = Batcher(run.path, cursor(run.path), backend)
     pieces = 0
-    while cutter.gather():
+    while batcher.gather():
         pieces += 1
     assert pieces >= 3
-    cut = cutter.cut(expedite=True)
+    cut = batcher.take(expedite=True)
     assert cut is not None
     assert [record.step for record in cut.batch.records] == [0, 29_999]
     assert cut.skipped == {"downsampled": 29_998}
-    cutter.close()
+    batcher.close()
 
 
 # Leases

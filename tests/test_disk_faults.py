@@ -90,7 +90,7 @@ def completed(run):
     wait_until(lambda: ended(run.path), "the run has ended")
     wait_until(lambda: load_cursor(run.path, "jsonl").closed, "all is delivered")
     wait_until(lambda: not list(Path(os.environ["ASYNCTRACK_SHM"]).rglob("*.ring")), "the worker has let go of it")
-    return asynctrack.reading.stats.StatsCollector(run.path).take([], [], ["jsonl"])
+    return asynctrack.reading.stats.StatsCollector(run.path).collect([], [], ["jsonl"])
 
 """
 

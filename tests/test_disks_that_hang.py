@@ -462,10 +462,10 @@ def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_o
     bad, good = two_left(own_host, disk)
     with SyncJob([bad, good], patience_s=1.0) as work:
         disk.fail(errno.EIO, "open", "read", under="p/bad")
-        wait_until(lambda: work.look() and work.done, "what can be done is done")
-        assert [(found.state, bool(found.missing)) for found in work.look()] == [("behind", True), ("done", False)]
+        wait_until(lambda: work.poll() and work.done, "what can be done is done")
+        assert [(found.state, bool(found.missing)) for found in work.poll()] == [("behind", True), ("done", False)]
     assert_whole(good, {"i": 100})
     disk.go_on()
     with SyncJob([bad]) as work:
-        wait_until(lambda: work.look() and work.done, "it is well again")
+        wait_until(lambda: work.poll() and work.done, "it is well again")
     assert_whole(bad, {"i": 100})

@@ -95,7 +95,7 @@ def test_each_stretch_of_the_journal_is_thinned_alike_however_it_was_journaled(
     assert steps(run.path) == wanted
     assert (found.delivered, found.skipped) == (len(wanted), {"downsampled": 400 - len(wanted)})
     books = StatsCollector(run.path)
-    assert_balanced(books.take([], [], ["backend"]))
+    assert_balanced(books.collect([], [], ["backend"]))
     books.close()
 
 

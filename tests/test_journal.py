@@ -173,7 +173,7 @@ class TestRoundTrip:
         [batch] = Reader(tmp_path)
         records, others, at = [], [], 0
         while at < batch.header.length:
-            some, more, after = batch.cut(at, max_bytes, 1 << 30)
+            some, more, after = batch.take(at, max_bytes, 1 << 30)
             assert after > at
             records += [(number, RECORD, bytes(payload)) for number, payload in some]
             others += [(f.number, f.kind, bytes(f.payload)) for f in more]
@@ -853,7 +853,7 @@ class TestDamage:
         journal.append(1, 0, len(garbage), 0, garbage)
         assert read(tmp_path) == [b"good"]
         [batch] = Reader(tmp_path)
-        records, others, at = batch.cut(0, 1 << 20, 1 << 30)
+        records, others, at = batch.take(0, 1 << 20, 1 << 30)
         assert ([bytes(payload) for _, payload in records], others, at) == ([b"good"], [], len(garbage))
 
     def test_a_batch_that_lies_about_its_length_is_not_taken(self, tmp_path: Path) -> None:

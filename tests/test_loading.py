@@ -49,7 +49,7 @@ def same(one: Any, other: Any) -> bool:
     return repr(one) == repr(other)
 
 
-def sittings(path: Path, *of: Iterable[tuple[int, Row]], backends: Iterable[Backend] = ()) -> Path:
+def sessions(path: Path, *of: Iterable[tuple[int, Row]], backends: Iterable[Backend] = ()) -> Path:
     """A run of several sittings, of these steps and records."""
     with JournaledRun(path) as run:
         for number, rows in enumerate(of):
@@ -101,7 +101,7 @@ def test_a_run_whose_journal_is_gone_is_read_from_its_files(
 
 
 def test_the_most_faithful_comes_first(tmp_path: Path) -> None:
-    path = sittings(tmp_path / "p" / "run", [(0, {"list": [1, 2]})], backends=[CSV(), Parquet(), JSONLines()])
+    path = sessions(tmp_path / "p" / "run", [(0, {"list": [1, 2]})], backends=[CSV(), Parquet(), JSONLines()])
     shutil.rmtree(path / "journal")
     assert open_run(path).columns()["list"].values == [[1, 2]]
     (path / "metrics.jsonl").unlink()
@@ -149,7 +149,7 @@ def test_what_was_built_anew_beside_an_edited_file_is_read(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_torn_and_strange_lines_are_left_out(kind: str, tmp_path: Path) -> None:
     backend = {"jsonl": JSONLines(), "csv": CSV()}[kind]
-    path = sittings(tmp_path / "p" / "run", losses(range(3)), backends=[backend])
+    path = sessions(tmp_path / "p" / "run", losses(range(3)), backends=[backend])
     shutil.rmtree(path / "journal")
     file = path / "metrics.jsonl" if kind == "jsonl" else path / "csv" / "train.csv"
     with open(file, "ab") as out:
@@ -158,7 +158,7 @@ def test_torn_and_strange_lines_are_left_out(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_database_that_another_names_is_not_asked(tmp_path: Path) -> None:
-    path = sittings(tmp_path / "p" / "run", losses(range(3)), backends=[CSV()])
+    path = sessions(tmp_path / "p" / "run", losses(range(3)), backends=[CSV()])
     shutil.rmtree(path / "journal")
     settings = {"kind": "sql", "url": "postgresql://user@127.0.0.1:1/stolen"}
     manifest = {"id": "run", "name": "run", "project": "p", "created_at": "", "backends": {"sql": settings}}
@@ -167,7 +167,7 @@ def test_a_database_that_another_names_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_what_needs_a_library_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = sittings(tmp_path / "p" / "run", losses(range(3)), backends=[Parquet(), CSV()])
+    path = sessions(tmp_path / "p" / "run", losses(range(3)), backends=[Parquet(), CSV()])
     shutil.rmtree(path / "journal")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "asynctrack.backends.files.parquet_table")
@@ -190,7 +190,7 @@ def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
 
 
 def test_after_a_resume_there_is_one_history_of_each_key(tmp_path: Path) -> None:
-    path = sittings(
+    path = sessions(
         tmp_path / "p" / "run",
         [*losses(range(10)), *losses(range(3), name="val/epoch_loss"), (9, {"note": "crashed"})],
         [*losses(range(6, 12), -1), *losses([2], -1, "val/epoch_loss")],
@@ -210,18 +210,18 @@ def test_after_a_resume_there_is_one_history_of_each_key(tmp_path: Path) -> None
 
 
 def test_another_history_is_told_at_once(tmp_path: Path) -> None:
-    run = open_run(sittings(tmp_path / "p" / "run", losses(range(3))))
+    run = open_run(sessions(tmp_path / "p" / "run", losses(range(3))))
     with pytest.raises(InvalidSettings, match="'all' or 'last'; got 'first'"):
         run.columns("first")  # type: ignore[arg-type]  # on purpose
 
 
 def test_a_record_that_is_superseded_in_part_keeps_the_rest(tmp_path: Path) -> None:
-    path = sittings(tmp_path / "p" / "run", [(5, {"a": {"x": 1, "y": 2}}), (6, {})], [(5, {"a": {"x": 3}})])
+    path = sessions(tmp_path / "p" / "run", [(5, {"a": {"x": 1, "y": 2}}), (6, {})], [(5, {"a": {"x": 3}})])
     assert [record.data for record in open_run(path).records("last")] == [{"a/y": 2}, {}, {"a": {"x": 3}}]
 
 
 def test_within_a_sitting_all_values_count(tmp_path: Path) -> None:
-    path = sittings(tmp_path / "p" / "run", losses([5, 3, 3, 9, 0]), losses([10, 10]))
+    path = sessions(tmp_path / "p" / "run", losses([5, 3, 3, 9, 0]), losses([10, 10]))
     assert open_run(path).columns()["train/loss"].steps == [5, 3, 3, 9, 0, 10, 10]
 
 
@@ -259,7 +259,7 @@ def test_metrics_by_source(tmp_path: Path) -> None:
         (2, {"train/loss": 0.25}),
         (2, {"train/acc": 2}),
     ]
-    path = sittings(tmp_path / "p" / "run", [*rows, (3, {"train/loss": 0.125, "val/by/class": True})])
+    path = sessions(tmp_path / "p" / "run", [*rows, (3, {"train/loss": 0.125, "val/by/class": True})])
     found = load_metrics(path)
     assert same(
         found,
@@ -276,12 +276,12 @@ def test_metrics_by_source(tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_model(tmp_path: Path) -> None:
-    path = sittings(tmp_path / "p" / "run", [(1, {"net/train/loss": 1, "net2/train/loss": 2, "net": 3})])
+    path = sessions(tmp_path / "p" / "run", [(1, {"net/train/loss": 1, "net2/train/loss": 2, "net": 3})])
     assert load_metrics(path, within="net") == {"train": ([1], {"loss": [1.0]})}
 
 
 def test_only_the_last_rising_steps_are_given(tmp_path: Path) -> None:
-    path = sittings(
+    path = sessions(
         tmp_path / "p" / "run", [*losses([1, 2, 3, 4, 5]), *losses([1, 2], name="val/loss")], losses([4, 5, 6], -1)
     )
     assert load_metrics(path) == {
@@ -289,9 +289,9 @@ def test_only_the_last_rising_steps_are_given(tmp_path: Path) -> None:
         "val": ([1, 2], {"loss": [0.5, 1.0]}),
     }
     assert load_metrics(path, 5)["train"] == ([4, 5], {"loss": [-2.0, -2.5]})
-    back = sittings(tmp_path / "p" / "back", losses([5, 6, 1, 2]))
+    back = sessions(tmp_path / "p" / "back", losses([5, 6, 1, 2]))
     assert load_metrics(back)["train"] == ([1, 2], {"loss": [0.5, 1.0]})
-    again = sittings(tmp_path / "p" / "again", losses([1, 2, 3]), losses([3, 4], -1))
+    again = sessions(tmp_path / "p" / "again", losses([1, 2, 3]), losses([3, 4], -1))
     assert load_metrics(again)["train"] == ([3, 4], {"loss": [-1.5, -2.0]})
 
 
@@ -303,7 +303,7 @@ def test_arrays_are_nested_and_have_their_steps(tmp_path: Path) -> None:
         (10 * i, {"train": {"returns": {"mean": i / 2}, "lens": np.arange(3) + i}, "n": i, "ok": i > 1, "s": "x" * i})
         for i in range(4)
     ]
-    path = sittings(
+    path = sessions(
         tmp_path / "p" / "run", rows, [(100, {"mixed": 1}), (101, {"mixed": "two"}), (102, {"mixed": None})]
     )
     found = open_run(path).arrays()
@@ -317,7 +317,7 @@ def test_arrays_are_nested_and_have_their_steps(tmp_path: Path) -> None:
 
 
 def test_arrays_leave_nothing_out(tmp_path: Path) -> None:
-    path = sittings(tmp_path / "p" / "run", ((i, {"x": i}) for i in range(30_000)))
+    path = sessions(tmp_path / "p" / "run", ((i, {"x": i}) for i in range(30_000)))
     found = open_run(path).arrays()["x"]
     assert np.array_equal(found.values, np.arange(30_000))
     assert np.array_equal(found.steps, found.values)
@@ -325,7 +325,7 @@ def test_arrays_leave_nothing_out(tmp_path: Path) -> None:
 
 def test_a_name_that_begins_another_has_its_curve_below(tmp_path: Path) -> None:
     for number, order in enumerate([["a", "a/b", "a/b/c"], ["a/b/c", "a/b", "a"]]):
-        path = sittings(tmp_path / "p" / str(number), [(1, {key: len(key)}) for key in order])
+        path = sessions(tmp_path / "p" / str(number), [(1, {key: len(key)}) for key in order])
         found = open_run(path).arrays()
         values = [found["a"][""], found["a"]["b"][""], found["a"]["b"]["c"]]
         assert [curve.values.tolist() for curve in values] == [[1], [3], [5]]

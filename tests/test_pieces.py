@@ -13,7 +13,7 @@ from delivery_support import cursor, journal
 
 from asynctrack import Backend, JSONLines
 from asynctrack.backends.base import BATCH_BYTES
-from asynctrack.delivery import batcher as cutters
+from asynctrack.delivery import batcher as batchers
 from asynctrack.delivery.batcher import Batcher
 from asynctrack.testing import Scripted
 from asynctrack.worker.run_journal import MOVE_BYTES
@@ -27,10 +27,10 @@ def test_a_piece_of_work_is_bounded_by_a_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Backend
 ) -> None:
     run = journal(tmp_path / "p" / "a", RECORDS)
-    cutter = Batcher(run.path, cursor(run.path), backend)
+    batcher = Batcher(run.path, cursor(run.path), backend)
     decoded = given = 0
     pieces: list[int] = []
-    decode, gather = cutter._decoder.record, Batcher._gather
+    decode, gather = batcher._decoder.record, Batcher._gather
 
     def counting(*arguments: Any) -> Any:
         nonlocal decoded
@@ -42,20 +42,20 @@ def test_a_piece_of_work_is_bounded_by_a_count(
         gather(self, into)
         pieces.append(decoded - before)
 
-    monkeypatch.setattr(cutter._decoder, "record", counting)
+    monkeypatch.setattr(batcher._decoder, "record", counting)
     monkeypatch.setattr(Batcher, "_gather", piece)
     expedite = False
     while not expedite:
-        cutter.gather()
-        expedite = cutter.at_end()
-        if (cut := cutter.cut(expedite=expedite)) is not None:
+        batcher.gather()
+        expedite = batcher.at_end()
+        if (cut := batcher.take(expedite=expedite)) is not None:
             assert len(cut.batch.records) <= backend.batch_records
             given += len(cut.batch.records) + cut.skipped.get("downsampled", 0)
     assert given == decoded == RECORDS
-    most = cutters._PIECE_BYTES if backend.downsample_interval_s else min(backend.batch_bytes, BATCH_BYTES)
+    most = batchers._PIECE_BYTES if backend.downsample_interval_s else min(backend.batch_bytes, BATCH_BYTES)
     assert max(pieces) <= min(backend.batch_records, most // SMALLEST_FRAME + 1)
     assert len(pieces) > 5
-    cutter.close()
+    batcher.close()
 
 
 def test_what_is_moved_at_once_is_bounded() -> None:

@@ -206,7 +206,7 @@ def test_run_whose_end_was_lost_ends_as_it_did_when_its_records_are_delivered(go
         files = {**cut(golden.files, end), CURSOR: golden.cursors[5]}
         run = lay_out(tmp_path / "p" / str(number), files)
         with SyncJob([run]) as work:
-            wait_until(lambda work=work: work.look() and work.done, "all is delivered")
+            wait_until(lambda work=work: work.poll() and work.done, "all is delivered")
         assert asynctrack.open_run(run).status == json.loads((run / MANIFEST).read_bytes())["status"] == "finished"
         cursor = load_cursor(run, "jsonl")
         assert cursor.closed

@@ -881,7 +881,7 @@ def test_what_is_journaled_in_pieces_is_cut_between_frames(make: Callable[..., P
             boundaries.add(at)
         at = tail
         while at < head:
-            at, pieces = ring.cut(at, head, 100_000), pieces + 1
+            at, pieces = ring.batch_end(at, head, 100_000), pieces + 1
             assert at in boundaries
         ring.words[TAIL] = head
     assert pieces > 20 * 5

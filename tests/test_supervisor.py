@@ -330,7 +330,7 @@ def test_catching_up_imports_what_its_own_process_can(homeless: Path, own_host: 
         run.log({"i": 0}, 0)
         run.end()
     with SyncJob([run.path]) as work:
-        wait_until(lambda: work.look()[0].state == "done", "all is delivered")
+        wait_until(lambda: work.poll()[0].state == "done", "all is delivered")
     assert steps(run.path) == [0]
 
 

@@ -119,7 +119,7 @@ def assert_nothing_is_lost(run: Path, accepted: int, where: str) -> None:
     try:
         outlook(run)
         with SyncJob([run]) as work:
-            wait_until(lambda: work.look() and work.done, f"{where}: all is delivered")
+            wait_until(lambda: work.poll() and work.done, f"{where}: all is delivered")
         asynctrack.open_run(run)
     except NotARun:  # it died before it had said anything
         assert accepted == 0, where

@@ -66,11 +66,11 @@ def sync(run: Path, seconds: float = 20.0, **policy: bool) -> SyncProgress:
     """`asynctrack sync` of a run, for some seconds at most."""
     deadline = time.monotonic() + seconds
     with SyncJob([run], Policy(**policy)) as work:
-        work.look()
+        work.poll()
         while not work.done and time.monotonic() < deadline:
             time.sleep(0.01)
-            work.look()
-        (progress,) = work.look()
+            work.poll()
+        (progress,) = work.poll()
     return progress
 
 

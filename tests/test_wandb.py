@@ -222,8 +222,8 @@ def test_a_server_that_is_gone_holds_nobody_and_gets_everything_when_it_is_back(
     wait_until(lambda: not any(lives(pid) for pid in left), "and taken W&B's own processes along")
     server.lasting = {}
     with WandbServer(port=server.port) if kind == "dead" else server as back, SyncJob([run.path]) as work:
-        wait_until(lambda: work.look() and work.done, "everything is delivered")
-        (progress,) = work.look()
+        wait_until(lambda: work.poll() and work.done, "everything is delivered")
+        (progress,) = work.poll()
         assert progress.state == "done", progress
         assert_whole(back.runs[run.id], 1000, progress.stats.backends["wandb"])
 
@@ -309,8 +309,8 @@ def test_run_that_was_offline_is_sent_by_sync(server: WandbServer, shared_host: 
     run.finish()
     assert server.connections == 0
     with SyncJob([run.path], Policy(offline_too=True)) as work:
-        wait_until(lambda: work.look() and work.done, "everything is delivered")
-        (progress,) = work.look()
+        wait_until(lambda: work.poll() and work.done, "everything is delivered")
+        (progress,) = work.poll()
     assert_whole(server.runs[run.id], 100, progress.stats.backends["wandb"])
 
 

@@ -46,36 +46,36 @@ def marked() -> Iterator[None]:
 
 def own() -> list[int]:
     """Pids of what this process has started under its mark, as far as it lives."""
-    return [stray.pid for stray in found() if stray.starter == os.getpid()]
+    return [orphan.pid for orphan in found() if orphan.starter == os.getpid()]
 
 
 def kill_of(group: int) -> None:
     """Kill what a process group had started under its mark."""
-    _kill(stray for stray in found() if stray.group == group)
+    _kill(orphan for orphan in found() if orphan.group == group)
 
 
 def kill_orphans() -> None:
     """Kill what was started by processes that are gone."""
-    _kill(stray for stray in found() if start_time(stray.starter) != stray.started_at)
+    _kill(orphan for orphan in found() if start_time(orphan.starter) != orphan.started_at)
 
 
-def _kill(strays: Iterable[Descendant]) -> None:
-    for stray in strays:
+def _kill(orphans: Iterable[Descendant]) -> None:
+    for orphan in orphans:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(stray.pid, signal.SIGKILL)
+            os.kill(orphan.pid, signal.SIGKILL)
 
 
 def found() -> list[Descendant]:
     """Marked processes that live, of this PID namespace; other users' cannot be seen."""
-    strays = []
+    orphans = []
     here = _namespace()
     for name in os.listdir("/proc") if here else ():
         if name.isdigit() and (mark := _mark(name)) and start_time(int(name)):
             with contextlib.suppress(ValueError):  # another's variable of that name
                 starter, started_at, group, namespace = mark.split(" ")
                 if namespace == here:
-                    strays.append(Descendant(int(name), int(starter), started_at, int(group)))
-    return strays
+                    orphans.append(Descendant(int(name), int(starter), started_at, int(group)))
+    return orphans
 
 
 def _namespace() -> str:

@@ -25,7 +25,7 @@ from asynctrack.journal.reader import Reader, segments
 from asynctrack.journal.tally import Tally
 from asynctrack.queue.layout import RECORD
 from asynctrack.reading import catalog
-from asynctrack.reading.damage import look
+from asynctrack.reading.damage import scan
 from asynctrack.records.codec import Record, decode_record, flatten
 from asynctrack.settings import project_directory
 from asynctrack.worker.listing import Worker
@@ -75,7 +75,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise_run(run: Path, workers: Sequence[Worker]) -> RunSummary:
-    """Look at a run, whatever has become of it; `workers` is what `activity.look` has found."""
+    """Look at a run, whatever has become of it; `workers` is what `activity.scan` has found."""
     place = Path(os.path.abspath(run))
     found = RunSummary(
         path=str(run),
@@ -120,7 +120,7 @@ def _filled(found: RunSummary, run: Path, workers: Sequence[Worker]) -> RunSumma
     end = _End(run)
     begun = has_begun(run, manifest)
     records, problem = _count(run, manifest)
-    problem = next((str(found) for found in look(run)), None) or problem
+    problem = next((str(found) for found in scan(run)), None) or problem
     if begun and not (problem or end.said or state in ("running", "lost", "elsewhere") or activity_of(run).anybody):
         problem = f"{run / 'journal'} ends before the run does: its end is missing"
     last_at = manifest.ended_at or end.journaled_at

@@ -87,7 +87,7 @@ class SyncJob:
         self._still: dict[Path, str] = {}
         self._last: dict[Path, SyncProgress] = {}
         self._final: dict[Path, SyncProgress] = {}
-        self._books = {run: StatsCollector(run) for run in runs}
+        self._collectors = {run: StatsCollector(run) for run in runs}
         self._directory = make_directory()
         mine = {self._known_as[run] for run in self._waiting}
         adopt(self._directory, own_directories(), wanted=mine.__contains__)
@@ -99,15 +99,15 @@ class SyncJob:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._worker.stop()
-        for books in self._books.values():
-            books.close()
+        for collector in self._collectors.values():
+            collector.close()
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
         return not self._waiting and not self._working
 
-    def look(self) -> list[SyncProgress]:
+    def poll(self) -> list[SyncProgress]:
         """Begin what can be begun, note what has ended, give up what stands still, and say how far each run is."""
         for run in list(self._working):
             if not self._worker.has(self._known_as[run]):
@@ -117,11 +117,11 @@ class SyncJob:
             run, moving = self._waiting.pop(0), moving + 1
             self._working[run] = _Watch()
             self._worker.drain.take_on(self._known_as[run])
-        for run in self._books:
+        for run in self._collectors:
             if run not in self._final:
                 self._last[run] = progress = self._progress(run)
                 self._watch(run, progress.stats)
-        return [self._final.get(run) or self._last[run] for run in self._books]
+        return [self._final.get(run) or self._last[run] for run in self._collectors]
 
     def _watch(self, run: Path, stats: RunStats) -> None:
         watch = self._working.get(run)
@@ -165,7 +165,7 @@ class SyncJob:
 
     def _read(self, run: Path, state: State) -> SyncProgress:
         manifest = RunReader(run).manifest()
-        stats = self._books[run].take([], ring_paths(self._directory), manifest.backends)
+        stats = self._collectors[run].collect([], ring_paths(self._directory), manifest.backends)
         found = incomplete(run, manifest, self._policy) if state in ("done", "behind") else {}
         still = self._still.get(run, "delivery was stopped")
         missing = {name: why or stats.backends[name].last_error or still for name, why in found.items()}
@@ -189,7 +189,7 @@ class _Watch:
         self._moved_at = time.monotonic()
 
     def see(self, stats: RunStats) -> None:
-        now = stats.journaled, stats.queued, [_gone(books) for books in stats.backends.values()]
+        now = stats.journaled, stats.queued, [_gone(backend_stats) for backend_stats in stats.backends.values()]
         if now != self._last:
             self._last, self._moved_at = now, time.monotonic()
 
@@ -226,7 +226,7 @@ class AttachJob:
     ) -> None:
         self._run = run
         self._name = name
-        self._books = StatsCollector(run)
+        self._collector = StatsCollector(run)
         self._follow = follow
         self._patience_s = patience_s
         self._watch = _Watch()
@@ -242,32 +242,32 @@ class AttachJob:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._poller.stop()
         self._thread.join(_STOP_WAIT_S)
-        self._books.close()
+        self._collector.close()
 
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
         return not self._thread.is_alive()
 
-    def look(self) -> list[SyncProgress]:
+    def poll(self) -> list[SyncProgress]:
         """How far it is."""
         manifest = RunReader(self._run).manifest()
-        stats = self._books.take([], [], [self._name])
+        stats = self._collector.collect([], [], [self._name])
         self._watch.see(stats)
-        books = stats.backends[self._name]
+        backend_stats = stats.backends[self._name]
         if any(delivery.paused for delivery in self._poller.deliveries):
             self._poller.stop()
-        elif self._watch.still_s > self._patience_s and not (self._follow and books.last_error is None):
+        elif self._watch.still_s > self._patience_s and not (self._follow and backend_stats.last_error is None):
             self._still = f"nothing has moved for {self._patience_s:g} s"
             self._poller.stop()
-        behind = books.behind or books.last_error
+        behind = backend_stats.behind or backend_stats.last_error
         state: State = "working" if not self.done else "behind" if behind else "done"
-        missing = {self._name: books.last_error or self._still} if state == "behind" else {}
+        missing = {self._name: backend_stats.last_error or self._still} if state == "behind" else {}
         return [SyncProgress(path=str(self._run), state=state, status=manifest.status, stats=stats, missing=missing)]
 
     def _serve(self) -> None:
         asyncio.run(self._poller.run())
 
 
-def _gone(books: Any) -> int:
-    return int(books.delivered + books.rejected + sum(books.skipped.values()))
+def _gone(backend_stats: Any) -> int:
+    return int(backend_stats.delivered + backend_stats.rejected + sum(backend_stats.skipped.values()))

@@ -17,7 +17,7 @@ class DisabledRun(Run):
     """A run whose every call does nothing; `log` in under 100 ns."""
 
     def __init__(self, manifest: Manifest, path: Path, backends: dict[str, Backend]) -> None:
-        super().__init__(manifest, path, _NullSession(backends))  # type: ignore[arg-type]  # it does as a Sitting does
+        super().__init__(manifest, path, _NullSession(backends))  # type: ignore[arg-type]  # it does as a RunSession does
         self._dir: str | None = None
 
     def __repr__(self) -> str:

@@ -86,18 +86,22 @@ def left_behind(
         alone: whether no other process logs to the run.
     """
     for name, backend in backends.items():
-        books = stats.backends.get(name)
-        if books is not None and not books.known and producer.ring.words[DELIVERED] < producer.ring.words[HEAD]:
+        backend_stats = stats.backends.get(name)
+        if (
+            backend_stats is not None
+            and not backend_stats.known
+            and producer.ring.words[DELIVERED] < producer.ring.words[HEAD]
+        ):
             lost = producer.ring.words[LAST_ERRNO] == ENOENT
             sync = "`asynctrack sync` with the directory where it is now" if lost else f"`asynctrack sync {run}`"
             yield name, f"whether {name} has all records cannot be told from here; {sync} brings what it lacks"
-        if books is None or not books.behind or not (alone or _lacks(run, name, producer)):
+        if backend_stats is None or not backend_stats.behind or not (alone or _lacks(run, name, producer)):
             continue
-        behind = books.behind if alone else min(books.behind, _accepted(producer))
-        why = f" ({books.last_error})" if books.last_error else ""
+        behind = backend_stats.behind if alone else min(backend_stats.behind, _accepted(producer))
+        why = f" ({backend_stats.last_error})" if backend_stats.last_error else ""
         yield (
             name,
-            f"{counted(behind, 'record is', 'records are')} not yet at {name}{why}; {way_on(run, name, backend, books.paused)}",
+            f"{counted(behind, 'record is', 'records are')} not yet at {name}{why}; {way_on(run, name, backend, backend_stats.paused)}",
         )
 
 

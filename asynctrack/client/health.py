@@ -69,9 +69,9 @@ class HealthMonitor:
         # What it calls is the run's: without it the run goes with its last reference.
         self._tell, self._trouble, self._tell_of_trouble = _nothing, _nothing, _nothing
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Look at the journal, and at each backend that nothing was said of."""
-        self._look_at_journal()
+        self._poll_journal()
         for name in list(self._names):
             cursor = load_cursor(self._run, name)
             since = self._failing_since.setdefault(name, time.monotonic())
@@ -81,7 +81,7 @@ class HealthMonitor:
                 self._names.remove(name)
                 self._tell(name, cursor)
 
-    def _look_at_journal(self) -> None:
+    def _poll_journal(self) -> None:
         what, now = self._trouble(), time.monotonic()
         if what is None:
             self._trouble_since = None
@@ -111,7 +111,7 @@ def _go_round() -> None:
     begun = time.thread_time()
     for watch in _watched.copy():
         with contextlib.suppress(Exception):  # a disk that fails, or a run that is gone
-            watch.look()
+            watch.poll()
     _pause_s = max(LOOK_S, (time.thread_time() - begun) / _MOST_OF_A_CORE)
 
 

@@ -21,7 +21,7 @@ from asynctrack._system.spawn import why_not
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.client import banner, run_state, worker_registry
-from asynctrack.client import run_lock as claims
+from asynctrack.client import run_lock as run_locks
 from asynctrack.client.context import open_runs
 from asynctrack.client.current import current
 from asynctrack.client.default_backends import default_backends
@@ -202,7 +202,7 @@ def _open(
     run: Run | None = None
     try:
         ready = errand.wait()
-        session = RunSession(ready.path, settings, named, publisher=ready.publisher, claim=ready.claim)
+        session = RunSession(ready.path, settings, named, publisher=ready.publisher, run_lock=ready.run_lock)
         session.open(manifest)
         run = Run(manifest, ready.path, session)
         forewarn(ready.path, named, offline=settings.mode == "offline")
@@ -231,7 +231,7 @@ class _Ready(NamedTuple):
 
     path: Path
     is_new: bool
-    claim: RunLock
+    run_lock: RunLock
     publisher: Publisher
 
 
@@ -242,14 +242,14 @@ def _prepare(place: Path, manifest: Manifest, start: dict[str, Any], settings: S
         AsynctrackError: see `init`.
     """
     path = Path(os.path.realpath(place))
-    claim, is_new = _claim(path, manifest.id, resume)
+    run_lock, is_new = _take_run_lock(path, manifest.id, resume)
     try:
         if is_new:
             announce(path, start)
         first = 0 if is_new else _resume(path, manifest, start, settings.worker, resume)
-        return _Ready(path, is_new, claim, Publisher(manifest.id, path, settings, first=first))
+        return _Ready(path, is_new, run_lock, Publisher(manifest.id, path, settings, first=first))
     except BaseException:
-        _let_go(path, is_new, claim)
+        _let_go(path, is_new, run_lock)
         raise
 
 
@@ -258,13 +258,13 @@ def _take_back(ready: _Ready) -> None:
     try:
         unknown = ready.publisher.abandon()
     finally:
-        _let_go(ready.path, ready.is_new and unknown, ready.claim)
+        _let_go(ready.path, ready.is_new and unknown, ready.run_lock)
 
 
-def _let_go(path: Path, remove: bool, claim: RunLock) -> None:
+def _let_go(path: Path, remove: bool, run_lock: RunLock) -> None:
     if remove:  # if there is nothing else in it, nothing has begun
         _remove_run_directory(path)
-    claim.release()
+    run_lock.release()
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -335,7 +335,7 @@ def _manifest(
     )
 
 
-def _claim(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bool]:
+def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bool]:
     """Take the run for this process alone; whether it is a new one.
 
     Raises:
@@ -346,7 +346,7 @@ def _claim(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bool]:
     for _ in range(_MOST_TRIES):
         is_new = _find_or_make(path, run_id, resume)
         try:
-            return claims.take(path), is_new
+            return run_locks.take(path), is_new
         except Held as held:
             if is_new and resume == "never":  # another was faster, in the moment between
                 raise RunExists(run_id, path.parent) from None
@@ -435,7 +435,7 @@ def _is_busy(path: Path, earlier: Manifest | None) -> bool:
     """Whether the worker of a caller that has just died is still to say so, or somebody logs to the run."""
     if is_open(path):
         return True
-    queues = [queue for worker in run_state.look() for queue in worker.queues if queue.run == str(path)]
+    queues = [queue for worker in run_state.other_workers() for queue in worker.queues if queue.run == str(path)]
     if any(queue.caller_lives and queue.end == "open" for queue in queues) or any(queue.used for queue in queues):
         return True
     running = earlier is None or earlier.status == "running"
@@ -446,7 +446,7 @@ def _remove_run_directory(path: Path) -> None:
     """Remove the directory of a run that has not begun, unless there is something in it."""
     with contextlib.suppress(OSError):
         if not any(os.path.lexists(path / name) for name in ("lock", "journal")):  # not listed: files may be too many
-            for name in (claims.FILE_NAME, FILE_NAME):
+            for name in (run_locks.FILE_NAME, FILE_NAME):
                 (path / name).unlink(missing_ok=True)
             os.rmdir(path)
 

@@ -163,7 +163,7 @@ class Publisher:
         self.held.clear()
 
     def put_held(self) -> bool:
-        """Put what is kept back, as one record; see `not_put`."""
+        """Put what is kept back, as one record; see `on_put_failed`."""
         held = self.held[:]
         del self.held[: len(held)]
         if not held:  # another thread has put it

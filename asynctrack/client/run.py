@@ -323,7 +323,7 @@ def _logged(session: RunSession, config: Mapping[str, Any], path: Path, key: str
     try:
         from asynctrack.reading.reader import RunReader  # rarely needed
 
-        return session.look_in(lambda: RunReader(path, warns=True).summarise(key, how), _LOOK_S)
+        return session.read_in_time(lambda: RunReader(path, warns=True).summarise(key, how), _LOOK_S)
     except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
         raise KeyError(key) from None
 

@@ -41,17 +41,17 @@ class RunActivity(NamedTuple):
         return bool(self.callers or self.worker)
 
 
-def look() -> list[Worker]:
+def other_workers() -> list[Worker]:
     """The workers of this user on this machine, without this process's own."""
     return list_workers(but=own_directories())
 
 
 def activity_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivity:
-    """Who works on a run; `workers` is what `look()` has found before, where that is recent enough."""
+    """Who works on a run; `workers` is what `other_workers()` has found before, where that is recent enough."""
     path = os.path.realpath(run)
     here, known_as = is_open(Path(path)), Path(path)
     callers, served, directories = [os.getpid()] if here else [], here, []
-    for worker in look() if workers is None else workers:
+    for worker in other_workers() if workers is None else workers:
         if queues := [queue for queue in worker.queues if os.path.realpath(queue.run) == path]:
             callers += sorted({queue.caller for queue in queues if queue.caller_lives})
             directories.append(worker.directory)

@@ -41,7 +41,7 @@ from asynctrack.settings import Settings, Until
 _FIRST_POLL_S: Final = 0.0002
 _LONGEST_POLL_S: Final = 0.01
 # How long who reads the books may stand still beyond the deadline of who asks for them: they lie in files, whose disk may hang. Arbitrary: a run of days takes 20 ms.
-_BOOKS_WAIT_S: Final = 1.0
+_STATS_WAIT_S: Final = 1.0
 # Which of the worker's words a wait looks at.
 _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 
@@ -68,17 +68,17 @@ class RunSession:
         backends: dict[str, Backend],
         *,
         publisher: Publisher,
-        claim: RunLock,
+        run_lock: RunLock,
     ) -> None:
         self.path = path
         self.result: RunStats | None = None
         self.unsaid: list[Callable[[], object]] = []
         self._settings = settings
         self.backends = backends
-        self._claim = claim
+        self._run_lock = run_lock
         self._lock = threading.RLock()
         self._waited_for_disk = False
-        self._books = StatsCollector(path)
+        self._collector = StatsCollector(path)
         self._home = _which(path)
         self._patience = DiskTimeout()
         self._last = RunStats(backends={name: BackendStats() for name in backends})
@@ -95,7 +95,7 @@ class RunSession:
     def after_fork(self) -> None:
         """In a forked child: what another thread of the parent may have been at is begun anew."""
         self._lock = threading.RLock()
-        self._books = StatsCollector(self.path)
+        self._collector = StatsCollector(self.path)
         self._patience = DiskTimeout()
         self._local = None
 
@@ -117,7 +117,7 @@ class RunSession:
         """Whether threads of this process deliver."""
         return self._in_threads or self._local is not None or self.publisher.host.serves_here
 
-    def look_in(self, do: Callable[[], T], timeout_s: float) -> T:
+    def read_in_time(self, do: Callable[[], T], timeout_s: float) -> T:
         """What `do` finds in the run's files.
 
         Raises:
@@ -130,25 +130,25 @@ class RunSession:
         if self.result is not None:
             return self.result
         with self._lock:
-            books, self._books = (
-                self._books,
+            collector, self._collector = (
+                self._collector,
                 StatsCollector(self.path),
             )  # a signal handler that comes in between takes its own
             try:
-                self._last = self._take_in_time(books)
-                self._books = books
+                self._last = self._take_in_time(collector)
+                self._collector = collector
             except TimeoutError as error:  # the books are left with who waits for the disk
                 self.publisher.warn("books", f"the books cannot be read: {error}; these are the last that could be")
                 return self._without_files()
             except OSError:  # too many open files, perhaps; what it has read may be half of something
-                books.close()
-                self._last = self._take_or_last(self._books)
+                collector.close()
+                self._last = self._take_or_last(self._collector)
             return self._last
 
-    def _take_in_time(self, books: StatsCollector) -> RunStats:
+    def _take_in_time(self, collector: StatsCollector) -> RunStats:
         if not self._disk_answers():
             raise TimeoutError("its disk does not answer")  # the worker waits for it already
-        return self._patience.call(lambda: self._take(books), _BOOKS_WAIT_S)
+        return self._patience.call(lambda: self._take(collector), _STATS_WAIT_S)
 
     def _disk_hangs(self) -> bool:
         """Whether the worker says so; who has delivered everything waits for it no more, and may not say anything else."""
@@ -159,7 +159,7 @@ class RunSession:
 
     def _disk_answers(self) -> bool:
         """Whether the worker does not wait for the disk. One that is only slow is waited for a little, but once while it hangs."""
-        deadline = time.monotonic() + (0.0 if self._waited_for_disk else _BOOKS_WAIT_S)
+        deadline = time.monotonic() + (0.0 if self._waited_for_disk else _STATS_WAIT_S)
         while (hangs := self._disk_hangs()) and time.monotonic() < deadline:
             time.sleep(_LONGEST_POLL_S)
         self._waited_for_disk = hangs
@@ -178,9 +178,9 @@ class RunSession:
             last, accepted=accepted, journaled=accepted - queued, queued=queued, dropped=dropped
         )
 
-    def _take_or_last(self, books: StatsCollector) -> RunStats:
+    def _take_or_last(self, collector: StatsCollector) -> RunStats:
         try:
-            return self._take_in_time(books)
+            return self._take_in_time(collector)
         except TimeoutError as error:
             self.publisher.warn("books", f"the books cannot be read: {error}; these are the last that could be")
             return self._without_files()
@@ -189,12 +189,12 @@ class RunSession:
             unknown = {name: BackendStats(known=False) for name in self.backends}
             return msgspec.structs.replace(self._without_files(), backends=unknown)
 
-    def _take(self, books: StatsCollector) -> RunStats:
+    def _take(self, collector: StatsCollector) -> RunStats:
         if _which(self.path) != self._home:  # else the path would lead to the books of another run, or to empty ones
             raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self.path))
         producer = self.publisher.producer
         own = [producer.ring] if producer.state != FORKED else []
-        return books.take(own, self.publisher.host.others(), self.backends)
+        return collector.collect(own, self.publisher.host.others(), self.backends)
 
     def flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
         """Wait until what is in the queue has got so far."""
@@ -249,7 +249,7 @@ class RunSession:
                 if waited:
                     self._tell_of_the_queue()
                     self._tell_of_the_rest(stats)
-                    self._tell_of_children(lambda read: self.look_in(read, _BOOKS_WAIT_S))
+                    self._tell_of_children(lambda read: self.read_in_time(read, _STATS_WAIT_S))
                 if not self.needs_threads or self._is_done():
                     self._let_go()  # else it is waited for once more when the process ends
             return self.result
@@ -282,7 +282,7 @@ class RunSession:
         self._tell_of_children(lambda read: read())
 
     def _tell_of_children(self, look: Callable[[Callable[[], str]], str]) -> None:
-        """Say which forked children have failed, as far as the worker knows by now; `look` reads a file."""
+        """Say which forked children have failed, as far as the worker knows by now; `poll_ring` reads a file."""
         if _has_forked and self.publisher.is_root:
             with contextlib.suppress(AsynctrackError, OSError):
                 if said := look(lambda: final_report.failed_children(self.path)):
@@ -362,9 +362,9 @@ class RunSession:
         """To close a file may hang; it is closed when the disk answers, or with the process."""
         with contextlib.suppress(TimeoutError, RuntimeError):  # no thread can be had as the interpreter ends
             if self.publisher.producer.state == FORKED or self.publisher.producer.ring.words[LAST_ERRNO] != NO_ANSWER:
-                DiskTimeout().call(self._claim.release, _BOOKS_WAIT_S)
+                DiskTimeout().call(self._run_lock.release, _STATS_WAIT_S)
             else:
-                start_thread(self._claim.release)
+                start_thread(self._run_lock.release)
 
     def _is_done(self) -> bool:
         """Whether nothing is left to deliver."""
@@ -377,7 +377,7 @@ class RunSession:
             self.publisher.host.release(self.publisher.producer.ring)
             self.publisher.producer.let_go()
         if not self._patience.is_over:  # else to close a file may hang, too
-            self._books.close()
+            self._collector.close()
         if self._local is not None:
             self._local.stop()
 
@@ -390,7 +390,7 @@ class RunSession:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            host.look(ring, wake=False)
+            host.poll_ring(ring, wake=False)
             yield min(pause, left)
             pause = min(pause * 1.5, _LONGEST_POLL_S)
 

@@ -97,7 +97,7 @@ class WorkerHandle:
             raise
 
     def __repr__(self) -> str:
-        return f"<Host of a worker {self.kind}, {len(self._own)} rings in {self.directory}>"
+        return f"<Handle of a worker {self.kind}, {len(self._own)} rings in {self.directory}>"
 
     def open_ring(self, meta: dict[str, Any], queue_bytes: int | None, *, first: int = 0) -> Producer:
         """Make a ring for a run in this process.
@@ -113,7 +113,7 @@ class WorkerHandle:
             self._own[path] = None  # before it exists: whoever opened it here as another's would drop its lock
             try:
                 ring = self._own[path] = Ring.create(path, size, meta, first=first)
-                self._producers[path] = Producer(ring, functools.partial(self.look, ring))
+                self._producers[path] = Producer(ring, functools.partial(self.poll_ring, ring))
                 return self._producers[path]
             except OSError as error:
                 del self._own[path]
@@ -148,7 +148,7 @@ class WorkerHandle:
             finally:
                 os.close(fd)
 
-    def look(self, ring: Ring, wake: bool) -> None:
+    def poll_ring(self, ring: Ring, wake: bool) -> None:
         """Called by a producer now and then: have the worker woken, and another started if it is gone.
 
         It only asks for that: it is called between the acceptance of a record and the return of `log()`.
@@ -189,7 +189,7 @@ class WorkerHandle:
         """Start the worker where there is none, and wait a little until it has taken the ring."""
         deadline = time.monotonic() + READY_WAIT_S
         _caretaker.start()
-        if self._starting.acquire(timeout=_START_WAIT_S):  # else this may be a signal handler inside `look`
+        if self._starting.acquire(timeout=_START_WAIT_S):  # else this may be a signal handler inside `poll_ring`
             try:
                 self._log_path = str(log_path)
                 if not self._worker_lives():

@@ -48,26 +48,26 @@ class DeliveryBatch(NamedTuple):
 
 def has_more(run: Path, cursor: Cursor, backend: Backend) -> bool:
     """Whether the journal goes on behind a cursor."""
-    cutter = Batcher(run, cursor, backend)
-    more = not cutter.at_end()
-    cutter.close()
+    batcher = Batcher(run, cursor, backend)
+    more = not batcher.at_end()
+    batcher.close()
     return more
 
 
 def lacks(run: Path, cursor: Cursor) -> bool:
     """Whether the journal has a record or a change behind a cursor; that the run has ended is neither."""
-    cutter = Batcher(run, cursor, Backend())
+    batcher = Batcher(run, cursor, Backend())
     try:
-        while (cut := cutter.next()) is not None:
-            if cut.batch.records or cut.batch.updates or cut.skipped:
+        while (found := batcher.next()) is not None:
+            if found.batch.records or found.batch.updates or found.skipped:
                 return True
         return False
     finally:
-        cutter.close()
+        batcher.close()
 
 
 class _Gathering:
-    """A cut in the making."""
+    """A batch in the making."""
 
     def __init__(self, *, downsample: bool) -> None:
         self.records: list[Record] = []
@@ -135,7 +135,7 @@ class Batcher:
         return self._batch is None
 
     def gather(self) -> bool:
-        """Read on for about 2 ms; whether there is more for the next cut then."""
+        """Read on for about 2 ms; whether there is more for the next batch then."""
         until = time.monotonic() + _GATHER_S
         while time.monotonic() < until:
             if (self._gathering is not None and self._gathering.whole) or self.at_end():
@@ -148,11 +148,11 @@ class Batcher:
             self._gather(self._gathering)
         return True
 
-    def cut(self, *, expedite: bool) -> DeliveryBatch | None:
+    def take(self, *, expedite: bool) -> DeliveryBatch | None:
         """What is gathered; None where that is nothing, or too little that has not waited for long enough.
 
         Args:
-            hurry: whether somebody waits: then it need not be full, nor old.
+            expedite: whether somebody waits: then it need not be full, nor old.
         """
         gathering = self._gathering
         if gathering is None or not (gathering.whole or expedite or self._outcome or self.due_in() <= 0):
@@ -165,13 +165,13 @@ class Batcher:
         """What comes next in the journal as it is; None at its end."""
         while self.gather():
             pass
-        return self.cut(expedite=True)
+        return self.take(expedite=True)
 
     def outcome(self) -> Outcome | None:
         """How the run ended, where that is the last that the journal tells; asked for at its end."""
         if not self._looked:
             self._looked = True
-            self._outcome = self._look_back()
+            self._outcome = self._read_back()
         return self._outcome
 
     def due_in(self) -> float:
@@ -212,9 +212,9 @@ class Batcher:
         return self._records - len(into.records)
 
     def _take(self, batch: JournalBatch, into: _Gathering) -> tuple[list[Record], list[Frame]]:
-        """Take frames until the cut is full."""
+        """Take frames until the batch is full."""
         most_bytes = min(self._backend.batch_bytes - into.bytes, BATCH_BYTES)
-        payloads, others, inner = batch.cut(self._inner, most_bytes, self._room(into))
+        payloads, others, inner = batch.take(self._inner, most_bytes, self._room(into))
         ring, decode = batch.header.ring, self._decoder.record
         try:
             records = [decode(payload, number, ring) for number, payload in payloads]
@@ -271,7 +271,7 @@ class Batcher:
         elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
             self._outcome = note["status"]
 
-    def _look_back(self) -> Outcome | None:
+    def _read_back(self) -> Outcome | None:
         """How the run ended, if that lies right before where this begins: who came that far may not have got to the end."""
         last = next(backwards(self._reader.directory, notes=True), None)
         frames = list(last.frames()) if last is not None and last.after == self._position else []

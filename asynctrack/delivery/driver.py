@@ -69,7 +69,7 @@ class Delivery:
         self._keep = keep
         self._force = force
         self._sink: Sink | None = None
-        self._cutter: Batcher | None = None
+        self._batcher: Batcher | None = None
         self._pending: Pending | None = None
         self._stopping = anyio.Event()
         self._ready_at = 0.0
@@ -116,7 +116,7 @@ class Delivery:
 
         Args:
             wait: waits for the journal to grow, at most so many seconds.
-            hurry: whether somebody waits for the cursor to be saved.
+            expedite: whether somebody waits for the cursor to be saved.
             saved: called after the cursor was saved.
             pace: waits after each batch, and while one is read, for as long as others come first.
         """
@@ -177,19 +177,19 @@ class Delivery:
         """Give the sink one batch, or tell it of the run's end; False when there was no batch."""
         if self._sink is None:
             self._sink = await self._open()
-        if self._cutter is None:
-            self._cutter = Batcher(self._run, self.cursor, self._backend)
+        if self._batcher is None:
+            self._batcher = Batcher(self._run, self.cursor, self._backend)
         if self._pending is None:
-            while self._cutter.gather():
+            while self._batcher.gather():
                 await pace()
-            cut = self._cutter.cut(expedite=expedite)
-            if cut is None:
-                if (outcome := self._cutter.outcome()) is not None:
+            found = self._batcher.take(expedite=expedite)
+            if found is None:
+                if (outcome := self._batcher.outcome()) is not None:
                     await self._close(outcome)
                 return False
-            self._pending = Pending(cut)
+            self._pending = Pending(found)
         if self._pending.media:
-            batch = self._pending.cut.batch
+            batch = self._pending.whole.batch
             await in_thread(media_store.store, self._run, batch, abandon_on_cancel=True, limiter=self._limiter)
             self._pending.media = False
         await self._give(self._sink, self._pending)
@@ -263,11 +263,11 @@ class Delivery:
         await self._call(self._sink.close, outcome)
         self._sink = None  # should the cursor not be saved, another is opened and closed
         await self._progress.save(closed=True, last_error=None, next_try_at=None, paused=False)
-        self._close_cutter()
+        self._close_batcher()
 
     async def _pause(self) -> None:
         """Save the cursor and close the sink, unless the end has done so."""
-        # Half-way through a cut there is no place in the journal for what the sink says of itself.
+        # Half-way through a batch there is no place in the journal for what the sink says of itself.
         half_way = self._pending is not None and self._pending.begun
         if self._sink is not None and not half_way:
             try:
@@ -279,22 +279,22 @@ class Delivery:
     async def _drop_sink(self) -> None:
         """Close what is open; what was written has been saved, or will be written again."""
         sink, self._sink, self._pending = self._sink, None, None
-        self._close_cutter()
+        self._close_batcher()
         if sink is not None:
             try:
                 await self._call(sink.close, "stopped")
             except Exception as error:  # nothing depends on it
                 _log.warning("%s of %s: it could not be closed: %s", self.name, self._run, self._describe(error))
 
-    def _close_cutter(self) -> None:
-        if self._cutter is not None:
-            self._cutter.close()
-            self._cutter = None
+    def _close_batcher(self) -> None:
+        if self._batcher is not None:
+            self._batcher.close()
+            self._batcher = None
 
     async def _idle(self, wait: Callable[[float], Awaitable[None]]) -> None:
         """Wait for the journal to grow, or what is gathered to be old enough."""
-        assert self._cutter is not None
-        due_in = self._cutter.due_in()
+        assert self._batcher is not None
+        due_in = self._batcher.due_in()
         self.waiting = not self._progress.dirty and due_in == float("inf")
         await wait(min(CHECKPOINT_INTERVAL_S if self._progress.dirty else LONGEST_RETRY_S, max(0.0, due_in)))
         self.waiting = False
@@ -319,8 +319,8 @@ class Delivery:
         """Note what went wrong; returns seconds until the next try."""
         self._failures += 1
         new_trace = self._repeats.add(error)
-        verdict = classify_error(error, self._failures, self._repeats.count)
-        next_try_at = (datetime.now(UTC) + timedelta(seconds=verdict.wait_s)).isoformat(timespec="milliseconds")
+        decision = classify_error(error, self._failures, self._repeats.count)
+        next_try_at = (datetime.now(UTC) + timedelta(seconds=decision.wait_s)).isoformat(timespec="milliseconds")
         what = self._describe(error)
         if new_trace is not None:
             self._say_at_once(f"{what}: trying again\n{new_trace}")
@@ -329,12 +329,12 @@ class Delivery:
                 f"{what}: it has failed {MOST_REPEATS} times the same way, and is seldom tried again until you mend it"
             )
         else:
-            self._say(f"{what}: {'waiting for you to mend that' if verdict.paused else 'trying again'}")
+            self._say(f"{what}: {'waiting for you to mend that' if decision.paused else 'trying again'}")
         try:
-            await self._progress.fail(what, next_try_at, verdict.paused)
+            await self._progress.fail(what, next_try_at, decision.paused)
         except Exception as failed:  # a full disk; what is saved is what was
             self._say(f"the cursor cannot be saved: {failed}")
-        return verdict.wait_s
+        return decision.wait_s
 
     def _succeed(self) -> None:
         """The backend works."""

@@ -12,24 +12,24 @@ from asynctrack.records.codec import Record
 
 
 class Pending:
-    """A cut that the sink has not yet taken whole.
+    """A batch that the sink has not yet taken whole.
 
     Attributes:
-        cut: as it was made.
+        whole: as it was made.
         parts: that the sink has not yet taken, in order.
         begun: whether it has taken any.
         media: whether there are media in it that are not yet stored.
         rejected: records that the sink will never take.
     """
 
-    def __init__(self, cut: DeliveryBatch) -> None:
-        self.cut = cut
-        self.parts = deque(filter(any, [cut.batch]))
+    def __init__(self, whole: DeliveryBatch) -> None:
+        self.whole = whole
+        self.parts = deque(filter(any, [whole.batch]))
         self.begun = False
-        self.media = cut.media
+        self.media = whole.media
         self.rejected = 0
         self._delivered = 0
-        self._skipped = dict(cut.skipped)
+        self._skipped = dict(whole.skipped)
 
     def take(self, part: Batch, skipped: object) -> None:
         """The sink has a part, but for what it cannot show."""
@@ -51,9 +51,9 @@ class Pending:
         cursor.delivered += self._delivered
         cursor.rejected += self.rejected
         cursor.skipped = _sum(cursor.skipped, self._skipped)
-        cursor.position, cursor.ends = self.cut.position, self.cut.ends
-        if self.cut.batch.records:
-            cursor.next_number = max(cursor.next_number, self.cut.batch.records[-1].number + 1)
+        cursor.position, cursor.ends = self.whole.position, self.whole.ends
+        if self.whole.batch.records:
+            cursor.next_number = max(cursor.next_number, self.whole.batch.records[-1].number + 1)
 
 
 def split(part: Batch, no: TooLarge | Rejected) -> tuple[list[Batch], list[Record]]:

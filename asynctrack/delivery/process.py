@@ -4,7 +4,7 @@ An SDK may hang, crash or eat memory; here it can be killed, and everything goes
 other end of its standard input, a socket: it sends orders, a line of JSON each, and gets a sign of life every half second:
 
     {"deliver": {"run": "/runs/p/a", "name": "wandb", "backend": {"kind": "wandb"}, "force": false}}
-    {"hurry": "/runs/p/a"}                        somebody waits for this run
+    {"expedite": "/runs/p/a"}                     somebody waits for this run
     {"stop": {"run": "/runs/p/a", "name": "wandb"}}
     {"leave": true}                               stop everything, and end
     {"busy": {"/runs/p/a\\nwandb": 0.0}}           the sign of life: for how long each delivery has waited for its backend
@@ -96,9 +96,9 @@ class DeliveryProcess:
             await anyio.sleep(back_off(failures))
 
     def _obey(self, order: dict[str, Any]) -> None:
-        if "hurry" in order:
+        if "expedite" in order:
             for key, poller in self._pollers.items():
-                if self._wanted.get(key, {}).get("run") == order["hurry"]:
+                if self._wanted.get(key, {}).get("run") == order["expedite"]:
                     poller.expedite()
         elif "stop" in order:
             key = _key(order["stop"])

@@ -124,8 +124,8 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
     def flush(self, timeout_s: float = _FINISH_TIMEOUT_S) -> bool:
         """Wait until the tracker has had every event and the backends every record; returns whether they have."""
         taken = self._background_caller is None or self._background_caller.wait(timeout_s)
-        books = self.run.flush("delivered", timeout_s).backends.values() if self.run is not None else ()
-        return taken and not any(backend.behind for backend in books)
+        stats = self.run.flush("delivered", timeout_s).backends.values() if self.run is not None else ()
+        return taken and not any(backend.behind for backend in stats)
 
     def clean_up(self) -> None:
         """End what is open. DRYTorch calls it when an experiment stops or the tracker is removed; again it does nothing."""

@@ -48,7 +48,7 @@ class FrameBatch(namedtuple("Batch", "segment offset header data whole")):
         for start, end in self.whole:
             yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
 
-    def cut(
+    def take(
         self, inner: int, max_bytes: int, max_records: int
     ) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:
         """The unharmed frames from byte `inner` on, at least one, about `max_bytes`, at most so many records: the way of a delivery.

@@ -243,7 +243,7 @@ class Writer:
             for batch in self._unsynced:
                 fresh.append(batch.blob)
         except OSError:
-            fresh.cut(HEADER_BYTES)  # half a copy would only fill the disk
+            fresh.truncate(HEADER_BYTES)  # half a copy would only fill the disk
             raise
         suspects, self._open, self._copy, self._fresh = self._open, [fresh], fresh, None
         for suspect in suspects:
@@ -301,7 +301,7 @@ class _Segment:
         try:
             _write_all(self.fd, blob)
         except OSError:
-            self.cut(self.size)
+            self.truncate(self.size)
             raise
         self.size += len(blob)
 
@@ -316,7 +316,7 @@ class _Segment:
         finally:
             os.close(fd)
 
-    def cut(self, size: int) -> None:
+    def truncate(self, size: int) -> None:
         os.ftruncate(self.fd, size)
         self.size = size
 
@@ -345,7 +345,7 @@ def recover(directory: str) -> tuple[dict[int, int], Position, int, bytes | None
         if ends:
             break
     if numbers and os.stat(last := _path(directory, numbers[-1])).st_size > torn.offset:
-        _cut(last, torn.offset)
+        _truncate(last, torn.offset)
     return ends, found, numbers[-1] if numbers else 0, journal_id_of(directory)
 
 
@@ -380,7 +380,7 @@ def _path(directory: str, segment: int) -> str:
     return os.path.join(directory, segment_name(segment))
 
 
-def _cut(path: str, size: int) -> None:
+def _truncate(path: str, size: int) -> None:
     """Cut a file back; never one that a link leads to."""
     fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

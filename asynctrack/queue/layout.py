@@ -30,7 +30,7 @@ index  name         writer   meaning
 19     SLEEPING     worker   1 while the worker waits for the wake pipe
 20     WORKER_PID   worker   its process
 21     HEARTBEAT    worker   monotonic nanoseconds of its last look
-22     TROUBLE      worker   errno of the last failed write to the journal, 0 when it works; `NO_ANSWER` while its disk hangs
+22     LAST_ERRNO   worker   errno of the last failed write to the journal, 0 when it works; `NO_ANSWER` while its disk hangs
 23     DONE         worker   1 when the run is closed: run.json says how it ended, every backend has all
 ====== ============ ======== ==================================================================================
 

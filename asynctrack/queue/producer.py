@@ -78,10 +78,10 @@ class Producer:
         "_head",
         "_limit",
         "_lock",
-        "_look",
         "_lost",
         "_mask",
         "_number",
+        "_poll",
         "_side",
         "_slow",
         "_words",
@@ -92,10 +92,10 @@ class Producer:
 
     put: Callable[..., bool]
 
-    def __init__(self, ring: Ring, look: Callable[[bool], object]) -> None:
+    def __init__(self, ring: Ring, poll: Callable[[bool], object]) -> None:
         self.ring = ring
         self.state = OPEN
-        self._look = look
+        self._poll = poll
         self._words = ring.words
         self._data = ring.data
         self._mask = ring.capacity - 1
@@ -274,7 +274,7 @@ class Producer:
                 self._full = (tail, size, time.monotonic() + _FULL_FOR_S)
             if not placed:
                 self._put_side()
-        self._look(wake)
+        self._poll(wake)
         return placed
 
     def _is_still_full(self, size: int) -> bool:

@@ -207,7 +207,7 @@ class Ring:
             return self.data[first:last]
         return self.data[first : HEADER_BYTES + self.capacity] + self.data[HEADER_BYTES:last]
 
-    def cut(self, start: int, head: int, max_bytes: int) -> int:
+    def batch_end(self, start: int, head: int, max_bytes: int) -> int:
         """Where to cut what lies between a frame's start and the head: about `max_bytes` on, more where no mark is nearer."""
         if head - start <= max_bytes:
             return head

@@ -23,7 +23,7 @@ from asynctrack.journal.reader import HARMED_HEADER, Damage, begun, missing_segm
 _said: Final = Throttle()
 
 
-def look(run: Path) -> list[Damage]:
+def scan(run: Path) -> list[Damage]:
     """What is damaged of a run, without reading its journal.
 
     Raises:
@@ -35,7 +35,7 @@ def look(run: Path) -> list[Damage]:
         return [_of_manifest(run, error), *_gaps(run)]
     except NotARun:
         return _gaps(run)
-    return [*_gaps(run), *_cut(run, said)]
+    return [*_gaps(run), *_missing_end(run, said)]
 
 
 def said_by(run: Path) -> Manifest | None:
@@ -63,7 +63,7 @@ def left_over(run: Path, said: Manifest | None, read_to: Position) -> list[Damag
     torn = Damage(
         path, read_to.offset, _size(path) - read_to.offset, "no batch begins there, and the run's end is missing"
     )
-    return _cut(run, said) or [torn]
+    return _missing_end(run, said) or [torn]
 
 
 def warn(run: Path, damage: Sequence[Damage]) -> None:
@@ -110,7 +110,7 @@ def _has_header(path: str) -> bool:
         return True  # removed under us, or not to be read: its reader will say so
 
 
-def _cut(run: Path, said: Manifest) -> list[Damage]:
+def _missing_end(run: Path, said: Manifest) -> list[Damage]:
     """What the journal has less than `run.json` says."""
     segment, offset, _ = said.position
     path = _segment(run, segment)

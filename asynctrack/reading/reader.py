@@ -26,7 +26,7 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
-from asynctrack.reading.damage import left_over, look, said_by, warn
+from asynctrack.reading.damage import left_over, said_by, scan, warn
 from asynctrack.reading.history import History, find_cuts, without
 from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 from asynctrack.records.column_types import as_float
@@ -69,7 +69,7 @@ class RunReader:
             UnsupportedVersion: a newer asynctrack wrote it.
         """
         found = self._load()
-        self._around = look(self.path)
+        self._around = scan(self.path)
         self._warn()
         reader = Reader(self.path / "journal", found.position)
         for batch in reader:
@@ -106,7 +106,7 @@ class RunReader:
         """
         if history not in get_args(History):
             raise InvalidSettings([f"history must be 'all' or 'last'; got {history!r:.80}"])
-        cuts = find_cuts(self._read()) if history == "last" and self._count_sittings() > 1 else []
+        cuts = find_cuts(self._read()) if history == "last" and self._count_sessions() > 1 else []
         return without(self._read(), cuts) if cuts else (record for _, record in self._read())
 
     def columns(self, history: History = "last") -> dict[str, Column]:
@@ -166,7 +166,7 @@ class RunReader:
         """A pyarrow table, as `to_pandas`."""
         return frames.to_arrow(_import("pyarrow", "to_arrow"), self._table(history))
 
-    def _count_sittings(self) -> int:
+    def _count_sessions(self) -> int:
         reader = Reader(self.path / "journal")
         try:
             return sum(frame.kind == START for batch in reader for frame in batch.frames(skip_records=True))
@@ -175,8 +175,8 @@ class RunReader:
 
     def _read(self) -> Iterator[tuple[int, Record]]:
         """The records, each with the number of its sitting."""
-        if (remains := self._remains()) is not None:
-            yield from ((0, record) for record in remains())
+        if (fallback := self._fallback()) is not None:
+            yield from ((0, record) for record in fallback())
             return
         session, said = -1, said_by(self.path)
         reader, decode = Reader(self.path / "journal"), Decoder(self.path).record
@@ -208,12 +208,12 @@ class RunReader:
     def _table(self, history: History) -> dict[str, list[Any]]:
         """Columns of equal length, with None where a record has no such key."""
         table: dict[str, list[Any]] = {frames.STEP: [], frames.TIMESTAMP: []}
-        apart = FlatNames(frames.RESERVED)
+        flat_names = FlatNames(frames.RESERVED)
         rows = 0
         for record in self.records(history):
             table[frames.STEP].append(record.step)
             table[frames.TIMESTAMP].append(record.time_ns / 1e9)
-            for key, value in apart.of(dict(flatten(record.data))).items():
+            for key, value in flat_names.of(dict(flatten(record.data))).items():
                 column = table.setdefault(key, [])
                 column.extend([None] * (rows - len(column)))
                 column.append(
@@ -235,8 +235,8 @@ class RunReader:
             KeyError: there are no more.
         """
         decode = Decoder(self.path).record
-        if (remains := self._remains()) is not None:
-            rows = [dict(flatten(record.data)) for record in remains()]
+        if (fallback := self._fallback()) is not None:
+            rows = [dict(flatten(record.data)) for record in fallback()]
             yield from (row[key] for row in reversed(rows) if key in row)
         for batch in backwards(self.path / "journal"):
             for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
@@ -251,7 +251,7 @@ class RunReader:
         try:
             return manifests.load(self.path)
         except NotARun as missing:
-            if self._has_journal() or _find_remains(self.path, {}) is None:
+            if self._has_journal() or _find_fallback(self.path, {}) is None:
                 return self._from_journal(missing)
             path = self.path.absolute()
             return Manifest(id=path.name, name=path.name, project=path.parent.name, status="crashed", created_at="")
@@ -259,9 +259,9 @@ class RunReader:
     def _has_journal(self) -> bool:
         return (self.path / "journal").is_dir()
 
-    def _remains(self) -> Records | None:
+    def _fallback(self) -> Records | None:
         """What reads the records where the journal is gone; None where it is there, or nothing is left."""
-        return None if self._has_journal() else _find_remains(self.path, self._load().backends)
+        return None if self._has_journal() else _find_fallback(self.path, self._load().backends)
 
     def _from_journal(self, missing: NotARun) -> Manifest:
         reader = Reader(self.path / "journal")
@@ -303,7 +303,7 @@ def _import(library: str, call: str) -> Any:
         raise LibraryMissing(call, library, error) from error
 
 
-def _find_remains(run: Path, backends: dict[str, Any]) -> Records | None:
+def _find_fallback(run: Path, backends: dict[str, Any]) -> Records | None:
     """What is left without a journal; rarely asked for, and its readers take a while to import."""
     from asynctrack.reading.fallback import find_fallback
 

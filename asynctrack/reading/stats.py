@@ -85,7 +85,7 @@ class StatsCollector:
         self._run = run
         self._tally = Tally(run / "journal")
 
-    def take(self, own: Iterable[Ring], others: Iterable[str], backends: Iterable[str]) -> RunStats:
+    def collect(self, own: Iterable[Ring], others: Iterable[str], backends: Iterable[str]) -> RunStats:
         """The books as they stand.
 
         Args:

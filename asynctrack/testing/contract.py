@@ -212,7 +212,7 @@ class BackendContract:
             run.end()
             slow = msgspec.structs.replace(run.backend, max_records_s=10.0)
             killer = _Killer()
-            deliver_in_process(run.path, slow, name=_NAME, look=killer.look)
+            deliver_in_process(run.path, slow, name=_NAME, poll=killer.poll)
             assert killer.killed
             self._assert_balance(run)
             self._assert_shows(run, expected, once=self.exactly_once)
@@ -282,11 +282,11 @@ class BackendContract:
         return cursor
 
     def _assert_balance(self, run: _ContractRun) -> BackendStats:
-        books = StatsCollector(run.path)
+        collector = StatsCollector(run.path)
         try:
-            stats = books.take([], [], [_NAME])
+            stats = collector.collect([], [], [_NAME])
         finally:
-            books.close()
+            collector.close()
         found = stats.backends[_NAME]
         assert stats.journaled == found.delivered + sum(found.skipped.values()) + found.rejected + found.behind
         assert min(found.delivered, found.rejected, *found.skipped.values(), stats.journaled) >= 0
@@ -387,7 +387,7 @@ class _Killer:
 
     killed = False
 
-    def look(self, process: SupervisedProcess, cursor: Cursor) -> None:
+    def poll(self, process: SupervisedProcess, cursor: Cursor) -> None:
         """Called every few milliseconds."""
         if (cursor.delivered or cursor.skipped) and process.group is not None and not self.killed:
             os.killpg(process.group, signal.SIGKILL)

@@ -147,7 +147,7 @@ def deliver_in_process(
     backend: Backend,
     *,
     name: str = "backend",
-    look: Callable[[SupervisedProcess, Cursor], object] = lambda process, cursor: None,
+    poll: Callable[[SupervisedProcess, Cursor], object] = lambda process, cursor: None,
     timeout_s: float = 30.0,
 ) -> Cursor:
     """The same from a process of its own, which is started again for as long as it dies.
@@ -170,7 +170,7 @@ def deliver_in_process(
                 tasks.start_soon(delivery.drive, anyio.sleep, lambda: True)
                 while not delivery.done:
                     await anyio.sleep(_LOOK_S)
-                    look(process, delivery.cursor)
+                    poll(process, delivery.cursor)
                 tasks.cancel_scope.cancel()
         return load_cursor(run, name)
 

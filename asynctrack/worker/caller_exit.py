@@ -54,7 +54,7 @@ class Caller:
         if (known := _known.get(self.pid)) is not None and known() is None:  # else it is another's
             _known.pop(self.pid, None)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """See which signals it handles: who dies of one of those has raised it again when all was done, as servers do."""
         if (now := time.monotonic()) < self._poll_run:
             return

@@ -72,7 +72,7 @@ class Drain:
         host: the directory of the calling process's rings.
         own: rings of this very process by path, for a worker that is a thread of the caller: a process must not open
             its own ring again, and cannot ask for its own lock.
-        grew: called after a look with the runs whose journal grew.
+        notify_growth: called after a poll with the runs whose journal grew.
         home: the host's lock, of a worker that stays.
     """
 
@@ -173,7 +173,7 @@ class Drain:
     def scan_rings(self) -> None:
         """Find new rings, and those whose producers have ended."""
         self._scan_at = time.monotonic() + SCAN_INTERVAL_S
-        self._keep_home()
+        self._keep_host()
         for path in ring_paths(self.host):
             if path not in self._known:
                 self._adopt(path)
@@ -185,7 +185,7 @@ class Drain:
                 self._visit(run, self._check_ends)
         self._recompute_intervals()
 
-    def _keep_home(self) -> None:
+    def _keep_host(self) -> None:
         """Make the host's directory again, where somebody has removed it under runs that go on."""
         if self._host_lock is None or not self.runs or self._host_lock.is_at(self.host):
             return
@@ -235,7 +235,7 @@ class Drain:
         self._heartbeat(run)
         if run.writer is not None and run.writer.wants_sync:
             self.wants_sync.set()
-        fullest = max([self._look(run, ring) for ring in list(run.live)], default=0.0)
+        fullest = max([self._poll_ring(run, ring) for ring in list(run.live)], default=0.0)
         for ring in run.live:
             ring.words[LAST_ERRNO] = 0
         for ring in run.rings:  # whose caller may wait for deliveries still
@@ -243,7 +243,7 @@ class Drain:
                 ring.words[LAST_ERRNO] = 0
         return fullest
 
-    def _look(self, run: RunJournal, ring: Ring) -> float:
+    def _poll_ring(self, run: RunJournal, ring: Ring) -> float:
         words = ring.words
         if not ring.can_be():
             self._warn(ring.path, f"the queue of {run.path} was written over; what it still had is lost")

@@ -43,7 +43,7 @@ def adopt(into: str, own: Collection[str] = (), wanted: Callable[[str], bool] = 
 def _adopt(host: str, into: str, wanted: Callable[[str], bool]) -> int:
     used_at = os.stat(host).st_mtime  # asked for first: the lock may be a new file in it
     with _worker_lock(host):
-        rings = {path: _look(path) for path in ring_paths(host)}
+        rings = {path: _inspect(path) for path in ring_paths(host)}
         if any(lives for lives, _ in rings.values()):
             return 0  # that process starts a worker of its own
         moved = [path for path, (_, run) in rings.items() if run and wanted(run)]  # of those that can be read
@@ -68,7 +68,7 @@ def _worker_lock(host: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _look(path: str) -> tuple[bool, str]:
+def _inspect(path: str) -> tuple[bool, str]:
     """Whether a ring's producer lives, and its run."""
     try:
         ring = Ring.attach(path)

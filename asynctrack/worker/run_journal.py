@@ -27,7 +27,7 @@ from asynctrack.queue.layout import (
 )
 from asynctrack.queue.ring import Ring, record_offset
 from asynctrack.worker.caller_exit import Caller, caller_of
-from asynctrack.worker.run_outcome import RunOutcome, breathes, outcome
+from asynctrack.worker.run_outcome import RingOutcome, breathes, run_outcome
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class RunJournal:
         self.writer: Writer | None = None
         self.rings: list[Ring] = []
         self.live: list[Ring] = []
-        self.ended: list[RunOutcome] = []
+        self.ended: list[RingOutcome] = []
         self.status: str | None = None
         self.retry_at = 0.0
         self.disk: int | None = None
         self._lock_fd = -1
-        self._home_fd = -1
+        self._directory_fd = -1
         self._notes_end = 0
         self._dropped: dict[int, dict[str, int]] = {}
         self._callers: dict[int, Caller | None] = {}
@@ -84,11 +84,11 @@ class RunJournal:
                 from asynctrack.worker.rewind import rewind_cursors
 
                 rewind_cursors(self.path, writer.found)
-            self._home_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._directory_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except BaseException:
             os.close(lock_fd)
             raise
-        self.disk = os.fstat(self._home_fd).st_dev
+        self.disk = os.fstat(self._directory_fd).st_dev
         self._lock_fd, self.writer = lock_fd, writer
         # Segment numbers only grow, so the notes of this sitting lie behind all others, whatever the clock says.
         self._notes_end = max(writer.ends.get(NOTES_RING, 0), writer.next_segment << _NOTES_SHIFT)
@@ -118,10 +118,10 @@ class RunJournal:
 
     def gone(self) -> bool:
         """Whether its directory is no more where it was: removed, moved, or replaced by another; or let go of."""
-        if self._home_fd < 0:
+        if self._directory_fd < 0:
             return self.writer is not None
         try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._home_fd))
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._directory_fd))
         except OSError:
             return True
 
@@ -158,7 +158,7 @@ class RunJournal:
         assert self.writer is not None
         tail = start = ring.words[TAIL]
         while tail < head:
-            end = ring.cut(tail, head, MOVE_BYTES)
+            end = ring.batch_end(tail, head, MOVE_BYTES)
             frames = ring.copy(tail, end)
             self.writer.append(ring.id, tail, end, record_offset(frames, ring.words[FIRST]), frames)
             ring.words[TAIL] = tail = end
@@ -184,24 +184,24 @@ class RunJournal:
 
     def retire(self, ring: Ring) -> None:
         """A ring whose producer has ended, and which is empty."""
-        ending = RunOutcome(ring, self._callers.pop(ring.id, None))
-        self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": ending.said, "dropped": ring.dropped()})
+        outcome = RingOutcome(ring, self._callers.pop(ring.id, None))
+        self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": outcome.declared, "dropped": ring.dropped()})
         self.live.remove(ring)
-        self.ended.append(ending)
+        self.ended.append(outcome)
 
     def abandon(self, ring: Ring) -> None:
         """A ring whose journal is gone for good: nobody waits for it any more."""
         ring.words[DONE] = 1
         self.live.remove(ring)
-        self.ended.append(RunOutcome(ring, self._callers.pop(ring.id, None)))
+        self.ended.append(RingOutcome(ring, self._callers.pop(ring.id, None)))
         if not self.live:
-            self.status, _ = outcome(self.ended)
+            self.status, _ = run_outcome(self.ended)
 
     def watch(self) -> None:
         """See what only those can be asked that live."""
         for caller in set(self._callers.values()):
             if caller is not None:
-                caller.look()
+                caller.poll()
 
     def breathes(self, ring: Ring) -> bool:
         """Whether the process of a ring, which has lost its lock without a word, is still about to end: then it is known how."""
@@ -220,24 +220,28 @@ class RunJournal:
 
     def awaits_exit(self) -> bool:
         """Whether a process has said its last, but its exit code is still to come."""
-        return any(ending.is_open() for ending in self.ended)
+        return any(outcome.is_open() for outcome in self.ended)
 
     def _outcome(self) -> tuple[str, str | None]:
-        if any(ending.is_root for ending in self.ended):
-            return outcome(self.ended)
+        if any(outcome.is_root for outcome in self.ended):
+            return run_outcome(self.ended)
         if self._earlier is None:  # only children go on: what the process said that has opened the run stays
             self._earlier = _status_of(self.path)
-        return (self._earlier, None) if self._earlier in ("finished", "failed", "preempted") else outcome(self.ended)
+        return (
+            (self._earlier, None) if self._earlier in ("finished", "failed", "preempted") else run_outcome(self.ended)
+        )
 
     def _tell_of_children(self) -> bool:
         """Note which children have failed, as the kernel says; whether there was one."""
         failed = [
-            (ending, why) for ending in self.ended if not (ending.is_root or ending.told) and (why := ending.why())
+            (outcome, why)
+            for outcome in self.ended
+            if not (outcome.is_root or outcome.reported) and (why := outcome.why())
         ]
-        for ending, why in failed:
-            self.note({"note": "child_failed", "child": ending.pid, "error": why})
-            ending.told = True
-            _warn(f"process {ending.pid}, a child of the one that has opened {self.path}: {why}")
+        for outcome, why in failed:
+            self.note({"note": "child_failed", "child": outcome.pid, "error": why})
+            outcome.reported = True
+            _warn(f"process {outcome.pid}, a child of the one that has opened {self.path}: {why}")
         return bool(failed)
 
     def sync(self) -> bool:
@@ -273,10 +277,10 @@ class RunJournal:
         for ring in self.rings:
             ring.words[DONE] = int(done)
             ring.unlink()
-        for fd in (self._home_fd, self._lock_fd):
+        for fd in (self._directory_fd, self._lock_fd):
             if fd >= 0:
                 os.close(fd)
-        self._home_fd = self._lock_fd = -1
+        self._directory_fd = self._lock_fd = -1
 
 
 def _goes_on(ring: Ring) -> bool:

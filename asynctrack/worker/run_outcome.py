@@ -18,7 +18,7 @@ _LAST_BREATH_S = 1.0
 _LONGEST_EXIT_S = 60.0
 
 
-class RunOutcome:
+class RingOutcome:
     """How one process has ended: what it said, and what the kernel says.
 
     Attributes:
@@ -32,21 +32,21 @@ class RunOutcome:
     def __init__(self, ring: Ring, caller: Caller | None) -> None:
         self.ring = ring
         # Somebody may have written over the word.
-        self.said = ENDS[ring.words[END]] if ring.words[END] < len(ENDS) else ENDS[0]
+        self.declared = ENDS[ring.words[END]] if ring.words[END] < len(ENDS) else ENDS[0]
         self.is_root = ring.meta.get("root") == "True"
         self.pid = ring.words[PID] if caller is None else caller.pid
-        self.told = False
+        self.reported = False
         self._caller = caller
         self._gives_up_at = time.monotonic() + _LONGEST_EXIT_S
 
     def is_open(self) -> bool:
         """Whether its exit code is still to come: the process ends, and had nothing to say against it."""
-        exits = self.said == "finished" and bool(self.ring.words[EXITING]) and self._caller is not None
+        exits = self.declared == "finished" and bool(self.ring.words[EXITING]) and self._caller is not None
         return exits and not self._has_exited() and time.monotonic() < self._gives_up_at
 
     def why(self) -> str | None:
         """What the kernel says against it, in words."""
-        final = self.said in ("failed", "left") or (self.said == "finished" and not self.ring.words[EXITING])
+        final = self.declared in ("failed", "left") or (self.declared == "finished" and not self.ring.words[EXITING])
         return None if self._caller is None or final else self._caller.why()
 
     def word(self) -> str:
@@ -54,14 +54,14 @@ class RunOutcome:
         why = self.why()
         if why is not None:
             assert self._caller is not None
-            exited = self.said == "finished" and not self._caller.was_killed()
+            exited = self.declared == "finished" and not self._caller.was_killed()
             return "failed" if exited else "crashed"
-        well = self.said == "open" and self._caller is not None and self._caller.is_well()
-        return "finished" if well else self.said
+        well = self.declared == "open" and self._caller is not None and self._caller.is_well()
+        return "finished" if well else self.declared
 
     def left_silently(self) -> bool:
         """Whether it ended well, and said nothing of it."""
-        return self.said == "open" and self.is_root and self._caller is not None and self._caller.went_silently()
+        return self.declared == "open" and self.is_root and self._caller is not None and self._caller.went_silently()
 
     def _has_exited(self) -> bool:
         return self._caller is None or self._caller.has_ended()
@@ -72,17 +72,17 @@ def breathes(caller: Caller | None, since: float) -> bool:
     return caller is not None and not caller.has_ended() and time.monotonic() - since < _LAST_BREATH_S
 
 
-def outcome(endings: Sequence[RunOutcome]) -> tuple[str, str | None]:
+def run_outcome(outcomes: Sequence[RingOutcome]) -> tuple[str, str | None]:
     """How the run ended, and why, where the journal does not know: what the process that opened it said, or how that died; if it went without a word, what
     the last other said."""
-    if any(ending.ring.words[PREEMPTED] for ending in endings):
+    if any(outcome.ring.words[PREEMPTED] for outcome in outcomes):
         return "preempted", None
-    for ending in reversed(endings):
-        if ending.is_root and (word := ending.word()) in ("finished", "failed", "crashed"):
-            return word, ending.why()
-    words = [word for ending in endings if (word := ending.word()) != "left"]
+    for outcome in reversed(outcomes):
+        if outcome.is_root and (word := outcome.word()) in ("finished", "failed", "crashed"):
+            return word, outcome.why()
+    words = [word for outcome in outcomes if (word := outcome.word()) != "left"]
     if words and words[-1] in ("finished", "failed"):
         return words[-1], None
     return "crashed", "it ended without a word, by os._exit" if any(
-        ending.left_silently() for ending in endings
+        outcome.left_silently() for outcome in outcomes
     ) else None

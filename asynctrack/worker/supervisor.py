@@ -85,7 +85,7 @@ class SupervisedProcess:
         self._send(self._wanted[key])
 
     def expedite(self, run: Path) -> None:
-        self._send({"hurry": str(run)})
+        self._send({"expedite": str(run)})
 
     def stop(self, run: Path, name: str) -> None:
         key = f"{run}\n{name}"
@@ -308,7 +308,7 @@ class ElsewhereDelivery:
                 if self._process.deaths != deaths:
                     deaths = self._process.deaths
                     await self._note_death()
-                self._look()
+                self._poll()
                 saved()
         finally:
             self._process.stop(self._run, self.name)
@@ -333,7 +333,7 @@ class ElsewhereDelivery:
             what, hopeless = f"its process {self._process.died_of}", self._process.failures >= MOST_REPEATS
             await in_thread(note_failure, self._run, self.name, what, hopeless)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         before = self.cursor
         with contextlib.suppress(OSError):  # a disk that fails: the next look may find it well
             self.cursor = load_cursor(self._run, self.name)

@@ -27,7 +27,7 @@ def asynctrack(directory: Path) -> int:
 
     (run,) = (directory / "bench").iterdir()
     with SyncJob([run]) as work:  # what `asynctrack sync` does
-        while work.look() and not work.done:
+        while work.poll() and not work.done:
             pass
     return sum(1 for _ in asynctrack.open_run(run).records())
 

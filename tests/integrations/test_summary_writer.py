@@ -411,7 +411,7 @@ def test_the_example_runs(tmp_path: Path) -> None:
 
 
 def is_delivered(run: Path) -> bool:
-    books = StatsCollector(run).take([], [], ["log_dir"])
+    books = StatsCollector(run).collect([], [], ["log_dir"])
     return books.journaled > 0 and not books.backends["log_dir"].behind
 
 

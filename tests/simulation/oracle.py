@@ -120,7 +120,7 @@ def _compare(where: str, found: Iterable[Row], accounts: list[Account]) -> Itera
 def _books(path: Path) -> RunStats:
     books = StatsCollector(path)
     try:
-        return books.take([], [], RunReader(path).manifest().backends)
+        return books.collect([], [], RunReader(path).manifest().backends)
     finally:
         books.close()
 

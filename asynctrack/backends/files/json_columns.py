@@ -116,7 +116,7 @@ class _Columns(Sink):
         self._link = link
         self._reserved = _ALIGNED if aligned else _KEPT
         self._aligned = aligned
-        self._told = ConfigMirror(context)
+        self._mirror = ConfigMirror(context)
         self._counts = Counter[str](state.get("counts", {}))
         self._file = ColumnFile(path, aligned=aligned)
         place = "" if link is None else f".{zlib.crc32(os.fsencode(path.parent)):08x}"
@@ -133,7 +133,7 @@ class _Columns(Sink):
             raise self._start_over(reason) from reason
 
     def write(self, batch: Batch) -> None:
-        self._told.take(batch.updates)
+        self._mirror.take(batch.updates)
         rows = [self._row(record) for record in batch.records]
         lines = _encoder.encode_lines(rows)
         if b"null" in lines:  # what is not finite, a None, or a text that has it
@@ -150,7 +150,7 @@ class _Columns(Sink):
             "file": self._file.path.name,
             "counts": dict(self._counts),
             "waiting": self._waiting.size,
-            **self._told.state(),
+            **self._mirror.state(),
         }
 
     def close(self, outcome: Outcome) -> None:
@@ -179,7 +179,7 @@ class _Columns(Sink):
 
     def _replace(self) -> None:
         try:
-            self._file.replace(self._waiting.rows(), self._counts, self._told.config, self._told.summary)
+            self._file.replace(self._waiting.rows(), self._counts, self._mirror.config, self._mirror.summary)
         except NotOurs as reason:
             raise self._start_over(reason) from reason
         self._waiting.clear()  # a crash before this finds a file that has them

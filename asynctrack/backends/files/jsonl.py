@@ -38,7 +38,7 @@ RESERVED: Final = ("_step", "_timestamp")
 
 _PLAIN: Final = frozenset({float, int, str, bool})
 _BEGIN: Final = b'{"_step":'
-_apart: Final = FlatNames(RESERVED)
+_flat_names: Final = FlatNames(RESERVED)
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
@@ -77,25 +77,25 @@ class _Lines(Sink):
 
     async def write(self, batch: Batch) -> None:
         try:
-            await _aside(self._file.append, encode_lines(batch.records, self._not_finite), batch.records)
+            await _in_thread(self._file.append, encode_lines(batch.records, self._not_finite), batch.records)
         except FileChanged as reason:
             raise Resend(str(reason), self._beside()) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
-        await _aside(self._file.sync)
+        await _in_thread(self._file.sync)
         return {"file": self._file.path.name, "bytes": self._file.offset}
 
     async def close(self, outcome: Outcome) -> None:
         if outcome != "stopped":
             await self.write(Batch([], []))  # a run without records has an empty file, not none
-        await _aside(self._file.close)
+        await _in_thread(self._file.close)
 
     def _beside(self) -> dict[str, Any]:
         """State of a sink that begins the next free file: metrics-2.jsonl, ..."""
         return {"file": beside(self._file.path).name, "bytes": 0}
 
 
-async def _aside(function: Callable[..., T], *arguments: Any) -> T:
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Call what may wait for the disk on a thread of aiofiles; one that hangs is left behind."""
     from aiofiles.ospath import wrap
 
@@ -138,7 +138,7 @@ def _line(record: Record, plain: Callable[[Any], Any] = _with_list) -> dict[str,
     data = record.data
     if not _PLAIN.issuperset(map(type, data.values())):
         data = {name: plain(item) for name, item in flatten(data)}
-    return {"_step": record.step, "_timestamp": record.time_ns / 1e9, **_apart.of(data)}
+    return {"_step": record.step, "_timestamp": record.time_ns / 1e9, **_flat_names.of(data)}
 
 
 class _Stamp(msgspec.Struct):

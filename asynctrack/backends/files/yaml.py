@@ -45,7 +45,7 @@ class _Files(Sink):
         self._yaml = yaml
         self._dumper: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
         self._written: dict[str, bytes] = {}
-        self._told = ConfigMirror(context)
+        self._mirror = ConfigMirror(context)
         self._run = {
             "id": context.run_id,
             "name": context.name,
@@ -55,21 +55,21 @@ class _Files(Sink):
         self._write("running")
 
     def write(self, batch: Batch) -> dict[str, int] | None:
-        if self._told.take(batch.updates):
+        if self._mirror.take(batch.updates):
             self._write("running")
         return {_NOT_HERE: len(batch.records)} if batch.records else None
 
     def checkpoint(self) -> dict[str, Any]:
-        return self._told.state()
+        return self._mirror.state()
 
     def close(self, outcome: Outcome) -> None:
         if outcome != "stopped":
             self._write(outcome)
 
     def _write(self, status: str) -> None:
-        self._replace("config", self._told.config)
-        if self._told.summary or (self._directory / "summary.yaml").exists():  # what was in it may have been removed
-            self._replace("summary", self._told.summary)
+        self._replace("config", self._mirror.config)
+        if self._mirror.summary or (self._directory / "summary.yaml").exists():  # what was in it may have been removed
+            self._replace("summary", self._mirror.summary)
         self._replace("metadata", {**self._run, "status": status, "environment": _environment(self._directory)})
 
     def _replace(self, name: str, content: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def scopes_of(panels: Sequence[Panel]) -> dict[str, int]:
     return {line.scope: line.rank for line in lines if line.rank is not None}
 
 
-def look_of(rank: int | None) -> tuple[str, str]:
+def style_of(rank: int | None) -> tuple[str, str]:
     """A line's colour, and how it is dashed: from the eighth scope on the colours are used up."""
     if rank is None:
         return _ALONE, _DASHES[0]

@@ -17,7 +17,17 @@ from typing import Any, ClassVar, Final, Literal, get_args
 
 from asynctrack.backends.base import Context, Sink
 from asynctrack.backends.plots.curves import Line, Panel
-from asynctrack.backends.plots.drawing import GRID, INK, Plot, PlotSink, label_of, look_of, missing, scopes_of, title_of
+from asynctrack.backends.plots.drawing import (
+    GRID,
+    INK,
+    Plot,
+    PlotSink,
+    label_of,
+    missing,
+    scopes_of,
+    style_of,
+    title_of,
+)
 
 Format = Literal["png", "svg"]
 
@@ -114,20 +124,20 @@ class _MatplotlibSink(PlotSink):
 
     def _draw_line(self, axes: Any, line: Line) -> None:
         course = line.curve.course(_POINTS)
-        colour, dash = look_of(line.rank)
-        look = {"color": colour}
+        colour, dash = style_of(line.rank)
+        style = {"color": colour}
         if not course.exact:
-            axes.fill_between(course.steps, course.lows, course.highs, alpha=0.25, linewidth=0.6, **look)
+            axes.fill_between(course.steps, course.lows, course.highs, alpha=0.25, linewidth=0.6, **style)
         few = sum(map(math.isfinite, course.means)) <= _FEW
         marker = {"marker": ".", "markersize": 5} if few else {}
-        axes.plot(course.steps, course.means, linestyle=dash, linewidth=1.4, **marker, **look)
+        axes.plot(course.steps, course.means, linestyle=dash, linewidth=1.4, **marker, **style)
         if course.broken:
             top = [0.97] * len(course.broken)
-            axes.plot(course.broken, top, "x", markersize=5, transform=axes.get_xaxis_transform(), **look)
+            axes.plot(course.broken, top, "x", markersize=5, transform=axes.get_xaxis_transform(), **style)
 
     def _draw_legend(self, figure: Any, panels: Sequence[Panel]) -> None:
         scopes = dict(list(scopes_of(panels).items())[:_MOST_NAMES])
-        looks = [look_of(rank) for rank in scopes.values()]
+        looks = [style_of(rank) for rank in scopes.values()]
         lines = [self._matplotlib.lines.Line2D([], [], color=colour, linestyle=dash) for colour, dash in looks]
         if lines:
             legend = figure.legend(

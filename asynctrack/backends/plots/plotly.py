@@ -17,7 +17,17 @@ from typing import Any, ClassVar, Final, Literal, get_args
 
 from asynctrack.backends.base import Context, Sink
 from asynctrack.backends.plots.curves import Line, Panel
-from asynctrack.backends.plots.drawing import GRID, INK, Plot, PlotSink, label_of, look_of, missing, scopes_of, title_of
+from asynctrack.backends.plots.drawing import (
+    GRID,
+    INK,
+    Plot,
+    PlotSink,
+    label_of,
+    missing,
+    scopes_of,
+    style_of,
+    title_of,
+)
 
 PlotlyJS = Literal["inline", "directory"]
 
@@ -146,7 +156,7 @@ _AXIS: Final[dict[str, Any]] = {"gridcolor": GRID, "linecolor": "#b0b7bf", "zero
 def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]:
     """The band of a curve, its line, and the steps where it is not finite."""
     course = line.curve.course(_POINTS)
-    colour, dash = look_of(line.rank)
+    colour, dash = style_of(line.rank)
     common = {
         "xaxis": f"x{number}",
         "yaxis": f"y{number}",
@@ -160,7 +170,7 @@ def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]
             *reversed([*zip(course.steps, course.lows, strict=True)]),
         ]
         band = [(step, value) for step, value in around if math.isfinite(value)]
-        look = {
+        style = {
             "mode": "lines",
             "fill": "toself",
             "fillcolor": f"{colour}40",
@@ -168,22 +178,22 @@ def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]
             "hoverinfo": "skip",
         }
         x, y = [step for step, _ in band], [value for _, value in band]
-        traces.append({**common, **look, "x": x, "y": y, "showlegend": False})
+        traces.append({**common, **style, "x": x, "y": y, "showlegend": False})
     means = [value if math.isfinite(value) else None for value in course.means]
-    look = {
+    style = {
         "mode": "lines" if len(means) > 1 else "markers",
         "line": {"color": colour, "width": 1.6, "dash": _DASHES[dash]},
     }
     traces.append(
-        {**common, **look, "marker": {"color": colour}, "x": course.steps, "y": means, "showlegend": in_legend}
+        {**common, **style, "marker": {"color": colour}, "x": course.steps, "y": means, "showlegend": in_legend}
     )
     if course.broken:
         known = [value for value in course.highs if math.isfinite(value)]
-        look = {"mode": "markers", "marker": {"symbol": "x", "color": colour, "size": 7}, "hovertext": "not finite"}
+        style = {"mode": "markers", "marker": {"symbol": "x", "color": colour, "size": 7}, "hovertext": "not finite"}
         traces.append(
             {
                 **common,
-                **look,
+                **style,
                 "x": course.broken,
                 "y": [max(known, default=0.0)] * len(course.broken),
                 "showlegend": False,

@@ -82,7 +82,7 @@ class Database:
             with self._engine.begin() as connection:
                 yield connection
         except sa.exc.DBAPIError as error:
-            raise self._verdict(error.orig) from error
+            raise self._signal_of(error.orig) from error
 
     def make_tables(self, connection: sa.Connection) -> None:
         """Make the tables, where they are not there."""
@@ -113,7 +113,7 @@ class Database:
             return None
         return found.st_dev, found.st_ino
 
-    def _verdict(self, error: Any) -> Signal:
+    def _signal_of(self, error: Any) -> Signal:
         line = " ".join(str(error).split())[:_MOST_WORDS]
         said = f"{self.url}: {line}"
         if self._path is not None:

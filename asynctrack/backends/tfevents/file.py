@@ -78,7 +78,7 @@ class EventFile:
                     _write(fd, new[len(there) :], self._end + len(there))
                     self.offset = self._end = self._end + len(new)
                     return
-                self._look_ahead(fd, size)
+                self._read_ahead(fd, size)
             elif size != self._end + len(self._torn):
                 raise FileChanged(f"{self.path.name} was written by another")
             self._append_missing(fd, records, others)
@@ -122,7 +122,7 @@ class EventFile:
             return os.path.samestat(os.stat(self.path), os.fstat(fd))
         return False
 
-    def _look_ahead(self, fd: int, size: int) -> None:
+    def _read_ahead(self, fd: int, size: int) -> None:
         """See which events are there already."""
         if size - self.offset > _MOST_AHEAD_BYTES:
             raise FileChanged(f"{self.path.name} has too much that the journal has not")

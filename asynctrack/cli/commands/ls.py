@@ -76,7 +76,7 @@ def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[RunSummary]:
     if args.project is not None:
         wanted = {args.project, project_directory(args.project)}
         runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] in wanted]
-    workers = run_state.look()
+    workers = run_state.other_workers()
     for run in catalog.newest_first(runs):
         seen = summarise_run(run, workers)
         if args.keys is not None:

@@ -23,7 +23,7 @@ from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.reading.catalog import name_of
-from asynctrack.reading.damage import left_over, look, said_by
+from asynctrack.reading.damage import left_over, said_by, scan
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.records.codec import flatten
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
     run = options.find(args)
     manifest = RunReader(run).manifest()
     state, activity = state_of(run, manifest), activity_of(run)
-    stats = _books(activity, manifest)
+    stats = _stats(activity, manifest)
     backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
     if args.json:
         curves, damage = _read(run)
@@ -72,28 +72,30 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _books(activity: RunActivity, manifest: Manifest) -> RunStats:
+def _stats(activity: RunActivity, manifest: Manifest) -> RunStats:
     rings = [path for directory in activity.directories for path in ring_paths(directory)]
-    with closing(StatsCollector(activity.known_as)) as books:
-        return books.take([], rings, manifest.backends)
+    with closing(StatsCollector(activity.known_as)) as collector:
+        return collector.collect([], rings, manifest.backends)
 
 
 def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[str, Any]:
     """A backend's books, and what else its cursor says."""
-    cursor, books = peek_cursor(run, name) or Cursor(), stats.backends[name]
+    cursor, backend_stats = peek_cursor(run, name) or Cursor(), stats.backends[name]
     saved_s = None
     with suppress(OSError):
         saved_at = datetime.fromtimestamp(cursor_path(run, name).stat().st_mtime, UTC).isoformat()
         saved_s = seconds_between(manifest.created_at, saved_at)
     return {
         "kind": manifest.backends[name].get("kind"),
-        "delivered": books.delivered,
-        "behind": books.behind,
-        "skipped": books.skipped,
-        "rejected": books.rejected,
-        "records_per_s": books.delivered / saved_s if saved_s and saved_s > 0 and books.delivered else None,
-        "last_error": books.last_error,
-        "known": books.known,
+        "delivered": backend_stats.delivered,
+        "behind": backend_stats.behind,
+        "skipped": backend_stats.skipped,
+        "rejected": backend_stats.rejected,
+        "records_per_s": backend_stats.delivered / saved_s
+        if saved_s and saved_s > 0 and backend_stats.delivered
+        else None,
+        "last_error": backend_stats.last_error,
+        "known": backend_stats.known,
         **{field: getattr(cursor, field) for field in _CURSOR_FIELDS},
     }
 
@@ -101,7 +103,7 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[
 def _read(run: Path) -> tuple[Sparklines, list[Damage]]:
     """The curves of all metrics, and what is damaged."""
     curves, journal = Sparklines(), run / "journal"
-    said, around = said_by(run), look(run)
+    said, around = said_by(run), scan(run)
     total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
     with closing(Reader(journal)) as reader, ProgressLine("reading the journal", total) as progress:
         done = 0

@@ -209,7 +209,7 @@ def _name(run: Path, backend: Backend) -> str:
 def _work(work: SyncJob | AttachJob, args: argparse.Namespace) -> list[SyncProgress]:
     line = None if args.json else _Line()
     while True:
-        done, now = work.done, work.look()  # in this order: what is done when it is asked is seen in the look
+        done, now = work.done, work.poll()  # in this order: what is done when it is asked is seen in the look
         if done:
             break
         if line is not None:
@@ -237,7 +237,7 @@ class _Line:
         left = sum(run.stats.queued + backend.behind for run in runs for backend in run.stats.backends.values())
         ended = sum(run.state not in ("waiting", "working") for run in runs)
         text = f"{ended} of {len(runs)} runs, {output.short_count(total - left)} of {output.short_count(total)} records"
-        errors = [f"{name}: {books.last_error}" for run in runs for name, books in _troubled(run)]
+        errors = [f"{name}: {backend_stats.last_error}" for run in runs for name, backend_stats in _troubled(run)]
         text += f", {errors[0]}" if errors else ""
         if text == self._last and not self._drawn:  # nothing has moved: nobody wants to read that twice
             return
@@ -252,7 +252,7 @@ class _Line:
 
 
 def _troubled(run: SyncProgress) -> Iterator[tuple[str, Any]]:
-    return ((name, books) for name, books in run.stats.backends.items() if books.last_error)
+    return ((name, backend_stats) for name, backend_stats in run.stats.backends.items() if backend_stats.last_error)
 
 
 def _print(report: list[SyncProgress], complete: int) -> None:
@@ -275,21 +275,22 @@ def _print(report: list[SyncProgress], complete: int) -> None:
 
 def _missing(run: SyncProgress, name: str, why: str) -> str:
     """What a backend does not have, why, and what to do about it."""
-    books = run.stats.backends.get(name)
-    behind = books.behind if books is not None else run.stats.queued if name == "journal" else 0
+    backend_stats = run.stats.backends.get(name)
+    behind = backend_stats.behind if backend_stats is not None else run.stats.queued if name == "journal" else 0
     what = "the run's end" if not behind else "1 record" if behind == 1 else f"{output.count(behind)} records"
     text = f"{what} {'are' if behind > 1 else 'is'} missing: {why}".replace("sync RUN", f"sync {shlex.quote(run.path)}")
-    if name == "journal" and books is None:
+    if name == "journal" and backend_stats is None:
         return f"{text}; {'wait longer with --patience-s' if why.startswith('nothing has moved') else 'mend that, and sync again'}"
-    if name in run.left_out or books is None:
+    if name in run.left_out or backend_stats is None:
         return text
-    return f"{text}; {'mend that, and sync again' if books.paused else 'sync again later, or wait longer with --patience-s'}"
+    return f"{text}; {'mend that, and sync again' if backend_stats.paused else 'sync again later, or wait longer with --patience-s'}"
 
 
 def _row(run: SyncProgress) -> list[output.Piece]:
     delivered = ", ".join(
-        f"{name} {output.count(books.delivered)}" + (f" (behind {output.count(books.behind)})" if books.behind else "")
-        for name, books in run.stats.backends.items()
+        f"{name} {output.count(backend_stats.delivered)}"
+        + (f" (behind {output.count(backend_stats.behind)})" if backend_stats.behind else "")
+        for name, backend_stats in run.stats.backends.items()
     )
     state = "behind" if run.missing and run.state == "done" else run.state
     said = {"live": "its own process and worker are at it"}.get(state, state)

@@ -17,7 +17,7 @@ from asynctrack.cli.records import chosen, records_in, reversed_records_in
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.layout import NOTES_RING, Position
 from asynctrack.journal.reader import Damage
-from asynctrack.reading.damage import left_over, look, said_by
+from asynctrack.reading.damage import left_over, said_by, scan
 from asynctrack.records.codec import Record
 
 
@@ -56,7 +56,7 @@ class _Last:
         self.records: list[Record] = []
         self.position = Position()
         self.ends: dict[int, int] = {}
-        said, around, passed = said_by(run), look(run), list[Damage]()
+        said, around, passed = said_by(run), scan(run), list[Damage]()
         for batch in backwards(run / "journal", notes=True, damage=passed):
             self.position = max(self.position, batch.after)
             self.ends.setdefault(batch.header.ring, batch.header.end)
