@@ -15,7 +15,7 @@ from support import a_minute_later, assert_whole, left_in, manifest, run_child, 
 
 import asynctrack
 from asynctrack.cli.journal_check import JournalCheck
-from asynctrack.cli.run_summary import glance
+from asynctrack.cli.run_summary import summarise_run
 from asynctrack.cli.sync_plan import outlook
 from asynctrack.errors import NotARun
 from asynctrack.journal.layout import HEADER_BYTES, segment_name
@@ -154,8 +154,8 @@ def test_caller_killed_before_it_has_said_anything_has_begun_no_run(own_host: Pa
     wait_until(lambda: not workers(own_host), "its worker, if there was one, has left")
     path = runs / "p" / "silent"
     assert not (path / "journal").exists()
-    assert glance(path, []).status == "crashed"
-    assert (glance(path, []).records, glance(path, []).problem, glance(path, []).behind) == (0, None, {})
+    assert summarise_run(path, []).status == "crashed"
+    assert (summarise_run(path, []).records, glance(path, []).problem, glance(path, []).behind) == (0, None, {})
     assert JournalCheck(path).take().problems == []
     synced = subprocess.run([sys.executable, "-m", "asynctrack", "sync", str(runs)], capture_output=True, timeout=40)
     assert synced.returncode == 0, synced
