@@ -38,6 +38,7 @@ from asynctrack.cli.sync_job import SyncJob
 from asynctrack.client import run_lock as claims
 from asynctrack.client import worker_handle
 from asynctrack.journal.cursor import Cursor, cursor_path
+from asynctrack.testing.scripted import Scripted, Trouble
 from asynctrack.worker import log_writer
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
 from asynctrack.worker.supervisor import ElsewhereDelivery, SupervisedProcess
@@ -469,3 +470,19 @@ def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_o
     with SyncJob([bad]) as work:
         wait_until(lambda: work.poll() and work.done, "it is well again")
     assert_whole(bad, {"i": 100})
+
+
+def test_end_of_a_run_whose_disk_fails_once_the_statistics_are_read_says_what_cannot_be_known(
+    runs: Path, rough_host: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(read: Callable[[], object]) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    never = Scripted(troubles=(Trouble(does="retry", times=None),))
+    run = asynctrack.init("p", id="run", dir=runs, backends=[never], finish_timeout_s=0.1)
+    run.log({"a": 1})
+    run.flush("journaled")
+    run._session._tell_of_the_rest(run.stats(), fail)
+    said = "whether Scripted has all records cannot be told from here ([Errno 22] Invalid argument)"
+    wait_until(lambda: said in caplog.text, "it is said")
+    run.finish()

@@ -155,7 +155,11 @@ def test_caller_killed_before_it_has_said_anything_has_begun_no_run(own_host: Pa
     path = runs / "p" / "silent"
     assert not (path / "journal").exists()
     assert summarise_run(path, []).status == "crashed"
-    assert (summarise_run(path, []).records, glance(path, []).problem, glance(path, []).behind) == (0, None, {})
+    assert (summarise_run(path, []).records, summarise_run(path, []).problem, summarise_run(path, []).behind) == (
+        0,
+        None,
+        {},
+    )
     assert JournalCheck(path).take().problems == []
     synced = subprocess.run([sys.executable, "-m", "asynctrack", "sync", str(runs)], capture_output=True, timeout=40)
     assert synced.returncode == 0, synced

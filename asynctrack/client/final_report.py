@@ -105,6 +105,18 @@ def left_behind(
         )
 
 
+def unknown(run: Path, stats: RunStats, error: OSError) -> list[tuple[str, str]]:
+    """What is to be said of the backends that are behind by the statistics, where the run's files do not say more."""
+    return [
+        (
+            name,
+            f"whether {name} has all records cannot be told from here ({error}); `asynctrack sync {run}` brings what it lacks",
+        )
+        for name, backend in stats.backends.items()
+        if backend.behind
+    ]
+
+
 def way_on(run: Path, name: str, backend: Backend, paused: bool) -> str:
     """How what a backend lacks gets there."""
     settings = stored(backend, "", name)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -46,6 +46,13 @@ _STATS_WAIT_S: Final = 1.0
 _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 
 T = TypeVar("T")
+
+
+class Look(Protocol):
+    """Reads files of a run."""
+
+    def __call__(self, read: Callable[[], T]) -> T: ...
+
 
 _has_forked = False
 
@@ -248,7 +255,7 @@ class RunSession:
                 self.publisher.joined.clear()  # so that nothing of a run that has finished waits for the garbage collector
                 if waited:
                     self._tell_of_the_queue()
-                    self._tell_of_the_rest(stats)
+                    self._tell_of_the_rest(stats, lambda read: self.read_in_time(read, _STATS_WAIT_S))
                     self._tell_of_children(lambda read: self.read_in_time(read, _STATS_WAIT_S))
                 if not self.needs_threads or self._is_done():
                     self._let_go()  # else it is waited for once more when the process ends
@@ -268,21 +275,27 @@ class RunSession:
             what = f"{counted(count, 'record is', 'records are')} not journaled"
             self.publisher.warn("queued", what + final_report.way_home(self.path, producer))
 
-    def _tell_of_the_rest(self, stats: RunStats) -> None:
-        """Say which backends do not have everything, but for those that are to wait."""
+    def _tell_of_the_rest(self, stats: RunStats, look: Look) -> None:
+        """Say which backends do not have everything, but for those that are to wait; `look` reads files."""
         producer = self.publisher.producer
-        if producer.state != FORKED:
-            alone = not any(self.publisher.host.others_of(str(self.path)))
-            for name, text in final_report.left_behind(self.path, stats, self._awaited(), producer, alone=alone):
-                self.publisher.warn(f"behind {name}", text)
+        if producer.state == FORKED:
+            return
+        alone = not any(self.publisher.host.others_of(str(self.path)))
+        awaited = self._awaited()
+        try:
+            found = look(lambda: list(final_report.left_behind(self.path, stats, awaited, producer, alone=alone)))
+        except OSError as error:  # the disk fails, or does not answer
+            found = final_report.unknown(self.path, stats, error)
+        for name, text in found:
+            self.publisher.warn(f"behind {name}", text)
 
     def _tell_at_exit(self) -> None:
         if not self._is_done() or any(load_cursor(self.path, name).last_error for name in self._awaited()):
-            self._tell_of_the_rest(self.stats())
-        self._tell_of_children(lambda read: read())
+            self._tell_of_the_rest(self.stats(), _now)
+        self._tell_of_children(_now)
 
-    def _tell_of_children(self, look: Callable[[Callable[[], str]], str]) -> None:
-        """Say which forked children have failed, as far as the worker knows by now; `poll_ring` reads a file."""
+    def _tell_of_children(self, look: Look) -> None:
+        """Say which forked children have failed, as far as the worker knows by now; `look` reads a file."""
         if _has_forked and self.publisher.is_root:
             with contextlib.suppress(AsynctrackError, OSError):
                 if said := look(lambda: final_report.failed_children(self.path)):
@@ -393,6 +406,11 @@ class RunSession:
             host.poll_ring(ring, wake=False)
             yield min(pause, left)
             pause = min(pause * 1.5, _LONGEST_POLL_S)
+
+
+def _now(read: Callable[[], T]) -> T:
+    """Reads where it is called: on a thread that may wait."""
+    return read()
 
 
 def _which(path: Path) -> tuple[int, int] | None:

@@ -29,8 +29,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import asynctrack  # noqa: E402
 from asynctrack.errors import InvalidSettings  # noqa: E402
+from asynctrack.integrations.background_caller import BackgroundCaller  # noqa: E402
 from asynctrack.integrations.drytorch import AsyncTracker  # noqa: E402
-from asynctrack.integrations.handover import BackgroundCaller  # noqa: E402
 from integrations import examples  # noqa: E402
 from integrations.drytorch_line import BATCH, SAMPLES, experiment, make_model, make_trainer, train  # noqa: E402
 
@@ -609,7 +609,7 @@ def resume(directory: Path, run: Path, epochs: int) -> None:
 
 class TestHandover:
     def test_what_finds_no_room_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("asynctrack.integrations.handover._MOST_WAITING", 3)
+        monkeypatch.setattr("asynctrack.integrations.background_caller._MOST_WAITING", 3)
         gate, lost, given = threading.Event(), [], []
         handover = BackgroundCaller(
             lambda thing: (gate.wait(DEADLINE_S), given.append(thing)), "test", lambda *what: lost.append(what[0])
