@@ -1,11 +1,10 @@
 """asynctrack: background logging that makes experiment tracking free for the loop that calls it.
 
-A script for W&B runs unchanged with one line: `import asynctrack as wandb`. `asynctrack.wandb_api.script` says what is the same, and what is not.
+A script for W&B runs unchanged with one line: `import asynctrack.wandb as wandb`.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,6 @@ from asynctrack.errors import AsynctrackError, NoCurrentRun, QueueFull
 from asynctrack.reading.stats import BackendStats, RunStats
 from asynctrack.records.codec import Array, Media, Record
 from asynctrack.settings import Settings
-from asynctrack.wandb_api.script import ScriptModule, later, login, setup, teardown
 
 if TYPE_CHECKING:
     from asynctrack.backends.console import Console
@@ -72,18 +70,16 @@ _LATER = {
 }
 
 
-def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, sync: object = None) -> bool:
-    """`Run.log` of the current run; `sync` is W&B's, and ignored."""
+def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
+    """`Run.log` of the current run."""
     run = current()
     if run is None:
         raise NoCurrentRun("log()")
     return run.log(data, step, commit)
 
 
-def finish(
-    summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
-) -> RunStats | None:
-    """`Run.finish` of the current run; without one it warns and does nothing. In the place of the summary W&B has the exit code."""
+def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:
+    """`Run.finish` of the current run; without one it warns and does nothing."""
     run = current()
     if run is None:
         messages.say("asynctrack: finish() without an open run is ignored")
@@ -91,10 +87,14 @@ def finish(
     return run.finish(summary, exit_code)
 
 
-def __getattr__(name: str) -> Any:
-    import importlib
+if not TYPE_CHECKING:  # to type checkers it would have every name
 
-    return getattr(importlib.import_module(_LATER[name]), name) if name in _LATER else later(name)
+    def __getattr__(name: str) -> Any:
+        import importlib
+
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(_LATER[name]), name)
 
 
 __all__ = [
@@ -153,12 +153,7 @@ __all__ = [
     "init",
     "load_metrics",
     "log",
-    "login",
     "open_run",
     "reset_default_backends",
     "set_default_backends",
-    "setup",
-    "teardown",
 ]
-
-sys.modules[__name__].__class__ = ScriptModule  # for `run`, `config` and `summary`, which are those of the current run

@@ -12,7 +12,6 @@ import msgspec
 
 from asynctrack._system.paths import expanded
 from asynctrack.errors import DirectoryNotWritable, InvalidProject, InvalidRunId, InvalidSettings
-from asynctrack.wandb_api.unsupported import is_of_wandb, unsupported
 
 Mode = Literal["online", "offline", "disabled"]
 WorkerKind = Literal["process", "thread"]
@@ -33,16 +32,8 @@ _DIGITS: Final = 10
 _TAKEN: Final = frozenset({"latest"})
 
 
-class _WithoutThoseOfWandb(msgspec.StructMeta):
-    def __call__(cls, *args: Any, **given: Any) -> Any:
-        known = {name: value for name, value in given.items() if name in cls.__struct_fields__ or not is_of_wandb(name)}
-        for name in given.keys() - known.keys():
-            unsupported(f"Settings({name}=...)")
-        return super().__call__(*args, **known)
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True, metaclass=_WithoutThoseOfWandb):
-    """How a run is recorded. Settings of W&B's SDK are ignored, and said once.
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run is recorded.
 
     Attributes:
         dir: where runs are kept: `dir/project/id/`. Made where missing. Default "asynctrack_runs" in the current folder.

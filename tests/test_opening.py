@@ -151,14 +151,14 @@ def test_a_path_that_begins_at_home_is_one_at_home(home: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("finish", "status"),
     [
-        (lambda run: run.finish(0), "finished"),
-        (lambda run: run.finish(1), "failed"),
-        (lambda run: run.finish(True), "failed"),
-        (lambda run: run.finish(np.int64(3)), "failed"),
+        (lambda run: run.finish(exit_code=0), "finished"),
+        (lambda run: run.finish(exit_code=1), "failed"),
+        (lambda run: run.finish(exit_code=True), "failed"),
+        (lambda run: run.finish(exit_code=np.int64(3)), "failed"),
         (lambda run: run.finish(exit_code=2), "failed"),
         (lambda run: run.finish({"a": 1}, 2), "failed"),
-        (lambda run: asyncio.run(run.afinish(1)), "failed"),
-        (lambda run: asynctrack.finish(1), "failed"),
+        (lambda run: asyncio.run(run.afinish(exit_code=1)), "failed"),
+        (lambda run: asynctrack.finish(exit_code=1), "failed"),
     ],
 )
 def test_an_exit_code_other_than_0_is_a_failure(runs: Path, finish: Callable[[Run], Any], status: str) -> None:
@@ -171,7 +171,7 @@ def test_an_exit_code_other_than_0_is_a_failure(runs: Path, finish: Callable[[Ru
 def test_a_tracker_takes_an_exit_code_too(runs: Path) -> None:
     tracker = Tracker("p", dir=runs)
     path = tracker.init().path
-    tracker.finish(1)
+    tracker.finish(exit_code=1)
     assert asynctrack.open_run(path).status == "failed"
 
 

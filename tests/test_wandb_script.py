@@ -1,12 +1,16 @@
-"""`import asynctrack as wandb`: a script for W&B runs unchanged, and records what W&B itself would have recorded."""
+"""`import asynctrack.wandb as wandb`: a script for W&B runs unchanged, and records what W&B itself would have recorded."""
 
 from __future__ import annotations
 
 import argparse
+import copy
+import importlib
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,11 @@ import pytest
 from support import lines, manifest, records, run_child
 
 import asynctrack
-from asynctrack import Run
-from asynctrack.errors import InvalidSettings, NoCurrentRun
-from asynctrack.wandb_api.unsupported import _said
+import asynctrack.wandb as wandb
+from asynctrack._system import messages
+from asynctrack._system.throttle import Throttle
+from asynctrack.errors import InvalidSettings
+from asynctrack.wandb import Run, notices
 
 # What many scripts do, in the words of W&B's own examples: not a line of it knows of asynctrack.
 SCRIPT = """
@@ -73,11 +79,11 @@ assert wandb.run is None
 wandb.finish()
 """
 OURS = (
-    "import asynctrack as wandb\n"
+    "import asynctrack.wandb as wandb\n"
     + SCRIPT
     + """
 import json
-print(json.dumps(str(run.path)))
+print(json.dumps(str(run.asynctrack.path)))
 """
 )
 THEIRS = (
@@ -123,7 +129,8 @@ KINDS = {"image-file": "image", "table-file": "table", "html-file": "html", "ima
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has just begun."""
-    _said.clear()
+    monkeypatch.setattr(messages, "_said", Throttle())
+    monkeypatch.setattr(notices, "_said", Throttle())
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +174,7 @@ def test_script_records_what_it_records_with_wandb(
     ours = manifest(run)
     assert [plain(line) for line in lines(run)] == [plain(row) for row in theirs["rows"]]
     assert [line["_step"] for line in lines(run)] == [row["_step"] for row in theirs["rows"]]
-    assert {key: value for key, value in ours["config"].items() if key != "_wandb"} == {
+    assert {key: value for key, value in ours["config"].items() if key != "_metrics"} == {
         key: value for key, value in theirs["config"].items() if key != "_wandb"
     }
     said = {key: value for key, value in ours["summary"].items() if not key.startswith("artifacts/")}
@@ -200,9 +207,16 @@ def test_script_leaves_its_files_with_the_run(own_host: Path, tmp_path: Path, mo
 
 
 @pytest.fixture
-def run(shared_host: Path, runs: Path) -> Any:
-    with asynctrack.init(dir=runs) as run:
+def run(shared_host: Path, runs: Path) -> Iterator[Run]:
+    with wandb.init(dir=runs) as run:
         yield run
+    assert wandb.run is None
+
+
+def told(run: Run) -> dict[str, Any]:
+    """What is recorded of a run, beside its records."""
+    run.finish()
+    return manifest(run.asynctrack.path)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -210,42 +224,50 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_module_knows_the_current_run(run: Run) -> None:
-    assert asynctrack.run is run
-    assert asynctrack.config is run.config
-    assert asynctrack.summary is run.summary
+    assert wandb.run is run
+    assert wandb.config is run.config
+    assert wandb.summary is run.summary
     run.finish()
-    assert asynctrack.run is None
+    assert wandb.run is None
 
 
 def test_module_without_a_run_says_so() -> None:
-    import asynctrack.run as nothing  # it is the current run, as `wandb.run` is
-
-    assert nothing is None
-    assert asynctrack.run is None
-    assert repr(asynctrack.config) == "<config of no run>"
+    assert wandb.run is None
+    assert repr(wandb.config) == "<config of no run>"
     for use in (
-        lambda: asynctrack.config.lr,
-        lambda: asynctrack.config["lr"],
-        lambda: asynctrack.summary.update({"a": 1}),
-        lambda: asynctrack.define_metric("x"),
-        lambda: asynctrack.log({}),
+        lambda: wandb.config.lr,
+        lambda: wandb.config["lr"],
+        lambda: wandb.summary.update({"a": 1}),
+        lambda: wandb.define_metric("x"),
+        lambda: wandb.log({}),
     ):
-        with pytest.raises(NoCurrentRun, match="needs an open run, and none is"):
+        with pytest.raises(wandb.Error, match="needs an open run, and none is"):
             use()
-    with pytest.raises(AttributeError, match="module 'asynctrack' has no attribute 'nonsense'"):
-        _ = asynctrack.nonsense
+    with pytest.raises(AttributeError, match=r"module 'asynctrack.wandb' has no attribute 'nonsense'"):
+        _ = wandb.nonsense  # type: ignore[attr-defined]  # the mistake
+
+
+def test_the_package_itself_knows_nothing_of_it() -> None:
+    for name in ("run", "config", "summary", "login", "watch", "plot", "nonsense"):
+        assert not hasattr(asynctrack, name)
+        with pytest.raises(ImportError):
+            importlib.import_module(f"asynctrack.{name}")
+    assert type(asynctrack) is type(importlib)
 
 
 def test_records_that_are_kept_back_are_one_with_the_next(run: Run) -> None:
-    assert run.log({"a": 1, "b": {"c": 1}}, commit=False)
-    assert asynctrack.log({"a": 2, "image": asynctrack.Text("x")}, step=7, commit=False)
+    run.log({"a": 1, "b": {"c": 1}}, commit=False)
+    wandb.log({"a": 2, "image": asynctrack.Text("x")}, step=7, commit=False)
     run.log({"d": 3})
     run.log({"e": 4}, commit=True)
     run.log({"f": 5}, commit=False)
     run.finish()
-    found = [(record.step, {key: str(value) for key, value in record.data.items()}) for record in records(run.path)]
+    found = [
+        (record.step, {key: str(value) for key, value in record.data.items()})
+        for record in records(run.asynctrack.path)
+    ]
     assert found == [(7, {"a": "2", "b": "{'c': 1}", "image": "text", "d": "3"}), (1, {"e": "4"}), (2, {"f": "5"})]
-    assert run.stats().accepted == 3
+    assert run.asynctrack.stats().accepted == 3
 
 
 def test_records_that_are_kept_back_are_recorded_when_the_script_ends(own_host: Path, runs: Path) -> None:
@@ -265,120 +287,360 @@ print(json.dumps(str(run.path)))
 
 def test_steps_below_the_last_are_kept(run: Run) -> None:
     for step in (5, 3, 5, 4):
-        assert asynctrack.log({"x": step}, step=step)
+        wandb.log({"x": step}, step=step)
     run.finish()
-    assert [record.step for record in records(run.path)] == [5, 3, 5, 4]
+    assert [record.step for record in records(run.asynctrack.path)] == [5, 3, 5, 4]
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"), [(None, 2.0), ("min", 1.0), ("max", 3.0), ("mean", 2.0), ("first", 3.0), ("last", 2.0)]
+    ("how", "expected"),
+    [
+        (None, 2.0),
+        ("min", 1.0),
+        ("max", 3.0),
+        ("mean", 2.0),
+        ("first", 3.0),
+        ("last", 2.0),
+        ("min,max", {"min": 1.0, "max": 3.0}),
+    ],
 )
-def test_summary_has_what_was_logged(run: Run, how: str | None, expected: float) -> None:
+def test_summary_of_asynctrack_itself_has_one_value_or_several_by_name(
+    run: Run, how: str | None, expected: object
+) -> None:
+    own = run.asynctrack
     if how is not None:
-        asynctrack.define_metric("val/loss", summary=how)
+        own.define_metric("val/loss", summary=how)
     for value in (3.0, 1.0, 2.0):
         run.log({"val": {"loss": value}})
-    assert run.summary["val/loss"] == expected == run.summary.get("val/loss")
-    assert run.summary.get("nothing") is None
+    assert own.summary["val/loss"] == expected == own.summary.get("val/loss")
+    assert own.summary.get("nothing") is None
     with pytest.raises(KeyError, match="nothing"):
-        _ = run.summary["nothing"]
-    run.summary["val/loss"] = 7
-    assert run.summary["val/loss"] == 7
-    assert "val/acc" not in run.summary
+        _ = own.summary["nothing"]
+    own.summary["val/loss"] = 7
+    assert own.summary["val/loss"] == 7
+    assert "val/acc" not in own.summary
+    with pytest.raises(InvalidSettings, match=r"summary must be one of 'last'.*; got 'best'"):
+        own.define_metric("x", summary="best")
+    with pytest.raises(InvalidSettings, match="goal must be one of 'minimize', 'maximize'; got 'up'"):
+        own.define_metric("x", goal="up")  # type: ignore[arg-type]  # the mistake
 
 
-def test_config_is_a_dict_and_its_names_are_attributes(run: Run) -> None:
-    config = asynctrack.config
+def test_summary_is_a_mapping_that_knows_what_was_logged(run: Run) -> None:
+    run.define_metric("loss", summary="min,max")
+    run.define_metric("v.*", summary="mean")
+    run.define_metric("hidden", summary="none")
+    for value in (3, 1, 2):
+        run.log({"loss": value, "v": {"acc": value}, "hidden": value, "last": value})
+    summary = run.summary
+    assert (summary["last"], summary["loss"]["min"], summary.v.acc.mean) == (2, 1, 2)
+    assert set(summary) == {"loss", "v", "last"} == set(summary.keys()) == set(dict(summary))
+    assert "hidden" not in summary and "v" in summary and summary.get("nothing", 5) == 5
+    summary["v"]["note"] = "set"
+    summary.update({"w": {"a": {"b": 1}}})
+    summary.best = 1
+    run.log({"later": 0})
+    assert dict(summary["v"]) == {"acc": {"mean": 2}, "note": "set"}
+    assert {"best", "w", "later"} <= summary.keys()
+    del summary["w"]["a"]
+    del summary.best
+    run.log({"w": 7})
+    assert (summary["w"], "best" in summary) == (7, False)
+    assert told(run)["summary"] == {"v": {"note": "set"}}
+
+
+def test_define_metric_refuses_what_wandb_refuses(run: Run) -> None:
+    for wrong in ({"name": "a*b"}, {"name": ""}, {"name": "x", "summary": "least"}):
+        with pytest.raises(wandb.Error, match=r"define_metric|summary must be one of"):
+            run.define_metric(**wrong)
+
+
+def test_config_keeps_what_is_set_unless_it_may_change(run: Run) -> None:
+    config = wandb.config
     config.update(argparse.Namespace(lr=0.1, model="mlp"))
+    config.lr = 0.1
+    for change in (lambda: config.update({"lr": 0.2}), lambda: setattr(config, "lr", 0.2)):
+        with pytest.raises(wandb.Error, match=r"config has 'lr' already, as 0.1.*allow_val_change=True"):
+            change()
     config.update({"lr": 0.2}, allow_val_change=True)
     config.layers = [1, 2]
-    config.setdefault("lr", 5)
-    assert (config.lr, config["model"], config.layers, dict(config)) == (0.2, "mlp", [1, 2], config.as_dict())
-    with pytest.raises(AttributeError, match="'nothing' is not set"):
+    config.setdefaults({"lr": 5, "seed": 7})
+    assert (config.lr, config["model"], config.layers, config.get("no", 1)) == (0.2, "mlp", [1, 2], 1)
+    assert isinstance(config, wandb.Config) and "lr" in config and dict(config) == config.as_dict()
+    with pytest.raises(AttributeError, match="config has no 'nothing'"):
         _ = config.nothing
     assert not hasattr(config, "__array__")
-    run.finish()
-    assert manifest(run.path)["config"] == {"lr": 0.2, "model": "mlp", "layers": [1, 2]}
+    assert told(run)["config"] == {"lr": 0.2, "model": "mlp", "layers": [1, 2], "seed": 7}
 
 
-def test_names_of_a_run_are_kept_with_it(shared_host: Path, runs: Path) -> None:
-    with asynctrack.init(
-        "p", dir=runs, entity="team", group="g", job_type="eval", tags=("a", "b"), notes="n", name="pretty"
+def test_a_copy_of_the_config_writes_nothing(run: Run) -> None:
+    run.config.update({"lr": 0.1, "net": {"depth": 3}})
+    for copied in (copy.copy(run.config), copy.deepcopy(run.config), dict(run.config), run.config.as_dict()):
+        copied["lr"] = 5
+        copied["new"] = 1
+    copy.deepcopy(run.config)["net"]["depth"] = 4
+    assert run.config.lr == 0.1
+    assert told(run)["config"] == {"lr": 0.1, "net": {"depth": 3}}
+
+
+def test_a_config_that_is_assigned_is_that_of_the_run(shared_host: Path, runs: Path, tmp_path: Path) -> None:
+    (tmp_path / "conf.json").write_text('{"of_file": 1}')
+    wandb.config = {"before": 1}  # type: ignore[assignment]  # as scripts have it
+    run = wandb.init(dir=runs, config=str(tmp_path / "conf.json"))
+    assert (wandb.config.before, wandb.config.of_file) == (1, 1)
+    wandb.config = argparse.Namespace(lr=0.1, before=2)  # type: ignore[assignment]  # as scripts have it
+    wandb.log({"x": 1})
+    assert wandb.config is run.config
+    wandb.config = {"late": 1}  # type: ignore[assignment]  # as scripts have it
+    assert told(run)["config"] == {"before": 2, "of_file": 1, "lr": 0.1, "late": 1}
+
+
+def test_names_of_a_run_are_kept_with_it_and_may_change(shared_host: Path, runs: Path) -> None:
+    with wandb.init(
+        project="p", dir=runs, entity="team", group="g", job_type="eval", tags=("a", "b"), notes="n", name="pretty"
     ) as run:
         assert (run.entity, run.group, run.job_type, run.tags, run.notes) == ("team", "g", "eval", ("a", "b"), "n")
-        assert (run.name, run.dir, run.url, run.get_url()) == ("pretty", str(run.path), None, None)
-    assert manifest(run.path)["labels"] == {
-        "entity": "team", "group": "g", "job_type": "eval", "notes": "n", "tags": ["a", "b"],
-    }  # fmt: skip
-    with asynctrack.init("p", id=run.id, dir=runs, resume=True, notes="again") as run:
-        assert (run.group, run.notes) == ("g", "again")
-    with pytest.raises(InvalidSettings, match="each of the tags must be texts; got 7"):
-        asynctrack.init("p", dir=runs, tags=[7])  # type: ignore[list-item]  # the mistake
+        assert (run.name, run.dir, run.url, run.get_url()) == ("pretty", str(run.asynctrack.path), None, None)
+        assert run.path == f"team/p/{run.id}"
+    found = manifest(run.asynctrack.path)
+    assert found["labels"] == {"entity": "team", "group": "g", "job_type": "eval", "notes": "n", "tags": ["a", "b"]}
+    with wandb.init(project="p", id=run.id, dir=runs, resume=True, notes="again") as run:
+        assert (run.name, run.group, run.notes, run.resumed) == ("pretty", "g", "again", True)
+        run.tags += ("x",)
+        run.notes, run.name = "better", "prettier"
+        assert (run.tags, run.notes, run.name) == (("a", "b", "x"), "better", "prettier")
+        run.asynctrack.flush("journaled")
+        assert asynctrack.open_run(run.asynctrack.path).manifest().name == "prettier"
+    found = manifest(run.asynctrack.path)
+    assert (found["name"], found["labels"]["tags"], found["labels"]["notes"]) == ("prettier", ["a", "b", "x"], "better")
+    with pytest.raises(InvalidSettings, match="each of the tags must be a text; got 7"):
+        wandb.init(project="p", dir=runs, tags=[7])  # type: ignore[list-item]  # the mistake
+    with pytest.raises(wandb.UsageError, match="finished"):
+        run.name = "late"
+
+
+def test_facts_of_a_run_are_there(shared_host: Path, runs: Path) -> None:
+    with wandb.init(project="p", dir=runs, mode="offline") as run:
+        assert (run.step, run.starting_step, run.resumed, run.disabled, run.offline) == (0, 0, False, False, True)
+        assert (run.project_url, run.sweep_id, run.settings.mode, run.settings.run_id) == (
+            None,
+            None,
+            "offline",
+            run.id,
+        )
+        assert abs(run.start_time - time.time()) < 60
+        run.log({"a": 1})
+        run.log({"a": 1}, commit=False)
+        run.log({"a": 2})
+        assert run.step == 2
+        run.log({"a": 3}, step=9)
+        assert run.step == 9
+        assert copy.deepcopy(run) is run
+    assert manifest(run.asynctrack.path)["offline"]
+    with wandb.init(project="p", dir=runs, id=run.id, resume="must") as run:
+        assert (run.resumed, run.step, run.starting_step) == (True, 3, 3)
+        assert run.summary["a"] == 3
+
+
+VARIABLES = {
+    "WANDB_PROJECT": "of-env", "WANDB_ENTITY": "team", "WANDB_NAME": "named", "WANDB_RUN_ID": "job-7", "WANDB_RUN_GROUP": "g",
+    "WANDB_JOB_TYPE": "eval", "WANDB_TAGS": "a, b", "WANDB_NOTES": "n", "WANDB_RESUME": "allow",
+}  # fmt: skip
+
+
+def test_the_environment_says_what_the_script_does_not(
+    shared_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in {**VARIABLES, "WANDB_DIR": str(runs)}.items():
+        monkeypatch.setenv(variable, value)
+    for resumed in (False, True):  # a job that is begun again goes on with its run
+        with wandb.init() as run:
+            assert (run.resumed, run.id, run.project, run.name) == (resumed, "job-7", "of-env", "named")
+            assert (run.entity, run.group, run.job_type, run.tags, run.notes) == ("team", "g", "eval", ("a", "b"), "n")
+            assert run.asynctrack.path == runs / "of-env" / "job-7"
+    with wandb.init(project="given", settings=wandb.Settings(run_group="set", run_name="set"), name="given") as run:
+        assert (run.project, run.name, run.group) == ("given", "given", "set")
+    assert asynctrack.init("own", dir=runs, mode="disabled").project == "own"
+    asynctrack.finish()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mode"),
+    [
+        ("WANDB_MODE", "disabled", "disabled"),
+        ("WANDB_MODE", "offline", "offline"),
+        ("WANDB_MODE", "dryrun", "offline"),
+        ("WANDB_DISABLED", "true", "disabled"),
+        ("WANDB_DISABLED", "false", "online"),
+    ],
+)
+def test_the_environment_says_the_mode(
+    shared_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, mode: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with wandb.init(dir=runs) as run:
+        assert (run.disabled, run.offline, run.settings.mode) == (mode == "disabled", mode == "offline", mode)
+    monkeypatch.setenv("ASYNCTRACK_MODE", "disabled")
+    with wandb.init(dir=runs) as run:
+        assert run.disabled
+
+
+def test_a_silent_environment_is_told_nothing(
+    run: Run, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb.termlog("word")
+    wandb.termwarn("of warning", repeat=False)
+    wandb.termwarn("of warning", repeat=False)
+    wandb.termerror("of error")
+    assert wandb.init() is run
+    heard = capfd.readouterr().err.splitlines()
+    assert heard[:3] == ["wandb: word", "wandb: WARNING of warning", "wandb: ERROR of error"]
+    assert heard[3].startswith(f"wandb: init() while run {run.id} is open: that is returned")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    wandb.termlog("word")
+    assert wandb.init() is run
+    assert capfd.readouterr().err == ""
+
+
+def test_auto_resume_goes_on_with_the_last_run_that_has_not_finished(
+    own_host: Path, runs: Path, tmp_path: Path
+) -> None:
+    script = """
+import asynctrack.wandb as wandb, json, os, sys
+run = wandb.init(project="p", dir=sys.argv[1], resume="auto")
+run.log({"x": 1})
+run.asynctrack.flush("journaled")
+print(json.dumps([run.id, run.resumed]), flush=True)
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), 9)
+"""
+    found = []
+    for end in ("killed", "finished", "finished"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(runs), end], capture_output=True, text=True, timeout=50
+        )
+        found.append(json.loads(done.stdout))
+    assert [resumed for _, resumed in found] == [False, True, False]
+    assert found[0][0] == found[1][0] != found[2][0]
 
 
 def test_run_without_a_project_has_one(shared_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    with asynctrack.init(dir=runs, mode="disabled") as run:
+    with wandb.init(dir=runs, mode="disabled") as run:
         assert run.project == "uncategorized"
         assert run.dir == run.dir
         Path(run.dir).rmdir()  # a script may write there
     monkeypatch.setenv("WANDB_PROJECT", "of the environment")
-    assert asynctrack.init(dir=runs, mode="disabled").project == "of the environment"
-    assert asynctrack.init(project="given", dir=runs, mode="disabled").project == "given"
-    while asynctrack.run is not None:
-        asynctrack.finish()
+    for given, project in ((None, "of the environment"), ("given", "given")):
+        with wandb.init(project=given, dir=runs, mode="disabled") as run:
+            assert run.project == project
+    with asynctrack.init(dir=runs, mode="disabled") as own:
+        assert own.project == "uncategorized", "it is W&B's variable"
 
 
-@pytest.mark.parametrize("reinit", [None, "default", "create_new", False])
-def test_second_init_opens_a_second_run(run: Run, runs: Path, reinit: Any) -> None:
-    with asynctrack.init(dir=runs, reinit=reinit) as second:
-        assert second is not run
-        assert run.log({"x": 1})
+def test_a_disabled_run_checks_nothing_and_keeps_its_summary_to_itself(runs: Path) -> None:
+    run = wandb.init(mode="disabled", dir=runs, config={"lr": 1})
+    run.log({"a": 1, "b": {"c": 2}})
+    run.summary["q"] = 2
+    assert (dict(run.summary).keys(), run.summary["q"], run.summary["b"]["c"]) == ({"a", "b", "q"}, 2, 2)
+    run.log_artifact("nofile").wait().download()
+    assert run.use_artifact("nothing:latest").version()
+    assert (run.disabled, run.step, run.config.lr) == (True, 0, 1)
+    run.finish(1)
+    assert wandb.run is None
+    assert not runs.exists()
 
 
-def test_second_init_may_finish_the_first_or_return_it(run: Run, runs: Path) -> None:
-    assert asynctrack.init(dir=runs, reinit="return_previous") is run
-    with asynctrack.init(dir=runs, reinit=True) as second:
-        assert second is not run
-        assert manifest(run.path)["status"] == "finished"
+# A second init
+
+
+@pytest.mark.parametrize("reinit", [None, "default", "return_previous", False])
+def test_second_init_returns_the_first_run(run: Run, runs: Path, reinit: Any) -> None:
+    assert wandb.init(project="other", dir=runs, reinit=reinit) is run
+    with pytest.raises(wandb.Error, match="to be resumed while another is open"):
+        wandb.init(project="other", dir=runs, resume="must", id="x")
+
+
+@pytest.mark.parametrize("reinit", [True, "finish_previous"])
+def test_second_init_may_finish_all_that_are_open(run: Run, runs: Path, reinit: Any) -> None:
+    beside = wandb.init(dir=runs, reinit="create_new")
+    with wandb.init(dir=runs, reinit=reinit) as second:
+        assert wandb.run is second
+        assert [manifest(each.asynctrack.path)["status"] for each in (run, beside)] == ["finished", "finished"]
+        with pytest.raises(wandb.UsageError):
+            run.log({"x": 1})
+
+
+def test_second_init_may_open_a_run_beside_the_first(run: Run, runs: Path) -> None:
+    with wandb.init(dir=runs, reinit="create_new") as second:
+        assert wandb.run is run is not second
+        assert wandb.init() is second
+        wandb.log({"first": 1})
+        second.log({"second": 1})
+    run.finish()
+    assert [[*record.data] for each in (run, second) for record in records(each.asynctrack.path)] == [
+        ["first"],
+        ["second"],
+    ]
+
+
+def test_asynctracks_own_second_init_opens_a_second_run(run: Run, runs: Path) -> None:
+    own = run.asynctrack
+    assert asynctrack.init(dir=runs, reinit="return_previous") is own
+    with asynctrack.init(dir=runs) as second:
+        assert own.log({"x": 1})
+    with asynctrack.init(dir=runs, reinit="finish_previous") as third:
+        assert second is not third
+        assert manifest(own.path)["status"] == "finished"
+    assert wandb.run is None
+    with pytest.raises(InvalidSettings, match=r"reinit must be one of 'default'.*; got True"):
+        asynctrack.init(dir=runs, reinit=True)  # type: ignore[arg-type]  # W&B's
 
 
 def test_config_may_be_parsed_arguments_and_be_thinned(shared_host: Path, runs: Path) -> None:
     config: Any = argparse.Namespace(lr=0.1, secret="x", other=1)
-    with asynctrack.init(dir=runs, config=config, config_exclude_keys=["secret"]) as run:
+    with wandb.init(dir=runs, config=config, config_exclude_keys=["secret"]) as run:
         assert dict(run.config) == {"lr": 0.1, "other": 1}
-    with asynctrack.init(dir=runs, config=config, config_include_keys=["lr"]) as run:
+    with wandb.init(dir=runs, config=config, config_include_keys=["lr"]) as run:
         assert dict(run.config) == {"lr": 0.1}
 
 
 def test_settings_may_be_made_before(runs: Path) -> None:
-    settings = asynctrack.Settings(dir=runs, mode="disabled")
-    assert asynctrack.init("p", settings=settings).path.parent == runs / "p"
-    assert asynctrack.init("p", settings={"mode": "disabled"}, dir=runs / "own").path.parent == runs / "own" / "p"
+    for settings in (
+        wandb.Settings(dir=runs, mode="disabled"),
+        wandb.Settings(root_dir=str(runs), mode="disabled"),
+        {"dir": runs, "mode": "disabled"},
+        asynctrack.Settings(dir=runs, mode="disabled"),
+    ):
+        with wandb.init(project="p", settings=settings) as run:
+            assert run.disabled and run.asynctrack.path.parent == runs / "p"
+    with asynctrack.init("p", settings={"mode": "disabled"}, dir=runs / "own") as own:
+        assert own.path.parent == runs / "own" / "p"
     with pytest.raises(InvalidSettings, match=r"settings must be of `asynctrack\.Settings`"):
         asynctrack.init("p", settings=7)  # type: ignore[arg-type]  # the mistake
-    with pytest.raises(TypeError, match="nonsense"):
-        asynctrack.Settings(nonsense=1)
-    while asynctrack.run is not None:
-        asynctrack.finish()
+    for kind in (wandb.Settings, asynctrack.Settings):
+        with pytest.raises(TypeError, match="nonsense"):
+            kind(nonsense=1)
 
 
 @pytest.mark.parametrize(("exit_code", "status"), [(0, "finished"), (1, "failed"), (None, "finished")])
 def test_exit_code_says_how_the_run_ended(run: Run, exit_code: int | None, status: str) -> None:
-    asynctrack.finish(exit_code)
-    assert manifest(run.path)["status"] == status
+    run.finish(exit_code)
+    assert manifest(run.asynctrack.path)["status"] == status
 
 
 def test_what_is_not_supported_says_so_by_name_and_once(run: Run, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plots: Any = wandb.plot
     for _ in range(2):
-        assert asynctrack.watch(None, log="all") == ()
-        asynctrack.unwatch()
-        asynctrack.alert(title="over", text="it is over", level="INFO")
-        asynctrack.Settings(start_method="thread", _disable_stats=True)
-        assert asynctrack.login(key="secret") and asynctrack.login()
-        run.log({"video": asynctrack.Video("x.mp4", fps=4), "plot": asynctrack.plot.line(None, "x", "y")})
-        asynctrack.init(dir=runs, mode="disabled", save_code=True, sync_tensorboard=False, resume_from=None).finish()
-        asynctrack.use_artifact("model:latest")
+        assert wandb.watch(None, log="all") == ()
+        wandb.unwatch()
+        wandb.alert(title="over", text="it is over", level=wandb.AlertLevel.INFO)
+        wandb.Settings(start_method="thread", _disable_stats=True)
+        assert wandb.login(key="secret") and wandb.login()
+        wandb.require("core")
+        run.log({"video": wandb.Video("x.mp4", fps=4), "plot": plots.line(None, "x", "y")})
+        wandb.init(
+            dir=runs, mode="disabled", reinit="create_new", save_code=True, sync_tensorboard=False, resume_from=None
+        ).finish()
     assert sorted(said(caplog)) == sorted([
         "watch() is not supported, and ignored; log gradients as arrays or asynctrack.Histogram",
         "alert() is not supported, and ignored; what it says is only logged",
@@ -389,32 +651,71 @@ def test_what_is_not_supported_says_so_by_name_and_once(run: Run, runs: Path, ca
         "wandb.Video is not supported, and ignored",
         "wandb.plot.line is not supported, and ignored",
         "init(save_code=...) is not supported, and ignored",
-        "use_artifact() is not supported, and ignored; nothing is fetched",
     ])  # fmt: skip
     assert "secret" not in caplog.text
     run.finish()
-    (first, _) = records(run.path)
+    (first, _) = records(run.asynctrack.path)
     assert first.data["video"].read() == b"wandb.Video is not supported"
 
 
-def test_mode_of_wandb_is_taken(runs: Path, caplog: pytest.LogCaptureFixture, shared_host: Path) -> None:
-    with asynctrack.init(dir=runs, mode="dryrun", resume="auto") as run:  # type: ignore[arg-type]  # as old scripts have it
-        assert manifest(run.path)["offline"] if (run.path / "run.json").exists() else True
-    assert manifest(run.path)["offline"]
-    assert said(caplog) == ["init(mode='dryrun') is not supported, and ignored; mode='offline' is used"]
+def test_names_of_wandbs_are_there_for_annotations_and_excepts() -> None:
+    def annotated(run: wandb.sdk.wandb_run.Run, video: wandb.Video | None, config: wandb.Config) -> None: ...
+
+    assert annotated.__annotations__
+    assert issubclass(wandb.CommError, wandb.Error) and issubclass(wandb.UsageError, wandb.Error)
+    assert issubclass(asynctrack.AsynctrackError, wandb.Error)
+    assert wandb.__version__ >= "0.20"
+    assert len(wandb.util.generate_id()) == 8
+    assert isinstance(wandb.Object3D.from_point_cloud([]), wandb.Object3D)
+    assert isinstance(wandb.Molecule.from_smiles("CO"), wandb.Molecule)
+
+
+def test_a_figure_of_plotly_or_matplotlib_is_a_page(run: Run) -> None:
+    plotly = pytest.importorskip("plotly.graph_objects")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    run.log({"plotly": wandb.Plotly(plotly.Figure()), "drawn": wandb.Plotly(pyplot.figure())})
+    pyplot.close("all")
+    with pytest.raises(wandb.Error, match="a figure of plotly or matplotlib"):
+        wandb.Plotly(7)
+    run.finish()
+    (record,) = records(run.asynctrack.path)
+    assert b"plotly" in record.data["plotly"].read()
+    assert b"data:image/png;base64" in record.data["drawn"].read()
+
+
+def test_an_artifact_has_wandbs_names_and_is_found_again(run: Run, runs: Path, tmp_path: Path) -> None:
+    artifact = wandb.Artifact("model", type="model", metadata={"acc": 1})
+    with artifact.new_file("notes/a.txt") as file:
+        file.write("words")
+    artifact.add(wandb.Table(columns=["x"], data=[[1]]), "table")
+    artifact.add_reference("s3://bucket/file", name="far")
+    assert run.log_artifact(artifact, aliases=["best"]).wait() is artifact
+    assert (artifact.version, artifact.aliases, artifact.qualified_name) == ("v0", ["best"], "model:v0")
+    assert (Path(artifact.download(tmp_path / "copy")) / "notes" / "a.txt").read_text() == "words"
+    run.finish()
+    with wandb.init(dir=runs) as later:
+        found = later.use_artifact("team/uncategorized/model:latest")
+        assert (found.type, found.metadata["acc"], found.metadata["references"]) == (
+            "model",
+            1,
+            {"far": "s3://bucket/file"},
+        )
+        folder = Path(found.download(tmp_path / "again"))
+        assert json.loads((folder / "table.table.json").read_text()) == {"columns": ["x"], "data": [[1]]}
+        with pytest.raises(wandb.CommError, match="has kept an artifact 'other'"):
+            wandb.use_artifact("other:v3")
 
 
 def test_save_keeps_files_with_the_run(run: Run, tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text(name)
-    found = asynctrack.save(str(tmp_path / "*.txt"), base_path=str(tmp_path))
+    found = wandb.save(str(tmp_path / "*.txt"), base_path=str(tmp_path))
     assert found == [str(tmp_path / "a.txt"), str(tmp_path / "b.txt")]
-    assert asynctrack.save(str(tmp_path / "nothing*")) == []
+    assert wandb.save(str(tmp_path / "nothing*")) == []
     run.log_artifact(tmp_path / "a.txt", name="own", type="text")
-    run.finish()
-    summary = manifest(run.path)["summary"]
+    summary = told(run)["summary"]
     assert sorted(summary) == ["artifacts/a.txt", "artifacts/b.txt", "artifacts/own"]
-    assert (run.path / summary["artifacts/own"]["path"] / "a.txt").read_text() == "a.txt"
+    assert (run.asynctrack.path / summary["artifacts/own"]["path"] / "a.txt").read_text() == "a.txt"
 
 
 def test_values_and_names_arrive_at_wandb(

@@ -25,7 +25,7 @@ from typing import Any, Final
 from asynctrack._system import fork, native_threads, private
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.printable import printable
-from asynctrack._system.throttle import EVERY_S, Throttle
+from asynctrack._system.throttle import EVERY_S, ONCE, Throttle
 from asynctrack._system.wording import counted as counted
 
 # How long `finish()` and the end of the process wait for somebody to read.
@@ -100,6 +100,12 @@ def say(text: str) -> None:
     start()
     tell(None, text)
     leave()
+
+
+def say_once(text: str) -> None:
+    """`say` what need not be said again in this process."""
+    if _said.admit(text, ONCE):
+        say(text)
 
 
 def show(text: str) -> None:

@@ -30,10 +30,10 @@ class Update(NamedTuple):
     A key that was changed somewhere inside comes with its whole value.
 
     Backends that ask for `milestones` also get what changes neither: "start", the run was opened with this config, as the first of a
-    batch; and "checkpoint", with its counters.
+    batch; and "checkpoint", with its counters. Those that ask for `takes_labels` get "labels": the run's new name, tags or notes.
     """
 
-    kind: Literal["config", "summary", "start", "checkpoint"]
+    kind: Literal["config", "summary", "start", "checkpoint", "labels"]
     time_ns: int
     data: dict[str, Any]
     removed: tuple[str, ...] = ()
@@ -173,6 +173,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         batch_bytes: at about so many bytes as they were logged,
         batch_age_s: and when its first record has waited so many seconds.
         milestones: whether it also gets the run's starts and checkpoints, as updates.
+        takes_labels: whether it also gets other names, tags and notes of the run, as updates.
         needs: modules of other projects without which it cannot open, each with what `pip install` takes for it.
         references: settings that were given as references to the environment, by field, as they were written: `run.json` gets them in
             the values' place. `Tracker.from_config` fills it.
@@ -185,6 +186,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
     batch_bytes: ClassVar[int] = BATCH_BYTES
     batch_age_s: ClassVar[float] = 0.0
     milestones: ClassVar[bool] = False
+    takes_labels: ClassVar[bool] = False
     needs: ClassVar[Mapping[str, str]] = {}
 
     max_records_s: float | None = None

@@ -63,6 +63,15 @@ def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapp
     return found
 
 
+def as_config(given: Any) -> dict[Any, Any]:
+    """What `init` takes as a config, None too, as a dict of its own.
+
+    Raises:
+        InvalidConfig, InvalidSettings: see `as_mapping`.
+    """
+    return {} if given is None else dict(as_mapping(given))
+
+
 def read_file(path: Path) -> Any:
     """The content of a YAML, TOML or JSON file, by the end of its name.
 

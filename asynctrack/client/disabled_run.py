@@ -11,6 +11,7 @@ from asynctrack.client.run import Run
 from asynctrack.journal.manifest import Manifest
 from asynctrack.queue.producer import OPEN
 from asynctrack.reading.stats import RunStats
+from asynctrack.settings import Mode
 
 
 class DisabledRun(Run):
@@ -18,22 +19,16 @@ class DisabledRun(Run):
 
     def __init__(self, manifest: Manifest, path: Path, backends: dict[str, Backend]) -> None:
         super().__init__(manifest, path, _NullSession(backends))  # type: ignore[arg-type]  # it does as a RunSession does
-        self._dir: str | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.project}/{self.id}, disabled>"
 
-    @property
-    def dir(self) -> str:
-        """A temporary directory, for scripts that write there; made when it is asked for."""
-        if self._dir is None:
-            import tempfile
-
-            self._dir = tempfile.mkdtemp(prefix="asynctrack-disabled-")
-        return self._dir
-
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
         return True
+
+    @property
+    def mode(self) -> Mode:
+        return "disabled"
 
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
         return True

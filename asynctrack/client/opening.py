@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal, NamedTuple, cast, get_args
+from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast, get_args
+
+import msgspec
 
 from asynctrack._system import messages, permissions, private
 from asynctrack._system.disk_timeout import Errand
@@ -22,10 +24,12 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.client import banner, run_state, worker_registry
 from asynctrack.client import run_lock as run_locks
+from asynctrack.client.config_sources import as_config
 from asynctrack.client.context import open_runs
 from asynctrack.client.current import current
 from asynctrack.client.default_backends import default_backends
 from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.labels import LABELS, as_labels, as_text
 from asynctrack.client.preflight import forewarn
 from asynctrack.client.publisher import Publisher
 from asynctrack.client.run import Run
@@ -51,15 +55,6 @@ from asynctrack.settings import (
     check_project,
     project_directory,
 )
-from asynctrack.wandb_api.arguments import (
-    LABELS,
-    as_config,
-    as_labels,
-    as_limits,
-    as_mode,
-    as_resume,
-    project_or_default,
-)
 
 # How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
@@ -72,6 +67,17 @@ _LONGEST_BELOW: Final = 200
 # What a config is given as: a mapping, an object with fields, or the path of a file; see `asynctrack.client.config_sources`.
 Config = Any
 Reinit = Literal["default", "create_new", "finish_previous", "return_previous"]
+# Of a run that was opened without one.
+DEFAULT_PROJECT: Final = "uncategorized"
+
+
+class RarerLimits(TypedDict, total=False):
+    """The limits of `Settings` that `init` does not name."""
+
+    exit_timeout_s: float
+    linger_s: float
+    sync_interval_s: float
+    after_exit_max_s: float
 
 
 def init(
@@ -88,19 +94,18 @@ def init(
     max_block_s: float = 5.0,
     queue_bytes: int | None = None,
     finish_timeout_s: float = 30.0,
-    resume: Resume | Literal["auto"] | bool | None = "never",
+    resume: Resume = "never",
     entity: str | None = None,
     group: str | None = None,
     job_type: str | None = None,
     tags: Sequence[str] | None = None,
     notes: str | None = None,
-    reinit: Reinit | bool | None = None,
+    reinit: Reinit = "default",
     settings: Settings | Mapping[str, Any] | None = None,
-    **limits: Any,
+    quiet: bool = False,
+    **limits: Unpack[RarerLimits],
 ) -> Run:
     """Open a run. Returns within 25 ms; the worker starts behind it. Where the run's disk hangs it waits until that answers, and says so; Ctrl-C ends the wait.
-
-    It takes what `wandb.init` takes, by keyword; see `asynctrack.wandb_api.arguments`.
 
     It ends with `finish()`, with its `with` block or with the process, whichever comes first, and then has a status: "failed" when
     an exception ended the block or the process, "preempted" after `mark_preempted()`, "crashed" when the process died without a
@@ -110,7 +115,7 @@ def init(
     `with` block has said stays. At a prompt and in a notebook an exception ends a line or a cell, not the run.
 
     Args:
-        project: keeps runs of a kind together, in a directory below `dir` of its name; where that cannot be a directory's, of one like it. Default: the environment's `WANDB_PROJECT`, else "uncategorized".
+        project: keeps runs of a kind together, in a directory below `dir` of its name; where that cannot be a directory's, of one like it. Default: "uncategorized".
         name: of the run, for people. Default: its id.
         id: of the run, unique in the project. Default: time and a random part.
         config: what the run is started with: a mapping, a namespace, an instance of a dataclass, of attrs, pydantic or msgspec, absl's flags,
@@ -126,15 +131,15 @@ def init(
         finish_timeout_s: seconds `finish()` waits for delivery.
         resume: what to do where there is a run with this id: "never" refuses, "allow" goes on with it or begins it, "must"
             refuses to begin it. A run that goes on has the same journal; automatic steps and config go on too.
-            `True` and "auto" are W&B's words for "allow".
-        entity: whose the run is, at W&B.
+        entity: whose the run is, where it is sent to.
         group: of runs that belong together.
         job_type: what the run does, such as "train".
         tags: for people.
         notes: for people.
-        reinit: what becomes of the current run: "finish_previous" or True finishes it, "return_previous" returns it in place of a new one,
+        reinit: what becomes of the current run: "finish_previous" finishes it, "return_previous" returns it in place of a new one,
             "create_new" leaves both open. Default: both are open, but in a notebook runs that other cells have opened are finished.
         settings: `asynctrack.Settings`, or a mapping; what is given here beside them comes first.
+        quiet: do not say where the run is, as is said on a terminal and in a notebook.
         limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
 
     Raises:
@@ -151,30 +156,30 @@ def init(
     before = current()
     if before is not None and reinit == "return_previous":
         return before
-    given = {
-        "dir": dir, "mode": as_mode(mode), "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
+    given: dict[str, Any] = {
+        "dir": dir, "mode": mode, "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
         "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s,
     }  # fmt: skip
     # What has its default may have another value in `settings`.
     chosen = {name: value for name, value in given.items() if not _is_default(name, value)}
-    given = {**as_limits(limits, settings), **chosen}
+    given = {**_changed(settings), **cast("dict[str, Any]", limits), **chosen}
     settings = Settings.build(given)
-    project = check_project(project_or_default(project))
+    project = check_project(DEFAULT_PROJECT if project is None else project)
     labels = as_labels({"entity": entity, "group": group, "job_type": job_type, "notes": notes, "tags": tags})
-    config = as_config(config, limits)
-    if name is not None and not isinstance(name, str):
-        raise InvalidSettings([f"name must be text; got {name!r:.80}"])
+    config = as_config(config)
+    if name is not None:
+        as_text("name", name)
     run_id = check_name("id", id) if id is not None else fresh_id()
-    resume = cast("Resume", as_resume(resume))
-    if resume not in get_args(Resume):
-        raise InvalidSettings([f"resume must be one of {', '.join(map(repr, get_args(Resume)))}; got {resume!r:.80}"])
+    for what, word, words in (("resume", resume, get_args(Resume)), ("reinit", reinit, get_args(Reinit))):
+        if word not in words:
+            raise InvalidSettings([f"{what} must be one of {', '.join(map(repr, words))}; got {word!r:.80}"])
     named = name_backends(default_backends() if backends is None else backends)
     if settings.mode != "disabled":
         named = {name: backend.prepare() for name, backend in named.items()}
-    if before is not None and reinit in (True, "finish_previous"):
+    if before is not None and reinit == "finish_previous":
         before.finish()
     cell = None if _is_ours(private.frame(1)) else banner.cell()
-    if cell is not None and reinit in (None, "default"):
+    if cell is not None and reinit == "default":
         _finish_earlier(cell)
     place = settings.dir / project_directory(project) / run_id
     manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels)
@@ -188,11 +193,18 @@ def init(
     if settings.worker == "process" and (why := why_not()):
         messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
         settings = Settings.build({**given, "worker": "thread"})
-    return _open(place, manifest, settings, named, resume, cell)
+    return _open(place, manifest, settings, named, resume, cell, quiet=quiet)
 
 
 def _open(
-    place: Path, manifest: Manifest, settings: Settings, named: dict[str, Backend], resume: Resume, cell: int | None
+    place: Path,
+    manifest: Manifest,
+    settings: Settings,
+    named: dict[str, Backend],
+    resume: Resume,
+    cell: int | None,
+    *,
+    quiet: bool,
 ) -> Run:
     """Open a run, or leave nothing of it: Ctrl-C may come at any moment."""
     hold_streams()
@@ -204,11 +216,12 @@ def _open(
         ready = errand.wait()
         session = RunSession(ready.path, settings, named, publisher=ready.publisher, run_lock=ready.run_lock)
         session.open(manifest)
-        run = Run(manifest, ready.path, session)
+        run = Run(manifest, ready.path, session, resumed=ready.resumed)
         forewarn(ready.path, named, offline=settings.mode == "offline")
         run.cell = cell
         open_runs.enter(run)
-        banner.greet(f"{run.project}/{run.id}", ready.path)
+        if not quiet:
+            banner.greet(f"{run.project}/{run.id}", ready.path)
         return run
     except BaseException:
         if session is not None:
@@ -225,12 +238,14 @@ class _Ready(NamedTuple):
     Attributes:
         path: its directory. One name, however it is reached: two would have two writers.
         is_new: whether that was made for this.
-        claim: that makes it ours.
-        inlet: into the queue.
+        resumed: whether it goes on from where an earlier session was.
+        run_lock: that makes it ours.
+        publisher: into the queue.
     """
 
     path: Path
     is_new: bool
+    resumed: bool
     run_lock: RunLock
     publisher: Publisher
 
@@ -246,8 +261,9 @@ def _prepare(place: Path, manifest: Manifest, start: dict[str, Any], settings: S
     try:
         if is_new:
             announce(path, start)
-        first = 0 if is_new else _resume(path, manifest, start, settings.worker, resume)
-        return _Ready(path, is_new, run_lock, Publisher(manifest.id, path, settings, first=first))
+        first = None if is_new else _resume(path, manifest, start, settings.worker, resume)
+        publisher = Publisher(manifest.id, path, settings, first=first or 0)
+        return _Ready(path, is_new, first is not None, run_lock, publisher)
     except BaseException:
         _let_go(path, is_new, run_lock)
         raise
@@ -269,8 +285,7 @@ def _let_go(path: Path, remove: bool, run_lock: RunLock) -> None:
 
 def _is_ours(frame: FrameType) -> bool:
     """Whether a frame is of an integration, which opens runs beside those of its user."""
-    name = str(frame.f_globals.get("__name__"))
-    return name.startswith("asynctrack.") and name != "asynctrack.client.tracker"
+    return str(frame.f_globals.get("__name__")).startswith("asynctrack.integrations.")
 
 
 def _finish_earlier(cell: int) -> None:
@@ -281,6 +296,23 @@ def _finish_earlier(cell: int) -> None:
                 f"asynctrack: run {printable(run.id)} is finished, since another cell opens a run (reinit='create_new' keeps both open)"
             )
             run.finish()
+
+
+def _changed(settings: Settings | Mapping[str, Any] | None) -> dict[str, Any]:
+    """What differs from the defaults in settings that were made before.
+
+    Raises:
+        InvalidSettings: they are none.
+    """
+    if settings is None:
+        return {}
+    if isinstance(settings, Mapping):
+        return {str(name): value for name, value in settings.items()}
+    if not isinstance(settings, Settings):
+        raise InvalidSettings([f"settings must be of `asynctrack.Settings`, or a mapping; got {settings!r:.80}"])
+    defaults = Settings()
+    found = msgspec.structs.asdict(settings).items()
+    return {name: value for name, value in found if value != getattr(defaults, name)}
 
 
 def _is_default(name: str, value: object) -> bool:
@@ -295,13 +327,15 @@ def fresh_id() -> str:
 
 def check_settings(project: str, settings: Mapping[str, Any], config: object = None) -> None:
     """Refuse now what `init` would refuse later."""
-    as_config(config, settings)
+    as_config(config)
     check_project(project)
     as_labels({name: settings.get(name) for name in LABELS})
     rest = {
-        key: value for key, value in settings.items() if key not in ("backends", "name", "settings", "reinit", *LABELS)
+        key: value
+        for key, value in settings.items()
+        if key not in ("backends", "name", "settings", "reinit", "quiet", *LABELS)
     }
-    Settings.build(as_limits(rest, settings.get("settings")))
+    Settings.build({**_changed(settings.get("settings")), **rest})
     backends = settings.get("backends")
     name_backends(default_backends() if backends is None else backends)
 
@@ -374,8 +408,8 @@ def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
     return True
 
 
-def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerKind, resume: Resume) -> int:
-    """Take over what the run was; returns the number of its next record.
+def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerKind, resume: Resume) -> int | None:
+    """Take over what the run was; returns the number of its next record, None where there is nothing of it.
 
     Raises:
         NotARun: there is nothing of a run, and none is to be begun.
@@ -397,12 +431,13 @@ def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerK
         if resume == "must":
             raise NotARun(path)
         announce(path, start)
-        return first
+        return None
     tally = Tally(path / "journal")
     tally.update()
     tally.close()
     manifest.config = {**earlier.config, **manifest.config}
     manifest.labels = {**earlier.labels, **manifest.labels}
+    manifest.name = earlier.name if manifest.name == manifest.id else manifest.name
     manifest.summary, manifest.checkpoint = earlier.summary, earlier.checkpoint
     manifest.created_at = earlier.created_at
     known = [load_cursor(path, name).next_number for name in earlier.backends]

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import time_ns
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from asynctrack._system import messages
 from asynctrack.backends.base import Backend
+from asynctrack.client import metrics
 from asynctrack.client.context import open_runs
+from asynctrack.client.labels import as_tags, as_text
 from asynctrack.client.run_dict import RunDict
 from asynctrack.client.scope import Arrays, Scope
 from asynctrack.client.session import RunSession
 from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable, UsageError
-from asynctrack.journal.manifest import Manifest
-from asynctrack.queue.layout import CHECKPOINT, CONFIG, SUMMARY
+from asynctrack.journal.manifest import METRICS, Manifest
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, SUMMARY
 from asynctrack.queue.producer import CLOSED, OPEN, Producer
+from asynctrack.reading.last_values import LastValues
 from asynctrack.reading.stats import RunStats
 from asynctrack.records.codec import HOLDS_OTHERS, encode, encode_quickly
-from asynctrack.settings import Until
-from asynctrack.wandb_api.borrowed import WANDB, Borrowed
+from asynctrack.settings import Mode, Until
+
+if TYPE_CHECKING:
+    from asynctrack.records.values import Artifact
 
 # How long a look at the summary waits for the worker. Arbitrary.
 _LOOK_S: Final = 5.0
@@ -37,31 +43,32 @@ _FOREIGN_IN_A_ROW: Final = 64
 _may_have_span: Final = re.compile(rb"P[T0-9]").search
 
 
-class Run(Borrowed):
+class Run:
     """One open run.
 
     `log` may be called from any thread, task, signal handler or finaliser, and in forked children. Get one from `init()`.
 
     Attributes:
         id: unique in the project.
-        name: for people.
+        name: for people; it can be set, and so can `tags` and `notes`.
         project: the directory above the run's.
         path: the run's directory.
+        labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
+        resumed: whether it goes on from where an earlier session was.
         cell: of the notebook that has opened it; None anywhere else.
         config: of the run; what is set later is recorded too, also by a forked child.
         summary: of the run as a whole. What is not set in it is the last value that was logged by that name, which takes a look at the journal.
         backends: by their names in `stats()`, as this sitting has them; those that live in this process are the living things.
     """
 
-    log: Callable[..., bool]
     cell: int | None = None
 
-    def __init__(self, manifest: Manifest, path: Path, session: RunSession) -> None:
+    def __init__(self, manifest: Manifest, path: Path, session: RunSession, *, resumed: bool = False) -> None:
         self.id = manifest.id
-        self.name = manifest.name
         self.project = manifest.project
         self.path = path
-        self.labels = manifest.labels
+        self.resumed = resumed
+        self._manifest = manifest
         self.config = RunDict(
             manifest.config,
             lambda fresh, removed=(): session.publisher.update(CONFIG, "config", fresh, None, removed),
@@ -71,6 +78,7 @@ class Run(Borrowed):
             lambda fresh, removed=(): session.publisher.update(SUMMARY, "summary", fresh, None, removed),
             functools.partial(_logged, session, self.config, path),
         )
+        self._values = LastValues(path)
         session.unsaid += [self.config.catch_up, self.summary.catch_up]
         self._checkpoint = manifest.checkpoint
         self.backends: Mapping[str, Backend] = MappingProxyType(session.backends)
@@ -85,9 +93,45 @@ class Run(Borrowed):
         state = "open" if self._producer.state == OPEN else "finished"
         return f"<Run {self.project}/{self.id}, {state}, {self._producer.number} offered>"
 
-    def log(  # type: ignore[no-redef]  # see above
-        self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None
-    ) -> bool:
+    @property
+    def name(self) -> str:
+        return self._manifest.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._label("name", as_text("name", name))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(self.labels.get("tags", ()))
+
+    @tags.setter
+    def tags(self, tags: Sequence[str]) -> None:
+        self._label("tags", as_tags(tags))
+
+    @property
+    def notes(self) -> str | None:
+        return self.labels.get("notes")
+
+    @notes.setter
+    def notes(self, notes: str) -> None:
+        self._label("notes", as_text("notes", notes))
+
+    @property
+    def mode(self) -> Mode:
+        """ "online", "offline" or "disabled"."""
+        return "offline" if self._manifest.offline else "online"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not finished in this process."""
+        return self._session.result is None
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        return MappingProxyType(self._manifest.labels)
+
+    def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
         """Record `data` as it is now. Never waits for I/O (but see `when_full="block"`).
 
         Args:
@@ -149,6 +193,77 @@ class Run(Borrowed):
         """A light child of this run whose keys get `prefix/`, and which records every so many steps only; see `Scope.scope`."""
         return Scope(self).scope(prefix, every, last=last, arrays=arrays)
 
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, Any]]:
+        """What `define_metric` was told, by the metric."""
+        return MappingProxyType(dict(self.config.get(METRICS, {})))
+
+    def define_metric(
+        self,
+        name: str,
+        step_metric: str | None = None,
+        hidden: bool | None = None,
+        summary: str | None = None,
+        goal: Literal["minimize", "maximize"] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Say how a metric is to be shown, to backends that can; and, with `summary`, what `run.summary[name]` is.
+
+        Args:
+            name: of the metric, or a pattern with `*` at its end.
+            step_metric: what its x-axis is.
+            hidden: whether it is hidden.
+            summary: of all its values: "min", "max", "mean", "first", "last" or "none"; of several, with commas between, it is a dict.
+            goal: "minimize" or "maximize".
+            overwrite: forget what was said before.
+
+        Raises:
+            InvalidSettings: the summary or the goal is none of these.
+        """
+        told = {"step_metric": step_metric, "hidden": hidden, "summary": summary, "goal": goal}
+        metrics.define(self.config, str(name), told, overwrite=overwrite)
+
+    def log_artifact(
+        self,
+        artifact_or_path: Artifact | str | os.PathLike[str],
+        name: str | None = None,
+        type: str | None = None,
+        aliases: Sequence[str] | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> Artifact:
+        """Keep an artifact with the run: in its summary, as `artifacts/NAME`, and its files under `media/artifacts/`.
+
+        Args:
+            artifact_or_path: an artifact, or the file or folder that it consists of.
+            name: of an artifact that is a path. Default: that of the file.
+            type: of an artifact that is a path.
+            aliases: for people.
+            tags: for people.
+
+        Raises:
+            InvalidValue: there is no such file or folder.
+        """
+        from asynctrack.records.values import Artifact
+
+        artifact = artifact_or_path
+        if not isinstance(artifact, Artifact):
+            path = Path(artifact)
+            artifact = Artifact(name or path.name, type=type or "file", path=path)
+        artifact.metadata.update({what: list(given) for what, given in (("aliases", aliases), ("tags", tags)) if given})
+        self.summary[f"artifacts/{artifact.name}"] = artifact
+        return artifact
+
+    def last_values(self) -> dict[str, Any]:
+        """The last value of each name that was logged, nested as it was. Reads the journal, from where it was when it was asked last.
+
+        Images and the like are `Media`. Of mappings that were logged by one name each name in them has its last value.
+        """
+        _wait(self._session.flushing("journaled", _LOOK_S))
+        try:
+            return self._session.read_in_time(self._values.update, _LOOK_S)
+        except (AsynctrackError, OSError):
+            return self._values.found
+
     def stats(self) -> RunStats:
         """The books as they stand. Reads files: not for the hot loop."""
         return self._session.stats()
@@ -193,32 +308,25 @@ class Run(Borrowed):
         """Say that the machine is being taken away: however the run ends from here, its status is "preempted"."""
         self._producer.preempt()
 
-    def finish(
-        self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
-    ) -> RunStats:
+    def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
         """End the run: take no more records, wait for delivery, return the books. Calling it again returns the same.
 
         It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it.
 
         Args:
-            summary: the last of it; or, as W&B has it, the exit code.
+            summary: the last of it.
             exit_code: other than 0, the run has failed.
-            quiet: ignored.
 
         Raises:
-            InvalidData: `summary` is neither.
+            InvalidData: `summary` is not a mapping.
         """
-        summary, exit_code = _as_ending(summary, exit_code)
         return self._finish(SystemExit(exit_code) if exit_code else None, summary)
 
-    async def afinish(
-        self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None, quiet: object = None
-    ) -> RunStats:
+    async def afinish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
         """`finish` that leaves the event loop to others; under asyncio and trio.
 
         If it is cancelled the run has finished all the same, and the worker goes on with what is left.
         """
-        summary, exit_code = _as_ending(summary, exit_code)
         return await self._afinish(SystemExit(exit_code) if exit_code else None, summary)
 
     def __copy__(self) -> Run:
@@ -279,6 +387,11 @@ class Run(Borrowed):
         self._put = self._producer.put
         return False
 
+    def _label(self, label: str, value: Any) -> None:
+        fresh = {label: value}
+        self._publisher.update(LABELS, label, fresh)
+        self._manifest.label(fresh)
+
     def _mark(self, counters: dict[str, Any]) -> None:
         self._publisher.update(CHECKPOINT, "checkpoint", counters)
         self._checkpoint = counters
@@ -318,21 +431,17 @@ def _logged(session: RunSession, config: Mapping[str, Any], path: Path, key: str
     Raises:
         KeyError: nothing was logged by that name.
     """
-    how = config.get(WANDB, {}).get("metrics", {}).get(key, {}).get("summary") or "last"
+    kinds = metrics.summary_of(config.get(METRICS, {}), key)
     _wait(session.flushing("journaled", _LOOK_S))
     try:
         from asynctrack.reading.reader import RunReader  # rarely needed
 
-        return session.read_in_time(lambda: RunReader(path, warns=True).summarise(key, how), _LOOK_S)
+        reader = RunReader(path, warns=True)
+        return session.read_in_time(
+            lambda: metrics.summarise(kinds, functools.partial(reader.summarise, key), key), _LOOK_S
+        )
     except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
         raise KeyError(key) from None
-
-
-def _as_ending(summary: Any, exit_code: int | None) -> tuple[Mapping[str, Any] | None, int | None]:
-    """Summary and exit code, where the code may stand in the place of the summary."""
-    if isinstance(summary, int) or (hasattr(summary, "__index__") and not isinstance(summary, Mapping)):
-        return None, int(summary) if exit_code is None else exit_code
-    return summary, exit_code
 
 
 def _wait(pauses: Iterator[float]) -> None:

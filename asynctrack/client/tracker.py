@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from asynctrack._system import messages
+from asynctrack.client.config_sources import as_config
 from asynctrack.client.opening import Config, check_settings, init
 from asynctrack.client.run import Run
 from asynctrack.errors import NoCurrentRun
 from asynctrack.reading.stats import RunStats
-from asynctrack.wandb_api.arguments import as_config
 
 if TYPE_CHECKING:
     from asynctrack.client.config_file import Source
@@ -32,7 +32,7 @@ class Tracker:
     def __init__(self, project: str, *, config: Config | None = None, **settings: Any) -> None:
         check_settings(project, settings, config)
         self.project = project
-        self.config = as_config(config, {})
+        self.config = as_config(config)
         self.run: Run | None = None
         self._settings = settings
 
@@ -60,7 +60,7 @@ class Tracker:
         Raises:
             InvalidConfig: config is nothing that `asynctrack.init` takes.
         """
-        config = as_config(config, {})
+        config = as_config(config)
         if self.run is not None:
             messages.say(f"asynctrack: init() while run {self.run.id} is open: it is finished first")
             self.finish()
@@ -77,7 +77,7 @@ class Tracker:
             raise NoCurrentRun("Tracker.log()")
         return self.run.log(data, step)
 
-    def finish(self, summary: Mapping[str, Any] | int | None = None, exit_code: int | None = None) -> RunStats | None:
+    def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:
         """Finish the open run; without one it warns and does nothing. Whatever happens, the next `init` opens a fresh run."""
         run, self.run = self.run, None
         if run is None:

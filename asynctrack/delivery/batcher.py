@@ -17,7 +17,7 @@ from asynctrack.journal.frames import FrameBatch as JournalBatch
 from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import UNREADABLE, Manifest, read_note, start_time_ns
 from asynctrack.journal.reader import Reader
-from asynctrack.queue.layout import CHECKPOINT, CONFIG, NOTE, RECORD, START, SUMMARY
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, NOTE, RECORD, START, SUMMARY
 from asynctrack.records.codec import Decoder, Record, decode_as
 
 _log = logging.getLogger("asynctrack.delivery")
@@ -266,6 +266,8 @@ class Batcher:
             elif self._begun and start.config:  # what a resumed run is given goes over what it had
                 into.updates.append(Update("config", start_time_ns(start), start.config))
             self._begun = True
+        elif frame.kind == LABELS and self._backend.takes_labels:
+            into.updates.append(Update("labels", *self._decoder.update(frame.payload)))
         elif frame.kind == CHECKPOINT and self._backend.milestones:
             into.updates.append(Update("checkpoint", *self._decoder.update(frame.payload)))
         elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":

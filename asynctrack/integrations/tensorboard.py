@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,10 @@ _OTHERS: Final = frozenset({
     "add_audio", "add_custom_scalars", "add_custom_scalars_marginchart", "add_custom_scalars_multilinechart", "add_embedding",
     "add_graph", "add_histogram_raw", "add_image_with_boxes", "add_mesh", "add_onnx_graph", "add_pr_curve", "add_pr_curve_raw", "add_tensor", "add_video",
 })  # fmt: skip
+
+
+# Called with the values and the step of each call of each writer, beside what it records itself.
+listeners: list[Callable[[Mapping[str, Any], int], object]] = []
 
 
 class SummaryWriter:
@@ -239,6 +243,8 @@ class SummaryWriter:
             self.run = self._open(self._board)
         run, data = self.run, {str(tag): value}
         step = 0 if step is None else coerce_step(int(step))
+        for listen in listeners:
+            listen(data, step)
         if walltime is None:
             run.log(data, step)
         else:

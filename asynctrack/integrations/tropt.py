@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from asynctrack._system import messages
 from asynctrack.backends.base import Backend
 from asynctrack.backends.console import Console
 from asynctrack.backends.files.json_columns import JSON
@@ -20,7 +21,6 @@ from asynctrack.backends.plots.live_plot import LivePlot
 from asynctrack.backends.trackio import Trackio
 from asynctrack.backends.wandb import WandB
 from asynctrack.integrations.tropt_base import DEFAULT_EXPERIMENT_NAME, AsyncTracker
-from asynctrack.wandb_api.unsupported import say_unsupported
 
 __all__ = [
     "AsyncTracker",
@@ -211,5 +211,6 @@ def _without_tensors(data: Mapping[str, Any]) -> dict[str, Any]:
 def _fields_of(backend: type[Backend], tracker: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What of these settings a backend has; the others are said to be ignored."""
     known = set(backend.__struct_fields__)
-    say_unsupported(tracker, {key: value for key, value in given.items() if key not in known})
+    for name in (name for name, value in given.items() if name not in known and value is not None):
+        messages.say_once(f"asynctrack: {tracker}({name}=...) is not supported, and ignored")
     return {key: value for key, value in given.items() if key in known}

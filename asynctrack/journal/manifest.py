@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Required, TypedDict
@@ -22,7 +23,7 @@ from asynctrack.journal import safe_read
 from asynctrack.journal.frames import Frame, FrameBatch
 from asynctrack.journal.layout import Position, segment_name
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, NOTE, START, SUMMARY
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, LABELS, NOTE, START, SUMMARY
 from asynctrack.records.codec import decode_as, decode_update, encode, from_json, light, make_plain, to_json
 
 Status = Literal["running", "finished", "failed", "crashed", "preempted"]
@@ -32,6 +33,9 @@ VERSION: Final = 1
 
 # What decoding raises where another wrote the bytes, with good checksums: a run may come from anywhere.
 UNREADABLE: Final = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+
+# Under this name of its config a run has what `Run.define_metric` was told.
+METRICS: Final = "_metrics"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -119,6 +123,11 @@ class Manifest(msgspec.Struct, kw_only=True):
             return False
         return True
 
+    def label(self, fresh: Mapping[str, Any]) -> None:
+        """Take other labels into account, and another name."""
+        self.labels.update({label: value for label, value in fresh.items() if label != "name"})
+        self.name = str(fresh.get("name", self.name))
+
     def _apply(self, frame: Frame) -> None:
         if frame.kind == CONFIG:
             _change(self.config, frame)
@@ -126,6 +135,8 @@ class Manifest(msgspec.Struct, kw_only=True):
             _change(self.summary, frame)
         elif frame.kind == CHECKPOINT:
             self.checkpoint = dict(decode_update(frame.payload)[1])
+        elif frame.kind == LABELS:
+            self.label(decode_update(frame.payload)[1])
         elif frame.kind == START:
             self._resume(decode_as(frame.payload, Manifest))
         elif frame.kind == FAILURE:
@@ -142,6 +153,7 @@ class Manifest(msgspec.Struct, kw_only=True):
         self.status, self.error, self.ended_at, self.failed_children = "running", None, None, []
         self.config.update(start.config)
         self.labels.update(start.labels)
+        self.name = self.name if start.name == start.id else start.name
         self.backends.update(start.backends)
         self.environment, self.limits, self.offline = start.environment, start.limits, start.offline
 

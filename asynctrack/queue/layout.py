@@ -111,6 +111,7 @@ CONFIG: Final = 2
 SUMMARY: Final = 3
 FAILURE: Final = 4
 CHECKPOINT: Final = 5
+LABELS: Final = 6
 NOTE: Final = 8
 PAD: Final = 255
 

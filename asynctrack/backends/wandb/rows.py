@@ -12,6 +12,7 @@ import msgspec
 
 from asynctrack.backends.base import Batch, Update
 from asynctrack.backends.wandb.media import can_show
+from asynctrack.journal.manifest import METRICS
 from asynctrack.records.codec import Array, Media, Record, flatten, to_json
 
 # Our step, as a metric: W&B drops what is logged with a step below its own.
@@ -26,7 +27,7 @@ _MOST_DEEP: Final = 64
 # What fewer characters in texts and lists than this cannot make too large.
 _SURELY_FITS: Final = 1 << 20
 
-# Of a config: W&B keeps its own there, and so does `Run.define_metric`.
+# Of a config: W&B keeps its own there, and so did `define_metric` before it had a name of its own.
 _ASIDE: Final = "_wandb"
 
 UNSHOWN: Final = object()
@@ -88,7 +89,7 @@ def is_too_large(row: Mapping[str, Any]) -> bool:
 
 def as_config(data: Mapping[str, Any]) -> dict[str, Any]:
     """A config or summary as W&B takes it: nested as it is, without what JSON cannot hold."""
-    return {str(key): _plain(value) for key, value in data.items() if key != _ASIDE}
+    return {str(key): _plain(value) for key, value in data.items() if key not in (_ASIDE, METRICS)}
 
 
 def changes_in(update: Update) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def merged(batch: Batch, kind: str) -> dict[str, Any]:
 def metrics_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What `define_metric` has been told, which a run keeps in its config."""
     told = config.get(_ASIDE)
-    metrics = told.get("metrics") if isinstance(told, Mapping) else None
+    metrics = config.get(METRICS, told.get("metrics") if isinstance(told, Mapping) else None)
     if not isinstance(metrics, Mapping):
         return {}
     return {str(name): dict(facts) for name, facts in metrics.items() if isinstance(facts, Mapping)}

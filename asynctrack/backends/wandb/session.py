@@ -135,6 +135,12 @@ class Session:
             _log.info("%s takes no tables, which become pages: %s", self._id, error)
             self._run.log(as_objects(row, tables=False))
 
+    def label(self, fresh: Mapping[str, Any]) -> None:
+        """Give the run another name, other tags or notes."""
+        for label in ("name", "tags", "notes"):
+            if label in fresh:
+                setattr(self._run, label, fresh[label])
+
     def configure(self, config: dict[str, Any]) -> None:
         self._run.config.update(config, allow_val_change=True)
 

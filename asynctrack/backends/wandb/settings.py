@@ -61,6 +61,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
 
     execution: ClassVar[Execution] = "process"
     idempotent: ClassVar[bool] = False
+    takes_labels: ClassVar[bool] = True
     needs: ClassVar[Mapping[str, str]] = {"wandb": "asynctrack[wandb]"}
     # W&B limits how often a run sends.
     batch_age_s: ClassVar[float] = 5.0

@@ -64,6 +64,9 @@ class WandBSink(Sink):
         # What was said of the run, and no later row has said otherwise: W&B takes either for its summary.
         self._summary: dict[str, Any] = dict(state.get("summary", {}))
         self._aggregates = Aggregates(settings.aggregates(), state.get("aggregates"))
+        # Other names, tags and notes than the run began with; and those that W&B has not been told.
+        self._labels: dict[str, Any] = dict(state.get("labels", {}))
+        self._labels_to_tell: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
         self._fresh: dict[str, Any] = {}
         self._define(state.get("metrics") or metrics_in(context.config))
@@ -115,6 +118,8 @@ class WandBSink(Sink):
             session.define(self._undefined())
             self._log(session, known)
             session.configure(merged(batch, "config"))
+            session.label(self._labels_to_tell)
+            self._labels_to_tell = {}
             session.summarise({**summary, **self._aggregates.fresh()})
         except Exception as error:  # the rows are kept here; the next session gets them
             _log.info("the session of %s is lost: %s", self._id, core.classify_error(error))
@@ -132,6 +137,7 @@ class WandBSink(Sink):
             "summary": self._summary,
             "aggregates": aggregates,
             "metrics": self._metrics,
+            "labels": self._labels,
         }
 
     def _close(self, outcome: Outcome) -> None:
@@ -154,6 +160,11 @@ class WandBSink(Sink):
             elif item.kind == "config":
                 self._config.update(changes_in(item))
                 self._define(metrics_in(item.data))
+            elif item.kind == "labels":
+                own = {"name": self._settings.name, "tags": self._settings.tags, "notes": self._settings.notes}
+                fresh = {label: value for label, value in item.data.items() if not own.get(label)}
+                self._labels.update(fresh)
+                self._labels_to_tell.update(fresh)
             elif item.kind == "summary":
                 fresh = changes_in(item)
                 self._summary.update(fresh)
@@ -191,6 +202,7 @@ class WandBSink(Sink):
             self._resume(session)
             self._log(session, self._confirmed)
             session.summarise({**self._summary, **self._aggregates.all()})
+            session.label(self._labels)
         except Exception as error:
             session.leave()
             raise core.classify_error(error) from error

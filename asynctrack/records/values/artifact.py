@@ -11,7 +11,6 @@ import msgspec
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.media_types import LoggedFile, Value, unicode
 from asynctrack.records.values.files import logged_file, seal
-from asynctrack.wandb_api.unsupported import say_unsupported
 
 
 class Artifact(Value):
@@ -23,7 +22,6 @@ class Artifact(Value):
         description: for people.
         metadata: whatever else is to be known of it.
         path: a file or a folder to begin with; `add_file` and `add_dir` add more.
-        unsupported: what W&B's has beside these is left out, and said once.
 
     Raises:
         InvalidValue: there is no such file or folder.
@@ -37,9 +35,7 @@ class Artifact(Value):
         metadata: Mapping[str, Any] | None = None,
         *,
         path: str | os.PathLike[str] | None = None,
-        **unsupported: Any,
     ) -> None:
-        say_unsupported("Artifact", unsupported)
         if isinstance(name, os.PathLike):
             path, name = name, os.path.basename(os.path.abspath(name))
         if not isinstance(name, str):
@@ -58,13 +54,12 @@ class Artifact(Value):
     def __repr__(self) -> str:
         return f"<Artifact {self.name!r} of {len(self._files)} files>"
 
-    def add_file(self, local_path: str | os.PathLike[str], name: str | None = None, **unsupported: Any) -> None:
+    def add_file(self, local_path: str | os.PathLike[str], name: str | None = None) -> None:
         """Add a file.
 
         Args:
             local_path: of the file.
             name: in the artifact. Default: that of the file.
-            unsupported: what W&B's has beside these is left out.
 
         Raises:
             InvalidValue: there is no such file.
@@ -72,13 +67,12 @@ class Artifact(Value):
         path = os.fspath(local_path)
         self._add({name or os.path.basename(path): path})
 
-    def add_dir(self, local_path: str | os.PathLike[str], name: str | None = None, **unsupported: Any) -> None:
+    def add_dir(self, local_path: str | os.PathLike[str], name: str | None = None) -> None:
         """Add all files below a folder.
 
         Args:
             local_path: of the folder.
             name: of the folder in the artifact. Default: none of its own.
-            unsupported: what W&B's has beside these is left out.
 
         Raises:
             InvalidValue: there is no such folder.

@@ -24,7 +24,6 @@ class Histogram(Value):
         values: an array or a sequence of numbers; those that are not finite are left out. More than 65,536 are counted here, fewer by who reads them.
         np_histogram: what `numpy.histogram` returns: counts, and the edges between them, one more.
         num_bins: of equal width, 1 to 512.
-        sequence: W&B's name for `values`.
 
     Raises:
         InvalidValue: it is neither, or both, or they do not fit.
@@ -35,10 +34,7 @@ class Histogram(Value):
         values: Any = None,
         np_histogram: Sequence[Any] | None = None,
         num_bins: int = 64,
-        *,
-        sequence: Any = None,
     ) -> None:
-        values = sequence if values is None else values
         if (values is None) == (np_histogram is None):
             raise InvalidValue(
                 "Histogram", "values or np_histogram=(counts, edges)", "both" if np_histogram else "none"

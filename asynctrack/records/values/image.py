@@ -12,7 +12,6 @@ from asynctrack.records import png
 from asynctrack.records.arrays import unmasked
 from asynctrack.records.media_types import PIXELS, LoggedFile, Value
 from asynctrack.records.values.files import logged_file, seal, suffix
-from asynctrack.wandb_api.unsupported import say_unsupported
 
 # As they are, more might not fit the queue, which carries 2 MiB at once.
 _MOST_RAW_BYTES: Final = 1 << 20
@@ -25,22 +24,20 @@ class Image(Value):
 
     Args:
         data: pixels as an array of height x width, or height x width x 1, 3 or 4 channels; a torch tensor may have its channels first, as torch
-            has them. Integers are 0 to 255, floats 0 to 1; those with values beyond are taken as W&B does: from 0 to 255, and stretched to that
-            where some are negative. They become 8 bits a channel here: 0.3 ms for 512 x 512 x 3 floats, and a quarter of the bytes.
+            has them. Integers are 0 to 255, floats 0 to 1, or -1 to 1 where some are negative; those with values beyond are taken from 0 to 255, and
+            stretched to that where some are negative. They become 8 bits a channel here: 0.3 ms for 512 x 512 x 3 floats, and a quarter of the bytes.
             More than a megabyte of that is compressed here, too, which takes 3 to 70 ms a megabyte.
             Or an image of Pillow, whose pixels are copied; or the path of a file, which a delivery copies as it is.
             Or a figure of matplotlib, or `pyplot` itself: it is drawn here and now, which takes some 100 ms. It costs its caller more than a copy, since
             matplotlib may change it as soon as this returns.
         caption: for people.
         mode: of Pillow, to convert to; ignored for others.
-        unsupported: what W&B's has beside these (boxes, masks, classes, ...) is left out, and said once.
 
     Raises:
         InvalidValue: it is none of these, or empty; or there is no such file.
     """
 
-    def __init__(self, data: Any, caption: str | None = None, *, mode: str | None = None, **unsupported: Any) -> None:
-        say_unsupported("Image", unsupported)
+    def __init__(self, data: Any, caption: str | None = None, *, mode: str | None = None) -> None:
         self._meta: dict[str, Any] = {} if caption is None else {"caption": str(caption)}
         self._content: bytes | None = None
         self._files: list[LoggedFile] = []
@@ -134,7 +131,9 @@ def _as_bytes(array: Any) -> Any:
     if array.dtype.kind == "f":
         array = numpy.nan_to_num(array.astype("f4", copy=False), posinf=None, neginf=None)
     low, high = array.min(), array.max()
-    if low < 0 and high > low:
+    if array.dtype.kind == "f" and -1 <= low < 0 and high <= 1:
+        array = (array + 1.0) * 127.5
+    elif low < 0 and high > low:
         array = (array.astype("f4") - float(low)) * (255.0 / (float(high) - float(low)))
     elif array.dtype.kind == "f" and high <= 1:
         array = array * 255.0

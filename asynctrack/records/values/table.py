@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.media_types import Value
-from asynctrack.wandb_api.unsupported import say_unsupported
 
 # Of a data frame that is logged as it is. As many as W&B shows; who wants more builds a `Table`.
 MOST_ROWS: Final = 10_000
@@ -20,8 +19,6 @@ class Table(Value):
         columns: their names. Default: those of the data frame, or 0, 1, ...
         data: rows, each as long as the columns; or a data frame.
         dataframe: of pandas or polars.
-        rows: W&B's older name for `data`.
-        unsupported: what W&B's has beside these is left out, and said once.
 
     Raises:
         InvalidValue: a row has another length.
@@ -33,11 +30,7 @@ class Table(Value):
         data: Any = None,
         *,
         dataframe: Any = None,
-        rows: Any = None,
-        **unsupported: Any,
     ) -> None:
-        say_unsupported("Table", unsupported)
-        data = rows if data is None else data
         if hasattr(data, "columns"):
             dataframe = data
         if dataframe is not None:
@@ -61,10 +54,6 @@ class Table(Value):
         """
         self._check(cells)
         self.data.append(list(cells))
-
-    def add_row(self, *cells: Any) -> None:
-        """`add_data`, as W&B has it too."""
-        self.add_data(*cells)
 
     def add_column(self, name: str, data: Iterable[Any]) -> None:
         """Add a column of as many cells as there are rows.

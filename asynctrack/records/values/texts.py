@@ -16,13 +16,12 @@ class Html(Value):
     Args:
         data: the text; or the path of a file that ends in `.html`; or an open file, which is read here.
         caption: for people.
-        unsupported: what W&B's has beside these is left out.
 
     Raises:
         InvalidValue: it is none of these, or there is no such file.
     """
 
-    def __init__(self, data: Any, caption: str | None = None, **unsupported: Any) -> None:
+    def __init__(self, data: Any, caption: str | None = None) -> None:
         self._meta = {} if caption is None else {"caption": str(caption)}
         self._content: bytes | None = None
         self._files: list[LoggedFile] = []

@@ -1,0 +1,56 @@
+"""Last values: what a run that grows has logged last by each name, read from its journal once. Runs anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from asynctrack.journal.reader import Reader
+
+
+class LastValues:
+    """Reads a journal from where it was.
+
+    Args:
+        path: the run's directory.
+
+    Attributes:
+        found: the last value of each name, nested as they were logged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.found: dict[str, Any] = {}
+        self._path = path
+        self._reader: Reader | None = None
+
+    def update(self) -> dict[str, Any]:
+        """Read what has come since; returns `found`."""
+        from asynctrack.journal.manifest import UNREADABLE
+        from asynctrack.journal.reader import Reader
+        from asynctrack.queue.layout import RECORD
+        from asynctrack.records.codec import Decoder, string_keys
+
+        reader = self._reader = self._reader or Reader(os.path.join(self._path, "journal"))
+        decode = Decoder(self._path).record
+        while (batch := reader.next()) is not None:
+            for frame in batch.frames():
+                if frame.kind == RECORD:
+                    with contextlib.suppress(*UNREADABLE):
+                        merge(self.found, string_keys(decode(frame.payload, frame.number, batch.header.ring).data))
+        reader.close()
+        return self.found
+
+
+def merge(into: dict[str, Any], fresh: Mapping[str, Any]) -> None:
+    """Put newer values over older ones, in nested mappings too."""
+    for name, value in fresh.items():
+        before = into.get(name)
+        if isinstance(value, Mapping) and isinstance(before, dict):
+            merge(before, value)
+        else:
+            into[name] = dict(value) if isinstance(value, Mapping) else value

@@ -1,0 +1,142 @@
+"""Artifacts by W&B's names, and how one that a run of the project has kept is found again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+import asynctrack
+from asynctrack.errors import AsynctrackError
+from asynctrack.wandb.errors import CommError
+from asynctrack.wandb.notices import say_unsupported
+
+# Of artifacts there is one of a name in each run: none has a number.
+VERSION: Final = "v0"
+# What in a run's directory belongs to one, and how its summary calls it.
+_PREFIX: Final = "artifacts/"
+
+
+class Artifact(asynctrack.Artifact):
+    """`asynctrack.Artifact`. There is one of a name in each run."""
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        type: str = "file",
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        **others: Any,
+    ) -> None:
+        say_unsupported("Artifact", others)
+        self._folder: str | None = None
+        super().__init__(name, type, description, metadata, path=path)
+
+    @property
+    def version(self) -> str:
+        return VERSION
+
+    @property
+    def aliases(self) -> list[str]:
+        return list(self.metadata.get("aliases", ()))
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.name}:{VERSION}"
+
+    def add_file(self, local_path: str | os.PathLike[str], name: str | None = None, **others: Any) -> None:
+        super().add_file(local_path, name)
+
+    def add_dir(self, local_path: str | os.PathLike[str], name: str | None = None, **others: Any) -> None:
+        super().add_dir(local_path, name)
+
+    def add(self, obj: Any, name: str, **others: Any) -> None:
+        """Add a table, as JSON."""
+        if not isinstance(obj, asynctrack.Table):
+            raise asynctrack.errors.InvalidValueType("Artifact.add", "a Table", f"{type(obj).__name__}")
+        with self.new_file(f"{name}.table.json") as file:
+            json.dump({"columns": obj.columns, "data": obj.data}, file, default=str)
+
+    @contextlib.contextmanager
+    def new_file(self, name: str, mode: str = "w", encoding: str | None = None) -> Iterator[IO[Any]]:
+        """A file to write into, which is added when it is closed. It stays among the temporary ones: a worker that outlives us may copy it."""
+        self._folder = self._folder or tempfile.mkdtemp(prefix="asynctrack-artifact-")
+        path = Path(self._folder) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, mode, encoding=encoding) as file:
+            yield file
+        super().add_file(path, name)
+
+    def add_reference(self, uri: str, name: str | None = None, **others: Any) -> None:
+        """Note where something lies; it is not copied."""
+        self.metadata.setdefault("references", {})[name or os.path.basename(str(uri))] = str(uri)
+
+    def wait(self, timeout: float | None = None) -> Artifact:
+        """Itself: nothing is sent that would have to be waited for."""
+        return self
+
+    def download(self, root: str | os.PathLike[str] | None = None, **others: Any) -> str:
+        """Copy its files into a folder, by default `artifacts/NAME:v0`; returns that."""
+        folder = Path(root or os.path.join("artifacts", self.qualified_name))
+        for file in self._files.values():
+            target = folder / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file.place, target)
+        return str(folder)
+
+
+def find(name: str, runs: Path) -> Artifact:
+    """The artifact of a name that a run of the project has kept, the latest where there are several.
+
+    Args:
+        name: "NAME" or "NAME:latest", what is in front of it up to a slash is left out.
+        runs: where the project's runs lie.
+
+    Raises:
+        CommError: none has one of that name.
+    """
+    bare = name.rpartition("/")[2].partition(":")[0]
+    for run in sorted(runs.iterdir(), key=_time_of, reverse=True) if runs.is_dir() else ():
+        with contextlib.suppress(AsynctrackError, OSError, LookupError):
+            kept = asynctrack.open_run(run).summary[_PREFIX + bare]
+            return _restored(bare, kept, run)
+    raise CommError(f"no run of {runs} has kept an artifact {bare!r}; those of W&B's servers are fetched by wandb.Api")
+
+
+def _restored(name: str, kept: Any, run: Path) -> Artifact:
+    fields = kept if isinstance(kept, Mapping) else kept.light()
+    metadata = fields.get("metadata") or {}
+    found = Artifact(name, str(fields.get("type", "file")), fields.get("description"), metadata)
+    found.add_dir(run / fields["path"])
+    return found
+
+
+def _time_of(run: Path) -> float:
+    try:
+        return run.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+class Nothing:
+    """What a run that records nothing gives in the place of an artifact: it has every name, and all of them do nothing."""
+
+    def __getattr__(self, name: str) -> Nothing:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: object, **kwargs: object) -> Nothing:
+        return self
+
+
+def names(given: Sequence[str] | str | None) -> list[str] | None:
+    """Aliases or tags, where one may be given as it is."""
+    return [given] if isinstance(given, str) else None if given is None else list(given)

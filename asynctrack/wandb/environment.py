@@ -1,0 +1,42 @@
+"""Environment: what W&B's variables say of a run that is opened without these arguments."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+_TEXTS: Final = {
+    "project": "WANDB_PROJECT",
+    "entity": "WANDB_ENTITY",
+    "name": "WANDB_NAME",
+    "id": "WANDB_RUN_ID",
+    "resume": "WANDB_RESUME",
+    "group": "WANDB_RUN_GROUP",
+    "job_type": "WANDB_JOB_TYPE",
+    "notes": "WANDB_NOTES",
+    "dir": "WANDB_DIR",
+}
+_TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
+
+
+def given() -> dict[str, Any]:
+    """The arguments of `init` that the environment has."""
+    found: dict[str, Any] = {name: text for name, variable in _TEXTS.items() if (text := os.environ.get(variable))}
+    if tags := [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]:
+        found["tags"] = tags
+    if os.environ.get("ASYNCTRACK_MODE"):  # it says so of asynctrack alone
+        pass
+    elif _is_set("WANDB_DISABLED"):
+        found["mode"] = "disabled"
+    elif mode := os.environ.get("WANDB_MODE"):
+        found["mode"] = mode
+    return found
+
+
+def is_silent() -> bool:
+    """Whether nothing is to be said that nobody has asked for."""
+    return _is_set("WANDB_SILENT")
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in _TRUE

@@ -1,0 +1,203 @@
+"""Opening: from the arguments of `wandb.init` and W&B's environment to a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import asynctrack
+from asynctrack.client.config_sources import as_config
+from asynctrack.errors import AsynctrackError
+from asynctrack.settings import DEFAULT_DIR
+from asynctrack.wandb import environment, state, tensorboard
+from asynctrack.wandb.errors import Error
+from asynctrack.wandb.notebooks import in_notebook
+from asynctrack.wandb.notices import say_unsupported, termlog, unsupported
+from asynctrack.wandb.sdk.wandb_run import Run
+from asynctrack.wandb.settings import Settings, arguments_of
+
+Reinit = Literal["default", "return_previous", "finish_previous", "create_new"]
+Resume = Literal["allow", "never", "must", "auto"]
+
+_MODES: Final = {"dryrun": "offline", "run": "online"}
+_RESUME_FILE: Final = "wandb-resume.json"
+
+
+def init(
+    entity: str | None = None,
+    project: str | None = None,
+    dir: str | os.PathLike[str] | None = None,
+    id: str | None = None,
+    name: str | None = None,
+    notes: str | None = None,
+    tags: Sequence[str] | None = None,
+    config: Any = None,
+    config_exclude_keys: Sequence[str] | None = None,
+    config_include_keys: Sequence[str] | None = None,
+    allow_val_change: bool | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    mode: Literal["online", "offline", "disabled", "shared", "dryrun"] | None = None,
+    force: bool | None = None,
+    reinit: Reinit | bool | None = None,
+    resume: Resume | bool | None = None,
+    resume_from: str | None = None,
+    fork_from: str | None = None,
+    save_code: bool | None = None,
+    tensorboard: bool | None = None,
+    sync_tensorboard: bool | None = None,
+    monitor_gym: bool | None = None,
+    settings: Settings | asynctrack.Settings | Mapping[str, Any] | None = None,
+    anonymous: object = None,
+    **own: Any,
+) -> Run:
+    """Open a run, as `wandb.init` does; what is not given is taken from `settings`, and then from W&B's environment.
+
+    Where a run is open it is returned, but for `reinit`; in a notebook it is finished, and another is opened.
+
+    Args:
+        entity: whose the run is, at W&B.
+        project: of the run.
+        dir: where runs are kept.
+        id: of the run.
+        name: for people.
+        notes: for people.
+        tags: for people.
+        config: what `asynctrack.init` takes as one.
+        config_exclude_keys: left out of the config.
+        config_include_keys: what of the config is taken alone.
+        allow_val_change: has no meaning.
+        group: of runs that belong together.
+        job_type: what the run does.
+        mode: "online", "offline" or "disabled".
+        force: has no meaning.
+        reinit: "finish_previous" or True finishes the open runs, "create_new" leaves them open and `wandb.run` as it is, "return_previous"
+            or False returns the one that was opened last.
+        resume: "allow" goes on with a run of this id, "must" refuses to begin one, "auto" or True goes on with the last run of this
+            directory, if that has not finished.
+        resume_from: is ignored.
+        fork_from: is ignored.
+        save_code: is ignored.
+        tensorboard: the older name of `sync_tensorboard`.
+        sync_tensorboard: what `SummaryWriter`s write is recorded, too; see `asynctrack.wandb.tensorboard`.
+        monitor_gym: is ignored.
+        settings: W&B's or ours.
+        anonymous: is ignored.
+        own: what `asynctrack.init` has beside these, such as `backends`.
+
+    Raises:
+        Error: a run is to be resumed while another is open; and what `asynctrack.init` raises.
+    """
+    told = {
+        "entity": entity, "project": project, "dir": dir, "id": id, "name": name, "notes": notes, "tags": tags, "group": group,
+        "job_type": job_type, "mode": mode, "reinit": reinit, "resume": resume, "sync_tensorboard": sync_tensorboard or tensorboard,
+        **own,
+    }  # fmt: skip
+    ignored = {
+        "force": force, "resume_from": resume_from, "fork_from": fork_from, "save_code": save_code, "monitor_gym": monitor_gym,
+        "anonymous": anonymous, "allow_val_change": allow_val_change, "magic": told.pop("magic", None),
+    }  # fmt: skip
+    say_unsupported("init", {what: value or None for what, value in ignored.items()})
+    chosen = {**environment.given(), **_set(arguments_of(settings)), **_set(told)}
+    silent = bool(chosen.pop("silent", False)) or environment.is_silent()
+    reinit = chosen.pop("reinit", "default")
+    if (previous := _previous(reinit, chosen.get("resume"), silent)) is not None:
+        return previous
+    config = _only(as_config(config), config_include_keys, config_exclude_keys)
+    return _open(chosen, config, silent=silent, alone=reinit == "create_new")
+
+
+def _set(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _only(config: dict[Any, Any], only: Sequence[str] | None, without: Sequence[str] | None) -> dict[Any, Any]:
+    return {key: value for key, value in config.items() if (not only or key in only) and key not in (without or ())}
+
+
+def _previous(reinit: Any, resume: Any, silent: bool) -> Run | None:
+    """The open run that is to be returned; None where another is to be opened.
+
+    Raises:
+        Error: a run is to be resumed while another is open.
+    """
+    previous: Run | None = next(reversed(state.open_runs()), None)
+    if previous is None or reinit == "create_new":
+        return None
+    if reinit in (True, "finish_previous") or (reinit == "default" and in_notebook()):
+        for run in state.open_runs():
+            run.finish()
+        return None
+    if resume == "must":
+        raise Error(
+            "a run is to be resumed while another is open: finish that with run.finish(), or open this with reinit='create_new'"
+        )
+    if not silent:
+        termlog(f"init() while run {previous.id} is open: that is returned; reinit='finish_previous' finishes it")
+    return previous
+
+
+def _open(chosen: dict[str, Any], config: dict[Any, Any], *, silent: bool, alone: bool) -> Run:
+    follows = chosen.pop("sync_tensorboard", False)
+    chosen["mode"] = _mode(chosen.get("mode"))
+    resume_file = _resume_file(chosen)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    run = asynctrack.init(config=config, quiet=silent, reinit="create_new" if alone else "default", **given)
+    opened = Run(run, _settings_of(run, given))
+    if resume_file is not None and not opened.disabled:
+        _remember(resume_file, run)
+    state.enter(opened, alone=alone)
+    opened.take_assigned()
+    if follows and not opened.disabled:
+        tensorboard.follow(opened)
+    return opened
+
+
+def _settings_of(run: asynctrack.Run, given: Mapping[str, Any]) -> Settings:
+    """The settings that a run has in the end."""
+    labels = run.labels
+    return Settings(
+        mode=run.mode, project=run.project, run_id=run.id, run_name=run.name,
+        entity=labels.get("entity"), run_group=labels.get("group"), run_job_type=labels.get("job_type"), run_notes=labels.get("notes"),
+        run_tags=tuple(labels.get("tags", ())), root_dir=str(given.get("dir", DEFAULT_DIR)), resume=given.get("resume"),
+    )  # fmt: skip
+
+
+def _mode(mode: Any) -> Any:
+    """A mode as ours."""
+    if mode == "shared":
+        unsupported("init(mode='shared')", "mode='online' is used")
+        return "online"
+    return _MODES.get(mode, mode)
+
+
+def _resume_file(chosen: dict[str, Any]) -> Path | None:
+    """Make W&B's `resume` ours; with "auto" it is the last run of the directory that has not finished, which a file names."""
+    resume = chosen.pop("resume", None)
+    if resume not in (True, "auto"):
+        chosen["resume"] = resume or "never"
+        return None
+    chosen["resume"] = "allow"
+    path = Path(chosen.get("dir", DEFAULT_DIR)) / _RESUME_FILE
+    if "id" not in chosen and (last := _unfinished(path)) is not None:
+        chosen.update(last)
+    return path
+
+
+def _unfinished(path: Path) -> dict[str, str] | None:
+    """Project and id of the run that a file names, if that has not finished."""
+    try:
+        noted = json.loads(path.read_text())
+        if asynctrack.open_run(noted["path"]).status != "finished":
+            return {"project": noted["project"], "id": noted["run_id"]}
+    except (OSError, ValueError, KeyError, TypeError, AsynctrackError):
+        pass
+    return None
+
+
+def _remember(path: Path, run: asynctrack.Run) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"run_id": run.id, "project": run.project, "path": str(run.path)}))

@@ -1,0 +1,116 @@
+"""Config of a run, with the rules of W&B: a value that is set stays, unless it is said that it may change."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
+from typing import Any
+
+from asynctrack.client.config_sources import as_config
+from asynctrack.wandb.errors import ConfigError
+from asynctrack.wandb.notebooks import in_notebook
+
+
+class Config(Mapping[str, Any]):
+    """A run's config. Names are attributes, too. What is set is recorded; a copy is plain, and what is set in it is not.
+
+    Args:
+        items: what is there already.
+        record: called with what is set.
+    """
+
+    _items: dict[str, Any]
+    _record: Callable[[dict[str, Any]], object]
+
+    def __init__(
+        self, items: Mapping[str, Any] | None = None, record: Callable[[dict[str, Any]], object] | None = None
+    ) -> None:
+        self.__dict__.update(_items=dict(items or {}), _record=record or (lambda fresh: None))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_items"][name]
+        except KeyError:
+            raise AttributeError(f"config has no {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.update({name: value})
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.as_dict()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self._items, memo)
+
+    def __reduce__(self) -> Any:
+        return dict, (self.as_dict(),)
+
+    def keys(self) -> KeysView[str]:
+        return self._items.keys()
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._items.items()
+
+    def as_dict(self) -> dict[str, Any]:
+        """A plain copy."""
+        return dict(self._items)
+
+    copy = as_dict
+
+    def update(self, d: Any = None, allow_val_change: bool | None = None, **more: Any) -> None:
+        """Set several at once.
+
+        Args:
+            d: what `init` takes as a config.
+            allow_val_change: whether what is set may get another value. Default: in a notebook.
+            more: by their names.
+
+        Raises:
+            ConfigError: something has another value, and that may not change.
+        """
+        fresh = {_name(key): value for key, value in {**as_config(d), **more}.items()}
+        if not (in_notebook() if allow_val_change is None else allow_val_change):
+            for key, value in fresh.items():
+                if key in self._items and _differ(self._items[key], value):
+                    raise ConfigError(key, self._items[key], value)
+        self._set(fresh)
+
+    def setdefaults(self, d: Any) -> None:
+        """Set what is not set."""
+        self._set({_name(key): value for key, value in as_config(d).items() if _name(key) not in self._items})
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Set it if it is not set; returns what it is."""
+        self.setdefaults({key: default})
+        return self[_name(key)]
+
+    def _set(self, fresh: dict[str, Any]) -> None:
+        if fresh:
+            self._record(fresh)
+            self._items.update(fresh)
+
+
+def _name(key: Any) -> str:
+    return str(key).strip("-")
+
+
+def _differ(before: Any, value: Any) -> bool:
+    try:
+        return before is not value and bool(before != value)
+    except Exception:  # arrays, which do not say so in one word
+        return True

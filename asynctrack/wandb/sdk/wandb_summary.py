@@ -1,0 +1,159 @@
+"""Summary of a run: what is set in it, and of all else that was logged the last value, or what `define_metric` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from asynctrack import Run as OwnRun
+from asynctrack import open_run
+from asynctrack.client.metrics import summary_of
+
+
+class SummaryDict(MutableMapping[str, Any]):
+    """A mapping whose names are attributes, too, and whose nested mappings write through."""
+
+    def _view(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
+        """Change what is set, in the mapping at a path below this one."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return repr(self._view())
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._view()[key]
+        return SubSummary(self, key) if isinstance(value, dict) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._view())
+
+    def __len__(self) -> int:
+        return len(self._view())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._view()
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        self._change((), lambda own: own.pop(key, None))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what a library looks for
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the summary has no {name!r}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        del self[name]
+
+    def update(self, d: Any = None, /, **more: Any) -> None:
+        """Set several at once."""
+        self._change((), lambda own: own.update({**dict(d or {}), **more}))
+
+
+class Summary(SummaryDict):
+    """The summary of a run.
+
+    Args:
+        run: of asynctrack.
+    """
+
+    def __init__(self, run: OwnRun) -> None:
+        self.__dict__.update(_run=run)
+
+    def logged(self, names: Mapping[str, Any]) -> None:
+        """These were logged: what was set before by their names is not the last that was said of them."""
+        own = self._run.summary
+        if own and not own.keys().isdisjoint(names):
+            for name in own.keys() & names.keys():
+                del own[name]
+
+    def _view(self) -> dict[str, Any]:
+        run: OwnRun = self._run
+        logged = _aggregated(run.last_values(), run, ())
+        return _merged(logged, run.summary.as_dict())
+
+    def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
+        before = self._run.summary.as_dict()
+        after = _deep_copy(before)
+        copies = dict(after)
+        inner = after
+        for name in path:
+            inner = inner.setdefault(name, {}) if isinstance(inner.get(name, {}), dict) else {}
+        change(inner)
+        for gone in before.keys() - after.keys():
+            del self._run.summary[gone]
+        changed = {name for name, value in after.items() if name not in copies or value is not copies[name]}
+        self._run.summary.update({name: after[name] for name in changed.union(path[:1])})
+
+
+class SubSummary(SummaryDict):
+    """A nested mapping of a summary."""
+
+    def __init__(self, parent: SummaryDict, key: str) -> None:
+        self.__dict__.update(_parent=parent, _key=key)
+
+    def _view(self) -> dict[str, Any]:
+        found = self._parent._view().get(self._key)
+        return found if isinstance(found, dict) else {}
+
+    def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
+        self._parent._change((self._key, *path), change)
+
+
+class LocalSummary(SummaryDict):
+    """The summary of a run that records nothing: it is in this process only."""
+
+    def __init__(self) -> None:
+        self.__dict__.update(_own={})
+
+    def logged(self, names: Mapping[str, Any]) -> None:
+        self._own.update(names)
+
+    def _view(self) -> dict[str, Any]:
+        own: dict[str, Any] = self._own
+        return own
+
+    def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
+        inner = self._own
+        for name in path:
+            inner = inner.setdefault(name, {})
+        change(inner)
+
+
+def _aggregated(values: Mapping[str, Any], run: OwnRun, path: tuple[str, ...]) -> dict[str, Any]:
+    """Last values, with what `define_metric` has asked for in the place of those that it has named; it joins nested names by dots."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = (*path, name)
+        if isinstance(value, Mapping):
+            found[name] = _aggregated(value, run, inner)
+        elif not (kinds := summary_of(run.metrics, ".".join(inner))):
+            found[name] = value
+        elif "none" not in kinds:
+            reader = open_run(run.path)
+            found[name] = {kind: reader.summarise("/".join(inner), kind) for kind in kinds}
+    return found
+
+
+def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one; where both have a value it is the second's."""
+    for name, value in over.items():
+        before = under.get(name)
+        under[name] = _merged(before, value) if isinstance(before, dict) and isinstance(value, Mapping) else value
+    return under
+
+
+def _deep_copy(value: Any) -> Any:
+    """Dicts copied, nested ones too; what else there is stays itself."""
+    return {name: _deep_copy(inner) for name, inner in value.items()} if isinstance(value, dict) else value

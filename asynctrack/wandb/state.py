@@ -1,0 +1,45 @@
+"""State: which runs are open by W&B's names, which of them is `wandb.run`, and what was assigned to `wandb.config`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+# Of the class `Run`, which stands above this module.
+_open: list[Any] = []
+_current: Any = None
+
+
+def current() -> Any:
+    """The run that `wandb.log` and the like mean; None without one."""
+    if _current is not None and not _current.asynctrack.is_open:  # it was finished by another name
+        leave(_current)
+    return _current
+
+
+def open_runs() -> list[Any]:
+    """Those that are open, in the order in which they were opened."""
+    return [run for run in _open if run.asynctrack.is_open]
+
+
+def enter(run: Any, *, alone: bool) -> None:
+    """A run is open; but for one that is alone it is `wandb.run`."""
+    global _current
+    _open.append(run)
+    if not alone:
+        _current = run
+
+
+def leave(run: Any) -> None:
+    """A run has finished."""
+    global _current
+    if run in _open:
+        _open.remove(run)
+    if _current is run:
+        _current = None
+
+
+def take_assigned() -> Any:
+    """What was assigned to `wandb.config` since, None where that is nothing; a module cannot know of it when it happens."""
+    package = vars(sys.modules["asynctrack.wandb"])
+    return package.pop("config", None) if "config" in package else None
