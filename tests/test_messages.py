@@ -397,8 +397,8 @@ def test_journal_that_cannot_be_written_is_said_while_the_run_runs_and_once(roug
     script = """
 import errno, os, shutil, sys, time
 import asynctrack
-from asynctrack import watch
-watch.LOOK_S = watch._pause_s = watch.PATIENCE_S = 0.05
+from asynctrack.client import health
+health.LOOK_S = health._pause_s = health.PATIENCE_S = 0.05
 run = asynctrack.init("p", id="r", dir=sys.argv[1], finish_timeout_s=0.1)
 run.log({"loss": 1.0})
 run.flush()
