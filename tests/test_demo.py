@@ -1,7 +1,9 @@
-"""What `asynctrack demo` shows and claims, run as users run it; and the annealer and the drawing beneath it."""
+"""What `asynctrack demo` shows and claims, run as users run it; the annealer beneath it; and the example that draws its tour."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import io
 import json
 import re
@@ -9,17 +11,18 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import ROOT
 
 import asynctrack
 from asynctrack.cli.demo_app import kill
 from asynctrack.cli.demo_app.annealing import COLDEST, MOVES_PER_STEP, Annealer
 from asynctrack.cli.demo_app.berlin52 import OPTIMUM, PLACES, distances, tour_length
-from asynctrack.cli.demo_app.curves import TrialCurve
 from asynctrack.cli.demo_app.live import Live
 from asynctrack.cli.demo_app.race import ANNEALERS, Race, Slice, speed_with_tracking
 
@@ -31,6 +34,16 @@ OPTIMAL_TOUR = [
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@functools.cache
+def example(name: str) -> ModuleType:
+    """A script of `examples/`, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "asynctrack", "demo", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)
@@ -39,7 +52,7 @@ def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def raced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("demo")
-    done = demo("--seconds", 1, "--json", "--svg", folder / "tour.svg", "--dir", folder / "runs")
+    done = demo("--seconds", 1, "--json", "--dir", folder / "runs")
     assert done.returncode == 0, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
@@ -73,8 +86,17 @@ def test_records_bear_what_the_annealers_did(raced: dict[str, Any]) -> None:
     assert set(last) == set(range(ANNEALERS))
 
 
-def test_svg_holds_the_tour_and_the_curves_of_every_annealer(raced: dict[str, Any]) -> None:
-    root = ET.parse(raced["svg"]).getroot()
+def draw_tour(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, ROOT / "examples" / "draw_tour.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_picture_of_a_run_holds_the_tour_and_the_curves_of_every_annealer(
+    raced: dict[str, Any], tmp_path: Path
+) -> None:
+    done = draw_tour(raced["path"], tmp_path / "tour.svg")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    root = ET.parse(tmp_path / "tour.svg").getroot()
     tour = root.find(f"{SVG}polygon[@id='tour']")
     assert tour is not None and len(tour.attrib["points"].split()) == 52
     assert len(root.findall(f"{SVG}polyline")) >= 2 * ANNEALERS  # temperature and best, of each trial
@@ -119,9 +141,14 @@ def test_odd_seconds_are_refused(seconds: str) -> None:
     assert "expected a number from 0.2 to 3600" in done.stderr
 
 
-def test_svg_is_refused_before_the_race_where_it_could_not_be_drawn_after_it(tmp_path: Path) -> None:
-    assert "leave out --kill" in demo("--kill", "--svg", tmp_path / "a.svg").stderr
-    assert "a folder that exists" in demo("--svg", tmp_path / "none" / "a.svg").stderr
+def test_run_without_a_tour_is_not_drawn(tmp_path: Path) -> None:
+    with asynctrack.init("berlin52", dir=tmp_path) as run:
+        run.log({"length": 9000, "trial": 0})
+        run.finish()
+    done = draw_tour(run.path, tmp_path / "tour.svg")
+    assert done.returncode == 1
+    assert "has no tour: expected a run of `asynctrack demo` that has finished" in done.stderr
+    assert not (tmp_path / "tour.svg").exists()
 
 
 def test_known_shortest_tour_has_the_known_length() -> None:
@@ -175,8 +202,8 @@ def test_pace_makes_all_runs_cold_in_time() -> None:
     points=st.lists(st.tuples(st.integers(0, 1000), st.floats(-1e9, 1e9)), min_size=1),
     buckets=st.integers(1, 50),
 )
-def test_thinning_keeps_the_extremes(points: list[tuple[int, float]], buckets: int) -> None:
-    curve = TrialCurve(0, 1000, buckets)
+def test_curve_that_is_drawn_keeps_the_extremes(points: list[tuple[int, float]], buckets: int) -> None:
+    curve = example("draw_tour").TrialCurve(0, 1000, buckets)
     for x, y in points:
         curve.add(x, y)
     spans = curve.spans()

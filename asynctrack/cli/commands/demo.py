@@ -22,11 +22,9 @@ from asynctrack._system.paths import expanded
 from asynctrack.cli.demo_app import kill
 from asynctrack.cli.demo_app.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
 from asynctrack.cli.demo_app.berlin52 import OPTIMUM
-from asynctrack.cli.demo_app.curves import curves_of
 from asynctrack.cli.demo_app.live import REFRESH_S, Live
-from asynctrack.cli.demo_app.race import ANNEALERS, LogTimes, Race, speed_with_tracking
+from asynctrack.cli.demo_app.race import LogTimes, Race, speed_with_tracking
 from asynctrack.cli.demo_app.report import Facts, above_optimum_percent, kill_summary, summary
-from asynctrack.cli.demo_app.svg import CURVE_WIDTH, Drawing, draw
 
 __all__ = ["add_arguments", "main"]
 
@@ -37,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dir", type=expanded, default=Path("asynctrack_runs"), help="where runs go (default: %(default)s)"
     )
-    parser.add_argument("--svg", type=expanded, metavar="FILE", help="draw the best tour and the curves into FILE")
     parser.add_argument("--kill", action="store_true", help="kill the optimiser half-way, then count what survived")
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON object")
     parser.add_argument("--seed", type=int, default=52, help="of the annealers' random numbers (default: %(default)s)")
@@ -48,19 +45,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the demo; 0 if every record that was accepted was found again."""
     if args.child is not None:
         return kill.optimise(args.child, folder=args.dir, seconds=args.seconds, seed=args.seed)
-    if args.svg is not None and (problem := _svg_problem(args)):
-        print(f"asynctrack demo: {problem}", file=sys.stderr)
-        return 2
     return _kill(args) if args.kill else _show(args)
-
-
-def _svg_problem(args: argparse.Namespace) -> str | None:
-    """Found before the race rather than after it."""
-    if args.kill:
-        return "--svg draws a whole run; leave out --kill"
-    if not args.svg.absolute().parent.is_dir():
-        return f"--svg takes a file in a folder that exists; got {args.svg}"
-    return None
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -89,8 +74,6 @@ def _race(args: argparse.Namespace, out: TextIO | None) -> Facts:
         race = Race(run.log, seconds=args.seconds, seed=args.seed)
         _run_watched(race, out)
         stats = run.finish({"best": race.best.best_length, "tour": race.best.best_tour})
-    if args.svg is not None:
-        _draw(race, run.path, args.svg)
     return _facts(args, race, stats, run.path)
 
 
@@ -128,24 +111,7 @@ def _facts(args: argparse.Namespace, race: Race, stats: asynctrack.RunStats, pat
         above_optimum_percent=round(above_optimum_percent(best.best_length), 3),
         tour=best.best_tour,
         path=str(path),
-        svg=None if args.svg is None else str(args.svg),
     )
-
-
-def _draw(race: Race, path: Path, file: Path) -> None:
-    """The picture of a race, its curves from what the run at `path` has on disk."""
-    best, steps = race.best, max(race.steps)
-    trials = curves_of(asynctrack.open_run(path).records(), steps, CURVE_WIDTH)
-    logged = f"{race.records:,} records in {race.seconds:.3g} s"
-    picture = Drawing(
-        caption=f"52 places in Berlin, four annealers in one event loop: {logged}",
-        tour=best.best_tour,
-        length=best.best_length,
-        winner=best.trial % ANNEALERS,
-        steps=steps,
-        trials=trials,
-    )
-    file.write_text(draw(picture), encoding="utf-8")
 
 
 def _seconds(text: str) -> float:

@@ -37,7 +37,6 @@ class Facts:
     above_optimum_percent: float
     tour: list[int]
     path: str
-    svg: str | None
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,6 @@ def summary(facts: Facts, out: TextIO) -> Iterator[str]:
     )
     yield row("loop speed", "-" if speed is None else f"{speed:.1f} %", _speed_note(facts))
     yield ""
-    if facts.svg is not None:
-        yield f"  picture     {_short(facts.svg)}"
     yield from _where_next(facts.path)
 
 

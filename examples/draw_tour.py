@@ -1,21 +1,24 @@
-"""Draws the demo's best tour and the annealers' curves as one SVG file that needs nothing else.
+"""Draws what a run of `asynctrack demo` found, its best tour and the annealers' curves, as one SVG file that needs nothing else.
 
-It has a background of its own, so it reads the same on light and on dark pages.
+    asynctrack demo
+    python examples/draw_tour.py asynctrack_runs/berlin52/RUN tour.svg
+
+All it knows of the run it reads from the run's directory. The picture has a background of its own, so it reads the same on light and on dark pages.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import log
+from pathlib import Path
 
+import asynctrack
 from asynctrack.cli.demo_app.annealing import COLDEST, HOTTEST, MOVES_PER_STEP
 from asynctrack.cli.demo_app.berlin52 import OPTIMUM, PLACES
-from asynctrack.cli.demo_app.curves import TrialCurve, TrialCurves
 from asynctrack.cli.demo_app.race import ANNEALERS
-
-__all__ = ["CURVE_WIDTH", "Drawing", "draw"]
 
 WIDTH, HEIGHT = 1280, 820
 PAPER, PANEL, INK, FAINT_INK, GRID = "#f6f4ef", "#fffefb", "#1f2430", "#6b7080", "#e6e2d8"
@@ -73,6 +76,49 @@ class ChartPanel:
                 yield text(x, self.top + self.height + 18, f"{value:,.0f}", anchor="middle")
 
 
+class TrialCurve:
+    """A curve from `first` to `last` (both included) in `buckets` buckets of equal width.
+
+    A bucket keeps the smallest and the largest value that fell into it, so no spike gets lost, and memory is that of the buckets.
+    """
+
+    def __init__(self, first: float, last: float, buckets: int) -> None:
+        self.low: list[float | None] = [None] * buckets
+        self.high: list[float | None] = [None] * buckets
+        self._first = first
+        self._per_unit = buckets / (last - first) if last > first else 0.0
+
+    def add(self, x: float, y: float) -> None:
+        """Take one point."""
+        k = min(int((x - self._first) * self._per_unit), len(self.low) - 1)
+        low, high = self.low[k], self.high[k]
+        self.low[k] = y if low is None or y < low else low
+        self.high[k] = y if high is None or y > high else high
+
+    def spans(self) -> list[tuple[int, float, float]]:
+        """The buckets that have points: number, smallest and largest value."""
+        return [
+            (k, low, high)
+            for k, (low, high) in enumerate(zip(self.low, self.high, strict=True))
+            if low is not None and high is not None
+        ]
+
+
+class TrialCurves:
+    """What is drawn of one trial."""
+
+    def __init__(self, steps: int, buckets: int) -> None:
+        self.length = TrialCurve(0, steps, buckets)
+        self.best = TrialCurve(0, steps, buckets)
+        self.temperature = TrialCurve(0, steps, buckets)
+
+    def add(self, step: int, data: dict[str, float]) -> None:
+        """Take one record."""
+        self.length.add(step, data["length"])
+        self.best.add(step, data["best"])
+        self.temperature.add(step, data["temperature"])
+
+
 @dataclass(frozen=True)
 class Drawing:
     """What is drawn: the best tour, found by annealer `winner`, and the curves of all trials over `steps` steps."""
@@ -87,6 +133,50 @@ class Drawing:
     def of_annealer(self, k: int) -> list[TrialCurves]:
         """The curves of one annealer's trials, in order."""
         return [self.trials[trial] for trial in sorted(self.trials) if trial % ANNEALERS == k]
+
+
+def main(run: Path, file: Path) -> None:
+    """Draw a run into a file.
+
+    Raises:
+        SystemExit: the run is not one of the demo's, or has not finished.
+    """
+    reader = asynctrack.open_run(run)
+    summary = reader.summary
+    if not {"best", "tour"} <= summary.keys():
+        sys.exit(f"{run} has no tour: expected a run of `asynctrack demo` that has finished; it is {reader.status}")
+    file.write_text(draw(drawing_of(reader, summary["best"], summary["tour"])), encoding="utf-8")
+
+
+def drawing_of(run: asynctrack.RunReader, length: int, tour: Sequence[int]) -> Drawing:
+    """What is drawn of a run whose best tour is known."""
+    count, steps, winner = 0, 0, 0
+    first_ns = last_ns = None
+    for record in run.records():
+        count, steps = count + 1, max(steps, record.step)
+        first_ns, last_ns = first_ns or record.time_ns, record.time_ns
+        if record.data["length"] == length:
+            winner = record.data["trial"] % ANNEALERS
+    seconds = (last_ns - first_ns) / 1e9 if first_ns and last_ns else 0.0
+    return Drawing(
+        caption=f"52 places in Berlin, four annealers in one event loop: {count:,} records in {seconds:.3g} s",
+        tour=tour,
+        length=length,
+        winner=winner,
+        steps=steps,
+        trials=curves_of(run.records(), steps, CURVE_WIDTH),
+    )
+
+
+def curves_of(records: Iterable[asynctrack.Record], steps: int, buckets: int) -> dict[int, TrialCurves]:
+    """The curves of each trial, all of them over `steps` steps."""
+    trials: dict[int, TrialCurves] = {}
+    for record in records:
+        trial = int(record.data["trial"])
+        if trial not in trials:
+            trials[trial] = TrialCurves(steps, buckets)
+        trials[trial].add(record.step, record.data)
+    return trials
 
 
 def draw(picture: Drawing) -> str:
@@ -227,3 +317,9 @@ def text(
 def line(x1: float, y1: float, x2: float, y2: float, colour: str, dash: str = "") -> str:
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}"{dashes}/>'
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python examples/draw_tour.py RUN FILE")
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
