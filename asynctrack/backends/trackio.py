@@ -33,10 +33,10 @@ from asynctrack.backends.http import (
 from asynctrack.backends.requirements import lacking
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import flatten, to_json
+from asynctrack.records.plain import as_float, flat
 
 # Trackio's own columns.
 _RESERVED: Final = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
-_PLAIN: Final = frozenset({float, int, str})
 _LARGEST: Final = (1 << 63) - 1
 # Lists in lists that Trackio's encoder takes: it gives up at 254.
 _MOST_DEEP: Final = 200
@@ -181,8 +181,7 @@ class _Rows:
 
     def _metrics(self, data: Mapping[str, Any]) -> dict[str, Any]:
         names, shown = self._names, {}
-        plain = _PLAIN.issuperset(map(type, data.values()))
-        for key, value in data.items() if plain else flatten(data):
+        for key, value in flat(data).items():
             if not (type(value) is float and math.isfinite(value)):
                 value = _value(value)
                 if value is _UNSHOWN:
@@ -274,20 +273,13 @@ def _value(value: Any, depth: int = 0) -> Any:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, int):
-        return value if -_LARGEST <= value <= _LARGEST else _as_float(value)
+        return value if -_LARGEST <= value <= _LARGEST else as_float(value, _UNSHOWN)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list) and depth < _MOST_DEEP:
         items = [_value(item, depth + 1) for item in value]
         return _UNSHOWN if any(item is _UNSHOWN for item in items) else items
     return _UNSHOWN
-
-
-def _as_float(value: int) -> Any:
-    try:
-        return float(value)
-    except OverflowError:
-        return _UNSHOWN
 
 
 def _as_config(data: Mapping[str, Any]) -> dict[str, Any]:

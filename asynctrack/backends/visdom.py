@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import html
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
@@ -33,6 +32,7 @@ from asynctrack.backends.base import (
 from asynctrack.backends.http import REQUEST_TIMEOUT_S, HTTPClient, timeout_problems, url_problems
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import flatten, to_json
+from asynctrack.records.plain import finite, numbers_in
 
 # Visdom's own.
 _URL: Final = "http://127.0.0.1:8097"
@@ -216,18 +216,10 @@ def _lines(batch: Batch) -> tuple[dict[str, _Line], dict[str, int]]:
     lines: dict[str, _Line] = {}
     without = 0
     for record in batch.records:
-        numbers = [(key, value) for key, value in flatten(record.data) if isinstance(value, bool | int | float)]
+        numbers = numbers_in(record.data)
         without += not numbers
         for key, value in numbers:
             steps, values = lines.setdefault(key, ([], []))
             steps.append(record.step)
-            values.append(_finite(value))
+            values.append(finite(value))
     return lines, {_NO_NUMBER: without} if without else {}
-
-
-def _finite(value: float) -> float | None:
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None

@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple, get_args
 
 from asynctrack.client.run_state import State
 from asynctrack.errors import InvalidExpression
-from asynctrack.records.codec import Record, flatten
+from asynctrack.records.codec import Record
+from asynctrack.records.plain import flat
 
 STATUSES: Final = get_args(State)
 
@@ -27,7 +28,6 @@ _TOKEN: Final = re.compile(r"""\s*(?:(?P<sign>[()]|[<>=!]=?)|(?P<quoted>'[^']*'|
 _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
-_PLAIN: Final = frozenset({float, int, str, bool})
 # Deeper than any person nests, shallow enough for the recursion below.
 _MAX_DEPTH: Final = 50
 
@@ -67,9 +67,7 @@ class Condition:
         """Whether a record fulfils it, of a run with this status."""
         if record is None:
             return self._test(Moment(status, None, {}))
-        data = record.data
-        flat = _PLAIN.issuperset(map(type, data.values()))
-        return self._test(Moment(status, record.step, data if flat else dict(flatten(data))))
+        return self._test(Moment(status, record.step, flat(record.data)))
 
     def _any(self, depth: int) -> Test:
         tests = [self._all(depth)]

@@ -252,7 +252,7 @@ class JournalCheck:
             self._problem(file, None, what)
         elif self._whole:
             for name in _SAID_TWICE:
-                here, there = _plain(getattr(said, name)), _plain(getattr(told, name))
+                here, there = _as_saved(getattr(said, name)), _as_saved(getattr(told, name))
                 if here != there:
                     self._problem(file, None, f"has another {name} than the journal: {here!r:.60}, not {there!r:.60}")
 
@@ -313,6 +313,6 @@ def _place(position: Position) -> str:
     return f"byte {position.offset} of {segment_name(position.segment)}"
 
 
-def _plain(value: Any) -> Any:
+def _as_saved(value: Any) -> Any:
     """As `run.json` has it, where it is one level deep."""
     return msgspec.json.decode(msgspec.json.encode(to_json(value, 1)))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Final
 
-from asynctrack.records.codec import flatten
+from asynctrack.records.plain import numbers_in
 
 # Points a curve is kept in: between this and half of it, when two neighbours become one.
 POINTS: Final = 96
@@ -116,7 +115,7 @@ class Sparklines:
             if kind is float or kind is int:
                 self._add(key, value)
             elif kind is dict:
-                for inner, number in _numbers(value, f"{key}/"):
+                for inner, number in numbers_in(value, f"{key}/", truths=False):
                     self._add(inner, number)
 
     def _add(self, key: str, value: float) -> None:
@@ -127,9 +126,3 @@ class Sparklines:
                 return
             curve = self.by_key[key] = Sparkline()
         curve.add(value)
-
-
-def _numbers(data: dict[str, Any], parent: str) -> Iterator[tuple[str, float]]:
-    for key, value in flatten(data, parent):
-        if type(value) in (float, int):
-            yield key, value

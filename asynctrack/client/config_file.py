@@ -65,7 +65,7 @@ def tracker_arguments(source: Source) -> dict[str, Any]:
     if isinstance(source, str | os.PathLike) and source != DISABLED:
         path = expanded(source)
         where, tree = str(path), read_file(path)
-    tree = _plain(tree)
+    tree = _without_omegaconf(tree)
     if not _is_small(tree):
         most = f"at most {_MOST_VALUES} values, nested at most {_DEEPEST} levels deep, with numbers of at most {_MOST_BITS} bits"
         raise InvalidSettings([f"expected {most}"], where)
@@ -267,7 +267,7 @@ def _is_small(tree: object) -> bool:
     return False
 
 
-def _plain(tree: Any) -> Any:
+def _without_omegaconf(tree: Any) -> Any:
     """The same without OmegaConf's containers; who has made one has imported it."""
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is None or not omegaconf.OmegaConf.is_config(tree):
@@ -283,5 +283,5 @@ def _plain(tree: Any) -> Any:
 def _item(tree: Any, key: Any, raw: Any) -> Any:
     """An item of a container, whose references to the environment stay what they are."""
     if isinstance(raw, dict | list) or (isinstance(raw, str) and "${" in raw and not env_refs.refers(raw)):
-        return _plain(tree[key])
+        return _without_omegaconf(tree[key])
     return raw

@@ -35,11 +35,11 @@ from asynctrack.backends.files.csv_rows import (
     split_rows,
     stamp_of,
 )
-from asynctrack.backends.files.reserved import flat
 from asynctrack.backends.files.syncing import sync_file_system
 from asynctrack.journal.reader import is_blank
 from asynctrack.journal.writer import sync_directory
 from asynctrack.records.codec import Record
+from asynctrack.records.plain import flat
 from asynctrack.settings import check_name
 
 # What a widened file is copied by at once. Arbitrary.

@@ -34,9 +34,10 @@ from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Ou
 from asynctrack.backends.files.appending import beside
 from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.backends.files.json_file import ColumnFile, NotOurs
-from asynctrack.backends.files.reserved import flat, free_name
+from asynctrack.backends.files.reserved import free_name
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record, to_json
+from asynctrack.records.plain import flat
 
 # A file below this is replaced at each save of the cursor, a larger one may take as much a second. Arbitrary: 90 GB a day.
 _SMALL_BYTES: Final = 1 << 20

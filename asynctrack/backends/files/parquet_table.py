@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asynctrack._system import permissions
-from asynctrack.backends.files.reserved import flat, free_name, put_back
+from asynctrack.backends.files.reserved import free_name, put_back
 from asynctrack.journal.writer import sync_directory
 from asynctrack.records.codec import Record
 from asynctrack.records.column_types import Kind, as_kind, kind_of, kind_of_integers, widest
+from asynctrack.records.plain import flat
 
 TABLE: Final = "metrics.parquet"
 OWN: Final[dict[str, Any]] = {"_step": pa.int64(), "_timestamp": pa.float64(), "_number": pa.int64()}

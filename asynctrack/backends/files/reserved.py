@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
-from asynctrack.records.codec import flatten
-
 # A run may make up a name per record. Arbitrary.
 _MOST_REMEMBERED: Final = 50_000
-_PLAIN: Final = frozenset({float, int, str, bool, type(None)})
-
-
-def flat(data: dict[str, Any]) -> dict[str, Any]:
-    """A record's values by flat names; of most records this is what was logged."""
-    return data if _PLAIN.issuperset(map(type, data.values())) else dict(flatten(data))
 
 
 def free_name(name: str, reserved: Collection[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asynctrack.records.codec import to_json
+from asynctrack.records.plain import as_float
 
 Kind = Literal["metrics", "params", "tags"]
 
@@ -63,10 +64,7 @@ def clean_name(key: str) -> str:
 def as_number(value: Any) -> float | str | None:
     """A value as protobuf's JSON has a double; None where it is no number."""
     if isinstance(value, bool | int):
-        try:
-            value = float(value)
-        except OverflowError:
-            return None
+        value = as_float(value, None)
     if not isinstance(value, float):
         return None
     return value if math.isfinite(value) else str(to_json(value))

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from asynctrack.backends.metric_selection import MetricSelection
-from asynctrack.records.codec import Record, flatten, split_source
+from asynctrack.records.codec import Record, split_source
+from asynctrack.records.plain import as_float, numbers_in
 
 # Stretches of a curve: two a pixel of a panel, at most 0.3 MB.
 MOST_STRETCHES: Final = 1_024
 # Curves of a run; one that makes up a name per record must not fill the memory. Arbitrary.
 MOST_CURVES: Final = 200
-
-_PLAIN: Final = frozenset({float})
 
 NO_NUMBERS: Final = "no number to draw"
 TOO_MANY: Final = f"of more than {MOST_CURVES} metrics"
@@ -193,10 +192,10 @@ class PlotCurves:
         skipped: dict[str, int] = {}
         for record in records:
             reason: str | None = NO_NUMBERS
-            for key, value in _numbers(record.data):
+            for key, value in numbers_in(record.data):
                 curve = self.by_key.get(key) or self._begin(key)
                 if curve is not None:
-                    curve.add(record.step, value)
+                    curve.add(record.step, as_float(value, math.inf if value > 0 else -math.inf))
                     reason = None
                 elif reason and key in self._keys:
                     reason = TOO_MANY
@@ -228,19 +227,6 @@ class PlotCurves:
             return None
         curve = self.by_key[key] = PlotCurve()
         return curve
-
-
-def _numbers(data: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    if _PLAIN.issuperset(map(type, data.values())):
-        return data.items()
-    return [(key, _as_float(value)) for key, value in flatten(data) if isinstance(value, int | float)]
-
-
-def _as_float(value: float) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
 
 
 def _merged(stretches: dict[int, Stretch], shift: int) -> dict[int, Stretch]:

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from asynctrack.backends.base import Batch, Context, Outcome, Resend, Sink, Update
 from asynctrack.backends.sql.database import Database
 from asynctrack.backends.sql.tables import Row, as_json, cell, fit, merged, rings, runs, sources, split, tags
-from asynctrack.records.codec import Record, flatten
+from asynctrack.records.codec import Record
+from asynctrack.records.plain import flat
 
-_PLAIN: Final = frozenset({float, int, str, bool})
 _STEPS: Final = range(-(1 << 63), 1 << 63)
 _NOTHING: Final = "no values"
 _STEP: Final = "a step beyond 63 bits"
@@ -84,7 +84,7 @@ class SQLSink(Sink):
         rows: list[Row] = []
         skipped: dict[str, int] = {}
         for record in records:
-            data = record.data if _PLAIN.issuperset(map(type, record.data.values())) else dict(flatten(record.data))
+            data = flat(record.data)
             if record.ring not in self._rings:
                 self._learn_ring(record.ring)
             if data and record.step in _STEPS:

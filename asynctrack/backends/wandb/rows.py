@@ -14,6 +14,7 @@ from asynctrack.backends.base import Batch, Update
 from asynctrack.backends.wandb.media import can_show
 from asynctrack.journal.manifest import METRICS
 from asynctrack.records.codec import Array, Media, Record, flatten, to_json
+from asynctrack.records.plain import as_float, items_in
 
 # Our step, as a metric: W&B drops what is logged with a step below its own.
 STEP: Final = "asynctrack/step"
@@ -38,7 +39,7 @@ def to_wandb(value: Any) -> Any:
     if isinstance(value, bool | float | str):
         return value
     if isinstance(value, int):
-        return value if -_LARGEST <= value <= _LARGEST else _as_float(value)
+        return value if -_LARGEST <= value <= _LARGEST else as_float(value, UNSHOWN)
     if isinstance(value, Array):
         return _histogram(value)
     if isinstance(value, list):
@@ -89,7 +90,7 @@ def is_too_large(row: Mapping[str, Any]) -> bool:
 
 def as_config(data: Mapping[str, Any]) -> dict[str, Any]:
     """A config or summary as W&B takes it: nested as it is, without what JSON cannot hold."""
-    return {str(key): _plain(value) for key, value in data.items() if key not in (_ASIDE, METRICS)}
+    return {str(key): _as_json(value) for key, value in data.items() if key not in (_ASIDE, METRICS)}
 
 
 def changes_in(update: Update) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def metrics_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _histogram(value: Array) -> Any:
     """An array as a histogram of its finite numbers."""
-    items = _numbers(value.tolist())
+    items = items_in(value.tolist())
     finite = [float(item) for item in items if math.isfinite(item)]
     if not finite:
         return UNSHOWN
@@ -148,32 +149,19 @@ def _bins(values: list[float]) -> tuple[list[int], list[float]]:
     return counts, [low + width * at for at in range(_BINS)] + [high]
 
 
-def _numbers(value: Any) -> list[Any]:
-    if isinstance(value, list):
-        return [item for part in value for item in _numbers(part)]
-    return [value]
-
-
 def _list(value: list[Any], depth: int = 0) -> Any:
     items = [_list(item, depth + 1) if isinstance(item, list) else to_wandb(item) for item in value]
     return UNSHOWN if depth > _MOST_DEEP or any(item is UNSHOWN for item in items) else items
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, Mapping):
         return as_config(value)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_as_json(item) for item in value]
     if isinstance(value, int) and not isinstance(value, bool):
         return value if -_LARGEST <= value <= _LARGEST else str(value)
     return to_json(value)
-
-
-def _as_float(value: int) -> Any:
-    try:
-        return float(value)
-    except OverflowError:
-        return UNSHOWN
 
 
 def _length(value: str | list[Any]) -> int:

@@ -48,13 +48,13 @@ def main(args: argparse.Namespace) -> int:
     if args.end is not None:
         return _end(workers, args)
     if args.json:
-        output.print_json([_plain(worker) for worker in workers])
+        output.print_json([_as_document(worker) for worker in workers])
     else:
         _print(workers)
     return 0
 
 
-def _plain(worker: Worker) -> dict[str, Any]:
+def _as_document(worker: Worker) -> dict[str, Any]:
     return {**msgspec.to_builtins(worker), "callers": worker.callers, "runs": worker.runs}
 
 
