@@ -22,7 +22,8 @@ from raw_server import Answer, Behaviour, RawServer, no_server, says, says_bytes
 
 from asynctrack.backends import http
 from asynctrack.backends.base import ActionRequired, Rejected, Retry, Signal, TooLarge
-from asynctrack.backends.http import HTTPClient, read_secret, retry_after, secret_problems, url_problems
+from asynctrack.backends.endpoint import Credentials, read_secret, secret_problems, url_problems
+from asynctrack.backends.http import HTTPClient, retry_after
 
 SECRET = "sesame-4711"
 # Far more than any request here may take, on any machine.
@@ -33,10 +34,8 @@ def ask(url: str, *, timeout_s: float = HANG_S, body: Any = None, **options: Any
     """One request, from a loop of its own."""
 
     async def go() -> http.Answer:
-        headers = {"authorization": f"Bearer {SECRET}"}
-        server = HTTPClient(
-            url, name="Test", headers=headers, secrets=[SECRET], timeout_s=timeout_s, mend={401: "set KEY"}
-        )
+        credentials = Credentials.in_header("authorization", SECRET, "Bearer")
+        server = HTTPClient(url, name="Test", credentials=credentials, timeout_s=timeout_s, mend={401: "set KEY"})
         try:
             return await server.post("path", {"a": 1} if body is None else body, **options)
         finally:
@@ -213,7 +212,7 @@ def test_retry_after_in_both_forms(value: str | None, date: str | None, seconds:
 
 def test_an_answer_that_was_left_over_is_not_the_next_ones() -> None:
     async def go(url: str) -> None:
-        server = HTTPClient(url, name="Test", headers={})
+        server = HTTPClient(url, name="Test")
         with pytest.raises(Retry, match="503"):
             await server.post("first", {})
         assert (await server.post("second", {})).data == {"path": "/second"}
@@ -232,7 +231,7 @@ def test_a_status_that_is_asked_for_is_an_answer() -> None:
 
 def test_a_cancelled_request_leaves_at_once() -> None:
     async def go(url: str) -> None:
-        server = HTTPClient(url, name="Test", headers={})
+        server = HTTPClient(url, name="Test")
         with anyio.move_on_after(0.1) as scope:
             await server.post("path", {})
         assert scope.cancelled_caught
@@ -349,9 +348,25 @@ def test_a_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         assert SECRET not in str(raised.value)
 
 
+def test_a_password_may_have_any_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY_1", " pass wörd\n")
+    assert read_secret("env:KEY_1", for_header=False) == " pass wörd\n"
+    monkeypatch.setenv("KEY_1", "")
+    assert read_secret("env:KEY_1", for_header=False) is None
+
+
+def test_credentials_hide_the_key_the_password_and_what_headers_have_of_them() -> None:
+    key, user = Credentials.in_header("x-key", SECRET), Credentials.of_user("ann", SECRET)
+    assert key.headers == {"x-key": SECRET}
+    assert key.hide(f"no {SECRET}, no {SECRET}") == "no ***, no ***"
+    assert user.hide(f"{SECRET} {user.headers['authorization']}") == "*** Basic ***"
+    assert Credentials.in_header("x-key", None).headers == {}
+    assert not any(SECRET in repr(one) for one in (key, user))
+
+
 def test_no_key_is_in_a_repr_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
     async def go(url: str) -> str:
-        server = HTTPClient(url, name="Test", headers={"x-key": SECRET}, secrets=[SECRET])
+        server = HTTPClient(url, name="Test", credentials=Credentials.in_header("x-key", SECRET))
         await server.post("path", {})
         await server.close()
         return repr(server)
@@ -364,14 +379,14 @@ def test_no_key_is_in_a_repr_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_missing_library_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx2", None)
     with pytest.raises(ActionRequired, match=r"pip install 'asynctrack\[http\]'"):
-        HTTPClient("http://127.0.0.1", name="Test", headers={})
+        HTTPClient("http://127.0.0.1", name="Test")
 
 
 def test_many_at_once_share_nothing() -> None:
     """A hundred runs deliver from one loop."""
 
     async def one(url: str, number: int) -> int:
-        server = HTTPClient(url, name="Test", headers={})
+        server = HTTPClient(url, name="Test")
         answer = await server.post(str(number), {"number": number})
         await server.close()
         return int(answer.data["number"])

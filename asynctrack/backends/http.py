@@ -12,23 +12,21 @@ There is no retry here: the delivery has the one there is. Redirects are not fol
 request has a connection of its own, so that what is left of an earlier answer is never taken for this one's, and a server that closes
 idle connections fails nothing; backends send about one request a second.
 
-Keys are never kept in settings: these hold `env:NAME`, which is read when the backend opens, and is in no message, `repr` or log.
+Who we are there says `endpoint.Credentials`; a key is in no message, `repr` or log.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
 
 import anyio
 import msgspec
 
 from asynctrack.backends.base import ActionRequired, Rejected, Retry, TooLarge
+from asynctrack.backends.endpoint import Credentials
 
 REQUEST_TIMEOUT_S: Final = 60.0
 # Of one request. Arbitrary: a server that is well accepts a connection in far less, and says something at least this often.
@@ -42,8 +40,6 @@ _MOST_WORDS: Final = 300
 _MOST_LINE: Final = 600
 
 _RETRIED: Final = frozenset({408, 425, 429, 499})
-_REFERENCE: Final = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
-_URL: Final = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:%]+(/[A-Za-z0-9.\-_~%/+=,;!$&'()*:]*)?", re.ASCII)
 
 
 class Answer(NamedTuple):
@@ -57,10 +53,9 @@ class HTTPClient:
     """A backend's server.
 
     Args:
-        url: its address; `url_problems` has found none.
+        url: its address; `endpoint.url_problems` has found none.
         name: of the software, for messages.
-        headers: sent with every request.
-        secrets: what must never be repeated, whatever the server says.
+        credentials: who we are there; what they hide is never repeated, whatever the server says.
         timeout_s: seconds a whole request may take, from the connection to the answer's last byte.
         mend: what a person can do about an answer, by its status.
 
@@ -73,19 +68,23 @@ class HTTPClient:
         url: str,
         *,
         name: str,
-        headers: Mapping[str, str],
-        secrets: Collection[str] = (),
+        credentials: Credentials | None = None,
         timeout_s: float = REQUEST_TIMEOUT_S,
         mend: Mapping[int, str] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self._name = name
-        self._secrets = sorted((secret for secret in secrets if secret), key=len, reverse=True)
+        self._credentials = credentials or Credentials()
         self._timeout_s = timeout_s
         self._mend = mend or {}
         self._httpx = _import_httpx2()
         self._client = self._httpx.AsyncClient(
-            headers={**headers, "connection": "close", "accept-encoding": "identity", "accept": "application/json"},
+            headers={
+                **self._credentials.headers,
+                "connection": "close",
+                "accept-encoding": "identity",
+                "accept": "application/json",
+            },
             timeout=self._httpx.Timeout(min(_SILENCE_S, timeout_s), connect=min(_CONNECT_S, timeout_s)),
             limits=self._httpx.Limits(max_keepalive_connections=0),
             follow_redirects=False,
@@ -189,10 +188,7 @@ class HTTPClient:
 
     def _say(self, what: str) -> str:
         """A line about this server, without what must never be repeated."""
-        line = f"{self._name} at {self.url} {what}"
-        for secret in self._secrets:
-            line = line.replace(secret, "***")
-        return line[:_MOST_LINE]
+        return self._credentials.hide(f"{self._name} at {self.url} {what}")[:_MOST_LINE]
 
 
 def words_of(content: bytes) -> str:
@@ -228,54 +224,6 @@ def retry_after(value: str | None, date: str | None, now: float) -> float | None
     return seconds if seconds > 0 else None
 
 
-def url_problems(field: str, url: object) -> list[str]:
-    """What is wrong with a server's address. A key that was put into it is not repeated."""
-    if not isinstance(url, str):
-        return [f"{field} must be the address of a server, such as 'http://127.0.0.1:5000'; got {type(url).__name__}"]
-    if "@" in url:
-        return [f"{field} must not hold a user or a password: they belong in the environment"]
-    if "?" in url or "#" in url:
-        return [f"{field} must end with its path, without '?' or '#': a write token belongs in the environment"]
-    if not _URL.fullmatch(url) or not _has_host(url):
-        return [f"{field} must be the address of an HTTP server, such as 'http://127.0.0.1:5000'; got {url!r:.80}"]
-    return []
-
-
-def secret_problems(field: str, reference: object) -> list[str]:
-    """What is wrong with a reference to a key. What was given may be the key itself, and is not repeated."""
-    if isinstance(reference, str) and _REFERENCE.fullmatch(reference):
-        return []
-    return [f"{field} must be 'env:NAME', the environment's variable that holds it: keys are not kept in settings"]
-
-
-def timeout_problems(field: str, seconds: object) -> list[str]:
-    """What is wrong with a time-out."""
-    if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds < float("inf"):
-        return []
-    return [f"{field} must be a number of seconds greater than 0; got {seconds!r:.80}"]
-
-
-def read_secret(reference: str) -> str | None:
-    """The key that `env:NAME` leads to, None where the environment has none.
-
-    Raises:
-        Paused: no header can hold it.
-    """
-    name = reference.removeprefix("env:")
-    secret = os.environ.get(name, "").strip()
-    if secret and not (secret.isascii() and secret.isprintable()):
-        raise ActionRequired(
-            f"what the environment has as {name} cannot be a key: it has characters that no header can hold"
-        )
-    return secret or None
-
-
-def missing(references: Iterable[str]) -> str:
-    """What to do where a key is needed and the environment has none."""
-    names = " or ".join(reference.removeprefix("env:") for reference in references)
-    return f"set {names} in the environment of the process that opens the run, or of `asynctrack sync`"
-
-
 def _import_httpx2() -> Any:
     try:
         import httpx2
@@ -284,14 +232,6 @@ def _import_httpx2() -> Any:
             f"it needs httpx2, which is not installed here: pip install 'asynctrack[http]' ({error})"
         ) from error
     return httpx2
-
-
-def _has_host(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
-        return False
 
 
 def _epoch(date: str) -> float | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
@@ -21,15 +20,16 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Rejected, Sink, Update
-from asynctrack.backends.http import (
-    REQUEST_TIMEOUT_S,
-    HTTPClient,
-    missing,
+from asynctrack.backends.endpoint import (
+    Credentials,
     read_secret,
     secret_problems,
+    set_variables,
     timeout_problems,
     url_problems,
+    variables,
 )
+from asynctrack.backends.http import REQUEST_TIMEOUT_S, HTTPClient
 from asynctrack.backends.requirements import lacking
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import flatten, to_json
@@ -95,8 +95,8 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
     def lacking(self) -> list[str]:
         if self.server_url is None:
             return super().lacking()
-        has_token = os.environ.get(self.write_token.removeprefix("env:"))
-        return lacking({"httpx2": "asynctrack[trackio]"}) or ([] if has_token else [missing([self.write_token])])
+        has_token = read_secret(self.write_token, for_header=False)
+        return lacking({"httpx2": "asynctrack[trackio]"}) or ([] if has_token else [set_variables(self.write_token)])
 
     def external_targets(self) -> list[str]:
         return [self.server_url or "the Trackio projects of this machine"]
@@ -105,13 +105,12 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
         project = self.project or context.project
         if self.server_url is None:
             return _Local(context, project)
-        token = read_secret(self.write_token)
-        needs = f"is {missing([self.write_token])} what the server printed when it started?"
+        credentials = Credentials.in_header("x-trackio-write-token", read_secret(self.write_token))
+        needs = f"is {variables(self.write_token)} what the server printed when it started?"
         server = HTTPClient(
             self.server_url,
             name="Trackio",
-            headers={"x-trackio-write-token": token} if token else {},
-            secrets=[token or ""],
+            credentials=credentials,
             timeout_s=self.request_timeout_s,
             mend={401: needs, 403: needs, 404: "is server_url right?"},
         )
@@ -251,7 +250,7 @@ class _Remote(Sink):
                 await self._server.post("api/bulk_log", {"logs": logs, "hf_token": None})
             except Rejected as no:
                 if "write_token" in str(no):  # its way of saying 401
-                    raise ActionRequired(f"{no}; {missing([self._write_token])}") from no
+                    raise ActionRequired(f"{no}; {set_variables(self._write_token)}") from no
                 raise
             self._rows.given(rows)
         return skipped

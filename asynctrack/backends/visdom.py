@@ -29,7 +29,8 @@ from asynctrack.backends.base import (
     Retry,
     Sink,
 )
-from asynctrack.backends.http import REQUEST_TIMEOUT_S, HTTPClient, timeout_problems, url_problems
+from asynctrack.backends.endpoint import timeout_problems, url_problems
+from asynctrack.backends.http import REQUEST_TIMEOUT_S, HTTPClient
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import flatten, to_json
 from asynctrack.records.plain import finite, numbers_in
@@ -82,7 +83,6 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
         server = _VisdomClient(
             self.server_url,
             name="Visdom",
-            headers={},
             timeout_s=self.request_timeout_s,
             mend={401: _LOGIN, 403: "is it read-only?", 404: "is server_url right?"},
         )

@@ -17,9 +17,7 @@ second one. MLflow answers 200 to a batch that it cannot parse, and drops it; so
 
 from __future__ import annotations
 
-import base64
 import logging
-import os
 import time
 from collections.abc import Awaitable, Collection, Iterable, Mapping
 from datetime import datetime
@@ -40,16 +38,17 @@ from asynctrack.backends.base import (
     TooLarge,
     Update,
 )
-from asynctrack.backends.http import (
-    REQUEST_TIMEOUT_S,
-    Answer,
-    HTTPClient,
-    missing,
+from asynctrack.backends.endpoint import (
+    Credentials,
+    address_of,
     read_secret,
     secret_problems,
+    set_variables,
     timeout_problems,
     url_problems,
+    variables,
 )
+from asynctrack.backends.http import REQUEST_TIMEOUT_S, Answer, HTTPClient
 from asynctrack.backends.mlflow.items import (
     MOST_METRICS,
     MOST_OTHERS,
@@ -124,7 +123,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
         super().__post_init__()
 
     def prepare(self) -> Backend:
-        address = self.tracking_uri or os.environ.get(_ADDRESS)
+        address = address_of(self.tracking_uri, _ADDRESS)
         if not address:
             raise InvalidSettings([f"MLflow needs its server's address: give tracking_uri=, or set {_ADDRESS}"])
         if problems := url_problems(_ADDRESS, address):
@@ -135,18 +134,16 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
         return [self.tracking_uri or f"the MLflow server of {_ADDRESS}"]
 
     def open(self, context: Context) -> Sink:
-        address = self.tracking_uri or os.environ.get(_ADDRESS)
+        address = address_of(self.tracking_uri, _ADDRESS)
         if not address or url_problems(_ADDRESS, address):
             raise ActionRequired(
-                f"it needs the address of an MLflow server: {missing([f'env:{_ADDRESS}'])}, or give tracking_uri="
+                f"it needs the address of an MLflow server: {set_variables(_ADDRESS)}, or give tracking_uri="
             )
-        headers, secrets = _credentials(self.token)
-        needs = f"{missing([self.token])}, or {_USER[4:]} and {_PASSWORD[4:]}"
+        needs = f"{set_variables(self.token)}, or {variables(_USER)} and {variables(_PASSWORD)}"
         server = HTTPClient(
             address.rstrip("/") + "/api/2.0/mlflow",
             name="MLflow",
-            headers=headers,
-            secrets=secrets,
+            credentials=_credentials(self.token),
             timeout_s=self.request_timeout_s,
             mend={
                 401: needs,
@@ -389,13 +386,12 @@ def _check_database(no: Rejected | TooLarge) -> None:
         raise Retry(str(no)) from no
 
 
-def _credentials(token: str) -> tuple[dict[str, str], list[str]]:
-    """The headers that say who we are, and what must not be repeated."""
+def _credentials(token: str) -> Credentials:
+    """A user with a password where the environment has both, else a token: as MLflow's own client has it."""
     user, password, bearer = read_secret(_USER), read_secret(_PASSWORD), read_secret(token)
     if user and password:
-        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-        return {"authorization": f"Basic {basic}"}, [password, basic]
-    return ({"authorization": f"Bearer {bearer}"}, [bearer]) if bearer else ({}, [])
+        return Credentials.of_user(user, password)
+    return Credentials.in_header("authorization", bearer, "Bearer")
 
 
 def _epoch_ms(iso: str) -> int:

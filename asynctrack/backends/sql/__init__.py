@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Signal, Sink
-from asynctrack.backends.http import missing, secret_problems
+from asynctrack.backends.endpoint import read_secret, secret_problems, set_variables
 from asynctrack.backends.requirements import lacking
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.records.codec import Record
@@ -147,8 +147,8 @@ def _database(url: str, password: str, *, writes: bool = True) -> Database:
         ) from error
     return Database(
         url,
-        os.environ.get(password.removeprefix("env:")),
-        f"is the user in the address right? If it takes a password, {missing([password])}",
+        read_secret(password, for_header=False),
+        f"is the user in the address right? If it takes a password, {set_variables(password)}",
         writes=writes,
     )
 

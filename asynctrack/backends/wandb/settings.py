@@ -11,7 +11,7 @@ import msgspec
 
 from asynctrack._system.descendants import start_time
 from asynctrack.backends.base import Backend, Execution
-from asynctrack.backends.http import url_problems
+from asynctrack.backends.endpoint import url_problems
 from asynctrack.backends.wandb.aggregates import kinds_of
 from asynctrack.errors import InvalidSettings
 
