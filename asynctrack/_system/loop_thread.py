@@ -1,5 +1,13 @@
 """Loop thread: an asyncio loop on a thread of ours, for deliveries, and the threads that they call. Runs in the caller and in the worker.
 
+Three libraries have their part in it, and this module is where they meet:
+
+| Library | What it does here | Why |
+| --- | --- | --- |
+| asyncio | the loop: it is made, woken from other threads and ended | a loop that is woken by `call_soon_threadsafe`, and whose executor is ours |
+| anyio | all that runs in it: tasks in groups, deadlines, shields; and `in_thread`, for a backend's plain functions | one thread a call, limited for each backend, and abandoned where the call hangs |
+| aiofiles | `in_file_thread`, for the file that every run has, `metrics.jsonl` | it asks the loop's executor, whose threads are there from the beginning: the file is written to its end also where no thread can be started any more |
+
 A loop has to get on when the main thread has ended: Python 3.12 starts no more threads then, so it has those that it needs from the
 beginning. What it imports is imported with this module, on the thread that makes the loop: CPython forgets that Ctrl-C has ended
 the main thread, and with what status, where another executes text meanwhile, as the making of data classes does.
@@ -16,15 +24,13 @@ from queue import SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
 import aiofiles.ospath
-import aiofiles.threadpool
 import anyio
 import anyio.to_thread
 
 from asynctrack._system.private import load_asyncio_backend
 
-__all__ = ["LoopThread", "in_thread"]
+__all__ = ["LoopThread", "in_file_thread", "in_thread"]
 
-assert aiofiles.threadpool
 load_asyncio_backend()
 
 # What aiofiles calls from a loop of ours. Arbitrary: files that hang hold up the others of such a loop when there are so many.
@@ -82,6 +88,12 @@ async def in_thread(
         if begun:
             raise
         return function(*arguments)
+
+
+async def in_file_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function that writes a run's file on one of the loop's own threads; one that hangs is left behind."""
+    called: T = await aiofiles.ospath.wrap(function)(*arguments)
+    return called
 
 
 class _FileThreads(ThreadPoolExecutor):

@@ -96,11 +96,10 @@ class _Lines(Sink):
 
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call what may wait for the disk on a thread of aiofiles; one that hangs is left behind."""
-    from aiofiles.ospath import wrap
+    """Call what may wait for the disk on another thread."""
+    from asynctrack._system.loop_thread import in_file_thread  # here: the caller has this module without an event loop
 
-    called: T = await wrap(function)(*arguments)
-    return called
+    return await in_file_thread(function, *arguments)
 
 
 def encode_lines(records: list[Record], not_finite: NotFinite = "text") -> bytes:
