@@ -1,6 +1,6 @@
 """Draws how long `log()` takes with each peer, and what is lost when its process is killed, as one SVG that needs nothing else.
 
-Like the demo's picture it has a background of its own, so it reads the same on light and on dark pages.
+Like the picture of `examples/draw_tour.py`, whose colours it takes, it has a background of its own, so it reads the same on light and on dark pages.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Final, NamedTuple
 
-from asynctrack.cli.demo_app.svg import COLOURS, FAINT_INK, FONT, GRID, INK, PANEL, PAPER, line, text
+from examples.draw_tour import COLOURS, FAINT_INK, FONT, GRID, INK, PANEL, PAPER, line, text
 
 _WIDTH: Final = 1000
 _TOP, _ROW, _BELOW = 118, 25, 44
