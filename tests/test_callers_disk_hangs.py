@@ -46,6 +46,7 @@ def takes_s(work: Callable[[], object]) -> float:
     return time.monotonic() - begin
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kinds", [(), ("open", "read", "stat"), ("write", "sync")])
 def test_books_flush_and_finish_keep_their_deadlines(disk: HangingDisk, own_host: Path, kinds: tuple[str, ...]) -> None:
     run = run_on(disk)
@@ -68,6 +69,7 @@ def test_books_flush_and_finish_keep_their_deadlines(disk: HangingDisk, own_host
     assert_whole(path, {"i": 150})
 
 
+@pytest.mark.system
 def test_finish_counts_what_was_delivered_after_a_disk_has_answered_again(disk: HangingDisk, own_host: Path) -> None:
     run = asynctrack.init("p", id="run", dir=disk.path / "runs")
     run.log({"i": 0})
@@ -138,6 +140,7 @@ def test_patience_sends_nobody_after_one_who_has_not_come_back() -> None:
     assert sent == [2]
 
 
+@pytest.mark.system
 def test_backend_counts_as_left_to_a_person_once_its_cursor_says_so(disk: HangingDisk) -> None:
     """Who waits for it ends then, and takes the thread along that writes the cursor."""
     path = disk.path / "run"

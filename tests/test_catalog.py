@@ -29,6 +29,7 @@ def make_runs(folder: Path, created_s: list[float], changed_s: list[float]) -> l
     return runs
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("seed", range(5))
 def test_order_is_that_of_creation_whenever_runs_were_changed(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
@@ -39,6 +40,7 @@ def test_order_is_that_of_creation_whenever_runs_were_changed(tmp_path: Path, se
     assert list(catalog.newest_first(runs)) == expected
 
 
+@pytest.mark.system
 def test_only_the_newest_are_read_where_only_these_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,11 @@ CHANGES = {
 
 @pytest.mark.parametrize(
     "change",
-    ["chroot", "setuid", pytest.param("both", marks=pytest.mark.slow), pytest.param("moved", marks=pytest.mark.slow)],
+    [
+        pytest.param(change, marks=mark)
+        for mark, changes in ((pytest.mark.system, ["chroot", "setuid"]), (pytest.mark.slow, ["both", "moved"]))
+        for change in changes
+    ],
 )
 def test_books_are_right_or_said_to_be_unknown_for_who_sees_the_run_no_more(
     change: str, own_host: Path, runs: Path, tmp_path: Path
@@ -58,6 +62,7 @@ def test_books_are_right_or_said_to_be_unknown_for_who_sees_the_run_no_more(
         assert open_run(runs / "p" / "a").status == "finished"
 
 
+@pytest.mark.system
 def test_queue_that_no_worker_has_looked_at_has_no_time_of_a_look(own_host: Path, runs: Path) -> None:
     host = make_host_directory(str(own_host))
     ring = Ring.create(fresh_ring_path(host), 1 << 16, {"run": str(runs / "p" / "a")})

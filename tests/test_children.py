@@ -89,6 +89,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("method", "worker"), WAYS)
 def test_run_that_a_child_leaves_open_ends_as_the_child_does(
     script: Script, runs: Path, own_host: Path, method: str, worker: str
@@ -123,6 +124,7 @@ for name, (process, code) in started.items():
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_child_that_is_ended_from_outside_loses_nothing(
     script: Script, runs: Path, own_host: Path, method: str
@@ -149,6 +151,7 @@ assert codes == [-signal.SIGTERM, -signal.SIGKILL, 0]
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_forked_children_that_log_to_the_parents_run_end_as_they_like(
     script: Script, runs: Path, own_host: Path, worker: str
@@ -196,6 +199,7 @@ log(run, "parent")
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_runs_left_open_in_a_pool_end_with_its_processes(
     script: Script, runs: Path, own_host: Path, method: str
@@ -220,6 +224,7 @@ closed.join()
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_runs_left_open_in_a_process_executor_end_with_it(
     script: Script, runs: Path, own_host: Path, method: str

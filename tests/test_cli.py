@@ -67,6 +67,7 @@ def test_each_command_says_what_it_takes(name: str, capsys: pytest.CaptureFixtur
     assert "--json" in said
 
 
+@pytest.mark.system
 def test_ls_imports_no_other_command_and_no_event_loop(kept: Path) -> None:
     script = (
         "import sys, asynctrack.cli as cli\n"
@@ -77,6 +78,7 @@ def test_ls_imports_no_other_command_and_no_event_loop(kept: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -114,6 +116,7 @@ def test_a_reader_that_goes_is_no_error(kept: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.system
 def test_ctrl_c_ends_quietly(logger: Logger) -> None:
     logger.log(0, 3)
     with running("tail", "-f", logger.run) as follower:
@@ -175,6 +178,7 @@ def test_runs_are_found_in_a_project_and_as_themselves_but_not_hidden_ones(kept:
 # ls
 
 
+@pytest.mark.system
 def test_ls_tells_of_every_run(kept: Path) -> None:
     listed = answer("ls", kept)
     assert [(run["project"], run["id"], run["status"]) for run in listed] == [
@@ -193,6 +197,7 @@ def test_ls_tells_of_every_run(kept: Path) -> None:
     assert finished["bytes"] == sum(path.stat().st_size for path in files)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("options", "ids"),
     [
@@ -257,6 +262,7 @@ def test_looking_at_a_run_of_this_process_leaves_it_its_locks(
         assert answer("show", run.path)["callers"] == [os.getpid()]
 
 
+@pytest.mark.system
 def test_counting_from_a_cursor_is_exact(own_host: Path, runs: Path) -> None:
     """With a journal too long to be read whole: of two sittings and a forked child, and with the cursor anywhere."""
     for session in range(2):
@@ -299,6 +305,7 @@ HARM = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("harm", HARM)
 def test_damaged_run_is_listed_as_such(kept: Path, tmp_path: Path, harm: str) -> None:
     run = shutil.copytree(kept / "q" / "crashed", tmp_path / "q" / "crashed")
@@ -318,6 +325,7 @@ def test_a_newer_format_is_said_to_be_one(kept: Path, tmp_path: Path) -> None:
     assert "install a newer asynctrack" in listed["problem"]
 
 
+@pytest.mark.system
 def test_no_flipped_byte_makes_a_command_fail(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = shutil.copytree(kept / "p" / "failed", tmp_path / "runs" / "p" / "failed")
     files = [path for path in run.rglob("*") if path.is_file() and path.stat().st_size]

@@ -53,6 +53,7 @@ def problems(run: Path) -> list[tuple[str, int | None]]:
     return [(problem.file, problem.byte) for problem in audit(run).problems]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["p/finished-1", "p/failed", "q/crashed"])
 def test_unharmed_runs_are_said_to_be(kept: Path, name: str) -> None:
     found = answer("verify", kept / name)
@@ -82,6 +83,7 @@ def test_runs_of_many_processes_and_sittings_are_unharmed(own_host: Path, runs: 
     assert (found.records, found.problems) == (602, [])
 
 
+@pytest.mark.system
 def test_dropped_records_are_counted_over_all_sittings_and_are_no_damage(own_host: Path, runs: Path) -> None:
     accepted = 0
     for drops in (True, True, False):
@@ -98,6 +100,7 @@ def test_dropped_records_are_counted_over_all_sittings_and_are_no_damage(own_hos
     assert f"{200 - accepted} dropped (full)" in asynctrack_("verify", run.path).stdout
 
 
+@pytest.mark.system
 def test_a_live_run_is_unharmed_while_it_is_written(logger: Logger) -> None:
     for at in range(0, 800, 100):
         logger.tell(f"log {at} {at + 100}")
@@ -170,6 +173,7 @@ def change(path: Path, **content: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | content))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("file", "content", "what"),
     [
@@ -204,6 +208,7 @@ def test_missing_files_are_named(run: Path) -> None:
 # export
 
 
+@pytest.mark.system
 def test_exported_lines_are_those_of_metrics_jsonl(kept: Path) -> None:
     for name in ("p/finished-1", "p/failed", "q/crashed"):
         done = subprocess.run([*COMMAND, "export", kept / name, "--format", "jsonl"], capture_output=True, timeout=50)
@@ -211,6 +216,7 @@ def test_exported_lines_are_those_of_metrics_jsonl(kept: Path) -> None:
         assert done.stdout == (kept / name / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.system
 def test_csv_has_every_column_and_value(own_host: Path, runs: Path) -> None:
     values = [
         {"loss": 0.1, "text": 'a "b", c\r\nd', "flag": True},
@@ -233,6 +239,7 @@ def test_csv_has_every_column_and_value(own_host: Path, runs: Path) -> None:
     ]
 
 
+@pytest.mark.system
 def test_chosen_keys_are_exported_alone(kept: Path) -> None:
     done = asynctrack_("export", kept / "p" / "finished-1", "--format", "csv", "--keys", "val/*")
     title, *rows = csv.reader(io.StringIO(done.stdout))
@@ -242,6 +249,7 @@ def test_chosen_keys_are_exported_alone(kept: Path) -> None:
     assert json.loads(done.stdout.splitlines()[1]).keys() == {"_step", "_timestamp", "val/acc"}
 
 
+@pytest.mark.system
 def test_export_to_a_file_replaces_none_by_accident(kept: Path, tmp_path: Path) -> None:
     run, file = kept / "p" / "finished-1", tmp_path / "out.jsonl"
     said = answer("export", run, "--format", "jsonl", "--output", file)
@@ -286,6 +294,7 @@ def test_export_leaves_out_what_is_damaged_and_says_so(run: Path) -> None:
 # rm
 
 
+@pytest.mark.system
 def test_rm_removes_and_says_what_it_freed(run: Path) -> None:
     size = sum(path.stat().st_size for path in run.rglob("*") if path.is_file())
     other = shutil.copytree(run, run.with_name("other"))
@@ -298,6 +307,7 @@ def test_rm_removes_and_says_what_it_freed(run: Path) -> None:
     assert os.listdir(run.parent) == []
 
 
+@pytest.mark.system
 def test_rm_asks_at_a_terminal_and_refuses_without_one(run: Path) -> None:
     done = subprocess.run([*COMMAND, "rm", run], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (2, "")
@@ -313,6 +323,7 @@ def test_rm_asks_at_a_terminal_and_refuses_without_one(run: Path) -> None:
     assert not run.exists()
 
 
+@pytest.mark.system
 def test_rm_refuses_what_runs_and_then_removes_nothing(logger: Logger, run: Path) -> None:
     logger.log(0, 3)
     done = asynctrack_("rm", run, logger.run, "--yes")

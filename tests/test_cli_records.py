@@ -48,6 +48,7 @@ def logger(own_host: Path, runs: Path) -> Iterator[Logger]:
 # show
 
 
+@pytest.mark.system
 def test_show_tells_all_of_a_run(kept: Path) -> None:
     shown = answer("show", kept / "p" / "finished-1")
     assert shown["config"] == {"lr": 3e-4, "model": {"depth": 1}, "bad": "Infinity"}
@@ -80,6 +81,7 @@ def test_show_of_a_failed_run_tells_the_error_and_no_control_character(kept: Pat
     assert re.search(r"loss +x +NaN +NaN +NaN +1$", text, re.M)
 
 
+@pytest.mark.system
 def test_show_chooses_metrics_and_says_how_many_more(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         run.log({f"m{i}": i for i in range(30)})
@@ -116,6 +118,7 @@ def test_a_backend_in_trouble_is_shown(kept: Path, tmp_path: Path) -> None:
     assert "jsonl skipped: thin=1" in text
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("command", ["ls", "show", "tail"])
 def test_nothing_is_wider_than_the_terminal(kept: Path, command: str, columns: int) -> None:
@@ -125,6 +128,7 @@ def test_nothing_is_wider_than_the_terminal(kept: Path, command: str, columns: i
     assert [line for line in plain(text).splitlines() if output.width_of(line) > columns] == []
 
 
+@pytest.mark.system
 def test_no_color_is_respected_and_pipes_get_none(kept: Path) -> None:
     assert "\x1b[" not in on_terminal(80, "show", kept / "p" / "finished-1", NO_COLOR="1")[1]
     assert "\x1b[" not in asynctrack_("show", kept / "p" / "finished-1", FORCE_COLOR="1").stdout
@@ -149,6 +153,7 @@ def test_without_rich_there_is_plain_text(kept: Path, tmp_path: Path) -> None:
 # tail
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("count", [0, 1, 10, 2019, 2020, 5000])
 def test_tail_prints_the_last_records_as_metrics_jsonl_has_them(kept: Path, count: int) -> None:
     run = kept / "p" / "finished-1"
@@ -174,6 +179,7 @@ def next_number(follower: subprocess.Popen[str]) -> int:
     return int(json.loads(line_of(follower))["i"])
 
 
+@pytest.mark.system
 def test_tail_follows_until_the_run_ends(logger: Logger) -> None:
     logger.log(0, 5)
     with running("tail", "-f", "-n", "2", "--json", logger.run) as follower:
@@ -189,6 +195,7 @@ def test_tail_follows_until_the_run_ends(logger: Logger) -> None:
         assert follower.returncode == 0
 
 
+@pytest.mark.system
 def test_tail_follows_into_a_resumed_run(logger: Logger, own_host: Path, runs: Path) -> None:
     """Through another sitting, another worker and another segment."""
     logger.log(0, 3)
@@ -245,6 +252,7 @@ def test_wait_for_the_end_says_whether_it_finished(kept: Path, run: str, code: i
     assert (done.returncode, done.stdout) == (code, f"{run.split('/')[-1].split('-')[0]}\n")
 
 
+@pytest.mark.system
 def test_wait_waits(logger: Logger) -> None:
     logger.log(0, 3)
     for until in (["--until", "half == 2.5"], []):
@@ -269,6 +277,7 @@ def test_wait_waits(logger: Logger) -> None:
         assert never.returncode == 1
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("status", ["failed", "crashed"])
 def test_wait_for_a_status(logger: Logger, status: str) -> None:
     logger.log(0, 3)

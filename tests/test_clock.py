@@ -144,6 +144,7 @@ def assert_one_history(run: Path, count: int) -> None:
     assert [line["_step"] for line in lines(run)] == list(range(count))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_clock_that_jumps_while_a_run_logs(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
     session = RunSession(clock, runs)
@@ -161,6 +162,7 @@ def test_clock_that_jumps_while_a_run_logs(own_host: Path, runs: Path, clock: Cl
     assert times[3] - times[0] == pytest.approx(3 * jump_s, abs=60)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_clock_that_jumps_between_the_sittings_of_a_run(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
     first = RunSession(clock, runs)
@@ -184,6 +186,7 @@ def test_clock_that_jumps_between_the_sittings_of_a_run(own_host: Path, runs: Pa
     assert_one_history(runs / "p" / "run", 500)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_clock_that_jumps_between_two_workers(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
     session = RunSession(clock, runs)
@@ -198,6 +201,7 @@ def test_clock_that_jumps_between_two_workers(own_host: Path, runs: Path, clock:
 
 
 # The clock is a day ahead when queues are left behind, and right again when others look what they are; or the other way round.
+@pytest.mark.system
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
 def test_what_ended_processes_left_is_taken_over_whatever_the_clock_says(
     own_host: Path, runs: Path, clock: Clock, jump_s: int

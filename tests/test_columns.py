@@ -110,6 +110,7 @@ def test_users_keys_of_reserved_names_get_an_underscore_in_every_frame(frame: st
     assert all(seconds > 1e9 for seconds in columns["_timestamp"])
 
 
+@pytest.mark.system
 def test_users_keys_of_reserved_names_get_an_underscore_in_every_file(tmp_path: Path) -> None:
     path = recorded(tmp_path / "p" / "r", ROWS).path
     exported = [json.loads(line) for line in asynctrack_("export", path, "--format", "jsonl").stdout.splitlines()]
@@ -242,6 +243,7 @@ def queried(query: str) -> Any:
     return duckdb.sql(query)
 
 
+@pytest.mark.system
 def test_a_late_nan_is_a_number_as_the_docs_say(late: Path) -> None:
     file, wanted = late / "jsonl.jsonl", [NAN, -math.inf, 2.5]
     by_text = polars.read_ndjson(file, schema_overrides={"loss": polars.String}).with_columns(

@@ -90,6 +90,7 @@ CHANGES: dict[str, tuple[Callable[[Any], object], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("how", CHANGES)
 def test_what_is_changed_in_the_config_is_changed_in_the_record(runs: Path, how: str) -> None:
     change, expected = CHANGES[how]
@@ -120,6 +121,7 @@ def test_what_is_taken_from_a_summary_is_not_in_the_record(runs: Path) -> None:
     assert asynctrack.open_run(run.path).summary == {"best": {"b": 2}, "kept": 0} == run.summary
 
 
+@pytest.mark.system
 def test_a_change_is_in_the_journal_when_the_call_returns(runs: Path) -> None:
     script = """
 import asynctrack, os, sys

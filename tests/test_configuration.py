@@ -572,6 +572,7 @@ def test_plug_ins_do_not_replace_ours_and_are_among_what_may_have_been_meant(plu
         asynctrack.init("p", backends=["shoutr"])
 
 
+@pytest.mark.system
 def test_plug_ins_are_looked_at_only_when_a_name_is_not_ours(plugged: Path, runs: Path) -> None:
     script = """
 import asynctrack, json, sys
@@ -594,6 +595,7 @@ def listed(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, "backends", *arguments], capture_output=True, text=True, timeout=50)
 
 
+@pytest.mark.system
 def test_command_lists_every_backend_and_whether_it_works(plugged: Path) -> None:
     done = listed("--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -616,6 +618,7 @@ def test_command_lists_every_backend_and_whether_it_works(plugged: Path) -> None
     assert not any(found[kind]["works"] for kind in ("needy", "broken", "strange"))
 
 
+@pytest.mark.system
 def test_command_prints_a_table_and_what_to_do(plugged: Path) -> None:
     done = listed()
     assert (done.returncode, done.stderr) == (0, "")
@@ -626,6 +629,7 @@ def test_command_prints_a_table_and_what_to_do(plugged: Path) -> None:
     assert "broken: backend 'broken' cannot be opened" in trouble
 
 
+@pytest.mark.system
 def test_library_that_is_missing_is_named_by_what_installs_it() -> None:
     code = "import sys; sys.modules['httpx2'] = None; from asynctrack import cli; sys.exit(cli.main(['backends', '--json']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)

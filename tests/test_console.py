@@ -39,6 +39,7 @@ from asynctrack.testing import BackendContract
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     keeps = frozenset({"float", "int", "nan", "inf", "big"})
 
@@ -336,6 +337,7 @@ def in_terminal(script: str, *arguments: object) -> tuple[int, str]:
     return child.wait(timeout=30), said.decode()
 
 
+@pytest.mark.system
 def test_lines_in_a_file_come_in_order_among_those_that_the_script_prints(
     own_host: Path, runs: Path, tmp_path: Path
 ) -> None:
@@ -355,6 +357,7 @@ def test_lines_in_a_file_come_in_order_among_those_that_the_script_prints(
     assert sum("val/loss" in line for line in said) == 4
 
 
+@pytest.mark.system
 def test_terminal_shows_lines_without_control_characters(own_host: Path, runs: Path) -> None:
     status, said = in_terminal(RUN, runs, "{'every_s': 0}")
     assert status == 0
@@ -364,6 +367,7 @@ def test_terminal_shows_lines_without_control_characters(own_host: Path, runs: P
     assert not CONTROL.search(said.replace("\r\n", "\n"))
 
 
+@pytest.mark.system
 def test_terminal_shows_a_bar_for_each_scope(own_host: Path, runs: Path) -> None:
     pytest.importorskip("tqdm", reason="bars are tqdm's")
     status, said = in_terminal(RUN, runs, "{'style': 'bars', 'every_s': 0.01}")
@@ -374,6 +378,7 @@ def test_terminal_shows_a_bar_for_each_scope(own_host: Path, runs: Path) -> None
     assert val.startswith("val: 100%|") and "400/400" in val and "loss=0.0050" in val
 
 
+@pytest.mark.system
 def test_bars_in_a_file_are_lines(own_host: Path, runs: Path) -> None:
     child = start(RUN, runs, "{'style': 'bars', 'every': 200}")
     out, err = child.communicate(timeout=30)
@@ -382,6 +387,7 @@ def test_bars_in_a_file_are_lines(own_host: Path, runs: Path) -> None:
     assert err.splitlines()[1].startswith("step=   0/400 | train/loss=1.0000")
 
 
+@pytest.mark.system
 def test_terminal_without_tqdm_is_told_so_and_shows_lines(own_host: Path, runs: Path) -> None:
     status, said = in_terminal(
         f"import sys; sys.modules['tqdm'] = None\n{RUN}", runs, "{'style': 'bars', 'every': 200}"
@@ -399,6 +405,7 @@ for step in range(100):
 """
 
 
+@pytest.mark.system
 def test_script_that_just_ends_shows_its_last_line(own_host: Path, runs: Path) -> None:
     child = start(ENDS, runs)
     out, err = child.communicate(timeout=30)
@@ -453,6 +460,7 @@ sys.stderr.write("\\n" + json.dumps([books.behind, books.paused, books.last_erro
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("breaks", "reason"),
     [
@@ -490,6 +498,7 @@ sys.stderr.write(json.dumps([longest, time.monotonic() - began]))
 """
 
 
+@pytest.mark.system
 def test_terminal_that_is_held_holds_nothing_else(own_host: Path, runs: Path) -> None:
     child = start(FULL, runs)
     _, err = child.communicate(timeout=40)
@@ -499,6 +508,7 @@ def test_terminal_that_is_held_holds_nothing_else(own_host: Path, runs: Path) ->
     wait_until(lambda: load_cursor(runs / "p" / "run", "jsonl").delivered == 20_000, "the other backend has all")
 
 
+@pytest.mark.system
 def test_killed_worker_is_followed_by_one_that_shows_the_rest(own_host: Path, runs: Path, capsys: Any) -> None:
     with asynctrack.init("p", dir=runs, backends=["jsonl", Console(every_s=0)]) as run:
         for step in range(50):
@@ -532,6 +542,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.system
 def test_killed_process_leaves_nothing_that_waits_for_it(own_host: Path, runs: Path) -> None:
     child = start(KILLED, runs)
     child.communicate(timeout=30)
@@ -555,6 +566,7 @@ run.finish()
 """
 
 
+@pytest.mark.system
 def test_forked_childs_records_are_shown_by_its_parent(own_host: Path, runs: Path) -> None:
     child = start(FORKS, runs)
     out, err = child.communicate(timeout=30)
@@ -570,6 +582,7 @@ with asynctrack.init("p", dir={runs!r}, backends=[asynctrack.Console(every_s=0)]
 """
 
 
+@pytest.mark.system
 def test_notebook_shows_lines_below_the_cell_that_opened_the_run(
     own_host: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

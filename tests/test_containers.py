@@ -54,6 +54,7 @@ def in_container(*arguments: str) -> Any:
     return run_child(command_line(*arguments), within=container())
 
 
+@pytest.mark.system
 def test_worker_of_another_container_is_seen_and_not_signalled(own_host: Path, runs: Path) -> None:
     inside = container()
     run = asynctrack.init("p", dir=runs)
@@ -85,6 +86,7 @@ run.finish()
 """
 
 
+@pytest.mark.system
 def test_worker_in_a_container_is_ended_from_outside_by_the_pid_it_has_there(rough_host: Path, runs: Path) -> None:
     caller = start(CALLER, runs, within=container())
     assert caller.stdout is not None
@@ -200,6 +202,7 @@ child.kill()
 )
 
 
+@pytest.mark.system
 def test_what_a_container_has_started_is_no_stray_outside(tmp_path: Path) -> None:
     from asynctrack._system import descendants
 
@@ -212,6 +215,7 @@ def test_what_a_container_has_started_is_no_stray_outside(tmp_path: Path) -> Non
     outcome_of(caller)
 
 
+@pytest.mark.system
 def test_processes_are_no_strays_where_proc_tells_of_another_namespace() -> None:
     script = "import json; from asynctrack._system import descendants\nwith descendants.marked(): print(json.dumps(descendants.found()))"
     assert outcome(start(script, within=[*container()[:3], "--kill-child"])) == []

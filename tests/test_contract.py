@@ -12,6 +12,7 @@ import msgspec
 import polars
 import pyarrow
 import pyarrow.parquet
+import pytest
 from support import lines
 
 from asynctrack import CSV, JSON, YAML, Backend, Batch, Context, JSONLines, Memory, Parquet, Rejected, Sink, testing
@@ -35,6 +36,7 @@ class TestJSONLines(BackendContract):
             yield from ((step, key, from_json(value)) for key, value in line.items())
 
 
+@pytest.mark.system
 class TestJSON(BackendContract):
     exactly_once = True
     keeps = EVERYTHING
@@ -51,6 +53,7 @@ class TestJSON(BackendContract):
                     yield step, key, from_json(value)
 
 
+@pytest.mark.system
 class TestCSV(BackendContract):
     exactly_once = True
     keeps = EVERYTHING
@@ -73,6 +76,7 @@ def plain(key: str, cell: str) -> Any:
     return float(cell) if key in ("nan", "inf", "float", "half") else json.loads(cell)
 
 
+@pytest.mark.system
 class TestYAML(BackendContract):
     """None of the records is in its files: those have tests of their own."""
 
@@ -90,6 +94,7 @@ class TestYAML(BackendContract):
         return []
 
 
+@pytest.mark.system
 class TestParquet(BackendContract):
     exactly_once = True
     keeps = EVERYTHING
@@ -111,6 +116,7 @@ class TestParquet(BackendContract):
         return super().same(given, found)
 
 
+@pytest.mark.system
 class TestMemory(BackendContract):
     exactly_once = True
     keeps = EVERYTHING
@@ -128,6 +134,7 @@ class TestMemory(BackendContract):
 backends: dict[Path, Memory] = {}
 
 
+@pytest.mark.system
 class TestScripted(BackendContract):
     keeps = EVERYTHING
 
@@ -167,6 +174,7 @@ class CutSink(Sink):
         self.file.close()
 
 
+@pytest.mark.system
 class TestCut(BackendContract):
     exactly_once = True
     keeps = EVERYTHING

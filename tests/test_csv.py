@@ -139,6 +139,7 @@ def test_sources_never_share_a_file() -> None:
 # While it is written, and after a crash
 
 
+@pytest.mark.system
 def test_it_is_whole_at_every_moment(own_host: Path, runs: Path) -> None:
     child, path, seen = start(LOOP, runs), runs / "p" / "run" / "csv" / "train.csv", 0
     while child.poll() is None:
@@ -231,6 +232,7 @@ def test_many_sources_do_not_use_up_the_open_files(tmp_path: Path) -> None:
     assert [row[2] for row in rows_of(tmp_path / "csv" / "source39.csv")] == ["x", "0", "1", "2"]
 
 
+@pytest.mark.system
 def test_a_source_with_thousands_of_names_has_several_files(tmp_path: Path) -> None:
     rows = [{f"a/k{n}": n, "b/x": n} for n in range(2_500)] + [{"a/k0": 1, "a/k2499": 2}]
     run = written(tmp_path / "p" / "run", rows)

@@ -123,6 +123,7 @@ def test_who_reads_a_damaged_run_is_told_once(harm: str, run: Path) -> None:
     assert found.damage
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("harm", HARM)
 def test_each_command_that_reads_a_damaged_run_says_so(harm: str, run: Path) -> None:
     HARM[harm](run)
@@ -149,6 +150,7 @@ def test_a_run_that_is_whole_warns_nobody(run: Path) -> None:
     assert "damaged" not in done[0].stdout
 
 
+@pytest.mark.system
 def test_a_live_runs_unfinished_end_is_no_damage(own_host: Path, runs: Path) -> None:
     """Warnings are errors here."""
     with asynctrack.init("p", dir=runs, linger_s=0.001) as live:
@@ -169,6 +171,7 @@ def test_a_live_runs_unfinished_end_is_no_damage(own_host: Path, runs: Path) -> 
     assert open_run(live.path).damage == []
 
 
+@pytest.mark.system
 def test_the_torn_end_of_a_crash_is_no_damage(own_host: Path, runs: Path) -> None:
     logger = Logger(runs)
     logger.log(0, 50)
@@ -215,6 +218,7 @@ STRANGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("what", STRANGE)
 def test_a_run_json_that_cannot_be_read_hides_nothing(what: str, own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", id="r", dir=runs, config={"lr": 0.5}) as first:
@@ -264,6 +268,7 @@ def test_a_run_can_be_read_as_soon_as_it_is_open(own_host: Path, runs: Path) -> 
         assert [record.data for record in found.records()] == [{"x": 1}]
 
 
+@pytest.mark.system
 def test_a_run_can_be_read_before_its_worker_has_seen_it(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", id="first", dir=runs), stopped(the_worker(own_host)):
         script = """

@@ -346,6 +346,7 @@ def test_disabled_run_has_its_backends_too(runs: Path) -> None:
     assert not runs.exists()
 
 
+@pytest.mark.system
 def test_defaults_and_current_run_hold_in_a_forked_child(runs: Path) -> None:
     script = """
 import asynctrack, json, os, sys

@@ -117,6 +117,7 @@ def test_any_error_can_be_told(error: Exception, tmp_path: Path) -> None:
     assert len(retry_policy.describe(error).encode()) <= 2000
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("place", PLACES)
 def test_what_fails_is_given_again_until_it_works(place: str, own_host: Path, runs: Path) -> None:
     does = {"retry": trouble("retry", times=2, seconds=0.2), "quit": trouble("quit")}
@@ -229,6 +230,7 @@ class PickySink(SmallSink):
 SAID = {"pause": "the key is wrong: renew it", "missing": "it needs no_such_library", "full": "No space left"}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("place", PLACES)
 def test_finish_does_not_wait_for_what_a_person_has_to_mend(place: str, rough_host: Path, runs: Path) -> None:
     backends = [PLACES[place](file=does, troubles=(trouble(does, times=None),)) for does in SAID]
@@ -523,6 +525,7 @@ def lease_is_taken(run: Path) -> bool:
     return asked.stdout.strip() == "True"
 
 
+@pytest.mark.system
 def test_deliverers_of_the_same_wait_for_each_other(tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 100)
     others = [start(HELD, run.path, 0.2, "backend") for _ in range(3)]
@@ -534,6 +537,7 @@ def test_deliverers_of_the_same_wait_for_each_other(tmp_path: Path) -> None:
     assert len([call for call in calls(run.path) if call.did == "close"]) == 1
 
 
+@pytest.mark.system
 def test_live_worker_and_a_second_deliverer_never_deliver_the_same(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs, backends=[Scripted(write_s=0.02)])
     run.log({"i": 0})
@@ -659,6 +663,7 @@ def log_times(run: asynctrack.Run, count: int) -> list[int]:
     return sorted(times)
 
 
+@pytest.mark.system
 def test_dead_slow_and_wedged_backends_hold_up_neither_a_good_one_nor_the_loop(rough_host: Path, runs: Path) -> None:
     bad = [Dead(), Slow(), Wedged()]
     alone = asynctrack.init("p", id="alone", dir=runs)

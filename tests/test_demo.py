@@ -103,6 +103,7 @@ def test_picture_of_a_run_holds_the_tour_and_the_curves_of_every_annealer(
     assert f"{raced['best']:,} long" in "".join(root.itertext())
 
 
+@pytest.mark.system
 def test_printed_commands_work(tmp_path: Path) -> None:
     done = demo("--seconds", 0.2, "--dir", tmp_path / "it's here")
     assert done.returncode == 0, done.stderr
@@ -114,6 +115,7 @@ def test_printed_commands_work(tmp_path: Path) -> None:
     assert subprocess.run(python, shell=True, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.system
 def test_killed_demo_counts_every_record(tmp_path: Path) -> None:
     done = demo("--kill", "--seconds", 2, "--json", "--dir", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -134,6 +136,7 @@ def test_lost_and_repeated_records_would_be_told(tmp_path: Path) -> None:
     assert not aftermath.whole
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "ten"])
 def test_odd_seconds_are_refused(seconds: str) -> None:
     done = demo(f"--seconds={seconds}")

@@ -96,7 +96,9 @@ def completed(run):
 
 
 # Where a process proves most, threads are tried in the long run only.
-MOSTLY_PROCESS = pytest.mark.parametrize("worker", ["process", pytest.param("thread", marks=pytest.mark.slow)])
+MOSTLY_PROCESS = pytest.mark.parametrize(
+    "worker", [pytest.param("process", marks=pytest.mark.system), pytest.param("thread", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture(params=["process", "thread"])
@@ -124,6 +126,7 @@ def resize(size):
 
 @pytest.mark.usefixtures("own_host")
 class TestFull:
+    @pytest.mark.system
     def test_full_disk_drops_and_says_so_and_the_journal_goes_on_when_there_is_room(
         self, disk: Path, worker: str
     ) -> None:
@@ -153,6 +156,7 @@ assert not log.exists() or log.read_text().count("WARNING") <= 4, log.read_text(
             worker,
         )
 
+    @pytest.mark.system
     def test_finish_on_a_full_disk_returns_by_its_deadline_and_the_worker_completes_the_run(self, disk: Path) -> None:
         on_a_small_disk(
             disk,
@@ -174,6 +178,7 @@ loop.check(completed(run), stats)
             "process",
         )
 
+    @pytest.mark.system
     def test_run_that_begins_on_a_full_disk_goes_on_when_there_is_room(self, disk: Path, worker: str) -> None:
         on_a_small_disk(
             disk,
@@ -268,6 +273,7 @@ assert said == warned("1100 records are not yet at jsonl; the worker keeps tryin
             worker,
         )
 
+    @pytest.mark.system
     def test_worker_that_starts_there_waits(self, runs: Path, own_host: Path) -> None:
         self.confine(
             """
@@ -291,6 +297,7 @@ assert warned("the worker is gone; starting another") and len(said) == 1, said
             "process",
         )
 
+    @pytest.mark.system
     def test_run_that_ends_there_is_completed_when_it_may_be(self, runs: Path) -> None:
         self.confine(
             """
@@ -331,6 +338,7 @@ class TestRemoved:
         wait_until(lambda: not list(own_host.rglob("*.ring")), "its queue is gone")
         assert not run.path.exists()
 
+    @pytest.mark.system
     def test_log_to_a_removed_run_is_turned_away_when_the_queue_is_full(
         self, own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -353,6 +361,7 @@ class TestRemoved:
         assert "`asynctrack sync` with the directory where it is now" in told[4]
         wait_until(lambda: not workers(own_host), "the worker has left")
 
+    @pytest.mark.system
     def test_worker_that_starts_for_a_removed_run_does_not_stay(self, own_host: Path, runs: Path) -> None:
         run = asynctrack.init("p", dir=runs, finish_timeout_s=3)
         run.flush()
@@ -366,6 +375,7 @@ class TestRemoved:
         wait_until(lambda: not workers(own_host), "the worker has left")
         assert not run.path.exists()
 
+    @pytest.mark.system
     def test_caller_killed_after_its_run_was_removed_leaves_nothing(self, own_host: Path, runs: Path) -> None:
         run_child(
             """

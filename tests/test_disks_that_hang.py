@@ -75,6 +75,7 @@ def hang_in_the_middle(disk: HangingDisk, run: Run) -> None:
     wait_until(disk.waiting, "the worker waits for the disk")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_run_on_a_healthy_disk_is_journaled_and_delivered_while_anothers_hangs(
     worker: Literal["process", "thread"], disk: HangingDisk, own_host: Path, tmp_path: Path
@@ -110,6 +111,7 @@ def test_what_is_logged_while_the_disk_hangs_is_journaled_when_it_goes_on(disk: 
     assert len(values(run.path, "a")) == 520
 
 
+@pytest.mark.system
 def test_worker_that_waits_for_a_disk_is_not_taken_for_hung(
     disk: HangingDisk, own_host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ def test_worker_that_waits_for_a_disk_is_not_taken_for_hung(
     assert run.finish().behind == 0
 
 
+@pytest.mark.system
 def test_queue_of_a_run_whose_disk_hangs_fills_and_the_message_says_so(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +148,7 @@ def test_queue_of_a_run_whose_disk_hangs_fills_and_the_message_says_so(
     assert stats.accepted == stats.journaled
 
 
+@pytest.mark.system
 def test_run_whose_journal_hangs_as_it_is_opened_does_not_hold_up_another(
     disk: HangingDisk, own_host: Path, tmp_path: Path
 ) -> None:
@@ -299,6 +303,7 @@ def resident_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
 
 
+@pytest.mark.system
 def test_worker_that_waits_for_a_failing_disk_takes_no_memory_and_goes_when_it_is_well(
     own_host: Path, disk: HangingDisk, runs: Path
 ) -> None:
@@ -314,6 +319,7 @@ def test_worker_that_waits_for_a_failing_disk_takes_no_memory_and_goes_when_it_i
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 def test_worker_that_is_told_to_leave_leaves_a_queue_whose_disk_fails_for_sync(
     own_host: Path, disk: HangingDisk, runs: Path
 ) -> None:
@@ -353,6 +359,7 @@ def two_left(own_host: Path, disk: HangingDisk) -> list[Path]:
     return paths
 
 
+@pytest.mark.system
 def test_sync_brings_home_what_it_can_where_another_run_cannot_be_read(own_host: Path, disk: HangingDisk) -> None:
     paths = two_left(own_host, disk)
     disk.fail(errno.EIO, "open", "read", under="p/bad")
@@ -367,6 +374,7 @@ def test_sync_brings_home_what_it_can_where_another_run_cannot_be_read(own_host:
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 def test_sync_to_a_full_disk_ends_at_once_and_says_that_it_is_full_and_what_to_do(
     own_host: Path, disk: HangingDisk
 ) -> None:
@@ -382,6 +390,7 @@ def test_sync_to_a_full_disk_ends_at_once_and_says_that_it_is_full_and_what_to_d
     assert_whole(disk.path / "p" / "run", {"i": 100})
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("place", ["p/bad", "p"])
 def test_runs_of_which_the_disk_does_not_tell_are_named(disk: HangingDisk, runs: Path, place: str) -> None:
     for name in ("bad", "good"):
@@ -457,6 +466,7 @@ def test_run_that_is_closed_while_its_disk_fails_can_be_opened_by_another(disk: 
     assert run_child(script, disk.path / "run") is None
 
 
+@pytest.mark.system
 def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_other(
     own_host: Path, disk: HangingDisk
 ) -> None:

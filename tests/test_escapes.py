@@ -75,6 +75,7 @@ COMMANDS: dict[str, list[Any]] = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_says_what_a_terminal_obeys(name: str, hostile: Path) -> None:
     words = {"RUN": hostile, "DIR": hostile.parent.parent}

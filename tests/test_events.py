@@ -47,6 +47,7 @@ class Alerts:
         self.told.append(event.status)
 
 
+@pytest.mark.system
 class TestSubscriber(BackendContract):
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "big", "list"})
 
@@ -369,6 +370,7 @@ def test_other_backends_are_told_of_no_milestones(runs: Path) -> None:
     assert (memory.config, memory.summary) == ({"lr": 1}, {"best": 2})
 
 
+@pytest.mark.system
 def test_events_of_a_child_process_come_too(runs: Path) -> None:
     script = """
 import asynctrack, json, os, sys

@@ -55,6 +55,7 @@ def end_of(script: str, runs: Path, status: str, error: str | None, begin: str =
     return found
 
 
+@pytest.mark.system
 @needs_kernel
 @pytest.mark.parametrize(
     ("script", "status", "error"),
@@ -106,6 +107,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 """
 
 
+@pytest.mark.system
 @needs_kernel
 def test_server_that_handles_sigterm_and_then_raises_it_again_has_finished(own_host: Path, runs: Path) -> None:
     end_of(GRACEFUL, runs, "finished", None)
@@ -136,6 +138,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("script", [GENERATORS, ASYNC_GENERATORS])
 def test_run_of_a_generator_that_is_left_early_has_finished(own_host: Path, runs: Path, script: str) -> None:
     end_of(script, runs, "finished", None)
@@ -155,6 +158,7 @@ asyncio.run(both())
 """
 
 
+@pytest.mark.system
 def test_run_of_a_task_that_is_cancelled_has_failed(own_host: Path, runs: Path) -> None:
     end_of(CANCELLED, runs, "failed", "CancelledError")
 
@@ -170,6 +174,7 @@ _, status = os.waitpid(pid, 0)
 """
 
 
+@pytest.mark.system
 @needs_kernel
 @pytest.mark.parametrize(
     ("child", "error"),
@@ -217,6 +222,7 @@ os.read(ready, 1)
 """
 
 
+@pytest.mark.system
 @needs_kernel
 @pytest.mark.parametrize(
     ("end", "status", "error"),

@@ -601,8 +601,10 @@ ALIKE = {
     "daemon that closes all files",
 }
 assert set(CALLERS) >= WITH_THREADS | ALIKE
+# The commonest, in the default set.
+COMMON = {"return", "exception", "Ctrl-C", "SIGKILL"}
 CASES = [
-    pytest.param(name, worker, marks=pytest.mark.slow if slow else ())
+    pytest.param(name, worker, marks=pytest.mark.slow if slow else () if name in COMMON else pytest.mark.system)
     for name, caller in CALLERS.items()
     for worker in caller.hosts
     for slow in [name in ALIKE or (worker == "thread" and name not in WITH_THREADS)]
@@ -755,6 +757,7 @@ def assert_served(shared: Path, run: Path, status: str = "finished") -> None:
     assert left_in(shared) == []
 
 
+@pytest.mark.system
 def test_end_waits_once_for_all_runs_whose_worker_hangs(own_host: Path, runs: Path) -> None:
     with waiting(runs, "more = [init() for _ in range(60)]\nwait()\nlog()") as child:
         with stopped(the_worker(own_host)):
@@ -765,6 +768,7 @@ def test_end_waits_once_for_all_runs_whose_worker_hangs(own_host: Path, runs: Pa
     assert {manifest(path)["status"] for path in (runs / "p").iterdir()} == {"finished"}
 
 
+@pytest.mark.system
 def test_ctrl_c_while_the_end_waits_ends_the_wait(own_host: Path, runs: Path) -> None:
     script = """
 import atexit
@@ -787,6 +791,7 @@ log()
         assert_served(own_host, runs / "p" / "patient")
 
 
+@pytest.mark.system
 def test_ctrl_c_at_the_first_step_of_the_end_ends_the_wait(own_host: Path, runs: Path) -> None:
     script = """
 from asynctrack.client.run_lock import RunLock
@@ -812,6 +817,7 @@ log()
         assert_served(own_host, runs / "p" / "patient")
 
 
+@pytest.mark.system
 def test_worker_that_is_slow_to_start_holds_nobody_up(own_host: Path, runs: Path) -> None:
     child = start(WAITS.replace("run.flush()", "wait()") + "log()", runs)
     worker = the_worker(own_host)
@@ -823,6 +829,7 @@ def test_worker_that_is_slow_to_start_holds_nobody_up(own_host: Path, runs: Path
     assert_served(own_host, runs / "p" / "run")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("where", ["the same process", "another process"])
 def test_worker_killed_behind_finish_is_made_up_for_by_the_next_run(own_host: Path, runs: Path, where: str) -> None:
     again = "asynctrack.init('p', id='next', dir=folder).finish()"
@@ -870,6 +877,7 @@ run.finish()
         assert_served(own_host, runs / "p" / "patient")
 
 
+@pytest.mark.system
 def test_signal_handler_that_finishes_while_finish_runs_gets_the_same(own_host: Path, runs: Path) -> None:
     counts = run_child(
         """
@@ -900,6 +908,7 @@ print(json.dumps([result.accepted, result.behind]))
     assert_whole(runs / "p" / "run", {"i": 30_000})
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_ctrl_c_in_init_leaves_nothing_half_open(own_host: Path, runs: Path, worker: str) -> None:
     seed = random.randrange(1 << 32)
@@ -940,6 +949,7 @@ print(json.dumps(opened))
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_daemon_thread_that_logs_while_the_interpreter_ends_loses_nothing(
     own_host: Path, runs: Path, worker: str
@@ -991,6 +1001,7 @@ def test_left_open():
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_run_left_open_by_a_test_ends_without_a_word(own_host: Path, tmp_path: Path, worker: str) -> None:
     (tmp_path / "test_it.py").write_text(PYTEST.format(worker=worker))

@@ -72,6 +72,7 @@ READ: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["JSON", "CSV", "Parquet", "YAML"])
 def test_killed_with_its_worker_and_resumed_each_value_is_there_once(kind: str, rough_host: Path, runs: Path) -> None:
     for first in (0, 300):
@@ -107,6 +108,7 @@ def test_killed_with_its_worker_and_resumed_each_value_is_there_once(kind: str, 
     assert not [path for path in run.path.rglob(".*") if path.is_file()], "nothing unfinished is left"
 
 
+@pytest.mark.system
 def test_what_a_power_cut_takes_from_the_journal_stays_in_the_files(own_host: Path, runs: Path) -> None:
     kinds = ["json", "csv", "parquet"]
     with asynctrack.init("p", id="run", dir=runs, backends=kinds, worker="thread") as run:
@@ -223,6 +225,7 @@ def as_logged(value: Any) -> Any:
         return from_json(value)
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # what is killed leaves files open
 @pytest.mark.parametrize("seed", range(N_SEEDS))
 @pytest.mark.parametrize("backend", [JSON(), CSV(), Parquet()], ids=lambda backend: type(backend).__name__)
@@ -251,6 +254,7 @@ def test_killed_at_any_moment_and_cut_anew_each_value_is_there_once(
         }
 
 
+@pytest.mark.system
 def test_images_are_references(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs, backends=["json", "csv", "parquet"], worker="thread") as run:
         run.log({"image": asynctrack.Image(np.zeros((4, 5, 3), "u1")), "loss": 0.5})

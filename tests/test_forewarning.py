@@ -52,7 +52,8 @@ def opened(runs: Path, backend: str, *hidden: str, **environment: str) -> list[s
 
 
 @pytest.mark.parametrize(
-    "backend", [*LIBRARIES][:1] + [pytest.param(kind, marks=pytest.mark.slow) for kind in [*LIBRARIES][1:]]
+    "backend",
+    [pytest.param(kind, marks=pytest.mark.slow if at else pytest.mark.system) for at, kind in enumerate(LIBRARIES)],
 )
 def test_library_that_is_not_installed_is_said_when_the_run_opens(own_host: Path, runs: Path, backend: str) -> None:
     said = opened(runs, backend, LIBRARIES[backend], WANDB_API_KEY="0" * 40, TRACKIO_WRITE_TOKEN="x" * 20)
@@ -101,6 +102,7 @@ def test_key_that_is_not_there_is_known(
     assert [("WANDB_API_KEY" in what) for what in lacking] == ([True] if said else [])
 
 
+@pytest.mark.system
 def test_backends_that_lack_nothing_say_nothing(own_host: Path, runs: Path) -> None:
     assert not [line for line in opened(runs, '"csv"') if "gets nothing" in line]
 

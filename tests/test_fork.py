@@ -86,6 +86,7 @@ run.finish()
     assert manifest(runs / "p" / "run")["checkpoint"] == {"epoch": 3}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("logs_before", [False, True])
 def test_what_a_child_sets_is_recorded_whether_it_has_logged_before_or_not(
     forked: Callable[..., Any], runs: Path, logs_before: bool
@@ -144,6 +145,7 @@ print(json.dumps([stats.accepted, stats.dropped, stats.backends["jsonl"].deliver
     assert manifest(run_path)["status"] == "finished"
 
 
+@pytest.mark.system
 @HOSTS
 def test_finish_waits_for_what_a_child_left_that_has_just_died(
     forked: Callable[..., Any], run_path: Path, worker: str
@@ -163,6 +165,7 @@ print(json.dumps([stats.accepted, stats.backends["jsonl"].delivered]))
     assert_all_there(run_path, {"parent": 10, "child": 5000})
 
 
+@pytest.mark.system
 def test_child_that_is_killed_is_told_of_when_its_parent_finishes(runs: Path, own_host: Path) -> None:
     script = f"""{PARENT}
 os.waitpid(fork(lambda: [log("child", 10), run.flush(), os.kill(os.getpid(), 9)]), 0)
@@ -177,6 +180,7 @@ run.finish()
     assert "killed by SIGKILL" in said[0]
 
 
+@pytest.mark.system
 @HOSTS
 def test_forks_while_threads_log_harm_nobody(forked: Callable[..., Any], run_path: Path, worker: str) -> None:
     counts = forked(
@@ -259,6 +263,7 @@ print(json.dumps(i))
         assert [i for _, i in own] == list(range(300))
 
 
+@pytest.mark.system
 @HOSTS
 def test_child_that_dies_without_a_word_loses_nothing(forked: Callable[..., Any], run_path: Path, worker: str) -> None:
     forked(
@@ -279,6 +284,7 @@ run.finish()
     assert manifest(run_path)["status"] == "finished"
 
 
+@pytest.mark.system
 @HOSTS
 def test_child_that_finishes_does_not_end_the_parents_run(
     forked: Callable[..., Any], run_path: Path, worker: str
@@ -412,6 +418,7 @@ END
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("early", "end"),
     [

@@ -171,6 +171,7 @@ def check_harmed(golden: list[bytes], harms: list[Harm]) -> None:
         check_recovery(directory)
 
 
+@pytest.mark.system
 @few
 @given(harms)
 def test_harmed_journal_gives_what_was_written_and_says_what_is_missing(golden: list[bytes], harms: list[Harm]) -> None:
@@ -232,6 +233,7 @@ def check_payload(payload: bytes) -> None:
         decode_update(payload)
 
 
+@pytest.mark.system
 @settings(few, max_examples=400)
 @given(payloads)
 def test_any_payload_is_decoded_or_refused(payload: bytes) -> None:
@@ -315,6 +317,7 @@ def check_commands(run: Path) -> None:
         assert say(*arguments) in (0, 1), arguments
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore::asynctrack.errors.DamagedJournal")
 @settings(few, max_examples=60)
 @given(fields=fields_of(Manifest))
@@ -325,6 +328,7 @@ def test_any_run_json_is_shown_or_refused(theirs: Path, whole: dict[str, Any], f
         asynctrack.open_run(theirs).columns()
 
 
+@pytest.mark.system
 @settings(few, max_examples=60)
 @given(fields=fields_of(Cursor) | plain)
 def test_any_cursor_is_taken_or_begun_anew(theirs: Path, whole: dict[str, Any], fields: Any) -> None:
@@ -356,6 +360,7 @@ def check_configuration(tree: Any) -> None:
         asynctrack.Tracker.from_config(tree)
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore")  # what a module that is named has to say when it is imported
 @few
 @given(st.dictionaries(names | odd, settings_, max_size=6))
@@ -390,6 +395,7 @@ FILES: Final = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", FILES)
 def test_file_that_is_made_to_hang_its_reader_is_refused(name: str, tmp_path: Path) -> None:
     if name.endswith("yaml"):
@@ -414,6 +420,7 @@ words_of_conditions = st.sampled_from(
 conditions = st.lists(words_of_conditions, max_size=12).map(" ".join) | st.text(max_size=40) | st.just("(" * 10_000)
 
 
+@pytest.mark.system
 @few
 @given(conditions, st.dictionaries(words, leaves, max_size=3))
 def test_any_condition_is_asked_or_refused(text: str, data: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ def test_disk_passes_on_what_is_done_to_it(hanging_disk: HangingDisk) -> None:
     assert list(hanging_disk.backing.iterdir()) == []
 
 
+@pytest.mark.system
 def test_write_hangs_until_the_disk_goes_on_and_reads_do_not(hanging_disk: HangingDisk) -> None:
     file = hanging_disk.path / "file"
     file.write_bytes(b"before")
@@ -41,6 +42,7 @@ def test_write_hangs_until_the_disk_goes_on_and_reads_do_not(hanging_disk: Hangi
     assert file.read_bytes() == b"after"
 
 
+@pytest.mark.system
 def test_only_what_lies_under_a_folder_fails(hanging_disk: HangingDisk) -> None:
     for name in ("a", "b"):
         (hanging_disk.path / name).mkdir()

@@ -215,6 +215,7 @@ PLACES: Final = [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", [link, link_to_ours, pipe, directory, device, endless], ids=lambda kind: kind.__name__)
 def test_what_is_no_file_is_neither_followed_nor_waited_for(project: Path, outside: Path, kind: Kind) -> None:
     runs = []
@@ -234,6 +235,7 @@ def test_what_is_no_file_is_neither_followed_nor_waited_for(project: Path, outsi
     assert not any(run.exists() for run in runs)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["journal", "cursors", "media", "csv"])
 def test_folder_that_is_a_link_is_not_entered(project: Path, outside: Path, name: str) -> None:
     run = make_run(project / "theirs")
@@ -276,6 +278,7 @@ TOLD: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.system
 def test_whatever_run_json_says_commands_end_in_their_own_words(project: Path) -> None:
     runs = []
     for number, told in enumerate(TOLD.values()):
@@ -307,6 +310,7 @@ CURSORS: Final[dict[str, bytes]] = {
 }
 
 
+@pytest.mark.system
 def test_whatever_a_cursor_says_commands_end_in_their_own_words(project: Path) -> None:
     runs = []
     for number, content in enumerate(CURSORS.values()):
@@ -374,6 +378,7 @@ PAYLOADS: Final[dict[str, bytes]] = {
 }
 
 
+@pytest.mark.system
 def test_whatever_a_record_says_commands_end_and_the_others_are_read(project: Path) -> None:
     runs = []
     for number, payload in enumerate(PAYLOADS.values()):
@@ -387,6 +392,7 @@ def test_whatever_a_record_says_commands_end_and_the_others_are_read(project: Pa
     assert not list(project.parent.parent.rglob("escaped*"))
 
 
+@pytest.mark.system
 def test_whatever_other_frames_say_commands_end(project: Path) -> None:
     strange = [b'{"note":"run_ended"}', b'{"note":"dropped","ring":"x","dropped":{"a":1}}', b'{"note":[]}', b"[" * DEEP]
     update = msgspec.msgpack.encode((1, {"x": 1}))
@@ -406,6 +412,7 @@ def test_whatever_other_frames_say_commands_end(project: Path) -> None:
 # What the journal's own bytes promise
 
 
+@pytest.mark.system
 def test_lengths_that_cannot_be_take_neither_memory_nor_time(project: Path) -> None:
     promising = make_run(project / "promising")
     salt = salt_of(journal_id_of(str(promising / "journal")) or b"")
@@ -434,6 +441,7 @@ def test_segment_of_a_terabyte_takes_neither_memory_nor_time(project: Path) -> N
     assert said["verify"].code == 1
 
 
+@pytest.mark.system
 def test_blocks_that_fit_nothing_take_no_time(project: Path) -> None:
     """Behind a damaged block the next frame is looked for at each place, and here each leads to one that fails at the end."""
     run = make_run(project / "theirs")

@@ -91,6 +91,7 @@ def squat(path: Path, kind: str) -> None:
 KINDS: Final = ["file", "link", "dangling link", "pipe", "directory", "our own open directory"]
 
 
+@pytest.mark.system
 @needs_root
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_goes_on_where_another_has_taken_the_name(own_host: Path, runs: Path, kind: str) -> None:
@@ -119,6 +120,7 @@ def test_run_goes_on_where_another_has_taken_the_name(own_host: Path, runs: Path
         trap.rmdir()
 
 
+@pytest.mark.system
 @needs_root
 def test_queues_of_another_are_neither_taken_over_nor_counted(own_host: Path, runs: Path) -> None:
     """A whole host directory with a queue that says it is of our run, in a place that would be ours, made by another."""
@@ -180,6 +182,7 @@ WORDS: Final = {
 }  # fmt: skip
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", WORDS)
 def test_word_that_is_written_over_harms_no_other_run(own_host: Path, runs: Path, name: str) -> None:
     """The worker serves both runs; the harmed one may lose what it has, and must end all the same."""

@@ -86,6 +86,7 @@ def level(room: str) -> int:
     return len(ORDER) - ORDER.index(room)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
 def test_imports_point_down(module: Module) -> None:
     up = [
@@ -201,6 +202,7 @@ def test_table_and_chart_of_peers_are_those_of_the_result() -> None:
     subprocess.run([sys.executable, "-m", "bench.peers.show", "--check"], cwd=ROOT, check=True, timeout=50)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.S))
 def test_what_the_readme_shows_runs(block: str, tmp_path: Path) -> None:
     script = block.replace("1_000_000", "1_000")

@@ -70,6 +70,7 @@ def test_a_proper_answer_is_taken_however_it_comes(behaviour: Behaviour) -> None
         assert server.requests[0].headers["authorization"] == f"Bearer {SECRET}"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "behaviour",
     [
@@ -112,6 +113,7 @@ def test_what_may_pass_is_tried_again(behaviour: Behaviour) -> None:
     assert error.after_s is None
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "behaviour",
     [

@@ -74,6 +74,7 @@ def run_job(tmp_path: Path, runs: Path, *overrides: str) -> list[Any]:
     return found
 
 
+@pytest.mark.system
 def test_a_job_of_hydra_has_its_output_in_the_run(shared_host: Path, runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("hydra", reason="hydra-core is not installed: pip install '.[test]'")
     first, second = tmp_path / "first", tmp_path / "second"

@@ -28,6 +28,7 @@ def disk(hanging_disk: HangingDisk) -> Iterator[HangingDisk]:
     hanging_disk.go_on()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["stat", "names", "open"])
 def test_init_on_a_disk_that_hangs_says_that_it_waits_and_opens_the_run_when_it_answers(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -68,6 +69,7 @@ def begun_again(disk: HangingDisk) -> Run | None:
         return None
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["stat", "names", "open"])
 def test_ctrl_c_ends_an_init_that_waits_for_its_disk_and_nothing_is_left_when_that_answers(
     disk: HangingDisk, own_host: Path, tmp_path: Path, kind: str

@@ -810,6 +810,7 @@ class TestDamage:
         assert found == [payload for payload in batch if payload not in lost]
         assert sum(map(len, lost)) < 2 * BLOCK_BYTES
 
+    @pytest.mark.system
     @pytest.mark.parametrize("size", [8, 4096, 3 * BLOCK_BYTES])
     @pytest.mark.parametrize("numbers", [(0, 0), (1, 5, 0), (16, 0)], ids=["zeros", "constants", "zeros and constants"])
     def test_numbers_in_a_payload_are_no_frames(self, tmp_path: Path, size: int, numbers: tuple[int, ...]) -> None:

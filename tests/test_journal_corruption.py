@@ -86,6 +86,7 @@ def recover(golden: Golden, before: Found) -> None:
     assert read(golden.directory)[0] == [*before, (1, b"appended")]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("number", [1, 2])
 def test_every_flipped_bit_is_found(golden: Golden, number: int) -> None:
     content, is_last = golden.segments[number - 1], number == len(golden.segments)
@@ -108,6 +109,7 @@ def zeroed(content: bytes, size: int) -> bytes:
     return content[:size].ljust(len(content), b"\0")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("harm", [cut, zeroed])
 def test_every_torn_tail_of_the_last_segment_costs_only_that(
     golden: Golden, harm: Callable[[bytes, int], bytes]
@@ -125,6 +127,7 @@ def test_every_torn_tail_of_the_last_segment_costs_only_that(
         (golden.directory / segment_name(len(golden.segments) + 1)).unlink(missing_ok=True)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("harm", [cut, zeroed])
 def test_every_torn_tail_of_the_first_segment_is_reported(golden: Golden, harm: Callable[[bytes, int], bytes]) -> None:
     content = golden.segments[0]

@@ -49,6 +49,7 @@ def run(shared_host: Path, tmp_path: Path) -> Path:
     return Path(run.path)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("what", ["a file", "a pipe"])
 def test_what_lies_in_a_journals_place_is_named_with_what_to_do(what: str, run: Path, tmp_path: Path) -> None:
     journal = run / "journal"

@@ -185,10 +185,11 @@ class JournalModel(RuleBasedStateMachine):
             assert end <= self.end(ring)
 
 
-TestJournal = JournalModel.TestCase
-TestJournal.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@pytest.mark.system
+class TestJournal(JournalModel.TestCase):
+    settings = settings(
+        max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
 
 
 @pytest.mark.slow

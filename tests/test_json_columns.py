@@ -118,6 +118,7 @@ def test_arrays_are_lists(tmp_path: Path) -> None:
 # While it is written
 
 
+@pytest.mark.system
 def test_it_is_valid_at_every_moment_and_only_grows(own_host: Path, runs: Path) -> None:
     child, lengths = start(LOOP, runs), [0]
     path = runs / "p" / "run" / "metrics.json"

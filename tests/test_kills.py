@@ -100,6 +100,7 @@ def kill_callers(
     return accepted
 
 
+@pytest.mark.system
 def test_nothing_accepted_is_lost_when_the_caller_is_killed(own_host: Path, runs: Path) -> None:
     accepted = kill_callers(own_host, runs, 40)
     assert left_in(own_host) == []

@@ -70,6 +70,7 @@ def losses(steps: Iterable[int], sign: int = 1, name: str = "train/loss") -> lis
 # What is left of a run
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "sql", "csv"])
 @pytest.mark.parametrize("manifest", [True, False], ids=["run.json", "no run.json"])
 def test_a_run_whose_journal_is_gone_is_read_from_its_files(
@@ -225,6 +226,7 @@ def test_within_a_sitting_all_values_count(tmp_path: Path) -> None:
     assert open_run(path).columns()["train/loss"].steps == [5, 3, 3, 9, 0, 10, 10]
 
 
+@pytest.mark.system
 def test_a_real_run_that_is_killed_and_resumed_has_one_history(own_host: Path, runs: Path) -> None:
     script = """
 import asynctrack, os, signal, sys

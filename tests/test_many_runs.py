@@ -60,6 +60,7 @@ def switching() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_a_hundred_runs_at_once_have_one_worker_and_a_whole_queue_each(own_host: Path, runs: Path, worker: str) -> None:
     opened = [asynctrack.init("p", dir=runs, worker=worker) for _ in range(RUNS)]  # type: ignore[arg-type]
@@ -79,6 +80,7 @@ def test_a_hundred_runs_at_once_have_one_worker_and_a_whole_queue_each(own_host:
     wait_until(lambda: not ring_sizes(own_host), "no ring is left")
 
 
+@pytest.mark.system
 def test_a_hundred_runs_logged_to_by_threads_mix_nothing_up(own_host: Path, runs: Path) -> None:
     opened = [asynctrack.init("p", dir=runs) for _ in range(RUNS)]
 
@@ -102,6 +104,7 @@ def test_a_hundred_runs_logged_to_by_threads_mix_nothing_up(own_host: Path, runs
         assert set(values(run.path, "id")) == {run.id}
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_runs_opened_by_many_threads_at_once_have_one_worker(own_host: Path, runs: Path, worker: str) -> None:
@@ -128,6 +131,7 @@ def test_runs_opened_by_many_threads_at_once_have_one_worker(own_host: Path, run
         assert_all_there(run, 200)
 
 
+@pytest.mark.system
 def test_runs_one_after_the_other_share_a_worker_and_leave_nothing(own_host: Path, runs: Path) -> None:
     seen = set()
     for count in range(20):
@@ -141,6 +145,7 @@ def test_runs_one_after_the_other_share_a_worker_and_leave_nothing(own_host: Pat
     assert len(seen) < 10  # it may have left in between when this machine is slow
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_runs_that_have_ended_hold_no_descriptors(own_host: Path, runs: Path, worker: str) -> None:
     with asynctrack.init("p", dir=runs, worker=worker) as open_all_along:
@@ -169,6 +174,7 @@ def test_run_that_has_finished_goes_with_its_last_reference(own_host: Path, runs
         gc.enable()
 
 
+@pytest.mark.system
 def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs: Path) -> None:
     for count in (1, 2, 3):
         with asynctrack.init("p", dir=runs) as run:
@@ -179,6 +185,7 @@ def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs:
         assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_runs_opened_while_other_threads_take_the_books_stay_open(own_host: Path, runs: Path, worker: str) -> None:
@@ -228,6 +235,7 @@ def test_bursts_after_idling_fit_into_the_smallest_ring(own_host: Path, runs: Pa
     assert_all_there(run, count)
 
 
+@pytest.mark.system
 def test_bursts_after_idling_into_the_default_ring_drop_nothing(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs)
     run.flush()

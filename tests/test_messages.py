@@ -79,6 +79,7 @@ messages.say("alone")
     assert (done.returncode, done.stderr) == (0, "alone\n")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("handled", ["by nobody", "by basicConfig"])
 def test_standard_error_that_nobody_reads_holds_up_neither_loop_nor_end(handled: str) -> None:
     script = (
@@ -102,6 +103,7 @@ print(json.dumps(time.monotonic() - begun), flush=True)
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("handled", ["by nobody", "by basicConfig"])
 def test_child_that_is_forked_while_a_message_waits_for_its_reader_says_its_own_and_ends(handled: str) -> None:
     script = (
@@ -131,6 +133,7 @@ print(json.dumps([os.waitstatus_to_exitcode(status), os.read(out, 4096).decode()
     assert sorted(told.split("\n")) == ["", "of the child", "of the parent"]
 
 
+@pytest.mark.system
 def test_handler_that_hangs_holds_up_neither_loop_nor_end_and_what_is_lost_is_counted() -> None:
     script = """
 import json, logging, threading, time
@@ -199,6 +202,7 @@ print(json.dumps(str(run.path)))
     assert len(records(Path(run_child(script, runs)))) >= 1
 
 
+@pytest.mark.system
 def test_closed_standard_error_is_no_harm(shared_host: Path, runs: Path) -> None:
     script = """
 import json, sys
@@ -249,7 +253,9 @@ def said_by(script: str, *arguments: object) -> list[str]:
     return [line.removeprefix("asynctrack: run r: ") for line in lines]
 
 
-@pytest.mark.parametrize("when", ["soon", pytest.param("in its time", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "when", [pytest.param("soon", marks=pytest.mark.system), pytest.param("in its time", marks=pytest.mark.slow)]
+)
 def test_backend_that_gets_nothing_is_said_once_while_the_run_runs_and_again_at_the_end(
     rough_host: Path, runs: Path, when: str
 ) -> None:
@@ -269,6 +275,7 @@ time.sleep(0.3)
     assert last.endswith(f"); {go_on}")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("end", ["", "run.finish()"])
 def test_backend_that_is_behind_is_said_once_where_the_script_ends(rough_host: Path, runs: Path, end: str) -> None:
     (said,) = said_by(f"{BEHIND}\nrun.flush('journaled')\n{end}", runs, "later")
@@ -276,6 +283,7 @@ def test_backend_that_is_behind_is_said_once_where_the_script_ends(rough_host: P
     assert f"`asynctrack sync {runs}/p/r` delivers the rest" in said
 
 
+@pytest.mark.system
 def test_records_of_other_processes_are_theirs_to_tell_of(rough_host: Path, runs: Path) -> None:
     script = """
 import json, os, sys, time
@@ -300,6 +308,7 @@ os.wait()
     assert said_by(script, runs) == []
 
 
+@pytest.mark.system
 def test_odd_values_of_many_keys_are_counted_and_the_first_named(rough_host: Path, runs: Path) -> None:
     script = """
 import sys
@@ -334,6 +343,7 @@ def train():
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("handled", ["by nobody", "by basicConfig", "by one that hangs"])
 def test_deliveries_of_this_process_go_on_and_it_ends_while_nobody_reads_what_they_tell(
     own_host: Path, runs: Path, handled: str
@@ -358,6 +368,7 @@ print(json.dumps({name: (books.behind, books.retries) for name, books in stats.b
     assert time.monotonic() - begun < 15
 
 
+@pytest.mark.system
 def test_what_deliveries_of_this_process_tell_is_handled_as_their_logger_is_set_up(own_host: Path, runs: Path) -> None:
     script = (
         FAILS_AT_FIRST
@@ -388,11 +399,13 @@ print(json.dumps(said), flush=True)
     ]
 
 
+@pytest.mark.system
 def test_worker_process_writes_what_its_deliveries_tell_into_its_log(own_host: Path, runs: Path) -> None:
     script = FAILS_AT_FIRST.replace('worker="thread", ', "") + "run, _ = train(); print(json.dumps(str(run.path)))"
     assert "ConnectionRefusedError" in (Path(run_child(script, runs)) / "worker.log").read_text()
 
 
+@pytest.mark.system
 def test_journal_that_cannot_be_written_is_said_while_the_run_runs_and_once(rough_host: Path, runs: Path) -> None:
     script = """
 import errno, os, shutil, sys, time

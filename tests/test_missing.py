@@ -93,6 +93,7 @@ def in_folder(folder: Path, *arguments: object) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("in_script", [True, False], ids=["script", "module"])
 def test_own_backend_that_is_behind_is_named_and_delivered_by_its_class(
     own_host: Path, tmp_path: Path, in_script: bool
@@ -110,6 +111,7 @@ def test_own_backend_that_is_behind_is_named_and_delivered_by_its_class(
     assert (again.returncode, "1 run is complete" in again.stdout) == (0, True), again.stdout
 
 
+@pytest.mark.system
 def test_own_backend_is_delivered_by_itself_where_it_can_be_imported(
     own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +122,7 @@ def test_own_backend_is_delivered_by_itself_where_it_can_be_imported(
     assert mine(run) == list(range(20))
 
 
+@pytest.mark.system
 def test_own_backend_with_settings_is_delivered_with_those_that_are_given(
     own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +135,7 @@ def test_own_backend_with_settings_is_delivered_with_those_that_are_given(
     assert mine(run) == list(range(20))
 
 
+@pytest.mark.system
 def test_code_of_a_caller_that_somebody_else_names_is_not_run(
     own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +157,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.system
 def test_own_backend_of_a_killed_run_that_has_every_record_is_missing_nothing_and_can_be_closed(
     own_host: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +193,7 @@ def left_behind(runs: Path, *troubles: Trouble, id: str = "a", **settings: Any) 
     return run.path
 
 
+@pytest.mark.system
 def test_what_only_a_person_can_mend_ends_sync_at_once(own_host: Path, runs: Path) -> None:
     run = left_behind(runs, Trouble(does="pause", times=None, until="mended"))
     wait_until(lambda: not workers(own_host), "the worker has left")
@@ -202,6 +208,7 @@ def test_what_only_a_person_can_mend_ends_sync_at_once(own_host: Path, runs: Pat
     assert len(taken(run)) == 3
 
 
+@pytest.mark.system
 def test_backend_that_waits_for_a_person_does_not_hold_up_one_more(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", id="a", dir=runs) as run:
         run.log({"i": 1})
@@ -214,6 +221,7 @@ def test_backend_that_waits_for_a_person_does_not_hold_up_one_more(own_host: Pat
     assert (told.returncode, "1 record is missing" in told.stdout) == (1, True), told.stdout
 
 
+@pytest.mark.system
 def test_dead_server_has_a_bounded_patience_and_is_named(own_host: Path, runs: Path) -> None:
     run = left_behind(runs, Trouble(does="fail", times=None))
     wait_until(lambda: not workers(own_host), "the worker has left")
@@ -224,6 +232,7 @@ def test_dead_server_has_a_bounded_patience_and_is_named(own_host: Path, runs: P
     assert "ConnectionRefusedError" in told.stdout and "--patience-s" in told.stdout
 
 
+@pytest.mark.system
 def test_servers_that_are_away_keep_no_other_run_from_its_turn(own_host: Path, runs: Path) -> None:
     for number in range(10):
         left_behind(runs, Trouble(does="fail", times=None, until="mended"), id=f"z{number}")  # the newest come first
@@ -236,6 +245,7 @@ def test_servers_that_are_away_keep_no_other_run_from_its_turn(own_host: Path, r
     assert len(taken(healthy)) == 3
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name_it", ["run", "directory", "nothing"])
 def test_queue_of_a_finished_run_that_went_on_is_brought_home(own_host: Path, runs: Path, name_it: str) -> None:
     with asynctrack.init("p", id="a", dir=runs) as run:
@@ -250,6 +260,7 @@ def test_queue_of_a_finished_run_that_went_on_is_brought_home(own_host: Path, ru
     assert not left_in(own_host)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("damage", ["none", "run.json", "journal"])
 def test_queue_is_brought_home_whatever_state_the_directory_is_in(own_host: Path, runs: Path, damage: str) -> None:
     with asynctrack.init("p", id="a", dir=runs) as run:
@@ -266,6 +277,7 @@ def test_queue_is_brought_home_whatever_state_the_directory_is_in(own_host: Path
     assert not left_in(own_host)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name_it", ["run", "directory", "nothing"])
 def test_queue_whose_directory_has_gone_is_told(own_host: Path, runs: Path, name_it: str) -> None:
     with asynctrack.init("p", id="a", dir=runs) as run:
@@ -283,6 +295,7 @@ def test_queue_whose_directory_has_gone_is_told(own_host: Path, runs: Path, name
     assert values(run.path, "i")[1:] == list(range(3, 103))
 
 
+@pytest.mark.system
 def test_backend_from_elsewhere_that_does_not_have_all_is_not_complete(
     own_host: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +306,7 @@ def test_backend_from_elsewhere_that_does_not_have_all_is_not_complete(
     assert "--trust" in report["runs"][0]["missing"]["Scripted"]
 
 
+@pytest.mark.system
 def test_ls_marks_what_is_behind_and_says_why(own_host: Path, runs: Path) -> None:
     left_behind(runs, Trouble(does="pause", times=None))
     asynctrack.init("p", id="whole", dir=runs).finish()

@@ -73,6 +73,7 @@ def assert_whole(run: asynctrack.Run, app: MLflowApp, count: int, *, status: str
     assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
+@pytest.mark.system
 def test_numbers_are_metrics(own_host: Path, runs: Path) -> None:
     app = an_app()
     with RawServer(app) as server:
@@ -103,6 +104,7 @@ def test_numbers_are_metrics(own_host: Path, runs: Path) -> None:
     assert tags.items() >= {"team": "a", "odd_": "b", "asynctrack.run_id": run.id}.items()
 
 
+@pytest.mark.system
 def test_config_is_params_and_what_changes_is_tags(own_host: Path, runs: Path) -> None:
     app = an_app()
     config = {
@@ -146,6 +148,7 @@ def test_config_is_params_and_what_changes_is_tags(own_host: Path, runs: Path) -
     assert metrics(app) == [("i", 0, 0.0), ("summary/best", 0, 0.5), ("summary/worst", 0, 2.0)]
 
 
+@pytest.mark.system
 def test_two_hundred_params_go_in_requests_that_mlflow_takes(own_host: Path, runs: Path) -> None:
     app = an_app()
     config = {f"p{n}": "é" * 7000 for n in range(250)}
@@ -156,6 +159,7 @@ def test_two_hundred_params_go_in_requests_that_mlflow_takes(own_host: Path, run
     assert len(app.the_run()["params"]) == 250
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("end", "status"), [("finish", "FINISHED"), ("raise", "FAILED"), ("kill", "KILLED")])
 def test_how_a_run_ended(end: str, status: str, own_host: Path, runs: Path) -> None:
     app = an_app()
@@ -175,6 +179,7 @@ with asynctrack.init("p", dir=sys.argv[1], backends=[asynctrack.MLflow(tracking_
     assert app.the_run()["info"]["status"] == status
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "endpoint", ["runs/create", "runs/log-batch", "runs/update", "experiments/create", "runs/search"]
 )
@@ -207,6 +212,7 @@ def test_what_may_have_arrived_is_sent_again_and_there_once(
     assert set(app.came.values()) == {2 if endpoint == "runs/log-batch" else 1}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("dies_after", ["runs/create", "runs/log-batch"])
 def test_a_worker_that_dies_before_it_has_noted_its_run_finds_it_again(
     dies_after: str, own_host: Path, runs: Path
@@ -306,6 +312,7 @@ def weather(seed: int, rounds: int, runs: Path) -> None:
     assert_whole(run, app, count)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("seed", range(1))
 def test_everything_arrives_once_and_in_order_through_a_storm(seed: int, shared_host: Path, runs: Path) -> None:
     weather(seed, 3, runs)
@@ -318,6 +325,7 @@ def test_everything_arrives_once_and_in_order_through_a_long_storm(seed: int, sh
     weather(seed, len(BAD), runs)
 
 
+@pytest.mark.system
 def test_a_batch_that_failed_in_the_middle_goes_on_there(own_host: Path, runs: Path) -> None:
     app = an_app()
     with RawServer(app, [raw_server.well] * 6 + [raw_server.closes_before_answering]) as server:
@@ -329,6 +337,7 @@ def test_a_batch_that_failed_in_the_middle_goes_on_there(own_host: Path, runs: P
     assert set(app.came.values()) == {1}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["dead", "wedged"])
 def test_a_server_that_is_gone_holds_nobody(kind: str, own_host: Path, runs: Path) -> None:
     with contextlib.ExitStack() as stack:
@@ -351,6 +360,7 @@ def test_a_server_that_is_gone_holds_nobody(kind: str, own_host: Path, runs: Pat
     assert stats.backends["mlflow"].behind == 1000
 
 
+@pytest.mark.system
 def test_what_is_behind_after_an_outage_arrives(own_host: Path, runs: Path) -> None:
     app = an_app()
     with socket.create_server(("127.0.0.1", 0)) as held:
@@ -400,6 +410,7 @@ def test_a_param_that_mlflow_refuses_keeps_nothing_back(own_host: Path, runs: Pa
     assert_whole(run, app, 1)
 
 
+@pytest.mark.system
 def test_a_deleted_run_or_experiment_pauses(own_host: Path, runs: Path) -> None:
     app = an_app()
     with RawServer(app) as server:
@@ -420,6 +431,7 @@ def test_a_deleted_run_or_experiment_pauses(own_host: Path, runs: Path) -> None:
         run.finish()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("status", [400, 403, 404])
 def test_what_keeps_the_run_from_being_made_is_for_a_person(status: int, own_host: Path, runs: Path) -> None:
     with RawServer(lambda _: Answer(status, {"message": "why"})) as server:

@@ -54,6 +54,7 @@ def test_package_in_an_archive_works_with_threads(own_host: Path, runs: Path, tm
     assert "no worker process can be started here (the package lies in an archive" in err
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["/bin/true", "/no/such/python", ""])
 def test_executable_that_is_no_python_is_made_up_for(own_host: Path, runs: Path, name: str) -> None:
     """As in a program that has Python built in: an interpreter of the same installation is taken."""
@@ -65,6 +66,7 @@ def test_no_interpreter_at_all_is_told(own_host: Path, runs: Path) -> None:
     assert "no Python interpreter is known here: sys.executable is '/usr/bin/blender'" in err
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("program", "why"),
     [

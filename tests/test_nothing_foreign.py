@@ -115,6 +115,7 @@ for n in range(100):
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("stream", "handler"), [("raises", "raises"), ("blocks", "blocks"), ("stays", "none")])
 @pytest.mark.parametrize("what", ["killed", "stopped", "away", "oversize"])
 def test_nothing_foreign_runs_in_log(own_host: Path, runs: Path, what: str, stream: str, handler: str) -> None:

@@ -39,6 +39,7 @@ def log(run: asynctrack.Run, first: int = 0, count: int = 100) -> None:
         assert run.log({"i": i})
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ODD)
 def test_directory_of_any_name_holds_runs(runs: Path, name: str, worker: str) -> None:
     for first in (0, 100):

@@ -48,6 +48,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # Names
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", NAMES)
 def test_a_project_is_called_as_it_was_given_and_has_a_directory_of_its_own(
     runs: Path, name: str, capsys: pytest.CaptureFixture[str]
@@ -303,6 +304,7 @@ def test_a_run_in_its_usual_place_is_shown_as_the_latest(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.system
 def test_who_wants_no_line_gets_none(runs: Path) -> None:
     script = "import asynctrack, sys; asynctrack.init('p', dir=sys.argv[1]).finish()"
     assert on_a_terminal(script, runs, ASYNCTRACK_QUIET="1") == ""
@@ -310,6 +312,7 @@ def test_who_wants_no_line_gets_none(runs: Path) -> None:
     assert (piped.stdout, piped.stderr) == ("", "")
 
 
+@pytest.mark.system
 def test_a_stream_that_fails_does_not_keep_a_run_from_opening(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
         def isatty(self) -> bool:

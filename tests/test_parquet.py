@@ -180,6 +180,7 @@ def test_parts_that_somebody_has_removed_are_written_again(tmp_path: Path) -> No
     assert frame(run.path)["i"].to_list() == [0, 1, 2, 3]
 
 
+@pytest.mark.system
 def test_no_reader_finds_a_record_in_both_parts_and_table(tmp_path: Path) -> None:
     child = start(MERGE, tmp_path, 40, 500)
     assert child.stdout is not None
@@ -197,6 +198,7 @@ def test_no_reader_finds_a_record_in_both_parts_and_table(tmp_path: Path) -> Non
     assert names(tmp_path) == ["metrics.parquet"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("after_s", [0.0, 0.1])
 def test_killed_while_the_table_is_made_it_is_made_again(after_s: float, tmp_path: Path) -> None:
     child = start(MERGE, tmp_path, 40, 500)

@@ -74,7 +74,12 @@ def modes_of(run: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "mask", [0o000, *(pytest.param(mask, marks=pytest.mark.slow) for mask in (0o002, 0o022, 0o027, 0o077))], ids=oct
+    "mask",
+    [
+        pytest.param(0o000, marks=pytest.mark.system),
+        *(pytest.param(mask, marks=pytest.mark.slow) for mask in (0o002, 0o022, 0o027, 0o077)),
+    ],
+    ids=oct,
 )
 def test_data_follow_the_umask_and_are_nobodys_else_to_write(
     own_host: Path, runs: Path, umask: None, mask: int
@@ -139,6 +144,7 @@ def asynctrack_(*arguments: object) -> subprocess.CompletedProcess[str]:
     return as_colleague("-m", "asynctrack", *arguments)
 
 
+@pytest.mark.system
 @needs_root
 def test_colleague_reads_and_plots_and_cannot_deliver(own_host: Path, open_folder: Path, umask: None) -> None:
     run = make_run(open_folder / "runs")

@@ -58,6 +58,7 @@ points = st.lists(
 )
 
 
+@pytest.mark.system
 @given(points, st.integers(2, 20), st.randoms())
 @settings(max_examples=200)
 def test_no_extreme_is_lost_and_no_order_matters(
@@ -172,6 +173,7 @@ def test_pictures_are_drawn_out_of_everybodys_way_in_the_runs_own_directory(back
     assert from_stored(stored(backend, "id", "name"), trusted=False) == backend
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("backend", "library"), [(Matplotlib(), "matplotlib"), (Plotly(), "plotly"), (LivePlot(), "livelossplot")]
 )
@@ -230,6 +232,7 @@ def test_picture_has_a_line_for_each_scope(tmp_path: Path) -> None:
     assert os.listdir(picture.parent) == ["metrics.png"]
 
 
+@pytest.mark.system
 @needs_matplotlib
 def test_picture_of_many_metrics_has_pages_and_the_names_are_taken_as_they_are(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "run $x_1$ 的") as run:
@@ -253,6 +256,7 @@ def test_run_without_numbers_has_no_picture(tmp_path: Path) -> None:
     assert not (run.path / "plots").exists()
 
 
+@pytest.mark.system
 @needs_matplotlib
 def test_folder_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     sink: Any = Matplotlib().open(context(tmp_path))
@@ -268,6 +272,7 @@ def test_folder_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "elsewhere") == [] and os.listdir(tmp_path / "plots") == ["metrics.png"]
 
 
+@pytest.mark.system
 @needs_matplotlib
 def test_picture_is_drawn_while_the_run_goes_on_and_the_last_has_all(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs, backends=[Matplotlib(every_s=0.1)]) as run:
@@ -321,6 +326,7 @@ def figure(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.system
 @needs_plotly
 class TestPlotlysContract(BackendContract):
     exactly_once = True
@@ -341,6 +347,7 @@ class TestPlotlysContract(BackendContract):
                 yield from ((step, key, value) for step, value in zip(trace["x"], trace["y"], strict=True))
 
 
+@pytest.mark.system
 @needs_plotly
 def test_page_needs_nothing_else_and_its_texts_are_no_markup(tmp_path: Path) -> None:
     name = "a <b> </script> $x$"

@@ -139,6 +139,7 @@ def check(run: Path, *, harmed: bool = False) -> None:
 TAILS = {"nothing": b"", "zeros": bytes(700), "garbage": random.Random(0).randbytes(300), "half a batch": None}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("tail", TAILS)
 def test_journal_cut_behind_every_batch_goes_on(golden: Golden, tmp_path: Path, tail: str) -> None:
     for number, end in enumerate(golden.ends):
@@ -147,6 +148,7 @@ def test_journal_cut_behind_every_batch_goes_on(golden: Golden, tmp_path: Path, 
         check(lay_out(tmp_path / "p" / str(number), cut(golden.files, end, made_up)))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("manifest", range(SITTINGS))
 def test_journal_cut_at_any_time_goes_on_with_what_the_disk_had_of_other_times(
     golden: Golden, tmp_path: Path, manifest: int
@@ -157,6 +159,7 @@ def test_journal_cut_at_any_time_goes_on_with_what_the_disk_had_of_other_times(
         check(lay_out(tmp_path / "p" / str(number), files))
 
 
+@pytest.mark.system
 def test_delivery_that_begins_again_behind_a_cut_repeats_nothing(golden: Golden, tmp_path: Path) -> None:
     """The worker was killed before it had saved how far it was."""
     for number, end in enumerate(golden.ends[6::4]):
@@ -201,6 +204,7 @@ def test_books_of_a_cursor_that_is_set_back_balance(journaled: int, left: tuple[
     assert (cursor.position, cursor.ends, cursor.closed) == (Position(2, 500), {0: 7, 1: 100}, False)
 
 
+@pytest.mark.system
 def test_run_whose_end_was_lost_ends_as_it_did_when_its_records_are_delivered(golden: Golden, tmp_path: Path) -> None:
     for number, end in enumerate(golden.ends[-12:]):
         files = {**cut(golden.files, end), CURSOR: golden.cursors[5]}
@@ -230,6 +234,7 @@ def end_without_a_newline(lines: list[bytes]) -> None:
     lines[-1] = lines[-1].replace(b'"i":3', b'"i":999').rstrip()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("edit", [edit_a_value, remove_a_line, add_a_line, end_without_a_newline])
 def test_lines_that_a_person_edited_are_left_alone_and_built_anew_beside_them(
     golden: Golden, tmp_path: Path, edit: Callable[[list[bytes]], None]
@@ -281,6 +286,7 @@ def try_some(chance: st.SearchStrategy[Files], examples: int) -> None:
     go_on_with()
 
 
+@pytest.mark.system
 def test_whatever_a_power_cut_leaves_goes_on(chance: st.SearchStrategy[Files]) -> None:
     try_some(chance, 40)
 

@@ -105,6 +105,7 @@ def test_promise_2_what_was_accepted_survives(own_host: Path, runs: Path, tmp_pa
     assert manifest(run)["status"] == "crashed"
 
 
+@pytest.mark.system
 def test_promise_2_what_was_journaled_survives_its_container(own_host: Path, runs: Path, tmp_path: Path) -> None:
     """All processes are killed at once, and the shared memory goes with them: what is left is what was accepted, but for the last moment."""
     told, run = tmp_path / "accepted", runs / "p" / "run"

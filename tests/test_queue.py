@@ -782,6 +782,7 @@ class TestStorms:
             run_threads(log, 4)
         assert_per_thread(frames, 4, 200_000)
 
+    @pytest.mark.system
     def test_signal_handlers_that_log(self, make: Any) -> None:
         producer, frames, handled = make(), [], itertools.count()
 

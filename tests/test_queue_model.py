@@ -90,10 +90,11 @@ class RingModel(RuleBasedStateMachine):
         assert self.producer.number == self.number
 
 
-TestRing = RingModel.TestCase
-TestRing.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+@pytest.mark.system
+class TestRing(RingModel.TestCase):
+    settings = settings(
+        max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
 
 
 @pytest.mark.slow

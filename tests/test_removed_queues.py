@@ -42,6 +42,7 @@ def remove_all(shared: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("steps", STEPS, ids="-".join)
 def test_removed_queue_whose_worker_is_killed_is_journaled_all_the_same(
     own_host: Path, runs: Path, steps: tuple[str, ...], caplog: pytest.LogCaptureFixture
@@ -62,6 +63,7 @@ def test_removed_queue_whose_worker_is_killed_is_journaled_all_the_same(
     wait_until(lambda: "removed from shared memory; it is made again" in caplog.text, "it is told")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_removed_queue_is_noticed_by_no_run_whose_worker_lives(own_host: Path, runs: Path, worker: str) -> None:
     script = textwrap.dedent("""
@@ -107,6 +109,7 @@ def test_place_of_a_removed_queue_is_made_again_by_its_worker(own_host: Path, ru
     assert_whole(run.path, {"i": 200})
 
 
+@pytest.mark.system
 def test_removed_queues_of_a_process_and_its_children_are_all_journaled(own_host: Path, runs: Path) -> None:
     script = textwrap.dedent("""
     import os, shutil, signal, sys, time
@@ -149,6 +152,7 @@ def test_removed_queues_of_a_process_and_its_children_are_all_journaled(own_host
     assert manifest(runs / "p" / "run")["status"] == "finished"
 
 
+@pytest.mark.system
 def test_removed_queue_that_cannot_be_made_again_is_told_of_and_made_when_it_can(
     own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -48,6 +48,7 @@ def train(folder: Path, execution: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "train.py", "runs"], cwd=folder, timeout=50, capture_output=True, text=True)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("execution", ["caller", "worker", "process"])
 def test_mistake_in_a_users_backend_holds_nobody_up_and_shows_its_traceback(
     own_host: Path, tmp_path: Path, execution: str

@@ -159,6 +159,7 @@ run.finish()
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("before", "resume"), [(False, "allow"), (True, "allow"), (True, "must"), (False, "never")])
 def test_of_processes_that_open_one_run_at_once_one_has_it(runs: Path, before: bool, resume: Literal["allow"]) -> None:
     runs.mkdir(exist_ok=True)
@@ -288,6 +289,7 @@ def test_a_run_goes_on_with_the_backends_of_now(own_host: Path, runs: Path) -> N
     assert [line["i"] for line in lines(run.path, "second")] == [0, 1]
 
 
+@pytest.mark.system
 def test_backend_that_began_with_another_config_is_told_of_the_new_one(own_host: Path, runs: Path) -> None:
     for lr in (0.1, 0.2):
         backends = [ScriptedInProcess()]
@@ -311,6 +313,7 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.system
 def test_resumed_run_is_unharmed_while_a_backend_is_behind_its_first_end(runs: Path) -> None:
     with asynctrack.init("p", id="run", dir=runs, backends=["jsonl", ScriptedInCaller()]) as run:
         run.log({"i": 0})

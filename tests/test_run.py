@@ -493,6 +493,7 @@ def test_not_a_number_stays_one(init: Opener) -> None:
     assert (line["loss"], line["losses"], line["array"]) == ("NaN", [1.0, "NaN"], ["NaN", "Infinity"])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?", ">f4", ">i8"])
 def test_arrays_keep_their_dtype_and_shape(init: Opener, dtype: str) -> None:
     array = np.arange(24).reshape(2, 3, 4).astype(dtype)
@@ -683,6 +684,7 @@ class Flaky(Backend, frozen=True, kw_only=True, tag="flaky"):
         return Fails()
 
 
+@pytest.mark.system
 @HOSTS
 def test_backend_that_fails_falls_behind_alone_and_catches_up(init: Opener, worker: str) -> None:
     Flaky.written.clear()

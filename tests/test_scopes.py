@@ -122,6 +122,7 @@ def test_excluded_are_what_has_a_dimension_and_what_holds_nothing_else() -> None
     ]
 
 
+@pytest.mark.system
 def test_tianshous_four_scopes_of_a_run(runs: Path, own_host: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         scopes = {

@@ -76,6 +76,7 @@ def confined(script: str, *arguments: object, shm: str = "size=1m", temporary: s
 
 
 # Full to the last page; too small for a ring; for another file; for a directory.
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("shm", "worker"),
     [
@@ -106,6 +107,7 @@ nothing_is_left()
     assert_whole(runs / "p" / "run", {"i": 1000})
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_process_whose_shared_memory_has_filled_up_opens_more_runs(runs: Path, worker: str) -> None:
     confined(
@@ -136,6 +138,7 @@ nothing_is_left()
         assert_whole(runs / "p" / name, {"i": 1000})
 
 
+@pytest.mark.system
 def test_no_room_anywhere_is_told_by_init_and_nothing_is_left(runs: Path) -> None:
     confined(
         """
@@ -184,6 +187,7 @@ assert not (runs / "p" / "run").exists()
     )
 
 
+@pytest.mark.system
 def test_forked_child_without_room_is_told_the_truth_and_counts(runs: Path) -> None:
     told = confined(
         """
@@ -219,6 +223,7 @@ print(json.dumps([stats.dropped, int((runs / "told").read_text())]))
 
 
 # The queue of a run whose caller and worker were killed lies in one place, and the next sitting has room in the other only.
+@pytest.mark.system
 @pytest.mark.parametrize("full", ["SHM", "TEMPORARY"])
 def test_queue_of_the_dead_is_taken_over_from_the_other_place(runs: Path, full: str) -> None:
     confined(

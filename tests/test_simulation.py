@@ -32,6 +32,7 @@ from asynctrack.queue.layout import RECORD, frame_size
 SEEDS = (0, 1, 2)
 
 
+@pytest.mark.system
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_happens_what_was_accepted_comes_home_once_and_in_order(seed: int, tmp_path: Path) -> None:
@@ -45,6 +46,7 @@ def test_seed_has_one_plan() -> None:
     assert len({str(make_plan(seed)) for seed in range(50)}) == 50
 
 
+@pytest.mark.system
 def test_each_action_is_in_some_plan_and_none_needs_what_is_not_there() -> None:
     everything = [make_plan(seed) for seed in range(300)]
     assert {step.action for plan in everything for step in plan.steps} == set(ACTIONS)
@@ -113,6 +115,7 @@ class TestOracle:
         judge(run, verdict)
         return "\n".join(verdict.problems)
 
+    @pytest.mark.system
     def test_it_finds_nothing_where_nothing_is_wrong(self, run: Run) -> None:
         verdict = Verdict()
         judge(run, verdict)

@@ -81,6 +81,7 @@ print(json.dumps([logged, read, torn]))
 KINDS = ["list", "dict", "nested", "set", "numpy list", "numpy dict", "numpy nested", "numpy array"]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", KINDS)
 def test_record_is_one_moment_of_what_another_thread_changes(kind: str, runs: Path) -> None:
     logged, read, torn = run_child(CHANGING, runs, kind, 0.5)
@@ -176,6 +177,7 @@ print(json.dumps([logged, len(read), sorted(set(read))]))
 """
 
 
+@pytest.mark.system
 def test_value_whose_own_code_changes_its_container_does_no_harm(runs: Path) -> None:
     logged, read, lengths = run_child(MEDDLING, runs)
     assert logged == read == 120
@@ -288,6 +290,7 @@ ENDLESS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ENDLESS)
 def test_what_has_no_end_is_cut_in_bounded_time_and_size(name: str) -> None:
     value = ENDLESS[name]()
@@ -299,6 +302,7 @@ def test_what_has_no_end_is_cut_in_bounded_time_and_size(name: str) -> None:
     assert strange == (["value"] if name != "endless sequence" else [])
 
 
+@pytest.mark.system
 def test_endless_values_are_taken_by_log_config_summary_checkpoint_and_scopes(runs: Path) -> None:
     with asynctrack.init("p", dir=runs, config={"circle": circle()}) as run:
         run.log(circle())
@@ -320,6 +324,7 @@ def test_shared_part_is_no_circle() -> None:
     assert strange == []
 
 
+@pytest.mark.system
 def test_large_record_of_numbers_is_not_cut() -> None:
     data = {"rows": [[i, 0.5] for i in range(MOST_NODES + 9)], "named": [{"i": i} for i in range(MOST_NODES + 9)]}
     payload, strange = encode_any(data)
@@ -504,6 +509,7 @@ class Execution:
     at: int = 1
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "name", [3, 0.5, True, None, (1, 2), b"k", Execution(), frozenset({1}), datetime.date(2024, 2, 29)]
 )
@@ -564,6 +570,7 @@ def test_text_of_a_users_class_is_one(run: Run) -> None:
     assert records(run.path)[0].data == {"text": "abc", "x": 1}
 
 
+@pytest.mark.system
 def test_data_that_changes_while_it_is_copied_is_taken(run: Run) -> None:
     data: dict[str, Any] = {"x": 1}
     stop = threading.Event()

@@ -128,6 +128,7 @@ STRANGE = {
 }
 
 
+@pytest.mark.system
 def test_a_run_is_rows_that_come_out_again_as_they_went_in(shared_host: Path, runs: Path, place: Place) -> None:
     config = {"lr": 0.1, "net": {"sizes": [1, 2]}, "odd": math.nan}
     backend = SQL(url=place.url, tags=["baseline", "odd"])
@@ -160,6 +161,7 @@ def test_a_run_is_rows_that_come_out_again_as_they_went_in(shared_host: Path, ru
     assert {name for (name,) in place.ask("SELECT name FROM sources")} == {"", "train"}
 
 
+@pytest.mark.system
 def test_by_default_the_runs_of_a_project_share_a_database_in_its_directory(shared_host: Path, runs: Path) -> None:
     made = []
     for value in (1.0, 2.0):
@@ -194,6 +196,7 @@ def test_pandas_reads_it(file: Place, tmp_path: Path) -> None:
     assert list(frame["value"]) == [float(i) for i in range(10)]
 
 
+@pytest.mark.system
 def test_a_run_that_is_resumed_keeps_its_row(shared_host: Path, runs: Path, file: Place) -> None:
     for part in range(2):
         config = {"part": part, f"of {part}": 1}
@@ -231,6 +234,7 @@ print(run.finish().backends["sql"].behind)
 """
 
 
+@pytest.mark.system
 def test_several_runs_write_at_once(shm: Path, runs: Path, place: Place) -> None:
     names = [f"run-{number}" for number in range(3)]
     children = [start(CHILD, runs, place.url, name, ASYNCTRACK_IDLE_EXIT_S="0.05") for name in names]
@@ -240,6 +244,7 @@ def test_several_runs_write_at_once(shm: Path, runs: Path, place: Place) -> None
     assert place.ask("SELECT DISTINCT status FROM runs") == [("finished",)]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("victims", "place"), [("the delivery", "server"), ("both", "file")], indirect=["place"], ids=lambda of: of
 )
@@ -281,6 +286,7 @@ def storm(victims: str, shared: Path, runs: Path, place: Place, *, count: int, k
     assert_whole(run, place, count)
 
 
+@pytest.mark.system
 def test_a_server_that_is_restarted_gets_the_rest(
     shared_host: Path, runs: Path, server: Place, postgresql: PostgreSQL
 ) -> None:
@@ -392,6 +398,7 @@ def loses_its_tables(path: Path) -> None:
 LOSSES = [is_removed, loses_the_run, loses_the_run_but_not_its_rows, loses_its_tables]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("when", "loss"),
     [("open", is_removed), ("open", loses_the_run), *(("between", loss) for loss in LOSSES)],
@@ -479,6 +486,7 @@ def test_where_it_runs_and_what_it_reaches(tmp_path: Path, monkeypatch: pytest.M
             from_stored(settings, trusted=False)
 
 
+@pytest.mark.system
 def test_nothing_that_is_stored_has_the_password(shared_host: Path, runs: Path, server: Place) -> None:
     run = asynctrack.init("p", dir=runs, backends=[SQL(url=server.url)])
     run.log({"i": 0})
@@ -524,6 +532,7 @@ def test_reading_keeps_no_writer_waiting(tmp_path: Path, file: Place) -> None:
         assert [record.data["i"] for record in reading] == list(range(1, 10))
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "big", "list"})
@@ -536,6 +545,7 @@ class TestContract(BackendContract):
             yield from ((record.step, key, value) for key, value in record.data.items())
 
 
+@pytest.mark.system
 class TestContractOnPostgreSQL(BackendContract):
     exactly_once = True
     keeps = TestContract.keeps

@@ -138,14 +138,19 @@ def brave(
 
 
 WEATHERS = [
-    "interrupts",
     "signals",
-    "finalisers",
-    "tracer",
-    "threads+switches",
-    "signals+finalisers+threads+switches",
+    *(
+        pytest.param(weather, marks=pytest.mark.system)
+        for weather in (
+            "interrupts",
+            "finalisers",
+            "tracer",
+            "threads+switches",
+            "signals+finalisers+threads+switches",
+            "signals+finalisers+threads+switches+in-thread",
+        )
+    ),
     pytest.param("interrupts+signals+finalisers+tracer+threads+switches", marks=pytest.mark.slow),
-    "signals+finalisers+threads+switches+in-thread",
 ]
 
 

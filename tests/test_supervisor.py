@@ -80,6 +80,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "_LEAST_SILENCE_S", 1.0)
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
     ("worker", "late", "kinds"),
@@ -113,6 +114,7 @@ def test_process_that_fails_is_started_again_and_goes_on_from_its_cursor(
     assert "has ended; it is started again from its cursors in" in told
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("soon")
 def test_backend_that_can_tell_no_repeats_gets_every_record_at_least_once_in_order(own_host: Path, runs: Path) -> None:
     kills = tuple(Trouble(does="kill", step=step, late=late) for step, late in ((30, True), (31, False), (150, True)))
@@ -129,6 +131,7 @@ class Noisy(Faulty, frozen=True, kw_only=True):
     file: str = "noisy"
 
 
+@pytest.mark.system
 def test_what_a_library_prints_is_no_sign_of_life_and_what_it_starts_dies_with_it(own_host: Path, runs: Path) -> None:
     seconds = random.uniform(5000, 9000)
     backend = Noisy(
@@ -159,6 +162,7 @@ class Slow(Faulty, frozen=True, kw_only=True):
     write_s: float = 0.02
 
 
+@pytest.mark.system
 def test_delivery_process_of_a_killed_worker_ends_with_all_it_has_started_and_the_next_goes_on(
     own_host: Path, runs: Path
 ) -> None:
@@ -198,7 +202,11 @@ def kill_at_random(times: int, run: Run, shared: Path, chance: random.Random) ->
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(
-    ("kills", "once"), [(10, True), pytest.param(100, False, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
+    ("kills", "once"),
+    [
+        pytest.param(10, True, marks=pytest.mark.system),
+        pytest.param(100, False, marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    ],
 )
 def test_delivery_process_killed_at_random_moments_loses_nothing(
     kills: int, once: bool, own_host: Path, runs: Path
@@ -216,6 +224,7 @@ def test_delivery_process_killed_at_random_moments_loses_nothing(
     assert len(lines(run.path)) == logged
 
 
+@pytest.mark.system
 def test_process_that_always_crashes_is_started_ever_more_seldom_and_told_once_a_minute(
     rough_host: Path, runs: Path
 ) -> None:
@@ -247,6 +256,7 @@ class Twin(Faulty, frozen=True, kw_only=True):
     batch_records = 20
 
 
+@pytest.mark.system
 def test_backends_of_a_kind_share_a_process_and_end_each_in_its_time(own_host: Path, runs: Path) -> None:
     backends = [Twin(file="quick"), Twin(file="slow", write_s=0.04)]
     runs_opened = [asynctrack.init("p", dir=runs, backends=backends) for _ in range(2)]

@@ -109,6 +109,7 @@ def test_what_a_crash_left_in_memory_is_brought_home(own_host: Path, runs: Path)
     assert not left_in(own_host)
 
 
+@pytest.mark.system
 def test_what_a_crash_left_is_brought_home_by_any_name_of_its_directory(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
     moved, link = runs.with_name("moved"), runs.with_name("link")
@@ -132,6 +133,7 @@ def test_run_that_cannot_be_read_is_not_complete(own_host: Path, runs: Path) -> 
     assert (report["complete"], report["unreadable"]) == (0, [str(run.path)])
 
 
+@pytest.mark.system
 def test_sync_that_is_killed_goes_on_where_it_was(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
     for after_s in (0.25, 0.35, 0.45):
@@ -147,6 +149,7 @@ def test_sync_that_is_killed_goes_on_where_it_was(own_host: Path, runs: Path) ->
     wait_until(lambda: not left_in(own_host), "nothing is left")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("after_exit_s", [0.0, 300.0])
 def test_what_the_worker_leaves_behind_is_delivered(own_host: Path, runs: Path, after_exit_s: float) -> None:
     run = runs / "p" / "a"
@@ -212,6 +215,7 @@ def test_delivery_that_follows_ends_with_the_run(own_host: Path, runs: Path) -> 
     assert lines(run.path, "more.jsonl") == lines(run.path)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -254,6 +258,7 @@ def test_workers_are_seen_and_end_after_their_callers(own_host: Path, runs: Path
     assert values(runs / "p" / "a", "i") == list(range(1000))
 
 
+@pytest.mark.system
 def test_worker_that_is_killed_by_force_is_replaced(own_host: Path, runs: Path) -> None:
     caller = start(CALLER, runs, "a", 300, "wait", 20)
     assert caller.stdout is not None
@@ -285,6 +290,7 @@ def test_run_whose_worker_never_came_is_brought_home(own_host: Path, runs: Path,
     assert values(run, "i") == [line["i"] for line in lines(run)] == [0, 1, 2]
 
 
+@pytest.mark.system
 def test_orphans_are_told_of(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
     (orphan,) = list_workers()
@@ -303,6 +309,7 @@ def test_sync_called_in_a_process_leaves_its_warnings_to_be_heard(
     assert caplog.messages == ["heard"]
 
 
+@pytest.mark.system
 def test_doctor_checks_everything_and_leaves_nothing(own_host: Path, tmp_path: Path) -> None:
     report = said("doctor", "--dir", tmp_path / "runs")
     checks = [finding["check"] for finding in report["findings"]]
@@ -319,6 +326,7 @@ def test_doctor_says_what_does_not_work(own_host: Path, tmp_path: Path) -> None:
     assert "choose another --dir" in told.stdout
 
 
+@pytest.mark.system
 def test_worker_that_was_killed_is_replaced_before_the_caller_has_gone(own_host: Path, runs: Path) -> None:
     caller = start(CALLER, runs, "a", 300, "wait", 0.1)
     assert caller.stdout is not None and caller.stdin is not None

@@ -143,6 +143,7 @@ def try_each(shared: Path, folder: Path, host: Host, fault: Fault, *, every: boo
     assert left_in(shared) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("host", "fault"), [("process", KILLS[0]), ("thread", KILLS[1]), ("thread", KILLS[2])], ids=str
 )
@@ -150,6 +151,7 @@ def test_killed_at_a_system_call_nothing_is_lost(own_host: Path, tmp_path: Path,
     try_each(own_host, tmp_path, host, fault, every=False)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("fault", [FAULTS[0], FAULTS[3], FAULTS[6]], ids=str)
 def test_nothing_is_lost_when_a_call_fails_once(own_host: Path, tmp_path: Path, fault: Fault) -> None:
     try_each(own_host, tmp_path, "thread", fault, every=False)

@@ -98,6 +98,7 @@ def give(sink: Any, numbers: Iterable[int], updates: Sequence[Update] = ()) -> A
     return sink.write(Batch([record(number) for number in numbers], list(updates)))
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "big", "list"})
@@ -121,6 +122,7 @@ class TestContract(BackendContract):
         return super().same(in_32_bits(given) if isinstance(given, int | float) else given, found)
 
 
+@pytest.mark.system
 class TestContractInADirectoryOfItsOwn(TestContract):
     def make_backend(self, run: Path) -> Backend:
         return TensorBoard(dir=str(run.parent.parent.parent / "board"), flush_s=0)
@@ -171,6 +173,7 @@ DATA = st.dictionaries(
 )
 
 
+@pytest.mark.system
 @given(DATA, st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 1 << 62))
 def test_every_event_is_the_message_that_protobuf_reads(data: dict[str, Any], step: int, time_ns: int) -> None:
     events = Events()
@@ -386,6 +389,7 @@ print(i)
 """
 
 
+@pytest.mark.system
 def test_reader_that_follows_live_sees_every_point_once(own_host: Path, runs: Path) -> None:
     child = start(LOGGING, runs, 0.05)  # TensorBoard's own reader is slow
     folder = runs / "p" / "run" / "tensorboard"
@@ -429,6 +433,7 @@ def assert_each_once(folder: Path, count: int) -> None:
     assert [path.name for path in folder.iterdir()] == [next(folder.glob("*tfevents*")).name]
 
 
+@pytest.mark.system
 def test_worker_killed_at_random_moments_loses_and_repeats_nothing(own_host: Path, runs: Path) -> None:
     count = log_while_workers_are_killed(own_host, runs, 2)
     assert_each_once(runs / "p" / "run" / "tensorboard", count)
@@ -445,6 +450,7 @@ def test_workers_killed_many_times_lose_and_repeat_nothing(own_host: Path, tmp_p
         assert_each_once(runs / "p" / "run" / "tensorboard", count)
 
 
+@pytest.mark.system
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_any_crash_leaves_each_event_once(seed: int) -> None:
@@ -480,6 +486,7 @@ def test_any_crash_leaves_each_event_once(seed: int) -> None:
         assert not updates or sorted(event.value for event in shown.Scalars("summary/u")) == updates
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("left", ["cut", "zeros"])
 @pytest.mark.parametrize("cut", [1, 4, 5, 20, 60, 80, 85, 86, 94, 95])
 def test_torn_last_event_is_made_whole(tmp_path: Path, cut: int, left: str) -> None:
@@ -625,6 +632,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.system
 def test_two_processes_never_write_the_same_file(tmp_path: Path) -> None:
     child = start(WRITING, tmp_path, Path(__file__).parent)
     assert child.stdout is not None
@@ -790,6 +798,7 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_real_server_shows_the_run_while_it_goes_on(
     own_host: Path, runs: Path, capsys: pytest.CaptureFixture[str], worker: Any
@@ -827,6 +836,7 @@ def series(port: int, tag: str, count: int) -> list[list[float]] | None:
     return found if isinstance(found, list) and len(found) == count else None
 
 
+@pytest.mark.system
 def test_server_ends_with_its_worker_and_the_next_one_has_another(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs, backends=[TensorBoard(serve=True, flush_s=0)]) as run:
         run.log({"i": 0})
@@ -853,6 +863,7 @@ time.sleep(100)
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_server_ends_when_the_process_that_logs_is_killed(shm: Path, runs: Path, worker: str) -> None:
     child = start(SERVING, runs, worker)
@@ -884,6 +895,7 @@ def test_server_that_is_not_installed_is_said_and_the_files_are_written(
     assert not (run.path / "tensorboard.log").exists()
 
 
+@pytest.mark.system
 def test_port_that_is_taken_harms_nothing(own_host: Path, runs: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -62,6 +62,7 @@ def assert_whole(run: asynctrack.Run, app: TrackioApp, count: int) -> None:
     assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
+@pytest.mark.system
 def test_records_are_rows(own_host: Path, runs: Path) -> None:
     app = TrackioApp(TOKEN)
     with RawServer(app) as server:
@@ -105,6 +106,7 @@ def test_config_and_summary_are_as_they_were_set_last(own_host: Path, runs: Path
     assert_whole(run, app, 1)
 
 
+@pytest.mark.system
 def test_a_run_goes_on_with_its_config_after_its_worker_was_killed(own_host: Path, runs: Path) -> None:
     app = TrackioApp(TOKEN)
     with RawServer(app) as server:
@@ -128,6 +130,7 @@ AMBIGUOUS = [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "behaviour", [*AMBIGUOUS, raw_server.reads_and_is_silent, says(503, retry_after="1")], ids=lambda b: b.__name__
 )
@@ -196,6 +199,7 @@ def weather(script: list[Behaviour], runs: Path) -> None:
     assert_whole(run, app, count)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("seed", range(1))
 def test_everything_arrives_once_and_in_order_through_a_storm(seed: int, shared_host: Path, runs: Path) -> None:
     weather(storm(seed, 3), runs)
@@ -208,6 +212,7 @@ def test_everything_arrives_once_and_in_order_through_a_long_storm(seed: int, sh
     weather(storm(seed, len(BAD)), runs)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("kind", ["dead", "wedged", "dripping"])
 def test_a_server_that_is_gone_holds_nobody(kind: str, own_host: Path, runs: Path) -> None:
     bad = {"wedged": raw_server.silent, "dripping": raw_server.drips_headers_for_ever}
@@ -233,6 +238,7 @@ def test_a_server_that_is_gone_holds_nobody(kind: str, own_host: Path, runs: Pat
     assert stats.backends["trackio"].behind == 1000
 
 
+@pytest.mark.system
 def test_what_is_behind_after_an_outage_arrives(own_host: Path, runs: Path) -> None:
     app = TrackioApp(TOKEN)
     with socket.create_server(("127.0.0.1", 0)) as held:
@@ -267,6 +273,7 @@ def test_a_batch_that_is_too_large_is_split(own_host: Path, runs: Path) -> None:
     assert "413" in json.loads(line)["reason"]
 
 
+@pytest.mark.system
 def test_a_wrong_token_pauses_and_says_what_to_do(own_host: Path, runs: Path) -> None:
     with RawServer(TrackioApp("another")) as server:
         run = asynctrack.init("p", dir=runs, after_exit_max_s=0.5, backends=["jsonl", trackio(server)])
@@ -331,6 +338,7 @@ def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tm
         Trackio().open(Context(run_id="r", name="r", project="p", directory=tmp_path, config={}))
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})

@@ -144,6 +144,7 @@ def said_by(tmp_path: Path, script: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=4 * DEADLINE_S).stderr
 
 
+@pytest.mark.system
 def test_errors_of_calls_are_as_the_table_has_them(own_host: Path, tmp_path: Path) -> None:
     said = said_by(tmp_path, f"ERRORS = {list(ERRORS.values())!r}\n{CALLS}").splitlines()
     said = [line for line in said if re.match(r"[A-Z]\w+: ", line)]
@@ -152,6 +153,7 @@ def test_errors_of_calls_are_as_the_table_has_them(own_host: Path, tmp_path: Pat
         assert quoted(what).search(line), (what, line)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("trouble", SCRIPTS)
 def test_lines_of_a_run_are_as_the_table_has_them(rough_host: Path, tmp_path: Path, trouble: str) -> None:
     said = said_by(tmp_path, SCRIPTS[trouble])

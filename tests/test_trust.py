@@ -135,6 +135,7 @@ def test_file_outside_of_the_run_is_not_written(file: str, here: Path) -> None:
         assert len((here / "escaped").read_bytes().splitlines()) == 20
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name", ["metrics.jsonl", "lock", "cursors/jsonl.lock", "cursors/.jsonl.json.new"])
 def test_link_in_place_of_a_file_is_not_followed(name: str, here: Path, precious: Path) -> None:
     run = from_elsewhere(here)
@@ -381,6 +382,7 @@ def test_live_run_of_ones_own_may_go_where_it_likes(own_host: Path, runs: Path, 
     wait_until((tmp_path / "mine.jsonl").exists, "the file is there")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_files_logged_by_path_are_copied_where_no_key_can_be_kept(worker: str, own_host: Path, tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("weights")

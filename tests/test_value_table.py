@@ -25,6 +25,7 @@ def kinds() -> list[list[str]]:
     return value_table.kind_rows()
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore")  # what libraries have to say of each other when they are imported
 @pytest.mark.parametrize(("library", "expression"), value_table.LOGGED, ids=[row[1][:40] for row in value_table.LOGGED])
 def test_value_becomes_what_the_page_says(library: str, expression: str) -> None:
@@ -40,6 +41,7 @@ def test_page_has_no_value_that_is_not_looked_at() -> None:
     assert [row[0] for row in rows("Logged")] == [f"`{expression}`" for _, expression in value_table.LOGGED]
 
 
+@pytest.mark.system
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [name for name, _ in value_table.KINDS])
 def test_kind_is_in_each_reader_and_backend_what_the_page_says(name: str) -> None:

@@ -121,6 +121,7 @@ def test_png_is_what_pillow_reads(width: int, height: int, channels: int, data: 
     assert drawn.size == (width, height) == png.size_of(png.encode(pixels, width, height))
 
 
+@pytest.mark.system
 def test_figure_is_drawn_when_the_image_is_made() -> None:
     figures = pytest.importorskip("matplotlib.figure", reason="matplotlib is not installed")
     figure = figures.Figure(figsize=(2, 1), dpi=50)
@@ -281,6 +282,7 @@ def test_whole_way_of_values_through_a_real_run(shared_host: Path, runs: Path) -
     assert media(run.path) == [best["path"]]
 
 
+@pytest.mark.system
 def test_what_was_logged_survives_the_kill_of_its_process(own_host: Path, runs: Path) -> None:
     script = """
 import asynctrack, numpy, os, sys
@@ -465,6 +467,7 @@ def test_worker_says_in_its_log_what_could_not_be_copied(own_host: Path, runs: P
 # Who reads
 
 
+@pytest.mark.system
 def test_readers_show_short_references(run: JournaledRun) -> None:
     noise = numpy.random.default_rng(0).integers(0, 255, (300, 300, 3), "u1")
     run.log({"image": Image(noise), "table": Table(["a"], [["x" * 100_000]])})

@@ -135,6 +135,7 @@ AMBIGUOUS = [
 ]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("behaviour", AMBIGUOUS, ids=lambda behaviour: behaviour.__name__)
 def test_what_may_have_arrived_is_there_once(behaviour: Behaviour, shared_host: Path, runs: Path) -> None:
     app = VisdomApp()
@@ -168,6 +169,7 @@ def test_a_batch_of_several_keys_that_fails_half_way_is_there_once(tmp_path: Pat
     }
 
 
+@pytest.mark.system
 def test_a_killed_worker_is_followed_by_another(own_host: Path, runs: Path) -> None:
     app = VisdomApp()
     with RawServer(app) as server:
@@ -249,6 +251,7 @@ def deliver_in_two(run: JournaledRun, backend: Visdom, between: Any) -> None:
     anyio.run(work)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("status", [400, 401])
 def test_a_server_that_wants_a_login_pauses_and_refuses_nothing(status: int, shared_host: Path, runs: Path) -> None:
     app = VisdomApp()
@@ -309,6 +312,7 @@ def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tm
         Visdom().open(Context(run_id="r", name="r", project="p", directory=tmp_path, config={}))
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "nan"})

@@ -112,6 +112,7 @@ def log(run: asynctrack.Run, values: range) -> None:
         assert run.log({"i": i})
 
 
+@pytest.mark.system
 def test_records_are_rows(server: WandbServer, shared_host: Path, runs: Path) -> None:
     given = {"lr": 0.1, "net": {"sizes": [1, 2]}, "odd": math.nan}
     facts = {"tags": ["a", "b"], "notes": "words", "group": "g", "job_type": "train"}
@@ -176,7 +177,11 @@ WILD = [
 ]
 
 
-@pytest.mark.parametrize("faults", [MILD, pytest.param(WILD, marks=pytest.mark.slow)], ids=["mild", "wild"])
+@pytest.mark.parametrize(
+    "faults",
+    [pytest.param(MILD, marks=pytest.mark.system), pytest.param(WILD, marks=pytest.mark.slow)],
+    ids=["mild", "wild"],
+)
 def test_everything_arrives_once_and_in_order_through_a_storm(
     faults: list[list[raw_server.Behaviour]], server: WandbServer, shared_host: Path, runs: Path
 ) -> None:
@@ -192,7 +197,9 @@ def test_everything_arrives_once_and_in_order_through_a_storm(
     assert max(server.runs[run.id].came.values()) > 1  # what W&B had processed was sent again
 
 
-@pytest.mark.parametrize("kind", [pytest.param("dead", marks=pytest.mark.slow), "wedged"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("dead", marks=pytest.mark.slow), pytest.param("wedged", marks=pytest.mark.system)]
+)
 def test_a_server_that_is_gone_holds_nobody_and_gets_everything_when_it_is_back(
     kind: str, server: WandbServer, own_host: Path, runs: Path
 ) -> None:
@@ -228,6 +235,7 @@ def test_a_server_that_is_gone_holds_nobody_and_gets_everything_when_it_is_back(
         assert_whole(back.runs[run.id], 1000, progress.stats.backends["wandb"])
 
 
+@pytest.mark.system
 def test_wandb_core_that_is_killed_is_followed_by_another(server: WandbServer, own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs, backends=["jsonl", wandb(server)])
     for number in range(2):
@@ -246,6 +254,7 @@ def test_wandb_core_that_is_killed_is_followed_by_another(server: WandbServer, o
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.system
 def test_worker_that_is_killed_takes_all_with_it_and_is_followed_by_another(
     server: WandbServer, own_host: Path, runs: Path
 ) -> None:
@@ -293,6 +302,7 @@ def assert_survives_kills(server: WandbServer, runs: Path, kills: int, seed: int
     assert server.runs["killed"].summary["best"] == 0.5
 
 
+@pytest.mark.system
 def test_process_that_is_killed_at_random_moments_repeats_and_loses_nothing(server: WandbServer, runs: Path) -> None:
     assert_survives_kills(server, runs, kills=5, seed=1)
 
@@ -303,6 +313,7 @@ def test_process_that_is_killed_fifty_times_repeats_and_loses_nothing(server: Wa
     assert_survives_kills(server, runs, kills=50, seed=2)
 
 
+@pytest.mark.system
 def test_run_that_was_offline_is_sent_by_sync(server: WandbServer, shared_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs, mode="offline", backends=["jsonl", wandb(server)])
     log(run, range(100))
@@ -325,6 +336,7 @@ def inspect(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in wandb_command(file.parent, "leet", "inspect", "--json", file).splitlines()]
 
 
+@pytest.mark.system
 def test_offline_files_hold_every_row_once_also_after_kills(
     server: WandbServer, own_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,6 +359,7 @@ def test_offline_files_hold_every_row_once_also_after_kills(
     assert server.runs[run.id].values()["lr"] == 0.1
 
 
+@pytest.mark.system
 def test_without_a_key_it_pauses_and_the_run_goes_on(
     server: WandbServer, own_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,6 +374,7 @@ def test_without_a_key_it_pauses_and_the_run_goes_on(
     assert "run `wandb login`, or set WANDB_API_KEY in the environment" in str(books.last_error)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("key", ["short", "x" * 40])
 def test_with_a_wrong_key_it_pauses_and_goes_on_when_there_is_the_right_one(
     key: str, server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -401,6 +415,7 @@ def test_statistics_of_the_process_that_logs(server: WandbServer, shared_host: P
     assert "system.proc.memory.rssMB" in json.loads(server.runs[run.id].events[0])
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("resume", ["allow", "never"])
 def test_run_of_the_same_id_that_is_another_ones_is_added_to_or_left_alone(
     resume: str, server: WandbServer, tmp_path: Path
@@ -440,6 +455,7 @@ def test_what_was_said_of_the_run_is_said_again_where_it_may_not_have_arrived(
     assert server.runs["run"].exit_code == 1
 
 
+@pytest.mark.system
 def test_wandb_core_that_has_given_up_is_replaced(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +468,7 @@ def test_wandb_core_that_has_given_up_is_replaced(
     assert_whole(server.runs["run"], 50)
 
 
+@pytest.mark.system
 def test_row_that_is_there_already_is_not_sent_again(server: WandbServer, tmp_path: Path) -> None:
     with opened(wandb(server), tmp_path) as sink:
         sink.write(batch(*range(30)))
@@ -478,6 +495,7 @@ def test_run_that_is_not_at_wandb_is_not_resumed(server: WandbServer, tmp_path: 
         pass
 
 
+@pytest.mark.system
 def test_run_that_a_person_deleted_is_sent_again(server: WandbServer, tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "run") as run:
         for i in range(20):
@@ -588,6 +606,7 @@ def test_array_is_a_histogram_of_its_finite_values() -> None:
     assert sum(shown(numpy.array([-1e308, 1e308]))["h"].histogram) == 2
 
 
+@pytest.mark.system
 def test_file_that_is_torn_anywhere_has_the_rows_before_that(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "torn") as run:
         for i in range(700):  # more than two blocks

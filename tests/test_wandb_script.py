@@ -718,6 +718,7 @@ def test_save_keeps_files_with_the_run(run: Run, tmp_path: Path) -> None:
     assert (run.asynctrack.path / summary["artifacts/own"]["path"] / "a.txt").read_text() == "a.txt"
 
 
+@pytest.mark.system
 def test_values_and_names_arrive_at_wandb(
     own_host: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_launcher, "START_GRACE_S", 0.3)
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("quick")
 def test_killed_worker_is_replaced_without_loss(own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = asynctrack.init("p", dir=runs)
@@ -141,6 +142,7 @@ def test_stopped_worker_goes_on_where_it_was(own_host: Path, runs: Path) -> None
     assert_all_there(run, logging.accepted)
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("quick")
 def test_hung_worker_is_killed_and_replaced_and_there_are_never_two(
     own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
@@ -159,6 +161,7 @@ def test_hung_worker_is_killed_and_replaced_and_there_are_never_two(
     assert re.search(r"the worker has not moved for \d s; it is replaced", caplog.text)
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("quick")
 def test_worker_killed_stopped_and_continued_at_random_loses_and_repeats_nothing(own_host: Path, runs: Path) -> None:
     seed = random.randrange(1 << 32)
@@ -198,6 +201,7 @@ def test_finish_starts_another_worker_when_the_last_was_killed(own_host: Path, r
     assert_all_there(run, list(range(1000)))
 
 
+@pytest.mark.system
 def test_worker_killed_during_finish_is_replaced(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs)
     run.flush()

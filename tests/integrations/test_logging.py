@@ -114,6 +114,7 @@ def test_a_flush_waits_for_the_journal(handler: AsyncHandler, logger: logging.Lo
     assert len(records(handler.run.path)) == 1
 
 
+@pytest.mark.system
 def test_it_is_configured_by_a_dict(runs: Path) -> None:
     script = """
 import logging.config, sys
@@ -128,6 +129,7 @@ logging.debug("not this")
     assert manifest(run)["status"] == "finished"
 
 
+@pytest.mark.system
 def test_a_killed_process_keeps_its_messages(runs: Path) -> None:
     script = """
 import logging, os, signal, sys

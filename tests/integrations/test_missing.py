@@ -6,6 +6,7 @@ import pytest
 from support import run_child
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("drop_in", "framework", "requirement"),
     [

@@ -264,6 +264,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.system
 def test_a_killed_training_keeps_its_values_and_its_summary(tmp_path: Path) -> None:
     here = Path(__file__).parent
     child = start(KILLED, tmp_path, PYTHONPATH=f"{here.parent.parent}:{here.parent}")

@@ -31,6 +31,7 @@ from integrations import examples
 pytestmark = pytest.mark.usefixtures("shared_host")
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "nan", "inf"})
@@ -228,6 +229,7 @@ def test_skrls_names_are_known(tmp_path: Path) -> None:
     assert scalars(tmp_path / "log") == {".": {"Reward / Total reward (mean)": [(100, 1.5)]}}
 
 
+@pytest.mark.system
 def test_figures_are_drawn_at_the_call(tmp_path: Path) -> None:
     matplotlib = pytest.importorskip("matplotlib", reason="it is not needed elsewhere")
     matplotlib.use("Agg")
@@ -403,6 +405,7 @@ def test_what_cannot_be_shown_is_refused_at_the_call(tmp_path: Path, caplog: pyt
     assert len(found.value.problems) == 3
 
 
+@pytest.mark.system
 def test_the_example_runs(tmp_path: Path) -> None:
     assert "degrees" in examples.run("summary_writer", cwd=tmp_path)
     found = scalars(tmp_path / "runs" / "throw")
@@ -426,6 +429,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.system
 def test_what_was_added_survives_sigkill(tmp_path: Path) -> None:
     child = start(KILLED, tmp_path)
     _, errors = child.communicate(timeout=2 * DEADLINE_S)
