@@ -127,7 +127,7 @@ def test_directory_behind_a_symlink_holds_runs(runs: Path, tmp_path: Path, worke
 def test_run_that_is_open_under_another_name_is_not_opened_twice(
     runs: Path, tmp_path: Path, worker: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asynctrack.client.opening._END_WAIT_S", 0.1)
+    monkeypatch.setattr("asynctrack.client.preparation._END_WAIT_S", 0.1)
     runs.mkdir()
     (tmp_path / "link").symlink_to(runs)
     run = asynctrack.init("p", id="run", dir=tmp_path / "link", worker=worker)

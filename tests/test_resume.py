@@ -113,7 +113,7 @@ def test_run_that_lost_its_last_segments_to_a_power_cut_goes_on_in_a_fresh_worke
 
 
 def test_run_that_is_open_elsewhere_is_refused(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asynctrack.client.opening._END_WAIT_S", 0.1)
+    monkeypatch.setattr("asynctrack.client.preparation._END_WAIT_S", 0.1)
     child, _ = sit(runs)
     try:
         with pytest.raises(RunIsRunning, match=rf"still running in another process \(pid {child.pid}\)"):

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal, NamedTuple, TypedDict, Unpack, cast, get_args
+from typing import Any, Final, Literal, TypedDict, Unpack, cast, get_args
 
 import msgspec
 
-from asynctrack._system import messages, permissions, private
+from asynctrack._system import messages, private
 from asynctrack._system.disk_timeout import Errand
 from asynctrack._system.masking import mask_arguments
 from asynctrack._system.native_threads import replaced_by
@@ -22,8 +20,7 @@ from asynctrack._system.printable import printable
 from asynctrack._system.spawn import why_not
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
-from asynctrack.client import banner, run_state, worker_registry
-from asynctrack.client import run_lock as run_locks
+from asynctrack.client import banner
 from asynctrack.client.config_sources import as_config
 from asynctrack.client.context import open_runs
 from asynctrack.client.current import current
@@ -31,19 +28,12 @@ from asynctrack.client.default_backends import default_backends
 from asynctrack.client.disabled_run import DisabledRun
 from asynctrack.client.labels import LABELS, as_labels, as_text
 from asynctrack.client.preflight import forewarn
-from asynctrack.client.publisher import Publisher
+from asynctrack.client.preparation import prepare, take_back
 from asynctrack.client.run import Run
-from asynctrack.client.run_lock import Held, RunLock
 from asynctrack.client.session import RunSession
-from asynctrack.client.shutdown import is_open
 from asynctrack.client.worker_handle import hold_streams
-from asynctrack.errors import DirectoryNotWritable, InvalidSettings, NotARun, RunExists, RunIsRunning
-from asynctrack.journal.cursor import load_cursor
-from asynctrack.journal.frames import walk
-from asynctrack.journal.manifest import FILE_NAME, UNREADABLE, Manifest, announce, as_started, has_begun, now_iso
-from asynctrack.journal.tally import Tally
-from asynctrack.queue.layout import START
-from asynctrack.records.codec import decode_as
+from asynctrack.errors import InvalidSettings
+from asynctrack.journal.manifest import Manifest, as_started, now_iso
 from asynctrack.records.media_types import unicode
 from asynctrack.settings import (
     Mode,
@@ -55,14 +45,6 @@ from asynctrack.settings import (
     check_project,
     project_directory,
 )
-
-# How long a resumed run waits for the worker of its earlier sitting to note its end, which takes half a second.
-_END_WAIT_S: Final = 5.0
-
-# How often a run's directory is made that others remove at once. Arbitrary.
-_MOST_TRIES: Final = 10
-# What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
-_LONGEST_BELOW: Final = 200
 
 # What a config is given as: a mapping, an object with fields, or the path of a file; see `asynctrack.client.config_sources`.
 Config = Any
@@ -209,7 +191,7 @@ def _open(
     """Open a run, or leave nothing of it: Ctrl-C may come at any moment."""
     hold_streams()
     start = as_started(manifest)
-    errand = Errand(lambda: _prepare(place, manifest, start, settings, resume), place, _take_back)
+    errand = Errand(lambda: prepare(place, manifest, start, settings, resume), place, take_back)
     session: RunSession | None = None
     run: Run | None = None
     try:
@@ -230,57 +212,6 @@ def _open(
             open_runs.leave(run)
         errand.drop()
         raise
-
-
-class _Ready(NamedTuple):
-    """A run that is ours alone, with a queue.
-
-    Attributes:
-        path: its directory. One name, however it is reached: two would have two writers.
-        is_new: whether that was made for this.
-        resumed: whether it goes on from where an earlier session was.
-        run_lock: that makes it ours.
-        publisher: into the queue.
-    """
-
-    path: Path
-    is_new: bool
-    resumed: bool
-    run_lock: RunLock
-    publisher: Publisher
-
-
-def _prepare(place: Path, manifest: Manifest, start: dict[str, Any], settings: Settings, resume: Resume) -> _Ready:
-    """Have the run's directory, what its earlier sittings have left, and a queue. Not on the user's thread: a disk may hang, and Ctrl-C come.
-
-    Raises:
-        AsynctrackError: see `init`.
-    """
-    path = Path(os.path.realpath(place))
-    run_lock, is_new = _take_run_lock(path, manifest.id, resume)
-    try:
-        if is_new:
-            announce(path, start)
-        first = None if is_new else _resume(path, manifest, start, settings.worker, resume)
-        publisher = Publisher(manifest.id, path, settings, first=first or 0)
-        return _Ready(path, is_new, first is not None, run_lock, publisher)
-    except BaseException:
-        _let_go(path, is_new, run_lock)
-        raise
-
-
-def _take_back(ready: _Ready) -> None:
-    unknown = False
-    try:
-        unknown = ready.publisher.abandon()
-    finally:
-        _let_go(ready.path, ready.is_new and unknown, ready.run_lock)
-
-
-def _let_go(path: Path, remove: bool, run_lock: RunLock) -> None:
-    if remove:  # if there is nothing else in it, nothing has begun
-        _remove_run_directory(path)
-    run_lock.release()
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -367,137 +298,6 @@ def _manifest(
         },
         limits={"after_exit_max_s": settings.after_exit_max_s},
     )
-
-
-def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bool]:
-    """Take the run for this process alone; whether it is a new one.
-
-    Raises:
-        RunExists: it is there, and is not to be resumed.
-        NotARun: it is not there, and is not to be begun.
-        RunIsRunning: a process has it open.
-    """
-    for _ in range(_MOST_TRIES):
-        is_new = _find_or_make(path, run_id, resume)
-        try:
-            return run_locks.take(path), is_new
-        except Held as held:
-            if is_new and resume == "never":  # another was faster, in the moment between
-                raise RunExists(run_id, path.parent) from None
-            raise RunIsRunning(run_id, path, held.pid) from None
-        except FileNotFoundError:  # another has made it, found that it cannot begin, and removed it
-            continue
-        except OSError as error:
-            if is_new:
-                _remove_run_directory(path)
-            raise DirectoryNotWritable(path, error) from error
-    raise DirectoryNotWritable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
-
-
-def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
-    if resume != "never" and os.path.isdir(path):
-        return False
-    if resume == "must":
-        raise NotARun(path, "; with resume='allow' it is begun")
-    try:
-        _make_run_directory(path, run_id)
-    except RunExists:
-        if resume == "never":
-            raise
-        return False  # another process has made it just now
-    return True
-
-
-def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerKind, resume: Resume) -> int | None:
-    """Take over what the run was; returns the number of its next record, None where there is nothing of it.
-
-    Raises:
-        NotARun: there is nothing of a run, and none is to be begun.
-        RunIsRunning: somebody logs to it, or its worker does not come to its end.
-        UnsupportedVersion: a newer asynctrack wrote it.
-    """
-    _earlier(path, [])  # one that will be refused is so before anything is made for it
-    host = worker_registry.host_for(kind)
-    deadline = time.monotonic() + _END_WAIT_S
-    while True:
-        first, queued = host.take_over(path)
-        earlier = _earlier(path, queued)
-        if not _is_busy(path, earlier):
-            break
-        if time.monotonic() > deadline or is_open(path):
-            raise RunIsRunning(manifest.id, path, None if is_open(path) else 0)
-        time.sleep(0.02)
-    if earlier is None:
-        if resume == "must":
-            raise NotARun(path)
-        announce(path, start)
-        return None
-    tally = Tally(path / "journal")
-    tally.update()
-    tally.close()
-    manifest.config = {**earlier.config, **manifest.config}
-    manifest.labels = {**earlier.labels, **manifest.labels}
-    manifest.name = earlier.name if manifest.name == manifest.id else manifest.name
-    manifest.summary, manifest.checkpoint = earlier.summary, earlier.checkpoint
-    manifest.created_at = earlier.created_at
-    known = [load_cursor(path, name).next_number for name in earlier.backends]
-    return max(first, tally.next_number(), *known)
-
-
-def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
-    """What the run was: as the journal has it, and behind that the queues of its dead; None where there is nothing."""
-    from asynctrack.reading.reader import RunReader  # most runs are new
-
-    found: Manifest | None = None
-    with contextlib.suppress(NotARun):
-        found = RunReader(path).manifest()
-    if found is not None and not has_begun(path, found):
-        found = None
-    status = found.status if found is not None else "crashed"
-    for frames in queued:
-        for frame in walk(memoryview(frames), 0, len(frames), skip_records=True):
-            if found is None and frame.kind == START:
-                with contextlib.suppress(*UNREADABLE):
-                    found = decode_as(frame.payload, Manifest)
-            elif found is not None:
-                found.apply(frame)
-    if found is not None:
-        found.status = status  # a queue of the dead does not make it run
-    return found
-
-
-def _is_busy(path: Path, earlier: Manifest | None) -> bool:
-    """Whether the worker of a caller that has just died is still to say so, or somebody logs to the run."""
-    if is_open(path):
-        return True
-    queues = [queue for worker in run_state.other_workers() for queue in worker.queues if queue.run == str(path)]
-    if any(queue.caller_lives and queue.end == "open" for queue in queues) or any(queue.used for queue in queues):
-        return True
-    running = earlier is None or earlier.status == "running"
-    return running and (bool(queues) or worker_registry.worker_of(path))
-
-
-def _remove_run_directory(path: Path) -> None:
-    """Remove the directory of a run that has not begun, unless there is something in it."""
-    with contextlib.suppress(OSError):
-        if not any(os.path.lexists(path / name) for name in ("lock", "journal")):  # not listed: files may be too many
-            for name in (run_locks.FILE_NAME, FILE_NAME):
-                (path / name).unlink(missing_ok=True)
-            os.rmdir(path)
-
-
-def _make_run_directory(path: Path, run_id: str) -> None:
-    try:
-        if len(os.fsencode(path)) + _LONGEST_BELOW > os.pathconf("/", "PC_PATH_MAX"):
-            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
-        os.makedirs(path.parent, exist_ok=True)
-        os.mkdir(path, permissions.DIRECTORY)
-    except FileExistsError as error:
-        if path.is_dir():
-            raise RunExists(run_id, path.parent) from None
-        raise DirectoryNotWritable(path, error) from error
-    except OSError as error:
-        raise DirectoryNotWritable(path, error) from error
 
 
 def _no_threads(library: str) -> str:
