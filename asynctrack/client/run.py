@@ -24,7 +24,7 @@ from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable, UsageE
 from asynctrack.journal.manifest import METRICS, Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, SUMMARY
 from asynctrack.queue.producer import CLOSED, OPEN, Producer
-from asynctrack.reading.last_values import LastValues
+from asynctrack.reading.last_values import LastValues, copied
 from asynctrack.reading.stats import RunStats
 from asynctrack.records.codec import HOLDS_OTHERS, encode, encode_quickly
 from asynctrack.settings import Mode, Until
@@ -262,7 +262,7 @@ class Run:
         try:
             return self._session.read_in_time(self._values.update, _LOOK_S)
         except (AsynctrackError, OSError):
-            return self._values.found
+            return copied(self._values.found)
 
     def stats(self) -> RunStats:
         """The books as they stand. Reads files: not for the hot loop."""

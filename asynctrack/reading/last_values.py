@@ -29,7 +29,7 @@ class LastValues:
         self._reader: Reader | None = None
 
     def update(self) -> dict[str, Any]:
-        """Read what has come since; returns `found`."""
+        """Read what has come since; returns a copy of `found`."""
         from asynctrack.journal.manifest import UNREADABLE
         from asynctrack.journal.reader import Reader
         from asynctrack.queue.layout import RECORD
@@ -43,7 +43,7 @@ class LastValues:
                     with contextlib.suppress(*UNREADABLE):
                         merge(self.found, string_keys(decode(frame.payload, frame.number, batch.header.ring).data))
         reader.close()
-        return self.found
+        return copied(self.found)
 
 
 def merge(into: dict[str, Any], fresh: Mapping[str, Any]) -> None:
@@ -53,4 +53,9 @@ def merge(into: dict[str, Any], fresh: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping) and isinstance(before, dict):
             merge(before, value)
         else:
-            into[name] = dict(value) if isinstance(value, Mapping) else value
+            into[name] = copied(value) if isinstance(value, Mapping) else value
+
+
+def copied(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings as dicts of their own."""
+    return {name: copied(value) if isinstance(value, Mapping) else value for name, value in nested.items()}

@@ -12,7 +12,7 @@ class CommError(Error):
     """Something that only W&B's servers could give was asked for."""
 
 
-class ConfigError(UsageError):
+class ConfigError(Error):
     """A config has the value already, and another is given."""
 
     def __init__(self, key: str, before: object, value: object) -> None:

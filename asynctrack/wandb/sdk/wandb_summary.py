@@ -20,6 +20,10 @@ class SummaryDict(MutableMapping[str, Any]):
         """Change what is set, in the mapping at a path below this one."""
         raise NotImplementedError
 
+    def _forget(self, path: tuple[str, ...]) -> None:
+        """Have nothing at a path below this one, until it is logged again."""
+        raise NotImplementedError
+
     def __repr__(self) -> str:
         return repr(self._view())
 
@@ -40,7 +44,9 @@ class SummaryDict(MutableMapping[str, Any]):
         self.update({key: value})
 
     def __delitem__(self, key: str) -> None:
-        self._change((), lambda own: own.pop(key, None))
+        if key not in self:
+            raise KeyError(key)
+        self._forget((key,))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what a library looks for
@@ -69,10 +75,12 @@ class Summary(SummaryDict):
     """
 
     def __init__(self, run: OwnRun) -> None:
-        self.__dict__.update(_run=run)
+        self.__dict__.update(_run=run, _forgotten=set())
 
     def logged(self, names: Mapping[str, Any]) -> None:
         """These were logged: what was set before by their names is not the last that was said of them."""
+        if self._forgotten:
+            self._forgotten.difference_update([path for path in self._forgotten if path[0] in names])
         own = self._run.summary
         if own and not own.keys().isdisjoint(names):
             for name in own.keys() & names.keys():
@@ -81,6 +89,8 @@ class Summary(SummaryDict):
     def _view(self) -> dict[str, Any]:
         run: OwnRun = self._run
         logged = _aggregated(run.last_values(), run, ())
+        for path in self._forgotten:
+            _pop(logged, path)
         return _merged(logged, run.summary.as_dict())
 
     def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
@@ -96,6 +106,10 @@ class Summary(SummaryDict):
         changed = {name for name, value in after.items() if name not in copies or value is not copies[name]}
         self._run.summary.update({name: after[name] for name in changed.union(path[:1])})
 
+    def _forget(self, path: tuple[str, ...]) -> None:
+        self._forgotten.add(path)
+        self._change(path[:-1], lambda own: own.pop(path[-1], None))
+
 
 class SubSummary(SummaryDict):
     """A nested mapping of a summary."""
@@ -109,6 +123,9 @@ class SubSummary(SummaryDict):
 
     def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
         self._parent._change((self._key, *path), change)
+
+    def _forget(self, path: tuple[str, ...]) -> None:
+        self._parent._forget((self._key, *path))
 
 
 class LocalSummary(SummaryDict):
@@ -129,6 +146,17 @@ class LocalSummary(SummaryDict):
         for name in path:
             inner = inner.setdefault(name, {})
         change(inner)
+
+    def _forget(self, path: tuple[str, ...]) -> None:
+        _pop(self._own, path)
+
+
+def _pop(nested: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Take what is at a path."""
+    *outer, last = path
+    for name in outer:
+        nested = nested.get(name, {})
+    nested.pop(last, None)
 
 
 def _aggregated(values: Mapping[str, Any], run: OwnRun, path: tuple[str, ...]) -> dict[str, Any]:
