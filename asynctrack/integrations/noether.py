@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynctrack._system import messages
+from asynctrack._system.throttle import ONCE, Throttle
 from asynctrack.client.config_file import tracker_arguments
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
@@ -85,7 +86,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         self.run: Run | None = None
         self._path: Path | None = None
         self._output = Path()
-        self._told: set[str] = set()
+        self._said = Throttle()
 
     def __repr__(self) -> str:
         return f"<AsyncTracker of {self._project}, {self.run!r}>"
@@ -181,6 +182,5 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         return bool(asked(key)) if callable(asked) else True
 
     def _tell(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if self._said.admit(text, ONCE):
             messages.say(f"asynctrack: {text}")
