@@ -100,7 +100,7 @@ def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read
         back.wait()
 
     with monkeypatch.context() as patch:
-        patch.setattr(StatsCollector, "take", take)
+        patch.setattr(StatsCollector, "collect", take)
         stats = run.stats()
     back.set()
     assert (stats.accepted, stats.journaled) == (1, 1)
