@@ -740,6 +740,7 @@ def test_values_and_names_arrive_at_wandb(
             run.log({"loss": loss, "epoch": loss})
         run.log({"image": image, "images": [image, image], "text": asynctrack.Text("<long>"), "page": asynctrack.Html("<p>"),
                  "table": asynctrack.Table(["n", "seen"], [[1, image]]), "h": asynctrack.Histogram([1, 2])})  # fmt: skip
+        run.name, run.tags, run.notes = "renamed", ["a", "b"], "changed"
         run.flush(timeout_s=40)
     assert run.stats().backends["wandb"].behind == 0
     found = run_child(THEIRS.split(SCRIPT)[1].replace('glob.glob("', f'glob.glob("{run.path}/'))
@@ -747,7 +748,8 @@ def test_values_and_names_arrive_at_wandb(
     kinds = {"image": "image", "images": "images", "text": "html", "page": "html", "table": "table", "h": "histogram"}
     assert {key: value for key, value in plain(found["rows"][3]).items() if key in kinds} == kinds
     assert found["rows"][3]["image"]["caption"] == "c"
-    assert found["run"] == {"name": run.name, "group": "g", "job_type": "train", "tags": ["a"], "notes": "n"}
+    changed = {"name": "renamed", "tags": ["a", "b"], "notes": "changed"}
+    assert found["run"] == {"group": "g", "job_type": "train", **changed}
     assert found["summary"]["loss"]["min"] == 1.0
 
 

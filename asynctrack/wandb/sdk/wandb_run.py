@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ class Run:
         self._step = self.starting_step
         self._dir: str | None = None
         self._put = run.log
+        self._package = vars(sys.modules["asynctrack.wandb"])
 
     def __repr__(self) -> str:
         return repr(self.asynctrack)
@@ -156,7 +158,8 @@ class Run:
             commit: False keeps `data` back until the next call.
             sync: has no meaning.
         """
-        self.take_assigned()
+        if "config" in self._package:
+            self.take_assigned()
         self._put(data, step, commit)
         if step is None:
             self._step += commit is not False
