@@ -94,13 +94,13 @@ def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read
     run.flush()
     failures, back = [OSError(errno.EMFILE, "too many open files")], threading.Event()
 
-    def take(*_: object) -> None:
+    def collect(*_: object) -> None:
         if failures:
             raise failures.pop()
         back.wait()
 
     with monkeypatch.context() as patch:
-        patch.setattr(StatsCollector, "collect", take)
+        patch.setattr(StatsCollector, "collect", collect)
         stats = run.stats()
     back.set()
     assert (stats.accepted, stats.journaled) == (1, 1)

@@ -445,7 +445,7 @@ class TestMoved:
         assert values(moved, "i") == list(range(1000))
         assert asynctrack.open_run(moved).status == "finished"
         with SyncJob([moved]) as work:
-            wait_until(lambda: work.look() and work.done, "all is delivered")
+            wait_until(lambda: work.poll() and work.done, "all is delivered")
         assert_whole(moved, {"i": 1000})
 
     def test_run_that_is_moved_and_moved_back_goes_on(self, own_host: Path, runs: Path, worker: str) -> None:
