@@ -127,9 +127,12 @@ def test_shell_that_goes_missing_during_the_run_is_told_and_threads_take_over(ow
 
 
 SHORT = """
-import sys
+import sys, time
 import asynctrack
+from asynctrack.worker import rescue
 
+remove_host, pause_s = rescue.remove_host, float(sys.argv[3])
+rescue.remove_host = lambda directory: (time.sleep(pause_s), remove_host(directory))
 sys.executable = sys.argv[2]
 asynctrack.init("p", id="run", dir=sys.argv[1])
 for i in range(300):
@@ -137,14 +140,15 @@ for i in range(300):
 """
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 0.3])
 def test_script_that_just_ends_before_it_can_know_is_journaled_and_told_how_to_go_on(
-    own_host: Path, runs: Path, tmp_path: Path
+    own_host: Path, runs: Path, tmp_path: Path, pause_s: float
 ) -> None:
-    """When the main thread has ended no thread can be had for the deliveries."""
+    """When the main thread has ended no thread can be had for the deliveries. The run is done before all that is to be done is."""
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho no library >&2\n")
     python.chmod(0o755)
-    child = start(SHORT, runs, python)
+    child = start(SHORT, runs, python, pause_s)
     _, err = child.communicate(timeout=60)
     assert "no worker process can be started (no library)" in err
     assert "`asynctrack sync` delivers it" in err

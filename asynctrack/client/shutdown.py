@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from asynctrack._system import fork, messages, private
-from asynctrack.client import worker_registry
+from asynctrack.client import worker_handle, worker_registry
 
 # Behind the finalizers of multiprocessing's pools and queues, whose least is -5.
 _LAST_FINALIZER: Final = -100
@@ -94,6 +94,7 @@ def _finish(*, with_threads_only: bool = False) -> None:
             _await(left, error)
     finally:
         worker_registry.stop_threads()
+        worker_handle.leave()
         messages.leave()
         logging.raiseExceptions = noisy
 

@@ -60,6 +60,8 @@ _WAKE_INTERVAL_S: Final = 0.005
 _LET_S: Final = 0.001
 # How much the caretaker may be asked for before it is left alone. Arbitrary: it does one thing in 20 us.
 _MOST_ASKED: Final = 100
+# How long the end of the process waits for what the caretaker is at. Arbitrary: a disk that hangs may hold it.
+_LEAVE_S: Final = 1.0
 # How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
 _START_WAIT_S: Final = 1.0
 
@@ -376,6 +378,15 @@ class WorkerHandle:
 _caretaker: BackgroundThread[tuple[WorkerHandle, Ring, bool, bool]] = BackgroundThread(
     lambda asked: asked[0]._care(*asked[1:]), _MOST_ASKED
 )
+
+
+def leave() -> None:
+    """At the end of the process: let the caretaker get done with what it is at, for a thread of ours dies in the middle of that.
+
+    Where it journals what no worker could, the run is done before its directory is removed and a word is said.
+    """
+    for pause in _caretaker.until_done(_LEAVE_S):
+        time.sleep(pause)
 
 
 def write_handshake(directory: str) -> None:
