@@ -166,6 +166,7 @@ def test_old_media_are_files_again(version: Path, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.system
 @each_version
 def test_backends_that_have_a_part_get_the_rest_once(version: Path, tmp_path: Path) -> None:
     project = copied(version, tmp_path)
@@ -218,6 +219,7 @@ def numbers_in_json(run: Path) -> Any:
     return found["i"]
 
 
+@pytest.mark.system
 @each_version
 def test_settings_that_lead_elsewhere_are_not_followed_without_trust(version: Path, tmp_path: Path) -> None:
     run = copied(version, tmp_path) / "backends"
@@ -276,6 +278,7 @@ def test_offline_run_comes_to_its_server(version: Path, tmp_path: Path, monkeypa
     assert len(lines(run)) == STEPS
 
 
+@pytest.mark.system
 @each_version
 def test_servers_that_have_a_part_get_the_rest_once(
     version: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -291,6 +291,7 @@ def test_a_name_that_leads_elsewhere_stays_below(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "logs") == ["_.._etc_pass wd.json"]
 
 
+@pytest.mark.system
 def test_a_path_is_that_of_where_the_run_is_opened(own_host: Path, tmp_path: Path) -> None:
     script = """
 import asynctrack, os, sys

@@ -159,6 +159,7 @@ def test_runs_that_have_ended_hold_no_descriptors(own_host: Path, runs: Path, wo
         wait_until(lambda: len(open_below(served_by, own_host, runs)) <= before + 4, "their descriptors are closed")
 
 
+@pytest.mark.system
 def test_run_that_has_finished_goes_with_its_last_reference(own_host: Path, runs: Path) -> None:
     """Its queue takes 4 MiB and a descriptor, and a loop of numbers may never call the garbage collector."""
     gc.collect()

@@ -506,6 +506,7 @@ def test_where_it_runs_and_what_it_reaches() -> None:
         from_stored(kept, trusted=False)
 
 
+@pytest.mark.system
 @given(st.text(max_size=300))
 @settings(max_examples=300, deadline=None)
 def test_any_name_becomes_one_that_mlflow_takes(key: str) -> None:

@@ -48,6 +48,7 @@ def in_archive(folder: Path) -> Path:
     return archive
 
 
+@pytest.mark.system
 def test_package_in_an_archive_works_with_threads(own_host: Path, runs: Path, tmp_path: Path) -> None:
     err = said(runs, path=in_archive(tmp_path))
     assert err.count("\n") == 1
@@ -89,6 +90,7 @@ def test_python_that_dies_at_once_is_told_and_threads_take_over(
 BROKEN = "raise ImportError('half an installation')\n"
 
 
+@pytest.mark.system
 def test_package_that_breaks_during_the_run_is_told_and_threads_take_over(
     own_host: Path, runs: Path, tmp_path: Path
 ) -> None:
@@ -122,6 +124,7 @@ os.kill(run._producer.ring.words[WORKER_PID], signal.SIGKILL)
 """
 
 
+@pytest.mark.system
 def test_shell_that_goes_missing_during_the_run_is_told_and_threads_take_over(own_host: Path, runs: Path) -> None:
     assert "no worker process can be started ([Errno 2] No such file or directory: '/no/sh')" in said(runs, after=GONE)
 

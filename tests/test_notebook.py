@@ -76,6 +76,7 @@ while True:
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_kernel_is_interrupted_restarted_and_killed(
     notebook: Notebook, runs: Path, own_host: Path, worker: str

@@ -92,7 +92,10 @@ def test_what_is_asked_for_runs(house: pytest.Pytester, arguments: list[str], ex
     assert ran(house, *arguments) == expected
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["here", "in a worker"])
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param([], id="here"), pytest.param(["-n", "1"], id="in a worker", marks=pytest.mark.system)],
+)
 def test_test_with_both_markers_fails_the_collection(house: pytest.Pytester, workers: list[str]) -> None:
     put(house, test_a=PLAIN, test_b=BOTH)
     done = house.runpytest(*workers)
@@ -101,6 +104,7 @@ def test_test_with_both_markers_fails_the_collection(house: pytest.Pytester, wor
     done.stdout.fnmatch_lines(["*test_b.py::test_sizes?1000? is marked both `system` and `slow`*"])
 
 
+@pytest.mark.system
 def test_workers_run_the_default_set(house: pytest.Pytester) -> None:
     put(house, test_a=PLAIN, test_b=MIXED)
     house.runpytest("-n", "1").assert_outcomes(passed=2)

@@ -188,6 +188,7 @@ def test_live_run_is_left_to_its_worker(own_host: Path, runs: Path) -> None:
     assert manifest(run.path)["status"] == "finished"
 
 
+@pytest.mark.system
 def test_whole_run_is_delivered_to_one_more_backend_while_it_is_live(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         for i in range(1000):

@@ -396,6 +396,7 @@ def test_with_a_wrong_key_it_pauses_and_goes_on_when_there_is_the_right_one(
     assert_whole(server.runs["run"], 1)
 
 
+@pytest.mark.system
 def test_a_user_who_may_not_write_there_is_told(server: WandbServer, tmp_path: Path) -> None:
     server.lasting["UpsertBucket"] = says(403, {"errors": [{"message": "permission denied"}]})
     with pytest.raises(ActionRequired, match="entity and project"), opened(wandb(server, entity="others"), tmp_path):
@@ -434,6 +435,7 @@ def test_run_of_the_same_id_that_is_another_ones_is_added_to_or_left_alone(
     assert_whole(server.runs["run"], 20 if resume == "never" else 40)
 
 
+@pytest.mark.system
 def test_what_was_said_of_the_run_is_said_again_where_it_may_not_have_arrived(
     server: WandbServer, tmp_path: Path
 ) -> None:

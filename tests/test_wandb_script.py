@@ -164,6 +164,7 @@ def run_theirs(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.system
 def test_script_records_what_it_records_with_wandb(
     own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def test_script_records_what_it_records_with_wandb(
     assert ours["status"] == "finished"
 
 
+@pytest.mark.system
 def test_script_leaves_its_files_with_the_run(own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_PROJECT", raising=False)

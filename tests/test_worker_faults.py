@@ -114,6 +114,7 @@ def test_killed_worker_is_replaced_without_loss(own_host: Path, runs: Path, capl
     assert "the worker is gone; starting another, nothing is lost" in caplog.text
 
 
+@pytest.mark.system
 def test_worker_killed_again_and_again_while_it_starts_loses_nothing(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs)
     over = time.monotonic() + 1.5
