@@ -152,9 +152,7 @@ def init(
     if name is not None:
         as_text("name", name)
     run_id = check_name("id", id) if id is not None else fresh_id()
-    for what, word, words in (("resume", resume, get_args(Resume)), ("reinit", reinit, get_args(Reinit))):
-        if word not in words:
-            raise InvalidSettings([f"{what} must be one of {', '.join(map(repr, words))}; got {word!r:.80}"])
+    _check_words(resume, reinit)
     named = name_backends(default_backends() if backends is None else backends)
     if settings.mode != "disabled":
         named = {name: backend.prepare() for name, backend in named.items()}
@@ -166,16 +164,40 @@ def init(
     place = settings.dir / project_directory(project) / run_id
     manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels)
     if settings.mode == "disabled":
-        run: Run = DisabledRun(manifest, Path(os.path.abspath(place)), named)
-        run.cell = cell
-        open_runs.enter(run)
-        return run
+        return _open_disabled(place, manifest, named, cell)
+    settings = _with_a_worker(settings)
+    return _open(place, manifest, settings, named, resume, cell, quiet=quiet)
+
+
+def _check_words(resume: Resume, reinit: Reinit) -> None:
+    """
+    Raises:
+        InvalidSettings: one of them is none of its words.
+    """
+    for what, word, words in (("resume", resume, get_args(Resume)), ("reinit", reinit, get_args(Reinit))):
+        if word not in words:
+            raise InvalidSettings([f"{what} must be one of {', '.join(map(repr, words))}; got {word!r:.80}"])
+
+
+def _with_a_worker(settings: Settings) -> Settings:
+    """The same, with a worker that this process can have.
+
+    Raises:
+        InvalidSettings: threads are asked for, and another library has put its own in their place.
+    """
     if settings.worker == "thread" and (library := replaced_by()):
         raise InvalidSettings([_no_threads(library)])
     if settings.worker == "process" and (why := why_not()):
         messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
-        settings = Settings.build({**given, "worker": "thread"})
-    return _open(place, manifest, settings, named, resume, cell, quiet=quiet)
+        return msgspec.structs.replace(settings, worker="thread")
+    return settings
+
+
+def _open_disabled(place: Path, manifest: Manifest, named: dict[str, Backend], cell: int | None) -> Run:
+    run = DisabledRun(manifest, Path(os.path.abspath(place)), named)
+    run.cell = cell
+    open_runs.enter(run)
+    return run
 
 
 def _open(
