@@ -516,13 +516,45 @@ if sys.argv[2] == "killed":
     os.kill(os.getpid(), 9)
 """
     found = []
-    for end in ("killed", "finished", "finished"):
+    for end in ("killed", "finished", "finished"):  # the last of them opens a run of its own
         done = subprocess.run(
             [sys.executable, "-c", script, str(runs), end], capture_output=True, text=True, timeout=50
         )
         found.append(json.loads(done.stdout))
     assert [resumed for _, resumed in found] == [False, True, False]
     assert found[0][0] == found[1][0] != found[2][0]
+
+
+def test_auto_resume_leaves_a_run_that_lives_alone(own_host: Path, runs: Path) -> None:
+    script = """
+import asynctrack.wandb as wandb, json, sys
+run = wandb.init(project="p", dir=sys.argv[1], resume="auto")
+print(json.dumps([run.id, run.resumed]))
+"""
+    with wandb.init(project="p", dir=runs, resume="auto") as run:
+        found, resumed = run_child(script, runs)
+    assert found != run.id and not resumed
+
+
+def test_a_forked_child_logs_to_the_run_or_opens_its_own(own_host: Path, runs: Path) -> None:
+    script = """
+import asynctrack.wandb as wandb, json, os, sys
+run = wandb.init(project="p", dir=sys.argv[1])
+run.log({"parent": 1})
+if os.fork() == 0:
+    wandb.log({"child": 1})
+    with wandb.init(project="p", dir=sys.argv[1]) as own:
+        own.log({"own": 1})
+        print(json.dumps(str(own.asynctrack.path)), flush=True)
+    os._exit(0)
+os.wait()
+run.finish()
+print(json.dumps(str(run.asynctrack.path)))
+"""
+    run = Path(run_child(script, runs))
+    (own,) = (path for path in run.parent.iterdir() if path != run)
+    assert sorted(key for record in records(run) for key in record.data) == ["child", "parent"]
+    assert [record.data for record in records(own)] == [{"own": 1}]
 
 
 def test_run_without_a_project_has_one(shared_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

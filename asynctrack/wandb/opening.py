@@ -10,7 +10,8 @@ from typing import Any, Final, Literal
 
 import asynctrack
 from asynctrack.client.config_sources import as_config
-from asynctrack.errors import AsynctrackError
+from asynctrack.client.opening import DEFAULT_PROJECT
+from asynctrack.errors import AsynctrackError, RunIsRunning
 from asynctrack.settings import DEFAULT_DIR
 from asynctrack.wandb import environment, state, tensorboard
 from asynctrack.wandb.errors import Error
@@ -144,8 +145,14 @@ def _open(chosen: dict[str, Any], config: dict[Any, Any], *, silent: bool, alone
     follows = chosen.pop("sync_tensorboard", False)
     chosen["mode"] = _mode(chosen.get("mode"))
     resume_file = _resume_file(chosen)
-    given = {name: value for name, value in chosen.items() if value is not None}
-    run = asynctrack.init(config=config, quiet=silent, reinit="create_new" if alone else "default", **given)
+    given = _set(chosen)
+    fixed: dict[str, Any] = {"config": config, "quiet": silent, "reinit": "create_new" if alone else "default"}
+    try:
+        run = asynctrack.init(**{"id": _unfinished(resume_file, given), **given, **fixed})
+    except RunIsRunning:
+        if resume_file is None or "id" in given:
+            raise
+        run = asynctrack.init(**given, **fixed)  # the last run of the directory lives
     opened = Run(run, _settings_of(run, given))
     if resume_file is not None and not opened.disabled:
         _remember(resume_file, run)
@@ -181,21 +188,19 @@ def _resume_file(chosen: dict[str, Any]) -> Path | None:
         chosen["resume"] = resume or "never"
         return None
     chosen["resume"] = "allow"
-    path = Path(chosen.get("dir", DEFAULT_DIR)) / _RESUME_FILE
-    if "id" not in chosen and (last := _unfinished(path)) is not None:
-        chosen.update(last)
-    return path
+    return Path(chosen.get("dir", DEFAULT_DIR)) / _RESUME_FILE
 
 
-def _unfinished(path: Path) -> dict[str, str] | None:
-    """Project and id of the run that a file names, if that has not finished."""
+def _unfinished(path: Path | None, given: Mapping[str, Any]) -> str | None:
+    """The id of the run that a file names, if that is of the same project and has not finished."""
+    if path is None:
+        return None
     try:
         noted = json.loads(path.read_text())
-        if asynctrack.open_run(noted["path"]).status != "finished":
-            return {"project": noted["project"], "id": noted["run_id"]}
+        same = noted["project"] == given.get("project", DEFAULT_PROJECT)
+        return noted["run_id"] if same and asynctrack.open_run(noted["path"]).status != "finished" else None
     except (OSError, ValueError, KeyError, TypeError, AsynctrackError):
-        pass
-    return None
+        return None
 
 
 def _remember(path: Path, run: asynctrack.Run) -> None:

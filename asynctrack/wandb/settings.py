@@ -75,7 +75,10 @@ def arguments_of(settings: Settings | OwnSettings | Mapping[str, Any] | None) ->
         return {}
     if isinstance(settings, Mapping):
         settings = Settings(**settings)
-    return settings.arguments() if isinstance(settings, Settings) else {"settings": settings}
+    if isinstance(settings, Settings):
+        return settings.arguments()
+    defaults = OwnSettings()
+    return {name: value for name in _OWN if (value := getattr(settings, name)) != getattr(defaults, name)}
 
 
 def _has_meaning(name: str) -> bool:

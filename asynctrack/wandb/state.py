@@ -5,9 +5,17 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from asynctrack._system import fork
+
 # Of the class `Run`, which stands above this module.
 _open: list[Any] = []
 _current: Any = None
+
+
+@fork.in_child
+def _begin_anew() -> None:
+    """A forked child logs to the current run as its parent does, but another `init` there opens a run of its own."""
+    _open.clear()
 
 
 def current() -> Any:

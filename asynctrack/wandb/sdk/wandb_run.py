@@ -14,6 +14,7 @@ from typing import Any, Final
 import asynctrack
 from asynctrack._system import messages
 from asynctrack.client.metrics import SUMMARIES
+from asynctrack.journal.manifest import METRICS
 from asynctrack.wandb import artifacts, state
 from asynctrack.wandb.alerts import AlertLevel
 from asynctrack.wandb.artifacts import Artifact, Nothing
@@ -23,8 +24,6 @@ from asynctrack.wandb.sdk.wandb_config import Config
 from asynctrack.wandb.sdk.wandb_summary import LocalSummary, Summary
 from asynctrack.wandb.settings import Settings
 
-# How `asynctrack.Run.define_metric` keeps what it was told, which is no value of the config's.
-_METRICS: Final = "_metrics"
 _OTHER_SUMMARIES: Final = frozenset({"copy"})
 
 
@@ -56,7 +55,7 @@ class Run:
         self.offline = run.mode == "offline"
         self.disabled = run.mode == "disabled"
         self.settings = settings
-        known = {name: value for name, value in run.config.as_dict().items() if name != _METRICS}
+        known = {name: value for name, value in run.config.as_dict().items() if name != METRICS}
         self.config = Config(known, run.config.update)
         self.summary: Summary | LocalSummary = LocalSummary() if self.disabled else Summary(run)
         self.starting_step = run.stats().accepted if run.resumed else 0
