@@ -82,7 +82,7 @@ def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = Non
     """`Run.finish` of the current run; without one it warns and does nothing."""
     run = current()
     if run is None:
-        messages.say("asynctrack: finish() without an open run is ignored")
+        messages.warn_now("asynctrack: finish() without an open run is ignored")
         return None
     return run.finish(summary, exit_code)
 

@@ -1,4 +1,4 @@
-"""Every exception that asynctrack raises on purpose.
+"""Errors: every exception that asynctrack raises on purpose.
 
 Two families: `UsageError` is the caller's doing (a bad argument, a closed run) and is raised at the call;
 `EnvironmentFailure` is the world's doing (a disk, a damaged file, a missing library).

@@ -1,4 +1,4 @@
-"""Every limit, with its unit, its default and what follows from it. Checked once, when it is built; all problems are named."""
+"""Settings: every limit, with its unit, its default and what follows from it. Checked once, when it is built; all problems are named."""
 
 from __future__ import annotations
 

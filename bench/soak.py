@@ -85,8 +85,8 @@ class End(msgspec.Struct, frozen=True):
     """What the caller says in the end, and what is there.
 
     Attributes:
-        said: counts of `log()` and the books of `finish()`.
-        stats: the books, from the journal's headers and the cursor.
+        said: counts of `log()` and the statistics of `finish()`.
+        stats: the statistics, from the journal's headers and the cursor.
         lines: of the JSON Lines.
         seconds: of the loop.
     """
@@ -152,17 +152,17 @@ def _child(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 def _watch(out: Iterable[str], caller: int, path: Path) -> tuple[list[Sample], dict[str, float]]:
     """A sample for each line of the caller, and what its last line says."""
     samples: list[Sample] = []
-    ring, books = _ring_of(path), StatsCollector(path)
+    ring, collector = _ring_of(path), StatsCollector(path)
     try:
         for line in out:
             said = json.loads(line)
             if "finish_s" in said:
                 return samples, said
-            samples.append(_sample(said, caller, ring, path, books))
+            samples.append(_sample(said, caller, ring, path, collector))
     finally:
-        books.close()
+        collector.close()
         ring.close()
-    raise SystemExit("the process that logs has ended without its books")
+    raise SystemExit("the process that logs has ended without its statistics")
 
 
 def _ring_of(path: Path) -> Ring:
@@ -175,8 +175,8 @@ def _ring_of(path: Path) -> Ring:
     raise SystemExit(f"no queue of {path} is in shared memory")
 
 
-def _sample(said: dict[str, float], caller: int, ring: Ring, path: Path, books: StatsCollector) -> Sample:
-    stats = books.collect([ring], [], ["jsonl"])
+def _sample(said: dict[str, float], caller: int, ring: Ring, path: Path, collector: StatsCollector) -> Sample:
+    stats = collector.collect([ring], [], ["jsonl"])
     return Sample(
         log=said,
         caller=_process(caller),
@@ -207,9 +207,9 @@ def _process(pid: int) -> Process:
 
 def _count(path: Path, said: dict[str, float], seconds: float) -> End:
     say("counting")
-    books = StatsCollector(path)
-    stats = books.collect([], [], ["jsonl"])
-    books.close()
+    collector = StatsCollector(path)
+    stats = collector.collect([], [], ["jsonl"])
+    collector.close()
     with open(path / "metrics.jsonl", "rb") as file:
         lines = sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(MIB), b""))
     return End(said, stats, lines, seconds)
@@ -281,7 +281,7 @@ def _bars(samples: list[Sample], end: End) -> list[Bar]:
         bar("records a second", 0.999 * RATE, round(offered / end.seconds), at_least=True),
         bar("records dropped", 0, offered - taken),
         bar(
-            "records accepted, by which books, journal, cursor and lines differ",
+            "records accepted, by which statistics, journal, cursor and lines differ",
             0,
             sum(abs(taken - it) for it in found),
         ),

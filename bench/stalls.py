@@ -4,7 +4,7 @@ In a tight loop and between steps of 200 us: with the worker stopped (SIGSTOP), 
 does not answer, with no room left in shared memory, with a backend that always fails and one that hangs; and when the queue is
 full as well, so that every record is dropped. Each against a run whose worker does its work, in alternating blocks of a few
 milliseconds; and a second such run, which shows how much of the answer is the machine's own noise. In the end everything works
-again: what `log()` returned is compared with the books, and the books with the journal.
+again: what `log()` returned is compared with the statistics, and the statistics with the journal.
 
 Takes about five minutes, and 400 MB of memory. Needs the right to mount (root) for all but the worker and the backends; without it the
 other rows are left out. Nothing that is filled or frozen here is seen by other processes. Wants two free cores.
@@ -111,11 +111,11 @@ class Condition:
 
 @dataclass
 class Count:
-    """What `log()` returned, and what the books say in the end.
+    """What `log()` returned, and what the statistics say in the end.
 
     Attributes:
         returned: how often False, how often True.
-        stats: the books of the finished runs.
+        stats: the statistics of the finished runs.
         journaled: records in their journals, by a tally of their headers.
     """
 
@@ -170,7 +170,7 @@ class Session:
         return self._measure(Blocks(subjects, _PACED), cycles, episodes)
 
     def close(self) -> None:
-        """Finish all runs and take their books."""
+        """Finish all runs and collect their statistics."""
         for name, run in self._runs.items():
             count = self._counts[name]
             count.stats.append(run.finish())
@@ -240,13 +240,13 @@ def measure(quick: bool) -> Report:
     tables = [
         _table("Tight loop, us", tight),
         _table("Between NumPy steps of 200 us, us", paced),
-        Table("What log() returned, and the books", [_count_row(name, count) for name, count in counts.items()]),
+        Table("What log() returned, and the statistics", [_count_row(name, count) for name, count in counts.items()]),
     ]
     bars = [
         *_bars("tight loop", tight, dropping),
         *_bars("between NumPy steps", paced, dropping),
         bar(
-            "records by which returned values, books, journal and backends differ",
+            "records by which returned values, statistics, journal and backends differ",
             0,
             sum(count.wrong for count in counts.values()),
         ),

@@ -1,4 +1,4 @@
-"""What the tests of delivery share: processes to find and kill, books to balance, backends that do what they are told."""
+"""What the tests of delivery share: processes to find and kill, statistics to balance, backends that do what they are told."""
 
 from __future__ import annotations
 
@@ -75,15 +75,18 @@ def cursor(run: Path, name: str = "backend") -> Cursor:
 
 
 def assert_balanced(stats: RunStats) -> None:
-    """Every record of the journal is somewhere, in the books of each backend."""
+    """Every record of the journal is somewhere, in the statistics of each backend."""
     assert stats.accepted == stats.journaled + stats.queued
-    for name, books in stats.backends.items():
-        assert stats.journaled == gone(books) + books.behind, (name, books)
-        assert min(books.delivered, books.rejected, books.behind, *books.skipped.values()) >= 0
+    for name, backend_stats in stats.backends.items():
+        assert stats.journaled == gone(backend_stats) + backend_stats.behind, (name, backend_stats)
+        assert (
+            min(backend_stats.delivered, backend_stats.rejected, backend_stats.behind, *backend_stats.skipped.values())
+            >= 0
+        )
 
 
-def gone(books: BackendStats) -> int:
-    return books.delivered + books.rejected + sum(books.skipped.values())
+def gone(backend_stats: BackendStats) -> int:
+    return backend_stats.delivered + backend_stats.rejected + sum(backend_stats.skipped.values())
 
 
 def steps(run: Path, **file: Any) -> list[int]:

@@ -196,7 +196,7 @@ def ended(run: Path) -> bool:
 
 
 def assert_whole(run: Path, counts: dict[str, int] | None = None) -> None:
-    """Each source's values 0, 1, ... are there, once and in order, in the journal and in the JSON Lines, and the books balance.
+    """Each source's values 0, 1, ... are there, once and in order, in the journal and in the JSON Lines, and the statistics balance.
 
     Args:
         run: one that has ended, and is delivered.

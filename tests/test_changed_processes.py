@@ -55,7 +55,7 @@ def test_books_are_right_or_said_to_be_unknown_for_who_sees_the_run_no_more(
     command = [sys.executable, "-c", SCRIPT % CHANGES[change], str(runs), str(tmp_path / "empty")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall("the books cannot be read", done.stderr)) == 1
+    assert len(re.findall("the statistics cannot be read", done.stderr)) == 1
     if change != "moved":
         wait_until(lambda: not workers(own_host), "the worker has left")
         assert [record.data["i"] for record in open_run(runs / "p" / "a").records()] == list(range(100))

@@ -264,7 +264,7 @@ def test_looking_at_a_run_of_this_process_leaves_it_its_locks(
 
 @pytest.mark.system
 def test_counting_from_a_cursor_is_exact(own_host: Path, runs: Path) -> None:
-    """With a journal too long to be read whole: of two sittings and a forked child, and with the cursor anywhere."""
+    """With a journal too long to be read whole: of two sessions and a forked child, and with the cursor anywhere."""
     for session in range(2):
         with asynctrack.init("p", id="run", dir=runs, resume="allow") as run:
             for i in range(3000):

@@ -65,7 +65,7 @@ def test_unharmed_runs_are_said_to_be(kept: Path, name: str) -> None:
     assert f"{name}  unharmed" in asynctrack_("verify", kept / name).stdout
 
 
-def test_runs_of_many_processes_and_sittings_are_unharmed(own_host: Path, runs: Path) -> None:
+def test_runs_of_many_processes_and_sessions_are_unharmed(own_host: Path, runs: Path) -> None:
     for session in range(2):
         with asynctrack.init(
             "p", id="run", dir=runs, resume="allow", config={"nan": float("nan"), "s": session}

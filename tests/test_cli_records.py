@@ -54,8 +54,8 @@ def test_show_tells_all_of_a_run(kept: Path) -> None:
     assert shown["config"] == {"lr": 3e-4, "model": {"depth": 1}, "bad": "Infinity"}
     assert shown["summary"] == {"best": 0.25}
     assert (shown["status"], shown["callers"], shown["worker"]) == ("finished", [], False)
-    books = shown["books"]
-    assert books == {"offered": 2020, "accepted": 2020, "journaled": 2020, "queued": 0, "dropped": {}}
+    stats = shown["stats"]
+    assert stats == {"offered": 2020, "accepted": 2020, "journaled": 2020, "queued": 0, "dropped": {}}
     jsonl = shown["backends"]["jsonl"]
     assert (jsonl["delivered"], jsonl["behind"], jsonl["rejected"], jsonl["closed"]) == (2020, 0, 0, True)
     assert jsonl["records_per_s"] > 0
@@ -97,10 +97,10 @@ def test_books_of_a_live_run_balance(logger: Logger, own_host: Path) -> None:
     with stopped(the_worker(own_host)):
         logger.tell("log 10 25")
         shown = wait_until(
-            lambda: (found := answer("show", logger.run))["books"]["queued"] == 15 and found, "the rest is queued"
+            lambda: (found := answer("show", logger.run))["stats"]["queued"] == 15 and found, "the rest is queued"
         )
-        books = shown["books"]
-        assert books == {"offered": 25, "accepted": 25, "journaled": 10, "queued": 15, "dropped": {}}
+        stats = shown["stats"]
+        assert stats == {"offered": 25, "accepted": 25, "journaled": 10, "queued": 15, "dropped": {}}
         assert shown["status"] == "running"
         assert shown["callers"] == [logger.process.pid]
         assert f"process {logger.process.pid}, logging" in asynctrack_("show", logger.run).stdout
@@ -197,7 +197,7 @@ def test_tail_follows_until_the_run_ends(logger: Logger) -> None:
 
 @pytest.mark.system
 def test_tail_follows_into_a_resumed_run(logger: Logger, own_host: Path, runs: Path) -> None:
-    """Through another sitting, another worker and another segment."""
+    """Through another session, another worker and another segment."""
     logger.log(0, 3)
     with running("tail", "-f", "--json", logger.run) as follower:
         assert [next_number(follower) for _ in range(3)] == [0, 1, 2]

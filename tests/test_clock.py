@@ -58,7 +58,7 @@ time_t time(time_t *seconds) {
 }
 """
 # Logs so many records from a number on, whenever it is told to; "finish" or a kill ends it. "alone", it cannot start a worker.
-SITTING = """
+SESSION = """
 import os, sys
 import asynctrack
 
@@ -113,7 +113,7 @@ class RunSession:
     """A process that has the run open."""
 
     def __init__(self, clock: Clock, runs: Path, *, alone: bool = False) -> None:
-        self._process = start(SITTING, runs, *["alone"] * alone, **clock.environment)
+        self._process = start(SESSION, runs, *["alone"] * alone, **clock.environment)
 
     def log(self, first: int, count: int = 100, until: str = "journaled") -> None:
         assert self._tell(f"{first} {count} {until}") == "logged"
@@ -164,7 +164,7 @@ def test_clock_that_jumps_while_a_run_logs(own_host: Path, runs: Path, clock: Cl
 
 @pytest.mark.system
 @pytest.mark.parametrize("jump_s", [DAY_S, -DAY_S])
-def test_clock_that_jumps_between_the_sittings_of_a_run(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
+def test_clock_that_jumps_between_the_sessions_of_a_run(own_host: Path, runs: Path, clock: Clock, jump_s: int) -> None:
     first = RunSession(clock, runs)
     first.log(0)
     first.finish()
@@ -176,7 +176,7 @@ def test_clock_that_jumps_between_the_sittings_of_a_run(own_host: Path, runs: Pa
     second.log(200, until="queued")
     second.kill(worker)
     clock.jump(jump_s)
-    third = RunSession(clock, runs, alone=True)  # so that the fourth takes over the queues of two sittings
+    third = RunSession(clock, runs, alone=True)  # so that the fourth takes over the queues of two sessions
     third.log(300, until="queued")
     third.kill()
     clock.jump(jump_s)

@@ -97,7 +97,7 @@ def test_tracker_from_a_file_opens_runs(tmp_path: Path, runs: Path, shared_host:
     tracker.log({"loss": 0.5})
     stats = tracker.finish()
     assert stats is not None
-    assert {name: books.delivered for name, books in stats.backends.items()} == dict.fromkeys(
+    assert {name: backend_stats.delivered for name, backend_stats in stats.backends.items()} == dict.fromkeys(
         ["jsonl", "tensorboard", "memory"], 1
     )
     assert manifest(run.path)["config"] == {"lr": 0.1, "layers": [64, 64]}
@@ -434,9 +434,9 @@ def test_run_that_is_behind_is_delivered_where_the_variable_is_set(
 import json, pathlib, sys, time
 from asynctrack.cli.sync_job import SyncJob
 with SyncJob([pathlib.Path(sys.argv[1])]) as work:
-    while not (books := work.poll()[0].stats.backends["jsonl"]).paused:
+    while not (backend_stats := work.poll()[0].stats.backends["jsonl"]).paused:
         time.sleep(0.01)
-print(json.dumps(books.last_error))
+print(json.dumps(backend_stats.last_error))
 """
     assert run_child(script, run.path).startswith("it needs LINES_FILE: set it in the environment of the process that")
     assert not (run.path / "named.jsonl").exists()

@@ -447,16 +447,16 @@ def test_fast_loop_is_shown_at_a_humane_rate(own_host: Path, runs: Path, capsys:
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step=")]
     assert said[-1].startswith("step=19999")
     assert len(said) <= took / 0.2 + 2
-    books = run.finish().backends["console"]
-    assert books.delivered + books.skipped[DOWNSAMPLED] == 20_000
+    backend_stats = run.finish().backends["console"]
+    assert backend_stats.delivered + backend_stats.skipped[DOWNSAMPLED] == 20_000
 
 
 BROKEN = f"""
 import json, os, sys
 {{breaks}}
 {RUN}
-books = run.finish().backends["console"]
-sys.stderr.write("\\n" + json.dumps([books.behind, books.paused, books.last_error]))
+backend_stats = run.finish().backends["console"]
+sys.stderr.write("\\n" + json.dumps([backend_stats.behind, backend_stats.paused, backend_stats.last_error]))
 """
 
 
@@ -528,8 +528,8 @@ def test_resumed_run_shows_what_is_new(own_host: Path, runs: Path, capsys: Any, 
         with asynctrack.init(
             "p", id="run", dir=runs, resume="allow", worker=worker, backends=["jsonl", Console(every_s=0)]
         ) as run:
-            run.log({"sitting": session})
-    first, second = (["=== p/run", f"step=   {session} | sitting={session}", "=== finished"] for session in range(2))
+            run.log({"session": session})
+    first, second = (["=== p/run", f"step=   {session} | session={session}", "=== finished"] for session in range(2))
     assert capsys.readouterr().out.splitlines() == first + second
 
 

@@ -84,7 +84,7 @@ def test_preset_writes_its_files(
         run.log({"loss": 0.5})
     assert (run.path / file).exists()
     assert run.stats().behind == 0
-    assert all(books.last_error is None for books in run.stats().backends.values())
+    assert all(backend_stats.last_error is None for backend_stats in run.stats().backends.values())
 
 
 @pytest.mark.parametrize("preset", ["standard", "hydra", "minimal"])

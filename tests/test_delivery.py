@@ -59,10 +59,10 @@ def refused(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
-def books(run: Path, name: str = "backend") -> RunStats:
-    taken_books = StatsCollector(run)
-    stats = taken_books.collect([], [], [name])
-    taken_books.close()
+def stats_of(run: Path, name: str = "backend") -> RunStats:
+    collector = StatsCollector(run)
+    stats = collector.collect([], [], [name])
+    collector.close()
     assert_balanced(stats)
     return stats
 
@@ -167,7 +167,7 @@ def test_records_that_a_backend_never_takes_are_kept_with_the_reason_and_the_oth
     found = deliver(run.path, Scripted(troubles=troubles))
     assert steps(run.path) == [step for step in range(100) if step not in (0, 41, 42, 99)]
     assert (found.delivered, found.rejected) == (96, 4)
-    assert books(run.path).behind == 0
+    assert stats_of(run.path).behind == 0
     kept = refused(run.path)
     assert [line["step"] for line in kept] == [0, 41, 42, 99]
     assert {line["reason"] for line in kept} == {"too large" if does == "too_large" else "not these"}
@@ -346,7 +346,7 @@ def test_sink_that_starts_over_gets_the_whole_run_again(tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 30)
     found = deliver(run.path, Few(troubles=(trouble("start_over", after=2),)))
     assert steps(run.path) == [*range(20), *range(30)]
-    assert (found.delivered, books(run.path).behind) == (30, 0)
+    assert (found.delivered, stats_of(run.path).behind) == (30, 0)
 
 
 def test_sink_that_always_starts_over_does_so_ever_more_seldom(tmp_path: Path) -> None:
@@ -615,7 +615,7 @@ def test_copy_of_a_run_is_not_delivered_where_repeats_show(half_delivered: Journ
     found = cursor(copy)
     assert found.paused
     assert "--force" in str(found.last_error)
-    assert (found.delivered, books(copy).backends["backend"].behind) == (10, 10)
+    assert (found.delivered, stats_of(copy).backends["backend"].behind) == (10, 10)
     assert deliver(copy, Shows(), force=True).closed
     assert steps(copy) == list(range(20))
     assert deliver(half_delivered.path, Shows()).closed

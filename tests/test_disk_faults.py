@@ -71,7 +71,7 @@ class Loop:
         wait_until(lambda: self.log(1) or self.accepted[-1] == self.offered - 1, "there is room")
 
     def check(self, stats, finished):
-        '''Nothing accepted is lost or repeated, every refusal is counted, and the books balance.'''
+        '''Nothing accepted is lost or repeated, every refusal is counted, and the statistics balance.'''
         path = self.run.path
         assert finished.offered == stats.offered == self.offered, (finished, stats, self.offered)
         assert stats.accepted == stats.journaled == len(self.accepted), (stats, len(self.accepted))
@@ -354,7 +354,7 @@ class TestRemoved:
         told = [text for text in told if "move it back" not in text]  # where it takes more than some seconds
         assert len(told) == 5, told
         assert "the queue is full: the journal cannot be written (No such file or directory)" in told[0]
-        assert "the books cannot be read: [Errno 2] this process sees the run's directory no more" in told[1]
+        assert "the statistics cannot be read: [Errno 2] this process sees the run's directory no more" in told[1]
         assert f"{dropped} records were dropped in all: {dropped} found the queue full" in told[2]
         assert f"{stats.queued} records are not journaled: the run's directory has been removed or moved" in told[3]
         assert "whether jsonl has all records cannot be told from here" in told[4]

@@ -492,7 +492,7 @@ def test_end_of_a_run_whose_disk_fails_once_the_statistics_are_read_says_what_ca
     run = asynctrack.init("p", id="run", dir=runs, backends=[never], finish_timeout_s=0.1)
     run.log({"a": 1})
     run.flush("journaled")
-    run._session._tell_of_the_rest(run.stats(), fail)
+    run._session._report_backends(run.stats(), fail)
     said = "whether Scripted has all records cannot be told from here ([Errno 22] Invalid argument)"
     wait_until(lambda: said in caplog.text, "it is said")
     run.finish()

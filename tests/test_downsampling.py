@@ -1,4 +1,4 @@
-"""Thinning: a display gets of each stretch what holds the first, the last, the least and the greatest of each key, and the books say what not."""
+"""Downsampling: a display gets of each stretch what holds the first, the last, the least and the greatest of each key, and the statistics say what not."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def stretches(times_ns: list[int], seconds: float) -> list[list[int]]:
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0, 1000.0])
 @pytest.mark.parametrize("batch", [1, 50, 400])
-def test_each_stretch_of_the_journal_is_thinned_alike_however_it_was_journaled(
+def test_each_stretch_of_the_journal_is_downsampled_alike_however_it_was_journaled(
     tmp_path: Path, seconds: float, batch: int
 ) -> None:
     times_ns = [10**18 + index * 10**7 + (3 * 10**9 if index > 200 else 0) for index in range(400)]
@@ -94,12 +94,12 @@ def test_each_stretch_of_the_journal_is_thinned_alike_however_it_was_journaled(
     wanted = [part[index] for part in stretches(times_ns, seconds) for index in oracle([wave(step) for step in part])]
     assert steps(run.path) == wanted
     assert (found.delivered, found.skipped) == (len(wanted), {"downsampled": 400 - len(wanted)})
-    books = StatsCollector(run.path)
-    assert_balanced(books.collect([], [], ["backend"]))
-    books.close()
+    collector = StatsCollector(run.path)
+    assert_balanced(collector.collect([], [], ["backend"]))
+    collector.close()
 
 
-def test_what_is_delivered_in_the_middle_of_a_stretch_is_thinned_from_there(tmp_path: Path) -> None:
+def test_what_is_delivered_in_the_middle_of_a_stretch_is_downsampled_from_there(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "a") as run:
         for step in range(100):
             run.log({"i": step}, step)

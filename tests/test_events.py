@@ -193,7 +193,7 @@ def test_failing_subscriber_is_told_of_in_the_books_and_the_log(runs: Path, capl
 
     run = asynctrack.init("p", dir=runs, backends=[Subscriber(fails), "jsonl"], finish_timeout_s=0.5)
     run.log({"x": 1})
-    wait_until(lambda: run.stats().backends["subscriber"].last_error, "the failure is in the books")
+    wait_until(lambda: run.stats().backends["subscriber"].last_error, "the failure is in the statistics")
     assert run.stats().backends["subscriber"].last_error == "OSError: no mail server"
     wait_until(lambda: run.stats().backends["jsonl"].delivered == 1, "the other has everything")
     stats = run.finish()
@@ -276,22 +276,22 @@ def test_subscriber_elsewhere_is_told_once_of_what_a_resumed_run_had(
     diary = tmp_path / "diary"
     for session in range(2):
         with asynctrack.init("p", id="r", resume="allow", dir=runs, backends=[kind(path=str(diary))]) as run:
-            run.log({"sitting": session})
+            run.log({"session": session})
     told = diary.read_text().splitlines()
     assert [line.split(" by ")[0] for line in told] == [
-        "RunStarted", "0 {'sitting': 0}", "finished", "RunStarted", "1 {'sitting': 1}", "finished",
+        "RunStarted", "0 {'session': 0}", "finished", "RunStarted", "1 {'session': 1}", "finished",
     ]  # fmt: skip
     assert all(f" by {os.getpid()}" not in line for line in told)
-    assert values(run.path, "sitting") == [0, 1]
+    assert values(run.path, "session") == [0, 1]
 
 
-def test_subscriber_here_is_told_all_of_a_resumed_run_and_where_this_sitting_began(runs: Path) -> None:
+def test_subscriber_here_is_told_all_of_a_resumed_run_and_where_this_session_began(runs: Path) -> None:
     told: list[Event] = []
     for session in range(2):
         with asynctrack.init(
             "p", id="r", resume="allow", dir=runs, config={"n": session}, backends=[Subscriber(told.append)]
         ) as run:
-            run.log({"sitting": session})
+            run.log({"session": session})
     assert [type(event) for event in told[:3]] == [RunStarted, Metrics, RunEnded]
     again = told[3:]
     assert [type(event) for event in again] == [RunStarted, Metrics, RunStarted, Metrics, RunEnded]
@@ -306,23 +306,23 @@ def test_memory_of_a_resumed_run_has_all_of_it(runs: Path) -> None:
         with asynctrack.init(
             "p", id="r", resume="allow", dir=runs, config={str(session): 0}, backends=[memory], linger_s=0.03
         ) as run:
-            run.log({"sitting": session})
-        assert memory.history["sitting"] == list(range(session + 1))
+            run.log({"session": session})
+        assert memory.history["session"] == list(range(session + 1))
         assert memory.config == {str(at): 0 for at in range(session + 1)}
 
 
 def test_start_comes_before_what_follows_it_however_much_is_cut_at_once(tmp_path: Path) -> None:
-    """Also by a clock that goes backwards between the sittings, as that of another machine may."""
+    """Also by a clock that goes backwards between the sessions, as that of another machine may."""
     told: list[Event] = []
     with JournaledRun(tmp_path / "p" / "r") as run:
-        run.log({"sitting": 0}, time_ns=time.time_ns() + 3600 * 10**9)
+        run.log({"session": 0}, time_ns=time.time_ns() + 3600 * 10**9)
         run.end()
     with JournaledRun(run.path) as again:
-        again.log({"sitting": 1})
+        again.log({"session": 1})
         again.end()
     deliver(run.path, Subscriber(told.append))
     assert [type(event) for event in told] == [RunStarted, Metrics, RunStarted, Metrics, RunEnded]
-    assert [event.data["sitting"] for event in told if isinstance(event, Metrics)] == [0, 1]
+    assert [event.data["session"] for event in told if isinstance(event, Metrics)] == [0, 1]
 
 
 def test_many_runs_may_share_a_subscriber(runs: Path) -> None:

@@ -35,11 +35,11 @@ Row = dict[str, Any]
 N_SEEDS = 12
 
 # Logs from a number on, says so when the worker has delivered some, and waits to be killed.
-SITTING = """
+SESSION = """
 import asynctrack, sys, time
 kind, first = sys.argv[2], int(sys.argv[3])
 backend = getattr(asynctrack, kind)()
-run = asynctrack.init("p", id="run", dir=sys.argv[1], backends=[backend], resume="allow", config={"sitting": first})
+run = asynctrack.init("p", id="run", dir=sys.argv[1], backends=[backend], resume="allow", config={"session": first})
 for i in range(first, first + 300):
     run.log({"i": i, "train": {"half": i / 2}, **({f"late/{first}": i} if i % 100 == 99 else {})}, step=i)
 run.flush("journaled")
@@ -76,7 +76,7 @@ READ: dict[str, Callable[[Path], dict[str, list[Any]]]] = {
 @pytest.mark.parametrize("kind", ["JSON", "CSV", "Parquet", "YAML"])
 def test_killed_with_its_worker_and_resumed_each_value_is_there_once(kind: str, rough_host: Path, runs: Path) -> None:
     for first in (0, 300):
-        child = start(SITTING, runs, kind, first)
+        child = start(SESSION, runs, kind, first)
         assert child.stdout is not None
         assert child.stdout.readline() == "logged\n"
         time.sleep(random.uniform(0, 0.3))  # somewhere between two saves of the cursor
@@ -96,7 +96,7 @@ def test_killed_with_its_worker_and_resumed_each_value_is_there_once(kind: str, 
     assert stats.behind == 0
     assert stats.backends[kind.lower()].last_error is None
     if kind == "YAML":
-        assert yaml.safe_load((run.path / "config.yaml").read_text()) == {"sitting": 300, "again": True}
+        assert yaml.safe_load((run.path / "config.yaml").read_text()) == {"session": 300, "again": True}
         assert yaml.safe_load((run.path / "summary.yaml").read_text()) == {"best": math.inf}
         assert yaml.safe_load((run.path / "metadata.yaml").read_text())["status"] == "finished"
         return

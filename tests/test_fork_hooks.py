@@ -35,7 +35,7 @@ def run():
 """
 
 
-def said_by(script: str) -> tuple[list[str], str]:
+def manifest_of(script: str) -> tuple[list[str], str]:
     done = subprocess.run(
         [sys.executable, "-c", FORKED + script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=True
     )  # fmt: skip
@@ -43,7 +43,7 @@ def said_by(script: str) -> tuple[list[str], str]:
 
 
 def test_things_begin_anew_the_oldest_first_and_then_modules() -> None:
-    lines, _ = said_by("""
+    lines, _ = manifest_of("""
 fork.in_child(lambda: seen.append("module"))
 fork.in_child(lambda: seen.append("later module"))
 things = [Thing(f"thing {number}") for number in range(5)]
@@ -53,7 +53,7 @@ run()
 
 
 def test_parent_is_asked_before_and_told_after() -> None:
-    lines, _ = said_by("""
+    lines, _ = manifest_of("""
 for name in "ab":
     fork.before(lambda name=name: seen.append(f"before {name}"))
     fork.in_parent(lambda name=name: seen.append(f"after {name}"))
@@ -63,7 +63,7 @@ run()
 
 
 def test_thing_that_nobody_holds_is_forgotten() -> None:
-    lines, _ = said_by("""
+    lines, _ = manifest_of("""
 kept, dropped = Thing("kept"), Thing("dropped")
 before = len(fork._things)
 del dropped
@@ -75,7 +75,7 @@ run()
 
 
 def test_one_that_raises_keeps_none_of_the_others_from_beginning_anew() -> None:
-    lines, errors = said_by("""
+    lines, errors = manifest_of("""
 things = [Thing("a"), Thing("b", KeyboardInterrupt("by b")), Thing("c", ValueError("by c")), Thing("d")]
 fork.in_child(lambda: seen.append("module"))
 run()
@@ -86,7 +86,7 @@ run()
 
 
 def test_child_of_a_child_begins_anew_too() -> None:
-    lines, _ = said_by("""
+    lines, _ = manifest_of("""
 thing = Thing("thing")
 if (pid := os.fork()) == 0:
     run()

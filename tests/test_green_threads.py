@@ -25,8 +25,8 @@ for i in range(100):
     assert run.log({"i": i})
 if sys.argv[3] == "finish":
     stats = run.finish()
-    books = stats.backends[sys.argv[2]]
-    assert (stats.journaled, books.delivered + books.skipped.get("downsampled", 0), books.behind) == (100, 100, 0), stats
+    backend_stats = stats.backends[sys.argv[2]]
+    assert (stats.journaled, backend_stats.delivered + backend_stats.skipped.get("downsampled", 0), backend_stats.behind) == (100, 100, 0), stats
     assert sys.argv[2] != "memory" or memory.history["i"] == list(range(100))
     assert sys.argv[2] != "subscriber" or sum(type(event).__name__ == "Metrics" for event in got) == 100
 """

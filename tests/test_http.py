@@ -374,7 +374,7 @@ def test_no_key_is_in_a_repr_or_a_log(caplog: pytest.LogCaptureFixture) -> None:
         return repr(server)
 
     with RawServer() as raw, caplog.at_level(logging.DEBUG, logger="asynctrack"):
-        assert asyncio.run(go(raw.url)) == f"<Server {raw.url}>"
+        assert asyncio.run(go(raw.url)) == f"<HTTPClient {raw.url}>"
     assert SECRET not in caplog.text
 
 

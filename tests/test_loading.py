@@ -50,7 +50,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def sessions(path: Path, *of: Iterable[tuple[int, Row]], backends: Iterable[Backend] = ()) -> Path:
-    """A run of several sittings, of these steps and records."""
+    """A run of several sessions, of these steps and records."""
     with JournaledRun(path) as run:
         for number, rows in enumerate(of):
             if number:
@@ -114,7 +114,7 @@ def test_the_most_faithful_comes_first(tmp_path: Path) -> None:
         open_run(path)
 
 
-def test_a_thinned_file_comes_last_and_one_of_another_name_is_found(own_host: Path, runs: Path) -> None:
+def test_a_downsampled_file_comes_last_and_one_of_another_name_is_found(own_host: Path, runs: Path) -> None:
     backends = [JSONLines(file="thin.jsonl", downsample_interval_s=10.0), JSONLines(file="all.jsonl"), CSV()]
     with asynctrack.init("p", dir=runs, backends=backends, worker="thread") as run:
         for i in range(100):
@@ -221,7 +221,7 @@ def test_a_record_that_is_superseded_in_part_keeps_the_rest(tmp_path: Path) -> N
     assert [record.data for record in open_run(path).records("last")] == [{"a/y": 2}, {}, {"a": {"x": 3}}]
 
 
-def test_within_a_sitting_all_values_count(tmp_path: Path) -> None:
+def test_within_a_session_all_values_count(tmp_path: Path) -> None:
     path = sessions(tmp_path / "p" / "run", losses([5, 3, 3, 9, 0]), losses([10, 10]))
     assert open_run(path).columns()["train/loss"].steps == [5, 3, 3, 9, 0, 10, 10]
 
@@ -235,7 +235,7 @@ start = (run.last_checkpoint() or {"step": 0})["step"]
 for step in range(start, start + 10):
     if step == start + 6:
         run.checkpoint(step=step)
-    run.log({"train/loss": step, "sitting": start}, step=step)
+    run.log({"train/loss": step, "session": start}, step=step)
 print(start, flush=True)
 if start < 12:
     run.flush("journaled")
@@ -248,7 +248,7 @@ run.finish()
     assert run_child(script, runs) == 12
     run = open_run(runs / "p" / "run")
     assert run.columns()["train/loss"].values == list(range(22))
-    assert run.columns()["sitting"].values == [0] * 6 + [6] * 6 + [12] * 10
+    assert run.columns()["session"].values == [0] * 6 + [6] * 6 + [12] * 10
     assert run.columns("all")["train/loss"].values == [*range(10), *range(6, 16), *range(12, 22)]
 
 

@@ -36,7 +36,7 @@ def run_plainly(script: str, *arguments: object) -> Any:
 
 
 def test_message_goes_to_the_log_of_the_package(caplog: pytest.LogCaptureFixture) -> None:
-    messages.say("asynctrack: the house is on fire")
+    messages.warn_now("asynctrack: the house is on fire")
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
         ("asynctrack", "WARNING", "asynctrack: the house is on fire")
     ]
@@ -44,7 +44,7 @@ def test_message_goes_to_the_log_of_the_package(caplog: pytest.LogCaptureFixture
 
 def test_message_goes_to_standard_error_where_nobody_handles_the_log() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from asynctrack._system import messages; messages.say('é is \\udce9')"],
+        [sys.executable, "-c", "from asynctrack._system import messages; messages.warn_now('é is \\udce9')"],
         env={**os.environ, "PYTHONIOENCODING": "utf-8"}, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "é is \\udce9\n")
@@ -52,15 +52,15 @@ def test_message_goes_to_standard_error_where_nobody_handles_the_log() -> None:
 
 def test_message_is_said_once_in_its_time(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        messages.tell("test: a", "a", every_s=ONCE)
-        messages.tell("test: b", "b", every_s=0.0)
-        messages.tell(None, "c")
+        messages.warn("test: a", "a", every_s=ONCE)
+        messages.warn("test: b", "b", every_s=0.0)
+        messages.warn(None, "c")
     messages.leave()
     assert sorted(caplog.messages) == ["a", "b", "b", "b", "c", "c", "c"]
 
 
 def test_message_that_is_told_before_there_is_a_thread_is_said_at_the_end() -> None:
-    script = "from asynctrack._system import messages; messages.tell(None, 'early')"
+    script = "from asynctrack._system import messages; messages.warn(None, 'early')"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
     assert (done.returncode, done.stderr) == (0, "early\n")
 
@@ -73,7 +73,7 @@ def refuse(event, arguments):
     if event == "_thread.start_new_thread":
         raise RuntimeError("no threads here")
 sys.addaudithook(refuse)
-messages.say("alone")
+messages.warn_now("alone")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
     assert (done.returncode, done.stderr) == (0, "alone\n")
@@ -91,7 +91,7 @@ if sys.argv[1] == "by basicConfig":
     logging.basicConfig()
 messages.start()
 for number in range(1000):
-    messages.tell(None, f"warning {number}")
+    messages.warn(None, f"warning {number}")
 begun = time.monotonic()
 messages.leave()
 messages.leave()
@@ -114,13 +114,13 @@ from asynctrack._system import messages
 if sys.argv[1] == "by basicConfig":
     logging.basicConfig(format="%(message)s")
 messages.start()
-messages.tell(None, "of the parent")
+messages.warn(None, "of the parent")
 while messages._thread.waits or not messages._thread.busy:
     time.sleep(0.001)
 pid = os.fork()
 if not pid:
     os.read(out, 8192)
-    messages.say("of the child")
+    messages.warn_now("of the child")
     sys.exit(7)
 _, status = os.waitpid(pid, 0)
 messages.leave()
@@ -146,17 +146,17 @@ class Hangs(logging.Handler):
         said.append(record.getMessage())
 logging.getLogger("asynctrack").addHandler(Hangs())
 messages.start()
-messages.tell(None, "warning 0")
+messages.warn(None, "warning 0")
 entered.wait()
 for number in range(1, 1001):
-    messages.tell(None, f"warning {number}")
+    messages.warn(None, f"warning {number}")
 gate.set()
 while messages._thread.waits:
     time.sleep(0.001)
-messages.tell(None, "and on")
+messages.warn(None, "and on")
 messages.leave()
 gate.clear()
-messages.tell(None, "the last")
+messages.warn(None, "the last")
 print(json.dumps([said[0], said[-1], len(said)]), flush=True)
 """
     begun = time.monotonic()
@@ -178,8 +178,8 @@ class Raises(logging.Handler):
         said.append(record.getMessage())
         raise SystemExit(3)
 logging.getLogger("asynctrack").addHandler(Raises())
-messages.say("one")
-messages.say("two")
+messages.warn_now("one")
+messages.warn_now("two")
 print(json.dumps(said))
 """
     assert run_child(script) == ["one", "two"]
@@ -242,7 +242,7 @@ run.log({"loss": 1.0})
 """
 
 
-def said_by(script: str, *arguments: object) -> list[str]:
+def manifest_of(script: str, *arguments: object) -> list[str]:
     """The lines on standard error of a script that ends well, without the prefix of run r."""
     done = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=2 * DEADLINE_S
@@ -267,7 +267,7 @@ while "failing visdom" not in {about[1] for about in asynctrack._system.messages
     time.sleep(0.01)
 time.sleep(0.3)
 """
-    first, last = said_by(BEHIND + script, runs, when)
+    first, last = manifest_of(BEHIND + script, runs, when)
     go_on = f"the worker keeps trying; later, `asynctrack sync {runs}/p/r` delivers the rest"
     assert first.startswith("visdom gets nothing (Visdom at http://127.0.0.1:1 cannot be reached: ")
     assert last.startswith("1 record is not yet at visdom (Visdom at http://127.0.0.1:1 cannot be reached: ")
@@ -278,7 +278,7 @@ time.sleep(0.3)
 @pytest.mark.system
 @pytest.mark.parametrize("end", ["", "run.finish()"])
 def test_backend_that_is_behind_is_said_once_where_the_script_ends(rough_host: Path, runs: Path, end: str) -> None:
-    (said,) = said_by(f"{BEHIND}\nrun.flush('journaled')\n{end}", runs, "later")
+    (said,) = manifest_of(f"{BEHIND}\nrun.flush('journaled')\n{end}", runs, "later")
     assert said.startswith("1 record is not yet at visdom")
     assert f"`asynctrack sync {runs}/p/r` delivers the rest" in said
 
@@ -305,7 +305,7 @@ stats = run.finish()
 os.close(go)
 os.wait()
 """
-    assert said_by(script, runs) == []
+    assert manifest_of(script, runs) == []
 
 
 @pytest.mark.system
@@ -324,7 +324,7 @@ for n in range(500):
 """
     many = "the values of 500 keys cannot be encoded and are recorded as their repr"
     for end in ("", "run.finish()"):
-        said = said_by(script + end, runs / f"with {end}")
+        said = manifest_of(script + end, runs / f"with {end}")
         assert said == [f"{many}: 'a0', 'a1', 'a2' and 497 more", f"{many}: 'b0', 'b1', 'b2' and 497 more"]
 
 
@@ -360,7 +360,7 @@ if sys.argv[2] == "by basicConfig":
 elif sys.argv[2] == "by one that hangs":
     logging.getLogger("asynctrack.delivery").addHandler(Hangs())
 run, stats = train()
-print(json.dumps({name: (books.behind, books.retries) for name, books in stats.backends.items()}), flush=True)
+print(json.dumps({name: (backend_stats.behind, backend_stats.retries) for name, backend_stats in stats.backends.items()}), flush=True)
 """
     )
     begun = time.monotonic()
@@ -424,7 +424,7 @@ while "hindered" not in {about[1] for about in asynctrack._system.messages._said
 time.sleep(0.3)
 run.finish()
 """
-    first, *others = said_by(script, runs)
+    first, *others = manifest_of(script, runs)
     assert first == "its directory has been removed or moved: move it back, or what is logged is lost"
     lost = "not journaled: the run's directory has been removed or moved, and they are lost with it"
     assert sum(line.endswith(lost) for line in others) == 1

@@ -66,7 +66,7 @@ def metrics(app: MLflowApp) -> list[tuple[str, int, Any]]:
 
 
 def assert_whole(run: asynctrack.Run, app: MLflowApp, count: int, *, status: str = "FINISHED") -> None:
-    """One run with each record once and in order, ended, and the books say so."""
+    """One run with each record once and in order, ended, and the statistics say so."""
     assert metrics(app) == [("i", step, float(step)) for step in range(count)]
     assert app.the_run()["info"]["status"] == status
     stats = run.stats().backends["mlflow"]

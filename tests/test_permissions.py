@@ -64,7 +64,7 @@ def make_run(runs: Path, id: str = "a") -> Path:
             {"image": asynctrack.Image(np.zeros((4, 4, 3), dtype=np.uint8)), "of": asynctrack.Artifact("m", path=file)}
         )
     stats = run.finish()
-    assert {name: books.behind for name, books in stats.backends.items() if books.behind} == {}
+    assert {name: backend_stats.behind for name, backend_stats in stats.backends.items() if backend_stats.behind} == {}
     return run.path
 
 

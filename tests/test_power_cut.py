@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::asynctrack.errors.DamagedJournal"),  # it has lost its end, and says so
 ]
 
-SITTINGS = 3
+SESSIONS = 3
 CURSOR, MANIFEST, LINES = "cursors/jsonl.json", "run.json", "metrics.jsonl"
 Files = dict[str, bytes]
 
@@ -43,8 +43,8 @@ class Golden(NamedTuple):
 @pytest.fixture(scope="module")
 def golden(shared_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Golden:
     runs, cursors, manifests = tmp_path_factory.mktemp("golden"), [], []
-    for session in range(SITTINGS):
-        config = {"sittings": session + 1}
+    for session in range(SESSIONS):
+        config = {"sessions": session + 1}
         run = asynctrack.init("p", id="run", dir=runs, worker="thread", resume="allow", config=config)
         for i in range(4):
             for _ in range(3):
@@ -56,7 +56,7 @@ def golden(shared_host: Path, tmp_path_factory: pytest.TempPathFactory) -> Golde
         cursors.append((run.path / CURSOR).read_bytes())
         manifests.append((run.path / MANIFEST).read_bytes())
     files = {str(path.relative_to(run.path)): path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    ends = [Position(), *(Position(number, HEADER_BYTES) for number in range(1, SITTINGS + 1))]
+    ends = [Position(), *(Position(number, HEADER_BYTES) for number in range(1, SESSIONS + 1))]
     ends += [batch.after for batch in Reader(run.path / "journal")]
     assert len(ends) > 20
     return Golden(files, cursors, manifests, sorted(ends))
@@ -149,7 +149,7 @@ def test_journal_cut_behind_every_batch_goes_on(golden: Golden, tmp_path: Path, 
 
 
 @pytest.mark.system
-@pytest.mark.parametrize("manifest", range(SITTINGS))
+@pytest.mark.parametrize("manifest", range(SESSIONS))
 def test_journal_cut_at_any_time_goes_on_with_what_the_disk_had_of_other_times(
     golden: Golden, tmp_path: Path, manifest: int
 ) -> None:
@@ -255,7 +255,7 @@ def chance(golden: Golden) -> st.SearchStrategy[Files]:
 
     @st.composite
     def left(draw: st.DrawFn) -> Files:
-        segment = draw(st.integers(1, SITTINGS))
+        segment = draw(st.integers(1, SESSIONS))
         size = len(golden.files[f"journal/{segment_name(segment)}"])
         # A header lies in one sector: it is there or not.
         offset = draw(st.just(0) | st.integers(HEADER_BYTES, size))

@@ -27,7 +27,7 @@ PACKAGE = Path(asynctrack.__file__).parent
 PUBLIC = {"__future__", "_thread", "os._exit"}
 
 
-def said_by(script: str) -> list[str]:
+def manifest_of(script: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, check=True
     )  # fmt: skip
@@ -123,7 +123,7 @@ def test_signals_are_masked_for_one_thread(there: bool, monkeypatch: pytest.Monk
 
 
 def test_backend_of_anyio_is_imported_before_the_loop() -> None:
-    lines = said_by("""
+    lines = manifest_of("""
 import sys
 from asynctrack._system import private
 assert private.load_asyncio_backend() is not None
@@ -143,7 +143,7 @@ def test_anyio_whose_backend_is_elsewhere_is_no_error(monkeypatch: pytest.Monkey
 
 
 def test_function_is_called_when_the_main_thread_ends_while_executors_can_be_had() -> None:
-    lines = said_by("""
+    lines = manifest_of("""
 import atexit
 from concurrent.futures import ThreadPoolExecutor
 from asynctrack._system import private
@@ -158,7 +158,7 @@ print(private.call_when_main_thread_ends(ends), private.threads_are_over())
 
 
 def test_main_thread_that_has_ended_can_have_nothing_called_any_more() -> None:
-    lines = said_by("""
+    lines = manifest_of("""
 import atexit
 from asynctrack._system import private
 atexit.register(lambda: print(private.call_when_main_thread_ends(print), private.threads_are_over()))

@@ -164,7 +164,7 @@ def test_promise_4_bad_backends_fall_behind_alone(rough_host: Path, runs: Path) 
     assert stats.dropped == {}
     assert [line["i"] for line in lines(run.path)] == list(range(1000))
     assert len(stats.backends) == 4
-    assert all(books.behind > 0 for name, books in stats.backends.items() if name != "jsonl")
+    assert all(backend_stats.behind > 0 for name, backend_stats in stats.backends.items() if name != "jsonl")
     run.finish()
 
 
@@ -178,8 +178,8 @@ def test_promise_5_finish_returns_and_says_what_is_still_to_come(rough_host: Pat
     began = time.monotonic()
     stats = run.finish()
     assert time.monotonic() - began < 10  # 0.3 s, and a machine that has other things to do
-    books = stats.backends["Scripted"]
-    assert (stats.accepted, books.delivered, books.behind) == (100, 0, 100)
+    backend_stats = stats.backends["Scripted"]
+    assert (stats.accepted, backend_stats.delivered, backend_stats.behind) == (100, 0, 100)
     assert_balanced(stats)
     assert len(records(run.path)) == 100
     (run.path / "mended").touch()

@@ -23,7 +23,7 @@ from asynctrack.testing import ScriptedInCaller, ScriptedInProcess, calls
 pytestmark = pytest.mark.usefixtures("own_host")
 
 # Logs three records, marks a checkpoint, logs two more, tells, and waits to be killed.
-SITTING = """
+SESSION = """
 import asynctrack, sys, time
 run = asynctrack.init("p", id="run", dir=sys.argv[1], config={"lr": 0.1, "seed": 1})
 for i in range(3):
@@ -38,7 +38,7 @@ time.sleep(60)
 
 def sit(runs: Path) -> tuple[subprocess.Popen[str], int]:
     """A process with an open run, and its worker's pid."""
-    child = subprocess.Popen([sys.executable, "-c", SITTING, str(runs)], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", SESSION, str(runs)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     return child, int(child.stdout.readline())
 

@@ -323,7 +323,7 @@ def test_summary_of_the_moment_is_recorded(init: Opener) -> None:
     assert asynctrack.open_run(run.path).summary == {"scores": [1]}
 
 
-# The books
+# The statistics
 
 
 @HOSTS
@@ -402,7 +402,7 @@ def test_flush_returns_by_its_deadline_and_says_what_is_behind(init: Opener, sha
         assert (stats.journaled, stats.queued) == (1, 1)
 
 
-def test_flush_of_a_finished_run_returns_its_books(init: Opener) -> None:
+def test_flush_of_a_finished_run_returns_its_statistics(init: Opener) -> None:
     run = init()
     run.log({"x": 1})
     assert run.finish() == run.flush()

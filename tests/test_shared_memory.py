@@ -222,7 +222,7 @@ print(json.dumps([stats.dropped, int((runs / "told").read_text())]))
     assert_whole(runs / "p" / "run", {"parent": 2, "child": 100})
 
 
-# The queue of a run whose caller and worker were killed lies in one place, and the next sitting has room in the other only.
+# The queue of a run whose caller and worker were killed lies in one place, and the next session has room in the other only.
 @pytest.mark.system
 @pytest.mark.parametrize("full", ["SHM", "TEMPORARY"])
 def test_queue_of_the_dead_is_taken_over_from_the_other_place(runs: Path, full: str) -> None:

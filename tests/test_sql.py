@@ -91,7 +91,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 def assert_whole(run: asynctrack.Run, place: Place, count: int) -> None:
-    """Each value of `i` is there, once and in order, and the books say so."""
+    """Each value of `i` is there, once and in order, and the statistics say so."""
     assert place.values(run.id, "i") == list(range(count))
     stats = run.stats().backends["sql"]
     assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})

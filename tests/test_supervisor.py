@@ -106,8 +106,8 @@ def test_process_that_fails_is_started_again_and_goes_on_from_its_cursor(
         assert [call.did for call in found].count("trouble") == 1
         assert len({call.pid for call in found}) == 2
         assert found[-1].outcome == "finished"
-        books = stats.backends[type(backend).__name__]
-        assert (books.delivered, books.last_error) == (RECORDS, None)
+        backend_stats = stats.backends[type(backend).__name__]
+        assert (backend_stats.delivered, backend_stats.last_error) == (RECORDS, None)
         assert f"{type(backend).__name__} has" in told
     assert "s for its backend and is killed; it is started again from its cursors" in told
     assert Holds not in kinds or "has given no sign of life for" in told
@@ -266,7 +266,7 @@ def test_backends_of_a_kind_share_a_process_and_end_each_in_its_time(own_host: P
     for run in runs_opened:
         stats = run.finish()
         assert_balanced(stats)
-        assert [books.delivered for books in stats.backends.values()] == [RECORDS, RECORDS]
+        assert [backend_stats.delivered for backend_stats in stats.backends.values()] == [RECORDS, RECORDS]
         for file in ("quick", "slow"):
             assert steps(run.path, file=file) == list(range(RECORDS))
             assert [call.outcome for call in calls(run.path, file) if call.did == "close"] == ["finished"]

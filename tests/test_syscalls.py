@@ -128,8 +128,8 @@ def assert_nothing_is_lost(run: Path, accepted: int, where: str) -> None:
     assert found in (list(range(accepted)), list(range(accepted + 1))), where
     assert [line["i"] for line in lines(run)] == found, where
     assert manifest(run)["status"] in ("finished", "crashed"), where
-    books = asynctrack.open_run(run).summary
-    assert books.get("last", 5) in (2, 5), where
+    summary = asynctrack.open_run(run).summary
+    assert summary.get("last", 5) in (2, 5), where
 
 
 def try_each(shared: Path, folder: Path, host: Host, fault: Fault, *, every: bool, for_good: bool = False) -> None:

@@ -55,7 +55,7 @@ def rows_of(run: asynctrack.Run, app: TrackioApp) -> list[Any]:
 
 
 def assert_whole(run: asynctrack.Run, app: TrackioApp, count: int) -> None:
-    """The server has each record once and in order, and the books say so."""
+    """The server has each record once and in order, and the statistics say so."""
     assert rows_of(run, app) == list(range(count))
     assert all(app.came[row["log_id"]] >= 1 for row in app.rows[run.id])
     stats = run.stats().backends["trackio"]

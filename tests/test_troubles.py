@@ -137,7 +137,7 @@ def quoted(what: str) -> re.Pattern[str]:
     return re.compile(".+".join(map(re.escape, parts)))
 
 
-def said_by(tmp_path: Path, script: str) -> str:
+def manifest_of(tmp_path: Path, script: str) -> str:
     file = tmp_path / "script.py"
     file.write_text(PRELUDE + script)
     command = [sys.executable, str(file), str(tmp_path / "runs")]
@@ -146,7 +146,7 @@ def said_by(tmp_path: Path, script: str) -> str:
 
 @pytest.mark.system
 def test_errors_of_calls_are_as_the_table_has_them(own_host: Path, tmp_path: Path) -> None:
-    said = said_by(tmp_path, f"ERRORS = {list(ERRORS.values())!r}\n{CALLS}").splitlines()
+    said = manifest_of(tmp_path, f"ERRORS = {list(ERRORS.values())!r}\n{CALLS}").splitlines()
     said = [line for line in said if re.match(r"[A-Z]\w+: ", line)]
     assert len(said) == len(ERRORS), said
     for what, line in zip(ERRORS, said, strict=True):
@@ -156,6 +156,6 @@ def test_errors_of_calls_are_as_the_table_has_them(own_host: Path, tmp_path: Pat
 @pytest.mark.system
 @pytest.mark.parametrize("trouble", SCRIPTS)
 def test_lines_of_a_run_are_as_the_table_has_them(rough_host: Path, tmp_path: Path, trouble: str) -> None:
-    said = said_by(tmp_path, SCRIPTS[trouble])
+    said = manifest_of(tmp_path, SCRIPTS[trouble])
     for what in (trouble, *(row for row, script in WITH.items() if script == trouble)):
         assert len(quoted(what).findall(said)) == 1, (what, said)

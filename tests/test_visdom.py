@@ -93,7 +93,7 @@ def text(windows: Windows) -> str:
 
 
 def assert_whole(run: asynctrack.Run, windows: Windows, count: int) -> None:
-    """Each point is there, once and in order, and the books say so."""
+    """Each point is there, once and in order, and the statistics say so."""
     assert lines(windows) == {"i": (list(range(count)), list(range(count)))}
     stats = run.stats().backends["visdom"]
     assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})

@@ -147,8 +147,8 @@ def test_records_are_rows(server: WandbServer, shared_host: Path, runs: Path) ->
     assert (stored.facts["groupName"], stored.facts["jobType"]) == ("g", "train")
     assert (stored.project, stored.exit_code) == ("p", 0)
     assert {"2": "*", "5": 2} in [{key: rule[key] for key in rule if rule[key]} for rule in stored.rules()]
-    books = stats.backends["wandb"]
-    assert (books.delivered, books.skipped) == (3, {"nothing that W&B can hold": 1})
+    backend_stats = stats.backends["wandb"]
+    assert (backend_stats.delivered, backend_stats.skipped) == (3, {"nothing that W&B can hold": 1})
 
 
 def test_resumed_run_goes_on_as_the_same_run(server: WandbServer, shared_host: Path, runs: Path) -> None:
@@ -157,14 +157,14 @@ def test_resumed_run_goes_on_as_the_same_run(server: WandbServer, shared_host: P
     for session, values in enumerate((range(50), range(50, 80))):
         run = asynctrack.init("p", id="night", dir=runs, resume="allow", backends=["jsonl", backend])
         log(run, values)
-        run.summary[f"sitting {session}"] = True
+        run.summary[f"session {session}"] = True
         run.finish()
         server.runs["night"].facts["displayName"] = "given by a person"
     stored = server.runs["night"]
     assert_whole(stored, 80, run.stats().backends["wandb"])
     assert stored.facts["displayName"] == "given by a person"
     assert stored.summary["i"] == {"min": 0, "max": 79}
-    assert stored.summary["sitting 0"] is stored.summary["sitting 1"] is True
+    assert stored.summary["session 0"] is stored.summary["session 1"] is True
 
 
 MILD = [[says(503)] * 2, [says(429, retry_after="1")], [raw_server.processes_and_resets]]
@@ -369,9 +369,9 @@ def test_without_a_key_it_pauses_and_the_run_goes_on(
     wait_until(lambda: run.stats().backends["wandb"].paused, "it pauses")
     log(run, range(10, 20))
     stats = run.finish()
-    books = stats.backends["wandb"]
-    assert (books.paused, books.behind, stats.backends["jsonl"].behind) == (True, 20, 0)
-    assert "run `wandb login`, or set WANDB_API_KEY in the environment" in str(books.last_error)
+    backend_stats = stats.backends["wandb"]
+    assert (backend_stats.paused, backend_stats.behind, stats.backends["jsonl"].behind) == (True, 20, 0)
+    assert "run `wandb login`, or set WANDB_API_KEY in the environment" in str(backend_stats.last_error)
 
 
 @pytest.mark.system

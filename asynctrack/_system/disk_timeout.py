@@ -21,8 +21,8 @@ from asynctrack._system import messages
 from asynctrack._system.background import start_thread
 from asynctrack._system.native_threads import allocate_lock
 
-# What takes longer waits for a disk, and it is said. A run that is resumed waits 5 s for the worker of its earlier sitting.
-SAY_AFTER_S: Final = 6.0
+# What takes longer waits for a disk, and it is said. A run that is resumed waits 5 s for the worker of its earlier session.
+WARN_AFTER_S: Final = 6.0
 # How long an interrupted call waits until what it has begun is undone. Arbitrary: it takes milliseconds on a disk that is well.
 _UNDO_WAIT_S: Final = 1.0
 
@@ -96,8 +96,8 @@ class Errand(Generic[T]):
             start_thread(self._run)
         except Exception:  # none can be had: the process ends, or there are too many
             self._run()
-        if not self._call.done.acquire(timeout=SAY_AFTER_S):
-            messages.say(
+        if not self._call.done.acquire(timeout=WARN_AFTER_S):
+            messages.warn_now(
                 f"asynctrack: waiting for {self._path}: its disk does not answer; mend that (or its network), or press Ctrl-C and use a directory on another disk"
             )
             self._call.done.acquire()

@@ -1,6 +1,6 @@
 """Messages: what we say to the user, through one place that never blocks the caller and never raises. Runs in the caller.
 
-`tell` may be called anywhere, also between a record's acceptance and the return of `log()`. A thread of ours hands each message to the logger
+`warn` may be called anywhere, also between a record's acceptance and the return of `log()`. A thread of ours hands each message to the logger
 `asynctrack`; where that has no handler, it goes to standard error as it does by default, but past the stream's buffer and its lock. Streams
 that nobody reads (a terminal that is held, a full pipe) are waited for there and without a lock, handlers that raise are left to raise there, and what
 a handler that hangs keeps from being said is counted, and said later.
@@ -37,7 +37,7 @@ _FORK_WAIT_S: Final = 0.2
 
 _log = logging.getLogger("asynctrack")
 _OF_THREADS: Final = tuple(logging.getLogger(f"asynctrack.{part}") for part in ("delivery", "worker"))
-_said: Final = Throttle()
+_throttle: Final = Throttle()
 _lost = 0
 _closed = False
 _handling = native_threads.allocate_lock()
@@ -45,7 +45,7 @@ _passing: set[int] = set()  # records that are handed to who listens
 _forking: set[int] = set()  # threads that hold it while they fork
 
 
-def tell(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
+def warn(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
     """Say something, unless it was said less than `every_s` ago. Never waits, and never raises.
 
     Args:
@@ -54,7 +54,7 @@ def tell(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
         every_s: `throttle.ONCE` says it once.
     """
     global _lost
-    if about is not None and not _said.admit(about, every_s):
+    if about is not None and not _throttle.admit(about, every_s):
         return
     lost = f" (before this {counted(_lost, 'message was', 'messages were')} lost, since nobody read them)"
     if _thread.ask((text + lost if _lost else text, logging.WARNING)):
@@ -64,8 +64,8 @@ def tell(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
 
 
 def due(about: Hashable) -> bool:
-    """Whether `tell` would say something about it."""
-    return _said.due(about)
+    """Whether `warn` would say something about it."""
+    return _throttle.due(about)
 
 
 def start() -> None:
@@ -95,27 +95,27 @@ def leave(timeout_s: float = LEAVE_S) -> None:
         time.sleep(pause)
 
 
-def say(text: str) -> None:
-    """`tell` outside of `log()`, by a call of the user's to which it is the answer: it is said when this returns, if it can be."""
+def warn_now(text: str) -> None:
+    """`warn` outside of `log()`, by a call of the user's to which it is the answer: it is said when this returns, if it can be."""
     start()
-    tell(None, text)
+    warn(None, text)
     leave()
 
 
-def say_once(text: str) -> None:
-    """`say` what need not be said again in this process."""
-    if _said.admit(text, ONCE):
-        say(text)
+def warn_once(text: str) -> None:
+    """`warn_now` what need not be said again in this process."""
+    if _throttle.admit(text, ONCE):
+        warn_now(text)
 
 
 def show(text: str) -> None:
-    """`say` what is no warning: it goes to standard error and to no log."""
+    """`warn_now` what is no warning: it goes to standard error and to no log."""
     start()
     _thread.ask((text, 0))
     leave()
 
 
-def mention(text: str) -> None:
+def announce(text: str) -> None:
     """`show` what nobody waits for."""
     start()
     _thread.ask((text, 0))

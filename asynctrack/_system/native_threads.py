@@ -1,4 +1,4 @@
-"""Real threads, also where gevent or eventlet have put others in place of Python's; and who has. Runs in the caller. Standard library only."""
+"""Native threads: those of the system, also where gevent or eventlet have put others in place of Python's; and who has. Runs in the caller. Standard library only."""
 
 from __future__ import annotations
 

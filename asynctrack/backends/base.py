@@ -1,4 +1,4 @@
-"""What a backend promises, and what it may assume.
+"""Base: what a backend promises, and what it may assume.
 
 A *backend* is its settings: a frozen struct, so that it can be built in code, stored in `run.json` and sent to another
 process. `open()` turns it into a *sink*, which does the work. What a sink raises tells the delivery what to do.

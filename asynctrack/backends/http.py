@@ -123,21 +123,21 @@ class HTTPClient:
                 async with self._client.stream(method, f"{self.url}/{path}", **request) as response:
                     return await self._answer(response, also)
         except TimeoutError:
-            raise Retry(self._say(f"has not answered in {self._timeout_s:g} s")) from None
+            raise Retry(self._describe(f"has not answered in {self._timeout_s:g} s")) from None
         except httpx.ProxyError as error:
             raise ActionRequired(
-                self._say(f"cannot be reached through the proxy: {error}; is HTTP_PROXY right?")
+                self._describe(f"cannot be reached through the proxy: {error}; is HTTP_PROXY right?")
             ) from error
         except httpx.TimeoutException as error:
-            raise Retry(self._say(f"has not answered in time ({type(error).__name__})")) from error
+            raise Retry(self._describe(f"has not answered in time ({type(error).__name__})")) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             if _is_distrust(error):
                 raise ActionRequired(
-                    self._say(
+                    self._describe(
                         f"cannot be trusted: {error}; is the address right, and its certificate one this machine knows?"
                     )
                 ) from error
-            raise Retry(self._say(f"cannot be reached: {error or type(error).__name__}")) from error
+            raise Retry(self._describe(f"cannot be reached: {error or type(error).__name__}")) from error
 
     async def _answer(self, response: Any, also: Collection[int]) -> Answer:
         """What the server says; raises what it means."""
@@ -145,7 +145,7 @@ class HTTPClient:
         if 200 <= status < 300 or status in also:
             return Answer(status, self._decode(await self._read(response)))
         words = await self._words(response)
-        reason = self._say(f"answered {status}{': ' if words else ''}{words}")
+        reason = self._describe(f"answered {status}{': ' if words else ''}{words}")
         if status == 413:
             raise TooLarge(reason)
         if status in (400, 422):
@@ -156,7 +156,9 @@ class HTTPClient:
         if status < 400:
             target = str(response.headers.get("location", "")).partition("?")[0]
             raise ActionRequired(
-                self._say(f"answered {status}, a redirect to {target!r:.200}; give the address that answers itself")
+                self._describe(
+                    f"answered {status}, a redirect to {target!r:.200}; give the address that answers itself"
+                )
             )
         raise ActionRequired(f"{reason}; {self._mend[status]}" if status in self._mend else reason)
 
@@ -165,14 +167,14 @@ class HTTPClient:
         async for chunk in response.aiter_raw():
             content += chunk
             if len(content) > _MOST_ANSWER_BYTES:
-                raise Retry(self._say(f"answered with more than {_MOST_ANSWER_BYTES} bytes"))
+                raise Retry(self._describe(f"answered with more than {_MOST_ANSWER_BYTES} bytes"))
         return bytes(content)
 
     def _decode(self, content: bytes) -> dict[str, Any]:
         try:
             return msgspec.json.decode(content, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError) as error:
-            raise Retry(self._say(f"answered with something else than a JSON object: {content[:80]!r}")) from error
+            raise Retry(self._describe(f"answered with something else than a JSON object: {content[:80]!r}")) from error
 
     async def _words(self, response: Any) -> str:
         """What the server says about an error, in a line; nothing where that cannot be read."""
@@ -186,7 +188,7 @@ class HTTPClient:
             pass  # the status says enough
         return words_of(bytes(content))
 
-    def _say(self, what: str) -> str:
+    def _describe(self, what: str) -> str:
         """A line about this server, without what must never be repeated."""
         return self._credentials.hide(f"{self._name} at {self.url} {what}")[:_MOST_LINE]
 

@@ -1,4 +1,4 @@
-"""Which backends there are by name, where they run, and how they are stored in `run.json`.
+"""Registry: which backends there are by name, where they run, and how they are stored in `run.json`.
 
 A name is one of ours, or that of an entry point in the group `asynctrack.backends` by which an installed distribution offers its own;
 these are looked at only when a name is not ours, and loaded only when it is theirs.

@@ -74,22 +74,22 @@ class _Events(Sink):
     def __init__(self, subscriber: Subscriber, context: Context) -> None:
         self._subscriber = subscriber
         self._context = context
-        self._told: set[int] = set()  # by identity: the driver keeps the batch until all of it is taken
+        self._notified: set[int] = set()  # by identity: the driver keeps the batch until all of it is taken
         state = context.state or {}
         self._starts: int = state.get("starts", 0)
         self._last_ns: int = state.get("last_ns", 0)
 
     def write(self, batch: Batch) -> None:
-        before = len(self._told)
+        before = len(self._notified)
         try:
-            self._tell_all(batch)
+            self._notify_all(batch)
         except Signal:
             raise
         except Exception as error:  # the subscriber's own
-            if len(self._told) > before:  # it gets on: the tries do not become ever more seldom
+            if len(self._notified) > before:  # it gets on: the tries do not become ever more seldom
                 raise Retry(f"{type(error).__name__}: {error}", _SOON_S) from error
             raise
-        self._told.difference_update(map(id, (*batch.records, *batch.updates)))
+        self._notified.difference_update(map(id, (*batch.records, *batch.updates)))
 
     def checkpoint(self) -> dict[str, Any]:
         return {"starts": self._starts, "last_ns": self._last_ns}
@@ -98,13 +98,13 @@ class _Events(Sink):
         if outcome != "stopped":
             self._subscriber.notify(RunEnded(run_id=self._context.run_id, time_ns=self._last_ns, status=outcome))
 
-    def _tell_all(self, batch: Batch) -> None:
+    def _notify_all(self, batch: Batch) -> None:
         for item in _in_order(batch):
-            if id(item) not in self._told:
-                self._tell(item, batch.records)
-                self._told.add(id(item))
+            if id(item) not in self._notified:
+                self._notify(item, batch.records)
+                self._notified.add(id(item))
 
-    def _tell(self, item: Record | Update, records: list[Record]) -> None:
+    def _notify(self, item: Record | Update, records: list[Record]) -> None:
         try:
             self._subscriber.notify(self._event(item))
         except Rejected as no:

@@ -118,7 +118,7 @@ def _checked(context: Context) -> tuple[str, str]:
 def _announce(port: int) -> int | None:
     """Say where the server will be; None where TensorBoard is not installed."""
     if (found := importlib.util.find_spec("tensorboard")) is None or found.origin is None:
-        messages.say(
+        messages.warn_now(
             "asynctrack: TensorBoard is not installed, so its files are written, but not served; "
             "`pip install 'asynctrack[tensorboard]'` brings it"
         )

@@ -113,15 +113,15 @@ class _Windows(Sink):
         # Points that Visdom has beyond those, of a batch that has failed half-way and comes again: by key.
         self._unconfirmed_points: dict[str, int] = {}
         self._needs_resync = self._reopened = bool(self._points)
-        self._told = False
+        self._texts_shown = False
 
     async def write(self, batch: Batch) -> dict[str, int]:
         lines, skipped = _lines(batch)
         for update in batch.updates:
             update._replace(data=to_json(update.data)).change(self._texts.setdefault(update.kind, {}))
         await self._look()
-        if batch.updates or not self._told:
-            await self._tell()
+        if batch.updates or not self._texts_shown:
+            await self._show_texts()
         self._needs_resync = True
         for key, line in lines.items():
             await self._draw(key, line)
@@ -137,8 +137,8 @@ class _Windows(Sink):
     async def close(self, outcome: Outcome) -> None:
         if outcome != "stopped":
             await self._look()
-            if not self._told:
-                await self._tell()
+            if not self._texts_shown:
+                await self._show_texts()
             await self._post("save", {"data": [self._env]})
         await self._server.close()
 
@@ -175,12 +175,14 @@ class _Windows(Sink):
         trace = {"type": "scatter", "mode": "lines", "name": self._name, "x": steps, "y": values}
         if key not in self._points:  # what is there is replaced
             layout = {"title": {"text": key}, "xaxis": {"title": {"text": "step"}}}
-            await self._say("events", {"win": window, "data": [trace], "layout": layout, "opts": {"title": key}})
+            await self._change_window(
+                "events", {"win": window, "data": [trace], "layout": layout, "opts": {"title": key}}
+            )
         elif steps:
             more = {"data": [trace], "name": self._name, "append": True, "layout": {}, "opts": {}}
-            await self._say("update", {"win": window, **more})
+            await self._change_window("update", {"win": window, **more})
 
-    async def _tell(self) -> None:
+    async def _show_texts(self) -> None:
         """Show config and summary."""
         rows = "".join(
             f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(to_json(value)))}</td></tr>"
@@ -189,10 +191,10 @@ class _Windows(Sink):
         )
         data = [{"type": "text", "content": f"<table>{rows}</table>"}]
         title = {"title": f"{self._name}: config and summary"}
-        await self._say("events", {"win": self._window(None), "data": data, "layout": {}, "opts": title})
-        self._told = True
+        await self._change_window("events", {"win": self._window(None), "data": data, "layout": {}, "opts": title})
+        self._texts_shown = True
 
-    async def _say(self, path: str, content: dict[str, Any]) -> None:
+    async def _change_window(self, path: str, content: dict[str, Any]) -> None:
         """Change a window; Visdom answers with its name."""
         answer = await self._post(path, content)
         if answer.get("word") != content["win"]:

@@ -21,7 +21,7 @@ from asynctrack.errors import AsynctrackError, InvalidSettings, UsageError
 COMMANDS: Final = {
     "demo": "watch a real optimisation being tracked without being slowed",
     "ls": "list runs: status, records, rate, last values, size",
-    "show": "show a run: config, summary, books, backends, a curve per metric",
+    "show": "show a run: config, summary, statistics, backends, a curve per metric",
     "tail": "print the last records of a run, and follow it",
     "wait": "wait until a run's records fulfil a condition, or until it ends",
     "sync": "journal what a crash left in memory, and deliver what is behind",

@@ -1,4 +1,4 @@
-"""Conditions on records: `loss < 0.1 and (val/acc >= 0.9 or step > 1000)`. Read by hand; nothing is evaluated as code.
+"""Condition: a test on records, `loss < 0.1 and (val/acc >= 0.9 or step > 1000)`. Read by hand; nothing is evaluated as code.
 
     condition  = all { "or" all }
     all        = one { "and" one }

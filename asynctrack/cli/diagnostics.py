@@ -52,17 +52,17 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         check: what was looked at.
         verdict: "good"; "poor": it works, but slowly or with less; "bad": it does not work.
-        said: the finding in words, and what to do where it is not good.
+        message: the finding in words, and what to do where it is not good.
         facts: its numbers, with their units in their names.
     """
 
     check: str
     verdict: Verdict
-    said: str
+    message: str
     facts: dict[str, Any] = {}
 
 
-def check_up(directory: Path) -> Iterator[Finding]:
+def diagnose(directory: Path) -> Iterator[Finding]:
     """All checks, one after the other.
 
     Args:
@@ -84,13 +84,15 @@ def check_up(directory: Path) -> Iterator[Finding]:
 def _python() -> Finding:
     lock = has_interpreter_lock()
     machine = platform.machine()
-    said = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {machine}, {os.cpu_count()} cores"
+    message = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {machine}, {os.cpu_count()} cores"
     facts = {"version": platform.python_version(), "cores": os.cpu_count(), "interpreter_lock": lock}
     if platform.system() != "Linux" or machine not in ("x86_64", "AMD64"):
-        return Finding(check="python", verdict="poor", said=f"{said}: not tested there", facts=facts)
+        return Finding(check="python", verdict="poor", message=f"{message}: not tested there", facts=facts)
     if not lock:
-        return Finding(check="python", verdict="poor", said=f"{said}, free-threaded: log() takes a lock", facts=facts)
-    return Finding(check="python", verdict="good", said=said, facts=facts)
+        return Finding(
+            check="python", verdict="poor", message=f"{message}, free-threaded: log() takes a lock", facts=facts
+        )
+    return Finding(check="python", verdict="good", message=message, facts=facts)
 
 
 def _shared_memory() -> Finding:
@@ -100,18 +102,18 @@ def _shared_memory() -> Finding:
     facts = {"free_bytes": free}
     fits = [root for root in roots if free[root] > SMALLEST_RING_BYTES * 16]
     if not fits:
-        said = f"no room for a queue in {' or '.join(roots) or 'memory'}: free some, or set ASYNCTRACK_SHM to a directory with room"
-        return Finding(check="shared memory", verdict="bad", said=said, facts=facts)
-    said = f"{fits[0]}, {_mib(free[fits[0]])} free"
+        message = f"no room for a queue in {' or '.join(roots) or 'memory'}: free some, or set ASYNCTRACK_SHM to a directory with room"
+        return Finding(check="shared memory", verdict="bad", message=message, facts=facts)
+    message = f"{fits[0]}, {_mib(free[fits[0]])} free"
     if squatted:
-        said += f"; {_user_root_of(squatted[0])} is not safely this user's: queues get random names, and orphans are not found"
+        message += f"; {_user_root_of(squatted[0])} is not safely this user's: queues get random names, and orphans are not found"
     elif fits[0] != "/dev/shm" and "ASYNCTRACK_SHM" not in os.environ:
-        said += "; /dev/shm cannot be used, and queues on a disk may be slower"
+        message += "; /dev/shm cannot be used, and queues on a disk may be slower"
     elif free[fits[0]] < 16 * DEFAULT_RING_BYTES:
-        said += "; queues will be smaller than the usual 4 MiB (in a container, raise --shm-size)"
+        message += "; queues will be smaller than the usual 4 MiB (in a container, raise --shm-size)"
     else:
-        return Finding(check="shared memory", verdict="good", said=said, facts=facts)
-    return Finding(check="shared memory", verdict="poor", said=said, facts=facts)
+        return Finding(check="shared memory", verdict="good", message=message, facts=facts)
+    return Finding(check="shared memory", verdict="poor", message=message, facts=facts)
 
 
 def _locks(scratch: Path) -> Finding:
@@ -124,9 +126,9 @@ def _locks(scratch: Path) -> Finding:
         other.stdout.readline()
         holds = locks.is_taken(path)
     if holds:
-        return Finding(check="locks", verdict="good", said="a lock held by one process is seen by another")
-    said = "this file system's locks do not hold: two workers could write one journal; keep runs on a local disk, with --dir"
-    return Finding(check="locks", verdict="bad", said=said)
+        return Finding(check="locks", verdict="good", message="a lock held by one process is seen by another")
+    message = "this file system's locks do not hold: two workers could write one journal; keep runs on a local disk, with --dir"
+    return Finding(check="locks", verdict="bad", message=message)
 
 
 def _disk(scratch: Path) -> Finding:
@@ -142,24 +144,26 @@ def _disk(scratch: Path) -> Finding:
         os.fdatasync(fd)
         rate = _BLOCKS * _BLOCK_BYTES / (time.perf_counter() - began) / 1e6
     except OSError as error:
-        return Finding(check="disk", verdict="bad", said=f"{scratch.parent} cannot be written: {error.strerror}")
+        return Finding(check="disk", verdict="bad", message=f"{scratch.parent} cannot be written: {error.strerror}")
     finally:
         os.close(fd)
         path.unlink()
     median_ms, worst_ms = 1e3 * statistics.median(syncs), 1e3 * max(syncs)
     facts = {"write_mb_s": round(rate, 1), "sync_median_ms": round(median_ms, 2), "sync_worst_ms": round(worst_ms, 2)}
-    said = f"{rate:.0f} MB/s, a sync takes {median_ms:.1f} ms, at worst {worst_ms:.1f}"
+    message = f"{rate:.0f} MB/s, a sync takes {median_ms:.1f} ms, at worst {worst_ms:.1f}"
     if rate < _POOR_WRITE_MB_S or median_ms > _POOR_SYNC_MS:
-        return Finding(check="disk", verdict="poor", said=f"{said}: bursts wait in the queue for longer", facts=facts)
-    return Finding(check="disk", verdict="good", said=said, facts=facts)
+        return Finding(
+            check="disk", verdict="poor", message=f"{message}: bursts wait in the queue for longer", facts=facts
+        )
+    return Finding(check="disk", verdict="good", message=message, facts=facts)
 
 
 def _with_a_run(scratch: Path) -> Iterator[Finding]:
     began = time.perf_counter()
     try:
-        run = init("checkup", dir=scratch, mode="online", finish_timeout_s=10.0)
+        run = init("doctor", dir=scratch, mode="online", finish_timeout_s=10.0)
     except SharedMemoryUnavailable as error:
-        yield Finding(check="worker", verdict="bad", said=str(error))
+        yield Finding(check="worker", verdict="bad", message=str(error))
         return
     opened_s = time.perf_counter() - began
     try:
@@ -179,11 +183,11 @@ def _worker(run: Run, opened_s: float) -> Finding:
     facts = {"init_ms": round(1e3 * opened_s, 1), "first_record_journaled_ms": round(1e3 * journaled_s, 1)}
     if not journaled:
         text = (run.path / "worker.log").read_text(errors="replace") if (run.path / "worker.log").exists() else ""
-        said = f"no worker could be started in 10 s: {text.strip()[-300:] or 'it said nothing'}; try worker='thread'"
-        return Finding(check="worker", verdict="bad", said=said, facts=facts)
-    said = f"init() took {1e3 * opened_s:.0f} ms, the first record was on disk after {1e3 * journaled_s:.0f} ms"
+        message = f"no worker could be started in 10 s: {text.strip()[-300:] or 'it said nothing'}; try worker='thread'"
+        return Finding(check="worker", verdict="bad", message=message, facts=facts)
+    message = f"init() took {1e3 * opened_s:.0f} ms, the first record was on disk after {1e3 * journaled_s:.0f} ms"
     verdict: Verdict = "poor" if 1e3 * journaled_s > _POOR_START_MS else "good"
-    return Finding(check="worker", verdict=verdict, said=said, facts=facts)
+    return Finding(check="worker", verdict=verdict, message=message, facts=facts)
 
 
 def _log(run: Run) -> Finding:
@@ -194,8 +198,8 @@ def _log(run: Run) -> Finding:
         times.append(clock() - before)
     p50, p99, p999 = (1e-3 * value for value in _percentiles(times, (0.5, 0.99, 0.999)))
     facts = {"p50_us": round(p50, 2), "p99_us": round(p99, 2), "p99.9_us": round(p999, 2), "calls": _CALLS}
-    said = f"{p50:.1f} us at the median, p99 {p99:.1f} us, p99.9 {p999:.1f} us, clock included"
-    return Finding(check="log()", verdict="poor" if p50 > _POOR_LOG_US else "good", said=said, facts=facts)
+    message = f"{p50:.1f} us at the median, p99 {p99:.1f} us, p99.9 {p999:.1f} us, clock included"
+    return Finding(check="log()", verdict="poor" if p50 > _POOR_LOG_US else "good", message=message, facts=facts)
 
 
 def _jitter(run: Run) -> Finding:
@@ -214,9 +218,9 @@ def _jitter(run: Run) -> Finding:
         "step_p99_bare_us": round(tails[0], 1),
         "step_p99_tracked_us": round(tails[1], 1),
     }
-    said = f"a loop of 200 us steps gets {slowdown:+.1f} % slower; p99 of a step {tails[0]:.0f} us without, {tails[1]:.0f} us with tracking"
+    message = f"a loop of 200 us steps gets {slowdown:+.1f} % slower; p99 of a step {tails[0]:.0f} us without, {tails[1]:.0f} us with tracking"
     verdict: Verdict = "poor" if slowdown > _POOR_SLOWDOWN_PERCENT else "good"
-    return Finding(check="jitter", verdict=verdict, said=said, facts=facts)
+    return Finding(check="jitter", verdict=verdict, message=message, facts=facts)
 
 
 def _slice(log: Callable[..., bool], turns: int) -> list[float]:
@@ -249,12 +253,12 @@ def _key() -> Finding:
     """The key by which what this user has logged and set is told from what others have: see `trust`."""
     path = trust.where_kept()
     if path is not None:
-        return Finding(check="key", verdict="good", said=f"{path} can be kept")
-    said = (
+        return Finding(check="key", verdict="good", message=f"{path} can be kept")
+    message = (
         "no key can be kept in this user's home: files that are logged by their path are copied by the run's own worker alone, not by "
         "`asynctrack sync` later; set XDG_STATE_HOME to a directory of this user's own that can be written"
     )
-    return Finding(check="key", verdict="poor", said=said)
+    return Finding(check="key", verdict="poor", message=message)
 
 
 def _left_behind() -> Finding:
@@ -262,9 +266,9 @@ def _left_behind() -> Finding:
     orphans = [queue for worker in workers if worker.pid is None for queue in worker.queues if not queue.caller_lives]
     facts = {"workers": sum(worker.pid is not None for worker in workers), "orphans": len(orphans)}
     if orphans:
-        said = f"{counted(len(orphans), 'queue holds', 'queues hold')} records of processes that died with their workers: run `asynctrack sync`"
-        return Finding(check="left behind", verdict="poor", said=said, facts=facts)
-    return Finding(check="left behind", verdict="good", said="no queue of a dead process", facts=facts)
+        message = f"{counted(len(orphans), 'queue holds', 'queues hold')} records of processes that died with their workers: run `asynctrack sync`"
+        return Finding(check="left behind", verdict="poor", message=message, facts=facts)
+    return Finding(check="left behind", verdict="good", message="no queue of a dead process", facts=facts)
 
 
 @contextmanager
@@ -272,11 +276,13 @@ def _scratch(directory: Path) -> Iterator[Path | Finding]:
     missing = not directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".checkup-", dir=directory) as path:
+        with tempfile.TemporaryDirectory(prefix=".doctor-", dir=directory) as path:
             yield Path(path)
     except OSError as error:
         yield Finding(
-            check="disk", verdict="bad", said=f"{directory} cannot be written: {error.strerror}; choose another --dir"
+            check="disk",
+            verdict="bad",
+            message=f"{directory} cannot be written: {error.strerror}; choose another --dir",
         )
     finally:
         if missing:

@@ -16,7 +16,7 @@ from asynctrack.journal.manifest import read_note
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import NOTE, START
 from asynctrack.reading import catalog
-from asynctrack.reading.damage import said_by
+from asynctrack.reading.damage import manifest_of
 
 # Between two looks whether the journal has grown; each takes 20 us.
 _LOOK_S: Final = 0.05
@@ -25,7 +25,7 @@ _PRESENCE_S: Final = 1.0
 
 
 class Follower:
-    """Reads a run's journal from a position on, also across segments and sittings.
+    """Reads a run's journal from a position on, also across segments and sessions.
 
     Attributes:
         status: of the run, as far as it is read.
@@ -35,7 +35,7 @@ class Follower:
     """
 
     def __init__(self, run: Path, position: Position | None = None, ends: dict[int, int] | None = None) -> None:
-        said_by(run)
+        manifest_of(run)
         self._run = run
         self._reader = Reader(run / "journal", position or Position(), ends)
         self._present_until = 0.0
@@ -84,7 +84,7 @@ class Follower:
 
     def _learn(self, batch: FrameBatch) -> None:
         if batch.header.ring != NOTES_RING and batch.header.start:
-            return  # a sitting starts at the start of its ring
+            return  # a session starts at the start of its ring
         for frame in batch.frames(skip_records=True):
             if frame.kind == START:
                 self.status = "running"

@@ -33,7 +33,7 @@ from asynctrack.queue.layout import LENGTH_MASK, RECORD
 from asynctrack.records.codec import to_json
 
 # What both run.json and the journal say.
-_SAID_TWICE: Final = (
+_IN_BOTH: Final = (
     "id",
     "project",
     "created_at",
@@ -101,8 +101,8 @@ class JournalCheck:
         self._unreadable = False
         self._cursors = dict(self._read_cursors())
         self._waiting = dict(self._cursors)  # those whose place in the journal has not come
-        self._said = self._read_manifest()
-        self._told: Manifest | None = None  # what the journal tells alone
+        self._manifest = self._read_manifest()
+        self._rebuilt: Manifest | None = None  # what the journal tells alone
         self._has_ended = False  # once, or more often
         self._early: list[tuple[FrameBatch, Frame]] = []  # what it tells before it says which run it is: notes of drops
         self._rings: dict[int, _Ring] = {}
@@ -149,26 +149,26 @@ class JournalCheck:
                     batch.offset,
                     f"{counted(missing, 'record that was journaled before is missing', 'records that were journaled before are missing')}",
                 )
-        self._tell(batch)
+        self._account(batch)
 
-    def _tell(self, batch: FrameBatch) -> None:
+    def _account(self, batch: FrameBatch) -> None:
         """What the batch changes in the run, for the journal's own story and for what run.json does not tell yet."""
         others = list(batch.frames(skip_records=True))
         if not others:
             return
         self._early += [(batch, frame) for frame in others]
-        self._told = self._told or find_start(batch)
-        if self._told is not None:
+        self._rebuilt = self._rebuilt or find_start(batch)
+        if self._rebuilt is not None:
             for at, frame in self._early:
-                if not self._told.apply(frame):
+                if not self._rebuilt.apply(frame):
                     self._problem(at.segment, at.offset, f"a frame of kind {frame.kind} cannot be read")
-                self._has_ended = self._has_ended or self._told.status != "running"
+                self._has_ended = self._has_ended or self._rebuilt.status != "running"
             self._early.clear()
         for frame in others:
-            if self._said is not None and (batch.segment, batch.offset) >= self._said.position[:2]:
-                self._said.apply(frame)
-        if self._told is not None:
-            self.findings.dropped = self._told.dropped
+            if self._manifest is not None and (batch.segment, batch.offset) >= self._manifest.position[:2]:
+                self._manifest.apply(frame)
+        if self._rebuilt is not None:
+            self.findings.dropped = self._rebuilt.dropped
 
     def _check_places(self, batch: FrameBatch) -> None:
         """Whether the cursors that point before the batch's end count what was before them."""
@@ -204,7 +204,7 @@ class JournalCheck:
                 what = f"points behind the journal's end: {_place(cursor.position)}, and that ends at {_place(end)}"
                 self._problem(f"{CURSORS}/{name}.json", None, what)
         # A run that was resumed has an end, and goes on; a backend that has not followed yet is still behind that.
-        if self._whole and self._told is not None and not self._has_ended:
+        if self._whole and self._rebuilt is not None and not self._has_ended:
             for name, cursor in self._cursors.items():
                 if cursor.closed:
                     self._problem(
@@ -225,14 +225,14 @@ class JournalCheck:
             header = file.read(HEADER_BYTES)
         salt = salt_of(journal_id_of(os.fspath(self._journal)) or b"")
         begun = len(header) < HEADER_BYTES or unpack_batch_header(header, salt) is not None
-        ended = self._told is not None and self._told.status != "running"
+        ended = self._rebuilt is not None and self._rebuilt.status != "running"
         if begun and (self._live or not ended):
             self.findings.unfinished_bytes = left
         else:
             self._problem(end.segment, end.offset, f"{left} bytes at the end are no batch")
 
     def _check_manifest(self, end: Position) -> None:
-        said, told, file = self._said, self._told, manifests.FILE_NAME
+        said, told, file = self._manifest, self._rebuilt, manifests.FILE_NAME
         if told is None:
             announced = said is not None and said.position == Position()  # by its caller, before anything was journaled
             begun = (
@@ -251,7 +251,7 @@ class JournalCheck:
             what = f"tells of the journal up to {_place(said.position)}, and that ends at {_place(end)}"
             self._problem(file, None, what)
         elif self._whole:
-            for name in _SAID_TWICE:
+            for name in _IN_BOTH:
                 here, there = _as_saved(getattr(said, name)), _as_saved(getattr(told, name))
                 if here != there:
                     self._problem(file, None, f"has another {name} than the journal: {here!r:.60}, not {there!r:.60}")

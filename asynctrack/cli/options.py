@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their values mean."""
+"""Options: those that several commands share, and what their values mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print: tables, numbers, spark lines, JSON. Styled by `rich` where that is installed and a terminal reads it."""
+"""Output: what commands print, tables, numbers, spark lines, JSON. Styled by `rich` where that is installed and a terminal reads it."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def json_text(text: str) -> str:
     return text if text.isprintable() else "".join(map(_as_json, text))
 
 
-def say(message: str) -> None:
+def warn(message: str) -> None:
     """Tell people something beside the output: on stderr."""
     text = printable(" ".join(message.split()))
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"

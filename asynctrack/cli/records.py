@@ -1,4 +1,4 @@
-"""Records as commands take them from a journal, with the keys that were chosen."""
+"""Records: as commands take them from a journal, with the keys that were chosen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asynctrack.journal.frames import Frame, FrameBatch
 from asynctrack.journal.manifest import UNREADABLE, unreadable
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD
-from asynctrack.reading.damage import left_over, said_by
+from asynctrack.reading.damage import left_over, manifest_of
 from asynctrack.records.codec import Record, decode_record
 
 
@@ -48,13 +48,13 @@ def chosen(records: Iterator[Record], keys: KeyFilter | None) -> Iterator[Record
 
 def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
     """All records of a run; what is damaged is stepped over and added to `damage` at the end."""
-    said = said_by(run)
+    said = manifest_of(run)
     with closing(Reader(run / "journal")) as reader:
         for batch in reader:
-            yield from records_in(batch, teller(run, reader, batch))
+            yield from records_in(batch, reporter_of(run, reader, batch))
         damage.extend([*reader.damage, *left_over(run, said, reader.position)])
 
 
-def teller(run: Path, reader: Reader, batch: FrameBatch) -> Callable[[Frame], None]:
+def reporter_of(run: Path, reader: Reader, batch: FrameBatch) -> Callable[[Frame], None]:
     """What notes the frames of a batch that cannot be decoded as the reader's damage."""
-    return lambda frame: reader.tell(unreadable(run, batch, frame))
+    return lambda frame: reader.report(unreadable(run, batch, frame))

@@ -38,7 +38,7 @@ _CHECKED_BYTES: Final = 64 << 10
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A run at a glance.
+    """A run in one line.
 
     Attributes:
         path: its directory.

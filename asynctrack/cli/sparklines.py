@@ -106,7 +106,7 @@ class Sparklines:
 
     def __init__(self) -> None:
         self.by_key: dict[str, Sparkline] = {}
-        self.untold = 0
+        self.omitted = 0
 
     def add(self, data: dict[str, Any]) -> None:
         """Take a record's data; what is not a number is passed over."""
@@ -122,7 +122,7 @@ class Sparklines:
         curve = self.by_key.get(key)
         if curve is None:
             if len(self.by_key) == MOST:
-                self.untold += 1
+                self.omitted += 1
                 return
             curve = self.by_key[key] = Sparkline()
         curve.add(value)

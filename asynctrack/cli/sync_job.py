@@ -50,7 +50,7 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
         state: "waiting" for its turn; "working"; "done": every backend that can be delivered to from here has everything; "behind": some has
             not, `missing` says which and why; "live": a process still logs to it, and its worker delivers.
         status: of the run.
-        stats: its books.
+        stats: its statistics.
         left_out: backends that do not have everything and cannot be delivered to from here, and why.
         missing: once nothing more is done for the run: every backend that does not have everything, those left out too, and why.
     """

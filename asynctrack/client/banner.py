@@ -28,7 +28,7 @@ def greet(name: str, run: Path) -> None:
     """
     try:
         if os.environ.get(VARIABLE, "") in ("", "0") and not _is_child() and (_is_terminal() or cell() is not None):
-            messages.mention(printable(f"asynctrack: run {name} -> {_near(run)} ({_way_to_look(run)})"))
+            messages.announce(printable(f"asynctrack: run {name} -> {_near(run)} ({_way_to_look(run)})"))
     except Exception:  # a stream of the user's, or no current directory: the run is open all the same
         pass
 

@@ -1,4 +1,4 @@
-"""Deliveries to backends that need the caller's process: its memory, its screen, code defined in its script. A thread of the caller."""
+"""Caller delivery: to backends that need the caller's process: its memory, its screen, code defined in its script. A thread of the caller."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class DisabledRun(Run):
 
 
 class _NullSession:
-    """Stands for the sitting of a run that records nothing, and for its inlet and its queue: takes all, and is done at once."""
+    """Stands for the session of a run that records nothing, and for its publisher and its queue: takes all, and is done at once."""
 
     result = None
     state = OPEN
@@ -46,7 +46,7 @@ class _NullSession:
         self.publisher = self.producer = self
         self.joined: list[object] = []
         self.held: list[bytes] = []
-        self.unsaid: list[object] = []
+        self.unrecorded: list[object] = []
 
     def put(self, *_: object) -> bool:
         return True

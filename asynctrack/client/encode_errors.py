@@ -1,4 +1,4 @@
-"""Encode errors: keys whose values could not be encoded, as they are told of: a few by name, one with its value, all counted. Runs in the caller."""
+"""Encode errors: keys whose values could not be encoded, as they are reported: a few by name, one with its value, all counted. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EncodeErrors:
 
     def __init__(self) -> None:
         self._met: set[str] = set()
-        self._untold: list[str] = []
+        self._unreported: list[str] = []
         self._value = ""
 
     def note(self, data: Mapping[Any, Any], keys: Iterable[str]) -> None:
@@ -31,18 +31,18 @@ class EncodeErrors:
         for key in keys:
             if key not in self._met and len(self._met) < _MOST:
                 self._met.add(key)
-                self._untold.append(key)
-                if len(self._untold) == 1:
+                self._unreported.append(key)
+                if len(self._unreported) == 1:
                     self._value = short_repr(data, key)
 
     @property
     def waiting(self) -> bool:
         """Whether some were not told of."""
-        return bool(self._untold)
+        return bool(self._unreported)
 
     def take(self) -> str:
         """What is to be said of those that were not told of."""
-        told, self._untold = self._untold, []
+        told, self._unreported = self._unreported, []
         if len(told) == 1:
             return f"the value of {told[0]!r:.80} cannot be encoded and is recorded as its repr: {self._value}"
         named = ", ".join(f"{key!r:.80}" for key in told[:_NAMED])

@@ -80,7 +80,7 @@ def left_behind(
 
     Args:
         run: its directory.
-        stats: its books.
+        stats: its statistics.
         backends: those that are to have everything by now, by their names.
         producer: of this process.
         alone: whether no other process logs to the run.

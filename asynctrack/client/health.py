@@ -45,15 +45,15 @@ class HealthMonitor:
         self,
         run: Path,
         names: Iterable[str],
-        tell: Callable[[str, Cursor], object],
+        warn: Callable[[str, Cursor], object],
         trouble: Callable[[], str | None],
-        tell_of_trouble: Callable[[str], object],
+        warn_of_trouble: Callable[[str], object],
     ) -> None:
         self._run = run
         self._names = list(names)
-        self._tell = tell
+        self._warn = warn
         self._trouble = trouble
-        self._tell_of_trouble = tell_of_trouble
+        self._warn_of_trouble = warn_of_trouble
         self._trouble_since: float | None = None
         self._failing_since: dict[str, float] = {}
 
@@ -64,10 +64,10 @@ class HealthMonitor:
             _thread.ask(lambda: None)  # it waits for nothing as yet
 
     def stop(self) -> None:
-        """The run has ended: what is left is said with its books."""
+        """The run has ended: what is left is said with its statistics."""
         _watched.discard(self)
         # What it calls is the run's: without it the run goes with its last reference.
-        self._tell, self._trouble, self._tell_of_trouble = _nothing, _nothing, _nothing
+        self._warn, self._trouble, self._warn_of_trouble = _nothing, _nothing, _nothing
 
     def poll(self) -> None:
         """Look at the journal, and at each backend that nothing was said of."""
@@ -79,7 +79,7 @@ class HealthMonitor:
                 del self._failing_since[name]
             elif time.monotonic() - since >= PATIENCE_S and self in _watched:
                 self._names.remove(name)
-                self._tell(name, cursor)
+                self._warn(name, cursor)
 
     def _poll_journal(self) -> None:
         what, now = self._trouble(), time.monotonic()
@@ -89,7 +89,7 @@ class HealthMonitor:
             self._trouble_since = now
         elif now - self._trouble_since >= PATIENCE_S and self in _watched:
             self._trouble_since = float("inf")  # once, until it has passed
-            self._tell_of_trouble(what)
+            self._warn_of_trouble(what)
 
 
 def _nothing(*_: object) -> None:

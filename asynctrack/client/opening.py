@@ -188,7 +188,7 @@ def _with_a_worker(settings: Settings) -> Settings:
     if settings.worker == "thread" and (library := replaced_by()):
         raise InvalidSettings([_no_threads(library)])
     if settings.worker == "process" and (why := why_not()):
-        messages.say(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
+        messages.warn_now(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
         return msgspec.structs.replace(settings, worker="thread")
     return settings
 

@@ -21,4 +21,4 @@ def forewarn(run: Path, backends: Mapping[str, Backend], *, offline: bool) -> No
             continue
         if what:
             text = f"{name} gets nothing yet: {'; '.join(what)}. The journal keeps everything: mend that while the run goes on, or sync later: asynctrack sync {run}"
-            messages.tell((run, f"lacks {name}"), f"asynctrack: run {run.name}: {text}", every_s=ONCE)
+            messages.warn((run, f"lacks {name}"), f"asynctrack: run {run.name}: {text}", every_s=ONCE)

@@ -55,7 +55,7 @@ class Publisher:
         self.settings = settings
         self.is_root = True
         self.over = self.quiet = False
-        self.told_of = 0
+        self.reported_drops = 0
         self.held: list[bytes] = []
         self.joined: list[Callable[[Producer], object]] = []
         self._run_id = run_id
@@ -139,7 +139,7 @@ class Publisher:
                 return self.drop("closed")
             raise RunFinished(self._run_id, "log()")
         if not self._is_full(payload):
-            self.told_of = max(self.told_of, 1)
+            self.reported_drops = max(self.reported_drops, 1)
             self.warn(
                 "oversize",
                 f"a record of {len(payload)} bytes was dropped: the queue carries at most {producer.largest}; open the run with "
@@ -182,7 +182,7 @@ class Publisher:
             dropped = self.producer.ring.dropped().get("full", 0)
             why = self.trouble() or ": the worker does not keep up"
             self.warn("full", f"{counted(dropped, 'record')} dropped so far, the queue is full{why}")
-            self.told_of = dropped
+            self.reported_drops = dropped
         return False
 
     def update(
@@ -235,7 +235,7 @@ class Publisher:
     def warn(self, about: str, message: str, *, once: bool = False) -> None:
         """Say something about the run, at most once a minute."""
         every_s = ONCE if once else EVERY_S
-        messages.tell((self._path, about), f"asynctrack: run {self._run_id}: {message}", every_s=every_s)
+        messages.warn((self._path, about), f"asynctrack: run {self._run_id}: {message}", every_s=every_s)
 
     def _may_say(self, about: str) -> bool:
         return messages.due((self._path, about))

@@ -58,7 +58,7 @@ class Run:
         cell: of the notebook that has opened it; None anywhere else.
         config: of the run; what is set later is recorded too, also by a forked child.
         summary: of the run as a whole. What is not set in it is the last value that was logged by that name, which takes a look at the journal.
-        backends: by their names in `stats()`, as this sitting has them; those that live in this process are the living things.
+        backends: by their names in `stats()`, as this session has them; those that live in this process are the living things.
     """
 
     cell: int | None = None
@@ -79,7 +79,7 @@ class Run:
             functools.partial(_logged, session, self.config, path),
         )
         self._values = LastValues(path)
-        session.unsaid += [self.config.catch_up, self.summary.catch_up]
+        session.unrecorded += [self.config.catch_up, self.summary.catch_up]
         self._checkpoint = manifest.checkpoint
         self.backends: Mapping[str, Backend] = MappingProxyType(session.backends)
         self._session = session
@@ -265,11 +265,11 @@ class Run:
             return copied(self._values.found)
 
     def stats(self) -> RunStats:
-        """The books as they stand. Reads files: not for the hot loop."""
+        """The statistics as they stand. Reads files: not for the hot loop."""
         return self._session.stats()
 
     def flush(self, until: Until = "delivered", timeout_s: float = 30.0) -> RunStats:
-        """Wait until what was logged so far is delivered, synced or journaled; returns the books, late or not.
+        """Wait until what was logged so far is delivered, synced or journaled; returns the statistics, late or not.
 
         Args:
             until: "journaled": it survives this process and the container's memory; "synced": a power cut too; "delivered": every
@@ -309,7 +309,7 @@ class Run:
         self._producer.preempt()
 
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
-        """End the run: take no more records, wait for delivery, return the books. Calling it again returns the same.
+        """End the run: take no more records, wait for delivery, return the statistics. Calling it again returns the same.
 
         It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it.
 

@@ -217,11 +217,11 @@ class RunDict(_Changing):
         try:
             for key, before in list(self._prints.items()):
                 if before is not None and key in self and _print(value := dict.__getitem__(self, key)) != before:
-                    self._say(key, value)
+                    self._record_value(key, value)
         finally:
             lock.release()
 
-    def _say(self, key: str, value: Any) -> None:
+    def _record_value(self, key: str, value: Any) -> None:
         """Record a value as it is, and what that was: a signal handler may change it meanwhile."""
         copied = _copied(value)
         self._record({key: copied})
@@ -253,7 +253,7 @@ class RunDict(_Changing):
     def _changed(self, key: str, top: Any) -> None:
         """What is nested in a value has changed."""
         if dict.get(self, key) is top:  # else another has its name by now
-            self._say(key, top)
+            self._record_value(key, top)
 
 
 class _Tree:

@@ -1,5 +1,5 @@
 """Session: what a process has to do with a run that it has open, but for logging: the worker and the deliveries behind it, the waits for
-them, the books, and the end. Runs in the caller.
+them, the statistics, and the end. Runs in the caller.
 
 Waits are generators of pauses in seconds, so that a call and its async twin are one.
 """
@@ -40,7 +40,7 @@ from asynctrack.settings import Settings, Until
 # A wait looks again after 0.2 ms, then ever less often, at most every 10 ms.
 _FIRST_POLL_S: Final = 0.0002
 _LONGEST_POLL_S: Final = 0.01
-# How long who reads the books may stand still beyond the deadline of who asks for them: they lie in files, whose disk may hang. Arbitrary: a run of days takes 20 ms.
+# How long who reads the statistics may stand still beyond the deadline of who asks for them: they lie in files, whose disk may hang. Arbitrary: a run of days takes 20 ms.
 _STATS_WAIT_S: Final = 1.0
 # Which of the worker's words a wait looks at.
 _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
@@ -48,7 +48,7 @@ _WORDS: Final = {"journaled": TAIL, "synced": SYNCED, "delivered": DELIVERED}
 T = TypeVar("T")
 
 
-class Look(Protocol):
+class ReadFiles(Protocol):
     """Reads files of a run."""
 
     def __call__(self, read: Callable[[], T]) -> T: ...
@@ -63,7 +63,7 @@ class RunSession:
     Attributes:
         path: the run's directory.
         backends: of the run, by their names.
-        inlet: into the queue.
+        publisher: into the queue.
         result: what `finish` has returned, None before.
         unsaid: called before a wait and the end, to record what has changed without a word.
     """
@@ -79,7 +79,7 @@ class RunSession:
     ) -> None:
         self.path = path
         self.result: RunStats | None = None
-        self.unsaid: list[Callable[[], object]] = []
+        self.unrecorded: list[Callable[[], object]] = []
         self._settings = settings
         self.backends = backends
         self._run_lock = run_lock
@@ -133,7 +133,7 @@ class RunSession:
         return self._patience.call(do, timeout_s)
 
     def stats(self) -> RunStats:
-        """The books as they stand; where the disk does not answer, the last that could be read, and what the queue says."""
+        """The statistics as they stand; where the disk does not answer, the last that could be read, and what the queue says."""
         if self.result is not None:
             return self.result
         with self._lock:
@@ -144,8 +144,10 @@ class RunSession:
             try:
                 self._last = self._take_in_time(collector)
                 self._collector = collector
-            except TimeoutError as error:  # the books are left with who waits for the disk
-                self.publisher.warn("books", f"the books cannot be read: {error}; these are the last that could be")
+            except TimeoutError as error:  # the statistics are left with who waits for the disk
+                self.publisher.warn(
+                    "stats", f"the statistics cannot be read: {error}; these are the last that could be"
+                )
                 return self._without_files()
             except OSError:  # too many open files, perhaps; what it has read may be half of something
                 collector.close()
@@ -173,7 +175,7 @@ class RunSession:
         return not hangs
 
     def _without_files(self) -> RunStats:
-        """The last books, and what this process's queue says since."""
+        """The last statistics, and what this process's queue says since."""
         producer, last = self.publisher.producer, self._last
         if producer.state == FORKED:
             return last
@@ -189,15 +191,19 @@ class RunSession:
         try:
             return self._take_in_time(collector)
         except TimeoutError as error:
-            self.publisher.warn("books", f"the books cannot be read: {error}; these are the last that could be")
+            self.publisher.warn("stats", f"the statistics cannot be read: {error}; these are the last that could be")
             return self._without_files()
         except OSError as error:
-            self.publisher.warn("books", f"the books cannot be read: {error}; what is known is what the queue says")
+            self.publisher.warn(
+                "stats", f"the statistics cannot be read: {error}; what is known is what the queue says"
+            )
             unknown = {name: BackendStats(known=False) for name in self.backends}
             return msgspec.structs.replace(self._without_files(), backends=unknown)
 
     def _take(self, collector: StatsCollector) -> RunStats:
-        if _which(self.path) != self._home:  # else the path would lead to the books of another run, or to empty ones
+        if (
+            _which(self.path) != self._home
+        ):  # else the path would lead to the statistics of another run, or to empty ones
             raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self.path))
         producer = self.publisher.producer
         own = [producer.ring] if producer.state != FORKED else []
@@ -250,55 +256,55 @@ class RunSession:
                 stats = self.stats()
                 self.result = self.result or stats  # a signal handler that came in between was first
                 self.publisher.over = True
-                self.unsaid.clear()
+                self.unrecorded.clear()
                 self._watch.stop()
                 self.publisher.joined.clear()  # so that nothing of a run that has finished waits for the garbage collector
                 if waited:
-                    self._tell_of_the_queue()
-                    self._tell_of_the_rest(stats, lambda read: self.read_in_time(read, _STATS_WAIT_S))
-                    self._tell_of_children(lambda read: self.read_in_time(read, _STATS_WAIT_S))
+                    self._report_queue()
+                    self._report_backends(stats, lambda read: self.read_in_time(read, _STATS_WAIT_S))
+                    self._report_failed_children(lambda read: self.read_in_time(read, _STATS_WAIT_S))
                 if not self.needs_threads or self._is_done():
                     self._let_go()  # else it is waited for once more when the process ends
             return self.result
 
-    def _tell_of_the_queue(self) -> None:
+    def _report_queue(self) -> None:
         """Say what of this process is not journaled. Reads memory only."""
         self.publisher.report_encode_errors(last=True)
         producer = self.publisher.producer
         if producer.state == FORKED:
             return
         lost, said = final_report.dropped(producer)
-        if lost > self.publisher.told_of:
-            self.publisher.told_of = lost
+        if lost > self.publisher.reported_drops:
+            self.publisher.reported_drops = lost
             self.publisher.warn("dropped", said)
         if count := final_report.not_journaled(producer):
             what = f"{counted(count, 'record is', 'records are')} not journaled"
             self.publisher.warn("queued", what + final_report.way_home(self.path, producer))
 
-    def _tell_of_the_rest(self, stats: RunStats, look: Look) -> None:
-        """Say which backends do not have everything, but for those that are to wait; `look` reads files."""
+    def _report_backends(self, stats: RunStats, read_files: ReadFiles) -> None:
+        """Say which backends do not have everything, but for those that are to wait; `read_files` reads files."""
         producer = self.publisher.producer
         if producer.state == FORKED:
             return
         alone = not any(self.publisher.host.others_of(str(self.path)))
         awaited = self._awaited()
         try:
-            found = look(lambda: list(final_report.left_behind(self.path, stats, awaited, producer, alone=alone)))
+            found = read_files(lambda: list(final_report.left_behind(self.path, stats, awaited, producer, alone=alone)))
         except OSError as error:  # the disk fails, or does not answer
             found = final_report.unknown(self.path, stats, error)
         for name, text in found:
             self.publisher.warn(f"behind {name}", text)
 
-    def _tell_at_exit(self) -> None:
+    def _report_at_exit(self) -> None:
         if not self._is_done() or any(load_cursor(self.path, name).last_error for name in self._awaited()):
-            self._tell_of_the_rest(self.stats(), _now)
-        self._tell_of_children(_now)
+            self._report_backends(self.stats(), _now)
+        self._report_failed_children(_now)
 
-    def _tell_of_children(self, look: Look) -> None:
-        """Say which forked children have failed, as far as the worker knows by now; `look` reads a file."""
+    def _report_failed_children(self, read_files: ReadFiles) -> None:
+        """Say which forked children have failed, as far as the worker knows by now; `read_files` reads a file."""
         if _has_forked and self.publisher.is_root:
             with contextlib.suppress(AsynctrackError, OSError):
-                if said := look(lambda: final_report.failed_children(self.path)):
+                if said := read_files(lambda: final_report.failed_children(self.path)):
                     self.publisher.warn("children", said, once=True)
 
     def _awaited(self) -> dict[str, Backend]:
@@ -318,19 +324,19 @@ class RunSession:
         self.publisher.warn("hindered", final_report.hindered(what, self.publisher.producer))
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
-        """Finish because the process ends. Nobody reads the books any more."""
+        """Finish because the process ends. Nobody reads the statistics any more."""
         self.publisher.quiet = True
         if self.result is None:
             self.publisher.producer.exit()
             yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
-            self._tell_of_the_queue()
-            yield from health.reading(self._tell_at_exit)
+            self._report_queue()
+            yield from health.reading(self._report_at_exit)
         else:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         self._let_go()
 
     def _say_all(self) -> None:
-        for record in self.unsaid:
+        for record in self.unrecorded:
             with contextlib.suppress(QueueFull, FrameTooLarge, RunFinished):  # what is waited for is the rest
                 record()
 

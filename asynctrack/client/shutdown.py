@@ -120,7 +120,7 @@ def _step(waits: dict[OpenRun, Iterator[float]]) -> float | None:
             del waits[run]
         except Exception:  # the other runs must end too
             del waits[run]
-            messages.tell(None, f"asynctrack: {run!r} could not be finished\n{traceback.format_exc().rstrip()}")
+            messages.warn(None, f"asynctrack: {run!r} could not be finished\n{traceback.format_exc().rstrip()}")
     return min(pauses, default=None)
 
 

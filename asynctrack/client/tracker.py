@@ -62,7 +62,7 @@ class Tracker:
         """
         config = as_config(config)
         if self.run is not None:
-            messages.say(f"asynctrack: init() while run {self.run.id} is open: it is finished first")
+            messages.warn_now(f"asynctrack: init() while run {self.run.id} is open: it is finished first")
             self.finish()
         self.run = init(self.project, config={**self.config, **config}, **self._settings)
         return self.run
@@ -81,7 +81,7 @@ class Tracker:
         """Finish the open run; without one it warns and does nothing. Whatever happens, the next `init` opens a fresh run."""
         run, self.run = self.run, None
         if run is None:
-            messages.say("asynctrack: finish() without an open run is ignored")
+            messages.warn_now("asynctrack: finish() without an open run is ignored")
             return None
         return run.finish(summary, exit_code)
 

@@ -183,7 +183,7 @@ class WorkerHandle:
         except ValueError:  # the run has finished meanwhile, and its ring is closed
             pass
         except Exception as error:  # whatever it was, the queue takes what it can
-            self._say(f"the worker cannot be started: {error}; the queue holds what it can")
+            self._warn(f"the worker cannot be started: {error}; the queue holds what it can")
         finally:
             self._starting.release()
 
@@ -197,7 +197,7 @@ class WorkerHandle:
                 if not self._worker_lives():
                     self._start()
             except Exception as error:
-                self._say(f"the worker cannot be started: {error}; the queue holds what it can")
+                self._warn(f"the worker cannot be started: {error}; the queue holds what it can")
             finally:
                 self._starting.release()
         self.wake()
@@ -300,11 +300,11 @@ class WorkerHandle:
             self._make_place()
             self._producers[ring.path].make_again()
         except OSError as error:
-            self._say(
+            self._warn(
                 f"the queue was removed from shared memory, and cannot be made again: {error}; until it can, this process's memory alone has what is not journaled"
             )
             return False
-        self._say("the queue was removed from shared memory; it is made again with what it held, for another worker")
+        self._warn("the queue was removed from shared memory; it is made again with what it held, for another worker")
         return True
 
     def _revive(self, ring: Ring, quiet_s: float) -> None:
@@ -313,7 +313,7 @@ class WorkerHandle:
         if not self._worker_lives():
             said = ring.words[WORKER_PID] in (0, self._replaced)
             if not said and not (self.kind == "thread" and threads_are_over()):
-                self._say("the worker is gone; starting another, nothing is lost")
+                self._warn("the worker is gone; starting another, nothing is lost")
             self._start()
         elif quiet_s > HUNG_AFTER_S and ring.words[WORKER_PID] and self.kind == "process" and not self.serves_here:
             self._replace(ring.words[WORKER_PID], quiet_s)
@@ -322,7 +322,7 @@ class WorkerHandle:
         """Kill the worker that hangs. The next look starts another."""
         lock = os.path.join(self.directory, LOCK_NAME)
         if locks.holder(lock) == locks.ELSEWHERE:
-            self._say(
+            self._warn(
                 "the worker does not move, and it is in another PID namespace: kill it there; the queue holds what it can"
             )
         elif locks.signal_holder(
@@ -332,12 +332,12 @@ class WorkerHandle:
 
     def _say_replaced(self, pid: int, quiet_s: float) -> None:
         self._replaced = pid
-        messages.tell(
+        messages.warn(
             None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced, nothing is lost"
         )
 
-    def _say(self, message: str) -> None:
-        messages.tell((self.directory, message), f"asynctrack: {message}")
+    def _warn(self, message: str) -> None:
+        messages.warn((self.directory, message), f"asynctrack: {message}")
 
     def _worker_lives(self) -> bool:
         """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""
@@ -365,13 +365,13 @@ class WorkerHandle:
         said = f"no worker process can be started ({self._launch.why})"
         try:
             self._start_threads()
-            self._say(f"{said}; threads of this process do its work")
+            self._warn(f"{said}; threads of this process do its work")
         except RuntimeError:  # too late for another thread
             from asynctrack.worker.rescue import journal_now
 
             self._threads = None
             journal_now(self.directory, self._own)
-            self._say(f"{said}; all is in the journal, and `asynctrack sync` delivers it")
+            self._warn(f"{said}; all is in the journal, and `asynctrack sync` delivers it")
 
 
 # Looks after the workers of this process. Not the thread that says what we have to say: that may wait for a reader.

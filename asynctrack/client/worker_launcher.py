@@ -28,8 +28,8 @@ _LONGEST_START_S: Final = 10.0
 # What another try may mend: processes, memory or descriptors are short.
 _SHORT: Final = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
 # How much of what a worker said is read, and how much of it is told.
-_MOST_SAID_BYTES: Final = 64 << 10
-_TOLD: Final = 200
+_MOST_OUTPUT_BYTES: Final = 64 << 10
+_LONGEST_LINE: Final = 200
 
 
 class WorkerLauncher:
@@ -47,7 +47,7 @@ class WorkerLauncher:
         self._directory = directory
         self._report = -1
         self._pipe: os.stat_result | None = None
-        self._said = b""
+        self._output = b""
         self._said_why = False
         self._stillborn = 0
         self._grace_s = START_GRACE_S
@@ -86,10 +86,10 @@ class WorkerLauncher:
                 self._report = -1  # the program has closed it, and its number may be another's file
                 return
             try:
-                said = posix.read(self._report, _MOST_SAID_BYTES)
+                said = posix.read(self._report, _MOST_OUTPUT_BYTES)
             except BlockingIOError:
                 return
-            self._said = (self._said + said)[-_MOST_SAID_BYTES:]
+            self._output = (self._output + said)[-_MOST_OUTPUT_BYTES:]
             if not said or SERVES in said:
                 self._close()
                 self._note(serves=SERVES in said)
@@ -112,7 +112,7 @@ class WorkerLauncher:
         if serves:
             self._trying_since = None
         else:
-            why = _last_line(self._said)
+            why = _last_line(self._output)
             self.why, self._said_why = why or "it ended at once and said nothing", bool(why)
 
     def _spawn(self, log_path: str) -> None:
@@ -128,7 +128,7 @@ class WorkerLauncher:
             raise
         finally:
             os.close(theirs)
-        self._report, self._pipe, self._said = ours, os.fstat(ours), b""
+        self._report, self._pipe, self._output = ours, os.fstat(ours), b""
 
     def _is_ours(self) -> bool:
         with contextlib.suppress(OSError):
@@ -143,4 +143,4 @@ class WorkerLauncher:
 
 def _last_line(said: bytes) -> str:
     lines = said.decode(errors="replace").strip().splitlines()
-    return lines[-1][:_TOLD] if lines else ""
+    return lines[-1][:_LONGEST_LINE] if lines else ""

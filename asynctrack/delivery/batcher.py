@@ -1,4 +1,4 @@
-"""Batcher: reads a journal from a cursor and cuts what a sink gets at once. A cut is fixed before it is tried, so that a retry is the same."""
+"""Batcher: reads a journal from a cursor and makes the batches that a sink gets. A batch is fixed before it is tried, so that a retry is the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("asynctrack.delivery")
 
 # How long `gather` reads on at once: others share the loop.
 _GATHER_S: Final = 0.002
-# What thinning reads of a batch at once, in bytes of frames: a fraction of a millisecond to decode.
+# What downsampling reads of a batch at once, in bytes of frames: a fraction of a millisecond to decode.
 _PIECE_BYTES: Final = 16 * 1024
 
 

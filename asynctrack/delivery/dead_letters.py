@@ -1,4 +1,4 @@
-"""Dead letters: what backends will never take, one line each in `dead_letters.jsonl` of the run's directory, with the reason."""
+"""Dead letters: records that backends will never take, one line each in `dead_letters.jsonl` of the run's directory, with the reason."""
 
 from __future__ import annotations
 

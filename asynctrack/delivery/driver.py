@@ -75,7 +75,7 @@ class Delivery:
         self._ready_at = 0.0
         self._failures = 0
         self._repeats = RepeatedErrors()
-        self._said = Throttle()
+        self._throttle = Throttle()
         # Of its own: a hundred sinks that hang must not use up the others' threads.
         self._limiter = anyio.CapacityLimiter(1)
         self.busy_since: float | None = None
@@ -222,10 +222,10 @@ class Delivery:
             reason = self._hide(str(no)) or "too large"
             await in_thread(dead_letters.keep, self._run, self.name, reason, lost)
             what = counted(len(lost), "record is", "records are")
-            self._say(f"{what} rejected: {reason}; see {dead_letters.FILE_NAME}")
+            self._warn(f"{what} rejected: {reason}; see {dead_letters.FILE_NAME}")
             pending.rejected += len(lost)
         elif not rest:
-            self._say(f"a change of the {part.updates[0].kind} is rejected: {no}")
+            self._warn(f"a change of the {part.updates[0].kind} is rejected: {no}")
         pending.replace(rest)
 
     async def _open(self) -> Sink:
@@ -329,11 +329,11 @@ class Delivery:
                 f"{what}: it has failed {MOST_REPEATS} times the same way, and is seldom tried again until you mend it"
             )
         else:
-            self._say(f"{what}: {'waiting for you to mend that' if decision.paused else 'trying again'}")
+            self._warn(f"{what}: {'waiting for you to mend that' if decision.paused else 'trying again'}")
         try:
             await self._progress.fail(what, next_try_at, decision.paused)
         except Exception as failed:  # a full disk; what is saved is what was
-            self._say(f"the cursor cannot be saved: {failed}")
+            self._warn(f"the cursor cannot be saved: {failed}")
         return decision.wait_s
 
     def _succeed(self) -> None:
@@ -352,7 +352,7 @@ class Delivery:
         if not self._lease.take():
             holder = self._lease.holder()
             who = "another process" if holder is None else f"process {in_words([holder])}"
-            self._say(f"{who} delivers the same; waiting for it to end")
+            self._warn(f"{who} delivers the same; waiting for it to end")
             await self._sleep(_LEASE_WAIT_S)
             return False
         self._progress.catch_up()
@@ -383,12 +383,12 @@ class Delivery:
     def _hide(self, text: str) -> str:
         return mask_text(env_refs.hide(text, self._backend.references))
 
-    def _say(self, message: str) -> None:
-        if self._said.due(self.name):
+    def _warn(self, message: str) -> None:
+        if self._throttle.due(self.name):
             self._say_at_once(message)
 
     def _say_at_once(self, message: str) -> None:
-        self._said.note(self.name)
+        self._throttle.note(self.name)
         _log.warning("%s of %s: %s", self.name, self._run, self._hide(message))
 
 

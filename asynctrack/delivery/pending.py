@@ -1,4 +1,4 @@
-"""Pending: one cut on its way to a sink, what the sink has taken and refused of it, and what is to come again. Reads and writes nothing."""
+"""Pending: one batch on its way to a sink, what the sink has taken and rejected of it, and what is to come again. Reads and writes nothing."""
 
 from __future__ import annotations
 

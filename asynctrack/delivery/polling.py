@@ -1,4 +1,4 @@
-"""Polling: drives a run's deliveries where nobody rings a bell when the journal grows: in another process than its writer."""
+"""Polling: drives a run's deliveries where nobody tells it that the journal grows: in another process than its writer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from asynctrack.journal.reader import Reader
 _log = logging.getLogger("asynctrack.delivery")
 
 _POLL_S: Final = 0.05
-_HURRIED_POLL_S: Final = 0.005
-_HURRY_S: Final = 1.0
+_EXPEDITED_POLL_S: Final = 0.005
+_EXPEDITE_S: Final = 1.0
 
 
 class Poller:
@@ -32,8 +32,8 @@ class Poller:
         keep: whether their cursors outlive this process.
         force: deliver also from a copy of a run.
         follow: go on to the run's end; else to the journal's end as it is now.
-        sitting: the ring of who has the run open: nothing is delivered before the journal has its beginning, since what a resumed run's earlier
-            sitting says of its end is no end. None for the journal as it is.
+        session: the ring of who has the run open: nothing is delivered before the journal has its beginning, since what a resumed run's earlier
+            session says of its end is no end. None for the journal as it is.
 
     Attributes:
         deliveries: one per backend, once the run is known.
@@ -57,7 +57,7 @@ class Poller:
         self._follow = follow
         self._session = session
         self._stopping = False
-        self._hurry_until = 0.0
+        self._expedite_until = 0.0
 
     def __repr__(self) -> str:
         return f"<Poller of {', '.join(self._backends)} for {self._run}>"
@@ -75,7 +75,7 @@ class Poller:
 
     def expedite(self) -> None:
         """Somebody waits: look often, and save cursors at once, for a second. From any thread."""
-        self._hurry_until = time.monotonic() + _HURRY_S
+        self._expedite_until = time.monotonic() + _EXPEDITE_S
 
     def stop(self) -> None:
         """End `run` soon; what is behind stays behind. From any thread."""
@@ -86,7 +86,7 @@ class Poller:
         self.deliveries = await self._begin()
         async with anyio.create_task_group() as tasks:
             for delivery in self.deliveries:
-                tasks.start_soon(delivery.drive, self._wait, self._hurried)
+                tasks.start_soon(delivery.drive, self._wait, self._expedited)
             while not self._stopping and not self.done and (self._follow or not self._caught_up()):
                 await self._wait(_POLL_S)
             for delivery in self.deliveries:
@@ -110,16 +110,16 @@ class Poller:
             except OSError as error:
                 failures += 1
                 if failures == 1:
-                    self._say(error)
+                    self._warn(error)
                 await self._pause(min(DISK_PAUSE_S, back_off(failures)))
         return []
 
-    def _say(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         message = f"{', '.join(self._backends)} of {self._run}: the journal cannot be read: {error}: trying again"
         if self._keep:
             _log.warning("%s", message)
         else:  # it lives in its caller, and so does its user
-            messages.tell(None, f"asynctrack: {message}")
+            messages.warn(None, f"asynctrack: {message}")
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but not for longer than `stop` allows."""
@@ -128,7 +128,7 @@ class Poller:
             await anyio.sleep(_POLL_S)
 
     async def _manifest(self) -> Manifest | None:
-        """The run as its first frame says, or that of the sitting."""
+        """The run as its first frame says, or that of the session."""
         reader = Reader(self._run / "journal")
         try:
             while not self._stopping:
@@ -142,8 +142,8 @@ class Poller:
         finally:
             reader.close()
 
-    def _hurried(self) -> bool:
-        return not self._follow or time.monotonic() < self._hurry_until
+    def _expedited(self) -> bool:
+        return not self._follow or time.monotonic() < self._expedite_until
 
     async def _wait(self, seconds: float) -> None:
-        await anyio.sleep(min(seconds, _HURRIED_POLL_S if self._hurried() else _POLL_S))
+        await anyio.sleep(min(seconds, _EXPEDITED_POLL_S if self._expedited() else _POLL_S))

@@ -1,4 +1,4 @@
-"""The delivery process: drives the backends of one kind, out of everybody's way.
+"""Delivery process: drives the backends of one kind, out of everybody's way.
 
 An SDK may hang, crash or eat memory; here it can be killed, and everything goes on from the cursors. Its supervisor in the worker holds the
 other end of its standard input, a socket: it sends orders, a line of JSON each, and gets a sign of life every half second:

@@ -113,7 +113,7 @@ class DeliveryProgress:
         try:
             await in_thread(replace_file, path, msgspec.json.encode(cursor), permissions.PRIVATE_FILE)
         except OSError:
-            if self._keep:  # else it is for the books only: nobody goes on from there
+            if self._keep:  # else it is for the statistics only: nobody goes on from there
                 raise
 
 

@@ -14,7 +14,7 @@ from asynctrack.backends.base import Signal
 from asynctrack.delivery.retry_policy import needs_a_person
 
 # Traces that are remembered, so that each is printed once. Arbitrary.
-_MOST_TOLD: Final = 100
+_MOST_REPORTED: Final = 100
 
 # Through these every call of a backend goes; they tell its author nothing.
 _OURS: Final = (
@@ -37,7 +37,7 @@ class RepeatedErrors:
     def __init__(self) -> None:
         self.count = 0
         self._last: _Trace | None = None
-        self._told: set[_Trace] = set()
+        self._reported: set[_Trace] = set()
 
     def add(self, error: Exception) -> str | None:
         """Count one more; returns its traceback if it is new."""
@@ -47,17 +47,17 @@ class RepeatedErrors:
         trace = _trace(error)
         self.count = self.count + 1 if trace == self._last else 1
         self._last = trace
-        if trace in self._told or len(self._told) >= _MOST_TOLD:
+        if trace in self._reported or len(self._reported) >= _MOST_REPORTED:
             return None
-        self._told.add(trace)
-        return _told(error)
+        self._reported.add(trace)
+        return _traceback(error)
 
     def forget(self) -> None:
         """Something went well in between."""
         self.count, self._last = 0, None
 
 
-def _told(error: Exception) -> str:
+def _traceback(error: Exception) -> str:
     """Its traceback, from where the backend's own lines begin."""
     said = traceback.TracebackException.from_exception(error)
     ours = next(

@@ -1,4 +1,4 @@
-"""Handover: calls a function with one thing after the other, on a thread of its own. Runs in the caller."""
+"""Background caller: calls a function with one thing after the other, on a thread of its own. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BackgroundCaller:
         self._thread.start()
 
     def __repr__(self) -> str:
-        return f"<Handover {self._thread.name}, {self.waiting} waiting>"
+        return f"<BackgroundCaller {self._thread.name}, {self.waiting} waiting>"
 
     @property
     def waiting(self) -> int:

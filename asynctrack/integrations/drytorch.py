@@ -234,7 +234,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     def _warn(self, about: str, text: str) -> None:
         messages.start()
-        messages.tell((id(self), about), f"asynctrack: {text}")
+        messages.warn((id(self), about), f"asynctrack: {text}")
 
     def _load_metrics(self, model_name: str, max_epoch: int = -1) -> dict[str, History]:
         """From the run, which has everything that was notified; without one from the tracker.

@@ -99,7 +99,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
             try:
                 return super().summarize_logvalues()
             except Exception as error:  # torn, perhaps; the run has the same values
-                messages.say(f"asynctrack: tracker/entries.th cannot be read ({error}): the run is")
+                messages.warn_now(f"asynctrack: tracker/entries.th cannot be read ({error}): the run is")
         return self.update_summary(self._extremes())
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         try:
             super().close()
         except Exception as error:  # a summary that YAML cannot hold; the training is over, and the run has it
-            messages.say(f"asynctrack: tracker/summary.yaml cannot be written: {error}")
+            messages.warn_now(f"asynctrack: tracker/summary.yaml cannot be written: {error}")
         finally:
             self._close()
 
@@ -126,7 +126,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
     def _log(self, data: Mapping[str, Any]) -> None:
         run = self.run
         if run is None:
-            return self._tell("log() without an open run: what it is given is not recorded")
+            return self._warn("log() without an open run: what it is given is not recorded")
         step = data.get("update")
         run.log(data, step if type(step) is int else None)
         return None
@@ -140,7 +140,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         try:
             self.run.summary.update(data)
         except AsynctrackError as error:  # there is no room for it; the training goes on
-            self._tell(f"a part of the summary is not recorded: {error}")
+            self._warn(f"a part of the summary is not recorded: {error}")
         self._write_summary()
 
     def _close(self) -> None:
@@ -183,4 +183,4 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
 
     def _tell(self, text: str) -> None:
         if self._said.admit(text, ONCE):
-            messages.say(f"asynctrack: {text}")
+            messages.warn_now(f"asynctrack: {text}")

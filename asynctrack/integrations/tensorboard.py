@@ -232,7 +232,7 @@ class SummaryWriter:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name not in self._left_out:
             self._left_out.add(name)
-            messages.say(f"asynctrack: SummaryWriter has no {name}(): what it is given is not recorded")
+            messages.warn_now(f"asynctrack: SummaryWriter has no {name}(): what it is given is not recorded")
         return lambda *_, **__: None
 
     def _open(self, board: LogDir) -> Run:

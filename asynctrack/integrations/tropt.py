@@ -212,5 +212,5 @@ def _fields_of(backend: type[Backend], tracker: str, given: Mapping[str, Any]) -
     """What of these settings a backend has; the others are said to be ignored."""
     known = set(backend.__struct_fields__)
     for name in (name for name, value in given.items() if name not in known and value is not None):
-        messages.say_once(f"asynctrack: {tracker}({name}=...) is not supported, and ignored")
+        messages.warn_once(f"asynctrack: {tracker}({name}=...) is not supported, and ignored")
     return {key: value for key, value in given.items() if key in known}

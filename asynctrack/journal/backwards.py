@@ -1,4 +1,4 @@
-"""Reads a journal from its end, so that the last records of a long run cost no more than those of a short one. Standard library only."""
+"""Backwards: reads a journal from its end, so that the last records of a long run cost no more than those of a short one. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cursors: how far each backend of a run is, in `cursors/NAME.json`. Written by its delivery, read by anyone."""
+"""Cursor: how far each backend of a run is, in `cursors/NAME.json`. Written by its delivery, read by anyone."""
 
 from __future__ import annotations
 

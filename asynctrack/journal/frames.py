@@ -1,4 +1,4 @@
-"""Frames of a batch: walking over them, cutting deliveries, and finding those that damage has left whole.
+"""Frames of a batch: walking over them, taking some of them, and finding those that damage has left whole.
 
 Imports the standard library only.
 """

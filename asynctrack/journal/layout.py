@@ -1,4 +1,4 @@
-"""What the bytes of the journal mean.
+"""Layout: what the bytes of the journal mean.
 
 A journal is a directory of segments `000001.atj`, `000002.atj`, ..., written one after the other; all numbers are
 little-endian.

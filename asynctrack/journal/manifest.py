@@ -1,4 +1,4 @@
-"""What a run is: `run.json`, and how the frames of the journal that are not records change it.
+"""Manifest: what a run is, `run.json`, and how the frames of the journal that are not records change it.
 
 The journal is the truth and `run.json` its summary for people and tools; it says up to which position of the journal it
 tells. Written by `init` when a run begins, so that readers find it at once, and from then on by the worker only; replaced atomically. One that is damaged

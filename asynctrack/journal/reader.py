@@ -1,4 +1,4 @@
-"""Reads a journal from a position, while it is being written, after a crash, and around damage. Runs anywhere.
+"""Reader: reads a journal from a position, while it is being written, after a crash, and around damage. Runs anywhere.
 
 What is damaged is reported and stepped over: a block that fails its checksum costs the frames in it, not its batch.
 Imports the standard library only.
@@ -63,8 +63,8 @@ class Reader:
         "_entered",
         "_fd",
         "_journal_id",
+        "_reported",
         "_salt",
-        "_told",
         "_whole",
         "bodies",
         "damage",
@@ -90,7 +90,7 @@ class Reader:
         self._entered = False  # whether the segment's header has been looked at
         self._journal_id: bytes | None = None
         self._salt = 0
-        self._told = 0
+        self._reported = 0
         self._whole = not position.segment and not self.ends  # a ring not met before begins at 0
 
     def close(self) -> None:
@@ -119,13 +119,13 @@ class Reader:
                     self._move_to(following)
                     continue
             if batch.header.end > self.ends.get(batch.header.ring, -1):
-                self._tell_gap(batch.header, batch.offset)
+                self._report_gap(batch.header, batch.offset)
                 self.ends[batch.header.ring] = batch.header.end
                 return batch
 
     def _open(self) -> bool:
         if os.path.islink(self.directory):
-            self.tell(Damage(self.directory, 0, 0, "the journal is a link, which may lead to another's"))
+            self.report(Damage(self.directory, 0, 0, "the journal is a link, which may lead to another's"))
             return False
         if not self._has_begun(self.position.segment):
             wanted = [number for number in begun(self.directory) if number >= self.position.segment]
@@ -154,7 +154,7 @@ class Reader:
     def _step_over(self, missing: int, segment: int) -> None:
         """Move to the start of a segment; those from `missing` up to it are not there."""
         if missing < segment:
-            self.tell(missing_segments(self.directory, missing, segment))
+            self.report(missing_segments(self.directory, missing, segment))
         self.position = Position(segment, HEADER_BYTES)
         self._entered = False
 
@@ -239,20 +239,20 @@ class Reader:
                 self._report(at + block * BLOCK_BYTES, length, "a block fails its checksum")
         return FrameBatch(segment, offset, header, frames, whole)
 
-    def _tell_gap(self, header: BatchHeader, offset: int) -> None:
+    def _report_gap(self, header: BatchHeader, offset: int) -> None:
         """A batch that is gone without a trace shows in the next of its ring, which begins where it ended."""
         missing = header.start - self.ends.get(header.ring, 0 if self._whole else header.start)
-        if missing > 0 and header.ring != NOTES_RING and len(self.damage) == self._told:
+        if missing > 0 and header.ring != NOTES_RING and len(self.damage) == self._reported:
             self._report(offset, 0, f"{missing} bytes of its ring are missing before the batch")
-        self._told = len(self.damage)
+        self._reported = len(self.damage)
 
     def _path(self) -> str:
         return os.path.join(self.directory, segment_name(self.position.segment))
 
     def _report(self, offset: int, length: int, found: str) -> None:
-        self.tell(Damage(self._path(), offset, length, found))
+        self.report(Damage(self._path(), offset, length, found))
 
-    def tell(self, damage: Damage) -> None:
+    def report(self, damage: Damage) -> None:
         """Note damage, once."""
         if damage not in self.damage:
             self.damage.append(damage)

@@ -1,4 +1,4 @@
-"""Small files of a run's directory, which may come from anyone: read whole, if they are files and not huge. Runs anywhere. Standard library only."""
+"""Safe read: reads a small file of a run's directory, which may come from anyone, if it is a file and not huge. Runs anywhere. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts what is in a journal by its headers alone, a run of days in milliseconds. Runs anywhere. Standard library only."""
+"""Tally: counts what is in a journal by its headers alone, a run of days in milliseconds. Runs anywhere. Standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Appends batches to a journal, makes them survive a power cut, and repairs its end after a crash. Runs in the worker.
+"""Writer: appends batches to a journal, makes them survive a power cut, and repairs its end after a crash. Runs in the worker.
 
 One writer per journal, which the run's lock sees to. `append` belongs to one thread (the drain), `sync` to another.
 Imports the standard library only.

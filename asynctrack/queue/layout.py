@@ -1,4 +1,4 @@
-"""What the bytes of a ring and of a frame mean: the whole protocol between producer and worker.
+"""Layout: what the bytes of a ring and of a frame mean: the whole protocol between producer and worker.
 
 A ring is one file: a header of `HEADER_BYTES`, then `capacity` bytes (a power of two) of frames. Everything is
 little-endian 8-byte words, stored and loaded whole, so that no reader ever sees half of one.

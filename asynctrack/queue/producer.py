@@ -1,4 +1,4 @@
-"""The hot path: one process puts frames into its ring. Runs in the caller, in any thread, signal handler or finaliser.
+"""Producer: the hot path. One process puts frames into its ring. Runs in the caller, in any thread, signal handler or finaliser.
 
 `put` makes no system call and, while it has the ring claimed, no call at all: between claim and release its bytecode
 has neither a call nor a backward jump, the only places where CPython switches threads or runs signal handlers

@@ -1,4 +1,4 @@
-"""One ring: a memory-mapped file that a producer fills and the worker empties. Runs in both.
+"""Ring: a memory-mapped file that a producer fills and the worker empties. Runs in both.
 
 A producer holds a POSIX lock on its ring for as long as it lives. The worker asks for that lock to learn whether
 it does: pids are used again, `flock` is shared with forked children, and a zombie still has a pid. POSIX locks

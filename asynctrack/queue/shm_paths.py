@@ -120,7 +120,7 @@ def ring_paths(host: str) -> list[str]:
 
 
 def fresh_ring_path(host: str) -> str:
-    """A path for the next ring of a host. Names sort by age, whatever the clock says: a run's earlier sitting is drained first."""
+    """A path for the next ring of a host. Names sort by age, whatever the clock says: a run's earlier session is drained first."""
     last = [os.path.basename(path) for path in ring_paths(host)[-1:]]
     number = 1 + max((int(name.partition("-")[0], 16) for name in last), default=0)
     return os.path.join(host, f"{number:016x}-{os.urandom(8).hex()}{RING_SUFFIX}")

@@ -20,7 +20,7 @@ from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name, unpa
 from asynctrack.journal.manifest import FILE_NAME, Manifest, load
 from asynctrack.journal.reader import HARMED_HEADER, Damage, begun, missing_segments
 
-_said: Final = Throttle()
+_throttle: Final = Throttle()
 
 
 def scan(run: Path) -> list[Damage]:
@@ -38,7 +38,7 @@ def scan(run: Path) -> list[Damage]:
     return [*_gaps(run), *_missing_end(run, said)]
 
 
-def said_by(run: Path) -> Manifest | None:
+def manifest_of(run: Path) -> Manifest | None:
     """What `run.json` says, for `left_over`; None where it says nothing that can be read.
 
     Raises:
@@ -69,7 +69,7 @@ def left_over(run: Path, said: Manifest | None, read_to: Position) -> list[Damag
 def warn(run: Path, damage: Sequence[Damage]) -> None:
     """Warn of a damaged run, once in this process."""
     name = os.path.realpath(run)
-    if damage and _said.admit(name, ONCE):
+    if damage and _throttle.admit(name, ONCE):
         warnings.warn(DamagedJournal(run, damage), stacklevel=_level_of_the_reader())
 
 

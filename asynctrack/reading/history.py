@@ -12,14 +12,14 @@ from asynctrack.records.codec import Record, flatten
 History = Literal["all", "last"]
 
 Cuts = list[dict[str, int]]
-"""For each sitting, the step from which on a key was logged again in a later one."""
+"""For each session, the step from which on a key was logged again in a later one."""
 
 
 def find_cuts(records: Iterable[tuple[int, Record]]) -> Cuts:
     """What was logged again.
 
     Args:
-        records: each with the number of its sitting, from 0.
+        records: each with the number of its session, from 0.
     """
     firsts: list[dict[str, int]] = []
     for session, record in records:

@@ -1,7 +1,7 @@
 """Reader: a run's data for people, while it is live, when it has ended and after a crash. Runs anywhere.
 
-A run that was resumed from a checkpoint repeats steps. With `history="last"` there is one history of each key: where a later sitting has logged the key, what earlier ones had
-logged at its first step there and beyond is left out. Within a sitting steps may repeat and go back, and all values count. `history="all"` is all that was logged.
+A run that was resumed from a checkpoint repeats steps. With `history="last"` there is one history of each key: where a later session has logged the key, what earlier ones had
+logged at its first step there and beyond is left out. Within a session steps may repeat and go back, and all values count. `history="all"` is all that was logged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
-from asynctrack.reading.damage import left_over, said_by, scan, warn
+from asynctrack.reading.damage import left_over, manifest_of, scan, warn
 from asynctrack.reading.history import History, find_cuts, without
 from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 from asynctrack.records.column_types import as_float
@@ -174,11 +174,11 @@ class RunReader:
             reader.close()
 
     def _read(self) -> Iterator[tuple[int, Record]]:
-        """The records, each with the number of its sitting."""
+        """The records, each with the number of its session."""
         if (fallback := self._fallback()) is not None:
             yield from ((0, record) for record in fallback())
             return
-        session, said = -1, said_by(self.path)
+        session, said = -1, manifest_of(self.path)
         reader, decode = Reader(self.path / "journal"), Decoder(self.path).record
         self._within = []
         try:
@@ -189,13 +189,13 @@ class RunReader:
                         try:
                             record = decode(frame.payload, frame.number, batch.header.ring)
                         except UNREADABLE:
-                            reader.tell(unreadable(self.path, batch, frame))
+                            reader.report(unreadable(self.path, batch, frame))
                             continue
                         data = string_keys(record.data)
                         record = record if data is record.data else msgspec.structs.replace(record, data=data)
                         yield max(0, session), record
             for gone in left_over(self.path, said, reader.position):
-                reader.tell(gone)
+                reader.report(gone)
         finally:
             reader.close()
             self._within = reader.damage

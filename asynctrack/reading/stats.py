@@ -19,12 +19,12 @@ from asynctrack.journal.manifest import read_note
 from asynctrack.journal.tally import Tally
 from asynctrack.queue.ring import Ring
 
-# While the books are taken a small ring may turn over between journal and queue; each look takes about 0.1 ms. Arbitrary.
+# While the statistics are collected a small ring may turn over between journal and queue; each look takes about 0.1 ms. Arbitrary.
 _MAX_LOOKS: Final = 100
 
 
 class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
-    """The books of one backend, in records.
+    """The statistics of one backend, in records.
 
     Attributes:
         delivered: the backend has them.
@@ -35,7 +35,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
         last_error: what went wrong last; None while it works.
         next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
         paused: whether a person has to mend something first; `last_error` says what.
-        known: whether these books can be read: they are private to who ran the run, and out of reach for a process that has called
+        known: whether these statistics can be read: they are private to who ran the run, and out of reach for a process that has called
             `chroot`, or become another user. Else all of them are 0.
     """
 
@@ -51,14 +51,14 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStats(msgspec.Struct, frozen=True, kw_only=True):
-    """The books of a run, in records, over all processes that log to it.
+    """The statistics of a run, in records, over all processes that log to it.
 
     Attributes:
         accepted: `log()` returned True for them.
         journaled: they are in the journal.
         queued: they are still in shared memory.
         dropped: `log()` returned False or raised, by reason: "full", "oversize", "closed".
-        backends: each backend's own books.
+        backends: each backend's own statistics.
     """
 
     accepted: int = 0
@@ -79,14 +79,14 @@ class RunStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatsCollector:
-    """Takes the books of one run; keeps its place in the journal between calls."""
+    """Collects the statistics of one run; keeps its place in the journal between calls."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._tally = Tally(run / "journal")
 
     def collect(self, own: Iterable[Ring], others: Iterable[str], backends: Iterable[str]) -> RunStats:
-        """The books as they stand.
+        """The statistics as they stand.
 
         Args:
             own: rings of this process; those that are journaled to the end may be left out.

@@ -1,4 +1,4 @@
-"""Values to one frame's payload, and back. `encode` and `encode_any` run in the caller, the rest in the worker and in readers.
+"""Codec: values to one frame's payload, and back. `encode` and `encode_any` run in the caller, the rest in the worker and in readers.
 
 A payload is MessagePack. Of a record: `[time_ns, step or nil, data]`; of a config or summary: `[time_ns, data]`; of a start: a map.
 Three extension types keep what MessagePack cannot: 1 is an integer beyond 64 bits as decimal digits, 2 an array as
@@ -90,7 +90,7 @@ class Decoder:
         run: its directory, where its media lie.
 
     Attributes:
-        met_media: whether there were media in what has been decoded; for who asks to set back.
+        met_media: whether there were media in what has been decoded; for who asks, to reset.
     """
 
     def __init__(self, run: Path | None = None) -> None:

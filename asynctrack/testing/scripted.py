@@ -152,17 +152,17 @@ class _Script(Sink):
         self._happened = Counter(call.trouble for call in earlier)
         self._had = {record[:2] for call in earlier for record in call.records}
         self._counts: Counter[str] = Counter()
-        self._do("open", lambda: self._tell("open"))
+        self._do("open", lambda: self._write_down("open"))
 
     def write(self, batch: Batch) -> None:
         self._do("write", lambda: self._take(batch), batch.records)
 
     def checkpoint(self) -> dict[str, Any]:
-        self._do("checkpoint", lambda: self._tell("checkpoint"))
+        self._do("checkpoint", lambda: self._write_down("checkpoint"))
         return {"checkpoints": self._counts["checkpoint"]}
 
     def close(self, outcome: Outcome) -> None:
-        self._do("close", lambda: self._tell("close", outcome=outcome))
+        self._do("close", lambda: self._write_down("close", outcome=outcome))
 
     def _do(self, when: When, work: Callable[[], None], records: list[Record] | None = None) -> None:
         self._happen(when, records or [], late=False)
@@ -176,9 +176,11 @@ class _Script(Sink):
         if self._settings.once:
             rows = [row for row in rows if row[:2] not in self._had]
         self._had.update(row[:2] for row in rows)
-        self._tell("write", records=rows, updates=[(update.kind, to_json(update.data)) for update in batch.updates])
+        self._write_down(
+            "write", records=rows, updates=[(update.kind, to_json(update.data)) for update in batch.updates]
+        )
 
-    def _tell(self, did: Any, **what: Any) -> None:
+    def _write_down(self, did: Any, **what: Any) -> None:
         call = msgspec.json.encode(Call(did=did, pid=os.getpid(), at=time.monotonic(), **what))
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._directory / self._settings.file, flags, permissions.FILE)
@@ -191,7 +193,7 @@ class _Script(Sink):
         for index, trouble in enumerate(self._settings.troubles):
             if (trouble.on, trouble.late) == (when, late) and self._is_due(index, trouble, records):
                 self._happened[index] += 1
-                self._tell("trouble", trouble=index)
+                self._write_down("trouble", trouble=index)
                 _cause(trouble, [i for i, record in enumerate(records) if record.step == trouble.step])
 
     def _is_due(self, index: int, trouble: Trouble, records: list[Record]) -> bool:

@@ -11,12 +11,12 @@ from asynctrack._system.throttle import ONCE, Throttle
 from asynctrack.wandb import environment
 
 # What was said that is not to be repeated.
-_said: Final = Throttle()
+_throttle: Final = Throttle()
 
 
 def unsupported(name: str, instead: str = "") -> None:
     """Say that something is ignored, and what there is instead."""
-    messages.say_once(f"asynctrack: {name} is not supported, and ignored" + (f"; {instead}" if instead else ""))
+    messages.warn_once(f"asynctrack: {name} is not supported, and ignored" + (f"; {instead}" if instead else ""))
 
 
 def say_unsupported(what: str, given: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def termerror(string: str, newline: bool = True, repeat: bool = True) -> None:
 
 
 def _print(text: str, newline: bool, repeat: bool) -> None:
-    if environment.is_silent() or not (repeat or _said.admit(text, ONCE)):
+    if environment.is_silent() or not (repeat or _throttle.admit(text, ONCE)):
         return
     for line in text.splitlines() or [""]:
         print(f"wandb: {line}", file=sys.stderr, end="\n" if newline else "")

@@ -105,7 +105,7 @@ class Drain:
         self._failing: dict[str, float] = {}
         self._heads: dict[int, int] = {}
         self._scan_at = 0.0
-        self._said = Throttle()
+        self._throttle = Throttle()
         self._host_lock = host_lock
         self._wake_fd = _open_pipe(host)
         self._pipe = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
@@ -334,7 +334,7 @@ class Drain:
         try:
             run = self._run_of(ring)
         except ImportError:
-            run = None  # what sets cursors back after a power cut comes with the deliveries: the next census has it
+            run = None  # what rewinds cursors after a power cut comes with the deliveries: the next scan has it
         except (OSError, AsynctrackError) as error:
             self.failed[ring.meta.get("run", path)] = error
             self._warn(path, f"the run {ring.meta.get('run')} cannot be written: {error}")
@@ -420,7 +420,7 @@ class Drain:
             if run.live or self.runs.get(run.path) is not run:  # somebody has begun to log to it again
                 continue
             if done and (run.awaits_exit() or told not in (None, run.status)):
-                run.tell_done()
+                run.signal_done()
                 self._parting.append((run, told or run.status))
             else:
                 self.relay.visit(run.path, run.disk, self._let_go, run, done)
@@ -505,7 +505,7 @@ class Drain:
         return False
 
     def _warn(self, about: str, message: str) -> None:
-        if self._said.admit(about):
+        if self._throttle.admit(about):
             warn(message)
 
 

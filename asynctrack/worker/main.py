@@ -1,4 +1,4 @@
-"""The worker process: `python -I -S .../worker/main.py HOST_DIRECTORY LOG`.
+"""Main: the worker process, `python -I -S .../worker/main.py HOST_DIRECTORY LOG`.
 
 The drain runs before anything but the standard library is imported: the ring fills in about ten milliseconds, and the
 imports of the deliveries take a hundred. So this file is a script that finds its package by its own place, and the package's

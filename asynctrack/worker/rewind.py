@@ -1,4 +1,4 @@
-"""Rewind: after a power cut cursors and `run.json` may tell of what the journal has lost; they are set back to its end. Runs in the worker.
+"""Rewind: after a power cut cursors and `run.json` may tell of what the journal has lost; they are rewound to its end. Runs in the worker.
 
 The numbers of lost segments are used again, and a cursor that lies beyond the end would step over what is written there.
 Imports the standard library only, and the rest where something lies beyond.
@@ -19,7 +19,7 @@ _MANIFEST = "run.json"
 
 
 def rewind_cursors(run: str, end: Position) -> None:
-    """Set back what lies beyond the journal's end. Done before anything is appended, and again after a crash half-way.
+    """Rewind what lies beyond the journal's end. Done before anything is appended, and again after a crash half-way.
 
     Raises:
         OSError: something could not be written; nothing may be appended.

@@ -1,4 +1,4 @@
-"""RunJournal: the journal of one run, the rings that feed it, and the lock that says whose it is. Runs in the worker.
+"""Run journal: the journal of one run, the rings that feed it, and the lock that says whose it is. Runs in the worker.
 
 Imports the standard library only.
 """
@@ -39,7 +39,7 @@ LOCK_NAME = "lock"
 HANDOVER_NAME = "handover"
 # A ring is freed in pieces of about this size: 2 MiB at once take 10 to 30 ms of a busy machine, in which the rest fills.
 MOVE_BYTES = 256 << 10
-# The notes of one sitting take less than a TiB of positions.
+# The notes of one session take less than a TiB of positions.
 _NOTES_SHIFT = 40
 
 
@@ -65,7 +65,7 @@ class RunJournal:
         self._dropped: dict[int, dict[str, int]] = {}
         self._callers: dict[int, Caller | None] = {}
         self._silent_since: dict[int, float] = {}
-        self._told: tuple[str, str | None] | None = None
+        self._status_noted: tuple[str, str | None] | None = None
         self._earlier: str | None = None
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class RunJournal:
             raise
         self.disk = os.fstat(self._directory_fd).st_dev
         self._lock_fd, self.writer = lock_fd, writer
-        # Segment numbers only grow, so the notes of this sitting lie behind all others, whatever the clock says.
+        # Segment numbers only grow, so the notes of this session lie behind all others, whatever the clock says.
         self._notes_end = max(writer.ends.get(NOTES_RING, 0), writer.next_segment << _NOTES_SHIFT)
         return True
 
@@ -102,12 +102,12 @@ class RunJournal:
         from asynctrack.reading.reader import RunReader
 
         status: str = RunReader(self.path).status
-        if status == "running" or not self._tells_its_end():
+        if status == "running" or not self._ends_with_outcome():
             status = "crashed" if status == "running" else status
             self.note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
         self.status = status
 
-    def _tells_its_end(self) -> bool:
+    def _ends_with_outcome(self) -> bool:
         """Whether the last that the journal tells is how the run ended."""
         from asynctrack.journal.backwards import backwards
         from asynctrack.journal.manifest import read_note
@@ -151,7 +151,7 @@ class RunJournal:
         self.rings.append(ring)
         self.live.append(ring)
         self._callers[ring.id] = caller_of(ring)
-        self.status = self._told = None
+        self.status = self._status_noted = None
 
     def move(self, ring: Ring, head: int) -> int:
         """Journal what the ring holds up to `head`; returns how many bytes that was."""
@@ -209,14 +209,14 @@ class RunJournal:
 
     def end(self) -> None:
         """Note how the run ended, once no producer is left; and again where an exit code says otherwise."""
-        news = self._tell_of_children()
+        news = self._note_failed_children()
         if not self.rings or self.live:
             return
         told = self._outcome()
-        if told != self._told or news:
+        if told != self._status_noted or news:
             status, why = told
             self.note({"note": "run_ended", "status": status, "error": why, "time_ns": time.time_ns()})
-            self._told, self.status = told, status
+            self._status_noted, self.status = told, status
 
     def awaits_exit(self) -> bool:
         """Whether a process has said its last, but its exit code is still to come."""
@@ -231,7 +231,7 @@ class RunJournal:
             (self._earlier, None) if self._earlier in ("finished", "failed", "preempted") else run_outcome(self.ended)
         )
 
-    def _tell_of_children(self) -> bool:
+    def _note_failed_children(self) -> bool:
         """Note which children have failed, as the kernel says; whether there was one."""
         failed = [
             (outcome, why)
@@ -260,7 +260,7 @@ class RunJournal:
             if words[END] and words[DELIVERED] >= words[HEAD] and any(map(_goes_on, list(self.live))):
                 words[DONE] = 1  # others go on with the run; for this one nothing is left to do
 
-    def tell_done(self) -> None:
+    def signal_done(self) -> None:
         """Tell the producers that there is nothing that they should wait for."""
         for ring in list(self.rings):
             ring.words[DONE] = 1
@@ -284,7 +284,7 @@ class RunJournal:
 
 
 def _goes_on(ring: Ring) -> bool:
-    """Whether a ring's process may put more into it; one that has just died is asked for now, not with the next census."""
+    """Whether a ring's process may put more into it; one that has just died is asked for now, not with the next scan."""
     is_ours = ring.words[PID] == os.getpid()  # threads of the caller: it must not ask for its own lock
     return not ring.words[END] and (is_ours or ring.producer_lives())
 

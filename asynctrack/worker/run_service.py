@@ -1,4 +1,4 @@
-"""RunService: keeps one run's `run.json` and drives its light deliveries, in an asyncio loop of the worker."""
+"""Run service: keeps one run's `run.json` and drives its light deliveries, in an asyncio loop of the worker."""
 
 from __future__ import annotations
 
@@ -72,22 +72,22 @@ class RunService:
         self._local = local
         self._policy = policy
         self._deliveries: list[Delivery | ElsewhereDelivery] = []
-        self._told: dict[str, dict[str, Any]] = {}
+        self._from_callers: dict[str, dict[str, Any]] = {}
         self._waiters: list[anyio.Event] = []
         self._ended = False
         self._manifest: Manifest | None = None
         self._reader = Reader(os.path.join(journal.path, "journal"))
         self._saved_at = 0.0
         self._saved = False
-        self._said = Throttle()
+        self._throttle = Throttle()
         self._left_at: float | None = None
         self._stopping = False
 
     def notify_growth(self) -> None:
         """The run's journal has grown."""
-        bells, self._waiters = self._waiters, []
-        for bell in bells:
-            bell.set()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter.set()
 
     async def run(self) -> bool:
         """Serve the run to its end; False when delivery had to be left to `asynctrack sync`."""
@@ -117,11 +117,11 @@ class RunService:
                 for delivery in self._deliveries:
                     if delivery.reopen():
                         tasks.start_soon(self._drive, delivery)
-                self._tell()
+                self._publish()
                 if self._finished() or self._stopping:
                     break
                 if self._ended and all(delivery.done or delivery.paused for delivery in self._deliveries):
-                    self.journal.tell_done()  # what waits for a person is not waited for by `finish`
+                    self.journal.signal_done()  # what waits for a person is not waited for by `finish`
                     if self._policy.patient:
                         self.stop()
                         break
@@ -133,7 +133,7 @@ class RunService:
         if gone:
             raise _gone(self.journal)
         self._save()
-        self._tell()
+        self._publish()
         if self._manifest is not None:
             self.status = self._manifest.status
         return self._finished()
@@ -143,7 +143,7 @@ class RunService:
         return bool(self.journal.live) or self.status not in (None, self.journal.status)
 
     async def _drive(self, delivery: Delivery | ElsewhereDelivery) -> None:
-        await delivery.drive(self._wait, self.journal.wanted, self._tell, self._pace)
+        await delivery.drive(self._wait, self.journal.wanted, self._publish, self._pace)
         self.notify_growth()
 
     def stop(self) -> None:
@@ -219,13 +219,15 @@ class RunService:
                 first = reader.next()
                 reader.close()
                 if first is not None and (start := find_start(first)) is not None:
-                    self._told.update(start.backends)
+                    self._from_callers.update(start.backends)
         headers.close()
 
     def _from_stored(self, name: str, stored: dict[str, Any]) -> Backend | None:
         assert self._manifest is not None
         trusted = (
-            self._policy.trust or self._told.get(name) == stored or trust.is_sealed(self._manifest.id, name, stored)
+            self._policy.trust
+            or self._from_callers.get(name) == stored
+            or trust.is_sealed(self._manifest.id, name, stored)
         )
         try:
             if self._policy.patient and lives_in_caller(stored):
@@ -234,7 +236,7 @@ class RunService:
         except AsynctrackError as error:
             if not lives_in_caller(stored):  # what lives there is delivered there, or does not concern us
                 _log.info("%s: %s", name, error)
-            is_callers = self._told.get(name) == stored and not lives_in_caller(stored)
+            is_callers = self._from_callers.get(name) == stored and not lives_in_caller(stored)
             return Unbuilt(settings=stored) if is_callers else None
 
     async def _keep_manifest(self) -> None:
@@ -261,19 +263,19 @@ class RunService:
             self._saved = True
         except OSError as error:
             self._saved = False
-            if self._said.admit(manifests.FILE_NAME):
+            if self._throttle.admit(manifests.FILE_NAME):
                 _log.warning("%s cannot be written: %s; trying again", manifests.FILE_NAME, error)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for the journal to grow."""
         if self._stopping:
             return
-        bell = anyio.Event()
-        self._waiters.append(bell)
+        waiter = anyio.Event()
+        self._waiters.append(waiter)
         with anyio.move_on_after(seconds):
-            await bell.wait()
-        if bell in self._waiters:  # the time was up first
-            self._waiters.remove(bell)
+            await waiter.wait()
+        if waiter in self._waiters:  # the time was up first
+            self._waiters.remove(waiter)
 
     async def _pace(self) -> None:
         """Under pressure the drain comes first; a delivery still gets on, a batch at a time."""
@@ -282,7 +284,7 @@ class RunService:
         while self._drain.pressed and time.monotonic() < deadline:
             await anyio.sleep(0.01)
 
-    def _tell(self) -> None:
+    def _publish(self) -> None:
         """Tell the producers how far all deliveries are."""
         deliveries = self._deliveries
         self.journal.set_delivered(

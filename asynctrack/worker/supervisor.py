@@ -34,8 +34,8 @@ _SILENCE_S: Final = 30.0
 # However impatient they are: a busy machine may not let it run for so long. Arbitrary.
 _LEAST_SILENCE_S: Final = 3.0
 # Between two looks at a cursor that another process moves.
-_LOOK_S: Final = 0.5
-_HURRIED_LOOK_S: Final = 0.02
+_POLL_S: Final = 0.5
+_EXPEDITED_POLL_S: Final = 0.02
 # A process that nobody needs is kept for this long: importing an SDK takes seconds.
 _IDLE_S: Final = 10.0
 
@@ -72,7 +72,7 @@ class SupervisedProcess:
         self.died_of = ""
         self.failures = 0
         self._start_at = 0.0
-        self._said = Throttle()
+        self._throttle = Throttle()
 
     def __repr__(self) -> str:
         return f"<Process of {self.kind}, group {self.group}, {len(self._wanted)} deliveries>"
@@ -208,7 +208,7 @@ class SupervisedProcess:
         self.died_of = why
         wait_s = back_off(self.failures)
         self._start_at = time.monotonic() + wait_s
-        self._say(f"the process for {self.kind} {why}; it is started again from its cursors in {wait_s:.1f} s")
+        self._warn(f"the process for {self.kind} {why}; it is started again from its cursors in {wait_s:.1f} s")
 
     def _forget(self) -> None:
         if self.group is not None:
@@ -221,8 +221,8 @@ class SupervisedProcess:
         self.group, self._socket, self._lifeline = None, None, -1
         self._unsent.clear()
 
-    def _say(self, message: str) -> None:
-        if self._said.admit(self.kind):
+    def _warn(self, message: str) -> None:
+        if self._throttle.admit(self.kind):
             _log.warning("%s", message)
 
 
@@ -244,7 +244,7 @@ class Supervisor:
             while True:
                 for process in list(self._by_kind.values()):
                     await process.watch()
-                await anyio.sleep(0.05 if self._by_kind else _LOOK_S)
+                await anyio.sleep(0.05 if self._by_kind else _POLL_S)
         finally:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + STOP_WAIT_S + 1):
                 async with anyio.create_task_group() as tasks:
@@ -302,9 +302,9 @@ class ElsewhereDelivery:
         self._process.deliver(self._run, self.name, self._backend, self._stored, force=self._force)
         try:
             while not self.done and not self._stopping:
-                if hurried := expedite():
+                if expedited := expedite():
                     self._process.expedite(self._run)
-                await anyio.sleep(_HURRIED_LOOK_S if hurried else _LOOK_S)
+                await anyio.sleep(_EXPEDITED_POLL_S if expedited else _POLL_S)
                 if self._process.deaths != deaths:
                     deaths = self._process.deaths
                     await self._note_death()

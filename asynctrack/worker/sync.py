@@ -16,7 +16,7 @@ class Sync:
         self._relay = Relay("asynctrack-sync", self._make_rounds)
         self._drain = drain
         self._stopping = False
-        self._said = Throttle()
+        self._throttle = Throttle()
 
     def start(self) -> None:
         self._relay.start()
@@ -35,5 +35,5 @@ class Sync:
             self._drain.wants_sync.clear()
 
     def _sync(self, run: RunJournal) -> None:
-        if not run.sync() and self._said.admit("sync"):
+        if not run.sync() and self._throttle.admit("sync"):
             warn(f"the journal of {run.path} cannot be synced; what is not safe is kept and written again")

@@ -1,4 +1,4 @@
-"""WorkerThreads: the worker as threads of this process, where none can be started, or of the command line."""
+"""Worker threads: the worker as threads of this process, where none can be started, or of the command line."""
 
 from __future__ import annotations
 

@@ -414,8 +414,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
 
 
 def is_delivered(run: Path) -> bool:
-    books = StatsCollector(run).collect([], [], ["log_dir"])
-    return books.journaled > 0 and not books.backends["log_dir"].behind
+    stats = StatsCollector(run).collect([], [], ["log_dir"])
+    return stats.journaled > 0 and not stats.backends["log_dir"].behind
 
 
 KILLED = """

@@ -1,6 +1,6 @@
 """The process that logs: one session of a run, as its order says. `python -m simulation.caller ORDER`, told to end by a line on standard input.
 
-It opens its run, also if it has to try for a while, logs in threads, forks, and asks for flushes and books meanwhile. What it did is in its
+It opens its run, also if it has to try for a while, logs in threads, forks, and asks for flushes and statistics meanwhile. What it did is in its
 report, a JSON file; that is missing when it was killed.
 """
 

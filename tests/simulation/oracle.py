@@ -1,4 +1,4 @@
-"""Oracle: whether everything that was accepted is there, once and in order, and the books balance. Runs in the simulation.
+"""Oracle: whether everything that was accepted is there, once and in order, and the statistics balance. Runs in the simulation.
 
 What it takes for granted is in the ledgers, which no part of asynctrack has written. It asks for what the README promises, and for no more:
 
@@ -68,8 +68,8 @@ def judge(run: Run, verdict: Verdict) -> None:
     for count, (name, text) in _compare("journal", journal, run.accounts):
         setattr(verdict, name, getattr(verdict, name) + count)
         say(text)
-    stats = _books(run.path)
-    for text in _check_books(stats, len(journal), run.accounts):
+    stats = _stats_of(run.path)
+    for text in _check_stats(stats, len(journal), run.accounts):
         say(text)
     for text in _check_files(run, journal, stats):
         say(text)
@@ -117,28 +117,28 @@ def _compare(where: str, found: Iterable[Row], accounts: list[Account]) -> Itera
             yield len(over), ("twice", f"{where} has records of {who} that were not accepted: {_short(sorted(over))}")
 
 
-def _books(path: Path) -> RunStats:
-    books = StatsCollector(path)
+def _stats_of(path: Path) -> RunStats:
+    backend_stats = StatsCollector(path)
     try:
-        return books.collect([], [], RunReader(path).manifest().backends)
+        return backend_stats.collect([], [], RunReader(path).manifest().backends)
     finally:
-        books.close()
+        backend_stats.close()
 
 
-def _check_books(stats: RunStats, journaled: int, accounts: list[Account]) -> Iterator[str]:
+def _check_stats(stats: RunStats, journaled: int, accounts: list[Account]) -> Iterator[str]:
     if not stats.accepted == stats.journaled == journaled or stats.queued:
-        yield f"the books say accepted {stats.accepted}, journaled {stats.journaled}, queued {stats.queued}; the journal has {journaled}"
+        yield f"the statistics say accepted {stats.accepted}, journaled {stats.journaled}, queued {stats.queued}; the journal has {journaled}"
     # A forked child for whose queue there never was room has no place to count in: it says what it drops, and no more.
     perhaps = sum(account.in_flight + (0 if account.accepted else account.full) for account in accounts)
     surely = sum(account.full for account in accounts if account.accepted)
     if not surely <= stats.dropped.get("full", 0) <= surely + perhaps:
-        yield f"the books say that {stats.dropped} were dropped; the writers say {surely}, and {perhaps} perhaps"
-    for name, books in stats.backends.items():
-        gone = books.delivered + books.rejected + sum(books.skipped.values())
-        if stats.journaled != gone + books.behind:
-            yield f"the books of {name} do not balance: {books}"
-        if books.behind and "caller" not in name.lower():  # those wait for the next session
-            yield f"{name} is {books.behind} records behind after sync: {books}"
+        yield f"the statistics say that {stats.dropped} were dropped; the writers say {surely}, and {perhaps} perhaps"
+    for name, backend_stats in stats.backends.items():
+        gone = backend_stats.delivered + backend_stats.rejected + sum(backend_stats.skipped.values())
+        if stats.journaled != gone + backend_stats.behind:
+            yield f"the statistics of {name} do not balance: {backend_stats}"
+        if backend_stats.behind and "caller" not in name.lower():  # those wait for the next session
+            yield f"{name} is {backend_stats.behind} records behind after sync: {backend_stats}"
 
 
 def _check_files(run: Run, journal: list[Row], stats: RunStats) -> Iterator[str]:
@@ -148,7 +148,9 @@ def _check_files(run: Run, journal: list[Row], stats: RunStats) -> Iterator[str]
             if read is not None:
                 yield from _differences(name, list(read(run)), journal)
             else:
-                complete = not any(books.behind for kind, books in stats.backends.items() if _is(kind, name))
+                complete = not any(
+                    backend_stats.behind for kind, backend_stats in stats.backends.items() if _is(kind, name)
+                )
                 yield from _check_own(name, run, journal, complete)
         except (OSError, ValueError, KeyError, asynctrack.AsynctrackError) as error:
             if journal:

@@ -362,7 +362,7 @@ class World:
         if told["unreadable"] or not any(run["missing"] for run in runs):
             return False
         for run in runs:
-            behind = {name for name, books in run["stats"]["backends"].items() if books["behind"]}
+            behind = {name for name, backend_stats in run["stats"]["backends"].items() if backend_stats["behind"]}
             if behind != run["missing"].keys() or not all("caller" in name.lower() for name in behind):
                 return False
         return True

@@ -76,7 +76,7 @@ def can_draw(stream: TextIO | None) -> bool:
     if in_notebook(stream):
         return all(importlib.util.find_spec(name) for name in ("tqdm", "ipywidgets"))
     if is_terminal(stream) and importlib.util.find_spec("tqdm") is None:
-        messages.say(
+        messages.warn_now(
             "asynctrack: bars need tqdm, which is not installed: `pip install 'asynctrack[console]'`; here are lines"
         )
         return False

@@ -1,4 +1,4 @@
-"""JSON: one file, a column per key, as TROPT's tracker writes it. Runs on a thread of the worker.
+"""JSON columns: one file, a column per key, as TROPT's tracker writes it. Runs on a thread of the worker.
 
     {"config": {...}, "loss": [0.5, 0.25], "trigger_str": ["a", "b"], "run_summary": {...}}
 

@@ -1,4 +1,4 @@
-"""Reserved: flat names, kept apart from those that a file has for itself, and back. Runs where the sink does, and in readers."""
+"""Reserved names: those that a file has for itself. A key of that name gets another, and has its own again when it is read. Runs where the sink does, and in readers."""
 
 from __future__ import annotations
 

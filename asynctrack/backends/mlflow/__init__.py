@@ -312,8 +312,8 @@ class _MLflowSink(Sink):
                 if number is None or name in tags or name in run.tags:  # a metric cannot be removed: its tag says more
                     tags[name] = as_text(value, MOST_TAG)
         run.tags.update(tags)
-        await self._tell(run, "metrics", metrics)
-        await self._tell(run, "tags", as_items(tags))
+        await self._log_items(run, "metrics", metrics)
+        await self._log_items(run, "tags", as_items(tags))
 
     async def _configure(
         self, run: _Found, config: Mapping[str, Any], *, again: bool = False, removed: Collection[str] = ()
@@ -343,14 +343,14 @@ class _MLflowSink(Sink):
         run.params.update(params)
         run.tags.update(tags)
         try:
-            await self._tell(run, "params", as_items(params))
-            await self._tell(run, "tags", as_items(tags))
+            await self._log_items(run, "params", as_items(params))
+            await self._log_items(run, "tags", as_items(tags))
         except BaseException:
             for name in params:
                 run.params.pop(name, None)
             raise
 
-    async def _tell(self, run: _Found, kind: Kind, items: list[msgspec.Raw]) -> None:
+    async def _log_items(self, run: _Found, kind: Kind, items: list[msgspec.Raw]) -> None:
         """Log what is no record: what MLflow refuses is said, and left out; it must not keep the records back."""
         for chunk in chunks(items, MOST_METRICS if kind == "metrics" else MOST_OTHERS):
             try:
@@ -358,8 +358,8 @@ class _MLflowSink(Sink):
             except (Rejected, TooLarge) as no:
                 if len(chunk) > 1:
                     half = len(chunk) // 2
-                    await self._tell(run, kind, chunk[:half])
-                    await self._tell(run, kind, chunk[half:])
+                    await self._log_items(run, kind, chunk[:half])
+                    await self._log_items(run, kind, chunk[half:])
                 else:
                     _log.warning("MLflow refuses one of the %s of %s: %s", kind, self._context.run_id, no)
 

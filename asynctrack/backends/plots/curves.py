@@ -1,4 +1,4 @@
-"""Curves: a run's numbers, thinned to what a picture can show. Runs where they are drawn.
+"""Curves: a run's numbers, downsampled to what a picture can show. Runs where they are drawn.
 
 A curve is kept in stretches of 2**k steps, each with its least, greatest and mean value. When they are too many k grows by one, and two become one. So memory
 does not grow with the run, no spike gets lost, and the curve is the same in whatever order its values come.

@@ -117,8 +117,8 @@ class Database:
         line = " ".join(str(error).split())[:_MOST_WORDS]
         said = f"{self.url}: {line}"
         if self._path is not None:
-            return _sqlite_verdict(getattr(error, "sqlite_errorcode", 0) & 0xFF, said)
-        return _postgresql_verdict(getattr(error, "sqlstate", None) or "", said, self._mend)
+            return _sqlite_signal(getattr(error, "sqlite_errorcode", 0) & 0xFF, said)
+        return _postgresql_signal(getattr(error, "sqlstate", None) or "", said, self._mend)
 
 
 def _postgresql(address: sa.URL, password: str | None) -> sa.Engine:
@@ -166,7 +166,7 @@ _SQLITE_MENDS: Final = {
 }
 
 
-def _sqlite_verdict(code: int, said: str) -> Signal:
+def _sqlite_signal(code: int, said: str) -> Signal:
     if code in _SQLITE_MENDS:
         return ActionRequired(f"{said}; {_SQLITE_MENDS[code]}")
     if "no such table" in said or "FOREIGN KEY" in said:
@@ -176,7 +176,7 @@ def _sqlite_verdict(code: int, said: str) -> Signal:
     return Rejected(said) if code == 18 else Retry(said)  # SQLITE_TOOBIG
 
 
-def _postgresql_verdict(state: str, said: str, mend: str) -> Signal:
+def _postgresql_signal(state: str, said: str, mend: str) -> Signal:
     """What an error means by its code; one of connecting has none, and is known by its words."""
     if state in ("42P01", "23503"):  # no such table, no such row to refer to
         return Resend(f"{said}: somebody has deleted this run")

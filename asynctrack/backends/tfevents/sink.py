@@ -1,4 +1,4 @@
-"""The sink of `backends.tensorboard`: one run's event file, and the server that shows it. Runs on a thread of the worker."""
+"""Sink of `backends.tensorboard`: one run's event file, and the server that shows it. Runs on a thread of the worker."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import argparse
 import msgspec
 
 from asynctrack.cli import options, output
-from asynctrack.cli.diagnostics import Finding, check_up
+from asynctrack.cli.diagnostics import Finding, diagnose
 from asynctrack.cli.output import Output, Styled
 
 _STYLES = {"good": "green", "poor": "yellow", "bad": "bold red"}
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Check; 1 if something does not work."""
     screen, findings = Output(), []
-    for finding in check_up(args.dir):
+    for finding in diagnose(args.dir):
         findings.append(finding)
         if not args.json:
             _print(screen, finding)
@@ -33,4 +33,4 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print(screen: Output, finding: Finding) -> None:
-    screen.line(Styled(f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<14} ", finding.said)
+    screen.line(Styled(f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<14} ", finding.message)

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Export; 1 if something of the run could not be read."""
     if (problem := _problem(args)) is not None:
-        output.say(problem)
+        output.warn(problem)
         return 2
     export = Export(options.find(args), args.keys, for_spreadsheets=args.for_spreadsheets)
     write = export.write_csv if args.format == "csv" else export.write_lines
@@ -74,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
         with _appearing(args.output, force=args.force) as file:
             write(file)
     for damage in export.damage:
-        output.say(f"left out: {damage}")
+        output.warn(f"left out: {damage}")
     if args.json:
         output.print_json({
             "path": str(args.output), "format": args.format, "records": export.records,

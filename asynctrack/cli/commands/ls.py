@@ -61,7 +61,7 @@ def main(args: argparse.Namespace) -> int:
     directory = args.directory or Path(DEFAULT_DIR)
     Errand(directory.is_dir, directory).wait()  # a disk that hangs is said
     if args.directory is not None and not directory.is_dir():
-        output.say(f"there is no directory {directory}")
+        output.warn(f"there is no directory {directory}")
         return 2
     found = islice(_chosen(args, directory), args.n)
     if args.json:

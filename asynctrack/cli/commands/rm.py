@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
     refused = _refused(runs, force=args.force)
     if not refused and not args.yes:
         if not sys.stdin.isatty():
-            output.say("rm asks on a terminal before it removes, and this is none; --yes removes without asking")
+            output.warn("rm asks on a terminal before it removes, and this is none; --yes removes without asking")
             return 2
         if not _agreed(sizes):
             return 1
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"removed {printable(catalog.name_of(run))}, {output.size(sizes[run])}")
     for run, why in refused.items():
-        output.say(f"{catalog.name_of(run)} {why}; nothing was removed")
+        output.warn(f"{catalog.name_of(run)} {why}; nothing was removed")
     if args.json:
         removed = [] if refused else [{"path": str(run), "bytes": sizes[run]} for run in runs]
         output.print_json({"removed": removed, "refused": {str(run): why for run, why in refused.items()}})

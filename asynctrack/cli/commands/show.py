@@ -14,7 +14,7 @@ from asynctrack._system.locks import in_words
 from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
 from asynctrack.cli.output import STATE_STYLES, Output, Piece, ProgressLine, Styled, TableColumn
-from asynctrack.cli.records import records_in, teller
+from asynctrack.cli.records import records_in, reporter_of
 from asynctrack.cli.run_summary import seconds_between
 from asynctrack.cli.sparklines import Sparkline, Sparklines
 from asynctrack.client.run_state import RunActivity, State, activity_of, state_of
@@ -23,7 +23,7 @@ from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.reading.catalog import name_of
-from asynctrack.reading.damage import left_over, said_by, scan
+from asynctrack.reading.damage import left_over, manifest_of, scan
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.records.codec import flatten
@@ -38,7 +38,7 @@ _LONGEST_CURVE: Final = 48
 _SHORTEST_CURVE: Final = 12
 # Of a line of metrics: the indentation, the gaps, and the count of values.
 _BLANKS: Final = 2 + 5 * 2 + 6
-# Fields of a cursor that are shown beside the books, where it has them.
+# Fields of a cursor that are shown beside the statistics, where it has them.
 _CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
 
 
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
     _print_head(screen, run, manifest, state, activity)
     _print_settings(screen, "config", manifest.config)
     _print_settings(screen, "summary", manifest.summary)
-    _print_books(screen, stats)
+    _print_stats(screen, stats)
     _print_backends(screen, backends)
     curves, damage = _read(run)
     _print_metrics(screen, curves, args.keys)
@@ -79,7 +79,7 @@ def _stats(activity: RunActivity, manifest: Manifest) -> RunStats:
 
 
 def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[str, Any]:
-    """A backend's books, and what else its cursor says."""
+    """A backend's statistics, and what else its cursor says."""
     cursor, backend_stats = peek_cursor(run, name) or Cursor(), stats.backends[name]
     saved_s = None
     with suppress(OSError):
@@ -103,12 +103,12 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[
 def _read(run: Path) -> tuple[Sparklines, list[Damage]]:
     """The curves of all metrics, and what is damaged."""
     curves, journal = Sparklines(), run / "journal"
-    said, around = said_by(run), scan(run)
+    said, around = manifest_of(run), scan(run)
     total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
     with closing(Reader(journal)) as reader, ProgressLine("reading the journal", total) as progress:
         done = 0
         for batch in reader:
-            for record in records_in(batch, teller(run, reader, batch)):
+            for record in records_in(batch, reporter_of(run, reader, batch)):
                 curves.add(record.data)
             done += batch.header.size
             progress.at(done)
@@ -144,7 +144,7 @@ def _document(
         "config": manifest.config,
         "summary": manifest.summary,
         "checkpoint": manifest.checkpoint,
-        "books": {
+        "stats": {
             "offered": stats.offered,
             "accepted": stats.accepted,
             "journaled": stats.journaled,
@@ -239,7 +239,7 @@ def _print_settings(screen: Output, title: str, data: dict[str, Any]) -> None:
     _print_rest(screen, len(settings) - _MOST_SETTINGS, "--json")
 
 
-def _print_books(screen: Output, stats: RunStats) -> None:
+def _print_stats(screen: Output, stats: RunStats) -> None:
     screen.heading("records")
     counts = {
         "offered": stats.offered,
@@ -332,9 +332,9 @@ def _print_metrics(screen: Output, curves: Sparklines, keys: options.KeyFilter |
     ]
     screen.table([*columns, TableColumn("values", right=True, rank=1)], rows, indent=2)
     _print_rest(screen, len(chosen) - len(shown), "--keys '*'")
-    if curves.untold:
+    if curves.omitted:
         screen.line(
-            Styled(f"values of further metrics that are not told: {output.count(curves.untold)}", "dim"), indent=2
+            Styled(f"values of further metrics that are not told: {output.count(curves.omitted)}", "dim"), indent=2
         )
 
 

@@ -142,7 +142,7 @@ def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
         if run.is_dir():
             yield run
         else:
-            output.say(
+            output.warn(
                 f"{run} has gone, and a queue of it has records that are not journaled: move it back and sync again, or "
                 "let them go with it: the next run that begins clears the queue away"
             )
@@ -154,7 +154,7 @@ def _outlook(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -
     try:
         return outlook(run, policy, orphans)
     except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from coming home
-        output.say(f"{run} is left out: {error}")
+        output.warn(f"{run} is left out: {error}")
         unread.append(str(run))
         return None
 

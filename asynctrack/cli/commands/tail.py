@@ -12,12 +12,12 @@ from pathlib import Path
 from asynctrack.cli import options
 from asynctrack.cli.follow import Follower
 from asynctrack.cli.lines import as_json, print_line
-from asynctrack.cli.output import Output, say
+from asynctrack.cli.output import Output, warn
 from asynctrack.cli.records import chosen, records_in, reversed_records_in
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.layout import NOTES_RING, Position
 from asynctrack.journal.reader import Damage
-from asynctrack.reading.damage import left_over, said_by, scan
+from asynctrack.reading.damage import left_over, manifest_of, scan
 from asynctrack.records.codec import Record
 
 
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     for record in reversed(last.records):
         show(record)
     for stretch in last.damage:
-        say(f"damaged: {stretch}")
+        warn(f"damaged: {stretch}")
     return _follow(run, last, args.keys, show) if args.follow else 0
 
 
@@ -56,7 +56,7 @@ class _Last:
         self.records: list[Record] = []
         self.position = Position()
         self.ends: dict[int, int] = {}
-        said, around, passed = said_by(run), scan(run), list[Damage]()
+        said, around, passed = manifest_of(run), scan(run), list[Damage]()
         for batch in backwards(run / "journal", notes=True, damage=passed):
             self.position = max(self.position, batch.after)
             self.ends.setdefault(batch.header.ring, batch.header.end)
@@ -79,7 +79,7 @@ def _follow(run: Path, last: _Last, keys: options.KeyFilter | None, show: Callab
             for record in chosen(records_in(batch), keys):
                 show(record)
     for stretch in follower.damage:
-        say(str(stretch))
+        warn(str(stretch))
     if follower.status == "lost":
-        say(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
+        warn(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
     return 1 if follower.status == "lost" else 0

@@ -12,7 +12,7 @@ from asynctrack.cli import TIMED_OUT, options
 from asynctrack.cli.condition import Condition
 from asynctrack.cli.follow import Follower
 from asynctrack.cli.lines import as_document, print_line
-from asynctrack.cli.output import Output, print_json, say
+from asynctrack.cli.output import Output, print_json, warn
 from asynctrack.cli.records import records_in
 from asynctrack.client.run_state import State
 from asynctrack.records.codec import Record
@@ -95,10 +95,10 @@ def _print(outcome: Outcome, run: Path, until: str | None) -> None:
     if outcome.record is not None:
         print_line(Output(), outcome.record)
     elif outcome.fulfilled is None:
-        say(f"the time is over, and {run} still runs" + (f" without {until!r}" if until else ""))
+        warn(f"the time is over, and {run} still runs" + (f" without {until!r}" if until else ""))
     elif outcome.status == "lost":
-        say(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
+        warn(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
     elif outcome.fulfilled or until is None:
         Output().line(outcome.status)
     else:
-        say(f"{run} has ended ({outcome.status}), and no record fulfilled {until!r}")
+        warn(f"{run} has ended ({outcome.status}), and no record fulfilled {until!r}")

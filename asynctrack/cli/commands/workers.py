@@ -106,10 +106,10 @@ def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
     elsewhere = any(worker.pid == locks.ELSEWHERE for worker in workers)
     there = "; those in other containers can be ended there" if elsewhere else ""
     if unknown := [pid for pid in wanted if pid not in pids]:
-        output.say(f"no worker has the pid {', '.join(unknown)}; there are {', '.join(pids) or 'none'}{there}")
+        output.warn(f"no worker has the pid {', '.join(unknown)}; there are {', '.join(pids) or 'none'}{there}")
         return 2
     if there and _ALL in args.end:
-        output.say(there[2:])
+        output.warn(there[2:])
     for pid in wanted:
         lock = os.path.join(pids[pid].directory, LOCK_NAME)
         locks.signal_holder(lock, signal.SIGKILL if args.force else signal.SIGTERM, int(pid))
@@ -121,11 +121,11 @@ def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
         )
     else:
         for pid in wanted:
-            print(_said(pid, pids[pid], ended=pid in ended, waited_for=pid in waited_for))
+            print(_outcome_line(pid, pids[pid], ended=pid in ended, waited_for=pid in waited_for))
     return 0 if ended == waited_for else 1
 
 
-def _said(pid: str, worker: Worker, *, ended: bool, waited_for: bool) -> str:
+def _outcome_line(pid: str, worker: Worker, *, ended: bool, waited_for: bool) -> str:
     if ended:
         return f"worker {pid} has ended"
     if not waited_for:

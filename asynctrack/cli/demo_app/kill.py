@@ -113,7 +113,7 @@ def _wait_until_half_way(child: subprocess.Popen[str], words: memoryview, half_s
             if accepted and not left_s:
                 break
             if live is not None:
-                live.tell(f"  {accepted:,} records accepted; process {child.pid} will be killed in {left_s:.1f} s")
+                live.show_line(f"  {accepted:,} records accepted; process {child.pid} will be killed in {left_s:.1f} s")
             sleep(min(REFRESH_S, max(left_s, POLL_S)))
             now = monotonic()
     if live is not None:

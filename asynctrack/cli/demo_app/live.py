@@ -41,7 +41,7 @@ class Live:
             self._next_line_at += LINE_EVERY_S
             print(_headline(race), file=self._out, flush=True)
 
-    def tell(self, line: str) -> None:
+    def show_line(self, line: str) -> None:
         """Show one line instead of what was shown before; without a terminal, at most once a second."""
         if self._terminal:
             self._replace([line])

@@ -1,4 +1,4 @@
-"""Files that are logged by their paths: what is noted of them, and the seal by which a delivery knows whose they are. Runs in the caller."""
+"""Files: those that are logged by their paths, what is noted of them, and the seal by which a delivery knows whose they are. Runs in the caller."""
 
 from __future__ import annotations
 

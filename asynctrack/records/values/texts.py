@@ -1,4 +1,4 @@
-"""Texts that are kept in files of their own: pages of HTML, and plain ones. Runs in the caller."""
+"""Texts: those that are kept in files of their own: pages of HTML, and plain ones. Runs in the caller."""
 
 from __future__ import annotations
 

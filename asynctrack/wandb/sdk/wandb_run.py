@@ -276,7 +276,7 @@ class Run:
     ) -> None:
         """Say something to people: in the log of this process, as a warning. Nobody is written to."""
         unsupported("alert()", "what it says is only logged")
-        messages.say(f"asynctrack: alert: {title}" + (f": {text}" if text else ""))
+        messages.warn_now(f"asynctrack: alert: {title}" + (f": {text}" if text else ""))
 
     def mark_preempting(self) -> None:
         """`asynctrack.Run.mark_preempted`."""
