@@ -48,7 +48,9 @@ def takes_s(work: Callable[[], object]) -> float:
 
 @pytest.mark.system
 @pytest.mark.parametrize("kinds", [(), ("open", "read", "stat"), ("write", "sync")])
-def test_books_flush_and_finish_keep_their_deadlines(disk: HangingDisk, own_host: Path, kinds: tuple[str, ...]) -> None:
+def test_statistics_flush_and_finish_keep_their_deadlines(
+    disk: HangingDisk, own_host: Path, kinds: tuple[str, ...]
+) -> None:
     run = run_on(disk)
     disk.hang(*kinds)  # type: ignore[arg-type]  # kinds
     for i in range(100, 150):
@@ -86,7 +88,7 @@ def test_finish_counts_what_was_delivered_after_a_disk_has_answered_again(disk: 
     assert words[LAST_ERRNO] == 0
 
 
-def test_books_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read(
+def test_statistics_that_fail_before_their_disk_hangs_are_the_last_that_could_be_read(
     shared_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = asynctrack.init("p", dir=runs)

@@ -45,7 +45,7 @@ CHANGES = {
         for change in changes
     ],
 )
-def test_books_are_right_or_said_to_be_unknown_for_who_sees_the_run_no_more(
+def test_statistics_are_right_or_said_to_be_unknown_for_who_sees_the_run_no_more(
     change: str, own_host: Path, runs: Path, tmp_path: Path
 ) -> None:
     if os.geteuid() and change != "moved":

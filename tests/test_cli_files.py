@@ -84,7 +84,7 @@ def test_runs_of_many_processes_and_sessions_are_unharmed(own_host: Path, runs: 
 
 
 @pytest.mark.system
-def test_dropped_records_are_counted_over_all_sittings_and_are_no_damage(own_host: Path, runs: Path) -> None:
+def test_dropped_records_are_counted_over_all_sessions_and_are_no_damage(own_host: Path, runs: Path) -> None:
     accepted = 0
     for drops in (True, True, False):
         with asynctrack.init("p", id="run", dir=runs, resume="allow", queue_bytes=4096) as run:

@@ -92,7 +92,7 @@ def test_show_chooses_metrics_and_says_how_many_more(own_host: Path, runs: Path)
     assert asynctrack_("show", run.path, "--keys", "*").stdout.count("\n  m") == 30
 
 
-def test_books_of_a_live_run_balance(logger: Logger, own_host: Path) -> None:
+def test_statistics_of_a_live_run_balance(logger: Logger, own_host: Path) -> None:
     logger.log(0, 10)
     with stopped(the_worker(own_host)):
         logger.tell("log 10 25")

@@ -203,7 +203,7 @@ child.kill()
 
 
 @pytest.mark.system
-def test_what_a_container_has_started_is_no_stray_outside(tmp_path: Path) -> None:
+def test_what_a_container_has_started_is_no_orphan_outside(tmp_path: Path) -> None:
     from asynctrack._system import descendants
 
     caller = start(STRAY, within=container())
@@ -216,6 +216,6 @@ def test_what_a_container_has_started_is_no_stray_outside(tmp_path: Path) -> Non
 
 
 @pytest.mark.system
-def test_processes_are_no_strays_where_proc_tells_of_another_namespace() -> None:
+def test_processes_are_no_orphans_where_proc_tells_of_another_namespace() -> None:
     script = "import json; from asynctrack._system import descendants\nwith descendants.marked(): print(json.dumps(descendants.found()))"
     assert outcome(start(script, within=[*container()[:3], "--kill-child"])) == []

@@ -178,7 +178,7 @@ class CutSink(Sink):
 class TestCut(BackendContract):
     exactly_once = True
     keeps = EVERYTHING
-    refuses: ClassVar[dict[str, Any]] = {"odd": 1}
+    rejects: ClassVar[dict[str, Any]] = {"odd": 1}
 
     def make_backend(self, run: Path) -> Backend:
         return Cut()

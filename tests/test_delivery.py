@@ -54,7 +54,7 @@ def name_of(backend: Backend) -> str:
     return type(backend).__name__
 
 
-def refused(run: Path) -> list[dict[str, Any]]:
+def dead_letters(run: Path) -> list[dict[str, Any]]:
     path = run / REFUSED
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
@@ -168,7 +168,7 @@ def test_records_that_a_backend_never_takes_are_kept_with_the_reason_and_the_oth
     assert steps(run.path) == [step for step in range(100) if step not in (0, 41, 42, 99)]
     assert (found.delivered, found.rejected) == (96, 4)
     assert stats_of(run.path).behind == 0
-    kept = refused(run.path)
+    kept = dead_letters(run.path)
     assert [line["step"] for line in kept] == [0, 41, 42, 99]
     assert {line["reason"] for line in kept} == {"too large" if does == "too_large" else "not these"}
     assert [line["data"] for line in kept] == [{"i": line["step"]} for line in kept]
@@ -198,7 +198,7 @@ class SmallSink(Sink):
         return self.sink.write(batch)
 
 
-def test_refused_update_takes_no_record_along(tmp_path: Path) -> None:
+def test_rejected_update_takes_no_record_along(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "a") as run:
         run.log({"i": 0}, 0)
         for kind in ("good", "fine", "bad"):

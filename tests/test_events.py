@@ -187,7 +187,9 @@ def test_subscriber_that_fails_now_and_then_gets_on(runs: Path) -> None:
     assert run.stats().backends["subscriber"].retries == len(failed) == 15
 
 
-def test_failing_subscriber_is_told_of_in_the_books_and_the_log(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_subscriber_is_told_of_in_the_statistics_and_the_log(
+    runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def fails(event: Event) -> None:
         raise OSError("no mail server")
 
@@ -201,7 +203,7 @@ def test_failing_subscriber_is_told_of_in_the_books_and_the_log(runs: Path, capl
     assert any("subscriber of" in text and "no mail server: trying again" in text for text in caplog.messages)
 
 
-def test_event_that_is_refused_is_kept_aside_and_the_others_come(runs: Path) -> None:
+def test_event_that_is_rejected_is_kept_aside_and_the_others_come(runs: Path) -> None:
     told: list[Event] = []
 
     def picky(event: Event) -> None:

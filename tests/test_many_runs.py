@@ -189,7 +189,7 @@ def test_run_opened_after_the_worker_has_left_gets_another(own_host: Path, runs:
 @pytest.mark.system
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("worker", ["process", "thread"])
-def test_runs_opened_while_other_threads_take_the_books_stay_open(own_host: Path, runs: Path, worker: str) -> None:
+def test_runs_opened_while_other_threads_take_the_statistics_stay_open(own_host: Path, runs: Path, worker: str) -> None:
     watched = asynctrack.init("p", dir=runs, worker=worker)  # type: ignore[arg-type]
     over = threading.Event()
 

@@ -547,7 +547,7 @@ def test_chunks_are_within_the_limits(sizes: list[int]) -> None:
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "nan", "inf"})
-    refuses: ClassVar = {"poison": 66.0}
+    rejects: ClassVar = {"poison": 66.0}
 
     @pytest.fixture(autouse=True)
     def server(self) -> Iterator[None]:
@@ -713,7 +713,7 @@ def test_a_resend_changes_nothing_in_the_real_server(real_server: tuple[str, Pat
 @needs_mlflow
 @pytest.mark.timeout(600)
 class TestContractOfTheServer(TestContract):
-    refuses = None
+    rejects = None
     records = 40
 
     @pytest.fixture(autouse=True)

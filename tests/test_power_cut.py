@@ -170,7 +170,7 @@ def test_delivery_that_begins_again_behind_a_cut_repeats_nothing(golden: Golden,
             check(run)
 
 
-def test_nothing_is_appended_while_a_cursor_cannot_be_set_back(golden: Golden, tmp_path: Path) -> None:
+def test_nothing_is_appended_while_a_cursor_cannot_be_rewound(golden: Golden, tmp_path: Path) -> None:
     run = lay_out(tmp_path / "p" / "run", cut(golden.files, golden.ends[10]))
     obstacle = run / "cursors" / ".jsonl.json.new"
     obstacle.mkdir()
@@ -189,7 +189,7 @@ def test_nothing_is_appended_while_a_cursor_cannot_be_set_back(golden: Golden, t
 @pytest.mark.parametrize(
     ("journaled", "left"), [(100, (50, 20, 10)), (70, (40, 20, 10)), (25, (0, 15, 10)), (4, (0, 0, 4)), (0, (0, 0, 0))]
 )
-def test_books_of_a_cursor_that_is_set_back_balance(journaled: int, left: tuple[int, int, int]) -> None:
+def test_statistics_of_a_cursor_that_is_rewound_balance(journaled: int, left: tuple[int, int, int]) -> None:
     cursor = Cursor(
         position=Position(3, 1000, 8),
         ends={0: 9, 1: 100, 2: 50},

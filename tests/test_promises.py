@@ -186,7 +186,7 @@ def test_promise_5_finish_returns_and_says_what_is_still_to_come(rough_host: Pat
     wait_until(lambda: len(taken(run.path)) == 100, "the worker goes on with it")
 
 
-def test_promise_6_the_books_balance(rough_host: Path, runs: Path) -> None:
+def test_promise_6_the_statistics_balance(rough_host: Path, runs: Path) -> None:
     """At every moment, with drops, refusals and a worker that comes and goes; and at the end they are what the journal has."""
     picky = Scripted(troubles=tuple(Trouble(does="refuse", step=step, times=None) for step in (10, 20)))
     run = asynctrack.init("p", dir=runs, queue_bytes=65536, backends=["jsonl", picky])

@@ -327,7 +327,7 @@ def test_summary_of_the_moment_is_recorded(init: Opener) -> None:
 
 
 @HOSTS
-def test_books_balance_at_every_moment(init: Opener, worker: str) -> None:
+def test_statistics_balance_at_every_moment(init: Opener, worker: str) -> None:
     run = init(worker=worker, backends=["jsonl", Memory()])
     assert_balanced(run.stats())
     for i in range(200):
@@ -342,7 +342,7 @@ def test_books_balance_at_every_moment(init: Opener, worker: str) -> None:
 
 
 @HOSTS
-def test_books_balance_while_other_threads_log_and_flush(init: Opener, worker: str) -> None:
+def test_statistics_balance_while_other_threads_log_and_flush(init: Opener, worker: str) -> None:
     run = init(worker=worker, queue_bytes=4096, when_full="block")
     counts = [0, 0]
     over = threading.Event()

@@ -172,7 +172,7 @@ class TestOracle:
         shutil.rmtree(run.path / "parquet")
         assert "parquet has 0 records" in self.problems(run)
 
-    def test_it_finds_books_that_say_something_else_than_the_writers(self, run: Run) -> None:
+    def test_it_finds_statistics_that_say_something_else_than_the_writers(self, run: Run) -> None:
         account = run.accounts[0]._replace(full=1)
         assert "the writers say 1, and 0 perhaps" in self.problems(run._replace(accounts=[account, run.accounts[1]]))
 

@@ -342,7 +342,7 @@ def test_without_its_library_it_waits_for_it(monkeypatch: pytest.MonkeyPatch, tm
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})
-    refuses: ClassVar = {"poison": 1}
+    rejects: ClassVar = {"poison": 1}
 
     @pytest.fixture(autouse=True)
     def server(self) -> Iterator[None]:

@@ -144,7 +144,7 @@ def test_link_in_place_of_a_file_is_not_followed(name: str, here: Path, precious
     sync(run, seconds=0.5)
 
 
-def test_link_in_place_of_what_was_refused_is_not_followed(here: Path, precious: Path) -> None:
+def test_link_in_place_of_the_dead_letters_is_not_followed(here: Path, precious: Path) -> None:
     run = from_elsewhere(here)
     (run / "dead_letters.jsonl").symlink_to(precious)
     with pytest.raises(TimeoutError):

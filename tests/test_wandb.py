@@ -676,7 +676,7 @@ def slowly(test: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})
-    refuses: ClassVar = {"text": "x" * 11_000_000}
+    rejects: ClassVar = {"text": "x" * 11_000_000}
     records = 30
 
     @pytest.fixture(autouse=True)

@@ -630,7 +630,7 @@ def test_asynctracks_own_second_init_opens_a_second_run(run: Run, runs: Path) ->
         asynctrack.init(dir=runs, reinit=True)  # type: ignore[arg-type]  # W&B's
 
 
-def test_config_may_be_parsed_arguments_and_be_thinned(shared_host: Path, runs: Path) -> None:
+def test_config_may_be_parsed_arguments_and_be_filtered(shared_host: Path, runs: Path) -> None:
     config: Any = argparse.Namespace(lr=0.1, secret="x", other=1)
     with wandb.init(dir=runs, config=config, config_exclude_keys=["secret"]) as run:
         assert dict(run.config) == {"lr": 0.1, "other": 1}

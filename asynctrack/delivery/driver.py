@@ -208,14 +208,14 @@ class Delivery:
             try:
                 skipped = await self._call(sink.write, part)
             except (TooLarge, Rejected) as no:
-                await self._refuse(pending, part, no)
+                await self._reject(pending, part, no)
                 continue
             pending.take(part, skipped)
             if self._backend.max_records_s is not None:
                 now = time.monotonic()
                 self._ready_at = max(now, self._ready_at) + len(part.records) / self._backend.max_records_s
 
-    async def _refuse(self, pending: Pending, part: Batch, no: TooLarge | Rejected) -> None:
+    async def _reject(self, pending: Pending, part: Batch, no: TooLarge | Rejected) -> None:
         """The sink has refused all or some of a part: what it will never take is kept, the rest comes again."""
         rest, lost = split(part, no)
         if lost:

@@ -60,7 +60,7 @@ def split(part: Batch, no: TooLarge | Rejected) -> tuple[list[Batch], list[Recor
     """What of a part is to come again, after the sink has refused all or some of it, and the records that it will never take.
 
     Raises:
-        ValueError: it says that it refuses some, and names none of them.
+        ValueError: it says that it rejects some, and names none of them.
     """
     records, updates = part
     which = no.which if isinstance(no, Rejected) else None
@@ -70,7 +70,7 @@ def split(part: Batch, no: TooLarge | Rejected) -> tuple[list[Batch], list[Recor
         return [], []
     lost = [record for index, record in enumerate(records) if which is None or index in which]
     if not lost:
-        raise ValueError(f"the backend refuses none of these records: {sorted(which or ())}") from no
+        raise ValueError(f"the backend rejects none of these records: {sorted(which or ())}") from no
     return [Batch([record for index, record in enumerate(records) if index not in (which or {0})], updates)], lost
 
 

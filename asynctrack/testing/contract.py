@@ -63,7 +63,7 @@ class BackendContract:
         exactly_once: whether a record that is given twice shows once.
         keeps: kinds of values that a reader finds again; a float that is not a number is "nan", an integer beyond 53 bits "big".
         any_step: whether steps may repeat and come in any order, and a reader finds them so.
-        refuses: the data of a record that the backend refuses for good; None where it takes all.
+        rejects: the data of a record that the backend will never take; None where it takes all.
         nested: whether a reader finds `{"grads": {"norm": 1.0}}` as "grads/norm".
         records: how many each run has. Take fewer where the backend is slow.
     """
@@ -71,7 +71,7 @@ class BackendContract:
     exactly_once: bool = False
     keeps: frozenset[Keeps] = frozenset({"float", "int", "nan", "inf"})
     any_step: bool = True
-    refuses: Mapping[str, Any] | None = None
+    rejects: Mapping[str, Any] | None = None
     nested: bool = True
     records: int = 60
 
@@ -229,13 +229,13 @@ class BackendContract:
                 self._deliver(run)
                 self._assert_shows(run, expected, once=True)
 
-    def test_what_it_refuses_is_kept_with_the_reason_and_the_others_come(self, tmp_path: Path) -> None:
-        if self.refuses is None:
+    def test_what_it_rejects_is_kept_with_the_reason_and_the_others_come(self, tmp_path: Path) -> None:
+        if self.rejects is None:
             return
         with self._run(tmp_path) as run:
             expected = self._log(run, range(10))
             for step in (10, 11):
-                run.log(self.refuses, step)
+                run.log(self.rejects, step)
             expected += self._log(run, range(12, 20))
             run.end()
             cursor = self._deliver(run)
