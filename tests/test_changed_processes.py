@@ -67,9 +67,9 @@ def test_queue_that_no_worker_has_looked_at_has_no_time_of_a_look(own_host: Path
     host = make_host_directory(str(own_host))
     ring = Ring.create(fresh_ring_path(host), 1 << 16, {"run": str(runs / "p" / "a")})
     command = [sys.executable, "-m", "asynctrack", "workers"]
-    census = "import asynctrack.worker.listing as c; print([q.looked_at_s for w in c.list_workers() for q in w.queues])"
+    script = "import asynctrack.worker.listing as c; print([q.looked_at_s for w in c.list_workers() for q in w.queues])"
     try:
-        seen = subprocess.run([sys.executable, "-c", census], capture_output=True, text=True, timeout=30)
+        seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
         said = subprocess.run(command, capture_output=True, text=True, timeout=30)
     finally:
         ring.unlink()

@@ -35,7 +35,7 @@ from asynctrack import Run
 from asynctrack.backends.base import Backend
 from asynctrack.backends.sql import SQL
 from asynctrack.cli.sync_job import SyncJob
-from asynctrack.client import run_lock as claims
+from asynctrack.client import run_lock
 from asynctrack.client import worker_handle
 from asynctrack.journal.cursor import Cursor, cursor_path
 from asynctrack.testing.scripted import Scripted, Trouble
@@ -458,11 +458,11 @@ def test_disk_that_fails_is_told_of_in_a_line_where_the_worker_is_in_its_caller(
 
 def test_run_that_is_closed_while_its_disk_fails_can_be_opened_by_another(disk: HangingDisk) -> None:
     (disk.path / "run").mkdir()
-    claim = claims.take(disk.path / "run")
+    taken = run_lock.take(disk.path / "run")
     disk.fail(errno.EIO)
-    claim.release()
+    taken.release()
     disk.go_on()
-    script = "import pathlib, sys; from asynctrack.client import run_lock as claim; claim.take(pathlib.Path(sys.argv[1])); print('null')"
+    script = "import pathlib, sys; from asynctrack.client import run_lock; run_lock.take(pathlib.Path(sys.argv[1])); print('null')"
     assert run_child(script, disk.path / "run") is None
 
 

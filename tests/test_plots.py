@@ -301,7 +301,7 @@ def test_process_that_is_killed_draws_the_same_in_the_end(tmp_path: Path) -> Non
             run.end()
             left = kills
 
-            def look(process: Any, cursor: Any) -> None:
+            def poll(process: Any, cursor: Any) -> None:
                 nonlocal left
                 if left and cursor.delivered and process.group is not None:
                     left -= 1

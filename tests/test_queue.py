@@ -73,10 +73,10 @@ def make(shm: Path) -> Iterator[Callable[..., Producer]]:
     made: list[Producer] = []
 
     def make(
-        capacity: int = shm_paths.SMALLEST_RING_BYTES, look: Callable[[bool], object] = bool, first: int = 0
+        capacity: int = shm_paths.SMALLEST_RING_BYTES, poll: Callable[[bool], object] = bool, first: int = 0
     ) -> Producer:
         path = str(shm / f"{len(made)}.ring")
-        made.append(Producer(Ring.create(path, capacity, {"run": "/runs/a"}, first=first), look))
+        made.append(Producer(Ring.create(path, capacity, {"run": "/runs/a"}, first=first), poll))
         return made[-1]
 
     yield make
@@ -514,7 +514,7 @@ class TestPut:
 class TestLook:
     def test_the_worker_is_woken_once_the_ring_is_half_full(self, make: Any) -> None:
         looks: list[tuple[int, bool]] = []
-        producer = make(look=lambda wake: looks.append((producer.ring.used(), wake)))
+        producer = make(poll=lambda wake: looks.append((producer.ring.used(), wake)))
         producer.ring.words[SLEEPING] = 1
         for _ in range(700):
             producer.put(b"x" * 40)
@@ -524,7 +524,7 @@ class TestLook:
 
     def test_a_worker_that_is_awake_is_left_alone(self, make: Any) -> None:
         looks: list[bool] = []
-        producer = make(look=looks.append)
+        producer = make(poll=looks.append)
         while producer.put(b"x" * 40):
             pass
         assert looks
@@ -533,7 +533,7 @@ class TestLook:
     def test_bursts_into_the_smallest_ring_need_no_clock(self, make: Any) -> None:
         """The worker here sleeps until it is told: a wake that is not sent would be a hang."""
         woken, stopped, frames = threading.Event(), threading.Event(), []
-        producer = make(look=lambda wake: wake and woken.set())
+        producer = make(poll=lambda wake: wake and woken.set())
         words = producer.ring.words
 
         def worker() -> None:

@@ -283,7 +283,7 @@ def assert_survives_kills(server: WandbServer, runs: Path, kills: int, seed: int
         run.end()
     killed, next_at = 0, 0.0
 
-    def look(process: Any, cursor: Any) -> None:
+    def poll(process: Any, cursor: Any) -> None:
         nonlocal killed, next_at
         if process.group is None:
             next_at = time.monotonic() + chance.uniform(0.3, 2.0)

@@ -341,7 +341,7 @@ class RunSession:
                 record()
 
     def give_up(self) -> None:
-        """Leave a run that could not be opened, but for its queue and its claim."""
+        """Leave a run that could not be opened, but for its queue and its lock."""
         self._watch.stop()
         shutdown.unregister(self)
         if self._local is not None:

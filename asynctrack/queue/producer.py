@@ -66,7 +66,7 @@ class Producer:
 
     Args:
         ring: made by this process.
-        look: called from the slow way, outside the claim: about every 64 KiB, and with True when the worker sleeps and
+        poll: called from the slow way, outside the claim: about every 64 KiB, and with True when the worker sleeps and
             should not; it wakes or restarts the worker.
     """
 

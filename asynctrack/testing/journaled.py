@@ -156,7 +156,7 @@ def deliver_in_process(
         run: the run's directory; it has ended.
         backend: one that can be imported there.
         name: of the backend in the run.
-        look: called every few milliseconds; may kill the process.
+        poll: called every few milliseconds; may kill the process.
         timeout_s: seconds it may take.
     """
 
