@@ -377,7 +377,7 @@ def test_a_run_that_makes_up_names_does_not_fill_the_memory(monkeypatch: pytest.
     curves = Sparklines()
     for i in range(10):
         curves.add({f"m{i}": i, "deep": {"er": i}, "text": "no", "flag": True})
-    assert (list(curves.by_key), curves.untold) == (["m0", "deep/er", "m1"], 8)
+    assert (list(curves.by_key), curves.omitted) == (["m0", "deep/er", "m1"], 8)
 
 
 def test_a_narrow_table_cuts_cells_and_then_leaves_out_columns() -> None:

@@ -32,7 +32,7 @@ RECORDS = 300
 
 @pytest.fixture(autouse=True)
 def nobody_warned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(told, "_said", Throttle())
+    monkeypatch.setattr(told, "_throttle", Throttle())
 
 
 @pytest.fixture

@@ -35,8 +35,7 @@ from asynctrack import Run
 from asynctrack.backends.base import Backend
 from asynctrack.backends.sql import SQL
 from asynctrack.cli.sync_job import SyncJob
-from asynctrack.client import run_lock
-from asynctrack.client import worker_handle
+from asynctrack.client import run_lock, worker_handle
 from asynctrack.journal.cursor import Cursor, cursor_path
 from asynctrack.testing.scripted import Scripted, Trouble
 from asynctrack.worker import log_writer

@@ -33,7 +33,7 @@ def disk(hanging_disk: HangingDisk) -> Iterator[HangingDisk]:
 def test_init_on_a_disk_that_hangs_says_that_it_waits_and_opens_the_run_when_it_answers(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(disk_timeout, "SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(disk_timeout, "WARN_AFTER_S", 0.2)
     disk.hang(kind)  # type: ignore[arg-type]  # a kind
     opened: list[Run] = []
     opening = threading.Thread(target=lambda: opened.append(asynctrack.init("p", id="run", dir=disk.path / "runs")))
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_an_init_that_waits_for_its_disk_and_nothing_is_left_when_th
 def test_open_run_on_a_disk_that_hangs_says_that_it_waits_and_ctrl_c_ends_it(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk_timeout, "SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(disk_timeout, "WARN_AFTER_S", 0.2)
     asynctrack.init("p", id="run", dir=disk.path / "runs").finish()
     disk.hang()
     path = disk.path / "runs" / "p" / "run"

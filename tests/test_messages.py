@@ -235,7 +235,7 @@ import asynctrack
 from asynctrack.client import health
 from asynctrack.backends.visdom import Visdom
 if sys.argv[2] == "soon":
-    health.LOOK_S = health._pause_s = health.PATIENCE_S = 0.05
+    health.POLL_S = health._pause_s = health.PATIENCE_S = 0.05
 limits = {"exit_timeout_s": 0.3, "finish_timeout_s": 0.3}
 run = asynctrack.init("p", id="r", dir=sys.argv[1], backends=[Visdom(server_url="http://127.0.0.1:1")], **limits)
 run.log({"loss": 1.0})
@@ -262,7 +262,7 @@ def test_backend_that_gets_nothing_is_said_once_while_the_run_runs_and_again_at_
     script = """
 run.flush("journaled")
 deadline = time.monotonic() + 20
-while "failing visdom" not in {about[1] for about in asynctrack._system.messages._said._until if isinstance(about, tuple)}:
+while "failing visdom" not in {about[1] for about in asynctrack._system.messages._throttle._until if isinstance(about, tuple)}:
     assert time.monotonic() < deadline
     time.sleep(0.01)
 time.sleep(0.3)
@@ -411,13 +411,13 @@ def test_journal_that_cannot_be_written_is_said_while_the_run_runs_and_once(roug
 import errno, os, shutil, sys, time
 import asynctrack
 from asynctrack.client import health
-health.LOOK_S = health._pause_s = health.PATIENCE_S = 0.05
+health.POLL_S = health._pause_s = health.PATIENCE_S = 0.05
 run = asynctrack.init("p", id="r", dir=sys.argv[1], finish_timeout_s=0.1)
 run.log({"loss": 1.0})
 run.flush()
 shutil.rmtree(run.path)
 deadline = time.monotonic() + 20
-while "hindered" not in {about[1] for about in asynctrack._system.messages._said._until if isinstance(about, tuple)}:
+while "hindered" not in {about[1] for about in asynctrack._system.messages._throttle._until if isinstance(about, tuple)}:
     assert time.monotonic() < deadline
     run.log({"loss": 1.0})
     time.sleep(0.01)

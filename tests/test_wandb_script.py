@@ -129,8 +129,8 @@ KINDS = {"image-file": "image", "table-file": "table", "html-file": "html", "ima
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a process that has just begun."""
-    monkeypatch.setattr(messages, "_said", Throttle())
-    monkeypatch.setattr(notices, "_said", Throttle())
+    monkeypatch.setattr(messages, "_throttle", Throttle())
+    monkeypatch.setattr(notices, "_throttle", Throttle())
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 # How long a thread is waited for that gets on, but slowly. Arbitrary.
 _MOST_S: Final = 5.0
 # Between two looks whether it gets on. Arbitrary.
-_LOOK_S: Final = 0.1
+_POLL_S: Final = 0.1
 
 
 class DiskTimeout:
@@ -152,7 +152,7 @@ class _FileCall(Generic[T]):
         end = time.monotonic() + max(timeout_s, most_s)
         until, before = time.monotonic() + timeout_s, ""
         while (left := min(until, end) - time.monotonic()) > 0:
-            if self.done.acquire(timeout=min(_LOOK_S, left)):
+            if self.done.acquire(timeout=min(_POLL_S, left)):
                 return True
             steps = _steps(self._thread)
             if steps is None or steps != before:

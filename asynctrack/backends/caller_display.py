@@ -76,7 +76,7 @@ class CallerDisplay:
         fork.watch(self)
 
     def __repr__(self) -> str:
-        return f"<Screen {self.name} of {self._show!r}, {len(self._peers)} connected>"
+        return f"<CallerDisplay {self.name} of {self._show!r}, {len(self._peers)} connected>"
 
     def _serve(self) -> None:
         while not self._over:
@@ -143,7 +143,7 @@ class Link:
         """Show these; returns when that is done, or False where nobody is left to show anything to.
 
         Raises:
-            Paused: it cannot be done, and only a person can mend it.
+            ActionRequired: it cannot be done, and only a person can mend it.
         """
         order = {"show": items, **({"end": True} if end else {})}
         try:

@@ -60,7 +60,7 @@ class HTTPClient:
         mend: what a person can do about an answer, by its status.
 
     Raises:
-        Paused: httpx2 is not installed.
+        ActionRequired: httpx2 is not installed.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class HTTPClient:
         )
 
     def __repr__(self) -> str:
-        return f"<Server {self.url}>"
+        return f"<HTTPClient {self.url}>"
 
     async def get(self, path: str, query: Mapping[str, str], *, also: Collection[int] = ()) -> Answer:
         """Ask for something; as `post`."""
@@ -107,7 +107,7 @@ class HTTPClient:
             also: statuses whose answers are returned although they are errors.
 
         Raises:
-            Retry, TooLarge, Refused, Paused: as the module says.
+            Retry, TooLarge, Rejected, ActionRequired: as the module says.
         """
         content = msgspec.json.encode(body)
         return await self._ask("POST", path, also, content=content, headers={"content-type": "application/json"})

@@ -107,7 +107,7 @@ def _checked(context: Context) -> tuple[str, str]:
     """Project and id of a run, which somebody else may have made.
 
     Raises:
-        Paused: they lead elsewhere.
+        ActionRequired: they lead elsewhere.
     """
     try:
         return project_directory(check_project(context.project)), check_name("id", context.run_id)

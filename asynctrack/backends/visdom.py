@@ -119,7 +119,7 @@ class _Windows(Sink):
         lines, skipped = _lines(batch)
         for update in batch.updates:
             update._replace(data=to_json(update.data)).change(self._texts.setdefault(update.kind, {}))
-        await self._look()
+        await self._check_window()
         if batch.updates or not self._texts_shown:
             await self._show_texts()
         self._needs_resync = True
@@ -136,17 +136,17 @@ class _Windows(Sink):
 
     async def close(self, outcome: Outcome) -> None:
         if outcome != "stopped":
-            await self._look()
+            await self._check_window()
             if not self._texts_shown:
                 await self._show_texts()
             await self._post("save", {"data": [self._env]})
         await self._server.close()
 
-    async def _look(self) -> None:
+    async def _check_window(self) -> None:
         """Look whether Visdom has what it is known to have.
 
         Raises:
-            StartOver: it has less, or after a crash another number.
+            Resend: it has less, or after a crash another number.
         """
         for key in list(self._points) if self._needs_resync else list(self._points)[:1]:
             if (await self._post("win_exists", {"win": self._window(key)})).get("word") != "true":

@@ -19,7 +19,7 @@ from asynctrack.reading import catalog
 from asynctrack.reading.damage import manifest_of
 
 # Between two looks whether the journal has grown; each takes 20 us.
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 # Between two looks whether somebody is there who could make it grow.
 _PRESENCE_S: Final = 1.0
 
@@ -77,7 +77,7 @@ class Follower:
                 suspected = state if gone else None
                 if gone:
                     self._present_until = 0.0
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
 
     def close(self) -> None:
         self._reader.close()

@@ -101,7 +101,7 @@ class Sparklines:
 
     Attributes:
         by_key: each metric's, in the order they came.
-        untold: values whose metric is not kept, because there are too many.
+        omitted: values whose metric is not kept, because there are too many.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from asynctrack.journal.cursor import Cursor, load_cursor
 # A backend that has failed for less than this may yet mend itself.
 PATIENCE_S = 4.0
 # Between two looks, which take about 0.1 ms for each backend. Arbitrary.
-LOOK_S = 1.0
+POLL_S = 1.0
 # What the looks may cost, as a part of a core, however many runs are open.
 _MOST_OF_A_CORE: Final = 0.005
 # How long `reading` waits for a disk.
@@ -27,7 +27,7 @@ _READ_S: Final = 1.0
 _MOST_ASKED: Final = 1000
 
 _watched: set[HealthMonitor] = set()
-_pause_s = LOOK_S
+_pause_s = POLL_S
 
 
 class HealthMonitor:
@@ -36,9 +36,9 @@ class HealthMonitor:
     Args:
         run: its directory.
         names: of the backends.
-        tell: called with the name of a backend and its cursor, once for each that has failed for some seconds.
+        warn: called with the name of a backend and its cursor, once for each that has failed for some seconds.
         trouble: what keeps the worker from the journal, in words; None where nothing does. Reads memory only.
-        tell_of_trouble: called with these words when it has lasted for some seconds.
+        warn_of_trouble: called with these words when it has lasted for some seconds.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ def _go_round() -> None:
     for watch in _watched.copy():
         with contextlib.suppress(Exception):  # a disk that fails, or a run that is gone
             watch.poll()
-    _pause_s = max(LOOK_S, (time.thread_time() - begun) / _MOST_OF_A_CORE)
+    _pause_s = max(POLL_S, (time.thread_time() - begun) / _MOST_OF_A_CORE)
 
 
 _thread: BackgroundThread[Callable[[], object]] = BackgroundThread(

@@ -39,7 +39,7 @@ class Publisher:
         host: whose worker empties the ring.
         held: payloads of records that are kept back until the next, and then make one with it.
         is_root: whether the run was opened in this process.
-        told_of: how many of the records that were dropped were told of.
+        reported_drops: how many of the records that were dropped were reported.
         over: the run has finished here; a forked child does not take it up again.
         quiet: the process is ending: what comes late is dropped without an exception.
         joined: called with the producer that a forked child has got.

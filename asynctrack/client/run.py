@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asynctrack.records.values import Artifact
 
 # How long a look at the summary waits for the worker. Arbitrary.
-_LOOK_S: Final = 5.0
+_READ_S: Final = 5.0
 # Between two looks of `alog` whether there is room. Arbitrary.
 _ROOM_POLL_S: Final = 0.01
 # Records that are taken to have values of NumPy and the like once one had. Arbitrary: to find out costs as much as to be careful for two.
@@ -258,9 +258,9 @@ class Run:
 
         Images and the like are `Media`. Of mappings that were logged by one name each name in them has its last value.
         """
-        _wait(self._session.flushing("journaled", _LOOK_S))
+        _wait(self._session.flushing("journaled", _READ_S))
         try:
-            return self._session.read_in_time(self._values.update, _LOOK_S)
+            return self._session.read_in_time(self._values.update, _READ_S)
         except (AsynctrackError, OSError):
             return copied(self._values.found)
 
@@ -432,13 +432,13 @@ def _logged(session: RunSession, config: Mapping[str, Any], path: Path, key: str
         KeyError: nothing was logged by that name.
     """
     kinds = metrics.summary_of(config.get(METRICS, {}), key)
-    _wait(session.flushing("journaled", _LOOK_S))
+    _wait(session.flushing("journaled", _READ_S))
     try:
         from asynctrack.reading.reader import RunReader  # rarely needed
 
         reader = RunReader(path, warns=True)
         return session.read_in_time(
-            lambda: metrics.summarise(kinds, functools.partial(reader.summarise, key), key), _LOOK_S
+            lambda: metrics.summarise(kinds, functools.partial(reader.summarise, key), key), _READ_S
         )
     except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
         raise KeyError(key) from None

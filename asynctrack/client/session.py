@@ -65,7 +65,7 @@ class RunSession:
         backends: of the run, by their names.
         publisher: into the queue.
         result: what `finish` has returned, None before.
-        unsaid: called before a wait and the end, to record what has changed without a word.
+        unrecorded: called before a wait and the end, to record what has changed without a word.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RunSession:
         self._lock = threading.RLock()
         self._waited_for_disk = False
         self._collector = StatsCollector(path)
-        self._home = _which(path)
+        self._directory_id = _which(path)
         self._patience = DiskTimeout()
         self._last = RunStats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
@@ -202,7 +202,7 @@ class RunSession:
 
     def _take(self, collector: StatsCollector) -> RunStats:
         if (
-            _which(self.path) != self._home
+            _which(self.path) != self._directory_id
         ):  # else the path would lead to the statistics of another run, or to empty ones
             raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self.path))
         producer = self.publisher.producer

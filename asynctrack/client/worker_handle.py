@@ -99,7 +99,7 @@ class WorkerHandle:
             raise
 
     def __repr__(self) -> str:
-        return f"<Handle of a worker {self.kind}, {len(self._own)} rings in {self.directory}>"
+        return f"<WorkerHandle of a worker {self.kind}, {len(self._own)} rings in {self.directory}>"
 
     def open_ring(self, meta: dict[str, Any], queue_bytes: int | None, *, first: int = 0) -> Producer:
         """Make a ring for a run in this process.

@@ -43,7 +43,7 @@ def store(run: Path, batch: Batch) -> None:
 
     Raises:
         OSError: the disk does not take them; all can be tried again.
-        Paused: `media/` leads out of the run's directory.
+        ActionRequired: `media/` leads out of the run's directory.
     """
     for data in (*(record.data for record in batch.records), *(update.data for update in batch.updates)):
         for media in media_in(data):
@@ -72,7 +72,7 @@ def _folder(run: Path, folder: Path) -> Path:
     """A folder below `media/`, made where it is missing.
 
     Raises:
-        Paused: there is a link, which may lead anywhere.
+        ActionRequired: there is a link, which may lead anywhere.
     """
     for path in (run / FOLDER, folder):
         with contextlib.suppress(FileExistsError):

@@ -121,7 +121,7 @@ def make_directory(path: Path) -> None:
     """Make the directory of the cursors, where it is missing.
 
     Raises:
-        Paused: it is a link.
+        ActionRequired: it is a link.
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(

@@ -17,7 +17,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
 
     Raises:
         FileNotFoundError: there is nothing.
-        NotAPlainFile: there is something else, or it is too large.
+        UnsafeFile: there is something else, or it is too large.
         OSError: it cannot be read.
     """
     try:

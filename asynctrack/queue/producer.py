@@ -49,7 +49,7 @@ CLOSED: Final = 1
 FORKED: Final = 2
 
 # How many bytes may pass before the slow way looks at the worker again: about 600 records, so that its 2 us do not show.
-_LOOK_EVERY_BYTES: Final = 64 * 1024
+_POLL_EVERY_BYTES: Final = 64 * 1024
 # How long a full ring is taken to be full while the worker frees nothing: the worker is looked at again a hundred times a second.
 _FULL_FOR_S: Final = 0.01
 # How long a thread waits for another that holds the claim inside a finaliser: arbitrary, far beyond any real one.
@@ -324,7 +324,7 @@ class Producer:
         """How far the fast way may go before something has to be looked at."""
         head, tail = self._head, self._words[TAIL]
         boundary = (head | self._mask) + 1
-        limit = min(boundary - FRAME_HEADER_BYTES, tail + self.capacity, max(head + size, head + _LOOK_EVERY_BYTES))
+        limit = min(boundary - FRAME_HEADER_BYTES, tail + self.capacity, max(head + size, head + _POLL_EVERY_BYTES))
         half = tail + self.capacity // 2
         return half if head + size <= half < limit else limit
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 # How often the positions of a ring are read until they can be. Arbitrary.
-_LOOKS = 5
+_TRIES = 5
 
 _kept: list[Ring] = []
 _kept_data: list[mmap.mmap | memoryview] = []
@@ -307,7 +307,7 @@ class Ring:
         if capacity + HEADER_BYTES != size or capacity & (capacity - 1) or words[META_BYTES] > META_MAX:
             raise ValueError(f"{self.path} has a header that cannot be: capacity {capacity}, file of {size} bytes")
         # Both move on, and between two reads of an observer's for as long as that does not run.
-        for tail, head in ((words[TAIL], words[HEAD]) for _ in range(_LOOKS)):
+        for tail, head in ((words[TAIL], words[HEAD]) for _ in range(_TRIES)):
             if not (head | tail) % 8 and 0 <= head - tail <= capacity and words[END] < len(ENDS):
                 return
         raise ValueError(f"{self.path} has positions that cannot be: {tail} to {head}")

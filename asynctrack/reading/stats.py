@@ -20,7 +20,7 @@ from asynctrack.journal.tally import Tally
 from asynctrack.queue.ring import Ring
 
 # While the statistics are collected a small ring may turn over between journal and queue; each look takes about 0.1 ms. Arbitrary.
-_MAX_LOOKS: Final = 100
+_MAX_TRIES: Final = 100
 
 
 class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +119,7 @@ class StatsCollector:
 
     def _count_queued(self, rings: list[Ring]) -> int:
         """Records in the rings that the journal does not have, as both were at one moment."""
-        for _ in range(_MAX_LOOKS):
+        for _ in range(_MAX_TRIES):
             self._tally.update()
             counts = [ring.queued(self._tally.end(ring.id)) for ring in rings]
             if None not in counts:

@@ -25,7 +25,7 @@ from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUM
 from asynctrack.records.codec import encode, encode_update, make_plain
 from asynctrack.worker.supervisor import ElsewhereDelivery, SupervisedProcess, Supervisor
 
-_LOOK_S: Final = 0.005
+_POLL_S: Final = 0.005
 
 
 class JournaledRun:
@@ -169,7 +169,7 @@ def deliver_in_process(
                 tasks.start_soon(processes.watch)
                 tasks.start_soon(delivery.drive, anyio.sleep, lambda: True)
                 while not delivery.done:
-                    await anyio.sleep(_LOOK_S)
+                    await anyio.sleep(_POLL_S)
                     poll(process, delivery.cursor)
                 tasks.cancel_scope.cancel()
         return load_cursor(run, name)

@@ -28,7 +28,7 @@ _ASK_FOR_EXIT = 1 << 3
 # Where `/proc/PID/stat` has the state and the exit code, behind the name.
 _STATE, _EXIT_CODE = 0, 49
 # Between two looks at which signals a process handles; one takes 20 us.
-_LOOK_INTERVAL_S = 0.4
+_POLL_INTERVAL_S = 0.4
 # Signals by which a process is told to end: SIGHUP, SIGINT and SIGTERM.
 _ASKED_TO_END = (1, 2, 15)
 
@@ -43,7 +43,7 @@ class Caller:
         self._fd = fd
         self._proc = _proc_of(fd)
         self._caught = 0
-        self._poll_run = 0.0
+        self._poll_at = 0.0
         self._status: int | None = None
         self._asked = False
         self._poll = select.poll()
@@ -56,9 +56,9 @@ class Caller:
 
     def poll(self) -> None:
         """See which signals it handles: who dies of one of those has raised it again when all was done, as servers do."""
-        if (now := time.monotonic()) < self._poll_run:
+        if (now := time.monotonic()) < self._poll_at:
             return
-        self._poll_run = now + _LOOK_INTERVAL_S
+        self._poll_at = now + _POLL_INTERVAL_S
         try:
             with open(f"{self._proc}/status", "rb") as file:
                 caught = file.read().partition(b"\nSigCgt:")[2].split(maxsplit=1)

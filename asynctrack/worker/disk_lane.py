@@ -23,7 +23,7 @@ from asynctrack.worker.supervisor import Supervisor
 # Between two looks whether a run that cannot be served is still there. Arbitrary: soon enough for who waits in `finish`.
 _HOPE_INTERVAL_S = 0.2
 # Between two looks at which runs there are, where nothing is heard of them.
-_LOOK_S = 0.5
+_POLL_S = 0.5
 # Calls that wait in threads: files elsewhere that hang hold up the others when there are so many.
 _MOST_WAITING = 1000
 
@@ -106,7 +106,7 @@ class DiskLane:
                     if journal.path not in self._served and journal.writer is not None:
                         self._served[journal.path] = served = self._service_of(journal)
                         tasks.start_soon(self._serve, served)
-                with anyio.move_on_after(_LOOK_S):
+                with anyio.move_on_after(_POLL_S):
                     await self._changed.wait()
             for served in self._served.values():
                 served.stop()
@@ -123,7 +123,7 @@ class DiskLane:
             for run in self._wanted():
                 if run.status is not None:
                     self._drain.finish(run, done=False)
-            await anyio.sleep(_LOOK_S)
+            await anyio.sleep(_POLL_S)
 
     def _wanted(self) -> list[RunJournal]:
         return [run for run in list(self.runs.values()) if self._drain.runs.get(run.path) is run]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # A visit that takes longer is left to its thread. A write to a disk that is well takes 0.1 to 10 ms, and on a busy one 100.
 HELD_AFTER_S: Final = 0.2
 # Between two looks how long the visits take.
-_LOOK_INTERVAL_S: Final = 0.1
+_POLL_INTERVAL_S: Final = 0.1
 # Other runs on a disk that hangs are tried one by one, after twice as long each time. Arbitrary.
 _FIRST_RISK_S: Final = 1.0
 _LONGEST_RISK_S: Final = 60.0
@@ -124,7 +124,7 @@ class Watchdog(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.wait(_LOOK_INTERVAL_S):
+        while not self._stopped.wait(_POLL_INTERVAL_S):
             for relay in self.relays:
                 relay.relieve()
 

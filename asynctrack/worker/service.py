@@ -15,7 +15,7 @@ from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 __all__ = ["CALLERS_ONLY", "Policy", "Service"]
 
 # Between two looks whether the worker is idle, at most.
-_LOOK_S = 0.5
+_POLL_S = 0.5
 
 
 class Service:
@@ -50,7 +50,7 @@ class Service:
     def wait(self, *, idle_exit_s: float) -> None:
         """Wait until there has been no run for so many seconds."""
         while not self._idle(idle_exit_s):
-            time.sleep(min(_LOOK_S, idle_exit_s))
+            time.sleep(min(_POLL_S, idle_exit_s))
 
     def stop(self, timeout_s: float) -> None:
         """End soon; what is behind stays behind, and who waits for a disk is left there."""

@@ -75,7 +75,7 @@ class SupervisedProcess:
         self._throttle = Throttle()
 
     def __repr__(self) -> str:
-        return f"<Process of {self.kind}, group {self.group}, {len(self._wanted)} deliveries>"
+        return f"<SupervisedProcess of {self.kind}, group {self.group}, {len(self._wanted)} deliveries>"
 
     def deliver(self, run: Path, name: str, backend: Backend, stored: dict[str, Any], *, force: bool = False) -> None:
         """Have it deliver a run to a backend, now and whenever it is started again."""
@@ -175,7 +175,7 @@ class SupervisedProcess:
                 lines = whole or lines
         except BlockingIOError:
             if lines:
-                self._poll_run(lines[-1])
+                self._take_line(lines[-1])
             return self._socket is not None
         except ConnectionError:
             pass
@@ -183,7 +183,7 @@ class SupervisedProcess:
             self._gone("has ended")
         return False
 
-    def _poll_run(self, line: bytes) -> None:
+    def _take_line(self, line: bytes) -> None:
         """Look at the last sign of life."""
         try:
             busy: dict[str, float] = json.loads(line)["busy"]

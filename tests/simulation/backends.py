@@ -11,7 +11,7 @@ from pathlib import Path
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Retry, Sink
 
 WEATHERS = ("fail", "retry", "pause", "hang", "late", "die")
-_LOOK_S = 0.02
+_POLL_S = 0.02
 
 
 class Flapping(Backend, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class _Sink(Sink):
 
     def write(self, batch: Batch) -> None:
         while (weather := self._read_weather()) == "hang":
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
         if weather == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         elif weather == "pause":

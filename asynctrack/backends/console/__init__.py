@@ -131,7 +131,7 @@ class LogDisplay(Display):
         self._level = level if isinstance(level, int) else logging.getLevelNamesMapping()[level]
 
     def __repr__(self) -> str:
-        return f"<Log {self._logger.name}>"
+        return f"<LogDisplay {self._logger.name}>"
 
     def show(self, items: list[Any]) -> None:
         for line in items:

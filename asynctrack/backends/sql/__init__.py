@@ -137,7 +137,7 @@ def read_records(url: str, run_id: str, *, project: str | None = None, password:
 def _database(url: str, password: str, *, writes: bool = True) -> Database:
     """
     Raises:
-        Paused: a library is not installed.
+        ActionRequired: a library is not installed.
     """
     try:
         from asynctrack.backends.sql.database import Database

@@ -50,7 +50,7 @@ class Database:
         writes: whether it is written to: else it keeps no writer waiting.
 
     Raises:
-        Paused: the database's driver is not installed.
+        ActionRequired: the database's driver is not installed.
     """
 
     def __init__(self, url: str, password: str | None = None, mend: str = "", *, writes: bool = True) -> None:
@@ -75,7 +75,7 @@ class Database:
         """A transaction: all of it or nothing is there.
 
         Raises:
-            Retry, Paused, Refused, StartOver: what its errors mean to the delivery.
+            Retry, ActionRequired, Rejected, Resend: what its errors mean to the delivery.
         """
         self._check_file()
         try:

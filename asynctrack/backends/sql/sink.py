@@ -27,8 +27,8 @@ class SQLSink(Sink):
         tags: of the run.
 
     Raises:
-        Retry, Paused: the database cannot be reached or used.
-        StartOver: it has less than it had: it was removed, or restored from a backup.
+        Retry, ActionRequired: the database cannot be reached or used.
+        Resend: it has less than it had: it was removed, or restored from a backup.
     """
 
     def __init__(self, database: Database, context: Context, tags: Iterable[str]) -> None:

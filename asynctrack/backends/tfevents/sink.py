@@ -131,7 +131,7 @@ def inside(folder: Path, relative: str) -> Path:
     """A path below a folder.
 
     Raises:
-        Paused: it leads elsewhere, by its name or by a link: somebody else made it.
+        ActionRequired: it leads elsewhere, by its name or by a link: somebody else made it.
     """
     path = folder / relative
     if not path.resolve().is_relative_to(folder.resolve()):

@@ -39,7 +39,7 @@ def library() -> Any:
     """The module `wandb`.
 
     Raises:
-        Paused: it is not installed.
+        ActionRequired: it is not installed.
     """
     with _lock:
         if "wandb" not in sys.modules:
@@ -70,7 +70,7 @@ def find_key(base_url: str | None) -> None:
     """Have the library find its key; `init` would ask for one on a terminal.
 
     Raises:
-        Paused: there is none.
+        ActionRequired: there is none.
     """
     settings = importlib.import_module("wandb.sdk.wandb_setup").singleton().settings
     auth = importlib.import_module("wandb.sdk.lib.wbauth")

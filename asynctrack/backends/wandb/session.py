@@ -73,7 +73,7 @@ class Session:
         rows: how many W&B, or offline its files, had when this was opened.
 
     Raises:
-        Retry, Paused: it cannot be opened now.
+        Retry, ActionRequired: it cannot be opened now.
     """
 
     def __init__(self, settings: WandBSettings, run_id: str, directory: Path, facts: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ class Session:
         """How many rows W&B has, or offline its files, by now.
 
         Raises:
-            Retry, Paused: it does not say.
+            Retry, ActionRequired: it does not say.
         """
         if self._offline:
             return sum(file.rows() for file in self._files)
@@ -172,7 +172,7 @@ class Session:
         """End the run at W&B.
 
         Raises:
-            Retry, Paused: it has not ended in time.
+            Retry, ActionRequired: it has not ended in time.
         """
         try:
             with core.hooks_kept():

@@ -89,7 +89,7 @@ class WandBSink(Sink):
         """Open the run at W&B: what is wrong with a key, say, is known before there are records.
 
         Raises:
-            Retry, Paused: it cannot be opened now.
+            Retry, ActionRequired: it cannot be opened now.
         """
         self._thread.call(self._ready)
 
@@ -269,7 +269,7 @@ class WandBSink(Sink):
         """Wait until W&B has all rows.
 
         Raises:
-            Retry, Paused: it does not have them yet, or does not say.
+            Retry, ActionRequired: it does not have them yet, or does not say.
         """
         deadline, pause_s = time.monotonic() + _PATIENCE_S, _FIRST_PAUSE_S
         while (there := self._ask()) < self._given:

@@ -55,12 +55,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _all() -> Iterator[Listed]:
     for kind in sorted(KINDS):
-        yield _poll_run(kind, "asynctrack")
+        yield _inspect(kind, "asynctrack")
     for kind, point in sorted(plug_ins().items()):
-        yield _poll_run(kind, (point.dist and point.dist.name) or point.module)
+        yield _inspect(kind, (point.dist and point.dist.name) or point.module)
 
 
-def _poll_run(kind: str, offered_by: str) -> Listed:
+def _inspect(kind: str, offered_by: str) -> Listed:
     try:
         defined = class_of(kind)
     except BackendUnavailable as error:

@@ -33,7 +33,7 @@ from asynctrack.reading import catalog
 from asynctrack.reading.reader import RunReader
 from asynctrack.worker.service import Policy
 
-_LOOK_S: Final = 0.1
+_POLL_S: Final = 0.1
 # Between two lines of progress where they cannot be drawn over each other.
 _LINE_S: Final = 5.0
 _STYLES: Final = {"done": "green", "behind": "bold red", "live": "yellow"}
@@ -214,7 +214,7 @@ def _work(work: SyncJob | AttachJob, args: argparse.Namespace) -> list[SyncProgr
             break
         if line is not None:
             line.show(now)
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     if line is not None:
         line.clear()
     return now
@@ -225,14 +225,14 @@ class _Line:
 
     def __init__(self) -> None:
         self._drawn = sys.stderr.isatty()
-        self._next_at = time.monotonic() + (_LOOK_S if self._drawn else _LINE_S)
+        self._next_at = time.monotonic() + (_POLL_S if self._drawn else _LINE_S)
         self._last = ""
 
     def show(self, runs: list[SyncProgress]) -> None:
         now = time.monotonic()
         if now < self._next_at:
             return
-        self._next_at = now + (_LOOK_S if self._drawn else _LINE_S)
+        self._next_at = now + (_POLL_S if self._drawn else _LINE_S)
         total = sum(run.stats.accepted * max(1, len(run.stats.backends)) for run in runs)
         left = sum(run.stats.queued + backend.behind for run in runs for backend in run.stats.backends.values())
         ended = sum(run.state not in ("waiting", "working") for run in runs)

@@ -22,7 +22,7 @@ from asynctrack.worker.listing import Worker, list_workers
 
 # A worker that is told to leave saves its cursors and goes; its sinks get four seconds.
 _LEAVE_WAIT_S: Final = 8.0
-_LOOK_S: Final = 0.05
+_POLL_S: Final = 0.05
 _ALL: Final = "all"
 
 
@@ -136,5 +136,5 @@ def _outcome_line(pid: str, worker: Worker, *, ended: bool, waited_for: bool) ->
 def _await_ends(pids: set[str]) -> set[str]:
     deadline = time.monotonic() + _LEAVE_WAIT_S
     while (there := {str(worker.pid) for worker in list_workers()} & pids) and time.monotonic() < deadline:
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)
     return pids - there
