@@ -308,7 +308,7 @@ def test_process_that_is_killed_draws_the_same_in_the_end(tmp_path: Path) -> Non
                     os.killpg(process.group, signal.SIGKILL)
 
             slow = msgspec.structs.replace(Matplotlib(every_s=0.2), max_records_s=300.0)
-            deliver_in_process(run.path, slow, poll=look, timeout_s=50)
+            deliver_in_process(run.path, slow, poll=poll, timeout_s=50)
         assert left == 0
         pictures.append((run.path / "plots" / "metrics.png").read_bytes())
     assert pictures[0] == pictures[1]

@@ -294,7 +294,7 @@ def assert_survives_kills(server: WandbServer, runs: Path, kills: int, seed: int
     slow = msgspec.structs.replace(wandb(server), max_records_s=60.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(supervisor, "back_off", lambda failures: 0.0)
-        cursor = deliver_in_process(run.path, slow, name="wandb", poll=look, timeout_s=30.0 + 5.0 * kills)
+        cursor = deliver_in_process(run.path, slow, name="wandb", poll=poll, timeout_s=30.0 + 5.0 * kills)
     assert killed == kills
     assert (cursor.delivered, cursor.rejected, cursor.skipped) == (records, 0, {})
     assert_whole(server.runs["killed"], records)

@@ -86,7 +86,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         self.run: Run | None = None
         self._path: Path | None = None
         self._output = Path()
-        self._said = Throttle()
+        self._throttle = Throttle()
 
     def __repr__(self) -> str:
         return f"<AsyncTracker of {self._project}, {self.run!r}>"
@@ -181,6 +181,6 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         asked = getattr(self._properties, "higher_is_better", None)
         return bool(asked(key)) if callable(asked) else True
 
-    def _tell(self, text: str) -> None:
-        if self._said.admit(text, ONCE):
+    def _warn(self, text: str) -> None:
+        if self._throttle.admit(text, ONCE):
             messages.warn_now(f"asynctrack: {text}")
