@@ -392,9 +392,9 @@ def leave() -> None:
 def write_handshake(directory: str) -> None:
     """Tell the worker what it needs to import what this process can, and to know what it has sealed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    hello = _as_json({"sys_path": _module_paths(), "argv": sys.argv, "key": trust.session_key()})
+    handshake = _as_json({"sys_path": _module_paths(), "argv": sys.argv, "key": trust.session_key()})
     with open(os.open(os.path.join(directory, HANDSHAKE_NAME), flags, 0o600), "wb") as file:
-        file.write(hello)
+        file.write(handshake)
 
 
 def _as_json(value: object) -> bytes:
