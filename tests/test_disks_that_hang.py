@@ -313,7 +313,7 @@ def test_worker_that_waits_for_a_failing_disk_takes_no_memory_and_goes_when_it_i
     time.sleep(2.0)  # it began anew ten times a second, with 40 KiB more each time
     assert resident_kib(worker) < before + 200
     disk.go_on()
-    wait_until(lambda: not workers(own_host), "it has brought all home and left")
+    wait_until(lambda: not workers(own_host), "it has delivered all and left")
     assert_whole(disk.path / "p" / "run", {"i": 100})
     assert left_in(own_host) == []
 
@@ -466,7 +466,7 @@ def test_run_that_is_closed_while_its_disk_fails_can_be_opened_by_another(disk: 
 
 
 @pytest.mark.system
-def test_run_that_cannot_be_read_any_more_while_it_is_brought_home_holds_up_no_other(
+def test_run_that_cannot_be_read_any_more_while_it_is_recovered_holds_up_no_other(
     own_host: Path, disk: HangingDisk
 ) -> None:
     bad, good = two_left(own_host, disk)

@@ -747,7 +747,7 @@ def has_ended(child: subprocess.Popen[str], says: str = "") -> None:
 
 
 def not_journaled(run: Path) -> str:
-    return f"asynctrack: run run: 300 records are not journaled; the worker keeps trying; later, `asynctrack sync {run}` brings them home\n"
+    return f"asynctrack: run run: 300 records are not journaled; the worker keeps trying; later, `asynctrack sync {run}` recovers them\n"
 
 
 def assert_served(shared: Path, run: Path, status: str = "finished") -> None:

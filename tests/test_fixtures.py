@@ -1,4 +1,4 @@
-"""Runs of earlier versions, as they were left: each later version reads them, brings home what is behind, goes on from them, and refuses those of a newer one.
+"""Runs of earlier versions, as they were left: each later version reads them, recovers what is behind, goes on from them, and refuses those of a newer one.
 
 They lie below `fixtures/`, a folder for each version that wrote something new; `fixtures/make.py` says how they were made.
 """
@@ -231,7 +231,7 @@ def test_settings_that_lead_elsewhere_are_not_followed_without_trust(version: Pa
 
 @pytest.mark.parametrize("name", ["crashed", "torn"])
 @each_version
-def test_run_of_which_nobody_said_how_it_ended_is_brought_home(version: Path, name: str, tmp_path: Path) -> None:
+def test_run_of_which_nobody_said_how_it_ended_is_recovered(version: Path, name: str, tmp_path: Path) -> None:
     run, wanted = copied(version, tmp_path) / name, [data["i"] for _, _, data in expected(version, name)["records"]]
     report = synced(run)
     assert (report["state"], report["status"], report["missing"]) == ("done", "crashed", {})

@@ -192,7 +192,7 @@ def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, 
     os.truncate(runs / "p" / "run" / "journal" / segment_name(1), HEADER_BYTES)  # before the first batch
     findings = JournalCheck(runs / "p" / "run").take()
     assert (findings.problems, findings.segments) == ([], 1)
-    assert outlook(runs / "p" / "run").todo is False  # nor is there anything to bring home, once its queue is gone
+    assert outlook(runs / "p" / "run").todo is False  # nor is there anything to recover, once its queue is gone
     (runs / "p" / "run" / "cursors").mkdir()
     (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
     assert JournalCheck(runs / "p" / "run").take().problems  # something was delivered once

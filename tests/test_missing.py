@@ -247,7 +247,7 @@ def test_servers_that_are_away_keep_no_other_run_from_its_turn(own_host: Path, r
 
 @pytest.mark.system
 @pytest.mark.parametrize("name_it", ["run", "directory", "nothing"])
-def test_queue_of_a_finished_run_that_went_on_is_brought_home(own_host: Path, runs: Path, name_it: str) -> None:
+def test_queue_of_a_finished_run_that_went_on_is_recovered(own_host: Path, runs: Path, name_it: str) -> None:
     with asynctrack.init("p", id="a", dir=runs) as run:
         for i in range(3):
             run.log({"i": i})
@@ -262,7 +262,7 @@ def test_queue_of_a_finished_run_that_went_on_is_brought_home(own_host: Path, ru
 
 @pytest.mark.system
 @pytest.mark.parametrize("damage", ["none", "run.json", "journal"])
-def test_queue_is_brought_home_whatever_state_the_directory_is_in(own_host: Path, runs: Path, damage: str) -> None:
+def test_queue_is_recovered_whatever_state_the_directory_is_in(own_host: Path, runs: Path, damage: str) -> None:
     with asynctrack.init("p", id="a", dir=runs) as run:
         for i in range(3):
             run.log({"i": i})

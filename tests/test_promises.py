@@ -94,7 +94,7 @@ def test_promise_2_what_was_accepted_survives(own_host: Path, runs: Path, tmp_pa
             child.kill()
             kill(the_worker(own_host))
         wait_until(lambda: not workers(own_host), "both are dead")
-        asynctrack.init("p", id="next", dir=runs).finish()  # the next run on the machine brings home what they left
+        asynctrack.init("p", id="next", dir=runs).finish()  # the next run on the machine recovers what they left
     child.communicate()
     wait_until(lambda: ended(run), "the run has ended")
     wait_until(lambda: not workers(own_host), "all is delivered")

@@ -1,4 +1,4 @@
-"""`asynctrack sync`, `workers` and `doctor`: what was left is brought home, and nobody's work is disturbed."""
+"""`asynctrack sync`, `workers` and `doctor`: what was left is recovered, and nobody's work is disturbed."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def killed_with_its_worker(host: Path, runs: Path, id: str) -> Path:
     return runs / "p" / id
 
 
-def test_what_a_crash_left_in_memory_is_brought_home(own_host: Path, runs: Path) -> None:
+def test_what_a_crash_left_in_memory_is_recovered(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
     other = killed_with_its_worker(own_host, runs, "b")
     report = said("sync", run)
@@ -110,7 +110,7 @@ def test_what_a_crash_left_in_memory_is_brought_home(own_host: Path, runs: Path)
 
 
 @pytest.mark.system
-def test_what_a_crash_left_is_brought_home_by_any_name_of_its_directory(own_host: Path, runs: Path) -> None:
+def test_what_a_crash_left_is_recovered_by_any_name_of_its_directory(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
     moved, link = runs.with_name("moved"), runs.with_name("link")
     runs.rename(moved)
@@ -279,7 +279,7 @@ def test_there_is_no_such_worker(own_host: Path) -> None:
 
 
 @pytest.mark.parametrize("name_it", [True, False], ids=["run", "directory"])
-def test_run_whose_worker_never_came_is_brought_home(own_host: Path, runs: Path, name_it: bool) -> None:
+def test_run_whose_worker_never_came_is_recovered(own_host: Path, runs: Path, name_it: bool) -> None:
     child = start(NO_WORKER, runs)
     child.communicate()
     run = runs / "p" / "run"

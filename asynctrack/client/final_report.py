@@ -46,7 +46,7 @@ def hindered(what: str, producer: Producer) -> str:
     return f"the journal cannot be written ({what}): mend that soon; the queue holds {mib:.3g} MiB of records, and what comes then is dropped"
 
 
-def way_home(run: Path, producer: Producer) -> str:
+def recovery_hint(run: Path, producer: Producer) -> str:
     """Why something is not journaled, as far as that is known, and how it gets there. Looks at shared memory only."""
     if producer.ring.words[LAST_ERRNO] == ENOENT:
         return ": the run's directory has been removed or moved, and they are lost with it"
@@ -56,7 +56,7 @@ def way_home(run: Path, producer: Producer) -> str:
         )
     what = producer.ring.trouble()
     why = f": the journal cannot be written ({what})" if what else ""
-    return f"{why}; the worker keeps trying; later, `asynctrack sync {run}` brings them home"
+    return f"{why}; the worker keeps trying; later, `asynctrack sync {run}` recovers them"
 
 
 def failed_children(run: Path) -> str:

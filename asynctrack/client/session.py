@@ -279,7 +279,7 @@ class RunSession:
             self.publisher.warn("dropped", said)
         if count := final_report.not_journaled(producer):
             what = f"{counted(count, 'record is', 'records are')} not journaled"
-            self.publisher.warn("queued", what + final_report.way_home(self.path, producer))
+            self.publisher.warn("queued", what + final_report.recovery_hint(self.path, producer))
 
     def _report_backends(self, stats: RunStats, read_files: ReadFiles) -> None:
         """Say which backends do not have everything, but for those that are to wait; `read_files` reads files."""

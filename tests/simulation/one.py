@@ -52,7 +52,7 @@ def simulate(seed: int, directory: Path, parts: Parts) -> Outcome:
     accounts = []
     try:
         world.carry_out()
-        world.bring_home()
+        world.recover()
         accounts = [read_ledger(path) for path in sorted((directory / "ledgers").iterdir())]
         for run in plan.runs:
             living = {name for name, caller in world.callers.items() if caller.session.run == run.id} - world.removed

@@ -1,4 +1,4 @@
-"""World: carries a plan out with real processes and disks, heals all, and brings it home. Runs in the simulation.
+"""World: carries a plan out with real processes and disks, heals all, and recovers it. Runs in the simulation.
 
 It runs in a mount namespace of its own, where `/dev/shm` is small, so that all it mounts goes with it.
 """
@@ -230,7 +230,7 @@ class World:
 
     # The end ----------------------------------------------------------------------------------------------------------
 
-    def bring_home(self) -> None:
+    def recover(self) -> None:
         """Heal all, end all, and sync."""
         self._heal()
         self._end_callers()

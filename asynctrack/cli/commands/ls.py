@@ -39,7 +39,7 @@ _VALUES: Final = 4
 # Of a run's name, also where no terminal says how wide it is. Arbitrary; `--json` and `show` have all of it.
 _LONGEST_NAME: Final = 60
 _HINTS: Final = {
-    "lost": "its process and its worker have died: `asynctrack sync` brings home what they left",
+    "lost": "its process and its worker have died: `asynctrack sync` recovers what they left",
     "elsewhere": "another machine or user has it: from here nobody can tell whether it still runs",
 }
 

@@ -198,7 +198,7 @@ def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, act
         screen.line()
         screen.line(
             Styled("its process and its worker have died; ", STATE_STYLES["lost"]),
-            f"`asynctrack sync {shlex.quote(os.path.relpath(run))}` brings home what they left",
+            f"`asynctrack sync {shlex.quote(os.path.relpath(run))}` recovers what they left",
         )
 
 

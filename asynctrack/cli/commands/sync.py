@@ -98,7 +98,7 @@ def _only_errors() -> Iterator[None]:
 
 
 def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
-    """Bring home what is behind: what became of it, how many runs had nothing missing, and those that cannot be read."""
+    """Deliver what is behind: what became of it, how many runs had nothing missing, and those that cannot be read."""
     unread: list[str] = []
     policy = Policy(offline_too=True, trust=args.trust, force=args.force)
     runs = list(dict.fromkeys(_chosen(args, unread)))
@@ -153,7 +153,7 @@ def _outlook(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -
     """What is to be done for a run; one of which that cannot be told is said, and added to `unread`."""
     try:
         return outlook(run, policy, orphans)
-    except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from coming home
+    except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from being delivered
         output.warn(f"{run} is left out: {error}")
         unread.append(str(run))
         return None

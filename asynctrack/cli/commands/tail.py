@@ -81,5 +81,5 @@ def _follow(run: Path, last: _Last, keys: options.KeyFilter | None, show: Callab
     for stretch in follower.damage:
         warn(str(stretch))
     if follower.status == "lost":
-        warn(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
+        warn(f"nobody is left who could end {run}: `asynctrack sync` recovers what is there")
     return 1 if follower.status == "lost" else 0

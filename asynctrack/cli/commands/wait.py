@@ -97,7 +97,7 @@ def _print(outcome: Outcome, run: Path, until: str | None) -> None:
     elif outcome.fulfilled is None:
         warn(f"the time is over, and {run} still runs" + (f" without {until!r}" if until else ""))
     elif outcome.status == "lost":
-        warn(f"nobody is left who could end {run}: `asynctrack sync` brings home what is there")
+        warn(f"nobody is left who could end {run}: `asynctrack sync` recovers what is there")
     elif outcome.fulfilled or until is None:
         Output().line(outcome.status)
     else:

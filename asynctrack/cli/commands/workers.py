@@ -74,7 +74,7 @@ def _print(workers: Sequence[Worker]) -> None:
     screen.table(columns, [_row(worker) for worker in workers])
     if any(worker.pid is None and worker.queues and not worker.callers for worker in workers):
         screen.line()
-        screen.line(Styled("orphans: `asynctrack sync` brings home what they hold", "dim"))
+        screen.line(Styled("orphans: `asynctrack sync` recovers what they hold", "dim"))
 
 
 def _row(worker: Worker) -> list[output.Piece]:
