@@ -23,10 +23,10 @@ class RingOutcome:
 
     Attributes:
         ring: of the process.
-        said: one of `ENDS`; "open" where it said nothing.
+        declared: one of `ENDS`; "open" where it declared none.
         is_root: whether it has opened the run.
         pid: of the process.
-        told: whether the journal has it, where it is a child's failure.
+        reported: whether the journal has it, where it is a child's failure.
     """
 
     def __init__(self, ring: Ring, caller: Caller | None) -> None:

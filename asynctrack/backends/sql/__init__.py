@@ -1,7 +1,7 @@
 """SQL: runs, their tags, sources and metrics in SQLite or PostgreSQL, several runs in one database. Runs in a process of its own.
 
 Each value is a row, once, whatever is killed or sent again: rows and the cursor that says how far they go are written in one transaction, and a row's
-key is that of its record. A run that is resumed keeps its row. `sql_tables` says what the tables have.
+key is that of its record. A run that is resumed keeps its row. `sql.tables` says what the tables have.
 
 The last value of a key, and its curve:
 
