@@ -16,7 +16,7 @@ from support import a_minute_later, assert_whole, left_in, manifest, run_child, 
 import asynctrack
 from asynctrack.cli.journal_check import JournalCheck
 from asynctrack.cli.run_summary import summarise_run
-from asynctrack.cli.sync_plan import outlook
+from asynctrack.cli.sync_plan import plan_sync
 from asynctrack.errors import NotARun
 from asynctrack.journal.layout import HEADER_BYTES, segment_name
 from asynctrack.journal.manifest import Manifest, now_iso
@@ -192,7 +192,7 @@ def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, 
     os.truncate(runs / "p" / "run" / "journal" / segment_name(1), HEADER_BYTES)  # before the first batch
     findings = JournalCheck(runs / "p" / "run").take()
     assert (findings.problems, findings.segments) == ([], 1)
-    assert outlook(runs / "p" / "run").todo is False  # nor is there anything to recover, once its queue is gone
+    assert plan_sync(runs / "p" / "run").todo is False  # nor is there anything to recover, once its queue is gone
     (runs / "p" / "run" / "cursors").mkdir()
     (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
     assert JournalCheck(runs / "p" / "run").take().problems  # something was delivered once

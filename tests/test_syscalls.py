@@ -20,7 +20,7 @@ from support import a_minute_later, left_in, lines, manifest, records, start, st
 
 import asynctrack
 from asynctrack.cli.sync_job import SyncJob
-from asynctrack.cli.sync_plan import outlook
+from asynctrack.cli.sync_plan import plan_sync
 from asynctrack.errors import NotARun
 
 pytestmark = [
@@ -117,7 +117,7 @@ def assert_nothing_is_lost(run: Path, accepted: int, where: str) -> None:
     if not run.exists() and accepted == 0:
         return
     try:
-        outlook(run)
+        plan_sync(run)
         with SyncJob([run]) as work:
             wait_until(lambda: work.poll() and work.done, f"{where}: all is delivered")
         asynctrack.open_run(run)

@@ -87,7 +87,7 @@ class CallerDisplay:
             for fd in found:
                 if fd not in self._peers:
                     self._accept()
-                elif not self._hear(fd):
+                elif not self._receive(fd):
                     self._peers.pop(fd).close()
         self.after_fork()
 
@@ -98,7 +98,7 @@ class CallerDisplay:
         else:
             peer.close()
 
-    def _hear(self, fd: int) -> bool:
+    def _receive(self, fd: int) -> bool:
         """Obey what has come; False where nothing more will."""
         try:
             chunk = self._peers[fd].recv(_RECEIVE_BYTES)

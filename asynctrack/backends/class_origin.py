@@ -36,7 +36,7 @@ def origin_of(defined: type) -> dict[str, Any]:
     return found
 
 
-def way_out(stored: Mapping[str, Any]) -> str:
+def delivery_command(stored: Mapping[str, Any]) -> str:
     """How a person delivers a run to a backend that lived in its process."""
     path, folder = stored.get("class"), stored.get("folder")
     if not isinstance(path, str):

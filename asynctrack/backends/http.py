@@ -186,14 +186,14 @@ class HTTPClient:
                     break
         except self._httpx.TransportError:
             pass  # the status says enough
-        return words_of(bytes(content))
+        return error_text(bytes(content))
 
     def _describe(self, what: str) -> str:
         """A line about this server, without what must never be repeated."""
         return self._credentials.hide(f"{self._name} at {self.url} {what}")[:_MOST_LINE]
 
 
-def words_of(content: bytes) -> str:
+def error_text(content: bytes) -> str:
     """What an answer says about an error: `error_code` and `message`, `error` or `detail`, else its text; one printable line."""
     text: Any = content.decode("utf-8", "replace")
     try:

@@ -18,7 +18,7 @@ import msgspec
 from asynctrack._system import trust
 from asynctrack.backends import env_refs
 from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Sink, kind_of
-from asynctrack.backends.class_origin import origin_of, way_out
+from asynctrack.backends.class_origin import delivery_command, origin_of
 from asynctrack.backends.requirements import is_there
 from asynctrack.backends.stored_settings import lives_in_caller, renamed
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
@@ -207,17 +207,19 @@ def from_caller(settings: Mapping[str, Any], *, trusted: bool) -> Backend:
     kind, path = str(settings.get("kind")), settings.get("class")
     lived = "it lived in the process that logged"
     if not isinstance(path, str) or settings.get("script"):
-        raise BackendUnavailable(kind, f"{lived}; {way_out(settings)}")
+        raise BackendUnavailable(kind, f"{lived}; {delivery_command(settings)}")
     if "settings" in settings:
         raise BackendUnavailable(
-            kind, f"{lived}, with settings of its own; {way_out(settings)} (give them as KEY=VALUE)"
+            kind, f"{lived}, with settings of its own; {delivery_command(settings)} (give them as KEY=VALUE)"
         )
     if not trusted:
         raise BackendUnavailable(kind, "it is code that the run brings along; `asynctrack sync --trust` runs it")
     try:
         return class_of(path)()
     except Exception as error:  # what is called there is another's code
-        raise BackendUnavailable(kind, f"{lived}, and cannot be built here ({error}); {way_out(settings)}") from error
+        raise BackendUnavailable(
+            kind, f"{lived}, and cannot be built here ({error}); {delivery_command(settings)}"
+        ) from error
 
 
 def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:

@@ -96,4 +96,4 @@ def _state(run: Path) -> State:
     try:
         return state_of(run, catalog.load(run))
     except NotARun:  # the journal has lost its beginning; its end may still tell
-        return ended_as(run) or ("running" if activity_of(run).anybody else "lost")
+        return ended_as(run) or ("running" if activity_of(run).is_active else "lost")

@@ -97,7 +97,7 @@ class JournalCheck:
         self.findings = Findings(path=str(run), problems=[], backends={})
         self._run = run
         self._journal = run / "journal"
-        self._live = activity_of(run).anybody
+        self._live = activity_of(run).is_active
         self._unreadable = False
         self._cursors = dict(self._read_cursors())
         self._waiting = dict(self._cursors)  # those whose place in the journal has not come

@@ -13,7 +13,7 @@ from asynctrack.journal.frames import Frame, FrameBatch
 from asynctrack.journal.manifest import UNREADABLE, unreadable
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD
-from asynctrack.reading.damage import left_over, manifest_of
+from asynctrack.reading.damage import manifest_of, unreached_end
 from asynctrack.records.codec import Record, decode_record
 
 
@@ -52,7 +52,7 @@ def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
     with closing(Reader(run / "journal")) as reader:
         for batch in reader:
             yield from records_in(batch, reporter_of(run, reader, batch))
-        damage.extend([*reader.damage, *left_over(run, said, reader.position)])
+        damage.extend([*reader.damage, *unreached_end(run, said, reader.position)])
 
 
 def reporter_of(run: Path, reader: Reader, batch: FrameBatch) -> Callable[[Frame], None]:

@@ -121,7 +121,9 @@ def _filled(found: RunSummary, run: Path, workers: Sequence[Worker]) -> RunSumma
     begun = has_begun(run, manifest)
     records, problem = _count(run, manifest)
     problem = next((str(found) for found in scan(run)), None) or problem
-    if begun and not (problem or end.said or state in ("running", "lost", "elsewhere") or activity_of(run).anybody):
+    if begun and not (
+        problem or end.has_ended or state in ("running", "lost", "elsewhere") or activity_of(run).is_active
+    ):
         problem = f"{run / 'journal'} ends before the run does: its end is missing"
     last_at = manifest.ended_at or end.journaled_at
     life_s = None if last_at is None else seconds_between(manifest.created_at, last_at)
@@ -165,14 +167,14 @@ class _End:
     """The end of a run's journal.
 
     Attributes:
-        said: whether the journal's last word is that the run has ended.
+        has_ended: whether the journal's last word is that the run has ended.
         step: of the last record.
         journaled_at: when the last record came into the journal; UTC, ISO 8601.
         values: the last of each number.
     """
 
     def __init__(self, run: Path) -> None:
-        self.said = False
+        self.has_ended = False
         self.step: int | None = None
         self.journaled_at: str | None = None
         self.values: dict[str, float] = {}
@@ -180,7 +182,7 @@ class _End:
         batches = islice(backwards(run / "journal", notes=True), _LAST_BATCHES)
         for at, batch in enumerate(batches):
             if batch.header.ring == NOTES_RING:
-                self.said = self.said or (at == 0 and end_in(batch) is not None)
+                self.has_ended = self.has_ended or (at == 0 and end_in(batch) is not None)
                 continue
             self.journaled_at = self.journaled_at or _iso(batch.header.time_ns)
             for frame in last_records(batch, missing):

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from asynctrack.backends.base import Backend
-from asynctrack.cli.sync_plan import incomplete, outlook
+from asynctrack.cli.sync_plan import incomplete, plan_sync
 from asynctrack.client.worker_registry import make_directory, own_directories
 from asynctrack.delivery.polling import Poller
 from asynctrack.delivery.retry_policy import needs_a_person
@@ -143,7 +143,7 @@ class SyncJob:
     def _end(self, run: Path) -> None:
         del self._working[run]
         try:
-            self._ended[run] = "behind" if outlook(run, self._policy).todo else "done"
+            self._ended[run] = "behind" if plan_sync(run, self._policy).todo else "done"
         except ManifestUnreadable as error:
             self._ended[run], self._still[run] = "behind", str(error)
         except NotARun:  # its caller was killed before it had said anything

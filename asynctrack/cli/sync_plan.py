@@ -41,7 +41,7 @@ def orphaned(under: Path | None = None) -> list[Path]:
     return [run for run in found if under is None or run.is_relative_to(os.path.realpath(under))]
 
 
-def outlook(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] | None = None) -> SyncPlan:
+def plan_sync(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] | None = None) -> SyncPlan:
     """What is to be done for a run that nobody works on: its queues, its end, its backends.
 
     Args:

@@ -19,7 +19,7 @@ VARIABLE: Final = "ASYNCTRACK_QUIET"
 _forked = False
 
 
-def greet(name: str, run: Path) -> None:
+def show_banner(name: str, run: Path) -> None:
     """Say where a run is, if somebody sits there. Never waits, and never raises.
 
     Args:
@@ -28,7 +28,7 @@ def greet(name: str, run: Path) -> None:
     """
     try:
         if os.environ.get(VARIABLE, "") in ("", "0") and not _is_child() and (_is_terminal() or cell() is not None):
-            messages.announce(printable(f"asynctrack: run {name} -> {_near(run)} ({_way_to_look(run)})"))
+            messages.announce(printable(f"asynctrack: run {name} -> {_near(run)} ({_viewing_hint(run)})"))
     except Exception:  # a stream of the user's, or no current directory: the run is open all the same
         pass
 
@@ -56,7 +56,7 @@ def _near(run: Path) -> str:
     return from_here if len(from_here) < len(str(run)) and not from_here.startswith(os.pardir) else str(run)
 
 
-def _way_to_look(run: Path) -> str:
+def _viewing_hint(run: Path) -> str:
     import shlex
 
     in_default = run.parent.parent == Path(os.path.realpath(DEFAULT_DIR))

@@ -10,7 +10,7 @@ from typing import Final
 
 from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
-from asynctrack.backends.class_origin import way_out
+from asynctrack.backends.class_origin import delivery_command
 from asynctrack.backends.registry import goes_with_its_process, stored
 from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.journal import manifest
@@ -73,7 +73,7 @@ def failed_children(run: Path) -> str:
     return f"{counted(len(failed), 'forked child has', 'forked children have')} failed: {word} {', '.join(failed[:_MOST_CHILDREN])}{more}"
 
 
-def left_behind(
+def undelivered(
     run: Path, stats: RunStats, backends: Mapping[str, Backend], producer: Producer, *, alone: bool
 ) -> Iterator[tuple[str, str]]:
     """The backends that lack records of this process, and what is to be said of each.
@@ -101,7 +101,7 @@ def left_behind(
         why = f" ({backend_stats.last_error})" if backend_stats.last_error else ""
         yield (
             name,
-            f"{counted(behind, 'record is', 'records are')} not yet at {name}{why}; {way_on(run, name, backend, backend_stats.paused)}",
+            f"{counted(behind, 'record is', 'records are')} not yet at {name}{why}; {delivery_hint(run, name, backend, backend_stats.paused)}",
         )
 
 
@@ -117,7 +117,7 @@ def unknown(run: Path, stats: RunStats, error: OSError) -> list[tuple[str, str]]
     ]
 
 
-def way_on(run: Path, name: str, backend: Backend, paused: bool) -> str:
+def delivery_hint(run: Path, name: str, backend: Backend, paused: bool) -> str:
     """How what a backend lacks gets there."""
     settings = stored(backend, "", name)
     if not os.path.isdir(run):  # somebody has moved it
@@ -125,7 +125,7 @@ def way_on(run: Path, name: str, backend: Backend, paused: bool) -> str:
     if goes_with_its_process(settings):
         return "the journal has them"
     if lives_in_caller(settings):
-        return f"the journal has them; {way_out(settings).replace('sync RUN', f'sync {run}')}"
+        return f"the journal has them; {delivery_command(settings).replace('sync RUN', f'sync {run}')}"
     sync = f"`asynctrack sync {run}`"
     return f"mend that, then run {sync}" if paused else f"the worker keeps trying; later, {sync} delivers the rest"
 

@@ -225,7 +225,7 @@ def _open(
         run.cell = cell
         open_runs.enter(run)
         if not quiet:
-            banner.greet(f"{run.project}/{run.id}", ready.path)
+            banner.show_banner(f"{run.project}/{run.id}", ready.path)
         return run
     except BaseException:
         if session is not None:

@@ -118,7 +118,7 @@ class Publisher:
     def report_encode_errors(self, *, last: bool = False) -> None:
         """Say which keys have had values that became their `repr`, those of a minute together, and the last as the run ends."""
         about = "last values" if last else "values"
-        if self._odd.waiting and self._may_say(about):
+        if self._odd.waiting and self._may_warn(about):
             self.warn(about, self._odd.take())
 
     def on_put_failed(self, payload: bytes) -> bool:
@@ -178,7 +178,7 @@ class Publisher:
     def drop(self, reason: str) -> Literal[False]:
         """Count a record that is turned away."""
         self.producer.drop(reason)
-        if reason == "full" and self._may_say("full"):
+        if reason == "full" and self._may_warn("full"):
             dropped = self.producer.ring.dropped().get("full", 0)
             why = self.trouble() or ": the worker does not keep up"
             self.warn("full", f"{counted(dropped, 'record')} dropped so far, the queue is full{why}")
@@ -237,7 +237,7 @@ class Publisher:
         every_s = ONCE if once else EVERY_S
         messages.warn((self._path, about), f"asynctrack: run {self._run_id}: {message}", every_s=every_s)
 
-    def _may_say(self, about: str) -> bool:
+    def _may_warn(self, about: str) -> bool:
         return messages.due((self._path, about))
 
     def _open(self, *, root: bool, first: int = 0) -> tuple[WorkerHandle, Producer]:

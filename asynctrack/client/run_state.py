@@ -37,7 +37,7 @@ class RunActivity(NamedTuple):
     known_as: Path
 
     @property
-    def anybody(self) -> bool:
+    def is_active(self) -> bool:
         return bool(self.callers or self.worker)
 
 
@@ -67,10 +67,10 @@ def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = N
     """
     if manifest.status != "running":
         return manifest.status
-    if workers is not None and activity_of(run, workers).anybody:
+    if workers is not None and activity_of(run, workers).is_active:
         return "running"
     now = activity_of(run)  # what was seen before may be older than the manifest
-    if now.anybody:
+    if now.is_active:
         return "running"
     ended = _ended_meanwhile(run)
     if ended is not None:

@@ -87,7 +87,7 @@ class RunSession:
         self._waited_for_disk = False
         self._collector = StatsCollector(path)
         self._directory_id = _which(path)
-        self._patience = DiskTimeout()
+        self._disk_timeout = DiskTimeout()
         self._last = RunStats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
@@ -103,7 +103,7 @@ class RunSession:
         """In a forked child: what another thread of the parent may have been at is begun anew."""
         self._lock = threading.RLock()
         self._collector = StatsCollector(self.path)
-        self._patience = DiskTimeout()
+        self._disk_timeout = DiskTimeout()
         self._local = None
 
     def open(self, manifest: Manifest) -> None:
@@ -130,7 +130,7 @@ class RunSession:
         Raises:
             TimeoutError: their disk does not answer.
         """
-        return self._patience.call(do, timeout_s)
+        return self._disk_timeout.call(do, timeout_s)
 
     def stats(self) -> RunStats:
         """The statistics as they stand; where the disk does not answer, the last that could be read, and what the queue says."""
@@ -157,7 +157,7 @@ class RunSession:
     def _take_in_time(self, collector: StatsCollector) -> RunStats:
         if not self._disk_answers():
             raise TimeoutError("its disk does not answer")  # the worker waits for it already
-        return self._patience.call(lambda: self._take(collector), _STATS_WAIT_S)
+        return self._disk_timeout.call(lambda: self._take(collector), _STATS_WAIT_S)
 
     def _disk_hangs(self) -> bool:
         """Whether the worker says so; who has delivered everything waits for it no more, and may not say anything else."""
@@ -216,7 +216,7 @@ class RunSession:
             raise InvalidSettings([f"until must be one of {', '.join(map(repr, _WORDS))}; got {until!r:.80}"])
         if producer.state != OPEN:
             return
-        self._say_all()
+        self._record_changes()
         word = _WORDS[until]
         wanted = producer.want()
         local = self._local if until == "delivered" else None
@@ -237,7 +237,7 @@ class RunSession:
         """
         if self.result is not None:
             return
-        self._say_all()
+        self._record_changes()
         if self.publisher.held:
             with contextlib.suppress(QueueFull, RunFinished):  # it is counted
                 self.publisher.put_held()
@@ -289,7 +289,7 @@ class RunSession:
         alone = not any(self.publisher.host.others_of(str(self.path)))
         awaited = self._awaited()
         try:
-            found = read_files(lambda: list(final_report.left_behind(self.path, stats, awaited, producer, alone=alone)))
+            found = read_files(lambda: list(final_report.undelivered(self.path, stats, awaited, producer, alone=alone)))
         except OSError as error:  # the disk fails, or does not answer
             found = final_report.unknown(self.path, stats, error)
         for name, text in found:
@@ -316,8 +316,8 @@ class RunSession:
         """A backend has failed for some seconds. On the watch's thread."""
         if not messages.due((self.path, f"lacks {name}")):  # it was said as the run was opened
             return
-        way_on = final_report.way_on(self.path, name, self.backends[name], cursor.paused)
-        self.publisher.warn(f"failing {name}", f"{name} gets nothing ({cursor.last_error}); {way_on}", once=True)
+        delivery_hint = final_report.delivery_hint(self.path, name, self.backends[name], cursor.paused)
+        self.publisher.warn(f"failing {name}", f"{name} gets nothing ({cursor.last_error}); {delivery_hint}", once=True)
 
     def _is_hindered(self, what: str) -> None:
         """The journal could not be written for some seconds. On the watch's thread."""
@@ -335,7 +335,7 @@ class RunSession:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         self._let_go()
 
-    def _say_all(self) -> None:
+    def _record_changes(self) -> None:
         for record in self.unrecorded:
             with contextlib.suppress(QueueFull, FrameTooLarge, RunFinished):  # what is waited for is the rest
                 record()
@@ -395,7 +395,7 @@ class RunSession:
         if self.publisher.producer.state != FORKED:
             self.publisher.host.release(self.publisher.producer.ring)
             self.publisher.producer.let_go()
-        if not self._patience.is_over:  # else to close a file may hang, too
+        if not self._disk_timeout.is_over:  # else to close a file may hang, too
             self._collector.close()
         if self._local is not None:
             self._local.stop()

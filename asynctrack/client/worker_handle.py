@@ -205,7 +205,7 @@ class WorkerHandle:
             time.sleep(0.0005)
         if self._starting.acquire(blocking=False):
             try:
-                self._launch.hear()
+                self._launch.read_report()
             finally:
                 self._starting.release()
         self._probe_at = time.monotonic() + QUIET_AFTER_S  # it may be slower than that to start
@@ -294,7 +294,7 @@ class WorkerHandle:
         worker = recreate.worker_of(ring)
         if worker is not None:
             if quiet_s > HUNG_AFTER_S and locks.signal_holder(recreate.run_lock(ring), signal.SIGKILL, worker):
-                self._say_replaced(worker, quiet_s)
+                self._warn_replaced(worker, quiet_s)
             return False
         try:
             self._make_place()
@@ -328,9 +328,9 @@ class WorkerHandle:
         elif locks.signal_holder(
             lock, signal.SIGKILL, pid
         ):  # else the one that hung is gone, and another could not take this ring
-            self._say_replaced(pid, quiet_s)
+            self._warn_replaced(pid, quiet_s)
 
-    def _say_replaced(self, pid: int, quiet_s: float) -> None:
+    def _warn_replaced(self, pid: int, quiet_s: float) -> None:
         self._replaced = pid
         messages.warn(
             None, f"asynctrack: the worker has not moved for {quiet_s:.0f} s; it is replaced, nothing is lost"

@@ -48,7 +48,7 @@ class WorkerLauncher:
         self._report = -1
         self._pipe: os.stat_result | None = None
         self._output = b""
-        self._said_why = False
+        self._reason_reported = False
         self._stillborn = 0
         self._grace_s = START_GRACE_S
         self._started_at = -START_GRACE_S
@@ -66,7 +66,7 @@ class WorkerLauncher:
         Raises:
             OSError: it cannot be started.
         """
-        self.hear()
+        self.read_report()
         now = time.monotonic()
         age_s = now - self._started_at
         may_yet_serve = age_s <= self._grace_s and (self._report >= 0 or not self._stillborn)
@@ -79,7 +79,7 @@ class WorkerLauncher:
         self._close()
         self._spawn(log_path)
 
-    def hear(self) -> None:
+    def read_report(self) -> None:
         """Hear what the last one says."""
         while self._report >= 0:
             if not self._is_ours():
@@ -96,9 +96,9 @@ class WorkerLauncher:
 
     def hopeless(self) -> bool:
         """Whether there is no use in starting another."""
-        self.hear()
+        self.read_report()
         tried_s = 0.0 if self._trying_since is None else time.monotonic() - self._trying_since
-        most = _MOST_THAT_SAID_WHY if self._said_why else _MOST_STILLBORN
+        most = _MOST_THAT_SAID_WHY if self._reason_reported else _MOST_STILLBORN
         return self._stillborn >= most or tried_s > _LONGEST_START_S
 
     def forget(self) -> None:
@@ -113,7 +113,7 @@ class WorkerLauncher:
             self._trying_since = None
         else:
             why = _last_line(self._output)
-            self.why, self._said_why = why or "it ended at once and said nothing", bool(why)
+            self.why, self._reason_reported = why or "it ended at once and said nothing", bool(why)
 
     def _spawn(self, log_path: str) -> None:
         ours, theirs = os.pipe()
@@ -122,7 +122,7 @@ class WorkerLauncher:
             spawn("worker/main.py", [self._directory, log_path], log_path=None, stdout=theirs, stderr=theirs)
         except OSError as error:
             os.close(ours)
-            self.why, self._said_why = str(error), True
+            self.why, self._reason_reported = str(error), True
             if error.errno not in _SHORT:
                 self._stillborn += 1
             raise

@@ -323,9 +323,9 @@ class Delivery:
         next_try_at = (datetime.now(UTC) + timedelta(seconds=decision.wait_s)).isoformat(timespec="milliseconds")
         what = self._describe(error)
         if new_trace is not None:
-            self._say_at_once(f"{what}: trying again\n{new_trace}")
+            self._warn_at_once(f"{what}: trying again\n{new_trace}")
         elif self._repeats.count == MOST_REPEATS:
-            self._say_at_once(
+            self._warn_at_once(
                 f"{what}: it has failed {MOST_REPEATS} times the same way, and is seldom tried again until you mend it"
             )
         else:
@@ -385,9 +385,9 @@ class Delivery:
 
     def _warn(self, message: str) -> None:
         if self._throttle.due(self.name):
-            self._say_at_once(message)
+            self._warn_at_once(message)
 
-    def _say_at_once(self, message: str) -> None:
+    def _warn_at_once(self, message: str) -> None:
         self._throttle.note(self.name)
         _log.warning("%s of %s: %s", self.name, self._run, self._hide(message))
 

@@ -39,7 +39,7 @@ def scan(run: Path) -> list[Damage]:
 
 
 def manifest_of(run: Path) -> Manifest | None:
-    """What `run.json` says, for `left_over`; None where it says nothing that can be read.
+    """What `run.json` says, for `unreached_end`; None where it says nothing that can be read.
 
     Raises:
         UnsupportedVersion: a newer asynctrack wrote it, and may have meant something else by the rest, too.
@@ -50,7 +50,7 @@ def manifest_of(run: Path) -> Manifest | None:
         return None
 
 
-def left_over(run: Path, said: Manifest | None, read_to: Position) -> list[Damage]:
+def unreached_end(run: Path, said: Manifest | None, read_to: Position) -> list[Damage]:
     """The end of a run's journal that was not reached, where `run.json` knows of one.
 
     Args:

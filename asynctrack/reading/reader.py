@@ -26,7 +26,7 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD, START
 from asynctrack.reading import frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
-from asynctrack.reading.damage import left_over, manifest_of, scan, warn
+from asynctrack.reading.damage import manifest_of, scan, unreached_end, warn
 from asynctrack.reading.history import History, find_cuts, without
 from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 from asynctrack.records.column_types import as_float
@@ -194,7 +194,7 @@ class RunReader:
                         data = string_keys(record.data)
                         record = record if data is record.data else msgspec.structs.replace(record, data=data)
                         yield max(0, session), record
-            for gone in left_over(self.path, said, reader.position):
+            for gone in unreached_end(self.path, said, reader.position):
                 reader.report(gone)
         finally:
             reader.close()

@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 import asynctrack
 from asynctrack.errors import AsynctrackError
 from asynctrack.wandb.errors import CommError
-from asynctrack.wandb.notices import say_unsupported
+from asynctrack.wandb.notices import warn_unsupported
 
 # Of artifacts there is one of a name in each run: none has a number.
 VERSION: Final = "v0"
@@ -35,7 +35,7 @@ class Artifact(asynctrack.Artifact):
         path: str | os.PathLike[str] | None = None,
         **others: Any,
     ) -> None:
-        say_unsupported("Artifact", others)
+        warn_unsupported("Artifact", others)
         self._folder: str | None = None
         super().__init__(name, type, description, metadata, path=path)
 

@@ -19,7 +19,7 @@ def unsupported(name: str, instead: str = "") -> None:
     messages.warn_once(f"asynctrack: {name} is not supported, and ignored" + (f"; {instead}" if instead else ""))
 
 
-def say_unsupported(what: str, given: Mapping[str, Any]) -> None:
+def warn_unsupported(what: str, given: Mapping[str, Any]) -> None:
     """Say which arguments of a call are ignored; None stands for one that was not given."""
     for name, value in given.items():
         if value is not None:

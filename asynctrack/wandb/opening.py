@@ -16,7 +16,7 @@ from asynctrack.settings import DEFAULT_DIR
 from asynctrack.wandb import environment, state, tensorboard
 from asynctrack.wandb.errors import Error
 from asynctrack.wandb.notebooks import in_notebook
-from asynctrack.wandb.notices import say_unsupported, termlog, unsupported
+from asynctrack.wandb.notices import termlog, unsupported, warn_unsupported
 from asynctrack.wandb.sdk.wandb_run import Run
 from asynctrack.wandb.settings import Settings, arguments_of
 
@@ -101,7 +101,7 @@ def init(
         "force": force, "resume_from": resume_from, "fork_from": fork_from, "save_code": save_code, "monitor_gym": monitor_gym,
         "anonymous": anonymous, "allow_val_change": allow_val_change, "magic": told.pop("magic", None),
     }  # fmt: skip
-    say_unsupported("init", {what: value or None for what, value in ignored.items()})
+    warn_unsupported("init", {what: value or None for what, value in ignored.items()})
     chosen = {**environment.given(), **_set(arguments_of(settings)), **_set(told)}
     silent = bool(chosen.pop("silent", False)) or environment.is_silent()
     reinit = chosen.pop("reinit", "default")

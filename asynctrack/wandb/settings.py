@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from asynctrack import Settings as OwnSettings
-from asynctrack.wandb.notices import say_unsupported
+from asynctrack.wandb.notices import warn_unsupported
 
 # W&B's names, and what `init` calls them.
 _ARGUMENTS: Final = {
@@ -53,7 +53,7 @@ class Settings:
     def __init__(self, **given: Any) -> None:
         if strange := [name for name in given if not (_is_of_wandb(name) or name in _OWN)]:
             raise TypeError(f"neither W&B nor asynctrack has a setting {strange[0]!r}")
-        say_unsupported("Settings", {name: value for name, value in given.items() if not _has_meaning(name)})
+        warn_unsupported("Settings", {name: value for name, value in given.items() if not _has_meaning(name)})
         self.__dict__.update(given)
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import asynctrack
 from asynctrack.records.media_types import Value
-from asynctrack.wandb.notices import say_unsupported, unsupported
+from asynctrack.wandb.notices import unsupported, warn_unsupported
 
 
 class Image(asynctrack.Image):
@@ -18,7 +18,7 @@ class Image(asynctrack.Image):
     def __init__(
         self, data_or_path: Any, mode: str | None = None, caption: str | None = None, *args: Any, **others: Any
     ) -> None:
-        say_unsupported("Image", {**{"grouping": args or None}, **others})
+        warn_unsupported("Image", {**{"grouping": args or None}, **others})
         super().__init__(data_or_path, caption, mode=mode)
 
 
@@ -42,7 +42,7 @@ class Table(asynctrack.Table):
         dataframe: Any = None,
         **others: Any,
     ) -> None:
-        say_unsupported("Table", others)
+        warn_unsupported("Table", others)
         super().__init__(columns, rows if data is None else data, dataframe=dataframe)
 
     def add_row(self, *row: Any) -> None:

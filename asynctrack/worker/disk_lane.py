@@ -148,7 +148,7 @@ class DiskLane:
                 Exception
             ) as error:  # one run's failure must not end the others', and may pass: a full disk, a lost mount
                 if throttle.admit(journal.path):
-                    if (said := _said_by_a_disk(error)) is not None:
+                    if (said := _disk_error(error)) is not None:
                         _log.warning("%s cannot be served: %s; trying again", journal.path, said)
                     else:
                         _log.exception("%s cannot be served; its journal goes on", journal.path)
@@ -194,8 +194,8 @@ class DiskLane:
             self._changed.set()
 
 
-def _said_by_a_disk(error: Exception) -> OSError | None:
+def _disk_error(error: Exception) -> OSError | None:
     """The first of the errors of a disk, if there are no others: they say where, and no line of ours does."""
     if isinstance(error, ExceptionGroup) and error.split(OSError)[1] is None:
-        return _said_by_a_disk(error.exceptions[0])
+        return _disk_error(error.exceptions[0])
     return error if isinstance(error, OSError) else None

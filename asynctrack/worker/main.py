@@ -37,7 +37,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
     from asynctrack.worker.sync import Sync
 
     lock = _take_lock(host)
-    _say_that_it_serves()
+    _report_ready()
     if lock is None:
         return 0  # another worker serves this host
     _keep_log(log_path)
@@ -47,7 +47,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
     sync = Sync(drain)
     sync.start()
     _take_all_files()
-    _leave_when_told(drain)
+    _exit_on_request(drain)
     while True:
         _serve(drain, host)
         # A run has come meanwhile: without this directory its caller's next would start another worker.
@@ -102,7 +102,7 @@ def _take_lock(host: str) -> int | None:
     return None
 
 
-def _say_that_it_serves() -> None:
+def _report_ready() -> None:
     """Tell the caller, who hears what is said before: why there is no worker."""
     from asynctrack.queue.shm_paths import SERVES
 
@@ -132,7 +132,7 @@ def _open_log(path: str) -> None:
     os.close(log)
 
 
-def _leave_when_told(drain: Drain) -> None:
+def _exit_on_request(drain: Drain) -> None:
     """On SIGTERM: whoever ends the machine or the job ends the callers too, and they have to be served until then."""
     import signal
 

@@ -49,7 +49,7 @@ class RingOutcome:
         final = self.declared in ("failed", "left") or (self.declared == "finished" and not self.ring.words[EXITING])
         return None if self._caller is None or final else self._caller.why()
 
-    def word(self) -> str:
+    def status(self) -> str:
         """One of `ENDS`, or "crashed"."""
         why = self.why()
         if why is not None:
@@ -78,9 +78,9 @@ def run_outcome(outcomes: Sequence[RingOutcome]) -> tuple[str, str | None]:
     if any(outcome.ring.words[PREEMPTED] for outcome in outcomes):
         return "preempted", None
     for outcome in reversed(outcomes):
-        if outcome.is_root and (word := outcome.word()) in ("finished", "failed", "crashed"):
-            return word, outcome.why()
-    words = [word for outcome in outcomes if (word := outcome.word()) != "left"]
+        if outcome.is_root and (status := outcome.status()) in ("finished", "failed", "crashed"):
+            return status, outcome.why()
+    words = [status for outcome in outcomes if (status := outcome.status()) != "left"]
     if words and words[-1] in ("finished", "failed"):
         return words[-1], None
     return "crashed", "it ended without a word, by os._exit" if any(

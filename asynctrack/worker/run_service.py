@@ -191,7 +191,7 @@ class RunService:
 
     def _open_deliveries(self) -> list[Delivery | ElsewhereDelivery]:
         assert self._manifest is not None
-        self._hear_callers()
+        self._read_callers_settings()
         for name, stored in self._manifest.backends.items():
             backend = self._local.get(name) or self._from_stored(name, stored)
             if backend is None or (backend.remote and self._manifest.offline and not self._policy.offline_too):
@@ -208,7 +208,7 @@ class RunService:
         keep = name not in self._local or execution != "caller"
         return Delivery(run, name, backend, self._manifest, keep=keep, force=self._policy.force)
 
-    def _hear_callers(self) -> None:
+    def _read_callers_settings(self) -> None:
         """What the run's callers themselves have said of their backends, through queues that nobody else can write."""
         mine = {ring.id for ring in self.journal.rings}
         directory = os.path.join(self.journal.path, "journal")

@@ -60,13 +60,13 @@ class SupervisedProcess:
         self.kind = kind
         self._host = host
         self._wanted: dict[str, dict[str, Any]] = {}
-        self._patience: dict[str, float] = {}
+        self._stall_timeouts: dict[str, float] = {}
         self.group: int | None = None
         self._socket: socket.socket | None = None
         self._lifeline = -1
         self._unsent: list[bytes] = []
-        self._heard_at = self._idle_since = time.monotonic()
-        self._heard = False
+        self._answered_at = self._idle_since = time.monotonic()
+        self._has_answered = False
         self._rest = b""
         self.deaths = 0
         self.died_of = ""
@@ -81,7 +81,7 @@ class SupervisedProcess:
         """Have it deliver a run to a backend, now and whenever it is started again."""
         key = f"{run}\n{name}"
         self._wanted[key] = {"deliver": {"run": str(run), "name": name, "backend": stored, "force": force}}
-        self._patience[key] = backend.stall_timeout_s
+        self._stall_timeouts[key] = backend.stall_timeout_s
         self._send(self._wanted[key])
 
     def expedite(self, run: Path) -> None:
@@ -90,7 +90,7 @@ class SupervisedProcess:
     def stop(self, run: Path, name: str) -> None:
         key = f"{run}\n{name}"
         if self._wanted.pop(key, None) is not None:
-            del self._patience[key]
+            del self._stall_timeouts[key]
             self._send({"stop": {"run": str(run), "name": name}})
 
     def progressed(self) -> None:
@@ -105,10 +105,10 @@ class SupervisedProcess:
                 self._start()
             return
         self._flush()
-        if not self._hear():
+        if not self._receive():
             return
-        silence_s = now - self._heard_at
-        if silence_s > (self._longest_silence_s() if self._heard else _START_WAIT_S):
+        silence_s = now - self._answered_at
+        if silence_s > (self._longest_silence_s() if self._has_answered else _START_WAIT_S):
             self._kill(f"has given no sign of life for {silence_s:.0f} s")
         self._idle_since = now if self._wanted else self._idle_since
         if now - self._idle_since > _IDLE_S:
@@ -120,13 +120,13 @@ class SupervisedProcess:
             return
         self._send({"leave": True})
         deadline = time.monotonic() + STOP_WAIT_S
-        while self._hear() and time.monotonic() < deadline:
+        while self._receive() and time.monotonic() < deadline:
             self._flush()
             await anyio.sleep(0.02)
         self._forget()
 
     def _longest_silence_s(self) -> float:
-        return max(_LEAST_SILENCE_S, min([_SILENCE_S, *self._patience.values()]))
+        return max(_LEAST_SILENCE_S, min([_SILENCE_S, *self._stall_timeouts.values()]))
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -149,7 +149,7 @@ class SupervisedProcess:
             os.close(lifeline)
         ours.setblocking(False)
         self._socket, self._lifeline = ours, kept
-        self._heard_at, self._heard, self._rest = time.monotonic(), False, b""
+        self._answered_at, self._has_answered, self._rest = time.monotonic(), False, b""
         self._unsent = [_line(order) for order in self._wanted.values()]
 
     def _send(self, order: dict[str, Any]) -> None:
@@ -165,12 +165,12 @@ class SupervisedProcess:
                 if not self._unsent[0]:
                     self._unsent.pop(0)
 
-    def _hear(self) -> bool:
+    def _receive(self) -> bool:
         """Read the signs of life; False when it is gone."""
         lines: list[bytes] = []
         try:
             while self._socket is not None and (chunk := self._socket.recv(65536)):
-                self._heard_at, self._heard = time.monotonic(), True
+                self._answered_at, self._has_answered = time.monotonic(), True
                 *whole, self._rest = (self._rest + chunk).split(b"\n")
                 lines = whole or lines
         except BlockingIOError:
@@ -190,7 +190,7 @@ class SupervisedProcess:
         except (ValueError, KeyError, TypeError):
             return  # half of one, because nobody has listened for long
         for key, seconds in busy.items():
-            if seconds > self._patience.get(key, float("inf")):
+            if seconds > self._stall_timeouts.get(key, float("inf")):
                 return self._kill(f"has waited {seconds:.0f} s for its backend")
 
     def _kill(self, why: str) -> None:

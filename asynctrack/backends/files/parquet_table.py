@@ -166,10 +166,10 @@ def _united(paths: Sequence[Path]) -> Any:
     for path in paths:
         for field in pq.read_schema(path):
             found.setdefault(field.name, {})[path] = _KINDS[field.type]
-    return pa.schema([(name, _TYPES[widest(_told_apart(name, kinds))]) for name, kinds in found.items()])
+    return pa.schema([(name, _TYPES[widest(_distinct_names(name, kinds))]) for name, kinds in found.items()])
 
 
-def _told_apart(name: str, kinds: dict[Path, Kind]) -> Iterator[Kind]:
+def _distinct_names(name: str, kinds: dict[Path, Kind]) -> Iterator[Kind]:
     """The kinds of a column in the files that have it; where floats come beside integers, by how large these are."""
     for path, kind in kinds.items():
         yield _kind_of_integers(path, name) if kind == "int" and "float" in kinds.values() else kind

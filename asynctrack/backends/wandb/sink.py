@@ -66,7 +66,7 @@ class WandBSink(Sink):
         self._aggregates = Aggregates(settings.aggregates(), state.get("aggregates"))
         # Other names, tags and notes than the run began with; and those that W&B has not been told.
         self._labels: dict[str, Any] = dict(state.get("labels", {}))
-        self._labels_to_tell: dict[str, Any] = {}
+        self._labels_to_send: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
         self._fresh: dict[str, Any] = {}
         self._define(state.get("metrics") or metrics_in(context.config))
@@ -118,8 +118,8 @@ class WandBSink(Sink):
             session.define(self._undefined())
             self._log(session, known)
             session.configure(merged(batch, "config"))
-            session.label(self._labels_to_tell)
-            self._labels_to_tell = {}
+            session.label(self._labels_to_send)
+            self._labels_to_send = {}
             session.summarise({**summary, **self._aggregates.fresh()})
         except Exception as error:  # the rows are kept here; the next session gets them
             _log.info("the session of %s is lost: %s", self._id, core.classify_error(error))
@@ -164,7 +164,7 @@ class WandBSink(Sink):
                 own = {"name": self._settings.name, "tags": self._settings.tags, "notes": self._settings.notes}
                 fresh = {label: value for label, value in item.data.items() if not own.get(label)}
                 self._labels.update(fresh)
-                self._labels_to_tell.update(fresh)
+                self._labels_to_send.update(fresh)
             elif item.kind == "summary":
                 fresh = changes_in(item)
                 self._summary.update(fresh)

@@ -122,14 +122,14 @@ def _print_hints(screen: Output, found: list[RunSummary]) -> None:
     hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
     hints += [f"damaged: {run.project}/{run.id}: {run.problem}" for run in found if run.problem]
     if behind := [run for run in found if run.behind]:
-        hints.append(_said_of_behind(behind))
+        hints.append(_describe_behind(behind))
     if hints:
         screen.line()
     for hint in hints:
         screen.line(Styled(hint, "dim"))
 
 
-def _said_of_behind(behind: list[RunSummary]) -> str:
+def _describe_behind(behind: list[RunSummary]) -> str:
     """Which backends do not have everything, of the newest run, and how many more runs there are like it."""
     first, *more = behind
     of = ", ".join(f"{name} ({why})" if why else name for name, why in first.behind.items())

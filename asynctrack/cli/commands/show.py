@@ -23,7 +23,7 @@ from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.reading.catalog import name_of
-from asynctrack.reading.damage import left_over, manifest_of, scan
+from asynctrack.reading.damage import manifest_of, scan, unreached_end
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.records.codec import flatten
@@ -112,7 +112,7 @@ def _read(run: Path) -> tuple[Sparklines, list[Damage]]:
                 curves.add(record.data)
             done += batch.header.size
             progress.at(done)
-        behind = left_over(run, said, reader.position)
+        behind = unreached_end(run, said, reader.position)
     return curves, list(dict.fromkeys([*around, *reader.damage, *behind]))
 
 

@@ -26,7 +26,7 @@ from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Output, Styled, TableColumn
 from asynctrack.cli.sync_job import PATIENCE_S, AttachJob, SyncJob, SyncProgress
-from asynctrack.cli.sync_plan import SyncPlan, has_all, orphaned, outlook
+from asynctrack.cli.sync_plan import SyncPlan, has_all, orphaned, plan_sync
 from asynctrack.client import run_state
 from asynctrack.errors import AsynctrackError, InvalidSettings
 from asynctrack.reading import catalog
@@ -103,7 +103,7 @@ def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[s
     policy = Policy(offline_too=True, trust=args.trust, force=args.force)
     runs = list(dict.fromkeys(_chosen(args, unread)))
     orphans = set(orphaned())
-    outlooks = {run: found for run in runs if (found := _outlook(run, policy, orphans, unread)) is not None}
+    outlooks = {run: found for run in runs if (found := _plan(run, policy, orphans, unread)) is not None}
     todo = [run for run, found in outlooks.items() if found.todo or found.left_out]
     report: list[SyncProgress] = []
     if todo:
@@ -149,10 +149,10 @@ def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
             gone.append(str(run))
 
 
-def _outlook(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> SyncPlan | None:
+def _plan(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> SyncPlan | None:
     """What is to be done for a run; one of which that cannot be told is said, and added to `unread`."""
     try:
-        return outlook(run, policy, orphans)
+        return plan_sync(run, policy, orphans)
     except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from being delivered
         output.warn(f"{run} is left out: {error}")
         unread.append(str(run))

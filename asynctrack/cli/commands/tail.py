@@ -17,7 +17,7 @@ from asynctrack.cli.records import chosen, records_in, reversed_records_in
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.layout import NOTES_RING, Position
 from asynctrack.journal.reader import Damage
-from asynctrack.reading.damage import left_over, manifest_of, scan
+from asynctrack.reading.damage import manifest_of, scan, unreached_end
 from asynctrack.records.codec import Record
 
 
@@ -66,7 +66,7 @@ class _Last:
                 continue
             missing = most - len(self.records)
             self.records += islice(chosen(reversed_records_in(batch), keys), missing)
-        self.damage = list(dict.fromkeys([*around, *passed, *left_over(run, said, self.position)]))
+        self.damage = list(dict.fromkeys([*around, *passed, *unreached_end(run, said, self.position)]))
 
 
 def _follow(run: Path, last: _Last, keys: options.KeyFilter | None, show: Callable[[Record], None]) -> int:

@@ -55,7 +55,7 @@ def demonstrate(*, folder: Path, seconds: float, seed: int, quiet: bool) -> Afte
         counters.write_bytes(bytes(8 * (ANNEALERS + 1)))
         child = _start(counters, folder, seconds, seed)
         try:
-            path = _path_told_by(child)
+            path = _path_reported_by(child)
             after_s = _wait_until_half_way(child, _map(counters), seconds / 2, quiet) if path else 0.0
         finally:
             child.kill()
@@ -94,7 +94,7 @@ def _start(counters: Path, folder: Path, seconds: float, seed: int) -> subproces
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def _path_told_by(child: subprocess.Popen[str]) -> Path | None:
+def _path_reported_by(child: subprocess.Popen[str]) -> Path | None:
     """Where the child's run lies; None if it ended, or did not say so in time."""
     assert child.stdout is not None  # for mypy: it is a pipe
     ready, _, _ = select.select([child.stdout], [], [], START_DEADLINE_S)
