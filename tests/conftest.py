@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from delivery_support import rough_shared_memory
 from hanging_disk import hanging_disk as hanging_disk
@@ -20,6 +21,9 @@ pytest_plugins = ["selection"]
 os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
 # CPython 3.12 and later say this of any process that forks and has threads, as ours have.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:This process:DeprecationWarning")
+# How long an example takes says more of the machine than of what is tested; each test has a time limit.
+hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any machine")
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

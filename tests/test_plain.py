@@ -15,7 +15,7 @@ HUGE = 10**400
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3)
 RECORDS = st.dictionaries(
     st.text(max_size=3),
-    st.recursive(LEAVES, lambda inner: st.dictionaries(st.text(max_size=3), inner) | st.lists(inner)),
+    st.recursive(LEAVES, lambda inner: st.dictionaries(st.text(max_size=3), inner) | st.lists(inner), max_leaves=10),
 )
 
 
