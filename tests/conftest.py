@@ -22,7 +22,9 @@ os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a 
 # CPython 3.12 and later say this of any process that forks and has threads, as ours have.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:This process:DeprecationWarning")
 # How long an example takes says more of the machine than of what is tested; each test has a time limit.
-hypothesis.settings.register_profile("any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any machine")
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from support import own_shared_memory
 
+pytestmark = pytest.mark.system  # each process that runs these starts W&B's
+
 # What each line sees is kept in `seen` by a name; both packages run all of it, each as `wandb`.
 SCRIPT = """
 import copy, json, os, sys, time
