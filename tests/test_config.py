@@ -379,7 +379,7 @@ def test_what_has_names_and_values_is_taken_for_a_config(runs: Path, what: str) 
 
 FILES = {
     "c.yaml": "lr: 0.1\nnet:\n  size: 2\n",
-    "c.yml": "lr: {value: 0.1, desc: the rate}\nnet: {value: {size: 2}}\nwandb_version: 1\n",
+    "c.yml": "{lr: 0.1, net: {size: 2}}\n",
     "C.JSON": '{"lr": 0.1, "net": {"size": 2}}',
     "c.toml": "lr = 0.1\n[net]\nsize = 2\n",
 }

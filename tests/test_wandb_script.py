@@ -385,7 +385,7 @@ def test_a_copy_of_the_config_writes_nothing(run: Run) -> None:
 
 
 def test_a_config_that_is_assigned_is_that_of_the_run(shared_host: Path, runs: Path, tmp_path: Path) -> None:
-    (tmp_path / "conf.json").write_text('{"of_file": 1}')
+    (tmp_path / "conf.json").write_text('{"of_file": {"value": 1, "desc": "as W&B has it"}, "wandb_version": 1}')
     wandb.config = {"before": 1}  # type: ignore[assignment]  # as scripts have it
     run = wandb.init(dir=runs, config=str(tmp_path / "conf.json"))
     assert (wandb.config.before, wandb.config.of_file) == (1, 1)
@@ -436,10 +436,11 @@ def test_facts_of_a_run_are_there(shared_host: Path, runs: Path) -> None:
         assert run.step == 2
         run.log({"a": 3}, step=9)
         assert run.step == 9
+        run.log({"a": 3}, step=19)
         assert copy.deepcopy(run) is run
     assert manifest(run.asynctrack.path)["offline"]
     with wandb.init(project="p", dir=runs, id=run.id, resume="must") as run:
-        assert (run.resumed, run.step, run.starting_step) == (True, 3, 3)
+        assert (run.resumed, run.step, run.starting_step) == (True, 20, 20)
         assert run.summary["a"] == 3
 
 

@@ -28,8 +28,6 @@ _DEEPEST: Final = 64
 # Arbitrary: far more than a config has; what is nested beyond them stays what it is.
 _MOST_NESTED: Final = 1 << 15
 _SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
-# What an entry of W&B's own config files has.
-_OF_WANDB: Final = frozenset({"value", "desc"})
 
 
 def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapping[Any, Any]:
@@ -212,18 +210,7 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
         raise InvalidSettings(
             [f"a mapping of names to values is expected at its top; got {type(content).__name__}"], str(path)
         )
-    return _without_descriptions(content)
-
-
-def _without_descriptions(content: dict[Any, Any]) -> dict[Any, Any]:
-    """The values alone of a file as W&B writes its configs: `{lr: {value: 0.1, desc: ...}}`."""
-    entries = {name: entry for name, entry in content.items() if name != "wandb_version"}
-    described = [
-        isinstance(entry, dict) and "value" in entry and entry.keys() <= _OF_WANDB for entry in entries.values()
-    ]
-    if not entries or not all(described):
-        return content
-    return {name: entry["value"] for name, entry in entries.items()}
+    return content
 
 
 def _read_yaml(content: str) -> Any:

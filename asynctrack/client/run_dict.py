@@ -111,12 +111,11 @@ class _Changing(dict[str, Any]):
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # dict_items cannot be made
         return ItemsView(self)
 
-    def update(self, *args: Any, allow_val_change: object = None, **kwargs: Any) -> None:
+    def update(self, *args: Any, **kwargs: Any) -> None:
         """Set several at once.
 
         Args:
             args: as those of `dict.update`; or what `init` takes as a config.
-            allow_val_change: ignored: W&B asks for leave to change a value.
             kwargs: as those of `dict.update`.
         """
         fresh = dict(*(as_mapping(given, "update()", pairs=True) for given in args), **kwargs)

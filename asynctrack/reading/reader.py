@@ -109,6 +109,15 @@ class RunReader:
         cuts = find_cuts(self._read()) if history == "last" and self._count_sessions() > 1 else []
         return without(self._read(), cuts) if cuts else (record for _, record in self._read())
 
+    def last_record(self) -> Record | None:
+        """The last record that can be read in the journal, without reading those before it; None where there is none."""
+        decode = Decoder(self.path).record
+        for batch in backwards(self.path / "journal"):
+            for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
+                with contextlib.suppress(*UNREADABLE):
+                    return decode(frame.payload, frame.number, batch.header.ring)
+        return None
+
     def columns(self, history: History = "last") -> dict[str, Column]:
         """The values and steps of each key; nested keys are joined by `/`. Of several types those of a key become one, as `kinds` says."""
         columns: dict[str, Column] = {}

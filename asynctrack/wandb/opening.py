@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import asynctrack
-from asynctrack.client.config_sources import as_config
 from asynctrack.client.opening import DEFAULT_PROJECT
 from asynctrack.errors import AsynctrackError, RunIsRunning
 from asynctrack.settings import DEFAULT_DIR
@@ -17,6 +16,7 @@ from asynctrack.wandb import environment, state, tensorboard
 from asynctrack.wandb.errors import Error
 from asynctrack.wandb.notebooks import in_notebook
 from asynctrack.wandb.notices import termlog, unsupported, warn_unsupported
+from asynctrack.wandb.sdk.wandb_config import config_of
 from asynctrack.wandb.sdk.wandb_run import Run
 from asynctrack.wandb.settings import Settings, arguments_of
 
@@ -107,7 +107,7 @@ def init(
     reinit = chosen.pop("reinit", "default")
     if (previous := _previous(reinit, chosen.get("resume"), silent)) is not None:
         return previous
-    config = _only(as_config(config), config_include_keys, config_exclude_keys)
+    config = _only(config_of(config), config_include_keys, config_exclude_keys)
     return _open(chosen, config, silent=silent, alone=reinit == "create_new")
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
-from typing import Any
+from typing import Any, Final
 
 from asynctrack.client.config_sources import as_config
 from asynctrack.wandb.errors import ConfigError
 from asynctrack.wandb.notebooks import in_notebook
+
+# What an entry of W&B's own config files has.
+_OF_AN_ENTRY: Final = frozenset({"value", "desc"})
 
 
 class Config(Mapping[str, Any]):
@@ -83,7 +87,7 @@ class Config(Mapping[str, Any]):
         Raises:
             ConfigError: something has another value, and that may not change.
         """
-        fresh = {_name(key): value for key, value in {**as_config(d), **more}.items()}
+        fresh = {_name(key): value for key, value in {**config_of(d), **more}.items()}
         if not (in_notebook() if allow_val_change is None else allow_val_change):
             for key, value in fresh.items():
                 if key in self._items and _differ(self._items[key], value):
@@ -92,7 +96,7 @@ class Config(Mapping[str, Any]):
 
     def setdefaults(self, d: Any) -> None:
         """Set what is not set."""
-        self._set({_name(key): value for key, value in as_config(d).items() if _name(key) not in self._items})
+        self._set({_name(key): value for key, value in config_of(d).items() if _name(key) not in self._items})
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Set it if it is not set; returns what it is."""
@@ -103,6 +107,23 @@ class Config(Mapping[str, Any]):
         if fresh:
             self._record(fresh)
             self._items.update(fresh)
+
+
+def config_of(given: Any) -> dict[Any, Any]:
+    """What `init` and `update` take for a config; a file may be one as W&B writes them."""
+    found = as_config(given)
+    return _without_descriptions(found) if isinstance(given, str | os.PathLike) else found
+
+
+def _without_descriptions(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The values alone of a file as W&B writes its configs: `{lr: {value: 0.1, desc: ...}}`."""
+    entries = {name: entry for name, entry in content.items() if name != "wandb_version"}
+    described = [
+        isinstance(entry, dict) and "value" in entry and entry.keys() <= _OF_AN_ENTRY for entry in entries.values()
+    ]
+    if not entries or not all(described):
+        return content
+    return {name: entry["value"] for name, entry in entries.items()}
 
 
 def _name(key: Any) -> str:

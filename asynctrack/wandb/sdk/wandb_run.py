@@ -58,7 +58,7 @@ class Run:
         known = {name: value for name, value in run.config.as_dict().items() if name != METRICS}
         self.config = Config(known, run.config.update)
         self.summary: Summary | LocalSummary = LocalSummary() if self.disabled else Summary(run)
-        self.starting_step = run.stats().accepted if run.resumed else 0
+        self.starting_step = _next_step(run) if run.resumed else 0
         self._step = self.starting_step
         self._dir: str | None = None
         self._put = run.log
@@ -310,3 +310,10 @@ class Run:
             self.asynctrack.__exit__(kind, error, traceback)
         finally:
             state.leave(self)
+
+
+def _next_step(run: asynctrack.Run) -> int:
+    """The step behind the last that an earlier session has logged."""
+    run.flush("journaled")
+    last = asynctrack.open_run(run.path).last_record()
+    return 0 if last is None else last.step + 1
