@@ -27,7 +27,7 @@ import asynctrack
 from asynctrack import Batch, Console, Context, Record, Update
 from asynctrack._system.printable import printable
 from asynctrack.backends.base import ActionRequired, Backend
-from asynctrack.backends.caller_display import GONE, CallerDisplay, Display, Link, Stream, open_screen
+from asynctrack.backends.caller_display import GONE, CallerDisplay, Display, Link, Stream, open_display
 from asynctrack.backends.console.choice import DOWNSAMPLED, NOTHING, RecordFilter
 from asynctrack.backends.console.text import Lines
 from asynctrack.backends.metric_selection import MetricSelection
@@ -47,7 +47,7 @@ class TestContract(BackendContract):
         run.parent.mkdir(parents=True, exist_ok=True)
         out = open(run.with_suffix(".out"), "a+")  # noqa: SIM115  # until the contract has read it
         opened.append(out)
-        return Console(every_s=0, screen=open_screen(Stream(out)))
+        return Console(every_s=0, display=open_display(Stream(out)))
 
     def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
         for line in run.with_suffix(".out").read_text().splitlines():
@@ -72,7 +72,7 @@ class TestContract(BackendContract):
             run.end("crashed")
             self._deliver(run)
             run.start()
-            run.backend = self.make_backend(run.path)  # who resumes it has a screen of its own
+            run.backend = self.make_backend(run.path)  # who resumes it has a display of its own
             expected += self._log(run, range(20, 40))
             run.end()
             self._deliver(run)
@@ -112,7 +112,7 @@ class Kept(Display):
 def shown(tmp_path: Path, batches: list[Batch], config: dict[str, Any] | None = None, **settings: Any) -> list[Any]:
     """What a run says from its beginning to its end."""
     kept = Kept()
-    sink: Any = Console(**settings, screen=CallerDisplay(kept).name).open(context(tmp_path, config))
+    sink: Any = Console(**settings, display=CallerDisplay(kept).name).open(context(tmp_path, config))
     for batch in batches:
         sink.write(batch)
     sink.close("finished")
@@ -154,7 +154,7 @@ def test_tropts_lines_are_those_of_its_print_tracker(tmp_path: Path) -> None:
 
 def test_tropts_lines_count_on_after_a_kill(tmp_path: Path) -> None:
     kept = Kept()
-    settings = Console(style="print", screen=CallerDisplay(kept).name)
+    settings = Console(style="print", display=CallerDisplay(kept).name)
     first: Any = settings.open(context(tmp_path))
     first.write(of({"loss": 1.0}, {"loss": 2.0}))
     second: Any = settings.open(context(tmp_path, state=first.checkpoint()))
@@ -263,12 +263,12 @@ def test_bad_settings_are_named(given: dict[str, Any], field: str) -> None:
         Console(**given)
 
 
-# The screen
+# The display
 
 
-def test_screen_that_cannot_show_pauses_and_gets_the_same_again(tmp_path: Path) -> None:
+def test_display_that_cannot_show_pauses_and_gets_the_same_again(tmp_path: Path) -> None:
     kept = Kept()
-    sink: Any = Console(every_s=0, screen=CallerDisplay(kept).name).open(context(tmp_path))
+    sink: Any = Console(every_s=0, display=CallerDisplay(kept).name).open(context(tmp_path))
     batch = of({"loss": 1.0}, {"loss": 2.0})
     kept.broken = "the printer is on fire"
     for _ in range(2):
@@ -281,23 +281,23 @@ def test_screen_that_cannot_show_pauses_and_gets_the_same_again(tmp_path: Path) 
 
 
 def test_nobody_is_there_to_show_anything_to(tmp_path: Path) -> None:
-    for screen in ("", "asynctrack-screen-0123", "/run/elsewhere"):
-        sink: Any = Console(every_s=0, screen=screen).open(context(tmp_path))
+    for display in ("", "asynctrack-display-0123", "/run/elsewhere"):
+        sink: Any = Console(every_s=0, display=display).open(context(tmp_path))
         assert sink.write(of({"loss": 1.0})) == {GONE: 1}
         sink.close("finished")
 
 
-def test_screen_ends_with_its_run() -> None:
+def test_display_ends_with_its_run() -> None:
     kept, threads = Kept(), threading.active_count()
-    screen = CallerDisplay(kept)
+    display = CallerDisplay(kept)
     for _ in range(3):  # a worker that has died, and its followers
-        link = Link(screen.name)
+        link = Link(display.name)
         assert link.show(["a"])
         link.close()
-    last = Link(screen.name)
+    last = Link(display.name)
     assert last.show(["z"], end=True)
     wait_until(lambda: threading.active_count() == threads, "it has ended")
-    assert not last.show(["lost"]) and not Link(screen.name).show(["lost"])
+    assert not last.show(["lost"]) and not Link(display.name).show(["lost"])
     assert kept.items == ["a", "a", "a", "z"]
 
 

@@ -18,7 +18,7 @@ from support import wait_until
 from asynctrack import open_run
 from asynctrack._system import messages
 from asynctrack._system.printable import printable
-from asynctrack.backends.caller_display import Display, Stream, open_screen
+from asynctrack.backends.caller_display import Display, Stream, open_display
 from asynctrack.backends.console import Console
 from asynctrack.errors import AmbiguousRun, AsynctrackError, NotARun
 from asynctrack.journal import manifest
@@ -104,7 +104,7 @@ def test_a_file_gets_the_values_as_they_were_logged(hostile: Path) -> None:
 @pytest.mark.parametrize("style", ["lines", "print"])
 def test_a_console_shows_a_runs_names_without_obeying_them(style: Any, hostile: Path, tmp_path: Path) -> None:
     with open(tmp_path / "out", "w+") as out:
-        deliver(hostile, Console(style=style, every_s=0, screen=open_screen(Stream(out))))
+        deliver(hostile, Console(style=style, every_s=0, display=open_display(Stream(out))))
         said = (tmp_path / "out").read_text()
     assert "evil" in said and not CONTROL.search(said), said
 
@@ -116,7 +116,7 @@ def test_bars_are_named_without_obeying_anybody(hostile: Path) -> None:
         def show(self, items: list[Any]) -> None:
             shown.extend(items)
 
-    deliver(hostile, Console(style="bars", every_s=0, screen=open_screen(Kept())))
+    deliver(hostile, Console(style="bars", every_s=0, display=open_display(Kept())))
     assert len(shown) == 3
     assert [text for item in shown for text in item if isinstance(text, str) and CONTROL.search(text)] == []
 

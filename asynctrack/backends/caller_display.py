@@ -32,14 +32,14 @@ from asynctrack.backends.base import ActionRequired
 # Where the process that logs has ended, nobody is left to show anything to.
 GONE: Final = "the process that logs has ended"
 
-_PREFIX: Final = "asynctrack-screen-"
+_PREFIX: Final = "asynctrack-display-"
 _RECEIVE_BYTES: Final = 64 << 10
-# How long nobody may have asked for a screen. Arbitrary: far more than a worker takes to start.
+# How long nobody may have asked for a display. Arbitrary: far more than a worker takes to start.
 _LONGEST_WAIT_S: Final = 600
 
 
 class Display:
-    """What is done with the items. Called on the screen's thread."""
+    """What is done with the items. Called on the display's thread."""
 
     def show(self, items: list[Any]) -> None:
         """Show some; what it raises is told to the backend, which waits for somebody to mend it."""
@@ -69,7 +69,7 @@ class CallerDisplay:
         try:
             self._listener.bind(_address(self.name))
             self._listener.listen()
-            threading.Thread(target=self._serve, name="asynctrack-screen", daemon=True).start()
+            threading.Thread(target=self._serve, name="asynctrack-display", daemon=True).start()
         except BaseException:
             self._listener.close()
             raise
@@ -123,7 +123,7 @@ class CallerDisplay:
         return {}
 
     def after_fork(self) -> None:
-        """Close this process's descriptors; a forked child leaves the screen to its parent."""
+        """Close this process's descriptors; a forked child leaves the display to its parent."""
         for opened in (self._listener, *self._peers.values()):
             opened.close()
 
@@ -132,7 +132,7 @@ class Link:
     """The backend's end.
 
     Args:
-        name: of the screen's socket, "" where there is none.
+        name: of the display's socket, "" where there is none.
     """
 
     def __init__(self, name: str) -> None:
@@ -163,17 +163,17 @@ class Link:
     def _ask(self, order: bytes) -> dict[str, str]:
         if self._socket is None:
             if not self._name.startswith(_PREFIX):  # a run from elsewhere may name anything
-                raise ConnectionRefusedError("there is no screen")
+                raise ConnectionRefusedError("there is no display")
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.connect(_address(self._name))
             if not _is_ours(self._socket):
-                raise ConnectionRefusedError("the screen is another user's")
+                raise ConnectionRefusedError("the display is another user's")
         self._socket.sendall(order)
         answer = b""
         while not answer.endswith(b"\n"):
             chunk = self._socket.recv(_RECEIVE_BYTES)
             if not chunk:
-                raise ConnectionResetError("the screen is closed")
+                raise ConnectionResetError("the display is closed")
             answer += chunk
         found: dict[str, str] = msgspec.json.decode(answer)
         return found
@@ -205,8 +205,8 @@ class Stream(Display):
             self._stream.flush()
 
 
-def open_screen(show: Display) -> str:
-    """A screen's name, "" where none can be opened: the main thread has ended."""
+def open_display(show: Display) -> str:
+    """A display's name, "" where none can be opened: the main thread has ended."""
     try:
         return CallerDisplay(show).name
     except (OSError, RuntimeError):
@@ -219,7 +219,7 @@ def in_notebook(stream: object) -> bool:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at a stream, on a screen whose cursor can be moved."""
+    """Whether a person looks at a stream, on a terminal whose cursor can be moved."""
     try:
         return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # it is closed

@@ -26,7 +26,7 @@ def as_document(record: Record) -> dict[str, Any]:
     return document
 
 
-def print_line(screen: Output, record: Record) -> None:
+def print_line(out: Output, record: Record) -> None:
     """`step  time  key=value ...`; on a terminal as many values as fit in a line."""
     at = datetime.fromtimestamp(record.time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
     pieces: list[Piece] = [Styled(f"{record.step:>{_STEP_WIDTH}}", "bold"), _GAP, Styled(at, "dim")]
@@ -35,8 +35,8 @@ def print_line(screen: Output, record: Record) -> None:
     for number, (key, text) in enumerate(pairs):
         used += len(_GAP) + width_of(key) + 1 + width_of(text)
         more = f"{_GAP}+{len(pairs) - number}"
-        if number and screen.width is not None and used + (len(more) if number < len(pairs) - 1 else 0) > screen.width:
+        if number and out.width is not None and used + (len(more) if number < len(pairs) - 1 else 0) > out.width:
             pieces.append(Styled(more, "dim"))
             break
         pieces += [_GAP, Styled(f"{key}=", "dim"), text]
-    screen.line(*pieces)
+    out.line(*pieces)

@@ -1,6 +1,6 @@
 """Console: a run's records on the standard output of the process that logs, as lines or bars, or in its log.
 
-It runs on a thread of the worker, where records are chosen and made into text; the process that logs only prints it (`screen` says how). In `style="lines"`:
+It runs on a thread of the worker, where records are chosen and made into text; the process that logs only prints it (`display` says how). In `style="lines"`:
 
     === berlin52/first | lr=0.0003 | model=mlp
     step=   0/5000 | train/loss=2.3026 | train/accuracy=0.1000
@@ -22,7 +22,7 @@ import msgspec
 
 from asynctrack._system.printable import printable
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, Update
-from asynctrack.backends.caller_display import GONE, Display, Link, Stream, open_screen
+from asynctrack.backends.caller_display import GONE, Display, Link, Stream, open_display
 from asynctrack.backends.console.bars import Bars, can_draw
 from asynctrack.backends.console.choice import Chosen, RecordFilter
 from asynctrack.backends.console.text import Lines, TROPTLines, pairs, show
@@ -56,7 +56,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         stream: "stdout" or "stderr", as it is when the run is opened. Default: "stderr" for bars, else "stdout".
         logger: the name of a logger, for "log".
         level: of its records.
-        screen: where the worker finds the process that logs; set when a run is opened.
+        display: where the worker finds the process that logs; set when a run is opened.
     """
 
     execution = "worker"
@@ -70,7 +70,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
     stream: Literal["stdout", "stderr"] | None = None
     logger: str = "asynctrack.console"
     level: int | str = "INFO"
-    screen: str = ""
+    display: str = ""
 
     @property
     def pace_s(self) -> float:
@@ -102,16 +102,16 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         super().__post_init__()
 
     def prepare(self) -> Console:
-        """The same with a screen that is open in this process; bars that cannot be drawn become lines."""
+        """The same with a display that is open in this process; bars that cannot be drawn become lines."""
         stream: TextIO | None = getattr(sys, self.stream or ("stderr" if self.style == "bars" else "stdout"))
         if self.style == "log":
-            return msgspec.structs.replace(self, screen=open_screen(LogDisplay(self.logger, self.level)))
+            return msgspec.structs.replace(self, display=open_display(LogDisplay(self.logger, self.level)))
         if self.style != "bars":
-            return msgspec.structs.replace(self, screen=open_screen(Stream(stream)))
+            return msgspec.structs.replace(self, display=open_display(Stream(stream)))
         if can_draw(stream):
-            return msgspec.structs.replace(self, screen=open_screen(Bars(stream)))
+            return msgspec.structs.replace(self, display=open_display(Bars(stream)))
         every_s = _PLAIN_BARS_S if self.every_s is None and self.every is None else self.every_s
-        return msgspec.structs.replace(self, style="lines", every_s=every_s, screen=open_screen(Stream(stream)))
+        return msgspec.structs.replace(self, style="lines", every_s=every_s, display=open_display(Stream(stream)))
 
     def open(self, context: Context) -> Sink:
         writers = {"lines": _LinesWriter, "log": _LinesWriter, "print": _TROPTWriter, "bars": _BarsWriter}
@@ -218,9 +218,9 @@ class _ConsoleSink(Sink):
         self._choice = RecordFilter(
             MetricSelection(settings.keys), settings.every, settings.pace_s, blank=settings.style == "print"
         )
-        self._link = Link(settings.screen)
-        self._screen = settings.screen
-        self._begun = state.get("begun") == settings.screen  # who resumes a run has another
+        self._link = Link(settings.display)
+        self._display_name = settings.display
+        self._begun = state.get("begun") == settings.display  # who resumes a run has another
         self._summary: dict[str, Any] = state.get("summary", {})
         self._made: tuple[Batch, list[Any], dict[str, int]] | None = None
 
@@ -234,7 +234,7 @@ class _ConsoleSink(Sink):
 
     def checkpoint(self) -> dict[str, Any]:
         return {
-            "begun": self._screen if self._begun else None,
+            "begun": self._display_name if self._begun else None,
             "summary": to_json(self._summary),
             **self._writer.state(),
         }

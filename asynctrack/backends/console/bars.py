@@ -1,4 +1,4 @@
-"""Bars: a progress bar for each scope of a run, by tqdm. Runs on the screen's thread in the process that logs.
+"""Bars: a progress bar for each scope of a run, by tqdm. Runs on the display's thread in the process that logs.
 
 They are tqdm's own, so they keep their places among the bars that the user's code has, and behave in a terminal and in a notebook as users know it.
 """

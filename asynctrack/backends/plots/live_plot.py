@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from asynctrack.backends.base import Context, Outcome, Sink
-from asynctrack.backends.caller_display import Display, Link, in_notebook, open_screen
+from asynctrack.backends.caller_display import Display, Link, in_notebook, open_display
 from asynctrack.backends.plots.curves import Panel
 from asynctrack.backends.plots.drawing import Plot, PlotSink, label_of, missing
 
@@ -36,18 +36,18 @@ class LivePlot(Plot, frozen=True, kw_only=True, tag="live_plot"):
 
     Attributes:
         every_s: seconds between two pictures.
-        screen: where the notebook is; set when a run is opened.
+        display: where the notebook is; set when a run is opened.
     """
 
     needs: ClassVar[Mapping[str, str]] = {"livelossplot": "asynctrack[livelossplot]"}
 
     every_s: float = 2.0
-    screen: str = ""
+    display: str = ""
 
     def prepare(self) -> LivePlot:
         """The same with a place in this notebook, if it is one."""
-        shown = open_screen(LivePicture()) if in_notebook(sys.stdout) else ""
-        return msgspec.structs.replace(self, screen=shown)
+        shown = open_display(LivePicture()) if in_notebook(sys.stdout) else ""
+        return msgspec.structs.replace(self, display=shown)
 
     def open(self, context: Context) -> Sink:
         return _LivePlotSink(self, context)
@@ -77,12 +77,12 @@ class _LivePlotSink(PlotSink):
             raise missing("livelossplot", "livelossplot", error) from error
         self._library: Any = livelossplot
         self._settings = settings
-        self._link = Link(settings.screen)
+        self._link = Link(settings.display)
 
     def draw(self, *, last: bool) -> None:
         picture = self._picture(self.curves.panels())
         self.save(FILE, picture)
-        if self._settings.screen:
+        if self._settings.display:
             self._link.show([base64.b64encode(picture).decode()])
 
     def close(self, outcome: Outcome) -> None:

@@ -89,7 +89,7 @@ def _execution(defined: type[Backend]) -> str | None:
 
 
 def _print(found: list[Listed]) -> None:
-    screen = Output()
+    out = Output()
     columns = [
         TableColumn("kind"),
         TableColumn("works"),
@@ -97,12 +97,12 @@ def _print(found: list[Listed]) -> None:
         TableColumn("needs", rank=2),
         TableColumn("what it writes", cut=True),
     ]
-    screen.table(columns, [_row(listed) for listed in found])
+    out.table(columns, [_row(listed) for listed in found])
     broken = [listed for listed in found if listed.problem]
     if broken:
-        screen.heading("What does not work here")
+        out.heading("What does not work here")
     for listed in broken:
-        screen.line(f"{listed.kind}: {listed.problem}", indent=2)
+        out.line(f"{listed.kind}: {listed.problem}", indent=2)
 
 
 def _row(listed: Listed) -> list[output.Piece]:

@@ -21,16 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Check; 1 if something does not work."""
-    screen, findings = Output(), []
+    out, findings = Output(), []
     for finding in diagnose(args.dir):
         findings.append(finding)
         if not args.json:
-            _print(screen, finding)
+            _print(out, finding)
     bad = any(finding.verdict == "bad" for finding in findings)
     if args.json:
         output.print_json({"works": not bad, "findings": msgspec.to_builtins(findings)})
     return 1 if bad else 0
 
 
-def _print(screen: Output, finding: Finding) -> None:
-    screen.line(Styled(f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<14} ", finding.message)
+def _print(out: Output, finding: Finding) -> None:
+    out.line(Styled(f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<14} ", finding.message)

@@ -86,18 +86,18 @@ def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[RunSummary]:
 
 
 def _print(found: list[RunSummary], directory: Path, args: argparse.Namespace) -> None:
-    screen = Output()
+    out = Output()
     unreadable = catalog.unreadable_under(directory)
     if not found:
         chosen = args.status is not None or args.project is not None
-        screen.line(f"no {'such ' if chosen else ''}runs in {directory}{' that you may read' if unreadable else ''}")
-        _print_unreadable(screen, unreadable)
+        out.line(f"no {'such ' if chosen else ''}runs in {directory}{' that you may read' if unreadable else ''}")
+        _print_unreadable(out, unreadable)
         return
     named = any(run.name != run.id for run in found)
     columns = [column for column in _COLUMNS if named or column.title != "name"]
-    screen.table(columns, [_row(run, named) for run in found])
-    _print_hints(screen, found)
-    _print_unreadable(screen, unreadable)
+    out.table(columns, [_row(run, named) for run in found])
+    _print_hints(out, found)
+    _print_unreadable(out, unreadable)
 
 
 def _row(run: RunSummary, named: bool) -> list[output.Piece]:
@@ -116,7 +116,7 @@ def _row(run: RunSummary, named: bool) -> list[output.Piece]:
     ]
 
 
-def _print_hints(screen: Output, found: list[RunSummary]) -> None:
+def _print_hints(out: Output, found: list[RunSummary]) -> None:
     """What a person should know of what is not as it should be."""
     states = {run.status for run in found}
     hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
@@ -124,9 +124,9 @@ def _print_hints(screen: Output, found: list[RunSummary]) -> None:
     if behind := [run for run in found if run.behind]:
         hints.append(_describe_behind(behind))
     if hints:
-        screen.line()
+        out.line()
     for hint in hints:
-        screen.line(Styled(hint, "dim"))
+        out.line(Styled(hint, "dim"))
 
 
 def _describe_behind(behind: list[RunSummary]) -> str:
@@ -139,10 +139,10 @@ def _describe_behind(behind: list[RunSummary]) -> str:
     )
 
 
-def _print_unreadable(screen: Output, count: int) -> None:
+def _print_unreadable(out: Output, count: int) -> None:
     if count:
         runs = "1 run" if count == 1 else f"{count} runs"
-        screen.line(Styled(f"{runs} that you may not read: ask who ran them, or see docs/permissions.md", "dim"))
+        out.line(Styled(f"{runs} that you may not read: ask who ran them, or see docs/permissions.md", "dim"))
 
 
 def _states(text: str) -> set[str]:

@@ -60,15 +60,15 @@ def main(args: argparse.Namespace) -> int:
         curves, damage = _read(run)
         output.print_json(_document(run, manifest, state, activity, stats, backends, curves, damage, args.keys))
         return 0
-    screen = Output()
-    _print_head(screen, run, manifest, state, activity)
-    _print_settings(screen, "config", manifest.config)
-    _print_settings(screen, "summary", manifest.summary)
-    _print_stats(screen, stats)
-    _print_backends(screen, backends)
+    out = Output()
+    _print_head(out, run, manifest, state, activity)
+    _print_settings(out, "config", manifest.config)
+    _print_settings(out, "summary", manifest.summary)
+    _print_stats(out, stats)
+    _print_backends(out, backends)
     curves, damage = _read(run)
-    _print_metrics(screen, curves, args.keys)
-    _print_damage(screen, damage)
+    _print_metrics(out, curves, args.keys)
+    _print_damage(out, damage)
     return 0
 
 
@@ -166,10 +166,10 @@ def _document(
     }
 
 
-def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, activity: RunActivity) -> None:
+def _print_head(out: Output, run: Path, manifest: Manifest, state: State, activity: RunActivity) -> None:
     name = [] if manifest.name == manifest.id else ["  ", manifest.name]
-    screen.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
-    screen.line()
+    out.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
+    out.line()
     environment = manifest.environment
     command = environment.get("command")
     command = shlex.join(map(str, command)) if isinstance(command, list) else ""
@@ -188,15 +188,15 @@ def _print_head(screen: Output, run: Path, manifest: Manifest, state: State, act
         ("checkpoint", manifest.checkpoint and _pairs(manifest.checkpoint)),
         ("path", os.path.relpath(run)),
     ]
-    screen.table(
+    out.table(
         [TableColumn(), TableColumn(cut=True)],
         [[Styled(name, "dim"), str(fact)] for name, fact in facts if fact],
         indent=2,
         titles=False,
     )
     if state == "lost":
-        screen.line()
-        screen.line(
+        out.line()
+        out.line(
             Styled("its process and its worker have died; ", STATE_STYLES["lost"]),
             f"`asynctrack sync {shlex.quote(os.path.relpath(run))}` recovers what they left",
         )
@@ -226,21 +226,21 @@ def _pairs(data: dict[str, Any]) -> str:
     return "  ".join(f"{key}={output.brief(value)}" for key, value in flatten(data))
 
 
-def _print_settings(screen: Output, title: str, data: dict[str, Any]) -> None:
+def _print_settings(out: Output, title: str, data: dict[str, Any]) -> None:
     """A config or a summary."""
     settings = list(flatten(data))
     if not settings:
         return
-    screen.heading(title)
+    out.heading(title)
     rows: list[list[Piece]] = [
         [Styled(key, "dim"), output.brief(value, 200)] for key, value in settings[:_MOST_SETTINGS]
     ]
-    screen.table([TableColumn(), TableColumn(cut=True)], rows, indent=2, titles=False)
-    _print_rest(screen, len(settings) - _MOST_SETTINGS, "--json")
+    out.table([TableColumn(), TableColumn(cut=True)], rows, indent=2, titles=False)
+    _print_rest(out, len(settings) - _MOST_SETTINGS, "--json")
 
 
-def _print_stats(screen: Output, stats: RunStats) -> None:
-    screen.heading("records")
+def _print_stats(out: Output, stats: RunStats) -> None:
+    out.heading("records")
     counts = {
         "offered": stats.offered,
         "accepted": stats.accepted,
@@ -250,7 +250,7 @@ def _print_stats(screen: Output, stats: RunStats) -> None:
     counts["dropped"] = sum(stats.dropped.values())
     counts |= {f"  {reason}": dropped for reason, dropped in stats.dropped.items()}
     columns = [TableColumn(name, right=True) for name in counts]
-    screen.table(columns, [[_count(name, counts[name]) for name in counts]], indent=2)
+    out.table(columns, [[_count(name, counts[name]) for name in counts]], indent=2)
 
 
 def _count(name: str, count: int) -> Piece:
@@ -258,10 +258,10 @@ def _count(name: str, count: int) -> Piece:
     return Styled(output.count(count), "bold red" if wrong else "")
 
 
-def _print_backends(screen: Output, backends: dict[str, dict[str, Any]]) -> None:
+def _print_backends(out: Output, backends: dict[str, dict[str, Any]]) -> None:
     if not backends:
         return
-    screen.heading("backends")
+    out.heading("backends")
     numbers = ("delivered", "behind", "skipped", "rejected")
     columns = [
         TableColumn(),
@@ -274,12 +274,12 @@ def _print_backends(screen: Output, backends: dict[str, dict[str, Any]]) -> None
         counts = {**backend, "skipped": sum(backend["skipped"].values())}
         row = [_count(number, counts[number]) if backend["known"] else "-" for number in numbers]
         rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend)])
-    screen.table(columns, rows, indent=2)
+    out.table(columns, rows, indent=2)
     for name, backend in backends.items():
         if len(backend["skipped"]):
-            screen.line(Styled(f"{name} skipped: {_pairs(backend['skipped'])}", "dim"), indent=2)
+            out.line(Styled(f"{name} skipped: {_pairs(backend['skipped'])}", "dim"), indent=2)
         if backend["last_error"]:
-            screen.line(Styled(f"{name}: {backend['last_error']}", "red"), indent=2)
+            out.line(Styled(f"{name}: {backend['last_error']}", "red"), indent=2)
 
 
 def _standing(backend: dict[str, Any]) -> Piece:
@@ -296,48 +296,48 @@ def _standing(backend: dict[str, Any]) -> Piece:
     return Styled(("has all" if backend["closed"] else "works") + retries, "dim")
 
 
-def _print_damage(screen: Output, damage: list[Damage]) -> None:
+def _print_damage(out: Output, damage: list[Damage]) -> None:
     if damage:
-        screen.heading("damaged: records may be missing from what is shown")
+        out.heading("damaged: records may be missing from what is shown")
     for stretch in damage:
-        screen.line(Styled(str(stretch), STATE_STYLES["damaged"]), indent=2)
+        out.line(Styled(str(stretch), STATE_STYLES["damaged"]), indent=2)
 
 
 def _chosen(curves: Sparklines, keys: options.KeyFilter | None) -> dict[str, Sparkline]:
     return {key: curve for key, curve in curves.by_key.items() if keys is None or key in keys}
 
 
-def _print_metrics(screen: Output, curves: Sparklines, keys: options.KeyFilter | None) -> None:
+def _print_metrics(out: Output, curves: Sparklines, keys: options.KeyFilter | None) -> None:
     chosen = _chosen(curves, keys)
     if not chosen:
         return
-    screen.heading("metrics")
+    out.heading("metrics")
     shown = dict(list(chosen.items())[: len(chosen) if keys is not None else _MOST_METRICS])
     numbers = {
         key: [output.number(value) for value in (curve.low, curve.last, curve.high)] for key, curve in shown.items()
     }
     length = _LONGEST_CURVE
-    if screen.width is not None:
+    if out.width is not None:
         beside = max(map(output.width_of, shown)) + sum(max(map(len, of)) for of in zip(*numbers.values(), strict=True))
-        length = max(_SHORTEST_CURVE, min(length, screen.width - beside - _BLANKS))
+        length = max(_SHORTEST_CURVE, min(length, out.width - beside - _BLANKS))
     rows: list[list[Piece]] = []
     for key, curve in shown.items():
         low, last, high = numbers[key]
-        line = Styled(screen.spark(curve.course(length)), "cyan")
+        line = Styled(out.spark(curve.course(length)), "cyan")
         rows.append([key, line, low, Styled(last, "bold"), high, output.short_count(curve.count)])
     columns = [
         TableColumn(cut=True),
         TableColumn(),
         *(TableColumn(title, right=True) for title in ("min", "last", "max")),
     ]
-    screen.table([*columns, TableColumn("values", right=True, rank=1)], rows, indent=2)
-    _print_rest(screen, len(chosen) - len(shown), "--keys '*'")
+    out.table([*columns, TableColumn("values", right=True, rank=1)], rows, indent=2)
+    _print_rest(out, len(chosen) - len(shown), "--keys '*'")
     if curves.omitted:
-        screen.line(
+        out.line(
             Styled(f"values of further metrics that are not told: {output.count(curves.omitted)}", "dim"), indent=2
         )
 
 
-def _print_rest(screen: Output, more: int, option: str) -> None:
+def _print_rest(out: Output, more: int, option: str) -> None:
     if more > 0:
-        screen.line(Styled(f"and {output.count(more)} more: {option} shows them", "dim"), indent=2)
+        out.line(Styled(f"and {output.count(more)} more: {option} shows them", "dim"), indent=2)

@@ -256,7 +256,7 @@ def _troubled(run: SyncProgress) -> Iterator[tuple[str, Any]]:
 
 
 def _print(report: list[SyncProgress], complete: int) -> None:
-    screen = Output()
+    out = Output()
     if report:
         columns = [
             TableColumn("run"),
@@ -265,12 +265,12 @@ def _print(report: list[SyncProgress], complete: int) -> None:
             TableColumn("delivered"),
             TableColumn(""),
         ]
-        screen.table(columns, [_row(run) for run in report])
+        out.table(columns, [_row(run) for run in report])
     if complete or not report:
-        screen.line(f"{output.count(complete)} {'runs are' if complete != 1 else 'run is'} complete")
+        out.line(f"{output.count(complete)} {'runs are' if complete != 1 else 'run is'} complete")
     for run in report:
         for name, why in run.missing.items():
-            screen.line(Styled(f"{catalog.name_of(Path(run.path))}: {name}: {_missing(run, name, why)}", "red"))
+            out.line(Styled(f"{catalog.name_of(Path(run.path))}: {name}: {_missing(run, name, why)}", "red"))
 
 
 def _missing(run: SyncProgress, name: str, why: str) -> str:

@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print records; 1 where the run is followed and nobody is left to end it."""
     run = options.find(args)
-    screen = Output()
+    out = Output()
 
     def show(record: Record) -> None:
         if args.json:
             sys.stdout.write(as_json(record))
         else:
-            print_line(screen, record)
+            print_line(out, record)
 
     last = _Last(run, args.n, args.keys)
     for record in reversed(last.records):

@@ -30,10 +30,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print(found: Findings, name: str) -> None:
-    screen = Output()
+    out = Output()
     harm = Styled("damaged", "bold red") if found.problems else Styled("unharmed", "bold green")
-    screen.line(Styled(name, "bold"), "  ", harm)
-    screen.line()
+    out.line(Styled(name, "bold"), "  ", harm)
+    out.line()
     segments = f"{found.segments} segment{'' if found.segments == 1 else 's'}, {output.size(found.bytes)}"
     facts = {
         "journal": f"{segments}, {output.count(found.batches)} batches, every checksum looked at",
@@ -46,13 +46,11 @@ def _print(found: Findings, name: str) -> None:
         else "",
     }
     rows: list[list[Piece]] = [[Styled(title, "dim"), fact] for title, fact in facts.items() if fact]
-    screen.table([TableColumn(), TableColumn()], rows, indent=2, titles=False)
+    out.table([TableColumn(), TableColumn()], rows, indent=2, titles=False)
     if found.problems:
-        screen.line()
+        out.line()
         lines: list[list[Piece]] = [
             [problem.file, "-" if problem.byte is None else str(problem.byte), Styled(problem.what, "red")]
             for problem in found.problems
         ]
-        screen.table(
-            [TableColumn("file"), TableColumn("byte", right=True), TableColumn("what is wrong")], lines, indent=2
-        )
+        out.table([TableColumn("file"), TableColumn("byte", right=True), TableColumn("what is wrong")], lines, indent=2)

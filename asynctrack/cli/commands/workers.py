@@ -59,9 +59,9 @@ def _as_document(worker: Worker) -> dict[str, Any]:
 
 
 def _print(workers: Sequence[Worker]) -> None:
-    screen = Output()
+    out = Output()
     if not workers:
-        screen.line("no worker runs, and no queue is left")
+        out.line("no worker runs, and no queue is left")
         return
     columns = [
         TableColumn("worker", right=True),
@@ -71,10 +71,10 @@ def _print(workers: Sequence[Worker]) -> None:
         TableColumn("looked", right=True, rank=1),
         TableColumn("runs", cut=True),
     ]
-    screen.table(columns, [_row(worker) for worker in workers])
+    out.table(columns, [_row(worker) for worker in workers])
     if any(worker.pid is None and worker.queues and not worker.callers for worker in workers):
-        screen.line()
-        screen.line(Styled("orphans: `asynctrack sync` recovers what they hold", "dim"))
+        out.line()
+        out.line(Styled("orphans: `asynctrack sync` recovers what they hold", "dim"))
 
 
 def _row(worker: Worker) -> list[output.Piece]:
