@@ -28,7 +28,7 @@ def test_cursor_of_an_earlier_version_is_read_and_written_anew() -> None:
 
 @pytest.mark.parametrize("content", [b"null", b"[1]", b'{"skipped":[1]}', b'{"refused":-1}', b'{"refused":1e99}'])
 def test_what_is_no_cursor_is_still_none(content: bytes) -> None:
-    with pytest.raises(ValueError, match="Expected|counts|Invalid"):
+    with pytest.raises(ValueError, match=r"Expected|counts|Invalid"):
         decode_cursor(content)
 
 

@@ -413,4 +413,4 @@ def test_doctor_says_that_no_key_can_be_kept(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "state"))
     found = diagnostics._key()
     assert found.verdict == "poor"
-    assert "XDG_STATE_HOME" in found.said
+    assert "XDG_STATE_HOME" in found.message
