@@ -21,7 +21,7 @@ from support import start
 from asynctrack import CSV, Batch, Context, Record
 from asynctrack.backends.files import csv_rows
 from asynctrack.errors import InvalidRunId
-from asynctrack.reading.fallback import find_fallback
+from asynctrack.reading.without_journal import find_fallback
 from asynctrack.testing import JournaledRun, deliver
 
 Row = dict[str, Any]

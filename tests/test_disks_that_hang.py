@@ -39,8 +39,8 @@ from asynctrack.client import run_lock, worker_handle
 from asynctrack.journal.cursor import Cursor, cursor_path
 from asynctrack.testing.scripted import Scripted, Trouble
 from asynctrack.worker import log_writer
+from asynctrack.worker.delivery_supervisor import ElsewhereDelivery, SupervisedProcess
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
-from asynctrack.worker.supervisor import ElsewhereDelivery, SupervisedProcess
 
 Opened = Callable[[Path], Run]
 

@@ -26,7 +26,7 @@ import asynctrack
 from asynctrack import CSV, JSON, Backend, Batch, Context, Parquet, Record
 from asynctrack.backends.files import json_columns
 from asynctrack.backends.files.reserved import free_name, put_back
-from asynctrack.reading.fallback import find_fallback
+from asynctrack.reading.without_journal import find_fallback
 from asynctrack.records.codec import flatten, from_json
 from asynctrack.testing import JournaledRun, deliver
 

@@ -162,7 +162,7 @@ def test_no_two_classes_have_one_name() -> None:
     assert [name for name, times in names.items() if times > 1] == []
 
 
-@pytest.mark.parametrize("module", ["worker.main", "worker.drain", "worker.sync"])
+@pytest.mark.parametrize("module", ["worker.main", "worker.drain", "worker.fsync"])
 def test_the_worker_drains_before_it_has_imported_what_is_slow_to_import(module: str) -> None:
     script = f"""
 import importlib, sys

@@ -26,8 +26,8 @@ import asynctrack
 from asynctrack import Run
 from asynctrack.cli.sync_job import SyncJob
 from asynctrack.testing import JournaledRun, ScriptedInProcess, Trouble, calls
-from asynctrack.worker import supervisor
-from asynctrack.worker.supervisor import SupervisedProcess
+from asynctrack.worker import delivery_supervisor
+from asynctrack.worker.delivery_supervisor import SupervisedProcess
 
 pytestmark = pytest.mark.usefixtures("own_state")
 
@@ -76,8 +76,8 @@ def worker_log(run: Run) -> str:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of a worker that is threads of ours are started again at once."""
-    monkeypatch.setattr(supervisor, "back_off", lambda failures: 0.0)
-    monkeypatch.setattr(supervisor, "_LEAST_SILENCE_S", 1.0)
+    monkeypatch.setattr(delivery_supervisor, "back_off", lambda failures: 0.0)
+    monkeypatch.setattr(delivery_supervisor, "_LEAST_SILENCE_S", 1.0)
 
 
 @pytest.mark.system

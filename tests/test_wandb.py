@@ -40,7 +40,7 @@ from asynctrack.cli.sync_job import SyncJob
 from asynctrack.errors import InvalidSettings, JournalCorrupt
 from asynctrack.records.codec import Record, decode_record, encode_any
 from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_in_process
-from asynctrack.worker import supervisor
+from asynctrack.worker import delivery_supervisor
 from asynctrack.worker.service import Policy
 
 # The SDK's own pauses are for a network.
@@ -293,7 +293,7 @@ def assert_survives_kills(server: WandbServer, runs: Path, kills: int, seed: int
 
     slow = msgspec.structs.replace(wandb(server), max_records_s=60.0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(supervisor, "back_off", lambda failures: 0.0)
+        patch.setattr(delivery_supervisor, "back_off", lambda failures: 0.0)
         cursor = deliver_in_process(run.path, slow, name="wandb", poll=poll, timeout_s=30.0 + 5.0 * kills)
     assert killed == kills
     assert (cursor.delivered, cursor.rejected, cursor.skipped) == (records, 0, {})

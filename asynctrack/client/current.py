@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from asynctrack.backends.base import Backend
-from asynctrack.client.context import open_runs
+from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run import Run
 from asynctrack.errors import NoCurrentRun, NoSuchBackend
 

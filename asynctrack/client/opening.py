@@ -22,11 +22,11 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.client import banner
 from asynctrack.client.config_sources import as_config
-from asynctrack.client.context import open_runs
 from asynctrack.client.current import current
 from asynctrack.client.default_backends import default_backends
 from asynctrack.client.disabled_run import DisabledRun
 from asynctrack.client.labels import LABELS, as_labels, as_text
+from asynctrack.client.open_runs import open_runs
 from asynctrack.client.preflight import forewarn
 from asynctrack.client.preparation import prepare, take_back
 from asynctrack.client.run import Run

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from asynctrack._system import messages
 from asynctrack.backends.base import Backend
 from asynctrack.client import metrics
-from asynctrack.client.context import open_runs
 from asynctrack.client.labels import as_tags, as_text
+from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run_dict import RunDict
 from asynctrack.client.scope import Arrays, Scope
 from asynctrack.client.session import RunSession

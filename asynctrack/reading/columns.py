@@ -22,7 +22,7 @@ class Column:
 
     Attributes:
         steps: of the values, in the order they were logged.
-        values: as they were logged, where they are of one type; else of the one that `kinds` says: numbers that widen without loss are, other mixtures are text. Arrays as `Array`, images and the like as `Media`, whose content is read from their files.
+        values: as they were logged, where they are of one type; else of the one that `column_types` says: numbers that widen without loss are, other mixtures are text. Arrays as `Array`, images and the like as `Media`, whose content is read from their files.
     """
 
     __slots__ = ("steps", "values")
@@ -69,7 +69,7 @@ def steps_as_array(steps: list[int]) -> Any:
 
 
 def as_array(values: list[Any]) -> Any:
-    """A NumPy array of numbers or texts, by the rule of `kinds`; of arrays of one shape, with their dimensions behind the first; else of objects."""
+    """A NumPy array of numbers or texts, by the rule of `column_types`; of arrays of one shape, with their dimensions behind the first; else of objects."""
     import numpy
 
     if are_plain(values) and None not in values:

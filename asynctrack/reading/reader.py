@@ -24,7 +24,7 @@ from asynctrack.journal.backwards import backwards
 from asynctrack.journal.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD, START
-from asynctrack.reading import frames
+from asynctrack.reading import data_frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
 from asynctrack.reading.damage import manifest_of, scan, unreached_end, warn
 from asynctrack.reading.history import History, find_cuts, without
@@ -32,13 +32,13 @@ from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, lig
 from asynctrack.records.column_types import as_float
 
 if TYPE_CHECKING:
-    from asynctrack.reading.fallback import Records
+    from asynctrack.reading.without_journal import Records
 
 
 class RunReader:
     """A recorded run. Each call reads what the journal holds then; nothing is cached.
 
-    Where the journal is gone, it reads what backends have left in the run's directory; `asynctrack.reading.fallback` says what.
+    Where the journal is gone, it reads what backends have left in the run's directory; `asynctrack.reading.without_journal` says what.
 
     Attributes:
         path: the run's directory.
@@ -119,7 +119,7 @@ class RunReader:
         return None
 
     def columns(self, history: History = "last") -> dict[str, Column]:
-        """The values and steps of each key; nested keys are joined by `/`. Of several types those of a key become one, as `kinds` says."""
+        """The values and steps of each key; nested keys are joined by `/`. Of several types those of a key become one, as `column_types` says."""
         columns: dict[str, Column] = {}
         for record in self.records(history):
             for key, value in flatten(record.data):
@@ -163,17 +163,17 @@ class RunReader:
 
     def to_pandas(self, history: History = "last") -> Any:
         """A pandas data frame: a row per record, `_step` and `_timestamp` (seconds since the epoch) first. Keys of these names get one more underscore
-        in front. Each column is of one type, as `kinds` says; steps beyond 63 bits are unsigned.
+        in front. Each column is of one type, as `column_types` says; steps beyond 63 bits are unsigned.
         """
-        return frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
+        return data_frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
 
     def to_polars(self, history: History = "last") -> Any:
         """A polars data frame, as `to_pandas`."""
-        return frames.to_polars(_import("polars", "to_polars"), self._table(history))
+        return data_frames.to_polars(_import("polars", "to_polars"), self._table(history))
 
     def to_arrow(self, history: History = "last") -> Any:
         """A pyarrow table, as `to_pandas`."""
-        return frames.to_arrow(_import("pyarrow", "to_arrow"), self._table(history))
+        return data_frames.to_arrow(_import("pyarrow", "to_arrow"), self._table(history))
 
     def _count_sessions(self) -> int:
         reader = Reader(self.path / "journal")
@@ -216,12 +216,12 @@ class RunReader:
 
     def _table(self, history: History) -> dict[str, list[Any]]:
         """Columns of equal length, with None where a record has no such key."""
-        table: dict[str, list[Any]] = {frames.STEP: [], frames.TIMESTAMP: []}
-        flat_names = FlatNames(frames.RESERVED)
+        table: dict[str, list[Any]] = {data_frames.STEP: [], data_frames.TIMESTAMP: []}
+        flat_names = FlatNames(data_frames.RESERVED)
         rows = 0
         for record in self.records(history):
-            table[frames.STEP].append(record.step)
-            table[frames.TIMESTAMP].append(record.time_ns / 1e9)
+            table[data_frames.STEP].append(record.step)
+            table[data_frames.TIMESTAMP].append(record.time_ns / 1e9)
             for key, value in flat_names.of(dict(flatten(record.data))).items():
                 column = table.setdefault(key, [])
                 column.extend([None] * (rows - len(column)))
@@ -314,6 +314,6 @@ def _import(library: str, call: str) -> Any:
 
 def _find_fallback(run: Path, backends: dict[str, Any]) -> Records | None:
     """What is left without a journal; rarely asked for, and its readers take a while to import."""
-    from asynctrack.reading.fallback import find_fallback
+    from asynctrack.reading.without_journal import find_fallback
 
     return find_fallback(run, backends)

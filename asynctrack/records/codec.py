@@ -3,7 +3,7 @@
 A payload is MessagePack. Of a record: `[time_ns, step or nil, data]`; of a config or summary: `[time_ns, data]`; of a start: a map.
 Three extension types keep what MessagePack cannot: 1 is an integer beyond 64 bits as decimal digits, 2 an array as
 MessagePack `[dtype, shape, bytes]` (little-endian, C order), 3 an image, table or other medium as `[kind, format, meta, content, files, seal]`,
-of which `logged.Media` tells.
+of which `media_types.Media` tells.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from asynctrack.delivery.polling import Poller
 from asynctrack.journal.cursor import Cursor
 from asynctrack.reading.stats import BackendStats, StatsCollector
 from asynctrack.testing.journaled import JournaledRun, deliver, deliver_in_process
-from asynctrack.worker.supervisor import SupervisedProcess
+from asynctrack.worker.delivery_supervisor import SupervisedProcess
 
 Keeps = Literal["float", "int", "bool", "text", "nan", "inf", "big", "list"]
 Moment = Literal["before write", "after write", "before checkpoint", "after checkpoint", "before close", "after close"]

@@ -15,10 +15,10 @@ from asynctrack._system.throttle import Throttle
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.driver import STOP_WAIT_S
 from asynctrack.delivery.retry_policy import FIRST_RETRY_S, LONGEST_RETRY_S
+from asynctrack.worker.delivery_supervisor import Supervisor
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, Policy, RunService
-from asynctrack.worker.supervisor import Supervisor
 
 # Between two looks whether a run that cannot be served is still there. Arbitrary: soon enough for who waits in `finish`.
 _HOPE_INTERVAL_S = 0.2

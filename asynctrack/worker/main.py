@@ -33,8 +33,8 @@ def main(host: str, log_path: str = os.devnull) -> int:
     _prepare_package()
     from asynctrack.queue.shm_paths import close_host, remove_host, ring_paths
     from asynctrack.worker.drain import Drain
+    from asynctrack.worker.fsync import Sync
     from asynctrack.worker.host_lock import HostLock
-    from asynctrack.worker.sync import Sync
 
     lock = _take_lock(host)
     _report_ready()

@@ -24,9 +24,9 @@ from asynctrack.journal import manifest as manifests
 from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import Manifest, find_start
 from asynctrack.journal.reader import Reader
+from asynctrack.worker.delivery_supervisor import ElsewhereDelivery, Supervisor
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.supervisor import ElsewhereDelivery, Supervisor
 
 # `run.json` is written at most this often while a run goes on.
 SAVE_INTERVAL_S = 1.0

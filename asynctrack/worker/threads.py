@@ -11,10 +11,10 @@ from asynctrack.backends.base import Backend
 from asynctrack.queue.ring import Ring
 from asynctrack.queue.shm_paths import LOCK_NAME, remove_host, ring_paths
 from asynctrack.worker.drain import Drain
+from asynctrack.worker.fsync import Sync
 from asynctrack.worker.host_lock import HostLock
 from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 from asynctrack.worker.service import Service
-from asynctrack.worker.sync import Sync
 
 _STOP_WAIT_S = 5.0
 

@@ -2,7 +2,7 @@
 
 Each record is a row: `_step`, `_timestamp` in seconds since the epoch, `_number`, and a column per key; nested names are joined by `/`, and users' keys of these three names
 get one more underscore in front. A key's column is bool, int64, double or text, as its values are, null where a record has none; when a value does not fit, the column of later
-parts is the next of these that it fits without loss, as `kinds` says, and so is that of the table. Arrays and lists are text, as JSON has them. NaN stays NaN.
+parts is the next of these that it fits without loss, as `column_types` says, and so is that of the table. Arrays and lists are text, as JSON has them. NaN stays NaN.
 
 A live run can be read. A new key is a new column from that part on, so the columns are united by name:
 

@@ -1,4 +1,4 @@
-"""Fallback: what is left of a run whose journal is gone: the files of its backends, read as records. Runs anywhere.
+"""Without a journal: what is left of a run whose journal is gone: the files of its backends, read as records. Runs anywhere.
 
 The most faithful comes first: JSON Lines, Parquet, SQL, CSV. Keys are flat there. Numbers, texts, NaN and the infinities are what was logged; arrays and
 lists are lists in JSON Lines, and texts elsewhere. A record's number is its place in what is read. Who logged it, and when the run was resumed, they do not tell.

@@ -1,4 +1,4 @@
-"""Frames: a run's columns as pandas, polars and Arrow have them, each of one type by the rule of `kinds`. Runs anywhere.
+"""Data frames: a run's columns as pandas, polars and Arrow have them, each of one type by the rule of `column_types`. Runs anywhere.
 
 Columns of lists are lists there where a library can hold them so, else text.
 """

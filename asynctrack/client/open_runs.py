@@ -1,4 +1,4 @@
-"""Context: the open runs of this process, and which of them is the current one, by task and thread. Runs in the caller."""
+"""Open runs: the open runs of this process, and which of them is the current one, by task and thread. Runs in the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Supervisor: the delivery processes of a worker, one per kind of backend; each is watched, killed when it hangs, and started again."""
+"""Delivery supervisor: the delivery processes of a worker, one per kind of backend; each is watched, killed when it hangs, and started again."""
 
 from __future__ import annotations
 

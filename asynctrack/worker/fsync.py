@@ -1,4 +1,4 @@
-"""Sync: what is written survives a power cut, every `sync_interval_s`. A thread of the worker. Standard library only."""
+"""Fsync: what is written survives a power cut, every `sync_interval_s`. A thread of the worker. Standard library only."""
 
 from __future__ import annotations
 
