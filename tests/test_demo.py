@@ -131,9 +131,9 @@ def test_lost_and_repeated_records_would_be_told(tmp_path: Path) -> None:
         for trial, step in ((0, 0), (0, 1), (0, 3), (1, 0), (1, 0)):
             run.log({"trial": trial}, step=step)
         run.finish()
-    aftermath = kill.count(run.path, [4, 1, 0, 0, 0], 1.0, "crashed")
-    assert (aftermath.found, aftermath.missing, aftermath.repeated, aftermath.gaps) == (4, 1, 1, 1)
-    assert not aftermath.whole
+    kill_report = kill.count(run.path, [4, 1, 0, 0, 0], 1.0, "crashed")
+    assert (kill_report.found, kill_report.missing, kill_report.repeated, kill_report.gaps) == (4, 1, 1, 1)
+    assert not kill_report.whole
 
 
 @pytest.mark.system

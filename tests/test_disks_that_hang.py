@@ -39,7 +39,7 @@ from asynctrack.client import run_lock, worker_handle
 from asynctrack.journal.cursor import Cursor, cursor_path
 from asynctrack.testing.scripted import Scripted, Trouble
 from asynctrack.worker import log_writer
-from asynctrack.worker.delivery_supervisor import ElsewhereDelivery, SupervisedProcess
+from asynctrack.worker.delivery_supervisor import DelegatedDelivery, SupervisedProcess
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
 
 Opened = Callable[[Path], Run]
@@ -426,7 +426,7 @@ def test_who_looks_at_a_delivery_process_goes_on_though_its_cursor_cannot_be_rea
     (disk.path / "run" / "cursors").mkdir(parents=True)
     path = cursor_path(disk.path / "run", "sql")
     path.write_bytes(msgspec.json.encode(Cursor(delivered=5)))
-    delivery = ElsewhereDelivery(disk.path / "run", "sql", Backend(), {}, SupervisedProcess("sql", os.fspath(own_host)))
+    delivery = DelegatedDelivery(disk.path / "run", "sql", Backend(), {}, SupervisedProcess("sql", os.fspath(own_host)))
     looks: list[int] = []
 
     def looked() -> None:

@@ -1,7 +1,7 @@
 """Disk timeout: does what touches files on a thread that is left behind where their disk hangs. Runs in the caller.
 
 No signal ends who waits for such a disk. What has a deadline goes by `DiskTimeout`: at most one thread is left there, and until it comes back nobody
-else is sent. What has none, such as opening a run, goes by `Errand`: it waits as long as it takes and says so, and Ctrl-C ends the wait.
+else is sent. What has none, such as opening a run, goes by `InterruptibleCall`: it waits as long as it takes and says so, and Ctrl-C ends the wait.
 
 A disk that hangs and a machine that is busy are told apart by the kernel's word of the thread: who waits for a disk does not run, and who
 waits for a processor or for the interpreter runs again and again, or is ready to.
@@ -69,7 +69,7 @@ class DiskTimeout:
         return call.result()
 
 
-class Errand(Generic[T]):
+class InterruptibleCall(Generic[T]):
     """One thing that is done to files, however long their disk takes. For one thread, which may be interrupted at any moment.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack, cast, get_args
 import msgspec
 
 from asynctrack._system import messages, private
-from asynctrack._system.disk_timeout import Errand
+from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.masking import mask_arguments
 from asynctrack._system.native_threads import replaced_by
 from asynctrack._system.printable import printable
@@ -213,11 +213,11 @@ def _open(
     """Open a run, or leave nothing of it: Ctrl-C may come at any moment."""
     hold_streams()
     start = as_started(manifest)
-    errand = Errand(lambda: prepare(place, manifest, start, settings, resume), place, take_back)
+    call = InterruptibleCall(lambda: prepare(place, manifest, start, settings, resume), place, take_back)
     session: RunSession | None = None
     run: Run | None = None
     try:
-        ready = errand.wait()
+        ready = call.wait()
         session = RunSession(ready.path, settings, named, publisher=ready.publisher, run_lock=ready.run_lock)
         session.open(manifest)
         run = Run(manifest, ready.path, session, resumed=ready.resumed)
@@ -232,7 +232,7 @@ def _open(
             session.give_up()
         if run is not None:
             open_runs.leave(run)
-        errand.drop()
+        call.drop()
         raise
 
 

@@ -1,6 +1,6 @@
 """Preparation: a run's directory, its lock, what its earlier sessions have left, and its queue. Runs in the caller, on a thread of ours.
 
-All of it touches the run's disk, which may hang: so it is an errand (`_system/disk_timeout.py`), which Ctrl-C ends. Who does not want any more what came of
+All of it touches the run's disk, which may hang: so it is an interruptible call (`_system/disk_timeout.py`), which Ctrl-C ends. Who does not want any more what came of
 it gives it to `take_back`, on whichever thread finds out last.
 """
 

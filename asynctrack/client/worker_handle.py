@@ -58,9 +58,9 @@ _PROBE_INTERVAL_S: Final = 0.25
 _WAKE_INTERVAL_S: Final = 0.005
 # How long a loop leaves the interpreter to who wakes the worker. Arbitrary: that takes 50 us.
 _LET_S: Final = 0.001
-# How much the caretaker may be asked for before it is left alone. Arbitrary: it does one thing in 20 us.
+# How much the worker's monitor may be asked for before it is left alone. Arbitrary: it does one thing in 20 us.
 _MOST_ASKED: Final = 100
-# How long the end of the process waits for what the caretaker is at. Arbitrary: a disk that hangs may hold it.
+# How long the end of the process waits for what the worker's monitor is at. Arbitrary: a disk that hangs may hold it.
 _LEAVE_S: Final = 1.0
 # How long `start` waits for another thread that starts the worker. Arbitrary: that takes a millisecond.
 _START_WAIT_S: Final = 1.0
@@ -162,17 +162,17 @@ class WorkerHandle:
         wake = wake and now >= self._wake_at
         if not (wake or quiet):
             return
-        if _caretaker.started:
-            _caretaker.ask((self, ring, wake, quiet))
+        if _monitor.started:
+            _monitor.ask((self, ring, wake, quiet))
             if wake:
                 self._wake_at = now + _WAKE_INTERVAL_S
-                _caretaker.let(_LET_S)
+                _monitor.let(_LET_S)
         else:
             with contextlib.suppress(Exception):  # no thread can be had
                 self._care(ring, wake, quiet)
 
     def _care(self, ring: Ring, wake: bool, quiet: bool) -> None:
-        """Wake the worker, and start another if it is gone. On the caretaker's thread."""
+        """Wake the worker, and start another if it is gone. On the monitor's thread."""
         if wake:
             self.wake()
         if not quiet or not self._starting.acquire(blocking=False):
@@ -190,7 +190,7 @@ class WorkerHandle:
     def start(self, log_path: Path, ring: Ring) -> None:
         """Start the worker where there is none, and wait a little until it has taken the ring."""
         deadline = time.monotonic() + READY_WAIT_S
-        _caretaker.start()
+        _monitor.start()
         if self._starting.acquire(timeout=_START_WAIT_S):  # else this may be a signal handler inside `poll_ring`
             try:
                 self._log_path = str(log_path)
@@ -375,17 +375,17 @@ class WorkerHandle:
 
 
 # Looks after the workers of this process. Not the thread that says what we have to say: that may wait for a reader.
-_caretaker: BackgroundThread[tuple[WorkerHandle, Ring, bool, bool]] = BackgroundThread(
+_monitor: BackgroundThread[tuple[WorkerHandle, Ring, bool, bool]] = BackgroundThread(
     lambda asked: asked[0]._care(*asked[1:]), _MOST_ASKED
 )
 
 
 def leave() -> None:
-    """At the end of the process: let the caretaker get done with what it is at, for a thread of ours dies in the middle of that.
+    """At the end of the process: let the worker's monitor get done with what it is at, for a thread of ours dies in the middle of that.
 
     Where it journals what no worker could, the run is done before its directory is removed and a word is said.
     """
-    for pause in _caretaker.until_done(_LEAVE_S):
+    for pause in _monitor.until_done(_LEAVE_S):
         time.sleep(pause)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from asynctrack._system.disk_timeout import Errand
+from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.backends.files.reserved import FlatNames
 from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
@@ -293,7 +293,7 @@ def open_run(path: str | os.PathLike[str]) -> RunReader:
         NotARun: there is no run.
         UnsupportedVersion: a newer asynctrack wrote it.
     """
-    Errand(lambda: _touch(expanded(path)), path).wait()
+    InterruptibleCall(lambda: _touch(expanded(path)), path).wait()
     return RunReader(path, warns=True)
 
 

@@ -23,7 +23,7 @@ from asynctrack.journal.manifest import Manifest, Status, now_iso, start_payload
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
 from asynctrack.records.codec import encode, encode_update, make_plain
-from asynctrack.worker.delivery_supervisor import ElsewhereDelivery, SupervisedProcess, Supervisor
+from asynctrack.worker.delivery_supervisor import DelegatedDelivery, SupervisedProcess, Supervisor
 
 _POLL_S: Final = 0.005
 
@@ -163,7 +163,7 @@ def deliver_in_process(
     async def work(host: str) -> Cursor:
         processes = Supervisor(host)
         process = processes.of(name)
-        delivery = ElsewhereDelivery(run, name, backend, stored(backend, run.name, name), process)
+        delivery = DelegatedDelivery(run, name, backend, stored(backend, run.name, name), process)
         with anyio.fail_after(timeout_s):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(processes.watch)

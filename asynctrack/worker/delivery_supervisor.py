@@ -252,7 +252,7 @@ class Supervisor:
                         tasks.start_soon(process.end)
 
 
-class ElsewhereDelivery:
+class DelegatedDelivery:
     """A delivery that a process of its own drives; here its cursor is looked at. Has the face of a `Delivery`."""
 
     def __init__(

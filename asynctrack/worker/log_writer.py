@@ -50,11 +50,11 @@ def to_thread() -> None:
     """Let everything that is logged in this process be written to standard error by that thread."""
     import logging
 
-    class Scribe(logging.StreamHandler):  # type: ignore[type-arg]  # of whatever standard error is
+    class LogWriter(logging.StreamHandler):  # type: ignore[type-arg]  # of whatever standard error is
         def emit(self, record: logging.LogRecord) -> None:
             call(super().emit, record)
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[Scribe()])
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[LogWriter()])
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
 
 

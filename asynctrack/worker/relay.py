@@ -23,7 +23,7 @@ _FIRST_RISK_S: Final = 1.0
 _LONGEST_RISK_S: Final = 60.0
 
 
-class Relieved(BaseException):
+class Superseded(BaseException):
     """Another thread makes the rounds by now. No `Exception`: nothing on the way up may go on."""
 
 
@@ -100,7 +100,7 @@ class Relay:
     def _run(self) -> None:
         try:
             self._rounds()
-        except Relieved:
+        except Superseded:
             pass
 
     def _leave(self, visit: tuple[str, int | None, float]) -> None:
@@ -112,7 +112,7 @@ class Relay:
                 self._visit = None
                 return
             self.held.discard(run)
-        raise Relieved
+        raise Superseded
 
 
 class Watchdog(threading.Thread):

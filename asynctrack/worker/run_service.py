@@ -24,7 +24,7 @@ from asynctrack.journal import manifest as manifests
 from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import Manifest, find_start
 from asynctrack.journal.reader import Reader
-from asynctrack.worker.delivery_supervisor import ElsewhereDelivery, Supervisor
+from asynctrack.worker.delivery_supervisor import DelegatedDelivery, Supervisor
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.run_journal import RunJournal
 
@@ -71,7 +71,7 @@ class RunService:
         self._processes = processes
         self._local = local
         self._policy = policy
-        self._deliveries: list[Delivery | ElsewhereDelivery] = []
+        self._deliveries: list[Delivery | DelegatedDelivery] = []
         self._from_callers: dict[str, dict[str, Any]] = {}
         self._waiters: list[anyio.Event] = []
         self._ended = False
@@ -142,7 +142,7 @@ class RunService:
         """Whether somebody has begun to log to the run again, or its end is another than it was: an exit code came."""
         return bool(self.journal.live) or self.status not in (None, self.journal.status)
 
-    async def _drive(self, delivery: Delivery | ElsewhereDelivery) -> None:
+    async def _drive(self, delivery: Delivery | DelegatedDelivery) -> None:
         await delivery.drive(self._wait, self.journal.wanted, self._publish, self._pace)
         self.notify_growth()
 
@@ -189,7 +189,7 @@ class RunService:
         known = self.journal.writer.ends
         return self.journal.status is not None or any(ring.id in known for ring in list(self.journal.rings))
 
-    def _open_deliveries(self) -> list[Delivery | ElsewhereDelivery]:
+    def _open_deliveries(self) -> list[Delivery | DelegatedDelivery]:
         assert self._manifest is not None
         self._read_callers_settings()
         for name, stored in self._manifest.backends.items():
@@ -199,12 +199,12 @@ class RunService:
             self._deliveries.append(self._open_delivery(name, backend, stored))
         return self._deliveries
 
-    def _open_delivery(self, name: str, backend: Backend, stored: dict[str, Any]) -> Delivery | ElsewhereDelivery:
+    def _open_delivery(self, name: str, backend: Backend, stored: dict[str, Any]) -> Delivery | DelegatedDelivery:
         assert self._manifest is not None
         run, execution = Path(self.journal.path), execution_of(backend)
         if execution == "process" and can_spawn():
             process = self._processes.of(str(stored["kind"]))
-            return ElsewhereDelivery(run, name, backend, stored, process, force=self._policy.force)
+            return DelegatedDelivery(run, name, backend, stored, process, force=self._policy.force)
         keep = name not in self._local or execution != "caller"
         return Delivery(run, name, backend, self._manifest, keep=keep, force=self._policy.force)
 

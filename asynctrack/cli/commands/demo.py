@@ -58,14 +58,14 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _kill(args: argparse.Namespace) -> int:
-    aftermath = kill.demonstrate(folder=args.dir, seconds=args.seconds, seed=args.seed, quiet=args.json)
-    if aftermath is None:
+    kill_report = kill.demonstrate(folder=args.dir, seconds=args.seconds, seed=args.seed, quiet=args.json)
+    if kill_report is None:
         return 1
     if args.json:
-        print(json.dumps(asdict(aftermath)))
+        print(json.dumps(asdict(kill_report)))
     else:
-        print("\n".join(kill_summary(aftermath, sys.stdout)))
-    return 0 if aftermath.whole else 1
+        print("\n".join(kill_summary(kill_report, sys.stdout)))
+    return 0 if kill_report.whole else 1
 
 
 def _race(args: argparse.Namespace, out: TextIO | None) -> Facts:

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from asynctrack._system.disk_timeout import Errand
+from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.cli import options, output
 from asynctrack.cli.output import STATE_STYLES, Output, Styled, TableColumn
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """List runs, the newest first."""
     directory = args.directory or Path(DEFAULT_DIR)
-    Errand(directory.is_dir, directory).wait()  # a disk that hangs is said
+    InterruptibleCall(directory.is_dir, directory).wait()  # a disk that hangs is said
     if args.directory is not None and not directory.is_dir():
         output.warn(f"there is no directory {directory}")
         return 2

@@ -22,7 +22,7 @@ import anyio
 import asynctrack
 from asynctrack.cli.demo_app.live import REFRESH_S, Live
 from asynctrack.cli.demo_app.race import ANNEALERS, Race
-from asynctrack.cli.demo_app.report import Aftermath
+from asynctrack.cli.demo_app.report import KillReport
 
 __all__ = ["PROJECT", "count", "demonstrate", "optimise"]
 
@@ -48,7 +48,7 @@ def optimise(counters: Path, *, folder: Path, seconds: float, seed: int) -> int:
     return 0
 
 
-def demonstrate(*, folder: Path, seconds: float, seed: int, quiet: bool) -> Aftermath | None:
+def demonstrate(*, folder: Path, seconds: float, seed: int, quiet: bool) -> KillReport | None:
     """The parent: start an optimiser, kill it, and count. None if it did not get so far."""
     with tempfile.TemporaryDirectory(prefix="asynctrack-demo-") as scratch:
         counters = Path(scratch, "counters")
@@ -67,13 +67,13 @@ def demonstrate(*, folder: Path, seconds: float, seed: int, quiet: bool) -> Afte
     return count(path, counted, after_s, _wait_until_over(path))
 
 
-def count(path: Path, counted: Sequence[int], killed_after_s: float, status: str) -> Aftermath:
+def count(path: Path, counted: Sequence[int], killed_after_s: float, status: str) -> KillReport:
     """Compare what is found at `path` with `counted`: records accepted from each annealer, then those refused."""
     steps = [Counter[int]() for _ in range(ANNEALERS)]
     for record in asynctrack.open_run(path).records():
         steps[record.data["trial"] % ANNEALERS][record.step] += 1
     accepted = counted[:ANNEALERS]
-    return Aftermath(
+    return KillReport(
         killed_after_s=round(killed_after_s, 2),
         accepted=sum(accepted),
         found=sum(len(one) for one in steps),

@@ -40,7 +40,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Aftermath:
+class KillReport:
     """What was left of an optimiser that was killed."""
 
     killed_after_s: float
@@ -89,24 +89,24 @@ def summary(facts: Facts, out: TextIO) -> Iterator[str]:
     yield from _where_next(facts.path)
 
 
-def kill_summary(aftermath: Aftermath, out: TextIO) -> Iterator[str]:
+def kill_summary(kill_report: KillReport, out: TextIO) -> Iterator[str]:
     """The lines for people after a kill."""
-    found = f"{aftermath.found:,} were found afterwards"
-    lost = f"{aftermath.missing:,} MISSING" if aftermath.missing else "none missing"
-    twice = f"{aftermath.repeated:,} TWICE" if aftermath.repeated else "none twice"
+    found = f"{kill_report.found:,} were found afterwards"
+    lost = f"{kill_report.missing:,} MISSING" if kill_report.missing else "none missing"
+    twice = f"{kill_report.repeated:,} TWICE" if kill_report.repeated else "none twice"
     yield ""
-    yield f"  {aftermath.accepted:,} records had been accepted when the process was killed;"
+    yield f"  {kill_report.accepted:,} records had been accepted when the process was killed;"
     yield f"  {found}, {_bold(lost, out)}, {twice}."
     yield ""
-    if aftermath.uncounted:
+    if kill_report.uncounted:
         yield _dim(
-            f"  ({aftermath.uncounted} accepted so late that the process was killed before it had counted it)", out
+            f"  ({kill_report.uncounted} accepted so late that the process was killed before it had counted it)", out
         )
-    if aftermath.refused or aftermath.gaps:
-        yield f"  {aftermath.refused:,} were refused by log(); {aftermath.gaps:,} steps are not there"
-    yield f"  killed with SIGKILL after {aftermath.killed_after_s:.1f} s; the run is marked {aftermath.status!r}"
+    if kill_report.refused or kill_report.gaps:
+        yield f"  {kill_report.refused:,} were refused by log(); {kill_report.gaps:,} steps are not there"
+    yield f"  killed with SIGKILL after {kill_report.killed_after_s:.1f} s; the run is marked {kill_report.status!r}"
     yield ""
-    yield from _where_next(aftermath.path)
+    yield from _where_next(kill_report.path)
 
 
 def _optimum_note(facts: Facts) -> str:
