@@ -11,7 +11,7 @@ from typing import TextIO
 
 from asynctrack.cli.demo_app.berlin52 import OPTIMUM
 
-__all__ = ["Aftermath", "Facts", "above_optimum_percent", "kill_summary", "summary"]
+__all__ = ["Facts", "KillReport", "above_optimum_percent", "kill_summary", "summary"]
 
 
 @dataclass(frozen=True)
