@@ -69,7 +69,7 @@ class Relay:
         """Work at a run: all of it, since who was held up comes no further.
 
         Raises:
-            Relieved: it took so long that another thread makes the rounds; this one has to end.
+            Superseded: it took so long that another thread makes the rounds; this one has to end.
         """
         self._visit = visit = (run, disk, time.monotonic())
         try:
