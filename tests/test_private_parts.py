@@ -17,7 +17,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from support import DEADLINE_S, ROOT
+from support import DEADLINE_S, ROOT, own_shared_memory
 
 import asynctrack
 from asynctrack._system import loop_thread, private
@@ -79,6 +79,21 @@ def test_frame_is_that_of_who_asks_and_of_those_above() -> None:
         return private.frame().f_code.co_name, private.frame(1).f_code.co_name
 
     assert above() == ("above", "test_frame_is_that_of_who_asks_and_of_those_above")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="threads that come too late just wait")
+def test_what_threads_end_with_is_loaded_before_the_file_system_is_another() -> None:
+    script = """
+import asynctrack, tempfile
+run = asynctrack.init("p", dir=tempfile.mkdtemp())
+with open("/proc/self/maps") as maps:
+    loaded = maps.read()
+run.finish()
+print("libgcc_s" in loaded, "/libc.so.6" in loaded)
+"""
+    with own_shared_memory():
+        (line,) = manifest_of(script)
+    assert line in ("True True", "False False")  # without glibc nothing is to be loaded
 
 
 def test_weak_references_are_pythons_own() -> None:

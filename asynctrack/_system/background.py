@@ -14,7 +14,6 @@ import _thread
 import contextlib
 import functools
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar
@@ -33,6 +32,7 @@ _Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked
 # Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
 _POLL_S: Final = 0.0005
 _set_mask, _signals = private.signal_masks()
+_load_what_threads_end_with = functools.cache(private.load_what_threads_end_with)
 # A thread gets the others for what it does itself, and `faulthandler` has to see them.
 _OF_THE_PROCESS: Final = _signals() - {
     signal.SIGSEGV,
@@ -163,13 +163,6 @@ class BackgroundThread(Generic[T]):
         with contextlib.suppress(BaseException):  # other people's code may raise anything, and the next thing waits
             do(*things)
         self._busy_since = None
-
-
-@functools.cache
-def _load_what_threads_end_with() -> None:
-    """Have a thread end: CPython 3.11 needs a library for that, which is not found after `chroot`, and the process would be aborted."""
-    if sys.version_info < (3, 12):
-        start_new_thread()(int, ())
 
 
 def start_thread(work: Callable[[], object]) -> None:

@@ -57,6 +57,23 @@ def signal_masks() -> tuple[Callable[[int, set[int]], set[int]], Callable[[], se
     return pthread_sigmask, valid_signals
 
 
+def load_what_threads_end_with() -> None:
+    """Load the library with which glibc ends a thread that asks for an interpreter that has ended, up to Python 3.13; nothing where it is not found.
+
+    It is looked for only then, and after `chroot` it is nowhere: the process would be aborted behind its last line. The interpreter loads
+    it as a module, which it is not, and keeps it.
+    """
+    if sys.version_info >= (3, 14):  # such threads just wait
+        return
+    with contextlib.suppress(Exception):
+        from _frozen_importlib import ModuleSpec
+        from _imp import create_dynamic
+
+        with open("/proc/self/maps", errors="surrogateescape") as maps:
+            libc = next(line for line in maps if line.endswith("/libc.so.6\n")).split(maxsplit=5)[5]
+        create_dynamic(ModuleSpec("libgcc_s", None, origin=f"{libc.rpartition('/')[0]}/libgcc_s.so.1"))
+
+
 def load_asyncio_backend() -> ModuleType | None:
     """Import what anyio imports with its first call in a loop of asyncio; None where it is elsewhere, and then that call imports it.
 
