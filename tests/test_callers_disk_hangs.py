@@ -109,6 +109,7 @@ def test_statistics_that_fail_before_their_disk_hangs_are_the_last_that_could_be
     run.finish()
 
 
+@pytest.mark.system
 def test_patience_waits_for_who_gets_on_and_not_for_who_stands_still() -> None:
     def get_on() -> str:
         until = time.monotonic() + 1.0

@@ -429,6 +429,7 @@ def test_captured_output_is_the_test_runners(own_host: Path, runs: Path, capsys:
     assert "step=   7 | loss=0.5000\n" in capsys.readouterr().out
 
 
+@pytest.mark.system
 def test_output_that_a_script_redirects_for_a_while_is_left_alone(own_host: Path, runs: Path, capsys: Any) -> None:
     taken = io.StringIO()
     with asynctrack.init("p", dir=runs, backends=[Console(every_s=0)]) as run, contextlib.redirect_stdout(taken):
@@ -438,6 +439,7 @@ def test_output_that_a_script_redirects_for_a_while_is_left_alone(own_host: Path
     assert "loss=0.5000" in capsys.readouterr().out
 
 
+@pytest.mark.system
 def test_fast_loop_is_shown_at_a_humane_rate(own_host: Path, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
     with asynctrack.init("p", dir=runs, backends=[Console(every_s=0.2)]) as run:
@@ -522,6 +524,7 @@ def test_killed_worker_is_followed_by_one_that_shows_the_rest(own_host: Path, ru
     assert list(dict.fromkeys(steps)) == list(range(100))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_resumed_run_shows_what_is_new(own_host: Path, runs: Path, capsys: Any, worker: Any) -> None:
     for session in range(2):

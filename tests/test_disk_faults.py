@@ -321,6 +321,7 @@ loop.check(completed(run), stats)
 
 
 class TestRemoved:
+    @pytest.mark.system
     def test_removed_run_is_let_go_of_when_its_caller_ends(self, own_host: Path, runs: Path, worker: str) -> None:
         run = asynctrack.init("p", dir=runs, worker=worker)
         for i in range(1000):
@@ -448,6 +449,7 @@ class TestMoved:
             wait_until(lambda: work.poll() and work.done, "all is delivered")
         assert_whole(moved, {"i": 1000})
 
+    @pytest.mark.system
     def test_run_that_is_moved_and_moved_back_goes_on(self, own_host: Path, runs: Path, worker: str) -> None:
         run = asynctrack.init("p", id="run", dir=runs, worker=worker)
         count = 0

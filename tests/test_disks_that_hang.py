@@ -407,6 +407,7 @@ def test_runs_of_which_the_disk_does_not_tell_are_named(disk: HangingDisk, runs:
     disk.go_on()
 
 
+@pytest.mark.system
 def test_backend_in_its_caller_gets_all_though_the_disk_failed_as_the_run_was_opened(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -420,6 +421,7 @@ def test_backend_in_its_caller_gets_all_though_the_disk_failed_as_the_run_was_op
         assert [record["a"] for record in memory.records] == list(range(20))
 
 
+@pytest.mark.system
 def test_who_looks_at_a_delivery_process_goes_on_though_its_cursor_cannot_be_read(
     disk: HangingDisk, own_host: Path
 ) -> None:
@@ -441,6 +443,7 @@ def test_who_looks_at_a_delivery_process_goes_on_though_its_cursor_cannot_be_rea
     assert looks[-1] == 7
 
 
+@pytest.mark.system
 def test_disk_that_fails_is_told_of_in_a_line_where_the_worker_is_in_its_caller(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

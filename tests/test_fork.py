@@ -72,6 +72,7 @@ def forked(own_host: Path, runs: Path) -> Callable[..., Any]:
     return run
 
 
+@pytest.mark.system
 def test_checkpoint_of_a_child_that_has_not_logged_is_on_disk(forked: Callable[..., Any], runs: Path) -> None:
     told = forked("""
 pid = os.fork()
@@ -211,6 +212,7 @@ print(json.dumps(counts))
     assert manifest(run_path)["status"] == "finished"
 
 
+@pytest.mark.system
 def test_signal_handlers_that_fork_inside_log_harm_neither_side(forked: Callable[..., Any], run_path: Path) -> None:
     counts = forked(
         """
@@ -379,6 +381,7 @@ print(json.dumps(memory.history))
     assert history == {"child": list(range(50)), "parent": list(range(50))}
 
 
+@pytest.mark.system
 def test_child_opens_runs_of_its_own(forked: Callable[..., Any], runs: Path) -> None:
     forked(
         """

@@ -110,6 +110,7 @@ def check_any_bytes(segments: list[tuple[bool, bytes]]) -> None:
 any_segments = st.lists(st.tuples(headers, st.binary(max_size=300)), min_size=1, max_size=3)
 
 
+@pytest.mark.system
 @few
 @given(any_segments)
 def test_bytes_that_are_no_journal_are_read_as_none(segments: list[tuple[bool, bytes]]) -> None:

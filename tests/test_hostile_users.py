@@ -157,6 +157,7 @@ def test_queues_of_another_are_neither_taken_over_nor_counted(own_host: Path, ru
     root.rmdir()
 
 
+@pytest.mark.system
 @needs_root
 def test_files_of_a_run_are_for_nobody_else_with_an_umask_that_says_so(own_host: Path, runs: Path) -> None:
     usual = os.umask(0o077)

@@ -90,6 +90,7 @@ def test_ctrl_c_ends_an_init_that_waits_for_its_disk_and_nothing_is_left_when_th
     assert_whole(run.path, {"i": 1})
 
 
+@pytest.mark.system
 def test_open_run_on_a_disk_that_hangs_says_that_it_waits_and_ctrl_c_ends_it(
     disk: HangingDisk, own_host: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,6 +183,7 @@ def assert_interrupted_everywhere(own_host: Path, runs: Path, worker: str, first
     assert left_in(own_host) == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("worker", ["process", "thread"])
 def test_ctrl_c_in_init_leaves_nothing_or_a_run_that_has_failed(own_host: Path, runs: Path, worker: str) -> None:
     assert_interrupted_everywhere(own_host, runs, worker, 11, 97)

@@ -93,6 +93,7 @@ def test_journal_that_is_removed_under_a_run_is_begun_again(own_host: Path, runs
     assert "was removed; another is begun" in (run.path / "worker.log").read_text()
 
 
+@pytest.mark.system
 def test_limit_on_the_length_of_a_file_begins_another_segment(own_host: Path, runs: Path) -> None:
     found = run_child(
         """

@@ -219,6 +219,7 @@ def test_runs_opened_while_other_threads_take_the_statistics_stay_open(own_host:
         assert_all_there(run, 2)
 
 
+@pytest.mark.system
 def test_bursts_after_idling_fit_into_the_smallest_ring(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs, queue_bytes=4096, when_full="block")
     run.flush()

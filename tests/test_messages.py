@@ -185,6 +185,7 @@ print(json.dumps(said))
     assert run_child(script) == ["one", "two"]
 
 
+@pytest.mark.system
 def test_handler_that_logs_into_the_run_and_finishes_it_does_not_wait_for_itself(shared_host: Path, runs: Path) -> None:
     script = """
 import json, logging, sys
@@ -217,6 +218,7 @@ print(json.dumps(took))
     assert run_child(script.replace("sys.stderr.close()", "sys.stderr = None"), runs) is True
 
 
+@pytest.mark.system
 def test_signal_comes_to_who_waits_for_it(shared_host: Path, runs: Path) -> None:
     script = """
 import json, os, signal, sys

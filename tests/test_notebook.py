@@ -108,6 +108,7 @@ def test_kernel_is_interrupted_restarted_and_killed(
 OPEN = "run = asynctrack.init('p', id=f'run-{n}', dir=DIR); n += 1"
 
 
+@pytest.mark.system
 def test_a_cell_that_runs_twice_finishes_the_run_that_it_opened_before(notebook: Notebook, runs: Path) -> None:
     loud = "import os; os.environ['ASYNCTRACK_QUIET'] = ''"
     assert notebook.run(f"{loud}; import asynctrack; n = 0; DIR = {str(runs)!r}") == ""

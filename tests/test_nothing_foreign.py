@@ -179,6 +179,7 @@ for n in range(300):
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(("stream", "handler"), [("raises", "raises"), ("blocks", "blocks"), ("stays", "none")])
 def test_nothing_foreign_holds_up_a_forked_child_whose_queue_is_forbidden(
     own_host: Path, runs: Path, stream: str, handler: str
@@ -192,6 +193,7 @@ def test_nothing_foreign_holds_up_a_forked_child_whose_queue_is_forbidden(
     assert len(records(Path(told["path"]))) == 101
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("setter", ["profile", "trace"])
 @pytest.mark.parametrize("what", ["logs", "raises"])
 def test_tracer_that_logs_or_raises_in_log_loses_no_record_that_was_accepted(

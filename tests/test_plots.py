@@ -217,6 +217,7 @@ needs_matplotlib = pytest.mark.skipif(
 )
 
 
+@pytest.mark.system
 @needs_matplotlib
 def test_picture_has_a_line_for_each_scope(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "run") as run:

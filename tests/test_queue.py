@@ -668,6 +668,7 @@ class TestNestedCalls:
 
 
 class TestStorms:
+    @pytest.mark.system
     def test_finalisers_that_log_whenever_the_collector_runs(self, make: Any) -> None:
         producer, slices, frames = make(), [], []
 

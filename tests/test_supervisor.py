@@ -318,6 +318,7 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("homeless", None)
 
 
+@pytest.mark.system
 def test_backend_that_cannot_be_imported_there_is_paused_and_says_so(
     homeless: Path, rough_host: Path, runs: Path
 ) -> None:
@@ -334,6 +335,7 @@ def test_backend_that_cannot_be_imported_there_is_paused_and_says_so(
     assert cursor(run.path, "Homeless").paused
 
 
+@pytest.mark.system
 def test_catching_up_imports_what_its_own_process_can(homeless: Path, own_host: Path, tmp_path: Path) -> None:
     backend = importlib.import_module("homeless").Homeless()
     with JournaledRun(tmp_path / "p" / "a", backends={"homeless": backend}) as run:
@@ -344,6 +346,7 @@ def test_catching_up_imports_what_its_own_process_can(homeless: Path, own_host: 
     assert steps(run.path) == [0]
 
 
+@pytest.mark.system
 def test_delivery_process_that_hangs_at_the_end_does_not_keep_the_worker(own_host: Path, runs: Path) -> None:
     backend = Hangs(stall_timeout_s=1000, troubles=(Trouble(does="hold", on="close", times=None),))
     run = asynctrack.init("p", dir=runs, backends=["jsonl", backend], finish_timeout_s=0.5, after_exit_max_s=0)

@@ -123,6 +123,7 @@ def test_what_a_crash_left_is_recovered_by_any_name_of_its_directory(own_host: P
     assert not left_in(own_host)
 
 
+@pytest.mark.system
 def test_run_that_cannot_be_read_is_not_complete(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", id="a", dir=runs)
     run.finish()
@@ -177,6 +178,7 @@ def test_what_the_worker_leaves_behind_is_delivered(own_host: Path, runs: Path, 
     assert manifest(run)["status"] == "finished"
 
 
+@pytest.mark.system
 def test_live_run_is_left_to_its_worker(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         run.log({"i": 1})
@@ -202,6 +204,7 @@ def test_whole_run_is_delivered_to_one_more_backend_while_it_is_live(own_host: P
     assert lines(run.path, "more.jsonl") == lines(run.path)
 
 
+@pytest.mark.system
 def test_delivery_that_follows_ends_with_the_run(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         run.log({"i": 0})
@@ -238,6 +241,7 @@ def test_bad_arguments_are_told_in_a_line(runs: Path, arguments: list[str], expe
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.system
 def test_workers_are_seen_and_end_after_their_callers(own_host: Path, runs: Path) -> None:
     caller = start(CALLER, runs, "a", 300, "wait", 20)
     assert caller.stdout is not None
@@ -271,6 +275,7 @@ def test_worker_that_is_killed_by_force_is_replaced(own_host: Path, runs: Path) 
     assert values(runs / "p" / "a", "i") == list(range(1000))
 
 
+@pytest.mark.system
 def test_there_is_no_such_worker(own_host: Path) -> None:
     told = command("workers", "--end", 1)
     assert (told.returncode, "no worker has the pid 1" in told.stderr) == (2, True)

@@ -99,6 +99,7 @@ def assert_whole(run: asynctrack.Run, windows: Windows, count: int) -> None:
     assert (stats.delivered, stats.rejected, stats.behind, stats.skipped) == (count, 0, 0, {})
 
 
+@pytest.mark.system
 def test_numbers_are_lines_and_the_config_is_a_text(shared_host: Path, runs: Path) -> None:
     app = VisdomApp()
     with RawServer(app) as server:

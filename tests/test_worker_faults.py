@@ -128,6 +128,7 @@ def test_worker_killed_again_and_again_while_it_starts_loses_nothing(own_host: P
     assert_all_there(run, logging.accepted)
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("quick")
 def test_stopped_worker_goes_on_where_it_was(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs)
@@ -190,6 +191,7 @@ def test_worker_killed_stopped_and_continued_at_random_loses_and_repeats_nothing
         assert_all_there(run, log.accepted)
 
 
+@pytest.mark.system
 def test_finish_starts_another_worker_when_the_last_was_killed(own_host: Path, runs: Path) -> None:
     run = asynctrack.init("p", dir=runs)
     run.flush()
@@ -218,6 +220,7 @@ def test_worker_killed_during_finish_is_replaced(own_host: Path, runs: Path) -> 
     assert_all_there(run, list(range(50_000)))
 
 
+@pytest.mark.system
 def test_worker_that_cannot_be_started_is_told_and_the_queue_holds_what_it_can(
     own_host: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -333,6 +336,7 @@ print(json.dumps([run.finish().journaled, asynctrack.__file__]))
 """
 
 
+@pytest.mark.system
 def test_worker_whose_deliveries_cannot_start_journals_and_leaves(own_host: Path, runs: Path, tmp_path: Path) -> None:
     package = shutil.copytree(Path(asynctrack.__file__).parent, tmp_path / "broken" / "asynctrack")
     (package / "worker" / "service.py").write_text("raise ImportError('half an installation')\n")

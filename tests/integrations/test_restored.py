@@ -22,6 +22,7 @@ def log(log_dir: Path, run_id: str, steps: range) -> Path:
     return run.path
 
 
+@pytest.mark.system
 def test_trainings_follow_each_other(tmp_path: Path) -> None:
     (tmp_path / "tianshou/killed/journal").mkdir(parents=True)
     first = log(tmp_path, "z", range(6_000))
