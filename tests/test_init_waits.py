@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from support import assert_whole, left_in, manifest, run_child, wait_until, work
 import asynctrack
 from asynctrack import Run
 from asynctrack._system import disk_timeout
+from asynctrack.client import preparation
 from asynctrack.errors import RunExists, RunIsRunning
 
 
@@ -196,3 +198,27 @@ def test_ctrl_c_anywhere_in_init_leaves_nothing_or_a_run_that_has_failed(
     own_host: Path, runs: Path, worker: str, first: int
 ) -> None:
     assert_interrupted_everywhere(own_host, runs, worker, first, 7)
+
+
+def test_directory_that_another_removes_as_a_run_is_opened_is_made_again(tmp_path: Path) -> None:
+    path, over = tmp_path / "p" / "run", threading.Event()
+    path.parent.mkdir()
+
+    def come_and_go() -> None:
+        while not over.wait(0.0001):
+            with contextlib.suppress(OSError):
+                path.mkdir()
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+    another = threading.Thread(target=come_and_go)
+    another.start()
+    try:
+        for _ in range(500):
+            with contextlib.suppress(RunExists):
+                lock, _ = preparation._take_run_lock(path, "run", "never")
+                lock.release()
+                preparation._remove_run_directory(path)
+    finally:
+        over.set()
+        another.join()

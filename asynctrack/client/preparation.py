@@ -98,15 +98,16 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
         NotARun: it is not there, and is not to be begun.
         RunIsRunning: a process has it open.
     """
+    is_new = False
     for _ in range(_MOST_TRIES):
-        is_new = _find_or_make(path, run_id, resume)
         try:
+            is_new = _find_or_make(path, run_id, resume)
             return run_locks.take(path), is_new
         except Held as held:
             if is_new and resume == "never":  # another was faster, in the moment between
                 raise RunExists(run_id, path.parent) from None
             raise RunIsRunning(run_id, path, held.pid) from None
-        except FileNotFoundError:  # another has made it, found that it cannot begin, and removed it
+        except FileNotFoundError:  # another has made it, found that it cannot begin or was interrupted, and removed it
             continue
         except OSError as error:
             if is_new:
@@ -208,14 +209,26 @@ def _remove_run_directory(path: Path) -> None:
 
 
 def _make_run_directory(path: Path, run_id: str) -> None:
+    """Make the directory of a run.
+
+    Raises:
+        RunExists: it is there.
+        FileNotFoundError: it was there, and another has removed it in the moment between.
+        DirectoryNotWritable: it cannot be made.
+    """
     try:
         if len(os.fsencode(path)) + _LONGEST_BELOW > os.pathconf("/", "PC_PATH_MAX"):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         os.makedirs(path.parent, exist_ok=True)
+    except OSError as error:
+        raise DirectoryNotWritable(path, error) from error
+    try:
         os.mkdir(path, permissions.DIRECTORY)
     except FileExistsError as error:
         if path.is_dir():
             raise RunExists(run_id, path.parent) from None
+        if not os.path.lexists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         raise DirectoryNotWritable(path, error) from error
     except OSError as error:
         raise DirectoryNotWritable(path, error) from error
