@@ -98,10 +98,11 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
         NotARun: it is not there, and is not to be begun.
         RunIsRunning: a process has it open.
     """
-    is_new = False
     for _ in range(_MOST_TRIES):
+        is_new = _find_or_make(path, run_id, resume)
+        if is_new is None:
+            continue
         try:
-            is_new = _find_or_make(path, run_id, resume)
             return run_locks.take(path), is_new
         except Held as held:
             if is_new and resume == "never":  # another was faster, in the moment between
@@ -116,18 +117,18 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
     raise DirectoryNotWritable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
 
 
-def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool:
+def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool | None:
+    """Whether the run's directory is a new one; None where another has removed it in the moment between."""
     if resume != "never" and os.path.isdir(path):
         return False
     if resume == "must":
         raise NotARun(path, "; with resume='allow' it is begun")
     try:
-        _make_run_directory(path, run_id)
+        return _make_run_directory(path, run_id) or None
     except RunExists:
         if resume == "never":
             raise
         return False  # another process has made it just now
-    return True
 
 
 def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerKind, resume: Resume) -> int | None:
@@ -208,12 +209,11 @@ def _remove_run_directory(path: Path) -> None:
             os.rmdir(path)
 
 
-def _make_run_directory(path: Path, run_id: str) -> None:
-    """Make the directory of a run.
+def _make_run_directory(path: Path, run_id: str) -> bool:
+    """Make the directory of a run; False where it was there, and another has removed it in the moment between.
 
     Raises:
         RunExists: it is there.
-        FileNotFoundError: it was there, and another has removed it in the moment between.
         DirectoryNotWritable: it cannot be made.
     """
     try:
@@ -228,7 +228,8 @@ def _make_run_directory(path: Path, run_id: str) -> None:
         if path.is_dir():
             raise RunExists(run_id, path.parent) from None
         if not os.path.lexists(path):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+            return False
         raise DirectoryNotWritable(path, error) from error
     except OSError as error:
         raise DirectoryNotWritable(path, error) from error
+    return True
