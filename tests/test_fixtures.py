@@ -5,6 +5,7 @@ They lie below `fixtures/`, a folder for each version that wrote something new; 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -179,7 +180,7 @@ def test_backends_that_have_a_part_get_the_rest_once(version: Path, tmp_path: Pa
     assert [int(row["i"]) for row in in_csv(run, "metrics")] == wanted
     assert len(in_csv(run, "train")) == MORE
     assert in_parquet(run) == wanted
-    with sqlite3.connect(project / "metrics.db") as database:
+    with contextlib.closing(sqlite3.connect(project / "metrics.db")) as database:
         rows = database.execute("SELECT step, value FROM metrics WHERE key = 'i' ORDER BY step").fetchall()
     assert [(step, float(value)) for step, value in rows] == [(step, float(step)) for step in wanted]
     assert points(run / "tensorboard", "i") == [(step, float(step)) for step in wanted]
