@@ -229,9 +229,8 @@ def is_terminal(stream: TextIO | None) -> bool:
 def _write(stream: TextIO, data: bytes) -> None:
     """Write behind the stream's own buffer: what a broken pipe does not take must not be tried again when the process ends."""
     fd = stream.fileno()
-    _ready(
-        [fd], to_write=True
-    )  # a terminal may be held: better here than where a lock is, which the process needs to end
+    # A terminal may be held: better here than where a lock is, which the process needs to end.
+    _ready([fd], to_write=True)
     stream.flush()
     while data:
         data = data[os.write(fd, data) :]

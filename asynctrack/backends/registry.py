@@ -265,9 +265,8 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
 
     @property
     def execution(self) -> Execution:  # type: ignore[override]  # of the class elsewhere
-        return (
-            "worker" if env_refs.missing(self.references) else "process"
-        )  # to say what is missing nothing is imported
+        # To say what is missing nothing is imported.
+        return "worker" if env_refs.missing(self.references) else "process"
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "references", self.settings.get("references") or {})

@@ -137,9 +137,8 @@ def _fields(given: Any) -> Mapping[str, Any] | None:
 
 def _names(kind: type) -> list[str] | None:
     """The names of a class's fields, of whichever library."""
-    if isinstance(
-        found := getattr(kind, "__pydantic_fields__", None), dict
-    ):  # first: pydantic's dataclasses are dataclasses too
+    # First: pydantic's dataclasses are dataclasses too.
+    if isinstance(found := getattr(kind, "__pydantic_fields__", None), dict):
         return list(found)
     if isinstance(found := getattr(kind, "__dataclass_fields__", None), dict):
         dataclasses = sys.modules["dataclasses"]

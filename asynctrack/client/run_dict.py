@@ -267,9 +267,8 @@ class _Tree:
     def __init__(self, fields: RunDict, key: str, top: Any) -> None:
         self.top = top
         self.turn = fields._turn
-        self._fields = weakref.ref(
-            fields
-        )  # what it is kept by must not be kept by it: a run goes with its last reference
+        # What it is kept by must not be kept by it: a run goes with its last reference.
+        self._fields = weakref.ref(fields)
         self._key = key
         self._live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 

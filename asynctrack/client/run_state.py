@@ -80,9 +80,8 @@ def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = N
         return "elsewhere"
     if now.directories or manifests.has_begun(run, manifest):
         return "lost"
-    return (
-        "running" if claims.is_held(run) else "crashed"
-    )  # its caller is about to begin it, or was killed before it could
+    # Its caller is about to begin it, or was killed before it could.
+    return "running" if claims.is_held(run) else "crashed"
 
 
 def ended_as(run: Path) -> Status | None:

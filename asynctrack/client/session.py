@@ -91,9 +91,8 @@ class RunSession:
         self._last = RunStats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
         self._local: Any = None
-        here = {
-            name for name, backend in backends.items() if execution_of(backend) == "caller"
-        }  # they speak for themselves
+        # Those that run here speak for themselves.
+        here = {name for name, backend in backends.items() if execution_of(backend) == "caller"}
         names = [name for name in self._awaited() if name not in here]
         self.publisher = publisher
         self._watch = HealthMonitor(path, names, self._gets_nothing, self.publisher.hindrance, self._is_hindered)
@@ -137,18 +136,13 @@ class RunSession:
         if self.result is not None:
             return self.result
         with self._lock:
-            collector, self._collector = (
-                self._collector,
-                StatsCollector(self.path),
-            )  # a signal handler that comes in between takes its own
+            # A signal handler that comes in between takes its own.
+            collector, self._collector = self._collector, StatsCollector(self.path)
             try:
                 self._last = self._take_in_time(collector)
                 self._collector = collector
             except TimeoutError as error:  # the statistics are left with who waits for the disk
-                self.publisher.warn(
-                    "stats", f"the statistics cannot be read: {error}; these are the last that could be"
-                )
-                return self._without_files()
+                return self._last_known(error)
             except OSError:  # too many open files, perhaps; what it has read may be half of something
                 collector.close()
                 self._last = self._take_or_last(self._collector)
@@ -191,8 +185,7 @@ class RunSession:
         try:
             return self._take_in_time(collector)
         except TimeoutError as error:
-            self.publisher.warn("stats", f"the statistics cannot be read: {error}; these are the last that could be")
-            return self._without_files()
+            return self._last_known(error)
         except OSError as error:
             self.publisher.warn(
                 "stats", f"the statistics cannot be read: {error}; what is known is what the queue says"
@@ -200,10 +193,13 @@ class RunSession:
             unknown = {name: BackendStats(known=False) for name in self.backends}
             return msgspec.structs.replace(self._without_files(), backends=unknown)
 
+    def _last_known(self, error: TimeoutError) -> RunStats:
+        self.publisher.warn("stats", f"the statistics cannot be read: {error}; these are the last that could be")
+        return self._without_files()
+
     def _take(self, collector: StatsCollector) -> RunStats:
-        if (
-            _which(self.path) != self._directory_id
-        ):  # else the path would lead to the statistics of another run, or to empty ones
+        # Elsewhere the path leads to the statistics of another run, or to empty ones.
+        if _which(self.path) != self._directory_id:
             raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self.path))
         producer = self.publisher.producer
         own = [producer.ring] if producer.state != FORKED else []

@@ -139,9 +139,8 @@ class WorkerHandle:
 
         The pipe is not kept open: a child that becomes a daemon closes all files, and its log would get the byte.
         """
-        with contextlib.suppress(
-            Exception
-        ):  # nobody reads it yet; or it is full, and the worker awake; or an audit hook is against it
+        # Nobody reads it yet; or it is full, and the worker awake; or an audit hook is against it.
+        with contextlib.suppress(Exception):
             fd = os.open(
                 os.path.join(self.directory, WAKE_NAME), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             )
@@ -325,9 +324,8 @@ class WorkerHandle:
             self._warn(
                 "the worker does not move, and it is in another PID namespace: kill it there; the queue holds what it can"
             )
-        elif locks.signal_holder(
-            lock, signal.SIGKILL, pid
-        ):  # else the one that hung is gone, and another could not take this ring
+        # Else the one that hung is gone, and another could not take this ring.
+        elif locks.signal_holder(lock, signal.SIGKILL, pid):
             self._warn_replaced(pid, quiet_s)
 
     def _warn_replaced(self, pid: int, quiet_s: float) -> None:

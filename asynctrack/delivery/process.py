@@ -113,9 +113,8 @@ class DeliveryProcess:
             for key, poller in self._pollers.items():
                 since = [delivery.busy_since for delivery in poller.deliveries if delivery.busy_since]
                 busy[key] = round(now - min(since, default=now), 1)
-            with contextlib.suppress(
-                BlockingIOError, ConnectionError
-            ):  # nobody has listened for long; the next says the same
+            # Nobody has listened for long; the next says the same.
+            with contextlib.suppress(BlockingIOError, ConnectionError):
                 self._supervisor.send(json.dumps({"busy": busy}).encode() + b"\n")
             await anyio.sleep(BEAT_S)
 

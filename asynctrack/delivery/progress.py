@@ -124,8 +124,7 @@ def make_directory(path: Path) -> None:
         ActionRequired: it is a link.
     """
     with contextlib.suppress(FileExistsError):
-        os.mkdir(
-            path.parent, permissions.PRIVATE_DIRECTORY
-        )  # never the run's directory: somebody may have removed that
+        # Never the run's directory: somebody may have removed that.
+        os.mkdir(path.parent, permissions.PRIVATE_DIRECTORY)
     if os.path.islink(path.parent):
         raise ActionRequired(f"{path.parent} is a link, which may lead anywhere; make it a directory")

@@ -78,9 +78,8 @@ class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
 class _Folders(Sink):
     def __init__(self, context: Context, directory: Path, suffix: str, purge_step: int | None) -> None:
         created_s = datetime.fromisoformat(context.created_at).timestamp() if context.created_at else 0.0
-        seconds, milliseconds = divmod(
-            round(created_s * 1000), 1000
-        )  # TensorBoard reads the files in the order of their names
+        # TensorBoard reads the files in the order of their names.
+        seconds, milliseconds = divmod(round(created_s * 1000), 1000)
         name = f"events.out.tfevents.{seconds:010}.{milliseconds:03}.{context.run_id}{suffix}"
         self._fresh = {"file": name, "bytes": 0}
         self._context = context
