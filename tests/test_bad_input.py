@@ -379,3 +379,13 @@ def test_no_worker_is_started_by_what_was_refused(own_host: Path, runs: Path) ->
             asynctrack.init("p", dir=runs, **wrong)  # type: ignore[arg-type]  # the mistakes
     assert workers(own_host) == []
     assert left_in(own_host) == []
+
+
+@pytest.mark.parametrize("settings", [{"reinit": "nonsense"}, {"name": 5}, {"tags": 5}])
+def test_argument_that_init_refuses_is_refused_as_a_tracker_is_made(settings: dict[str, Any]) -> None:
+    with pytest.raises(errors.InvalidSettings):
+        Tracker("p", **settings)
+
+
+def test_tracker_takes_no_directory_for_the_usual_one() -> None:
+    Tracker("p", dir=None)

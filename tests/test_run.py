@@ -1111,3 +1111,12 @@ def test_run_json_is_plain_json(init: Opener) -> None:
     assert told["config"] == {"nan": "NaN", "array": [0, 1]}
     assert told["summary"] == {"inf": "-Infinity"}
     assert math.isnan(asynctrack.open_run(run.path).config["nan"])
+
+
+def test_disabled_run_has_logged_nothing_and_is_closed_once_it_has_finished(runs: Path) -> None:
+    run = asynctrack.init("p", id="off", dir=runs, mode="disabled")
+    run.log({"x": 1})
+    assert run.is_open
+    assert run.last_values() == {}
+    assert run.finish().accepted == 0
+    assert not run.is_open

@@ -6,6 +6,7 @@ import argparse
 import copy
 import importlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -348,6 +349,16 @@ def test_summary_is_a_mapping_that_knows_what_was_logged(run: Run) -> None:
     run.log({"w": 7})
     assert (summary["w"], "best" in summary) == (7, False)
     assert told(run)["summary"] == {"v": {"note": "set"}}
+
+
+def test_metric_without_a_number_has_no_least_one_and_leaves_the_others_theirs(run: Run) -> None:
+    run.define_metric("*", summary="MIN")
+    run.log({"phase": "train", "loss": 1.0, "nan": math.nan})
+    run.log({"phase": "eval", "loss": 0.5, "nan": math.nan})
+    run.asynctrack.flush()
+    assert run.summary["loss"]["min"] == 0.5
+    assert "phase" not in run.summary
+    assert "nan" not in run.summary
 
 
 def test_define_metric_refuses_what_wandb_refuses(run: Run) -> None:

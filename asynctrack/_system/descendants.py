@@ -46,36 +46,36 @@ def marked() -> Iterator[None]:
 
 def own() -> list[int]:
     """Pids of what this process has started under its mark, as far as it lives."""
-    return [orphan.pid for orphan in found() if orphan.starter == os.getpid()]
+    return [process.pid for process in found() if process.starter == os.getpid()]
 
 
 def kill_of(group: int) -> None:
     """Kill what a process group had started under its mark."""
-    _kill(orphan for orphan in found() if orphan.group == group)
+    _kill(process for process in found() if process.group == group)
 
 
 def kill_orphans() -> None:
     """Kill what was started by processes that are gone."""
-    _kill(orphan for orphan in found() if start_time(orphan.starter) != orphan.started_at)
+    _kill(process for process in found() if start_time(process.starter) != process.started_at)
 
 
-def _kill(orphans: Iterable[Descendant]) -> None:
-    for orphan in orphans:
+def _kill(processes: Iterable[Descendant]) -> None:
+    for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(orphan.pid, signal.SIGKILL)
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def found() -> list[Descendant]:
     """Marked processes that live, of this PID namespace; other users' cannot be seen."""
-    orphans = []
+    processes = []
     here = _namespace()
     for name in os.listdir("/proc") if here else ():
         if name.isdigit() and (mark := _mark(name)) and start_time(int(name)):
             with contextlib.suppress(ValueError):  # another's variable of that name
                 starter, started_at, group, namespace = mark.split(" ")
                 if namespace == here:
-                    orphans.append(Descendant(int(name), int(starter), started_at, int(group)))
-    return orphans
+                    processes.append(Descendant(int(name), int(starter), started_at, int(group)))
+    return processes
 
 
 def _namespace() -> str:

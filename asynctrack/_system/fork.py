@@ -10,18 +10,23 @@ Who is called in the child takes no lock and waits for nothing. What one raises 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Iterable
-from typing import Protocol
+
+from asynctrack._system import private
+
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    import weakref
+    from collections.abc import Callable, Iterable
+    from typing import Protocol
+
+    class Forked(Protocol):
+        """A thing that begins anew in a forked child. It is known by a weak reference, so it needs no end."""
+
+        def after_fork(self) -> None:
+            """Called in the child, inside `fork`: takes no lock, and waits for nothing."""
 
 
-class Forked(Protocol):
-    """A thing that begins anew in a forked child. It is known by a weak reference, so it needs no end."""
-
-    def after_fork(self) -> None:
-        """Called in the child, inside `fork`: takes no lock, and waits for nothing."""
-
-
+_reference = private.weak_reference()
 _things: dict[weakref.ref[Forked], None] = {}  # a dict for its order
 _before: list[Callable[[], None]] = []
 _in_parent: list[Callable[[], None]] = []
@@ -30,7 +35,7 @@ _in_child: list[Callable[[], None]] = []
 
 def watch(thing: Forked) -> None:
     """Call its `after_fork` in every forked child, as long as it lives."""
-    _things[weakref.ref(thing, _forget)] = None
+    _things[_reference(thing, _forget)] = None
 
 
 def before(function: Callable[[], None]) -> Callable[[], None]:

@@ -26,7 +26,7 @@ from asynctrack._system import fork, native_threads, private
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.printable import printable
 from asynctrack._system.throttle import EVERY_S, ONCE, Throttle
-from asynctrack._system.wording import counted as counted
+from asynctrack._system.wording import counted
 
 # How long `finish()` and the end of the process wait for somebody to read.
 LEAVE_S: Final = 1.0
@@ -69,7 +69,7 @@ def due(about: Hashable) -> bool:
 
 
 def start() -> None:
-    """Have the thread that says it, also what is logged to our other loggers. Before a record is accepted: see `aside`."""
+    """Have the thread that says it, also what is logged to our other loggers. Before a record is accepted: see `background`."""
     for logger in _OF_THREADS:
         if _detour not in logger.filters:
             logger.filters.insert(0, _detour)  # before those of the user, which are asked on the other thread

@@ -226,7 +226,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_
         """A sink for one run. Import the backend's library here, not at the top of the module.
 
         Raises:
-            Retry, ActionRequired: it cannot be opened now; as from `write`. A missing library is a `ActionRequired` that says how to install it.
+            Retry, ActionRequired: it cannot be opened now; as from `write`. A missing library is an `ActionRequired` that says how to install it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no open(context)")
 

@@ -62,7 +62,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Findings(msgspec.Struct, kw_only=True):
-    """What an audit found.
+    """What a check found.
 
     Attributes:
         path: the run's directory.
@@ -91,7 +91,7 @@ class Findings(msgspec.Struct, kw_only=True):
 
 
 class JournalCheck:
-    """Audits one run, also while it is live: what tells of the journal is read before it, and so is never ahead of it."""
+    """Checks one run, also while it is live: what tells of the journal is read before it, and so is never ahead of it."""
 
     def __init__(self, run: Path) -> None:
         self.findings = Findings(path=str(run), problems=[], backends={})

@@ -75,7 +75,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise_run(run: Path, workers: Sequence[Worker]) -> RunSummary:
-    """Look at a run, whatever has become of it; `workers` is what `activity.scan` has found."""
+    """Look at a run, whatever has become of it; `workers` is what `run_state.other_workers` has found."""
     place = Path(os.path.abspath(run))
     found = RunSummary(
         path=str(run),

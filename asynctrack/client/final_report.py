@@ -34,7 +34,7 @@ def dropped(producer: Producer) -> tuple[int, str]:
     counts = producer.ring.dropped()
     full, large = counts.get("full", 0), counts.get("oversize", 0)
     why = [f"{full} found the queue full"] if full else []
-    why += [f"{large} {'was' if large == 1 else 'were'} larger than it carries"] if large else []
+    why += [f"{counted(large, 'was', 'were')} larger than it carries"] if large else []
     return full + large, f"{counted(full + large, 'record was', 'records were')} dropped in all: {', '.join(why)}"
 
 
@@ -97,7 +97,7 @@ def undelivered(
             yield name, f"whether {name} has all records cannot be told from here; {sync} brings what it lacks"
         if backend_stats is None or not backend_stats.behind or not (alone or _lacks(run, name, producer)):
             continue
-        behind = backend_stats.behind if alone else min(backend_stats.behind, _accepted(producer))
+        behind = backend_stats.behind if alone else min(backend_stats.behind, accepted(producer))
         why = f" ({backend_stats.last_error})" if backend_stats.last_error else ""
         yield (
             name,
@@ -135,5 +135,6 @@ def _lacks(run: Path, name: str, producer: Producer) -> bool:
     return load_cursor(run, name).ends.get(ring.id, 0) < ring.words[HEAD]
 
 
-def _accepted(producer: Producer) -> int:
+def accepted(producer: Producer) -> int:
+    """Records of this process that its queue has taken."""
     return producer.number - producer.ring.words[FIRST] - sum(producer.ring.dropped().values())

@@ -58,7 +58,7 @@ class HealthMonitor:
         self._failing_since: dict[str, float] = {}
 
     def start(self) -> None:
-        """Look from now on. Before a record is accepted: see `aside`."""
+        """Look from now on. Before a record is accepted: see `background`."""
         if _thread.start():
             _watched.add(self)
             _thread.ask(lambda: None)  # it waits for nothing as yet
@@ -109,9 +109,9 @@ def reading(read: Callable[[], object]) -> Iterator[float]:
 def _go_round() -> None:
     global _pause_s
     begun = time.thread_time()
-    for watch in _watched.copy():
+    for monitor in _watched.copy():
         with contextlib.suppress(Exception):  # a disk that fails, or a run that is gone
-            watch.poll()
+            monitor.poll()
     _pause_s = max(POLL_S, (time.thread_time() - begun) / _MOST_OF_A_CORE)
 
 

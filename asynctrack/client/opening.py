@@ -125,8 +125,8 @@ def init(
         limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
 
     Raises:
-        InvalidSettings: a setting is out of range; all of them are named.
-        InvalidRunId: project, name or id cannot be a directory's name.
+        InvalidSettings: a setting is out of range; all of them are named. Or a label or the name is no text.
+        InvalidRunId: project or id cannot be a directory's name.
         InvalidConfig: config is none of these.
         RunExists: there is a run with this id.
         NotARun: there is none, with `resume="must"`.
@@ -283,10 +283,14 @@ def check_settings(project: str, settings: Mapping[str, Any], config: object = N
     as_config(config)
     check_project(project)
     as_labels({name: settings.get(name) for name in LABELS})
+    if settings.get("name") is not None:
+        as_text("name", settings["name"])
+    _check_words("never", settings.get("reinit", "default"))
     rest = {
         key: value
         for key, value in settings.items()
         if key not in ("backends", "name", "settings", "reinit", "quiet", *LABELS)
+        and not (key == "dir" and value is None)
     }
     Settings.build({**_changed(settings.get("settings")), **rest})
     backends = settings.get("backends")

@@ -4,6 +4,7 @@ does not take. Runs in the caller, in any thread, signal handler or finaliser.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -43,6 +44,7 @@ class Publisher:
         over: the run has finished here; a forked child does not take it up again.
         quiet: the process is ending: what comes late is dropped without an exception.
         joined: called with the producer that a forked child has got.
+        directory_id: device and inode of the run's directory as the run was opened.
 
     Args:
         run_id: for people.
@@ -66,7 +68,8 @@ class Publisher:
         self._reopening = False
         self._join_at = 0.0
         self._turned_away = 0
-        self._disk = os.stat(path).st_dev
+        found = os.stat(path)
+        self.directory_id = found.st_dev, found.st_ino
         self.host, self.producer = self._open(root=True, first=first)
         fork.watch(self)
 
@@ -160,12 +163,17 @@ class Publisher:
         """In a forked child: what is kept back is the parent's to put."""
         self._lock = threading.RLock()
         self._reopening = False
+        self._early = []
+        self._join_at = 0.0
+        self._turned_away = self.reported_drops = 0  # the parent counts its own
         self.held.clear()
 
     def put_held(self) -> bool:
         """Put what is kept back, as one record; see `on_put_failed`."""
-        held = self.held[:]
-        del self.held[: len(held)]
+        held: list[bytes] = []
+        with contextlib.suppress(IndexError):  # one at a time: another thread may take them, too
+            while True:
+                held.append(self.held.pop(0))
         if not held:  # another thread has put it
             return True
         payload = merge(held)
@@ -243,7 +251,7 @@ class Publisher:
     def _open(self, *, root: bool, first: int = 0) -> tuple[WorkerHandle, Producer]:
         meta = {
             "run": str(self._path),
-            "disk": self._disk,
+            "disk": self.directory_id[0],
             "root": root,
             "linger_s": self.settings.linger_s,
             "sync_interval_s": self.settings.sync_interval_s,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from asynctrack.client import run_lock as claims
+from asynctrack.client import run_lock
 from asynctrack.client.shutdown import is_open
 from asynctrack.client.worker_registry import own_directories, worker_of
 from asynctrack.errors import AsynctrackError
@@ -81,7 +81,7 @@ def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = N
     if now.directories or manifests.has_begun(run, manifest):
         return "lost"
     # Its caller is about to begin it, or was killed before it could.
-    return "running" if claims.is_held(run) else "crashed"
+    return "running" if run_lock.is_held(run) else "crashed"
 
 
 def ended_as(run: Path) -> Status | None:

@@ -32,7 +32,7 @@ from asynctrack.client.run_lock import RunLock
 from asynctrack.errors import AsynctrackError, FrameTooLarge, InvalidSettings, QueueFull, RunFinished
 from asynctrack.journal.cursor import Cursor, load_cursor
 from asynctrack.journal.manifest import Manifest, start_payload
-from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, FIRST, LAST_ERRNO, NO_ANSWER, SUMMARY, SYNCED, TAIL
+from asynctrack.queue.layout import DELIVERED, DONE, FAILURE, LAST_ERRNO, NO_ANSWER, SUMMARY, SYNCED, TAIL
 from asynctrack.queue.producer import FORKED, OPEN
 from asynctrack.reading.stats import BackendStats, RunStats, StatsCollector
 from asynctrack.settings import Settings, Until
@@ -86,7 +86,7 @@ class RunSession:
         self._lock = threading.RLock()
         self._waited_for_disk = False
         self._collector = StatsCollector(path)
-        self._directory_id = _which(path)
+        self._directory_id = publisher.directory_id
         self._disk_timeout = DiskTimeout()
         self._last = RunStats(backends={name: BackendStats() for name in backends})
         self._in_threads = settings.worker == "thread" and not threads_are_over()
@@ -141,7 +141,7 @@ class RunSession:
             try:
                 self._last = self._take_in_time(collector)
                 self._collector = collector
-            except TimeoutError as error:  # the statistics are left with who waits for the disk
+            except TimeoutError as error:  # the collector is left with who waits for the disk
                 return self._last_known(error)
             except OSError:  # too many open files, perhaps; what it has read may be half of something
                 collector.close()
@@ -174,9 +174,9 @@ class RunSession:
         if producer.state == FORKED:
             return last
         ring = producer.ring
-        queued = ring.queued(ring.words[TAIL]) or 0
+        queued = final_report.not_journaled(producer)
         dropped = {**last.dropped, **ring.dropped()}
-        accepted = max(last.accepted, producer.number - ring.words[FIRST] - sum(ring.dropped().values()))
+        accepted = max(last.accepted, final_report.accepted(producer))
         return msgspec.structs.replace(
             last, accepted=accepted, journaled=accepted - queued, queued=queued, dropped=dropped
         )
@@ -309,14 +309,14 @@ class RunSession:
         return {name: backend for name, backend in self.backends.items() if not (offline and backend.remote)}
 
     def _gets_nothing(self, name: str, cursor: Cursor) -> None:
-        """A backend has failed for some seconds. On the watch's thread."""
+        """A backend has failed for some seconds. On the health monitor's thread."""
         if not messages.due((self.path, f"lacks {name}")):  # it was said as the run was opened
             return
         delivery_hint = final_report.delivery_hint(self.path, name, self.backends[name], cursor.paused)
         self.publisher.warn(f"failing {name}", f"{name} gets nothing ({cursor.last_error}); {delivery_hint}", once=True)
 
     def _is_hindered(self, what: str) -> None:
-        """The journal could not be written for some seconds. On the watch's thread."""
+        """The journal could not be written for some seconds. On the health monitor's thread."""
         self.publisher.warn("hindered", final_report.hindered(what, self.publisher.producer))
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
@@ -371,9 +371,9 @@ class RunSession:
             publisher.warn("end", f"its end is recorded without summary or error: {lost}")
         if publisher.producer.state == OPEN:
             publisher.producer.close(status)
-        self._release_claim()
+        self._release_run_lock()
 
-    def _release_claim(self) -> None:
+    def _release_run_lock(self) -> None:
         """To close a file may hang; it is closed when the disk answers, or with the process."""
         with contextlib.suppress(TimeoutError, RuntimeError):  # no thread can be had as the interpreter ends
             if self.publisher.producer.state == FORKED or self.publisher.producer.ring.words[LAST_ERRNO] != NO_ANSWER:

@@ -1,4 +1,4 @@
-"""Worker registry: those of this process, one of each kind in each place for rings, which its forked children join. Runs in the caller."""
+"""Worker registry: the worker handles of this process, one of each kind in each place for rings, which its forked children join. Runs in the caller."""
 
 from __future__ import annotations
 

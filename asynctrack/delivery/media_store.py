@@ -55,9 +55,9 @@ def _store(run: Path, media: Media, path: str) -> None:
     target = run / path
     if target.exists() or (run / missing_path(path)).exists():
         return
-    folder = _folder(run, target.parent)
+    _make_folder(run, target.parent)
     if media.kind == "artifact" or media.files:
-        _copy(media, folder, target)
+        _copy(media, target)
         return
     try:
         content = media.encode()
@@ -68,8 +68,8 @@ def _store(run: Path, media: Media, path: str) -> None:
         _write(temporary, content)
 
 
-def _folder(run: Path, folder: Path) -> Path:
-    """A folder below `media/`, made where it is missing.
+def _make_folder(run: Path, folder: Path) -> None:
+    """Make a folder below `media/`, where it is missing.
 
     Raises:
         ActionRequired: there is a link, which may lead anywhere.
@@ -79,10 +79,9 @@ def _folder(run: Path, folder: Path) -> Path:
             os.mkdir(path, permissions.DIRECTORY)  # never the run's directory: somebody may have removed that
         if path.is_symlink():
             raise ActionRequired(f"{path} is a link, which may lead anywhere; make it a directory")
-    return folder
 
 
-def _copy(media: Media, folder: Path, target: Path) -> None:
+def _copy(media: Media, target: Path) -> None:
     """Copy what was logged by its path, if all of it is as it was."""
     if not trust.is_sealed("", FOLDER, {**sealed(media.files), trust.SEAL: media.seal}, here=True):
         why = "these files were logged by somebody else, or there is no place for this user's key; see `asynctrack._system.trust`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from asynctrack.errors import InvalidValue, InvalidValueType
+from asynctrack.records.arrays import of_torch
 
 # Of a grid, as torch has it.
 _IN_A_ROW: Final = 8
@@ -19,8 +20,7 @@ def as_array(call: str, values: Any) -> Any:
     import numpy
 
     if hasattr(values, "detach"):  # torch: may need a gradient, may lie on a device
-        values = values.detach().cpu()
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+        values = of_torch(values)
     array = numpy.asarray(values)
     if array.dtype.kind not in "buif":
         raise InvalidValueType(call, "numbers", f"{type(values).__name__}: {values!r:.80}")

@@ -34,7 +34,7 @@ class Frame(namedtuple("Frame", "end kind number lost payload")):
     __slots__ = ()
 
 
-class FrameBatch(namedtuple("Batch", "segment offset header data whole")):
+class FrameBatch(namedtuple("FrameBatch", "segment offset header data whole")):
     """A batch whose frames can be read; `whole` lists the stretches of its frames that are unharmed."""
 
     __slots__ = ()

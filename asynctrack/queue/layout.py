@@ -104,7 +104,7 @@ KIND_SHIFT: Final = 56
 LENGTH_MASK: Final = (1 << 32) - 1
 LOST_SHIFT: Final = 32
 
-# Kinds of frame. The producer's payloads are MessagePack (see `record`); a NOTE is the worker's own, in JSON.
+# Kinds of frame. The producer's payloads are MessagePack (see `records.codec`); a NOTE is the worker's own, in JSON.
 RECORD: Final = 0
 START: Final = 1
 CONFIG: Final = 2

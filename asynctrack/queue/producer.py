@@ -57,7 +57,6 @@ _CLAIM_WAIT_S: Final = 1.0
 # How many calls may come in between before they are turned away: arbitrary, far beyond any real depth of nesting.
 _MOST_ASIDE: Final = 10_000
 
-_ONE_LOST: Final = 1 << LOST_SHIFT
 _LOST_MASK: Final = ((1 << 32) - 1) << LOST_SHIFT
 
 

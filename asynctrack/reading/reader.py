@@ -111,12 +111,7 @@ class RunReader:
 
     def last_record(self) -> Record | None:
         """The last record that can be read in the journal, without reading those before it; None where there is none."""
-        decode = Decoder(self.path).record
-        for batch in backwards(self.path / "journal"):
-            for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
-                with contextlib.suppress(*UNREADABLE):
-                    return decode(frame.payload, frame.number, batch.header.ring)
-        return None
+        return next(self._records_backwards(), None)
 
     def columns(self, history: History = "last") -> dict[str, Column]:
         """The values and steps of each key; nested keys are joined by `/`. Of several types those of a key become one, as `column_types` says."""
@@ -237,23 +232,27 @@ class RunReader:
             column.extend([None] * (rows - len(column)))
         return table
 
+    def _records_backwards(self) -> Iterator[Record]:
+        """The records of the journal that can be read, the last first."""
+        decode = Decoder(self.path).record
+        for batch in backwards(self.path / "journal"):
+            for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
+                with contextlib.suppress(*UNREADABLE):
+                    yield decode(frame.payload, frame.number, batch.header.ring)
+
     def _backwards(self, key: str) -> Iterator[Any]:
         """The values of a key, the last first.
 
         Raises:
             KeyError: there are no more.
         """
-        decode = Decoder(self.path).record
         if (fallback := self._fallback()) is not None:
             rows = [dict(flatten(record.data)) for record in fallback()]
             yield from (row[key] for row in reversed(rows) if key in row)
-        for batch in backwards(self.path / "journal"):
-            for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
-                with contextlib.suppress(*UNREADABLE):
-                    record = decode(frame.payload, frame.number, batch.header.ring)
-                    found = dict(flatten(string_keys(record.data)))
-                    if key in found:
-                        yield found[key]
+        for record in self._records_backwards():
+            found = dict(flatten(string_keys(record.data)))
+            if key in found:
+                yield found[key]
         raise KeyError(key)
 
     def _load(self) -> Manifest:

@@ -1,4 +1,4 @@
-"""Plain: a record's values by flat names, its numbers, and numbers as floats, for whoever shows them. Runs anywhere; standard library only.
+"""Plain: a record's values by flat names, its numbers, and numbers as floats, for whoever shows them. Runs anywhere.
 
 What becomes of a value when it is logged is `snapshot`'s duty, and how JSON has it is that of `to_json`.
 """

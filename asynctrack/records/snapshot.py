@@ -102,9 +102,7 @@ class Snapshot:
             self._bytes -= len(value)
             return value
         self._nodes -= 1
-        if issubclass(kind, Value):
-            return self._medium(value.wire(), depth)
-        if kind is Media:
+        if kind is Media or issubclass(kind, Value):
             return self._medium(value.wire(), depth)
         if kind is Ext or kind is Raw or (fresh := simpler(value, kind)) is value:
             raise NotPlain

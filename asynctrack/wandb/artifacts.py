@@ -111,7 +111,7 @@ def find(name: str, runs: Path) -> Artifact:
 
 
 def _restored(name: str, kept: Any, run: Path) -> Artifact:
-    fields = kept if isinstance(kept, Mapping) else kept.light()
+    fields = kept if isinstance(kept, Mapping) else kept.reference()
     metadata = fields.get("metadata") or {}
     found = Artifact(name, str(fields.get("type", "file")), fields.get("description"), metadata)
     found.add_dir(run / fields["path"])

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import asynctrack
+from asynctrack.client.banner import cell
 from asynctrack.client.opening import DEFAULT_PROJECT
 from asynctrack.errors import AsynctrackError, RunIsRunning
 from asynctrack.settings import DEFAULT_DIR
 from asynctrack.wandb import environment, state, tensorboard
 from asynctrack.wandb.errors import Error
-from asynctrack.wandb.notebooks import in_notebook
 from asynctrack.wandb.notices import termlog, unsupported, warn_unsupported
 from asynctrack.wandb.sdk.wandb_config import config_of
 from asynctrack.wandb.sdk.wandb_run import Run
@@ -128,7 +128,7 @@ def _previous(reinit: Any, resume: Any, silent: bool) -> Run | None:
     previous: Run | None = next(reversed(state.open_runs()), None)
     if previous is None or reinit == "create_new":
         return None
-    if reinit in (True, "finish_previous") or (reinit == "default" and in_notebook()):
+    if reinit in (True, "finish_previous") or (reinit == "default" and cell() is not None):
         for run in state.open_runs():
             run.finish()
         return None

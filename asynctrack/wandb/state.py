@@ -49,5 +49,4 @@ def leave(run: Any) -> None:
 
 def take_assigned() -> Any:
     """What was assigned to `wandb.config` since, None where that is nothing; a module cannot know of it when it happens."""
-    package = vars(sys.modules["asynctrack.wandb"])
-    return package.pop("config", None) if "config" in package else None
+    return vars(sys.modules["asynctrack.wandb"]).pop("config", None)

@@ -67,13 +67,14 @@ class Drain:
         pressed: whether the deliveries should leave it the interpreter.
         leaving: whether the worker has been asked to end.
         failed: why a run could not be opened the last time that it was tried, by directory.
+        unwritable: why a run's journal could not be written the last time, by directory.
+        notify_growth: called after a round with the runs whose journal grew.
 
     Args:
         host: the directory of the calling process's rings.
         own: rings of this very process by path, for a worker that is a thread of the caller: a process must not open
             its own ring again, and cannot ask for its own lock.
-        notify_growth: called after a poll with the runs whose journal grew.
-        home: the host's lock, of a worker that stays.
+        host_lock: the host's lock, of a worker that stays.
     """
 
     def __init__(
@@ -112,8 +113,8 @@ class Drain:
         self._pipe.register(self._wake_fd, select.POLLIN)
 
     def start(self) -> None:
-        self.relay.start()
         self.watchdog.start()
+        self.relay.start()  # at last: by it the drain lives
 
     def is_alive(self) -> bool:
         return self.relay.is_alive()

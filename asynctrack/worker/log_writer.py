@@ -8,6 +8,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from asynctrack._system import fork
+
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,9 +60,16 @@ def to_thread() -> None:
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
 
 
+@fork.in_child
+def _begin_anew() -> None:
+    """A forked child has no such thread; what waits is its parent's to write, and the locks are as some thread had them."""
+    global _waiting, _there, _thread, _starting
+    _waiting, _there, _thread, _starting = deque(), threading.Semaphore(0), None, threading.Lock()
+
+
 def _see_to_a_thread() -> None:
     global _thread
-    if _thread is None or not _thread.is_alive():  # a forked child has none
+    if _thread is None or not _thread.is_alive():
         with _starting:
             if _thread is None or not _thread.is_alive():
                 _thread = threading.Thread(target=_write, name="asynctrack-log", daemon=True)

@@ -39,7 +39,7 @@ LOCK_NAME = "lock"
 HANDOVER_NAME = "handover"
 # A ring is freed in pieces of about this size: 2 MiB at once take 10 to 30 ms of a busy machine, in which the rest fills.
 MOVE_BYTES = 256 << 10
-# The notes of one session take less than a TiB of positions.
+# The notes of one writer take less than a TiB of positions.
 _NOTES_SHIFT = 40
 
 
@@ -90,7 +90,7 @@ class RunJournal:
             raise
         self.disk = os.fstat(self._directory_fd).st_dev
         self._lock_fd, self.writer = lock_fd, writer
-        # Segment numbers only grow, so the notes of this session lie behind all others, whatever the clock says.
+        # Segment numbers only grow, so the notes of this writer lie behind all others, whatever the clock says.
         self._notes_end = max(writer.ends.get(NOTES_RING, 0), writer.next_segment << _NOTES_SHIFT)
         return True
 

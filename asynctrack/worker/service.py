@@ -12,8 +12,6 @@ from asynctrack.worker.drain import Drain
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 
-__all__ = ["CALLERS_ONLY", "Policy", "Service"]
-
 # Between two looks whether the worker is idle, at most.
 _POLL_S = 0.5
 

@@ -20,7 +20,7 @@ _STOP_WAIT_S = 5.0
 
 
 class WorkerThreads:
-    """The drain, the sync and the deliveries of one host directory, as three threads.
+    """The drain, the sync and the deliveries of one host directory, as threads of this process.
 
     Args:
         directory: the host's.

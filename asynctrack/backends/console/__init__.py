@@ -1,6 +1,6 @@
 """Console: a run's records on the standard output of the process that logs, as lines or bars, or in its log.
 
-It runs on a thread of the worker, where records are chosen and made into text; the process that logs only prints it (`display` says how). In `style="lines"`:
+It runs on a thread of the worker, where records are chosen and made into text; the process that logs only prints it (`caller_display` says how). In `style="lines"`:
 
     === berlin52/first | lr=0.0003 | model=mlp
     step=   0/5000 | train/loss=2.3026 | train/accuracy=0.1000

@@ -69,7 +69,7 @@ class AppendedFile:
         """Have the lines of these records in the file, if they are not there.
 
         Raises:
-            Changed: another has changed the file.
+            FileChanged: another has changed the file.
             OSError: the file cannot be written; what is there of these lines is stepped over next time.
         """
         fd = self._open()
@@ -88,7 +88,7 @@ class AppendedFile:
         """Make what was written survive a power cut.
 
         Raises:
-            Changed: it is shorter than what was written, or gone.
+            FileChanged: it is shorter than what was written, or gone.
         """
         if self.offset:
             os.fdatasync(self._open())
@@ -101,7 +101,7 @@ class AppendedFile:
     def _open(self) -> int:
         """
         Raises:
-            Changed: it is shorter than what was written.
+            FileChanged: it is shorter than what was written.
         """
         if self._fd < 0:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, permissions.FILE)

@@ -180,7 +180,7 @@ class _Table:
         """The table that was here when its state was that.
 
         Raises:
-            Changed: it is another's.
+            FileChanged: it is another's.
         """
         known, offset, count = state["columns"], state["bytes"], state["rows"]
         columns = _columns_of(path)

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from asynctrack.backends.metric_selection import MetricSelection
 from asynctrack.records.codec import Record, split_source
-from asynctrack.records.plain import as_float, numbers_in
+from asynctrack.records.column_types import as_float
+from asynctrack.records.plain import numbers_in
 
 # Stretches of a curve: two a pixel of a panel, at most 0.3 MB.
 MOST_STRETCHES: Final = 1_024
@@ -195,7 +196,7 @@ class PlotCurves:
             for key, value in numbers_in(record.data):
                 curve = self.by_key.get(key) or self._begin(key)
                 if curve is not None:
-                    curve.add(record.step, as_float(value, math.inf if value > 0 else -math.inf))
+                    curve.add(record.step, as_float(value))
                     reason = None
                 elif reason and key in self._keys:
                     reason = TOO_MANY

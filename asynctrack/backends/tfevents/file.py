@@ -63,7 +63,7 @@ class EventFile:
             others: events that may then come in another place between them, but not after a record that comes after these.
 
         Raises:
-            Changed: another has changed the file.
+            FileChanged: another has changed the file.
             Retry: another process writes it.
             OSError: the file cannot be written; what is there of these is stepped over next time.
         """

@@ -9,7 +9,7 @@ from typing import Any
 
 def kinds_of(summary: object) -> list[str]:
     """The aggregates in `define_metric`'s `summary=`."""
-    return [kind.strip() for kind in summary.split(",")] if isinstance(summary, str) else []
+    return [kind.strip().lower() for kind in summary.split(",")] if isinstance(summary, str) else []
 
 
 class Aggregates:

@@ -37,8 +37,6 @@ _SECRET: Final = frozenset({
 class WandBSettings(Backend, frozen=True, kw_only=True):
     """What the backend is told, checked.
 
-    The key is wandb's own affair: `WANDB_API_KEY` in the environment, or what `wandb login` has stored. Without one, or with a wrong one, the backend pauses and says so.
-
     Attributes:
         project: of W&B. Default: the environment's `WANDB_PROJECT`, else the run's.
         entity: user or team. Default: the run's own, the environment's `WANDB_ENTITY`, else the key's.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records import png
-from asynctrack.records.arrays import unmasked
+from asynctrack.records.arrays import of_torch, unmasked
 from asynctrack.records.media_types import PIXELS, LoggedFile, Value
 from asynctrack.records.values.files import logged_file, seal, suffix
 
@@ -108,16 +108,15 @@ def _of_array(data: Any) -> tuple[bytes, int, int]:
 
 def _as_array(data: Any) -> tuple[Any, bool]:
     """An array of NumPy, and whether it may have its channels first."""
-    of_torch = hasattr(data, "detach")
-    if of_torch:
-        data = data.detach().cpu()
-        data = data.float() if str(data.dtype) == "torch.bfloat16" else data
+    channels_first = hasattr(data, "detach")
+    if channels_first:
+        data = of_torch(data)
     if not hasattr(data, "__array__"):
         expected = "an array, an image of Pillow, a figure of matplotlib, or the path of a file"
         raise InvalidValueType("Image", expected, f"{type(data).__name__}: {data!r:.80}")
     import numpy
 
-    return unmasked(numpy.asanyarray(data)), of_torch
+    return unmasked(numpy.asanyarray(data)), channels_first
 
 
 def _as_bytes(array: Any) -> Any:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 from typing import Any, Final
 
+from asynctrack.client.banner import cell
 from asynctrack.client.config_sources import as_config
 from asynctrack.wandb.errors import ConfigError
-from asynctrack.wandb.notebooks import in_notebook
 
 # What an entry of W&B's own config files has.
 _OF_AN_ENTRY: Final = frozenset({"value", "desc"})
@@ -88,7 +88,7 @@ class Config(Mapping[str, Any]):
             ConfigError: something has another value, and that may not change.
         """
         fresh = {_name(key): value for key, value in {**config_of(d), **more}.items()}
-        if not (in_notebook() if allow_val_change is None else allow_val_change):
+        if not (cell() is not None if allow_val_change is None else allow_val_change):
             for key, value in fresh.items():
                 if key in self._items and _differ(self._items[key], value):
                     raise ConfigError(key, self._items[key], value)

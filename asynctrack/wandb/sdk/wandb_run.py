@@ -33,11 +33,12 @@ class Run:
     Args:
         run: of asynctrack.
         settings: that it was opened with.
-        offline: whether nothing is sent while it runs.
-        disabled: whether nothing is recorded.
 
     Attributes:
         asynctrack: the run that records what this is told.
+        settings: that it was opened with.
+        offline: whether nothing is sent while it runs.
+        disabled: whether nothing is recorded.
         config: of the run.
         summary: of the run.
         start_time: seconds since the epoch.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from asynctrack import Run as OwnRun
 from asynctrack import open_run
 from asynctrack.client.metrics import summary_of
+from asynctrack.reading.last_values import copied, merge
 
 
 class SummaryDict(MutableMapping[str, Any]):
@@ -91,11 +93,12 @@ class Summary(SummaryDict):
         logged = _aggregated(run.last_values(), run, ())
         for path in self._forgotten:
             _pop(logged, path)
-        return _merged(logged, run.summary.as_dict())
+        merge(logged, run.summary.as_dict())
+        return logged
 
     def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
         before = self._run.summary.as_dict()
-        after = _deep_copy(before)
+        after = copied(before)
         copies = dict(after)
         inner = after
         for name in path:
@@ -169,19 +172,10 @@ def _aggregated(values: Mapping[str, Any], run: OwnRun, path: tuple[str, ...]) -
         elif not (kinds := summary_of(run.metrics, ".".join(inner))):
             found[name] = value
         elif "none" not in kinds:
-            reader = open_run(run.path)
-            found[name] = {kind: reader.summarise("/".join(inner), kind) for kind in kinds}
+            reader, known = open_run(run.path), {}
+            for kind in kinds:
+                with contextlib.suppress(KeyError):  # texts, or NaN alone: there is no such number
+                    known[kind] = reader.summarise("/".join(inner), kind)
+            if known:
+                found[name] = known
     return found
-
-
-def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one; where both have a value it is the second's."""
-    for name, value in over.items():
-        before = under.get(name)
-        under[name] = _merged(before, value) if isinstance(before, dict) and isinstance(value, Mapping) else value
-    return under
-
-
-def _deep_copy(value: Any) -> Any:
-    """Dicts copied, nested ones too; what else there is stays itself."""
-    return {name: _deep_copy(inner) for name, inner in value.items()} if isinstance(value, dict) else value
