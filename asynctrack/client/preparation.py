@@ -32,8 +32,8 @@ from asynctrack.settings import Resume, Settings, WorkerKind
 # How long a resumed run waits for the worker of its earlier session to note its end, which takes half a second.
 _END_WAIT_S: Final = 5.0
 
-# How often a run's directory is made that others remove at once. Arbitrary.
-_MOST_TRIES: Final = 10
+# How long a run's directory is made again that others remove at once. Arbitrary: far longer than any that is interrupted once.
+_MAKE_AGAIN_S: Final = 5.0
 # What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
 _LONGEST_BELOW: Final = 200
 
@@ -98,7 +98,8 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
         NotARun: it is not there, and is not to be begun.
         RunIsRunning: a process has it open.
     """
-    for _ in range(_MOST_TRIES):
+    deadline = time.monotonic() + _MAKE_AGAIN_S
+    while time.monotonic() < deadline:
         is_new = _find_or_make(path, run_id, resume)
         if is_new is None:
             continue

@@ -264,10 +264,9 @@ class Producer:
             tail = self._words[TAIL]
             self._slow = threading.get_ident()
             try:
-                wake = self._make_room(size)
+                fits, wake = self._make_room(size)
             finally:
                 self._slow = 0
-            fits = self._head + size <= self._limit
             placed = fits and self._put(payload, kind, count)
             if not fits:
                 self._full = (tail, size, time.monotonic() + _FULL_FOR_S)
@@ -281,10 +280,12 @@ class Producer:
         tail, refused, until = self._full
         return tail == self._words[TAIL] and size >= refused and not self._slow and time.monotonic() < until
 
-    def _make_room(self, size: int) -> bool:
+    def _make_room(self, size: int) -> tuple[bool, bool]:
         """Skip the end of the ring if a frame of `size` does not fit before it, and set the limit anew.
 
-        Returns whether the worker should be woken: it sleeps, and the ring is half full.
+        Returns:
+            Whether the frame fits now, looked at while no other thread has the ring claimed (it would find a limit of 0);
+            and whether the worker should be woken: it sleeps, and the ring is half full.
         """
         limit = self._claim()
         try:
@@ -294,10 +295,11 @@ class Producer:
                 self._skip_to(boundary)
             self._words[MARKS + self._head * MARK_COUNT // self.capacity % MARK_COUNT] = self._head
             limit = self._next_limit(size)
+            fits = self._head + size <= limit
+            half_full = self._head + size - self._words[TAIL] > self.capacity // 2
         finally:
             self._limit = limit if self.state == OPEN else 0
-        half_full = self._head + size - self._words[TAIL] > self.capacity // 2
-        return bool(half_full and self._words[SLEEPING])
+        return fits, bool(half_full and self._words[SLEEPING])
 
     def _claim(self) -> int:
         """Claim the ring for the slow way; waits for a thread that has it and was interrupted by a finaliser."""
