@@ -185,7 +185,7 @@ def test_importing_the_package_imports_no_backend_and_no_event_loop() -> None:
 
 def test_ci_runs_the_readmes_test_line() -> None:
     (line,) = re.findall(r"^\$ (.*pytest)$", README, re.M)
-    assert line in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert line in (ROOT / ".ci" / "test").read_text().splitlines()
 
 
 def test_every_test_that_a_readme_names_is_there() -> None:

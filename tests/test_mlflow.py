@@ -1,6 +1,6 @@
 """MLflow: every number is a metric, once and in order, of one MLflow run, whatever its server does. The tests that are marked slow need MLflow itself:
 
-pip install '.[test-servers]' && pytest -m slow tests/test_mlflow.py
+pip install --group test-servers && pytest -m slow tests/test_mlflow.py
 """
 
 from __future__ import annotations
@@ -579,7 +579,7 @@ class TestContract(BackendContract):
 # With MLflow itself.
 
 needs_mlflow = pytest.mark.skipif(
-    importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install '.[test-servers]'"
+    importlib.util.find_spec("mlflow") is None, reason="mlflow is not installed: pip install --group test-servers"
 )
 
 

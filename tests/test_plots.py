@@ -384,7 +384,7 @@ def test_page_of_a_run_that_goes_on_loads_itself_anew(tmp_path: Path) -> None:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 @pytest.mark.parametrize("plotlyjs", ["inline", "directory"])
 def test_browser_shows_the_page_without_network(tmp_path: Path, plotlyjs: Any) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the extra test-plots")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the group test-plots")
     with JournaledRun(tmp_path / "p" / "run") as run:
         train(run)
         run.end()
@@ -412,7 +412,7 @@ def test_browser_shows_the_page_without_network(tmp_path: Path, plotlyjs: Any) -
 
 @pytest.mark.slow
 def test_live_plot_is_a_picture_wherever_there_is_no_notebook(tmp_path: Path) -> None:
-    pytest.importorskip("livelossplot", reason="livelossplot is in the extra test-plots")
+    pytest.importorskip("livelossplot", reason="livelossplot is in the group test-plots")
     with JournaledRun(tmp_path / "p" / "run") as run:
         train(run)
         run.end()
@@ -434,7 +434,7 @@ with asynctrack.init("p", dir={runs!r}, backends=[asynctrack.LivePlot(every_s=0.
 def test_notebook_shows_the_picture_below_the_cell_that_opened_the_run(
     own_host: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("livelossplot", reason="livelossplot is in the extra test-plots")
+    pytest.importorskip("livelossplot", reason="livelossplot is in the group test-plots")
     manager = pytest.importorskip("jupyter_client.manager")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))

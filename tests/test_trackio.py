@@ -1,6 +1,6 @@
 """Trackio: every record is one row, in order, whatever its server does. The tests that are marked slow need Trackio itself:
 
-pip install '.[test-servers]' && pytest -m slow tests/test_trackio.py
+pip install --group test-servers && pytest -m slow tests/test_trackio.py
 """
 
 from __future__ import annotations
@@ -362,7 +362,7 @@ class TestContract(BackendContract):
 # With Trackio itself.
 
 needs_trackio = pytest.mark.skipif(
-    importlib.util.find_spec("trackio") is None, reason="trackio is not installed: pip install '.[test-servers]'"
+    importlib.util.find_spec("trackio") is None, reason="trackio is not installed: pip install --group test-servers"
 )
 
 
