@@ -1,0 +1,110 @@
+"""Documents: their links and paths lead somewhere, the map has all rooms and records, and the contributor's backend works."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from test_house import ORDER, ROOT
+
+DOCUMENTS: Final = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "tests").glob("*.md")),
+    *sorted((ROOT / ".github").rglob("*.md")),
+]
+DECISIONS: Final = sorted(set((ROOT / "docs" / "decisions").glob("*.md")) - {ROOT / "docs" / "decisions" / "README.md"})
+# Of Keep a Changelog, in its order.
+SECTIONS: Final = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+
+
+def prose(path: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```", "", path.read_text(), flags=re.M | re.S)
+
+
+def headings(path: Path) -> list[str]:
+    return re.findall(r"^#+ (.*)$", prose(path), re.M)
+
+
+def anchor(heading: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, heading = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
+        if not target.exists() or (heading and heading not in map(anchor, headings(target))):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_path_in_code_style_is_there(document: Path) -> None:
+    paths = re.findall(r"`((?:tests|bench|docs|examples|\.ci|\.github)/[\w./-]+)`", prose(document))
+    paths += re.findall(r"`(asynctrack/[\w./-]*(?:\.py|/))`", prose(document))  # without them it may be a metric
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    document.write_text("# A thing's `name`\n\n[good](a.md#a-things-name) and [bad](a.md#another)\n")
+    with pytest.raises(AssertionError, match="another"):
+        test_every_link_leads_to_a_file_and_a_heading(document)
+
+
+def test_the_map_has_every_room_in_the_order_of_the_house() -> None:
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "DESIGN.md").read_text(), re.M)
+    rooms = [room.strip("/") for row in rows for room in re.findall(r"`([\w/]+)`", row)]
+    assert rooms == ORDER
+
+
+def test_the_map_lists_every_record_of_a_decision() -> None:
+    listed = re.findall(r"\]\((docs/decisions/\w+\.md#[^)]+)\)", (ROOT / "DESIGN.md").read_text())
+    there = [f"{name(file)}#{anchor(heading)}" for file in DECISIONS for heading in headings(file)[1:]]
+    assert sorted(listed) == sorted(there)
+    assert len(there) > 50
+
+
+@pytest.mark.parametrize("file", DECISIONS, ids=name)
+def test_every_record_says_what_was_decided_or_measured(file: Path) -> None:
+    _, *records = re.split(r"^## ", file.read_text(), flags=re.M)
+    assert records
+    says = re.compile(r"^- \*\*(Decision|Measured)\*\*: |^\| ", re.M)
+    assert [record.partition("\n")[0] for record in records if not says.search(record)] == []
+
+
+def test_the_changelog_has_the_sections_of_keep_a_changelog() -> None:
+    titles = re.findall(r"^## (.*)$", prose(ROOT / "CHANGELOG.md"), re.M)
+    assert titles[0] == "Unreleased"
+    for version in re.split(r"^## ", prose(ROOT / "CHANGELOG.md"), flags=re.M)[1:]:
+        found = re.findall(r"^### (.*)$", version, re.M)
+        assert found and found == [section for section in SECTIONS if section in found]
+
+
+@pytest.mark.system
+def test_the_backend_of_the_contributors_guide_keeps_the_contract(tmp_path: Path) -> None:
+    blocks = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
+    assert [file for file, _ in blocks] == ["test_logfmt.py", "logfmt.py"]
+    for file, text in blocks:
+        (tmp_path / file).write_text(text)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)  # warnings are errors there, too
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "test_logfmt.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\b1\d passed", done.stdout), done.stdout  # all of the contract
