@@ -60,7 +60,7 @@ class CallerDisplay:
     """
 
     def __init__(self, show: Display) -> None:
-        self.name = f"{_PREFIX}{os.urandom(8).hex()}"
+        self.name: str = f"{_PREFIX}{os.urandom(8).hex()}"
         self._show = show
         self._listener = _beyond_streams(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         self._peers: dict[int, socket.socket] = {}

@@ -31,7 +31,7 @@ class Credentials:
     """
 
     def __init__(self, headers: Mapping[str, str] | None = None, secrets: Iterable[str] = ()) -> None:
-        self.headers = dict(headers or {})
+        self.headers: dict[str, str] = dict(headers or {})
         self._secrets = sorted({secret for secret in secrets if secret}, key=len, reverse=True)  # one may hold another
 
     def __repr__(self) -> str:

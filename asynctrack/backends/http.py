@@ -72,7 +72,7 @@ class HTTPClient:
         timeout_s: float = REQUEST_TIMEOUT_S,
         mend: Mapping[int, str] | None = None,
     ) -> None:
-        self.url = url.rstrip("/")
+        self.url: str = url.rstrip("/")
         self._name = name
         self._credentials = credentials or Credentials()
         self._timeout_s = timeout_s

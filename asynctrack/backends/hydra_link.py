@@ -13,11 +13,11 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Sink
 from asynctrack.errors import InvalidSettings
 
 _NAME: Final = "hydra"
@@ -38,7 +38,7 @@ class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
         copy_bytes: a larger one is not copied; 0 for never.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
 
     hydra_dir: str | None = None
     copy_bytes: int = _COPY_BYTES

@@ -20,12 +20,12 @@ import importlib.util
 import os
 import socket
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
 from asynctrack._system import messages
-from asynctrack.backends.base import ActionRequired, Backend, Context, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Sink
 from asynctrack.errors import InvalidSettings, UsageError
 from asynctrack.settings import check_name, check_project, project_directory
 
@@ -46,7 +46,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         port: of that server; 0 for a free one.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
 
     dir: str | None = None
     flat: bool = False

@@ -55,9 +55,9 @@ class Publisher:
 
     def __init__(self, run_id: str, path: Path, settings: Settings, *, first: int = 0) -> None:
         self.settings = settings
-        self.is_root = True
+        self.is_root: bool = True
         self.over = self.quiet = False
-        self.reported_drops = 0
+        self.reported_drops: int = 0
         self.held: list[bytes] = []
         self.joined: list[Callable[[Producer], object]] = []
         self._run_id = run_id
@@ -69,7 +69,9 @@ class Publisher:
         self._join_at = 0.0
         self._turned_away = 0
         found = os.stat(path)
-        self.directory_id = found.st_dev, found.st_ino
+        self.directory_id: tuple[int, int] = (found.st_dev, found.st_ino)
+        self.host: WorkerHandle
+        self.producer: Producer
         self.host, self.producer = self._open(root=True, first=first)
         fork.watch(self)
 

@@ -64,16 +64,16 @@ class Run:
     cell: int | None = None
 
     def __init__(self, manifest: Manifest, path: Path, session: RunSession, *, resumed: bool = False) -> None:
-        self.id = manifest.id
-        self.project = manifest.project
+        self.id: str = manifest.id
+        self.project: str = manifest.project
         self.path = path
         self.resumed = resumed
         self._manifest = manifest
-        self.config = RunDict(
+        self.config: RunDict = RunDict(
             manifest.config,
             lambda fresh, removed=(): session.publisher.update(CONFIG, "config", fresh, None, removed),
         )
-        self.summary = RunDict(
+        self.summary: RunDict = RunDict(
             manifest.summary,
             lambda fresh, removed=(): session.publisher.update(SUMMARY, "summary", fresh, None, removed),
             functools.partial(_logged, session, self.config, path),

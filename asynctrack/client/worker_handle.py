@@ -79,7 +79,7 @@ class WorkerHandle:
         hold_streams()
         self.kind = kind
         self.root = root
-        self.directory = make_host_directory(root)
+        self.directory: str = make_host_directory(root)
         self.local: dict[str, dict[str, Backend]] = {}
         self._own_directories = own
         self._own: dict[str, Ring | None] = {}  # None: it is being made

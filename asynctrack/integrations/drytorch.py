@@ -29,8 +29,8 @@ try:
     from drytorch.core import exceptions, log_events
     from drytorch.core.tracking import Tracker
     from drytorch.trackers.base_classes import MetricLoader
-except ImportError as error:
-    raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", error) from error
+except ImportError as _error:
+    raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", _error) from _error
 
 _FINISH_TIMEOUT_S: Final = 30.0
 # A tracker that takes batches gets what came before them first: a bar or a console, which take microseconds. Arbitrary.
@@ -82,7 +82,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         check_settings(project or "drytorch", {**settings, "backends": backends})
         self.tracker = tracker
         self.path: Path | None = None
-        self.lost = 0
+        self.lost: int = 0
         self._records = tracker is None or backends is not None
         self._settings = {**settings, "backends": backends}
         self._project = project

@@ -33,8 +33,8 @@ from asynctrack.settings import DEFAULT_DIR
 try:
     from drytorch.core import log_events
     from drytorch.utils.repr_utils import recursive_repr
-except ImportError as error:
-    raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", error) from error
+except ImportError as _error:
+    raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", _error) from _error
 
 _METRICS: Final = "drytorch/metrics/"
 # Of a user's config, as DRYTorch's own tracker for W&B takes it.
@@ -71,7 +71,7 @@ class ExperimentRun:
     def __init__(
         self, event: log_events.StartExperimentEvent, project: str | None, settings: Mapping[str, Any]
     ) -> None:
-        self.run = _open(event, project or project_name(event.exp_name), settings)
+        self.run: Run = _open(event, project or project_name(event.exp_name), settings)
         self._epoch = 0
         self._metrics = _declared(self.run.config)
 

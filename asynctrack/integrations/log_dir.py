@@ -13,11 +13,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Resend, Sink, Update
+from asynctrack.backends.base import Backend, Batch, Context, Execution, Outcome, Resend, Sink, Update
 from asynctrack.backends.tfevents.sink import EventSink, inside
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record
@@ -39,7 +39,7 @@ class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
         purge_step: what files that are there have of this step and later ones is not shown any more; None shows all.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
 
     dir: str
     flush_s: float = 1.0

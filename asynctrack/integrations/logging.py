@@ -43,7 +43,7 @@ class AsyncHandler(logging.Handler):
     ) -> None:
         super().__init__(level)
         self._owns = isinstance(run, str)
-        self.run = init(run, backends=backends, **settings) if isinstance(run, str) else run
+        self.run: Run = init(run, backends=backends, **settings) if isinstance(run, str) else run
 
     def __repr__(self) -> str:
         return f"<AsyncHandler ({logging.getLevelName(self.level)}), {self.run!r}>"

@@ -24,8 +24,8 @@ from asynctrack.records.values import image as values
 try:
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.logger import Figure, HParam, Image, KVWriter, Video
-except ImportError as error:
-    raise FrameworkMissing("Stable-Baselines3", "stable-baselines3>=2.7", error) from error
+except ImportError as _error:
+    raise FrameworkMissing("Stable-Baselines3", "stable-baselines3>=2.7", _error) from _error
 
 _NEVER: Final = "learn() did not come to its end"
 # Types of what a model was made with; all else it has are parts of it.
@@ -53,7 +53,7 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
         **settings: Any,
     ) -> None:
         self._owns = isinstance(run, str)
-        self.run = init(run, backends=backends, **settings) if isinstance(run, str) else run
+        self.run: Run = init(run, backends=backends, **settings) if isinstance(run, str) else run
         self._excluded = frozenset(excluded)
 
     def __repr__(self) -> str:

@@ -85,7 +85,7 @@ class SummaryWriter:
         backends: Iterable[Backend | str] = (),
         **settings: Any,
     ) -> None:
-        self.log_dir = os.path.expanduser(log_dir) if log_dir else _default_log_dir(comment)
+        self.log_dir: str = os.path.expanduser(log_dir) if log_dir else _default_log_dir(comment)
         flush_s = flush_secs if flush_seconds is None else flush_seconds
         board = LogDir(
             dir=self.log_dir, flush_s=_at_most(flush_s, _FLUSH_S), suffix=filename_suffix, purge_step=purge_step

@@ -24,6 +24,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.tensorboard import TensorBoard
 from asynctrack.client.opening import init
+from asynctrack.client.run import Run
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw, is_figure
 from asynctrack.integrations.restored import PROJECT, last_steps, nested, numbers_in, runs_in
@@ -31,8 +32,8 @@ from asynctrack.integrations.restored import PROJECT, last_steps, nested, number
 try:
     from tianshou.highlevel.logger import LoggerFactory
     from tianshou.utils import BaseLogger, LazyLogger
-except ImportError as error:
-    raise FrameworkMissing("Tianshou", "tianshou>=1.2", error) from error
+except ImportError as _error:
+    raise FrameworkMissing("Tianshou", "tianshou>=1.2", _error) from _error
 
 __all__ = ["AsyncLogger", "AsyncLoggerFactory", "DataScope", "LazyLogger"]
 
@@ -97,11 +98,11 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
     ) -> None:
         interval = training_interval if train_interval is None else train_interval
         super().__init__(interval, test_interval, update_interval, info_interval, exclude_arrays=exclude_arrays)
-        self.log_dir = os.path.abspath(os.path.expanduser(log_dir))
+        self.log_dir: str = os.path.abspath(os.path.expanduser(log_dir))
         self.save_interval = save_interval
-        self.last_save_step = -1
+        self.last_save_step: int = -1
         chosen = [JSONLines(), TensorBoard(dir=self.log_dir, flat=True)] if backends is None else backends
-        self.run = init(
+        self.run: Run = init(
             PROJECT,
             id=run_id,
             name=name or os.path.basename(self.log_dir),

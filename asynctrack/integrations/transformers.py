@@ -17,8 +17,8 @@ from asynctrack.integrations.unfinished import NeverFinished, fail_with
 
 try:
     from transformers import TrainerCallback
-except ImportError as error:
-    raise FrameworkMissing("transformers", "transformers>=4.50", error) from error
+except ImportError as _error:
+    raise FrameworkMissing("transformers", "transformers>=4.50", _error) from _error
 
 _NEVER: Final = "train() did not come to its end"
 _PREFIXES: Final = ("eval_", "test_")

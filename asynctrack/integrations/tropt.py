@@ -59,7 +59,7 @@ class DictTracker(AsyncTracker):
         super()._init(config)
         self.records: list[dict[str, Any]] = []
         self.history: defaultdict[str, list[Any]] = defaultdict(list)
-        self.config = config or {}
+        self.config: Mapping[str, Any] = config or {}
         self.summary: Mapping[str, Any] = {}
 
     def _log(self, data: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ class JSONTracker(AsyncTracker):
         experiment_config: Mapping[str, Any] | None = None,
         log_file_path: str = "./logs/{experiment_name}.json",
     ) -> None:
-        self.log_file_path = log_file_path.format(experiment_name=experiment_name)
+        self.log_file_path: str = log_file_path.format(experiment_name=experiment_name)
         path = os.path.abspath(os.path.expanduser(self.log_file_path))
         os.makedirs(os.path.dirname(path), exist_ok=True)
         file = path.replace("{", "{{").replace("}", "}}")  # JSON has placeholders of its own
@@ -176,7 +176,7 @@ class PrintTracker(AsyncTracker):
         experiment_name: str = DEFAULT_EXPERIMENT_NAME,
         print_keys: Iterable[str] = ("loss", "best_trigger_str"),
     ) -> None:
-        self.print_keys = tuple(print_keys)
+        self.print_keys: tuple[str, ...] = tuple(print_keys)
         self.history: defaultdict[str, list[Any]] = defaultdict(list)
         super().__init__(experiment_name, backends=[Console(style="print", keys=list(self.print_keys))])
 
@@ -199,7 +199,7 @@ class LiveLossPlotTracker(AsyncTracker):
         experiment_name: str = DEFAULT_EXPERIMENT_NAME,
         focus_on_metrics: Iterable[str] = ("loss",),
     ) -> None:
-        self.focus_on_metrics = tuple(focus_on_metrics)
+        self.focus_on_metrics: tuple[str, ...] = tuple(focus_on_metrics)
         super().__init__(experiment_name, backends=[LivePlot(keys=list(self.focus_on_metrics))])
 
 

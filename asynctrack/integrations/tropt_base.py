@@ -21,8 +21,8 @@ from asynctrack.integrations.unfinished import NeverFinished, fail_with
 try:
     from tropt.tracker import BaseTracker
     from tropt.tracker.base import DEFAULT_EXPERIMENT_NAME as DEFAULT_EXPERIMENT_NAME
-except ImportError as error:
-    raise FrameworkMissing("TROPT", "tropt>=0.1.1", error) from error
+except ImportError as _error:
+    raise FrameworkMissing("TROPT", "tropt>=0.1.1", _error) from _error
 
 # Types of nearly all values, which need no second look.
 _PLAIN: Final = frozenset({float, int, str})

@@ -28,7 +28,21 @@ _FIRST_OTHER = 1 << KIND_SHIFT  # a record's second word is its number alone
 _FIRST_PAD = PAD << KIND_SHIFT
 
 
-class Frame(namedtuple("Frame", "end kind number lost payload")):
+if TYPE_CHECKING:  # which has the types of the fields
+    from typing import NamedTuple
+
+    class _Frame(NamedTuple):
+        end: int
+        kind: int
+        number: int
+        lost: int
+        payload: memoryview
+
+else:
+    _Frame = namedtuple("Frame", "end kind number lost payload")
+
+
+class Frame(_Frame):
     """One frame of a batch. `end` is the byte after it, in the batch's frames; `payload` a memoryview."""
 
     __slots__ = ()

@@ -81,14 +81,22 @@ LONGEST_SEGMENT: Final = 2 * HEADER_BYTES + MAX_BATCH_BYTES + 4 * (MAX_BATCH_BYT
 NOTES_RING: Final = 0
 
 
-class Position(namedtuple("Position", "segment offset inner", defaults=(0, 0, 0))):
+if TYPE_CHECKING:  # which has the types of the fields
+    from typing import NamedTuple
+
+    class _Position(NamedTuple):
+        segment: int = 0
+        offset: int = 0
+        inner: int = 0
+
+else:
+    _Position = namedtuple("Position", "segment offset inner", defaults=(0, 0, 0))
+
+
+class Position(_Position):
     """A place in a journal: before the frame at byte `inner` of the batch at byte `offset` of a segment."""
 
     __slots__ = ()
-
-    segment: int
-    offset: int
-    inner: int
 
 
 class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset time_ns")):

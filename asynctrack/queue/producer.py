@@ -92,8 +92,8 @@ class Producer:
     put: Callable[..., bool]
 
     def __init__(self, ring: Ring, poll: Callable[[bool], object]) -> None:
-        self.ring = ring
-        self.state = OPEN
+        self.ring: Ring = ring
+        self.state: int = OPEN
         self._poll = poll
         self._words = ring.words
         self._data = ring.data

@@ -70,18 +70,18 @@ class Ring:
             raise ValueError(f"{path} does not have the size of a ring: {size} bytes")
         self._fd = fd
         self._inode = _inode(fd)
-        self.path = path
-        self.data = mmap.mmap(fd, size)
-        self.words = memoryview(self.data).cast("Q")
+        self.path: str = path
+        self.data: mmap.mmap = mmap.mmap(fd, size)
+        self.words: memoryview[int] = memoryview(self.data).cast("Q")
         try:
             self._check(size)
         except ValueError:
             self._unmap()
             raise
-        self.capacity = self.words[CAPACITY]
-        self.id = self.words[RING]
+        self.capacity: int = self.words[CAPACITY]
+        self.id: int = self.words[RING]
         meta = self.data[META_OFFSET : META_OFFSET + self.words[META_BYTES]]
-        self.meta = _unpack_meta(meta)
+        self.meta: dict[str, str] = _unpack_meta(meta)
 
     def __repr__(self) -> str:
         return f"<Ring {self.id:016x} of {self.capacity} bytes, {self.used()} used, {ENDS[self.words[END]]}>"

@@ -41,7 +41,7 @@ class JournaledRun:
         self, path: Path, *, config: Mapping[str, Any] | None = None, backends: Mapping[str, Backend] | None = None
     ) -> None:
         self.path = path
-        self.manifest = Manifest(
+        self.manifest: Manifest = Manifest(
             id=path.name,
             name=path.name,
             project=path.parent.name,

@@ -95,13 +95,13 @@ class Scripted(Backend, frozen=True, kw_only=True):
 class ScriptedInProcess(Scripted, frozen=True, kw_only=True):
     """The same in a process of its own."""
 
-    execution = "process"
+    execution: ClassVar[Execution] = "process"
 
 
 class ScriptedInCaller(Scripted, frozen=True, kw_only=True):
     """The same on a thread of the process that logs."""
 
-    execution = "caller"
+    execution: ClassVar[Execution] = "caller"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

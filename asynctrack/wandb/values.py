@@ -110,7 +110,8 @@ class Object3D(Unsupported):
     def from_point_cloud(cls, *args: object, **kwargs: object) -> Object3D:
         return cls()
 
-    from_file = from_numpy = from_point_cloud
+    from_file = from_point_cloud
+    from_numpy = from_point_cloud
 
 
 class Plots:

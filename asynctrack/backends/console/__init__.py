@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, Literal, TextIO, get_args
 import msgspec
 
 from asynctrack._system.printable import printable
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Sink, Update
+from asynctrack.backends.base import Backend, Batch, Context, Execution, Outcome, Sink, Update
 from asynctrack.backends.caller_display import GONE, Display, Link, Stream, open_display
 from asynctrack.backends.console.bars import Bars, can_draw
 from asynctrack.backends.console.choice import Chosen, RecordFilter
@@ -59,7 +59,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         display: where the worker finds the process that logs; set when a run is opened.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
     batch_records: ClassVar[int] = 10_000
 
     style: Style = "lines"

@@ -56,7 +56,7 @@ class TROPTLines:
     """Lines as TROPT's `PrintTracker` prints them: calls are counted from 1, floats have four decimals, all else is as Python writes it."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
+        self.count: int = count
 
     def of(self, values: Iterable[tuple[str, Any]]) -> str:
         """The line of the next record."""

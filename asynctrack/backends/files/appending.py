@@ -57,8 +57,8 @@ class AppendedFile:
 
     def __init__(self, path: Path, layout: Layout, offset: int = 0, count: int = 0) -> None:
         self.path = path
-        self.offset = offset
-        self.count = count
+        self.offset: int = offset
+        self.count: int = count
         self._layout = layout
         self._fd = -1
 

@@ -17,11 +17,11 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from asynctrack._system import permissions
 from asynctrack._system.loop_thread import in_thread
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
 from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, beside
 from asynctrack.backends.files.csv_rows import (
     COLUMNS,
@@ -64,7 +64,7 @@ class CSV(Backend, frozen=True, kw_only=True, tag="csv"):
         folder: name in the run's directory.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
     folder: str = "csv"
 
     def __post_init__(self) -> None:

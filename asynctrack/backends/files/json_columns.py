@@ -25,12 +25,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
 from asynctrack._system import permissions
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
 from asynctrack.backends.files.appending import beside
 from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.backends.files.json_file import ColumnFile, NotOurs
@@ -69,7 +69,7 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
         aligned: add the columns `_step` and `_timestamp`, and null where a record has no such key.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
     milestones = True
     file: str = "metrics.json"
     aligned: bool = False

@@ -20,11 +20,11 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import msgspec
 
-from asynctrack.backends.base import Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.base import Backend, Batch, Context, Execution, Outcome, Resend, Sink
 from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, beside
 from asynctrack.backends.files.reserved import FlatNames
 from asynctrack.errors import InvalidSettings
@@ -51,7 +51,7 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
             take for a gap.
     """
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
     file: str = "metrics.jsonl"
     not_finite: NotFinite = "text"
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Sink
 from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal import manifest as manifests
@@ -25,7 +25,7 @@ _NOT_HERE: Final = "metrics, which YAML does not take"
 class YAML(Backend, frozen=True, kw_only=True, tag="yaml"):
     """The config, the summary and the metadata of a run, as YAML."""
 
-    execution = "worker"
+    execution: ClassVar[Execution] = "worker"
     milestones = True
     needs: ClassVar[Mapping[str, str]] = {"yaml": "asynctrack[yaml]"}
 

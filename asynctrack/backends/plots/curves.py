@@ -40,8 +40,12 @@ class Stretch:
     __slots__ = ("begin", "broken", "count", "end", "high", "low", "total")
 
     def __init__(self, step: int) -> None:
-        self.begin = self.end = step
-        self.low, self.high, self.total, self.count = math.inf, -math.inf, 0.0, 0
+        self.begin: int = step
+        self.end: int = step
+        self.low: float = math.inf
+        self.high: float = -math.inf
+        self.total: float = 0.0
+        self.count: int = 0
         self.broken: int | None = None
 
     def take(self, step: int, value: float) -> None:
@@ -108,7 +112,7 @@ class PlotCurve:
     __slots__ = ("_most", "_shift", "_stretches", "count")
 
     def __init__(self, most: int = MOST_STRETCHES) -> None:
-        self.count = 0
+        self.count: int = 0
         self._most = most
         self._shift = 0
         self._stretches: dict[int, Stretch] = {}

@@ -9,10 +9,11 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, ClassVar, Final
 
 from asynctrack._system import permissions
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Outcome, Resend, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
 from asynctrack.backends.metric_selection import MetricSelection, key_problems
 from asynctrack.backends.plots.curves import Panel, PlotCurves
 from asynctrack.errors import InvalidSettings
@@ -41,7 +42,7 @@ class Plot(Backend, frozen=True, kw_only=True):
         log_scale: whether the values have a logarithmic axis, of all metrics or of those with these names or patterns.
     """
 
-    execution = "process"
+    execution: ClassVar[Execution] = "process"
 
     keys: list[str] | None = None
     every_s: float = 10.0
@@ -87,8 +88,8 @@ class PlotSink(Sink):
     def __init__(self, settings: Plot, context: Context) -> None:
         if context.state:
             raise Resend("the curves are taken from the journal again", {})
-        self.curves = PlotCurves(MetricSelection(settings.keys))
-        self.folder = context.directory / FOLDER
+        self.curves: PlotCurves = PlotCurves(MetricSelection(settings.keys))
+        self.folder: Path = context.directory / FOLDER
         self._every_s = settings.every_s
         self._taken: tuple[Batch, dict[str, int]] | None = None
         self._draw_at = -math.inf

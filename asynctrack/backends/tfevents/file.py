@@ -44,7 +44,7 @@ class EventFile:
 
     def __init__(self, path: Path, offset: int, begin: bytes, events: Events) -> None:
         self.path = path
-        self.offset = offset
+        self.offset: int = offset
         self._begin = begin
         self._events = events
         self._file: FileIO | None = None

@@ -102,7 +102,7 @@ class Session:
         _open[run_id] = self
         self._run.define_metric("*", step_metric=STEP, step_sync=False)
         if self._offline:
-            self.rows = self.count()
+            self.rows: int = self.count()
             self._files.append(WandbFile(Path(self._run.settings.sync_file)))
         else:
             self.rows = int(self._run.starting_step)

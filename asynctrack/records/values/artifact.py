@@ -41,9 +41,9 @@ class Artifact(Value):
         if not isinstance(name, str):
             raise InvalidValueType("Artifact", "a name or a path", f"{name!r:.80}")
         self.name = name
-        self.type = str(type)
+        self.type: str = str(type)
         self.description = description
-        self.metadata = dict(metadata or {})
+        self.metadata: dict[str, Any] = dict(metadata or {})
         self._files: dict[str, LoggedFile] = {}
         self._seal = ""
         if path is not None and os.path.isdir(os.path.expanduser(path)):

@@ -39,7 +39,7 @@ class Table(Value):
             raise InvalidValueType("Table", "rows of cells, or a data frame", f"{type(data).__name__}: {data!r:.80}")
         self.data: list[list[Any]] = [_row(row) for row in data] if data is not None else []
         widest = len(self.data[0]) if self.data else 0
-        self.columns = [str(name) for name in (range(widest) if columns is None else columns)]
+        self.columns: list[str] = [str(name) for name in (range(widest) if columns is None else columns)]
         for row in self.data:
             self._check(row)
 

@@ -52,14 +52,14 @@ class Run:
 
     def __init__(self, run: asynctrack.Run, settings: Settings) -> None:
         self.asynctrack = run
-        self.start_time = time.time()
-        self.offline = run.mode == "offline"
-        self.disabled = run.mode == "disabled"
+        self.start_time: float = time.time()
+        self.offline: bool = run.mode == "offline"
+        self.disabled: bool = run.mode == "disabled"
         self.settings = settings
         known = {name: value for name, value in run.config.as_dict().items() if name != METRICS}
-        self.config = Config(known, run.config.update)
+        self.config: Config = Config(known, run.config.update)
         self.summary: Summary | LocalSummary = LocalSummary() if self.disabled else Summary(run)
-        self.starting_step = _next_step(run) if run.resumed else 0
+        self.starting_step: int = _next_step(run) if run.resumed else 0
         self._step = self.starting_step
         self._dir: str | None = None
         self._put = run.log
@@ -222,7 +222,8 @@ class Run:
             artifact_or_path, aliases=artifacts.names(aliases), tags=artifacts.names(tags)
         )
 
-    upsert_artifact = finish_artifact = log_artifact
+    finish_artifact = log_artifact
+    upsert_artifact = log_artifact
 
     def log_model(
         self, path: str | os.PathLike[str], name: str | None = None, aliases: Sequence[str] | None = None
