@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrack import errors
 from asynctrack._system import messages
+from asynctrack._system.suggestions import unknown_attribute
 from asynctrack.backends.base import (
     ActionRequired,
     Backend,
@@ -71,7 +72,20 @@ _LATER = {
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
-    """`Run.log` of the current run."""
+    """Record values into the current run.
+
+    Args:
+        data: See `Run.log`.
+        step: See `Run.log`.
+        commit: See `Run.log`.
+
+    Returns:
+        True if the record was accepted, False if it was dropped and counted.
+
+    Raises:
+        NoCurrentRun: No run is open.
+        UsageError: See `Run.log`.
+    """
     run = current()
     if run is None:
         raise NoCurrentRun("log()")
@@ -79,7 +93,18 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = 
 
 
 def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:
-    """`Run.finish` of the current run; without one it warns and does nothing."""
+    """Finish the current run. Without one it warns and does nothing.
+
+    Args:
+        summary: See `Run.finish`.
+        exit_code: See `Run.finish`.
+
+    Returns:
+        The final statistics of the run; None if no run was open.
+
+    Raises:
+        InvalidData: The summary is not a mapping.
+    """
     run = current()
     if run is None:
         messages.warn_now("asynctrack: finish() without an open run is ignored")
@@ -87,14 +112,18 @@ def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = Non
     return run.finish(summary, exit_code)
 
 
-if not TYPE_CHECKING:  # to type checkers it would have every name
+if not TYPE_CHECKING:  # a type checker that saw it would let every name pass
 
     def __getattr__(name: str) -> Any:
+        if name not in _LATER:
+            raise unknown_attribute(globals(), name)
         import importlib
 
-        if name not in _LATER:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
 
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""`python -m asynctrack`."""
+"""Main: `python -m asynctrack` is the command `asynctrack`."""
 
 from __future__ import annotations
 

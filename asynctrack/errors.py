@@ -15,6 +15,7 @@ from asynctrack._system.wording import counted
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
 
 __all__ = [
@@ -74,7 +75,7 @@ class InvalidSettings(UsageError, ValueError):
     """One or more settings cannot be used; `problems` names all of them."""
 
     def __init__(self, problems: Sequence[str], source: str = "") -> None:
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         listed = "".join(f"\n  - {problem}" for problem in self.problems)
         what = counted(len(self.problems), "setting")
         super().__init__(f"{what}{source and f' of {source}'} cannot be used:{listed}")
@@ -200,7 +201,7 @@ class NoSuchRun(UsageError, LookupError):
     """No run is meant by what was given."""
 
     def __init__(self, wanted: str, directory: object, closest: Sequence[str] = ()) -> None:
-        self.closest = tuple(closest)
+        self.closest: tuple[str, ...] = tuple(closest)
         meant = (
             f"did you mean {' or '.join(closest)}?" if closest else f"`asynctrack ls {directory}` lists those there are"
         )
@@ -212,7 +213,7 @@ class AmbiguousRun(UsageError, LookupError):
     """Several runs are meant by what was given; `candidates` names all of them, the newest first."""
 
     def __init__(self, wanted: str, candidates: Sequence[str]) -> None:
-        self.candidates = tuple(candidates)
+        self.candidates: tuple[str, ...] = tuple(candidates)
         listed = ", ".join(self.candidates[:10]) + (", ..." if len(self.candidates) > 10 else "")
         super().__init__(f"{wanted!r} may be any of {len(self.candidates)} runs; give more of its id: {listed}")
 
@@ -383,3 +384,11 @@ def _repr(given: object) -> str:
         return f"{given!r:.80}"
     except Exception:  # a broken __repr__ must not hide the message
         return "..."
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would let every name pass
+
+    def __getattr__(name: str) -> Any:
+        from asynctrack._system.suggestions import unknown_attribute
+
+        raise unknown_attribute(globals(), name, "asynctrack")

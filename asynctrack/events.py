@@ -15,7 +15,7 @@ clock. See `asynctrack.Subscriber`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -98,3 +98,11 @@ class RunEnded(Event, frozen=True, kw_only=True):
     """
 
     status: Literal["finished", "failed", "crashed", "preempted"]
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would let every name pass
+
+    def __getattr__(name: str) -> Any:
+        from asynctrack._system.suggestions import unknown_attribute
+
+        raise unknown_attribute(globals(), name, "asynctrack")

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import msgspec
-
 from asynctrack._system.paths import expanded
+from asynctrack._system.structs import Struct
+from asynctrack._system.suggestions import hint
 from asynctrack.errors import DirectoryNotWritable, InvalidProject, InvalidRunId, InvalidSettings
 
 Mode = Literal["online", "offline", "disabled"]
@@ -32,28 +32,31 @@ _DIGITS: Final = 10
 _TAKEN: Final = frozenset({"latest"})
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run is recorded.
+class Settings(Struct, frozen=True, kw_only=True):
+    """Say how a run is recorded: the limits that `asynctrack.init` takes, in one object.
+
+    Nothing is checked here; `init` checks all of it.
 
     Attributes:
-        dir: where runs are kept: `dir/project/id/`. Made where missing. Default "asynctrack_runs" in the current folder.
-        mode: "online"; "offline" leaves backends that need a network to `asynctrack sync`; "disabled" makes every call a
-            no-op. Default: the environment's `ASYNCTRACK_MODE`, else "online".
-        worker: "process" (default) takes nothing from the caller but the copy into shared memory, and outlives it;
-            "thread" shares the caller's interpreter and dies with it (the queue then waits for the next run). It ends when
-            the main thread does: what other threads and `atexit` handlers log behind that is turned away.
-        when_full: when the journal's disk does not keep up: "drop_newest" (default) returns False and counts, "block" waits
-            at most `max_block_s`, "raise" raises `QueueFull`.
-        max_block_s: seconds `log()` waits for room with "block". Default 5; after it the record is dropped and counted.
-        queue_bytes: bytes of shared memory between the loop and the worker, rounded up to a power of two. Default: 4 MiB,
-            less when memory is short. A record may take half of it; more room only bridges longer stalls of the disk.
-        finish_timeout_s: seconds `finish()` waits for delivery. Default 30. What is left stays on disk, and the worker goes on.
-        exit_timeout_s: the same when the interpreter ends without `finish()`. Default 5.
-        linger_s: seconds the worker sleeps between looks at the queue. Default 0.1: what a container loses that takes its
-            shared memory with it. Less costs wake-ups, more delays what a reader sees.
-        sync_interval_s: seconds between fsyncs of the journal. Default 1: what a power cut may take.
-        after_exit_max_s: seconds the worker goes on delivering after its caller has ended. Default 300; then
-            `asynctrack sync` has to.
+        dir: The directory of all projects; a run is kept in `dir/project/id/`. It is created if it is missing. Default: "asynctrack_runs" in the
+            current directory.
+        mode: "online"; "offline" keeps records from backends that need a network until `asynctrack sync` is run; "disabled" records nothing.
+            Default: "online". `init` takes `ASYNCTRACK_MODE` in the environment before this default.
+        worker: "process" (default) takes nothing from the caller but the copy into shared memory, and outlives it. "thread" shares the caller's
+            interpreter and ends with its main thread: records that other threads and `atexit` handlers log after that are refused. If the
+            process is killed, the queue is kept for the next run.
+        when_full: What to do when the journal's disk does not keep up and the queue is full. "drop_newest" (default): `log()` returns
+            False, and the record is counted as dropped. "block": it waits up to `max_block_s`. "raise": it raises `QueueFull`.
+        max_block_s: Seconds that `log()` waits for room with "block". Default: 5. Then the record is dropped and counted.
+        queue_bytes: Bytes of shared memory between `log()` and the worker, rounded up to a power of two. Default: 4 MiB, less if memory is
+            short. A record may take half of it. A larger queue bridges longer stalls of the disk, and changes nothing else.
+        finish_timeout_s: Seconds that `finish()` waits for delivery. Default: 30. The rest stays on disk, and the worker delivers it.
+        exit_timeout_s: Seconds that the exit of the process waits for delivery if `finish()` was not called. Default: 5.
+        linger_s: Seconds that the worker sleeps between two looks at the queue. Default: 0.1. Records of this time are lost if a container dies
+            and takes its shared memory with it. A smaller value costs wake-ups, a larger one delays what readers see.
+        sync_interval_s: Seconds between two fsyncs of the journal. Default: 1. Records of this time are lost in a power cut.
+        after_exit_max_s: Seconds that the worker goes on delivering after the process has ended. Default: 300. `asynctrack sync` delivers the
+            rest.
     """
 
     dir: Path = Path(DEFAULT_DIR)
@@ -70,10 +73,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def build(cls, given: dict[str, Any]) -> Settings:
-        """Settings from keyword arguments; `mode=None` stands for the environment's.
+        """Check settings, and make an object of them.
+
+        Args:
+            given: Values by the name of their setting. `mode=None` stands for `ASYNCTRACK_MODE` in the environment, else "online".
+
+        Returns:
+            The settings, with the absolute path of `dir`.
 
         Raises:
-            InvalidSettings: something is unknown or out of range; the message names every problem.
+            InvalidSettings: A name is unknown or a value out of range. The message names every problem.
             DirectoryNotWritable: `dir` is relative, and the current directory has been removed.
         """
         values = dict(given)
@@ -82,7 +91,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             values["mode"] = os.environ.get("ASYNCTRACK_MODE") or "online"
             origin["mode"] = " from the environment's ASYNCTRACK_MODE"
         problems = [
-            f"{name} is not a setting; there are {', '.join(_CHECKS)}" for name in values if name not in _CHECKS
+            f"{name} is not a setting; there are {', '.join(_CHECKS)}{hint(name, _CHECKS)}"
+            for name in values
+            if name not in _CHECKS
         ]
         for name, check in _CHECKS.items():
             if name in values and (problem := check(values[name])):
@@ -98,10 +109,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_name(what: str, value: object) -> str:
-    """A run id or the name of a folder that can be the name of a directory, and that the command line takes for no other.
+    """Check that a run id can be the name of a directory, and is no word of the command line; return it as a plain string.
+
+    Args:
+        what: The name of the argument, for the message.
+        value: The id, or the name of a directory.
 
     Raises:
-        InvalidRunId: it cannot, or it holds a path.
+        InvalidRunId: It cannot, or it holds a path.
     """
     if not isinstance(value, str) or not _NAME.fullmatch(value) or value in _TAKEN:
         raise InvalidRunId(what, value)
@@ -109,10 +124,10 @@ def check_name(what: str, value: object) -> str:
 
 
 def check_project(value: object) -> str:
-    """The name of a project, as `run.json` keeps it: any line of text that is no path.
+    """Check that a project's name is a line of text and not a path; return it as `run.json` keeps it.
 
     Raises:
-        InvalidProject: it is none.
+        InvalidProject: It is not.
     """
     text = value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else ""
     if not (0 < len(text) <= _MOST_CHARACTERS and text.strip() and text.isprintable()) or text[0] == "." or "/" in text:
@@ -121,9 +136,9 @@ def check_project(value: object) -> str:
 
 
 def project_directory(project: str) -> str:
-    """The name of a project's directory: its own where that can be one, else what is left of it, `~` and a hash.
+    """Return the name of a project's directory: the project's own name, or if a directory cannot have that, a similar one with `~` and a hash.
 
-    No project is called so, so no two have one directory.
+    A project's name cannot be like that, so no two projects share a directory.
     """
     if _NAME.fullmatch(project):
         return project
@@ -134,7 +149,7 @@ def project_directory(project: str) -> str:
 
 
 def fitting(name: str) -> str:
-    """A name with `_` for each character that a directory's should not have."""
+    """Replace each character that the name of a directory should not have by `_`."""
     plain = _STRANGE.sub("_", name) or "_"
     return plain if _NAME.fullmatch(plain[0]) else f"_{plain[1:]}"
 

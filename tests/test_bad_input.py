@@ -129,9 +129,9 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"sync_interval_s": None}, r"sync_interval_s must be .*; got None"),
     ({"dir": ""}, r"dir must be the path of a directory; got ''"),
     ({"dir": 3}, r"dir must be the path of a directory; got 3"),
-    ({"linger": 1}, r"linger is not a setting; there are dir, mode, .*linger_s"),
+    ({"settings": {"linger": 1}}, r"linger is not a setting; there are dir, mode, .*linger_s.*; did you mean `linger_s`\?"),
     ({"backends": ["nonsense"]}, r"backends\[0\] must be a backend or one of .*jsonl, .*memory.*; got 'nonsense'"),
-    ({"backends": [asynctrack.JSONLines]}, r"backends\[0\] must be a backend .*; got <class"),
+    ({"backends": [asynctrack.JSONLines]}, r"backends\[0\] must be a backend, .*: write `JSONLines\(\)` in place of `JSONLines`"),
     ({"backends": "jsonl"}, r"backends must be a list of backends.*; got 'jsonl'"),
     ({"backends": asynctrack.JSONLines()}, r"backends must be a list of backends.*; got JSONLines"),
 ]  # fmt: skip
@@ -149,7 +149,7 @@ def test_setting_that_cannot_be_used_is_refused_at_once(runs: Path, settings: di
 
 def test_all_settings_that_cannot_be_used_are_named_together(runs: Path) -> None:
     with pytest.raises(errors.InvalidSettings, match=r"^4 settings cannot be used:\n  - lingers is not") as caught:
-        asynctrack.init("p", dir=runs, when_full="wait", queue_bytes=1, linger_s=-1, lingers=1)  # type: ignore[arg-type]
+        asynctrack.init("p", dir=runs, when_full="wait", queue_bytes=1, linger_s=-1, settings={"lingers": 1})  # type: ignore[arg-type]
     assert [problem.split()[0] for problem in caught.value.problems] == [
         "lingers", "when_full", "queue_bytes", "linger_s",
     ]  # fmt: skip
@@ -185,8 +185,13 @@ def test_id_that_exists_is_refused_and_its_run_stays_as_it_is(run: Run, runs: Pa
 
 
 def test_project_that_cannot_be_used_by_a_tracker_is_told_when_it_is_made() -> None:
-    with pytest.raises(errors.InvalidSettings, match=r"id is not a setting; there are dir"):
-        Tracker("p", id="twice")
+    with pytest.raises(errors.InvalidProject, match=r"project"):
+        Tracker("p/q")
+
+
+def test_tracker_takes_no_id_which_would_name_each_of_its_runs() -> None:
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'id'"):
+        Tracker("p", id="twice")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("every", [0, -1, 0.5, True, None])

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 
+from asynctrack._system.structs import Struct
 from asynctrack.backends.requirements import lacking
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record
@@ -111,7 +112,7 @@ class Rejected(Signal):
 
     def __init__(self, reason: str, which: Collection[int] | None = None) -> None:
         super().__init__(reason)
-        self.which = None if which is None else frozenset(which)
+        self.which: frozenset[int] | None = None if which is None else frozenset(which)
 
 
 class ActionRequired(Signal):
@@ -156,7 +157,7 @@ class Sink:
         return None
 
 
-class Backend(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
+class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
     """Settings of a backend; subclass it with your own fields and an `open`.
 
     Attributes:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from asynctrack._system import trust
+from asynctrack._system.suggestions import hint
 from asynctrack.backends import env_refs
 from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Sink, kind_of
 from asynctrack.backends.class_origin import delivery_command, origin_of
@@ -53,10 +54,10 @@ KINDS: Final[dict[str, str]] = {
 
 
 def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
-    """The backends of a run by name: the kind, with a number where there are several of one.
+    """Name the backends of a run: by their kind, with a number if there are several of one kind.
 
     Raises:
-        InvalidSettings: something is not a backend; all of them are named.
+        InvalidSettings: One of them is not a backend. The message names all of these.
     """
     if isinstance(backends, str | Backend) or not isinstance(backends, Iterable):
         raise InvalidSettings([f"backends must be a list of backends or their names; got {backends!r:.80}"])
@@ -79,41 +80,48 @@ def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
 
 
 def build(kind: object) -> Backend:
-    """A backend with the settings it has by itself.
+    """Build a backend with its default settings.
 
     Args:
-        kind: of ours or of a plug-in, or the dotted path of a class.
+        kind: The name of one of ours or of a plug-in, or the dotted path of a class.
 
     Raises:
-        TypeError: it is none, or needs settings.
-        BackendUnavailable: it cannot be imported.
-        InvalidSettings: what it takes from its surroundings is wrong.
+        TypeError: There is no such kind, or it cannot be built without settings.
+        BackendUnavailable: Its class cannot be imported.
+        InvalidSettings: A setting that it reads from the environment is wrong.
     """
+    if isinstance(kind, type) and issubclass(kind, Backend):
+        name = kind.__name__
+        raise TypeError(f"must be a backend, and is the class of one: write `{name}()` in place of `{name}`")
     if not isinstance(kind, str) or ("." not in kind and kind not in KINDS and kind not in plug_ins()):
-        hint = closest(kind, [*KINDS, *plug_ins()]) if isinstance(kind, str) else ""
-        raise TypeError(f"must be a backend or one of {', '.join([*KINDS, *plug_ins()])}; got {kind!r:.80}{hint}")
+        known = [*KINDS, *plug_ins()]
+        meant = hint(kind, known) if isinstance(kind, str) else ""
+        raise TypeError(f"must be a backend or one of {', '.join(known)}; got {kind!r:.80}{meant}")
     return class_of(kind)()
 
 
 def class_of(kind: str) -> type[Backend]:
-    """The backend of a kind: of ours and of a plug-in by its name, a user's by the dotted path of its class. Nothing is called.
+    """Find the class of a kind. It is imported, and not called.
+
+    Args:
+        kind: The name of one of ours or of a plug-in, or the dotted path of a class.
 
     Raises:
-        BackendUnavailable: there is none, or it cannot be imported.
+        BackendUnavailable: There is none, it cannot be imported, or it is not a backend.
     """
     try:
         found = _load(kind)
     except (Exception, SystemExit) as error:  # what runs there is another's code
         raise BackendUnavailable(kind, f"it cannot be imported: {error}") from error
     if found is None:
-        raise BackendUnavailable(kind, f"there is none of this name{closest(kind, [*KINDS, *plug_ins()])}")
+        raise BackendUnavailable(kind, f"there is none of this name{hint(kind, [*KINDS, *plug_ins()])}")
     if not (isinstance(found, type) and issubclass(found, Backend) and found is not Backend):
         raise BackendUnavailable(kind, "it is not a Backend")
     return found
 
 
 def plug_ins() -> dict[str, EntryPoint]:
-    """What installed distributions offer, by name; nothing of it is imported. Ours are not replaced, nor is what came first."""
+    """List the backends that installed distributions offer, by name. Nothing is imported. A name of ours stays ours, and the first of a name counts."""
     from importlib.metadata import entry_points
 
     try:
@@ -128,20 +136,12 @@ def plug_ins() -> dict[str, EntryPoint]:
 
 
 def lacks(backend: Backend | type[Backend]) -> list[str]:
-    """What `pip install` has to be given before a backend can open here."""
+    """List what `pip install` needs to be given before a backend can open here."""
     return [wanted for module, wanted in backend.needs.items() if not is_there(module)]
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """Which of the known words may have been meant; empty where none is like it."""
-    import difflib
-
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean `{found[0]}`?" if found else ""
-
-
 def execution_of(backend: Backend) -> Execution:
-    """Where a backend's sink runs: where its class says, if it can be imported there."""
+    """Tell where a backend's sink runs: where its class says, or in the caller if the class cannot be imported elsewhere."""
     defined = type(backend)
     module = sys.modules.get(defined.__module__)
     # What a script, a notebook or `exec` defines has no place from which another process could import it.
@@ -150,7 +150,7 @@ def execution_of(backend: Backend) -> Execution:
 
 
 def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
-    """A backend's settings as `run.json` keeps them; of one that lives in its caller only what it is."""
+    """Make the entry of a backend in `run.json`: its settings, or only its kind if it lives in the caller."""
     defined = type(backend)
     own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
     if execution_of(backend) == "caller":
@@ -166,7 +166,7 @@ def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
 
 
 def _of_caller(backend: Backend, run_id: str, name: str, *, own: bool) -> dict[str, Any]:
-    """What kind of backend it was, and from where it could be imported afterwards; its settings may be anything, and stay where they are."""
+    """Make the entry of a backend that lives in the caller: its kind and where to import it from. Its settings may be any objects, and are left out."""
     plain: dict[str, Any] = {"kind": kind_of(backend), "execution": "caller"}
     if own or not (origin := origin_of(type(backend))):
         return plain
@@ -190,19 +190,19 @@ def _has_defaults_only(backend: Backend) -> bool:
 
 
 def goes_with_its_process(settings: Mapping[str, Any]) -> bool:
-    """Whether a backend only shows or keeps records in the process that logs: once that has ended, nothing is left to deliver to."""
+    """Tell whether a backend only shows or keeps records in the process that logs: after its end there is nothing left to deliver to."""
     return lives_in_caller(settings) and settings.get("kind") in ("memory", "live_plot")
 
 
 def from_caller(settings: Mapping[str, Any], *, trusted: bool) -> Backend:
-    """A backend that lived in a process that has ended, built from its class here.
+    """Build a backend that lived in a process that has ended.
 
     Args:
-        settings: as `stored` made them.
-        trusted: whether this user made them.
+        settings: The entry that `stored` made.
+        trusted: True if this user made it.
 
     Raises:
-        BackendUnavailable: it cannot be; the error says how a person can have it delivered.
+        BackendUnavailable: It cannot be built. The message says how to deliver to it by hand.
     """
     kind, path = str(settings.get("kind")), settings.get("class")
     lived = "it lived in the process that logged"
@@ -223,14 +223,14 @@ def from_caller(settings: Mapping[str, Any], *, trusted: bool) -> Backend:
 
 
 def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
-    """The backend with these settings, `Unbuilt` where the environment lacks what they refer to.
+    """Build a backend from its entry in `run.json`; `Unbuilt` if the environment lacks a variable that the entry refers to.
 
     Args:
-        settings: as `stored` made them.
-        trusted: whether this user made them. Else only our own kinds are built, and none that leads out of the run's directory.
+        settings: The entry that `stored` made.
+        trusted: True if this user made it. Else only our own kinds are built, and none that leads out of the run's directory.
 
     Raises:
-        BackendUnavailable: it cannot be built outside its caller, or not without trust, or the settings are not its own.
+        BackendUnavailable: It lives in the process that logs, it needs trust, or the settings do not fit.
     """
     plain = {key: value for key, value in renamed(settings).items() if key != trust.SEAL}
     kind = str(plain.get("kind"))
@@ -255,10 +255,10 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
 
 
 class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
-    """Stands for a backend that cannot be built, until it can: what is missing may be installed meanwhile, or a variable set elsewhere.
+    """Stands for a backend that cannot be built yet: a library may be installed later, or a variable set in another process.
 
     Attributes:
-        settings: as `stored` made them.
+        settings: The entry that `stored` made.
     """
 
     settings: dict[str, Any]
@@ -285,7 +285,7 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
 
 
 def _load(kind: str) -> object:
-    """What is called so; None where nothing is."""
+    """Import what a kind names; None if nothing has this name."""
     path = KINDS.get(kind, kind)
     if "." not in path:
         point = plug_ins().get(kind)

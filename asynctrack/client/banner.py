@@ -1,6 +1,6 @@
-"""Banner: the one line that says where a run is and how to look at it, and what a notebook is. Runs in the caller.
+"""Banner: the one line that says where a run is kept and how to look at it, on terminals and in notebooks. Runs in the caller.
 
-It is for who sits there: on a terminal or in a notebook, in the process that a person has started. `ASYNCTRACK_QUIET=1` ends it.
+Only the process that a person has started prints it, not its children. `ASYNCTRACK_QUIET=1` in the environment turns it off.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _forked = False
 
 
 def show_banner(name: str, run: Path) -> None:
-    """Say where a run is, if somebody sits there. Never waits, and never raises.
+    """Print where a run is kept, if somebody sits at the terminal or notebook. Never waits, and never raises.
 
     Args:
-        name: of the run, with its project.
-        run: its directory.
+        name: The project and the id of the run.
+        run: The directory of the run.
     """
     try:
         if os.environ.get(VARIABLE, "") in ("", "0") and not _is_child() and (_is_terminal() or cell() is not None):
@@ -34,7 +34,7 @@ def show_banner(name: str, run: Path) -> None:
 
 
 def cell() -> int | None:
-    """The number of the cell that runs in a notebook; None anywhere else."""
+    """Return the number of the notebook cell that is running; None outside of notebooks."""
     ipython: Any = sys.modules.get("IPython")
     shell: Any = None if ipython is None else ipython.get_ipython()
     return shell.execution_count if hasattr(shell, "kernel") else None
@@ -45,13 +45,13 @@ def _is_terminal() -> bool:
 
 
 def _is_child() -> bool:
-    """Whether this process was begun by a program, of which each would say it."""
+    """Tell whether a program has started this process, as one of many perhaps."""
     process: Any = sys.modules.get("multiprocessing.process")
     return _forked or (process is not None and process.parent_process() is not None)
 
 
 def _near(run: Path) -> str:
-    """The path, from here where that is shorter."""
+    """Return the path relative to the current directory, if that is shorter."""
     from_here = os.path.relpath(run)
     return from_here if len(from_here) < len(str(run)) and not from_here.startswith(os.pardir) else str(run)
 

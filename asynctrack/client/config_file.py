@@ -30,9 +30,10 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack._system.paths import expanded
+from asynctrack._system.suggestions import hint
 from asynctrack.backends import env_refs
 from asynctrack.backends.base import Backend
-from asynctrack.backends.registry import KINDS, class_of, closest, plug_ins
+from asynctrack.backends.registry import KINDS, class_of, plug_ins
 from asynctrack.client.config_sources import read_file
 from asynctrack.client.opening import check_settings, init
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
@@ -56,10 +57,16 @@ _TRACKERS: Final = frozenset(
 
 
 def tracker_arguments(source: Source) -> dict[str, Any]:
-    """The arguments of `Tracker` that a configuration means.
+    """Translate a configuration to the arguments of `Tracker`.
+
+    Args:
+        source: See `Tracker.from_config`.
+
+    Returns:
+        The arguments by name.
 
     Raises:
-        InvalidSettings: it cannot be used; every problem is named, with its place and what was perhaps meant.
+        InvalidSettings: The configuration cannot be used. The message names every problem with its place, and the name that was perhaps meant.
     """
     where, tree = ("", source)
     if isinstance(source, str | os.PathLike) and source != DISABLED:
@@ -79,17 +86,17 @@ def tracker_arguments(source: Source) -> dict[str, Any]:
 
 
 class _Reading:
-    """Reads a configuration, and notes all that is wrong with it.
+    """Reads a configuration, and collects all that is wrong with it.
 
     Attributes:
-        problems: in words, each with its place: `$` is the whole.
+        problems: The problems in words, each with its place: `$` is the whole configuration.
     """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
 
     def tracker(self, tree: object) -> dict[str, Any]:
-        """What the whole means."""
+        """Read the arguments of `Tracker`."""
         if not isinstance(tree, Mapping):
             self._note(f"expected a mapping, got {_kind(tree)}", "$")
             return {}
@@ -112,7 +119,7 @@ class _Reading:
         return arguments
 
     def backends(self, tree: object, at: str) -> list[Backend]:
-        """The backends of a list or mapping, without those that are switched off."""
+        """Build the backends of a list or mapping, without those that are switched off."""
         if _is_off(tree):
             return []
         if isinstance(tree, Mapping) and not tree.keys() & {"kind", "_target_"}:
@@ -125,7 +132,7 @@ class _Reading:
         return [backend for backend in found if backend is not None]
 
     def backend(self, tree: object, name: str | None, at: str) -> Backend | None:
-        """A backend, as text its kind, as a mapping its kind and settings; None where it cannot be built."""
+        """Build a backend from its kind, or from a mapping of its kind and settings; None if it cannot be built."""
         if isinstance(tree, Backend):
             return tree
         if isinstance(tree, str):
@@ -144,7 +151,7 @@ class _Reading:
     def _class_of(self, kind: str, at: str) -> type[Backend] | None:
         if "." not in kind and kind not in KINDS and kind not in (theirs := plug_ins()):
             known = [*KINDS, *theirs]
-            self._note(f"unknown kind `{kind}` at `{at}`{closest(kind, known) or _there_are(known)}")
+            self._note(f"unknown kind `{kind}` at `{at}`{hint(kind, known) or _there_are(known)}")
             return None
         try:
             return class_of(kind)
@@ -180,7 +187,7 @@ class _Reading:
         return None
 
     def _value(self, value: Any, wanted: Any, at: str) -> Any:
-        """A value as the one who takes it wants it, references looked up; `_WRONG` where it is not."""
+        """Look up the references in a value and convert it to the type that is wanted; `_WRONG` if it has another."""
         refers = env_refs.refers(value)
         if unset := env_refs.missing(value):
             self._note(f"the environment has no {', '.join(unset)}, which is referred to", at)
@@ -196,7 +203,7 @@ class _Reading:
             return resolved
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
-        """What `Tracker` itself would say."""
+        """Collect what `Tracker` itself would refuse."""
         if "project" not in arguments:
             return self._note("`project` is missing", "$")
         rest = {key: value for key, value in arguments.items() if key not in ("project", "config")}
@@ -210,23 +217,21 @@ class _Reading:
         return None
 
     def _unknown(self, key: object, known: Mapping[str, Any], at: str) -> None:
-        self._note(f"unknown field `{key}` at `{at}`{closest(str(key), known) or _there_are(known)}")
+        self._note(f"unknown field `{key}` at `{at}`{hint(str(key), known) or _there_are(known)}")
 
     def _note(self, problem: str, at: str | None = None) -> None:
         self.problems.append(problem if at is None else f"{problem} at `{at}`")
 
 
 def _tracker_fields() -> dict[str, Any]:
-    """What `Tracker` takes by name, and its type where that is known; one run's own id and its resumption are not."""
-    taken = inspect.signature(init).parameters.values()
-    named = [one.name for one in taken if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    """List the arguments of `Tracker`, with their types as far as they are checked here."""
     limits = {field.name: field.type for field in msgspec.structs.fields(Settings)}
-    known = {name: Any for name in named if name not in ("id", "resume")}
+    known = {name: Any for name in inspect.signature(init).parameters if name not in ("id", "resume")}
     return {**known, **{name: kind for name, kind in limits.items() if kind in (int | None, float)}}
 
 
 def _is_secret(field: msgspec.structs.FieldInfo) -> bool:
-    """Whether a field takes only the name of a variable, which is read where the sink opens."""
+    """Tell whether a field takes only the name of an environment variable, which is read when the sink opens."""
     return isinstance(field.default, str) and field.default.startswith("env:")
 
 
@@ -249,7 +254,7 @@ def _kind(value: object) -> str:
 
 
 def _is_small(tree: object) -> bool:
-    """Whether a walk through a configuration comes to its end soon."""
+    """Tell whether a configuration has an end, and not too many values before it."""
     left, level = _MOST_VALUES, [tree]
     for _ in range(_DEEPEST):
         below: list[object] = []
@@ -268,7 +273,7 @@ def _is_small(tree: object) -> bool:
 
 
 def _without_omegaconf(tree: Any) -> Any:
-    """The same without OmegaConf's containers; who has made one has imported it."""
+    """Replace OmegaConf's containers by plain ones. If it was not imported, there are none."""
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is None or not omegaconf.OmegaConf.is_config(tree):
         return tree
@@ -281,7 +286,7 @@ def _without_omegaconf(tree: Any) -> Any:
 
 
 def _item(tree: Any, key: Any, raw: Any) -> Any:
-    """An item of a container, whose references to the environment stay what they are."""
+    """Return an item of one of OmegaConf's containers, with references to the environment as they are written."""
     if isinstance(raw, dict | list) or (isinstance(raw, str) and "${" in raw and not env_refs.refers(raw)):
         return _without_omegaconf(tree[key])
     return raw

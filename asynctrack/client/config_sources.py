@@ -1,6 +1,6 @@
-"""Config sources: what a config is given as, made a mapping: objects of many libraries, and files. Runs in the caller.
+"""Config sources: make a mapping of whatever holds a config: objects of many libraries, and files. Runs in the caller.
 
-No library is imported for it: who gives an object of a library has imported it. An object is told by what its class says of its fields.
+No library is imported for this: the caller who has an object of a library has imported it. A class is recognised by the attributes that name its fields.
 
 | Given | Its names |
 | --- | --- |
@@ -31,16 +31,19 @@ _SUFFIXES: Final = (".yaml", ".yml", ".toml", ".json")
 
 
 def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapping[Any, Any]:
-    """What is given for a config, as a mapping.
+    """Make a mapping of something that holds a config.
 
     Args:
-        given: see above.
-        what: takes it, for people.
-        pairs: whether pairs of names and values are taken too, as `dict.update` does.
+        given: One of the things in the table above.
+        what: The name of what it is given to, for the message.
+        pairs: True to accept pairs of names and values too, as `dict.update` does.
+
+    Returns:
+        A mapping of its own, which may be changed.
 
     Raises:
-        InvalidConfig: it is nothing of which a config can be made.
-        InvalidSettings: it is a file that cannot be read, or has no mapping.
+        InvalidConfig: It is none of these things.
+        InvalidSettings: It is a file that cannot be read, or that does not hold a mapping.
     """
     try:
         if isinstance(given, os.PathLike) or (isinstance(given, str) and given.lower().endswith(_SUFFIXES)):
@@ -62,19 +65,19 @@ def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapp
 
 
 def as_config(given: Any) -> dict[Any, Any]:
-    """What `init` takes as a config, None too, as a dict of its own.
+    """Make a dict of the argument `config` of `init`; None makes an empty one.
 
     Raises:
-        InvalidConfig, InvalidSettings: see `as_mapping`.
+        InvalidConfig, InvalidSettings: See `as_mapping`.
     """
     return {} if given is None else dict(as_mapping(given))
 
 
 def read_file(path: Path) -> Any:
-    """The content of a YAML, TOML or JSON file, by the end of its name.
+    """Read a YAML, TOML or JSON file, told apart by the end of its name.
 
     Raises:
-        InvalidSettings: it cannot be read.
+        InvalidSettings: The file cannot be read.
     """
     kind = path.suffix.lower()
     try:
@@ -101,7 +104,7 @@ def read_file(path: Path) -> Any:
 
 
 def without_omegaconf(tree: Any) -> Any | None:
-    """One of OmegaConf's containers as plain ones, None where it is none; what cannot be resolved stays as it is written."""
+    """Make plain containers of one of OmegaConf's; None if it is not one. References that cannot be resolved stay as they are written."""
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is None or not omegaconf.OmegaConf.is_config(tree):
         return None
@@ -119,7 +122,7 @@ def _of_omegaconf(given: Any) -> dict[Any, Any] | None:
 
 
 def _fields(given: Any) -> Mapping[str, Any] | None:
-    """The names and values of an object that has some; None of any other."""
+    """List the names and values of an object's fields; None if it has no fields."""
     kind = type(given)
     if kind is type or isinstance(given, type):
         return None
@@ -136,7 +139,7 @@ def _fields(given: Any) -> Mapping[str, Any] | None:
 
 
 def _names(kind: type) -> list[str] | None:
-    """The names of a class's fields, of whichever library."""
+    """List the names of a class's fields, of whichever library; None if it has no fields."""
     # First: pydantic's dataclasses are dataclasses too.
     if isinstance(found := getattr(kind, "__pydantic_fields__", None), dict):
         return list(found)
@@ -160,7 +163,7 @@ def _is_namespace(given: Any) -> bool:
 
 
 def _flags(given: Any) -> dict[str, Any] | None:
-    """The values of absl's flags, of the module or of what it calls FLAGS; before they are parsed they have their defaults."""
+    """List the values of absl's flags, given the module or its `FLAGS`; None if it is neither. Before flags are parsed they have their defaults."""
     absl = sys.modules.get("absl.flags")
     given = absl.FLAGS if absl is not None and given is absl else given
     if absl is None or not isinstance(given, absl.FlagValues):
@@ -174,12 +177,12 @@ def _is_of_absl(module: str) -> bool:
 
 
 def _deep(value: Any, known: dict[int, tuple[Any, Any]], depth: int = 0) -> Any:
-    """A field's value: what is nested in it has names, too. What is in it twice, or in itself, is so in what is made of it.
+    """Make plain containers of a field's value, nested ones too. An object that it holds twice, or that holds itself, stays one object.
 
     Args:
-        value: of a field, or of what is nested in one.
-        known: what was met, each with what was made of it, by its id.
-        depth: how deep it is nested.
+        value: The value of a field, or something nested in one.
+        known: By the id of each object that was met, the object and what was made of it.
+        depth: The number of levels above it.
     """
     if depth > _DEEPEST or len(known) > _MOST_NESTED or value is None or isinstance(value, str | int | float):
         return value

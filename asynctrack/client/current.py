@@ -13,22 +13,29 @@ B = TypeVar("B", bound=Backend)
 
 
 def current() -> Run | None:
-    """The open run that was opened last in this task or thread, else in this process; None when none is open."""
+    """Return the run that was opened last and is still open, in this task or thread if there is one, else in this process.
+
+    Returns:
+        The run; None if no run is open.
+    """
     run: Run | None = open_runs.current()
     return run
 
 
 def current_backend(kind: type[B]) -> B:
-    """The current run's backend of this class, with the settings it has there; the first where there are several.
+    """Return the current run's backend of a class.
 
-    What lives in this process is the living thing: `current_backend(Memory).records`. How far it is, is in the run's `stats()`.
+    Use it to read what a backend keeps in this process: `current_backend(Memory).records`. For the progress of a backend see `Run.stats`.
 
     Args:
-        kind: the class, or one that it is derived from.
+        kind: The class of the backend, or a base of it.
+
+    Returns:
+        The backend with the settings that it has in this run. If there are several, the first of `backends=`.
 
     Raises:
-        NoCurrentRun: no run is open.
-        NoSuchBackend: the run has none of this class.
+        NoCurrentRun: No run is open.
+        NoSuchBackend: The run has no backend of this class.
     """
     run = current()
     if run is None:

@@ -41,39 +41,43 @@ _more: _Chosen = ()
 
 
 def default_backends() -> list[Backend | str]:
-    """What a run gets that is opened now without `backends=`.
+    """Return the backends of a run that is opened now without `backends=`.
 
     Raises:
-        InvalidSettings: what the environment says is no list of backends.
+        InvalidSettings: `ASYNCTRACK_BACKENDS` in the environment is not a list of backends.
     """
     return [*(_from_environment() if _set is None else _set), *_more]
 
 
 def set_default_backends(backends: Iterable[Backend | str]) -> None:
-    """Give every run that is opened from now on without `backends=` these, whatever the environment says.
+    """Set the backends of every run that is opened from now on without `backends=`, whatever the environment says.
 
     Args:
-        backends: a kind is built anew for each run; an object is shared by them, which for `Memory` means that the next run empties it.
+        backends: Objects or kinds. A kind such as "jsonl" makes an object for each run. An object is shared by all runs: a `Memory` is emptied
+            by the next run.
 
     Raises:
-        InvalidSettings: something is not a backend.
+        InvalidSettings: One of them is not a backend. The message names all of these.
     """
     global _set, _more
     _set, _more = _checked(backends), ()
 
 
 def extend_default_backends(backends: Iterable[Backend | str]) -> None:
-    """Give every run that is opened from now on without `backends=` these, too.
+    """Add backends to those of every run that is opened from now on without `backends=`.
+
+    Args:
+        backends: Objects or kinds; see `set_default_backends`.
 
     Raises:
-        InvalidSettings: something is not a backend.
+        InvalidSettings: One of them is not a backend. The message names all of these.
     """
     global _more
     _more += _checked(backends)
 
 
 def reset_default_backends() -> None:
-    """Go back to what the environment says."""
+    """Forget what `set_default_backends` and `extend_default_backends` have set: the environment decides again."""
     global _set, _more
     _set, _more = None, ()
 
@@ -103,7 +107,7 @@ def _from_environment() -> list[Backend | str]:
 
 
 def _preset(name: str, kind: str) -> Backend | None:
-    """A backend of a preset, where it works here."""
+    """Make a backend of a preset; None if it does not work here."""
     if name == "standard" and kind == "console" and not _is_watched():
         return None
     try:
@@ -114,7 +118,7 @@ def _preset(name: str, kind: str) -> Backend | None:
 
 
 def _is_watched() -> bool:
-    """Whether somebody sits in front of this process: at a terminal, or a notebook."""
+    """Tell whether somebody sits in front of this process, at a terminal or a notebook."""
     from asynctrack.backends.caller_display import in_notebook, is_terminal
 
     return is_terminal(sys.stdout) or in_notebook(sys.stdout)

@@ -11,10 +11,10 @@ LABELS: Final = ("entity", "group", "job_type", "notes", "tags")
 
 
 def as_labels(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The labels that were given, those that say nothing left out.
+    """Check labels, and leave out those that are empty or None.
 
     Raises:
-        InvalidSettings: something is no text.
+        InvalidSettings: A label is not text.
     """
     labels = {name: value for name, value in given.items() if value}
     if "tags" in labels:
@@ -26,10 +26,10 @@ def as_labels(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_tags(given: Any) -> list[str]:
-    """Tags as a list; one text is one tag.
+    """Make a list of tags; a single text is one tag.
 
     Raises:
-        InvalidSettings: they are no texts.
+        InvalidSettings: They are not texts.
     """
     if isinstance(given, str):
         return [given]
@@ -41,10 +41,14 @@ def as_tags(given: Any) -> list[str]:
 
 
 def as_text(what: str, given: Any) -> str:
-    """A label.
+    """Check that a label is text, and return it.
+
+    Args:
+        what: The name of the label, for the message.
+        given: The label.
 
     Raises:
-        InvalidSettings: it is no text.
+        InvalidSettings: It is not text.
     """
     if not isinstance(given, str):
         raise InvalidSettings([f"{what} must be text; got {given!r:.80}"])

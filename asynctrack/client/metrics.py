@@ -1,4 +1,4 @@
-"""Metrics: what a run has been told of its metrics, and what its summary has of them for that. Runs in the caller."""
+"""Metrics: the definitions that `define_metric` makes, and the summaries that follow from them. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ GOALS: Final = ("minimize", "maximize")
 
 
 def define(config: MutableMapping[str, Any], name: str, told: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Note in a run's config what is said of a metric.
+    """Record the definition of a metric in a run's config.
+
+    Args:
+        config: The run's config.
+        name: The name of the metric, or a pattern that ends with `*`.
+        told: The arguments of `define_metric`; None stands for one that was not given.
+        overwrite: True to drop the definition that the metric had before.
 
     Raises:
-        InvalidSettings: the summary or the goal is none that there is.
+        InvalidSettings: The summary or the goal has an unknown value.
     """
     if wrong := set(kinds_of(told.get("summary"))) - {*SUMMARIES}:
         expected = ", ".join(map(repr, SUMMARIES))
@@ -31,12 +37,12 @@ def define(config: MutableMapping[str, Any], name: str, told: Mapping[str, Any],
 
 
 def kinds_of(summary: Any) -> list[str]:
-    """The kinds that `summary` of `define_metric` names."""
+    """List the kinds of summary that the argument `summary` of `define_metric` names."""
     return [] if summary is None else [kind.strip().lower() for kind in str(summary).split(",")]
 
 
 def summary_of(metrics: Mapping[str, Any], name: str) -> list[str]:
-    """What a run's summary is to have of a metric: kinds as `define_metric` takes them; none were named where it is empty."""
+    """List the kinds of summary that were defined for a metric, by its name or by the longest pattern that fits it; empty if there are none."""
     patterns = sorted((key for key in metrics if key.endswith("*") and name.startswith(key[:-1])), key=len)
     for key in (name, *reversed(patterns)):
         if "summary" in metrics.get(key, {}):
@@ -45,15 +51,18 @@ def summary_of(metrics: Mapping[str, Any], name: str) -> list[str]:
 
 
 def summarise(kinds: list[str], find: Callable[[str], Any], name: str) -> Any:
-    """The summary of a metric: one value, or by their names where several kinds are asked for.
+    """Make the summary of a metric.
 
     Args:
-        kinds: of `summary_of`.
-        find: called with a kind; returns its value.
-        name: of the metric.
+        kinds: The kinds of summary, as `summary_of` lists them.
+        find: Returns the value of a kind.
+        name: The name of the metric.
+
+    Returns:
+        The value of the kind; if there are several, a dict of values by kind.
 
     Raises:
-        KeyError: there is none.
+        KeyError: The metric has no summary.
     """
     if "none" in kinds:
         raise KeyError(name)

@@ -1,4 +1,4 @@
-"""Open runs: the open runs of this process, and which of them is the current one, by task and thread. Runs in the caller."""
+"""Open runs: the open runs of this process, and the current one of each task and thread. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class OpenRuns(Generic[T]):
-    """The runs that are open. May be asked by any thread, task and signal handler."""
+    """Keep the open runs. Any thread, task and signal handler may call it."""
 
     def __init__(self) -> None:
         # What this task or thread, or the one that began it, has opened; the last is the current one for as long as it is open.
@@ -19,7 +19,7 @@ class OpenRuns(Generic[T]):
         self._open: list[T] = []
 
     def current(self) -> T | None:
-        """The open run that was opened last in this task or thread, else in this process; None when none is open."""
+        """Return the run that was opened last and is still open, in this task or thread if there is one, else in this process; else None."""
         for run in reversed(self._opened.get()):
             if run in self._open:
                 return run
@@ -28,7 +28,7 @@ class OpenRuns(Generic[T]):
         return None
 
     def all(self) -> list[T]:
-        """All of them, in the order in which they were opened."""
+        """List the open runs in the order in which they were opened."""
         return list(self._open)
 
     def enter(self, run: T) -> None:
@@ -37,7 +37,7 @@ class OpenRuns(Generic[T]):
         self._opened.set((*self._still_open(), run))
 
     def leave(self, run: T) -> None:
-        """A run has finished: it is nobody's current one."""
+        """Remove a run that has finished."""
         with contextlib.suppress(ValueError):  # it has finished before
             self._open.remove(run)
         self._opened.set(self._still_open())

@@ -8,16 +8,17 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal, TypedDict, Unpack, cast, get_args
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from asynctrack._system import messages, private
+from asynctrack._system import messages, private, suggestions
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.masking import mask_arguments
 from asynctrack._system.native_threads import replaced_by
 from asynctrack._system.printable import printable
 from asynctrack._system.spawn import why_not
+from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.client import banner
@@ -51,17 +52,13 @@ Config = Any
 Reinit = Literal["default", "create_new", "finish_previous", "return_previous"]
 # Of a run that was opened without one.
 DEFAULT_PROJECT: Final = "uncategorized"
+# Of the arguments of `init` that are settings.
+_DEFAULTS: Final[dict[str, Any]] = {**msgspec.structs.asdict(Settings()), "dir": None, "mode": None}
+# Of its arguments that are checked elsewhere.
+_NO_SETTINGS: Final = frozenset({"backends", "name", "settings", "reinit", "quiet", *LABELS})
 
 
-class RarerLimits(TypedDict, total=False):
-    """The limits of `Settings` that `init` does not name."""
-
-    exit_timeout_s: float
-    linger_s: float
-    sync_interval_s: float
-    after_exit_max_s: float
-
-
+@suggests
 def init(
     project: str | None = None,
     *,
@@ -76,6 +73,10 @@ def init(
     max_block_s: float = 5.0,
     queue_bytes: int | None = None,
     finish_timeout_s: float = 30.0,
+    exit_timeout_s: float = 5.0,
+    linger_s: float = 0.1,
+    sync_interval_s: float = 1.0,
+    after_exit_max_s: float = 300.0,
     resume: Resume = "never",
     entity: str | None = None,
     group: str | None = None,
@@ -85,67 +86,85 @@ def init(
     reinit: Reinit = "default",
     settings: Settings | Mapping[str, Any] | None = None,
     quiet: bool = False,
-    **limits: Unpack[RarerLimits],
 ) -> Run:
-    """Open a run. Returns within 25 ms; the worker starts behind it. Where the run's disk hangs it waits until that answers, and says so; Ctrl-C ends the wait.
+    """Open a run and make it the current one.
 
-    It ends with `finish()`, with its `with` block or with the process, whichever comes first, and then has a status: "failed" when
-    an exception ended the block or the process, "preempted" after `mark_preempted()`, "crashed" when the process died without a
-    word (SIGKILL, a signal that nobody handles, `os._exit`, `exec`), else "finished". Where nothing was said before the process ended, an
-    exit code other than 0 (`sys.exit(3)`) is a failure too, as far as the kernel tells (Linux 6.15, a worker that lives on); then `run.json` says
-    "finished" until the process is gone. A server that handles SIGTERM and then raises it again has finished. What `finish()` or the
-    `with` block has said stays. At a prompt and in a notebook an exception ends a line or a cell, not the run.
+    Returns within 25 ms: the worker starts in the background. If the disk of the run's directory hangs, the call waits for it and says so;
+    Ctrl-C ends the wait.
+
+    The run ends with `finish()`, at the end of its `with` block or with the process, whichever comes first. `open_run(...).status` then says how:
+
+    - "finished": `finish()` was called, or the block or the process ended normally. A server that handles SIGTERM, cleans up and raises it
+      again has finished too.
+    - "failed": an exception ended the block or the process, `finish()` got an `exit_code` other than 0, or the process exited with one. The
+      kernel reports exit codes since Linux 6.15; with an older one `sys.exit(3)` counts as "finished".
+    - "preempted": `mark_preempted()` was called before the end.
+    - "crashed": the process died without running its exit code: SIGKILL, a signal without a handler, `os._exit` or `exec`.
+
+    An exception at an interactive prompt or in a notebook cell does not end the run.
 
     Args:
-        project: keeps runs of a kind together, in a directory below `dir` of its name; where that cannot be a directory's, of one like it. Default: "uncategorized".
-        name: of the run, for people. Default: its id.
-        id: of the run, unique in the project. Default: time and a random part.
-        config: what the run is started with: a mapping, a namespace, an instance of a dataclass, of attrs, pydantic or msgspec, absl's flags,
-            or the path of a YAML, JSON or TOML file.
-        dir: where runs are kept. Default: "asynctrack_runs" in the current folder.
-        backends: where records go besides the journal, as objects or kinds. Default: what `set_default_backends` has set, else the
-            environment's `ASYNCTRACK_BACKENDS`, else `[JSONLines()]`.
-        mode: "online", "offline" or "disabled". Default: the environment's `ASYNCTRACK_MODE`, else "online".
-        worker: "process" or "thread".
-        when_full: "drop_newest", "block" or "raise".
-        max_block_s: with "block", seconds to wait for room.
-        queue_bytes: shared memory between the loop and the worker.
-        finish_timeout_s: seconds `finish()` waits for delivery.
-        resume: what to do where there is a run with this id: "never" refuses, "allow" goes on with it or begins it, "must"
-            refuses to begin it. A run that goes on has the same journal; automatic steps and config go on too.
-        entity: whose the run is, where it is sent to.
-        group: of runs that belong together.
-        job_type: what the run does, such as "train".
-        tags: for people.
-        notes: for people.
-        reinit: what becomes of the current run: "finish_previous" finishes it, "return_previous" returns it in place of a new one,
-            "create_new" leaves both open. Default: both are open, but in a notebook runs that other cells have opened are finished.
-        settings: `asynctrack.Settings`, or a mapping; what is given here beside them comes first.
-        quiet: do not say where the run is, as is said on a terminal and in a notebook.
-        limits: the rarer limits of `asynctrack.Settings`, which says for all of them what follows from their value.
+        project: The name of the group of runs that this one belongs to. Its runs are kept in one directory below `dir`. Default:
+            "uncategorized".
+        name: The name to show to people. Default: the id.
+        id: The id, unique in the project. Default: the time and six random digits.
+        config: The configuration to record: a mapping; a namespace; an instance of a dataclass or of a class made with attrs, pydantic or
+            msgspec; absl's flags; or the path of a YAML, JSON or TOML file.
+        dir: The directory of all projects. Default: "asynctrack_runs" in the current directory.
+        backends: Where to send the records besides the journal: objects such as `JSONLines()`, or kinds such as "jsonl". Default: what
+            `set_default_backends` has set, else what `ASYNCTRACK_BACKENDS` in the environment names, else `[JSONLines()]`.
+        mode: "online"; "offline" keeps records from backends that need a network until `asynctrack sync` is run; "disabled" records nothing.
+            Default: `ASYNCTRACK_MODE` in the environment, else "online".
+        worker: "process" runs the worker in a process of its own, which outlives this one. "thread" runs it in a thread of this process.
+        when_full: What to do when the queue is full: "drop_newest" drops the record and counts it, "block" waits up to `max_block_s`,
+            "raise" raises `QueueFull`.
+        max_block_s: Seconds that `log()` waits for room when `when_full` is "block". Then the record is dropped and counted.
+        queue_bytes: Bytes of shared memory between `log()` and the worker, rounded up to a power of two. Default: 4 MiB, less if memory is
+            short.
+        finish_timeout_s: Seconds that `finish()` waits for delivery. The worker delivers what is left after that.
+        exit_timeout_s: Seconds that the exit of the process waits for delivery if `finish()` was not called.
+        linger_s: Seconds that the worker sleeps between two looks at the queue. Records of this time are lost if the container dies.
+        sync_interval_s: Seconds between two fsyncs of the journal. Records of this time are lost in a power cut.
+        after_exit_max_s: Seconds that the worker goes on delivering after the process has ended. `asynctrack sync` delivers the rest.
+        resume: What to do if the project has a run with this id: "never" raises `RunExists`, "allow" continues it, "must" continues it and
+            raises `NotARun` if there is none. A run that is continued keeps its journal, its config and its step counter.
+        entity: The user or team that backends show as the owner.
+        group: The name of the group that backends show the run in.
+        job_type: The kind of work the run does, such as "train".
+        tags: Words to find the run by.
+        notes: A longer text about the run.
+        reinit: What to do with a run that is open already: "finish_previous" finishes it, "return_previous" returns it and opens no other,
+            "create_new" keeps both open. "default" keeps both open too, but in a notebook it finishes the runs that other cells have opened.
+        settings: Values for the arguments from `dir` to `after_exit_max_s`, as `asynctrack.Settings` or a mapping. An argument that is given here
+            and is not the default has precedence.
+        quiet: True to not print the line that says where the run is kept. It is printed on terminals and in notebooks only.
+
+    Returns:
+        The open run.
 
     Raises:
-        InvalidSettings: a setting is out of range; all of them are named. Or a label or the name is no text.
-        InvalidRunId: project or id cannot be a directory's name.
-        InvalidConfig: config is none of these.
-        RunExists: there is a run with this id.
-        NotARun: there is none, with `resume="must"`.
-        RunIsRunning: the run to resume is open in another process.
-        UnsupportedVersion: the run to resume was written by a newer asynctrack.
-        DirectoryNotWritable: the run's directory cannot be made.
-        SharedMemoryUnavailable: there is no room for the queue.
+        InvalidSettings: A setting, a label or a backend cannot be used. The message names every setting that is wrong.
+        InvalidProject: The project is not a line of text, or it holds a path.
+        InvalidRunId: The id cannot be the name of a directory.
+        InvalidConfig: A config cannot be made of what was given.
+        RunExists: The project has a run with this id, and `resume` is "never".
+        NotARun: The project has no run with this id, and `resume` is "must".
+        RunIsRunning: The run to continue is open in another process.
+        UnsupportedVersion: The run to continue was written by a newer asynctrack.
+        DirectoryNotWritable: The run's directory cannot be created.
+        SharedMemoryUnavailable: The queue does not fit into shared memory.
+        FrameTooLarge: The config does not fit into the queue.
     """
     before = current()
     if before is not None and reinit == "return_previous":
         return before
     given: dict[str, Any] = {
         "dir": dir, "mode": mode, "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
-        "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s,
+        "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s, "exit_timeout_s": exit_timeout_s, "linger_s": linger_s,
+        "sync_interval_s": sync_interval_s, "after_exit_max_s": after_exit_max_s,
     }  # fmt: skip
-    # What has its default may have another value in `settings`.
     chosen = {name: value for name, value in given.items() if not _is_default(name, value)}
-    given = {**_changed(settings), **cast("dict[str, Any]", limits), **chosen}
-    settings = Settings.build(given)
+    settings = Settings.build({**_changed(settings), **chosen})
     project = check_project(DEFAULT_PROJECT if project is None else project)
     labels = as_labels({"entity": entity, "group": group, "job_type": job_type, "notes": notes, "tags": tags})
     config = as_config(config)
@@ -237,8 +256,9 @@ def _open(
 
 
 def _is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of an integration, which opens runs beside those of its user."""
-    return str(frame.f_globals.get("__name__")).startswith("asynctrack.integrations.")
+    """Tell whether the caller of `init` is an integration, which opens runs beside those of its user."""
+    caller = frame.f_back if frame.f_globals["__name__"] == suggestions.__name__ else frame
+    return caller is not None and str(caller.f_globals.get("__name__")).startswith("asynctrack.integrations.")
 
 
 def _finish_earlier(cell: int) -> None:
@@ -269,8 +289,8 @@ def _changed(settings: Settings | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _is_default(name: str, value: object) -> bool:
-    default = (init.__kwdefaults__ or {})[name]
-    return type(value) is type(default) and value == default
+    """Tell whether an argument of `init` has its default, so that `settings` may say another value."""
+    return name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name]
 
 
 def fresh_id() -> str:
@@ -279,20 +299,26 @@ def fresh_id() -> str:
 
 
 def check_settings(project: str, settings: Mapping[str, Any], config: object = None) -> None:
-    """Refuse now what `init` would refuse later."""
+    """Refuse now what `init` would refuse later.
+
+    Args:
+        project: See `init`.
+        settings: Other arguments of `init`.
+        config: See `init`.
+
+    Raises:
+        InvalidSettings, InvalidProject, InvalidConfig: See `init`.
+    """
     as_config(config)
     check_project(project)
     as_labels({name: settings.get(name) for name in LABELS})
     if settings.get("name") is not None:
         as_text("name", settings["name"])
     _check_words("never", settings.get("reinit", "default"))
-    rest = {
-        key: value
-        for key, value in settings.items()
-        if key not in ("backends", "name", "settings", "reinit", "quiet", *LABELS)
-        and not (key == "dir" and value is None)
+    chosen = {
+        name: value for name, value in settings.items() if name not in _NO_SETTINGS and not _is_default(name, value)
     }
-    Settings.build({**_changed(settings.get("settings")), **rest})
+    Settings.build({**_changed(settings.get("settings")), **chosen})
     backends = settings.get("backends")
     name_backends(default_backends() if backends is None else backends)
 

@@ -32,13 +32,13 @@ _TURN_S: Final = 5.0
 
 
 class Recorder(Protocol):
-    """Called with what is set and the names that are removed, each at the top."""
+    """Records a change: the names at the top that are set, with their values, and the names that are removed."""
 
     def __call__(self, fresh: dict[str, Any], removed: tuple[str, ...] = ()) -> object: ...
 
 
 class _Turn:
-    """Whose turn it is to change one config or summary. A thread that has it may take it again, as a signal handler does."""
+    """The lock of one config or summary. The thread that has it may take it again, as a signal handler does."""
 
     def __init__(self) -> None:
         self.after_fork()
@@ -49,7 +49,7 @@ class _Turn:
 
 
 class _Changing(dict[str, Any]):
-    """A dict whose changes all come by `_set` and `_remove`, and whose nested containers say when they change.
+    """A dict that makes all changes by `_set` and `_remove`, and whose nested containers report theirs.
 
     A name that a dict has no attribute of can be written as one: `config.lr`.
     """
@@ -65,7 +65,7 @@ class _Changing(dict[str, Any]):
         raise NotImplementedError
 
     def _live(self, key: str, value: Any) -> Any:
-        """A nested container as who asks for it gets it."""
+        """Return the container that stands for a nested one, and that records its changes."""
         raise NotImplementedError
 
     def __getitem__(self, key: str) -> Any:
@@ -99,7 +99,7 @@ class _Changing(dict[str, Any]):
             raise AttributeError(f"{name!r} is not set") from None
 
     def get(self, key: str, default: Any = None) -> Any:
-        """What is set, or found elsewhere; else the default."""
+        """Return a value; the default if the name has none."""
         try:
             return self[key]
         except KeyError:
@@ -112,11 +112,14 @@ class _Changing(dict[str, Any]):
         return ItemsView(self)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Set several at once.
+        """Set several values at once, as `dict.update` does.
 
         Args:
-            args: as those of `dict.update`; or what `init` takes as a config.
-            kwargs: as those of `dict.update`.
+            args: A mapping, pairs, or anything else that `init` takes as a config.
+            kwargs: Values by name.
+
+        Raises:
+            InvalidConfig: A config cannot be made of what was given.
         """
         fresh = dict(*(as_mapping(given, "update()", pairs=True) for given in args), **kwargs)
         if fresh:
@@ -127,14 +130,14 @@ class _Changing(dict[str, Any]):
         return self
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Set it if it is not set."""
+        """Return a value; if the name has none, set the default first."""
         with self._turn.lock:
             if key not in self:
                 self[key] = default
             return self[key]
 
     def pop(self, key: str, default: Any = _ABSENT) -> Any:
-        """Remove it, and return what it was."""
+        """Remove a name, and return its value; the default if it has none."""
         with self._turn.lock:
             if key in self:
                 value = super().__getitem__(key)
@@ -145,24 +148,24 @@ class _Changing(dict[str, Any]):
         return default
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last, and return what it was."""
+        """Remove the last name, and return it with its value."""
         with self._turn.lock:
             for key in reversed(list(self)):
                 return key, self.pop(key)
         raise KeyError("popitem(): nothing is set")
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all names."""
         with self._turn.lock:
             if self:
                 self._remove(tuple(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain copy, of what is nested too: what is changed in it is not recorded."""
+        """Make a plain copy, of nested containers too. Changes of the copy are not recorded."""
         return {key: _copied(value) for key, value in dict.items(self)}
 
     def copy(self) -> dict[str, Any]:
-        """The same as `as_dict`."""
+        """Make a plain copy, as `as_dict` does."""
         return self.as_dict()
 
     __copy__ = copy
@@ -175,19 +178,20 @@ class _Changing(dict[str, Any]):
 
     @classmethod
     def fromkeys(cls, keys: Iterable[str], value: Any = None) -> dict[str, Any]:  # type: ignore[override]  # a plain one
-        """A plain dict."""
+        """Make a plain dict."""
         return dict.fromkeys(keys, value)
 
 
 class RunDict(_Changing):
-    """A run's config or summary: a dict whose changes are recorded. Values are recorded as they are when they are set.
+    """A run's config or summary: a dict whose changes are recorded. `config.lr` is the same as `config["lr"]`.
 
-    What is in a dict or a list is recorded when it changes; of other objects that change in place the change is recorded when the run is flushed or ends.
+    A value is recorded as it is when it is set. Changes of nested dicts and lists are recorded at once; changes of other objects are recorded
+    when the run is flushed or ends.
 
     Args:
-        content: what is there already.
-        record: called with each change.
-        missing: called with the name of what is not set; returns a value for it, or raises `KeyError`.
+        content: The values at the start.
+        record: Called with each change.
+        missing: Called with a name that has no value. Returns a value for it, or raises `KeyError`.
     """
 
     def __init__(
@@ -209,7 +213,7 @@ class RunDict(_Changing):
         return self._missing(key)
 
     def catch_up(self) -> None:
-        """Record what has changed in place behind our back: sets, arrays, objects of the user's own, and what a shallow copy has in common."""
+        """Record the changes of values that cannot report them: sets, arrays, objects of the user's own, containers shared with a shallow copy."""
         lock = self._turn.lock
         if not lock.acquire(timeout=_TURN_S):
             return
@@ -221,7 +225,7 @@ class RunDict(_Changing):
             lock.release()
 
     def _record_value(self, key: str, value: Any) -> None:
-        """Record a value as it is, and what that was: a signal handler may change it meanwhile."""
+        """Record a value, and remember which: a signal handler may change it meanwhile."""
         copied = _copied(value)
         self._record({key: copied})
         self._prints[key] = _print(copied)
@@ -250,18 +254,18 @@ class RunDict(_Changing):
         return tree.live(value)
 
     def _changed(self, key: str, top: Any) -> None:
-        """What is nested in a value has changed."""
+        """Record a value in which something nested has changed."""
         if dict.get(self, key) is top:  # else another has its name by now
             self._record_value(key, top)
 
 
 class _Tree:
-    """A value at the top, and the containers in it that somebody has asked for.
+    """A value at the top, and the nested containers that the user holds.
 
     Args:
-        fields: whose value it is.
-        key: its name there.
-        top: the value.
+        fields: The config or summary that has the value.
+        key: The name of the value.
+        top: The value.
     """
 
     def __init__(self, fields: RunDict, key: str, top: Any) -> None:
@@ -273,7 +277,7 @@ class _Tree:
         self._live: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
     def live(self, plain: Any) -> Any:
-        """The one that stands for a plain container, and that changes it."""
+        """Return the container that stands for a plain one, and changes it."""
         found = self._live.get(id(plain))
         if found is None:
             found = self._live[id(plain)] = _LIVE[type(plain)](plain, self)
@@ -283,7 +287,7 @@ class _Tree:
 
     @contextlib.contextmanager
     def changing(self, live: Any) -> Iterator[Any]:
-        """Change a plain container, and record that; where it cannot be recorded it is as before."""
+        """Change a plain container and record the change; if it cannot be recorded, undo it."""
         plain = live._plain
         with self.turn.lock:
             before = plain.copy()
@@ -311,7 +315,7 @@ class _LiveDict(_Changing):
         return turn
 
     def _follow(self) -> None:
-        """Have what the plain one has. Who reads it meanwhile finds what was there before and is there yet."""
+        """Take over the content of the plain one. A thread that reads meanwhile finds what is in both."""
         for gone in [key for key in list(self) if key not in self._plain]:
             dict.pop(self, gone, None)
         dict.update(self, self._plain)
@@ -407,7 +411,7 @@ class _LiveList(list[Any]):
             plain.sort(key=key, reverse=reverse)
 
     def copy(self) -> list[Any]:
-        """A plain copy, of what is nested too."""
+        """Make a plain copy, of nested containers too."""
         return [_copied(item) for item in self._plain]
 
     __copy__ = copy
@@ -423,7 +427,7 @@ _LIVE: Final[dict[type, Any]] = {dict: _LiveDict, list: _LiveList}
 
 
 def _copied(value: Any, depth: int = 0, known: dict[int, tuple[Any, Any]] | None = None) -> Any:
-    """Dicts and lists copied, what is nested in them too; else the value itself. What is in them twice, or in itself, is so in the copy."""
+    """Copy dicts and lists, nested ones too; return any other value itself. An object that is in them twice, or in itself, stays one object."""
     kind = type(value)
     if _is_constant(kind) or depth > _DEEPEST:
         return value
@@ -445,12 +449,12 @@ def _copied(value: Any, depth: int = 0, known: dict[int, tuple[Any, Any]] | None
 
 
 def _is_constant(kind: type) -> bool:
-    """Whether values of a type cannot change in place; a type may have code of its own, and raise where it is asked."""
+    """Tell whether values of a type cannot change in place. A type may have code of its own, and raise when it is asked."""
     return type(kind) is type and kind in _CONSTANTS
 
 
 def _print(value: Any) -> int | None:
-    """What tells a value from what it was before, as far as that is recorded; None of what cannot change."""
+    """Hash a value as it is recorded, to notice changes; None for values that cannot change."""
     if _is_constant(type(value)):
         return None
     try:

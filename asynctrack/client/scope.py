@@ -14,15 +14,26 @@ Arrays = Literal["keep", "exclude"]
 
 
 class Logs(Protocol):
-    """What a scope records into."""
+    """Accepts the records of a scope: a run, or another scope."""
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> bool: ...
 
 
 class Scope:
-    """A child of a run; get one from `Run.bind` or `Run.scope`. Scopes nest. They share the run's step counter.
+    """A light child of a run: it adds constant fields and a key prefix to what is logged, and leaves out steps.
 
-    A call that the interval leaves out returns True: False always means that a record was lost.
+    Get one from `Run.bind` or `Run.scope`, which say what the arguments mean. Scopes nest, and share the run's step counter.
+
+    Args:
+        run: The run or scope to record into.
+        prefix: The text in front of each key.
+        every: The least distance between two steps that are recorded.
+        fields: Names and values to add to each record.
+        last: The step to count from.
+        arrays: "keep", or "exclude" to leave out arrays.
+
+    Raises:
+        InvalidSettings: `every` is not a whole number of at least 1, or `arrays` is not one of its words.
     """
 
     __slots__ = ("_arrays", "_calls", "_every", "_fields", "_forward", "_last", "_prefix", "_run")
@@ -54,9 +65,9 @@ class Scope:
 
     @property
     def last(self) -> int | None:
-        """The step of the last record that the interval let through, None before the first; what was logged without a step does not count.
+        """The step of the last record that was not left out; None before the first. Records without a step do not count.
 
-        Set it to go on where an earlier run was: from then on a record is let through when its step is at least `every` beyond `last`.
+        Set it to continue where an earlier run was: from then on a record is kept if its step is at least `last + every`.
         """
         return self._last
 
@@ -66,10 +77,20 @@ class Scope:
         self._forward = True
 
     def log(self, data: Mapping[str, Any], step: int | None = None) -> bool:
-        """`Run.log`, with this scope's fields, prefix and interval.
+        """Record values into the run, with this scope's fields and prefix, unless the interval leaves them out.
 
-        With `every=n` a record is kept when its step is at least n away from the last one kept; with `last=` too, when it is at least
-        n beyond it, so that a step that repeats or goes back is left out. Calls without a step count themselves.
+        With `every=n` a record is kept if its step is at least n away from the step of the last one that was kept. With `last=` too, it is
+        kept if its step is at least n greater, so that steps that repeat or go back are left out. Without a step, every n-th call is kept.
+
+        Args:
+            data: See `Run.log`.
+            step: See `Run.log`.
+
+        Returns:
+            False if the record was dropped, as by `Run.log`. True if it was accepted or left out.
+
+        Raises:
+            UsageError: See `Run.log`.
         """
         if type(data) is not dict:
             if not is_mapping(data):
@@ -85,19 +106,32 @@ class Scope:
         return self._run.log({**self._fields, **named} if self._fields else named, step)
 
     def bind(self, fields: Mapping[str, Any]) -> Scope:
-        """A child that adds constant fields; they are not prefixed."""
+        """Make a child scope that adds constant fields to each record.
+
+        Args:
+            fields: Names and values to add. The prefix is not put in front of the names.
+
+        Returns:
+            The child.
+        """
         last = self._last if self._forward else None
         return Scope(self._run, self._prefix, self._every, {**self._fields, **copied(fields)}, last, self._arrays)
 
     def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays | None = None) -> Scope:
-        """A child whose keys get `prefix/` behind this scope's prefix.
+        """Make a child scope with a longer prefix, and perhaps an interval of its own.
 
         Args:
-            prefix: of its keys.
-            every: the least distance of two steps that are recorded.
-            last: the step to count from, such as -1 for a new run, or an earlier scope's `last`: then records are kept only as steps go
+            prefix: The text between this scope's prefix and the keys. A slash is put behind it.
+            every: The least distance between two steps that are recorded.
+            last: The step to count from, such as -1 for a new run or the `last` of an earlier scope. With it, records are kept only as steps go
                 up, from `last + every` on.
-            arrays: "keep" or "exclude" what has a dimension, also where it is nested. Default: as this scope.
+            arrays: "keep", or "exclude" to leave out values that have a dimension, nested ones too. Default: as this scope.
+
+        Returns:
+            The child.
+
+        Raises:
+            InvalidSettings: `every` is not a whole number of at least 1, or `arrays` is not one of its words.
         """
         behind = f"{self._prefix}{prefix.strip('/')}/" if prefix else self._prefix
         return Scope(self._run, behind, every, self._fields, last, arrays or self._arrays)
@@ -115,9 +149,9 @@ class Scope:
 
 
 def _without_arrays(data: Mapping[str, Any], depth: int = 0, left: Iterator[int] | None = None) -> dict[str, Any]:
-    """The same without arrays, and without mappings of which nothing is left; a NumPy or torch scalar is none.
+    """Leave out arrays, and mappings that are empty without them. A NumPy or torch scalar is not an array.
 
-    Beyond as many levels or mappings as a record keeps, which may be endless, it is as it was.
+    What is nested deeper than a record keeps, perhaps endlessly, stays as it is.
     """
     left = iter(range(MOST_NODES)) if left is None else left
     kept: dict[str, Any] = {}

@@ -32,6 +32,9 @@ from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, lig
 from asynctrack.records.column_types import as_float
 
 if TYPE_CHECKING:
+    import pandas
+    import polars
+
     from asynctrack.reading.without_journal import Records
 
 
@@ -45,7 +48,7 @@ class RunReader:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, warns: bool = False) -> None:
-        self.path = expanded(path)
+        self.path: Path = expanded(path)
         self._warns = warns
         self._around: list[Damage] = []
         self._within: list[Damage] = []
@@ -156,15 +159,17 @@ class RunReader:
             return sum(map(as_float, values)) / len(values)
         return min(values) if how == "min" else max(values) if how == "max" else light(values[0])
 
-    def to_pandas(self, history: History = "last") -> Any:
+    def to_pandas(self, history: History = "last") -> pandas.DataFrame:
         """A pandas data frame: a row per record, `_step` and `_timestamp` (seconds since the epoch) first. Keys of these names get one more underscore
         in front. Each column is of one type, as `column_types` says; steps beyond 63 bits are unsigned.
         """
-        return data_frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
+        frame: pandas.DataFrame = data_frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
+        return frame
 
-    def to_polars(self, history: History = "last") -> Any:
+    def to_polars(self, history: History = "last") -> polars.DataFrame:
         """A polars data frame, as `to_pandas`."""
-        return data_frames.to_polars(_import("polars", "to_polars"), self._table(history))
+        frame: polars.DataFrame = data_frames.to_polars(_import("polars", "to_polars"), self._table(history))
+        return frame
 
     def to_arrow(self, history: History = "last") -> Any:
         """A pyarrow table, as `to_pandas`."""

@@ -21,6 +21,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from asynctrack.testing.contract import BackendContract, Row
 from asynctrack.testing.journaled import JournaledRun, deliver, deliver_in_process
 from asynctrack.testing.scripted import Call, Scripted, ScriptedInCaller, ScriptedInProcess, Trouble, calls, taken
@@ -39,3 +41,11 @@ __all__ = [
     "deliver_in_process",
     "taken",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker that saw it would let every name pass
+
+    def __getattr__(name: str) -> Any:
+        from asynctrack._system.suggestions import unknown_attribute
+
+        raise unknown_attribute(globals(), name, "asynctrack")

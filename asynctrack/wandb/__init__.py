@@ -13,9 +13,12 @@ What W&B's own `wandb` has and this has not is an `AttributeError`, but for kind
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import asynctrack
+from asynctrack._system.suggestions import unknown_attribute
 from asynctrack.errors import NoCurrentRun
 from asynctrack.wandb import sdk as sdk
 from asynctrack.wandb import state, util
@@ -46,18 +49,19 @@ from asynctrack.wandb.values import (
 # That of W&B's SDK whose behaviour this has: scripts look at it.
 __version__ = "0.31.0"
 
-plot = Plots()
+plot: Plots = Plots()
 
 if TYPE_CHECKING:
     run: Run | None
     config: Config
     summary: Summary
 else:
+    _OF_THE_MOMENT = ("run", "config", "summary")
 
     def __getattr__(name: str) -> Any:
         """`run`, and its `config` and `summary`: an import sees those of the moment."""
-        if name not in ("run", "config", "summary"):
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name not in _OF_THE_MOMENT:
+            raise unknown_attribute(globals(), name, more=_OF_THE_MOMENT)
         current = state.current()
         if name == "run":
             return current
@@ -82,14 +86,28 @@ def finish(exit_code: int | None = None, quiet: bool | None = None) -> None:
         run.finish(exit_code)
 
 
-def define_metric(*args: Any, **kwargs: Any) -> None:
+def define_metric(
+    name: str,
+    step_metric: str | None = None,
+    step_sync: bool | None = None,
+    hidden: bool | None = None,
+    summary: str | None = None,
+    goal: str | None = None,
+    overwrite: bool | None = None,
+) -> None:
     """`Run.define_metric` of the current run."""
-    _current("define_metric()").define_metric(*args, **kwargs)
+    _current("define_metric()").define_metric(name, step_metric, step_sync, hidden, summary, goal, overwrite)
 
 
-def log_artifact(*args: Any, **kwargs: Any) -> Any:
+def log_artifact(
+    artifact_or_path: asynctrack.Artifact | str | os.PathLike[str],
+    name: str | None = None,
+    type: str | None = None,
+    aliases: Sequence[str] | None = None,
+    tags: Sequence[str] | None = None,
+) -> Any:
     """`Run.log_artifact` of the current run."""
-    return _current("log_artifact()").log_artifact(*args, **kwargs)
+    return _current("log_artifact()").log_artifact(artifact_or_path, name, type, aliases, tags)
 
 
 def use_artifact(*args: Any, **kwargs: Any) -> Any:
@@ -102,9 +120,9 @@ def link_artifact(*args: Any, **kwargs: Any) -> Any:
     return _current("link_artifact()").link_artifact(*args, **kwargs)
 
 
-def log_model(*args: Any, **kwargs: Any) -> Any:
+def log_model(path: str | os.PathLike[str], name: str | None = None, aliases: Sequence[str] | None = None) -> Any:
     """`Run.log_model` of the current run."""
-    return _current("log_model()").log_model(*args, **kwargs)
+    return _current("log_model()").log_model(path, name, aliases)
 
 
 def log_code(*args: Any, **kwargs: Any) -> None:
@@ -112,14 +130,19 @@ def log_code(*args: Any, **kwargs: Any) -> None:
     _current("log_code()").log_code(*args, **kwargs)
 
 
-def save(*args: Any, **kwargs: Any) -> list[str]:
+def save(
+    glob_str: str | os.PathLike[str] | None = None,
+    base_path: str | os.PathLike[str] | None = None,
+    policy: str = "live",
+    **older: Any,
+) -> list[str]:
     """`Run.save` of the current run."""
-    return _current("save()").save(*args, **kwargs)
+    return _current("save()").save(glob_str, base_path, policy, **older)
 
 
-def alert(*args: Any, **kwargs: Any) -> None:
+def alert(title: str, text: str = "", level: str | AlertLevel | None = None, wait_duration: object = None) -> None:
     """`Run.alert` of the current run."""
-    _current("alert()").alert(*args, **kwargs)
+    _current("alert()").alert(title, text, level, wait_duration)
 
 
 def mark_preempting() -> None:
@@ -148,7 +171,8 @@ def setup(*args: object, **kwargs: object) -> None:
     """Nothing: there is nothing to set up."""
 
 
-teardown = require = setup
+teardown = setup
+require = setup
 
 
 class _Nothing:

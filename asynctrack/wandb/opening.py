@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import asynctrack
+from asynctrack._system.suggestions import suggests
+from asynctrack.backends.base import Backend
 from asynctrack.client.banner import cell
 from asynctrack.client.opening import DEFAULT_PROJECT
 from asynctrack.errors import AsynctrackError, RunIsRunning
-from asynctrack.settings import DEFAULT_DIR
+from asynctrack.settings import DEFAULT_DIR, WhenFull, WorkerKind
 from asynctrack.wandb import environment, state, tensorboard
 from asynctrack.wandb.errors import Error
 from asynctrack.wandb.notices import termlog, unsupported, warn_unsupported
@@ -27,6 +29,7 @@ _MODES: Final = {"dryrun": "offline", "run": "online"}
 _RESUME_FILE: Final = "wandb-resume.json"
 
 
+@suggests
 def init(
     entity: str | None = None,
     project: str | None = None,
@@ -53,7 +56,18 @@ def init(
     monitor_gym: bool | None = None,
     settings: Settings | asynctrack.Settings | Mapping[str, Any] | None = None,
     anonymous: object = None,
-    **own: Any,
+    magic: object = None,
+    *,
+    backends: Iterable[Backend | str] | None = None,
+    worker: WorkerKind | None = None,
+    when_full: WhenFull | None = None,
+    max_block_s: float | None = None,
+    queue_bytes: int | None = None,
+    finish_timeout_s: float | None = None,
+    exit_timeout_s: float | None = None,
+    linger_s: float | None = None,
+    sync_interval_s: float | None = None,
+    after_exit_max_s: float | None = None,
 ) -> Run:
     """Open a run, as `wandb.init` does; what is not given is taken from `settings`, and then from W&B's environment.
 
@@ -87,7 +101,17 @@ def init(
         monitor_gym: is ignored.
         settings: W&B's or ours.
         anonymous: is ignored.
-        own: what `asynctrack.init` has beside these, such as `backends`.
+        magic: is ignored.
+        backends: See `asynctrack.init` for this and all arguments that follow, which W&B does not have.
+        worker: See `asynctrack.init`.
+        when_full: See `asynctrack.init`.
+        max_block_s: See `asynctrack.init`.
+        queue_bytes: See `asynctrack.init`.
+        finish_timeout_s: See `asynctrack.init`.
+        exit_timeout_s: See `asynctrack.init`.
+        linger_s: See `asynctrack.init`.
+        sync_interval_s: See `asynctrack.init`.
+        after_exit_max_s: See `asynctrack.init`.
 
     Raises:
         Error: a run is to be resumed while another is open; and what `asynctrack.init` raises.
@@ -95,11 +119,13 @@ def init(
     told = {
         "entity": entity, "project": project, "dir": dir, "id": id, "name": name, "notes": notes, "tags": tags, "group": group,
         "job_type": job_type, "mode": mode, "reinit": reinit, "resume": resume, "sync_tensorboard": sync_tensorboard or tensorboard,
-        **own,
+        "backends": backends, "worker": worker, "when_full": when_full, "max_block_s": max_block_s, "queue_bytes": queue_bytes,
+        "finish_timeout_s": finish_timeout_s, "exit_timeout_s": exit_timeout_s, "linger_s": linger_s, "sync_interval_s": sync_interval_s,
+        "after_exit_max_s": after_exit_max_s,
     }  # fmt: skip
     ignored = {
         "force": force, "resume_from": resume_from, "fork_from": fork_from, "save_code": save_code, "monitor_gym": monitor_gym,
-        "anonymous": anonymous, "allow_val_change": allow_val_change, "magic": told.pop("magic", None),
+        "anonymous": anonymous, "allow_val_change": allow_val_change, "magic": magic,
     }  # fmt: skip
     warn_unsupported("init", {what: value or None for what, value in ignored.items()})
     chosen = {**environment.given(), **_set(arguments_of(settings)), **_set(told)}
