@@ -534,7 +534,7 @@ def test_disabled_it_shows_nothing(tmp_path: Path) -> None:
         ({"tags": "abc"}, "tags"),
         ({"tags": ["x" * 65]}, "tags"),
         ({"base_url": f"https://user:{KEY}@api.wandb.ai"}, "base_url"),
-        ({"settings": {"api_key": KEY}}, "api_key may hold a key"),
+        ({"settings": {"api_key": KEY}}, "api_key, which may hold a key"),
         ({"settings": {"run_id": "a"}}, "run_id"),
         ({"settings": ["console"]}, "settings"),
         ({"metrics": {"loss": {"summary": "best"}}}, "metrics"),

@@ -1,7 +1,8 @@
-"""Base: what a backend promises, and what it may assume.
+"""Base: the promises of a backend, and what a backend may rely on.
 
 A *backend* is its settings: a frozen struct, so that it can be built in code, stored in `run.json` and sent to another
-process. `open()` turns it into a *sink*, which does the work. What a sink raises tells the delivery what to do.
+process. `open()` turns it into a *sink*, which does the work. The exception that a sink raises tells its delivery how
+to go on.
 """
 
 from __future__ import annotations
@@ -26,12 +27,19 @@ BATCH_BYTES: Final = 128 * 1024
 
 
 class Update(NamedTuple):
-    """A change of a run's config or summary: the names `removed` are taken from it, then `data` is merged into it key by key.
+    """A change of a run's config or summary: first the names in `removed` are deleted, then `data` is merged key by key.
 
     A key that was changed somewhere inside comes with its whole value.
 
-    Backends that ask for `milestones` also get what changes neither: "start", the run was opened with this config, as the first of a
-    batch; and "checkpoint", with its counters. Those that ask for `takes_labels` get "labels": the run's new name, tags or notes.
+    Some kinds change neither config nor summary. Backends that ask for `milestones` get "start" (the run was opened
+    with this config; always the first of a batch) and "checkpoint" (with its counters). Those that ask for
+    `takes_labels` get "labels" (the run's new name, tags or notes).
+
+    Attributes:
+        kind: of change, as above.
+        time_ns: wall clock of the change, nanoseconds since the epoch.
+        data: new values by key.
+        removed: keys to delete.
     """
 
     kind: Literal["config", "summary", "start", "checkpoint", "labels"]
@@ -40,21 +48,30 @@ class Update(NamedTuple):
     removed: tuple[str, ...] = ()
 
     def change(self, content: dict[str, Any]) -> None:
-        """Make the change to a config or summary."""
+        """Apply the update to a config or summary.
+
+        Args:
+            content: the config or summary, changed in place.
+        """
         for name in self.removed:
             content.pop(name, None)
         content.update(self.data)
 
 
 class Batch(NamedTuple):
-    """What a sink gets at once: records and updates, each in the order of the journal."""
+    """Records and updates that a sink gets in one call, each in the order of the journal.
+
+    Attributes:
+        records: of the run; they may be none.
+        updates: of its config, summary, milestones and labels; they may be none.
+    """
 
     records: list[Record]
     updates: list[Update]
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sink is told when it opens.
+    """Facts about the run that a sink gets when it opens.
 
     Attributes:
         run_id: of the run, unique in its project.
@@ -63,8 +80,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         directory: the run's own; a sink that writes files writes them there unless told otherwise.
         created_at: when the run was opened first, UTC, ISO 8601.
         config: of the run when it started.
-        labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
-        state: what the sink's `checkpoint` returned last, None the first time.
+        labels: further labels of the run, where it has them: "entity", "group", "job_type", "notes" and "tags".
+        state: the return value of the sink's last `checkpoint`, None the first time.
     """
 
     run_id: str
@@ -78,11 +95,19 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Signal(Exception):
-    """The base of what a sink raises to say what its delivery should do. Anything else that it raises is tried again."""
+    """Base of the exceptions by which a sink tells its delivery how to go on.
+
+    After any other exception the batch is tried again.
+    """
 
 
 class Resend(Signal):
-    """The sink is to be opened anew and given the whole run again; `state` is for the new sink."""
+    """Asks for a new sink and for the whole run again, from its first record.
+
+    Args:
+        reason: for people.
+        state: what the new sink finds in `Context.state`.
+    """
 
     def __init__(self, reason: str, state: dict[str, Any] | None = None) -> None:
         super().__init__(reason)
@@ -90,7 +115,12 @@ class Resend(Signal):
 
 
 class Retry(Signal):
-    """The backend cannot take the batch now: the same batch comes again, after `after_s` seconds where it has said so."""
+    """The backend cannot take the batch now: the same batch comes again later.
+
+    Args:
+        reason: for people.
+        after_s: seconds until then; None leaves the pause to the delivery.
+    """
 
     def __init__(self, reason: str, after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -98,7 +128,7 @@ class Retry(Signal):
 
 
 class TooLarge(Signal):
-    """The batch comes again in halves; a single record that is too large is rejected."""
+    """The batch is too large: it comes again in halves. A single record that is too large is rejected."""
 
 
 class Rejected(Signal):
@@ -106,8 +136,8 @@ class Rejected(Signal):
 
     Args:
         reason: for people.
-        which: indices of the rejected among the batch's records. Without it the batch comes again in halves, until each of the
-            rejected is alone.
+        which: indices of the rejected records in the batch. Without them the batch comes again in halves, until each
+            rejected record is alone.
     """
 
     def __init__(self, reason: str, which: Collection[int] | None = None) -> None:
@@ -116,10 +146,12 @@ class Rejected(Signal):
 
 
 class ActionRequired(Signal):
-    """Only a person can mend it (a key, a quota, a missing library): nothing is lost, and it is tried again now and then.
+    """Only a person can solve the problem (a key, a quota, a missing library).
+
+    Nothing is lost; the delivery tries again now and then.
 
     Args:
-        reason: what is wrong, and what to do about it.
+        reason: what is wrong, and how to solve it.
     """
 
 
@@ -127,57 +159,79 @@ class Sink:
     """An open backend.
 
     All calls come from one delivery, one at a time, in this order: `write` any number of times with `checkpoint` in
-    between, then `close` once; what raises is called again. Each may be a plain function, which runs in a thread of its own, or a coroutine function,
-    which runs in an asyncio loop and must not hold it for longer than a few milliseconds. Blocking delays this
-    backend only. Whatever `write` raises is reported, and the same batch is given again after a while: so a sink
-    that is killed or fails in the middle of a batch gets it again, and should know what it has. After a crash it is opened
-    with the state of its last `checkpoint`, and gets everything since then again.
+    between, then `close` once. A call that raises is repeated.
+
+    Each method may be a plain function or a coroutine function. A plain one runs in a thread of its own. A coroutine
+    runs in an asyncio loop, and must not hold it for longer than a few milliseconds. Blocking delays this backend only.
+
+    Whatever `write` raises is reported, and the same batch is given again after a while. So a sink that is killed or
+    fails in the middle of a batch gets that batch again, and must know which part of it the backend already has. After
+    a crash the sink is opened with the state of its last `checkpoint`, and gets everything since then again.
     """
 
     def write(self, batch: Batch) -> Awaitable[Mapping[str, int] | None] | Mapping[str, int] | None:
-        """Take a batch. Returns when the backend has it.
+        """Take a batch. Return when the backend has it.
+
+        Args:
+            batch: of records and updates.
 
         Returns:
-            How many of the records it cannot show, by reason; None where it shows them all.
+            How many records the backend cannot show, by reason; None where it shows them all.
 
         Raises:
-            Retry, TooLarge, Rejected, ActionRequired, Resend: what to do with the batch. Anything else is as `Retry`.
+            Retry: the batch should come again later. Any other exception but those below counts as this one.
+            TooLarge: the batch should come in halves.
+            Rejected: some records will never be taken.
+            ActionRequired: a person must solve a problem first.
+            Resend: the whole run should come again.
         """
         raise NotImplementedError(f"{type(self).__name__} has no write(batch)")
 
     def checkpoint(self) -> Awaitable[dict[str, Any] | None] | dict[str, Any] | None:
-        """Make what was written survive a crash; returns what `open` needs to go on from here, as JSON can hold it.
+        """Make what was written survive a crash.
 
-        It is about the writes that have returned; one that has failed may have come in between.
+        It covers the writes that have returned. A write that failed may have come in between.
+
+        Returns:
+            The state from which `open` can go on after a crash, as JSON can hold it.
         """
         return None
 
     def close(self, outcome: Outcome) -> Awaitable[None] | None:
-        """The run has ended, or ("stopped") delivery pauses here."""
+        """Close the backend: the run has ended, or delivery pauses.
+
+        Args:
+            outcome: how the run ended; "stopped" where only its delivery pauses.
+        """
         return None
 
 
 class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
-    """Settings of a backend; subclass it with your own fields and an `open`.
+    """Settings of a backend. Subclass it with your own fields and an `open`.
 
     Attributes:
-        max_records_s: records a second it is given at most, None for as many as it takes.
-        downsample_interval_s: for displays: of each stretch of so many seconds it gets the records that hold the first, the last, the least and the
-            greatest value of each key; the others are skipped. None for every record.
-        stall_timeout_s: with `execution = "process"`: seconds that one call of the sink may take before its process is killed and started again.
+        max_records_s: records a second that it gets at most; None for no limit.
+        downsample_interval_s: for displays. The run is divided into stretches of so many seconds. From each stretch the
+            backend gets only the records that hold the first, the last, the least and the greatest value of each key.
+            None for every record.
+        stall_timeout_s: with `execution = "process"`: seconds that one call of the sink may take. After that its
+            process is killed and started again.
 
-        execution: where its sink runs: "worker" (importable, light and asynchronous), "process" (importable, in a process of its own per
-            kind: for SDKs, which may hang or crash) or "caller" (a thread of the process that logs).
+        execution: where its sink runs: "worker" (importable, light and asynchronous), "process" (importable, in a
+            process of its own per kind: for SDKs, which may hang or crash) or "caller" (a thread of the process that
+            logs).
         remote: whether it needs a network: such a backend waits for `asynctrack sync` with mode="offline".
-        idempotent: whether a record that it is given twice shows once. Where it shows twice, a copied run needs `sync --force`.
-        batch_records: a batch is cut at so many records,
-        batch_bytes: at about so many bytes as they were logged,
-        batch_age_s: and when its first record has waited so many seconds.
+        idempotent: whether a record that is given twice shows once. Where it shows twice, `asynctrack sync` delivers a
+            copied run only with `--force`.
+        batch_records: records in a batch, at most.
+        batch_bytes: bytes in a batch, at most and about, as they were logged.
+        batch_age_s: seconds that the first record of a batch waits for others, at most.
         milestones: whether it also gets the run's starts and checkpoints, as updates.
         takes_labels: whether it also gets other names, tags and notes of the run, as updates.
-        needs: modules of other projects without which it cannot open, each with what `pip install` takes for it.
-        references: settings that were given as references to the environment, by field, as they were written: `run.json` gets them in
-            the values' place. `Tracker.from_config` fills it.
+        needs: modules of other projects without which it cannot open, each with the argument of `pip install` that
+            brings it.
+        references: settings that were given as references to the environment, by field, as they were written.
+            `run.json` keeps them in place of the values. `Tracker.from_config` fills it.
     """
 
     execution: ClassVar[Execution] = "caller"
@@ -212,30 +266,50 @@ class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults
         return f"{type(self).__name__}({shown})"
 
     def prepare(self) -> Backend:
-        """Called in the process that logs when a run opens; returns the settings to go on with. Must not wait."""
+        """Make the settings ready to be stored; called in the process that logs when a run opens. Must not wait.
+
+        Returns:
+            The settings to go on with.
+        """
         return self
 
     def lacking(self) -> list[str]:
-        """What it lacks here before it can be opened: libraries, keys; each as a sentence that says what to do.
+        """List what is missing here before the backend can be opened: libraries, keys.
 
-        Called in the process that logs when a run opens, so that its user is told then. Must not wait, nor import a library; what cannot be known
-        so is left out.
+        Called in the process that logs when a run opens, so that its user learns of it then. Must neither wait nor
+        import a library; whatever cannot be known so is left out.
+
+        Returns:
+            A sentence for each, which says how to get it.
         """
         return lacking(self.needs)
 
     def open(self, context: Context) -> Sink:
-        """A sink for one run. Import the backend's library here, not at the top of the module.
+        """Open a sink for one run. Import the backend's library here, not at the top of the module.
+
+        Args:
+            context: facts about the run, and the state of an earlier sink.
+
+        Returns:
+            The sink.
 
         Raises:
-            Retry, ActionRequired: it cannot be opened now; as from `write`. A missing library is an `ActionRequired` that says how to install it.
+            Retry: it cannot be opened now.
+            ActionRequired: a person must solve a problem first. For a missing library it says how to install it.
         """
         raise NotImplementedError(f"{type(self).__name__} has no open(context)")
 
     def external_targets(self) -> list[str]:
-        """Addresses, and paths outside the run's directory, that these settings lead to: a run from elsewhere must be trusted for them."""
+        """List the addresses, and the paths outside the run's directory, that these settings write to.
+
+        A run from elsewhere must be trusted before it is delivered to any of them.
+
+        Returns:
+            Addresses and paths; none where the backend stays in the run's directory.
+        """
         return []
 
 
 def kind_of(backend: Backend) -> str:
-    """The name a backend is known by in `run.json`."""
+    """Return the name by which `run.json` knows a backend."""
     return str(type(backend).__struct_config__.tag)

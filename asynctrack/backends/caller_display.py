@@ -1,12 +1,14 @@
-"""Caller display: shows in the process that logs what a backend elsewhere has made: on its standard output, in its notebook, in its log.
+"""Caller display: show a backend's output in the process that logs: on its standard output, in its notebook, in its log.
 
-The worker has no standard streams, and must not have the caller's: whoever waits for the end of a pipe that it holds open waits for the worker
-too, and what it writes to a redirected file is overwritten by the caller. So a backend makes its text in the worker, and a thread of
-the caller, which sleeps until something comes, hands it on. It is the only cost to the loop.
+The worker has no standard streams and must not have the caller's. A pipe that the worker holds open would keep its
+reader waiting, and the caller would overwrite the worker's output in a redirected file. So a backend makes its text in
+the worker, and a thread of the caller, which sleeps until something comes, passes it on. That thread is the only cost
+to the user's loop.
 
-They talk through a socket of the caller's that has no place in any file system, to which only processes of the same user are let. A line of JSON each:
+They talk through a socket of the caller that has no place in any file system. Only processes of the same user may
+connect. Messages are lines of JSON:
 
-    {"show": [...]}                 in the order to be shown; each item has the form that its backend likes
+    {"show": [...]}                 in the order to be shown; the backend chooses the form of an item
     {"show": [...], "end": true}    the last
     {} or {"error": "..."}          the answer to each, when it is shown
 """
@@ -29,31 +31,37 @@ from asynctrack._system import fork
 from asynctrack._system.printable import printable
 from asynctrack.backends.base import ActionRequired
 
-# Where the process that logs has ended, nobody is left to show anything to.
+# The reason for records that are not shown: after the caller's end there is nobody to show them to.
 GONE: Final = "the process that logs has ended"
 
 _PREFIX: Final = "asynctrack-display-"
 _RECEIVE_BYTES: Final = 64 << 10
-# How long nobody may have asked for a display. Arbitrary: far more than a worker takes to start.
+# Without any connection for so long the display closes. Arbitrary: far more than a worker takes to start.
 _LONGEST_WAIT_S: Final = 600
 
 
 class Display:
-    """What is done with the items. Called on the display's thread."""
+    """Shows items. Called on the display's thread."""
 
     def show(self, items: list[Any]) -> None:
-        """Show some; what it raises is told to the backend, which waits for somebody to mend it."""
+        """Show some items.
+
+        An exception from here reaches the backend, which waits until a person has solved the problem.
+
+        Args:
+            items: in order, in the form that the backend chose.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no show(items)")
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Finish: no more items come."""
 
 
 class CallerDisplay:
-    """Takes what is to be shown, on a thread of its own, until the run's end.
+    """Receives items on a thread of its own and shows them, until the run's end.
 
     Args:
-        show: does it.
+        show: shows them.
 
     Attributes:
         name: of its socket.
@@ -80,9 +88,9 @@ class CallerDisplay:
 
     def _serve(self) -> None:
         while not self._over:
-            # Of all: one that was given up may be open still when its follower comes.
+            # Wait on all connections: an abandoned one may still be open when the next one comes.
             found = _ready([self._listener.fileno(), *self._peers], timeout_s=None if self._known else _LONGEST_WAIT_S)
-            if not found:  # the run could not be opened
+            if not found:  # nobody has connected: the run could not be opened
                 break
             for fd in found:
                 if fd not in self._peers:
@@ -99,7 +107,7 @@ class CallerDisplay:
             peer.close()
 
     def _receive(self, fd: int) -> bool:
-        """Obey what has come; False where nothing more will."""
+        """Obey the orders that have come; False where no more will come."""
         try:
             chunk = self._peers[fd].recv(_RECEIVE_BYTES)
             *lines, self._rests[fd] = (self._rests[fd] + chunk).split(b"\n")
@@ -108,7 +116,7 @@ class CallerDisplay:
                 answer = self._obey(order)
                 self._over |= bool(order.get("end")) and not answer
                 self._peers[fd].sendall(msgspec.json.encode(answer) + b"\n")
-        except (OSError, msgspec.DecodeError):  # it has died, perhaps half-way through
+        except (OSError, msgspec.DecodeError):  # the peer has died, perhaps in the middle of a line
             return False
         return bool(chunk)
 
@@ -118,7 +126,7 @@ class CallerDisplay:
                 self._show.show(order["show"])
             if order.get("end"):
                 self._show.close()
-        except Exception as error:  # a stream that is closed, a library that is missing: the backend is to know
+        except Exception as error:  # such as a closed stream or a missing library: the backend reports it
             return {"error": str(error) or type(error).__name__}
         return {}
 
@@ -129,7 +137,7 @@ class CallerDisplay:
 
 
 class Link:
-    """The backend's end.
+    """The backend's end of the connection.
 
     Args:
         name: of the display's socket, "" where there is none.
@@ -140,10 +148,17 @@ class Link:
         self._socket: socket.socket | None = None
 
     def show(self, items: Sequence[Any], *, end: bool = False) -> bool:
-        """Show these; returns when that is done, or False where nobody is left to show anything to.
+        """Show items, and wait until that is done.
+
+        Args:
+            items: in order, as the display takes them.
+            end: whether they are the last.
+
+        Returns:
+            False where the process that shows them has ended.
 
         Raises:
-            ActionRequired: it cannot be done, and only a person can mend it.
+            ActionRequired: they cannot be shown, and only a person can solve the problem.
         """
         order = {"show": items, **({"end": True} if end else {})}
         try:
@@ -152,17 +167,18 @@ class Link:
             self.close()
             return False
         if "error" in answer:
-            raise ActionRequired(f"it cannot be shown: {answer['error']}")
+            raise ActionRequired(f"the process that logs cannot show it: {answer['error']}")
         return True
 
     def close(self) -> None:
+        """Close the connection; the next call opens another."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     def _ask(self, order: bytes) -> dict[str, str]:
         if self._socket is None:
-            if not self._name.startswith(_PREFIX):  # a run from elsewhere may name anything
+            if not self._name.startswith(_PREFIX):  # the name may come from a stored run of somebody else
                 raise ConnectionRefusedError("there is no display")
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.connect(_address(self._name))
@@ -193,20 +209,25 @@ class Stream(Display):
         return f"<Stream to {self._stream!r:.80}>"
 
     def show(self, items: list[Any]) -> None:
+        """Write lines, with control characters made visible.
+
+        Raises:
+            OSError: there is no stream, or it takes nothing.
+        """
         if self._stream is None:
             raise OSError("this process has no such stream")
-        text = "".join(f"{printable(line)}\n" for line in items)  # it may be what a run from elsewhere says
+        text = "".join(f"{printable(line)}\n" for line in items)  # the text may come from somebody else's run
         encoding = self._stream.encoding or "utf-8"
         data = text.encode(encoding, "backslashreplace")
         if type(self._stream) is io.TextIOWrapper:
             _write(self._stream, data)
-        else:  # a notebook's, a test runner's
+        else:  # such as a notebook's or a test runner's
             self._stream.write(data.decode(encoding))
             self._stream.flush()
 
 
 def open_display(show: Display) -> str:
-    """A display's name, "" where none can be opened: the main thread has ended."""
+    """Open a display and return its name, "" where none can be opened: the main thread has ended."""
     try:
         return CallerDisplay(show).name
     except (OSError, RuntimeError):
@@ -214,12 +235,12 @@ def open_display(show: Display) -> str:
 
 
 def in_notebook(stream: object) -> bool:
-    """Whether what is written to a stream appears in a notebook."""
+    """Return whether text written to a stream appears in a notebook."""
     return type(stream).__module__.partition(".")[0] == "ipykernel"
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at a stream, on a terminal whose cursor can be moved."""
+    """Return whether a stream is a terminal whose cursor can be moved."""
     try:
         return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # it is closed
@@ -227,9 +248,12 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def _write(stream: TextIO, data: bytes) -> None:
-    """Write behind the stream's own buffer: what a broken pipe does not take must not be tried again when the process ends."""
+    """Write past the stream's own buffer.
+
+    Data that a broken pipe refuses must not be tried again when the process ends.
+    """
     fd = stream.fileno()
-    # A terminal may be held: better here than where a lock is, which the process needs to end.
+    # A terminal may be stopped (Ctrl-S): wait here rather than inside `flush`, which holds a lock that the process needs to end.
     _ready([fd], to_write=True)
     stream.flush()
     while data:
@@ -237,8 +261,8 @@ def _write(stream: TextIO, data: bytes) -> None:
 
 
 def _ready(fds: Sequence[int], *, to_write: bool = False, timeout_s: float | None = None) -> list[int]:
-    """Wait for one that can be read, or written; none where the time is up."""
-    if not hasattr(select, "poll"):  # eventlet takes it away, and its `select` lets the loop go on
+    """Wait until some descriptors can be read, or written; return these, none where the time is up."""
+    if not hasattr(select, "poll"):  # eventlet removes `poll`; its `select` lets the user's loop go on
         found = select.select([] if to_write else fds, fds if to_write else [], [], timeout_s)
         return [*found[0], *found[1]]
     waiting = select.poll()
@@ -248,7 +272,10 @@ def _ready(fds: Sequence[int], *, to_write: bool = False, timeout_s: float | Non
 
 
 def _beyond_streams(opened: socket.socket) -> socket.socket:
-    """The same where no standard stream was: what is written to one that is closed must not come here."""
+    """Move a socket away from the standard streams' numbers.
+
+    Text written to a stream that is closed must not come here.
+    """
     if opened.fileno() > 2:
         return opened
     with opened:
@@ -260,6 +287,6 @@ def _address(name: str) -> str:
 
 
 def _is_ours(peer: socket.socket) -> bool:
-    """Whether the other end is a process of this user."""
+    """Return whether the other end is a process of this user."""
     credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return bool(struct.unpack("3i", credentials)[1] == os.geteuid())

@@ -1,4 +1,7 @@
-"""Class origin: from where another process could import a user's class, as far as that can be told. Runs in the caller. Standard library only."""
+"""Class origin: find out from where another process could import a user's class.
+
+Runs in the caller. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,20 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-# What a class of the script itself says of its module.
+# Module names of classes that are defined in the script itself.
 _SCRIPT = ("__main__", "__mp_main__")
 
-# What was found, since a script's module has lost its file's name when the script has ended.
+# Earlier answers: when the script has ended, its module no longer knows its file's name.
 _found: weakref.WeakKeyDictionary[type, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def origin_of(defined: type) -> dict[str, Any]:
-    """What `run.json` keeps of a class: `class`, its dotted path; `folder`, from where that is importable; `script`, that it is the script itself.
+    """Describe where a class can be imported from, as `run.json` keeps it.
 
-    Empty where no other process could reach it: it was defined in a function, at a prompt or in a notebook.
+    Returns:
+        `class`, its dotted path; `folder`, the import path that it needs; `script`, true where the class is in the
+            script itself. Empty where no
+        other process could reach it: it was defined in a function, at a prompt or in a notebook.
     """
     if defined in _found:
         return dict(_found[defined])
@@ -37,7 +43,7 @@ def origin_of(defined: type) -> dict[str, Any]:
 
 
 def delivery_command(stored: Mapping[str, Any]) -> str:
-    """How a person delivers a run to a backend that lived in its process."""
+    """Say how a person delivers a run to a backend that lived in its process."""
     path, folder = stored.get("class"), stored.get("folder")
     if not isinstance(path, str):
         kind = stored.get("kind")
@@ -65,7 +71,7 @@ def _importable_name(module_name: str, module: ModuleType | None) -> str | None:
 
 
 def _folder(name: str, module: ModuleType | None) -> str | None:
-    """The folder that has to be among the import paths."""
+    """Return the folder that has to be among the import paths."""
     file = getattr(module, "__file__", None)
     if not isinstance(file, str):
         return None

@@ -1,7 +1,8 @@
-"""Env refs: settings that are said by the name of an environment variable, so that their values are kept nowhere.
+"""Env refs: settings that name an environment variable, so that its value is kept nowhere.
 
-`${env:NAME}` in a text stands for the variable, `${env:NAME,text}` for `text` where there is none; OmegaConf's `${oc.env:NAME}` means
-the same. They are looked up in the process that uses the setting: in the caller, and again where the sink opens.
+`${env:NAME}` in a text stands for the variable, `${env:NAME,text}` for `text` where there is none. OmegaConf's
+`${oc.env:NAME}` means the same. They are looked up in the process that uses the setting: in the caller, and again where
+the sink opens.
 """
 
 from __future__ import annotations
@@ -12,29 +13,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 _REFERENCE: Final = re.compile(r"\$\{(?:oc\.)?env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*(?:,([^}]*))?\}")
-# A shorter value is a number or a word that any message may have for another reason. Arbitrary.
+# A shorter value may be in a message by chance, as a number or a word: it is not replaced. Arbitrary.
 _SHORTEST_SECRET: Final = 4
 
 
 def refers(value: Any) -> bool:
-    """Whether there is a reference in a setting, however it is nested."""
+    """Return whether a setting has a reference in it, at any depth."""
     return any(True for _ in _found(value))
 
 
 def name_of(value: object) -> str | None:
-    """The variable, where a setting is one reference and nothing else."""
+    """Return the variable's name where a setting is one reference and nothing else, otherwise None."""
     match = _REFERENCE.fullmatch(value.strip()) if isinstance(value, str) else None
     return match[1] if match is not None and match[2] is None else None
 
 
 def missing(value: Any) -> list[str]:
-    """Variables that a setting refers to, and the environment does not have."""
+    """List the variables that a setting refers to and the environment does not have."""
     names = (match[1] for match in _found(value) if match[2] is None)
     return [name for name in dict.fromkeys(names) if name not in os.environ]
 
 
 def resolve(value: Any) -> Any:
-    """A setting with values in place of references.
+    """Replace the references in a setting by their values.
 
     Raises:
         KeyError: the environment does not have a variable.
@@ -49,7 +50,7 @@ def resolve(value: Any) -> Any:
 
 
 def hide(text: str, written: Any) -> str:
-    """A text that may repeat the values of these references, with the references in their place."""
+    """Put these references in place of their values in a text."""
     for match in _found(written):
         value = os.environ.get(match[1], "")
         if len(value) >= _SHORTEST_SECRET:

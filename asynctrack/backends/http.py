@@ -1,18 +1,20 @@
-"""HTTP: one request to a backend's server, and what its answer means to the delivery. Runs in an asyncio loop.
+"""HTTP: send one request to a backend's server, and turn its answer into a signal for the delivery.
 
-| What comes | What is raised |
+Runs in an asyncio loop.
+
+| Answer | Raised |
 | --- | --- |
 | 2xx with a JSON object | nothing |
-| no connection, a time-out, a broken or cut answer, something else than JSON, 1xx, 408, 425, 429, 499, 5xx | `Retry`, with `Retry-After` where it says when |
+| no connection, a time-out, a broken or cut answer, something else than JSON, 1xx, 408, 425, 429, 499, 5xx | `Retry`, with the pause from `Retry-After` |
 | 413 | `TooLarge` |
 | 400, 422 | `Rejected` |
-| a redirect, a certificate that cannot be trusted, a proxy that refuses, any other 4xx | `ActionRequired`: a person has to mend it |
+| a redirect, a certificate that cannot be trusted, a proxy that refuses, any other 4xx | `ActionRequired`: a person has to solve it |
 
-There is no retry here: the delivery has the one there is. Redirects are not followed: they would carry the key elsewhere. Every
-request has a connection of its own, so that what is left of an earlier answer is never taken for this one's, and a server that closes
-idle connections fails nothing; backends send about one request a second.
+Nothing is retried here: the delivery does that. Redirects are not followed: they would carry the key elsewhere. Every
+request has a connection of its own. So bytes left over from an earlier answer are never taken for this one's, and a
+server that closes idle connections causes no failure. Backends send about one request a second.
 
-Who we are there says `endpoint.Credentials`; a key is in no message, `repr` or log.
+Credentials come from `endpoint.Credentials`; a key is in no message, `repr` or log.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ from asynctrack.backends.base import ActionRequired, Rejected, Retry, TooLarge
 from asynctrack.backends.endpoint import Credentials
 
 REQUEST_TIMEOUT_S: Final = 60.0
-# Of one request. Arbitrary: a server that is well accepts a connection in far less, and says something at least this often.
+# Limits of one request. Arbitrary: a healthy server accepts a connection far sooner, and sends something at least this often.
 _CONNECT_S: Final = 10.0
 _SILENCE_S: Final = 30.0
-# A longer answer is not one of ours; decoding one of this size holds the loop for about 20 ms.
+# No backend expects a longer answer; decoding this much holds the loop for about 20 ms.
 _MOST_ANSWER_BYTES: Final = 4 << 20
 _MOST_ERROR_BYTES: Final = 64 << 10
-# Of what a server says about an error, and of a whole line about it, in characters.
+# Characters that are kept of a server's own description of an error, and of the whole line about it.
 _MOST_WORDS: Final = 300
 _MOST_LINE: Final = 600
 
@@ -43,21 +45,21 @@ _RETRIED: Final = frozenset({408, 425, 429, 499})
 
 
 class Answer(NamedTuple):
-    """What a server said."""
+    """A server's answer: its status, and the JSON object in it."""
 
     status: int
     data: dict[str, Any]
 
 
 class HTTPClient:
-    """A backend's server.
+    """A client for a backend's server.
 
     Args:
         url: its address; `endpoint.url_problems` has found none.
         name: of the software, for messages.
-        credentials: who we are there; what they hide is never repeated, whatever the server says.
+        credentials: sent with every request; no message repeats their secrets.
         timeout_s: seconds a whole request may take, from the connection to the answer's last byte.
-        mend: what a person can do about an answer, by its status.
+        mend: advice for a person, by an answer's status.
 
     Raises:
         ActionRequired: httpx2 is not installed.
@@ -88,32 +90,43 @@ class HTTPClient:
             timeout=self._httpx.Timeout(min(_SILENCE_S, timeout_s), connect=min(_CONNECT_S, timeout_s)),
             limits=self._httpx.Limits(max_keepalive_connections=0),
             follow_redirects=False,
-            verify=self.url.startswith("https:"),  # reading the machine's certificates takes 20 ms
+            verify=self.url.startswith(
+                "https:"
+            ),  # plain HTTP skips reading the machine's certificates, which takes 20 ms
         )
 
     def __repr__(self) -> str:
         return f"<HTTPClient {self.url}>"
 
     async def get(self, path: str, query: Mapping[str, str], *, also: Collection[int] = ()) -> Answer:
-        """Ask for something; as `post`."""
-        return await self._ask("GET", path, also, params=dict(query))
-
-    async def post(self, path: str, body: Any, *, also: Collection[int] = ()) -> Answer:
-        """Send something that JSON can hold.
+        """Send a GET request.
 
         Args:
             path: below the server's address.
-            body: what to send.
+            query: names to values.
             also: statuses whose answers are returned although they are errors.
 
         Raises:
-            Retry, TooLarge, Rejected, ActionRequired: as the module says.
+            Retry, TooLarge, Rejected, ActionRequired: see the table at the top of this module.
+        """
+        return await self._ask("GET", path, also, params=dict(query))
+
+    async def post(self, path: str, body: Any, *, also: Collection[int] = ()) -> Answer:
+        """Send a POST request with JSON.
+
+        Args:
+            path: below the server's address.
+            body: anything that JSON can hold.
+            also: statuses whose answers are returned although they are errors.
+
+        Raises:
+            Retry, TooLarge, Rejected, ActionRequired: see the table at the top of this module.
         """
         content = msgspec.json.encode(body)
         return await self._ask("POST", path, also, content=content, headers={"content-type": "application/json"})
 
     async def close(self) -> None:
-        """Let go of its connections."""
+        """Close its connections."""
         await self._client.aclose()
 
     async def _ask(self, method: str, path: str, also: Collection[int], **request: Any) -> Answer:
@@ -140,7 +153,7 @@ class HTTPClient:
             raise Retry(self._describe(f"cannot be reached: {error or type(error).__name__}")) from error
 
     async def _answer(self, response: Any, also: Collection[int]) -> Answer:
-        """What the server says; raises what it means."""
+        """Read the answer, or raise the signal that its status calls for."""
         status: int = response.status_code
         if 200 <= status < 300 or status in also:
             return Answer(status, self._decode(await self._read(response)))
@@ -157,7 +170,7 @@ class HTTPClient:
             target = str(response.headers.get("location", "")).partition("?")[0]
             raise ActionRequired(
                 self._describe(
-                    f"answered {status}, a redirect to {target!r:.200}; give the address that answers itself"
+                    f"answered {status}, a redirect to {target!r:.200}; set the address to one that does not redirect"
                 )
             )
         raise ActionRequired(f"{reason}; {self._mend[status]}" if status in self._mend else reason)
@@ -177,7 +190,7 @@ class HTTPClient:
             raise Retry(self._describe(f"answered with something else than a JSON object: {content[:80]!r}")) from error
 
     async def _words(self, response: Any) -> str:
-        """What the server says about an error, in a line; nothing where that cannot be read."""
+        """Read the server's own description of an error, in one line; nothing where that cannot be read."""
         content = bytearray()
         try:
             async for chunk in response.aiter_raw():
@@ -185,16 +198,19 @@ class HTTPClient:
                 if len(content) > _MOST_ERROR_BYTES:
                     break
         except self._httpx.TransportError:
-            pass  # the status says enough
+            pass  # the status alone is enough
         return error_text(bytes(content))
 
     def _describe(self, what: str) -> str:
-        """A line about this server, without what must never be repeated."""
+        """Build a message about this server, with secrets masked."""
         return self._credentials.hide(f"{self._name} at {self.url} {what}")[:_MOST_LINE]
 
 
 def error_text(content: bytes) -> str:
-    """What an answer says about an error: `error_code` and `message`, `error` or `detail`, else its text; one printable line."""
+    """Extract the error's description from an answer, as one printable line.
+
+    It is `error_code` with `message`, `error` or `detail`; without any of these it is the answer's text.
+    """
     text: Any = content.decode("utf-8", "replace")
     try:
         data = msgspec.json.decode(content)
@@ -208,11 +224,11 @@ def error_text(content: bytes) -> str:
 
 
 def retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Seconds that a server asks for; None where it does not, or asks for something in the past or strange.
+    """Return the seconds that a server asks to wait; None where it names none, or a moment in the past or a strange one.
 
     Args:
         value: of `Retry-After`: seconds, or a date.
-        date: of `Date`: the server's clock, where it has said that.
+        date: of `Date`: the server's clock, where it has sent that.
         now: seconds since the epoch by our clock, where it has not.
     """
     text = (value or "").strip()
@@ -244,7 +260,7 @@ def _epoch(date: str) -> float | None:
 
 
 def _is_distrust(error: BaseException | None) -> bool:
-    """Whether TLS failed for good: not because the connection broke in the middle of it."""
+    """Return whether TLS failed for good, and not because the connection broke in the middle of it."""
     import ssl
 
     broken = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)

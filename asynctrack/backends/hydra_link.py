@@ -1,8 +1,9 @@
-"""Hydra link: Hydra's output directory, from within the run's. Runs in the worker, on a thread.
+"""Hydra link: make Hydra's output directory reachable from the run's. Runs in the worker, on a thread.
 
-While the run is open there is a link, `hydra`, to where Hydra keeps the job's config (`.hydra/`) and log. When it ends, a copy takes the link's place, so that the run's
-directory stands for itself when it is moved; what is larger than `copy_bytes` stays a link. A copy is made beside the link and then renamed: whatever is
-killed, there is the link or the whole copy. A run that goes on in another Hydra job has `hydra-2` for that.
+While the run is open there is a link, `hydra`, to the directory where Hydra keeps the job's config (`.hydra/`) and log.
+When the run ends, a copy takes the link's place, so that the run's directory is complete when it is moved. A directory
+larger than `copy_bytes` stays a link. The copy is made beside the link and then renamed: whatever is killed, there is
+the link or the whole copy. A run that goes on in another Hydra job has `hydra-2` for that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from asynctrack.errors import InvalidSettings
 
 _NAME: Final = "hydra"
 _UNFINISHED: Final = ".hydra.new"
-# Config and log of a job are some kilobytes; checkpoints that lie beside them are not to be had twice. Arbitrary.
+# Config and log of a job are some kilobytes; checkpoints beside them should not be stored twice. Arbitrary.
 _COPY_BYTES: Final = 64 << 20
 _MOST_WORDS: Final = 300
 _NO_RECORDS: Final = "it takes no records"
@@ -31,11 +32,11 @@ _log = logging.getLogger("asynctrack.delivery")
 
 
 class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
-    """A link to Hydra's output directory; a copy of it when the run has ended.
+    """Links to Hydra's output directory, and copies it when the run has ended.
 
     Attributes:
         hydra_dir: that directory. Default: that of the Hydra job that opens the run.
-        copy_bytes: a larger one is not copied; 0 for never.
+        copy_bytes: a directory with more bytes is not copied; 0 for never.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -57,10 +58,10 @@ class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
         super().__post_init__()
 
     def prepare(self) -> HydraLink:
-        """With the directory of the Hydra job that runs.
+        """Fill in the directory of the Hydra job that runs.
 
         Raises:
-            InvalidSettings: there is none.
+            InvalidSettings: no Hydra job runs, and `hydra_dir` is not set.
         """
         found = self.hydra_dir or _of_this_job()
         if found is None:
@@ -70,12 +71,18 @@ class HydraLink(Backend, frozen=True, kw_only=True, tag="hydra_link"):
         return msgspec.structs.replace(self, hydra_dir=os.path.abspath(os.path.expanduser(found)))
 
     def external_targets(self) -> list[str]:
+        """List Hydra's output directory."""
         return [self.hydra_dir or "the output directory of a Hydra job"]
 
     def open(self, context: Context) -> Sink:
+        """Make the link in the run's directory.
+
+        Raises:
+            ActionRequired: Hydra's output directory is not known.
+        """
         if self.hydra_dir is None:
             raise ActionRequired(
-                "it was not told where Hydra's output is; open the run inside of @hydra.main, or give hydra_dir="
+                "Hydra's output directory is not known; open the run inside of @hydra.main, or give hydra_dir="
             )
         return _Link(context, Path(self.hydra_dir), self.copy_bytes)
 
@@ -85,7 +92,7 @@ class _Link(Sink):
         self._run = context.directory.absolute()
         self._target = target
         self._copy_bytes = copy_bytes
-        # Which name stands for which directory: a copy does not say what it is of. Only names: the cursor may come from elsewhere.
+        # The directory of each name, since a copy does not tell. Only base names: the cursor may come from somebody else.
         known = (context.state or {}).get("names", {})
         self._names: dict[str, str] = {os.path.basename(name): of for name, of in known.items()}
         self._path = self._run / self._name()
@@ -102,14 +109,14 @@ class _Link(Sink):
         if outcome == "stopped" or not self._copy_bytes or not self._path.is_symlink():
             return
         if not self._target.is_dir():
-            _log.warning("%s is gone: %s leads nowhere", self._target, self._path)
+            _log.warning("%s is gone, so %s is a broken link", self._target, self._path)
         elif (size := _size(self._target, self._ours())) > self._copy_bytes:
             _log.info("%s has %d bytes, more than copy_bytes: %s stays a link", self._target, size, self._path)
         else:
             self._copy()
 
     def _name(self) -> str:
-        """The name of this directory in the run's: the one it has had, or the next that is free."""
+        """Return this directory's name in the run's: its earlier name, or the next one that is free."""
         for name, target in self._names.items():
             if target == str(self._target):
                 return name
@@ -122,7 +129,7 @@ class _Link(Sink):
         return name
 
     def _copy(self) -> None:
-        """Put a copy where the link is."""
+        """Replace the link by a copy."""
         ours = self._ours()
         unfinished = self._run / _UNFINISHED
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -133,29 +140,31 @@ class _Link(Sink):
 
         try:
             shutil.copytree(self._target, unfinished, symlinks=True, ignore=left_out)
-        except shutil.Error as error:  # a file that cannot be read, or has gone: nobody waits for that
-            _log.warning("%s cannot be copied, and stays a link: %s", self._target, str(error)[:_MOST_WORDS])
+        except shutil.Error as error:  # a file cannot be read, or has gone: the link is good enough
+            _log.warning(
+                "%s cannot be copied, so %s stays a link: %s", self._target, self._path, str(error)[:_MOST_WORDS]
+            )
             return shutil.rmtree(unfinished, ignore_errors=True)
         self._path.unlink()
         unfinished.rename(self._path)
 
     def _ours(self) -> list[Path]:
-        """Where runs are kept, if that is inside of Hydra's directory: a copy must not hold itself."""
+        """List the directories of runs that lie inside of Hydra's directory: a copy must not hold itself."""
         kept = [self._run, self._run.parent, self._run.parent.parent]
         target = self._target.resolve()
         return [path for path in kept if path.resolve() != target and path.resolve().is_relative_to(target)]
 
 
 def _of_this_job() -> str | None:
-    """The output directory of the Hydra job that runs in this process; None where there is none."""
-    module = sys.modules.get("hydra.core.hydra_config")  # who runs under Hydra has imported it
+    """Return the output directory of the Hydra job that runs in this process; None where none runs."""
+    module = sys.modules.get("hydra.core.hydra_config")  # any process that runs under Hydra has imported it
     if module is None or not module.HydraConfig.initialized():
         return None
     return str(module.HydraConfig.get().runtime.output_dir)
 
 
 def _size(target: Path, without: list[Path]) -> int:
-    """Bytes of the files below a directory."""
+    """Sum up the bytes of the files below a directory."""
     total = 0
     for folder, folders, files in os.walk(target):
         folders[:] = [name for name in folders if not _is_any(os.path.join(folder, name), without)]
@@ -164,7 +173,7 @@ def _size(target: Path, without: list[Path]) -> int:
 
 
 def _can_be_copied(path: str) -> bool:
-    """Whether it is a file, a directory or a link: reading a pipe may take for ever."""
+    """Return whether a path is a file, a directory or a link: reading a pipe may take for ever."""
     return os.path.islink(path) or os.path.isfile(path) or os.path.isdir(path)
 
 

@@ -14,7 +14,7 @@ class Memory(Backend, frozen=True, kw_only=True, tag="memory"):
     """Keeps a run's records in lists; read them after `flush()` or `finish()`. A new run begins with empty ones.
 
     Attributes:
-        records: what was logged, in order: one dict per `log()`, as it was at that call.
+        records: the records in order: one dict per `log()`, as it was at that call.
         history: the values of each key, in order.
         steps: the step of each record.
         config: of the run.
@@ -28,6 +28,7 @@ class Memory(Backend, frozen=True, kw_only=True, tag="memory"):
     summary: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def open(self, context: Context) -> Sink:
+        """Empty the lists, and open a sink that fills them."""
         for container in (self.records, self.history, self.steps, self.config, self.summary):
             container.clear()
         self.config.update(context.config)

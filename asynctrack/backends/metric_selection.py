@@ -1,4 +1,7 @@
-"""Metric selection: which of a run's metrics a display shows, and what their names say. Runs where the display does."""
+"""Metric selection: choose which of a run's metrics a display shows, and name their scopes.
+
+Runs where the display does.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class MetricSelection:
 
 
 def scope_of(names: Iterable[str]) -> str:
-    """The scopes of a record, as one name."""
+    """Return the scopes of a record's metrics, as one name."""
     scopes = dict.fromkeys(split_source(name)[0] for name in names)
     if len(scopes) > 1:  # constant fields have none
         scopes.pop("", None)
@@ -44,7 +47,7 @@ def scope_of(names: Iterable[str]) -> str:
 
 
 def key_problems(keys: object) -> list[str]:
-    """What is wrong with `keys=`."""
+    """List what is wrong with `keys=`."""
     if keys is None or (isinstance(keys, list | tuple) and keys and all(isinstance(key, str) for key in keys)):
         return []
     return [f"keys must be a list of names or patterns such as '*/loss', or None for all; got {keys!r:.80}"]

@@ -1,4 +1,7 @@
-"""Requirements: whether libraries are installed, without importing them. Runs anywhere. Standard library only."""
+"""Requirements: find out whether libraries are installed, without importing them.
+
+Runs anywhere. Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping
 
 
 def lacking(needs: Mapping[str, str]) -> list[str]:
-    """What is said of each module that is not there: what to install."""
+    """List the modules that are missing, each in a sentence that says what to install."""
     return [
         f"it needs {module}, which is not installed: pip install '{wanted}'"
         for module, wanted in needs.items()
@@ -16,7 +19,7 @@ def lacking(needs: Mapping[str, str]) -> list[str]:
 
 
 def is_there(module: str) -> bool:
-    """Whether a module can be imported here, as far as that can be seen."""
+    """Return whether a module can be imported here, as far as that can be told without importing it."""
     if sys.modules.get(module) is not None:
         return True
     from importlib.util import find_spec

@@ -1,4 +1,7 @@
-"""Single thread: calls functions one after the other, always on the same thread, for libraries that want that. Runs where the sink does."""
+"""Single thread: call functions one after the other, always on the same thread, for libraries that need that.
+
+Runs where the sink does.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ T = TypeVar("T")
 
 
 class SingleThread:
-    """A thread that is nobody's child and that nobody has to wait for: what it calls may hang.
+    """A daemon thread that calls functions. Nobody has to wait for it when the process ends, so its calls may hang.
 
     Args:
         name: of the thread.
@@ -26,7 +29,7 @@ class SingleThread:
         self._calls.put(None)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` there and wait for what it returns or raises."""
+        """Call `function` on the thread, and return its result or raise its exception."""
         call = _ThreadCall(lambda: function(*args, **kwargs))
         self._calls.put(call)
         call.done.wait()
@@ -34,13 +37,13 @@ class SingleThread:
             try:
                 raise call.error
             finally:
-                del call  # it and its traceback would hold each other
+                del call  # otherwise the call and its traceback hold each other
         result: T = call.result
         return result
 
 
 class _ThreadCall:
-    """A call, and what came of it."""
+    """A call and its result."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function = function
@@ -49,9 +52,10 @@ class _ThreadCall:
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Call the function, and keep its result or its exception."""
         try:
             self.result = self.function()
-        except BaseException as error:  # it is the caller's
+        except BaseException as error:  # raised again by `call` in the caller
             self.error = error
         self.done.set()
 
@@ -59,4 +63,4 @@ class _ThreadCall:
 def _work(calls: SimpleQueue[_ThreadCall | None]) -> None:
     while (call := calls.get()) is not None:
         call.run()
-        del call  # what it holds must not live until the next one comes
+        del call  # its objects must not live until the next call comes

@@ -1,18 +1,21 @@
-"""Stored settings: what `run.json` keeps of a backend, read under the names of earlier versions too. Runs anywhere."""
+"""Stored settings: read a backend's settings from `run.json`, also under the names of earlier versions.
+
+Runs anywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-# Settings that had another name when the run was written. Its seal is over what is written, so nothing but their reading changes.
+# Settings that had another name in earlier versions. `run.json` stays as it was written, since its seal covers that.
 _FORMER_NAMES: Final = {"at_most_every_s": "downsample_interval_s"}
-# The same of a kind alone: another's backend may have a setting of that name.
+# Former names that only these kinds had: other backends may have a setting of that name.
 _FORMER_NAMES_OF: Final = {"console": {"screen": "display"}, "live_plot": {"screen": "display"}}
 
 
 def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by the names of this version; those that a reference stands for too."""
+    """Return the settings under the names of this version, including those that a reference stands for."""
     former = {**_FORMER_NAMES, **_FORMER_NAMES_OF.get(str(settings.get("kind")), {})}
     return {
         former.get(name, name): renamed(value) if name == "references" and isinstance(value, Mapping) else value
@@ -21,5 +24,5 @@ def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lives_in_caller(settings: Mapping[str, Any]) -> bool:
-    """Whether the backend runs in the process that logs; earlier versions called that its place."""
+    """Return whether the backend runs in the process that logs. Earlier versions kept this under `place`."""
     return bool(settings.get("execution", settings.get("place")) == "caller")

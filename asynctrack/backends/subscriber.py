@@ -1,7 +1,7 @@
-"""Subscriber: is told a run's events. Runs in a thread of the caller, or where its class says.
+"""Subscriber: pass a run's events to a user's function. Runs in a thread of the caller, or where its class says.
 
-A subscriber is a backend, with its own place in the journal: what it raises is reported as any backend's failure, the same event comes again
-after a while, and neither the loop nor another subscriber notices.
+A subscriber is a backend with its own cursor in the journal. An exception from it is reported like any backend's
+failure, and the same event comes again after a while. Neither the user's loop nor another subscriber notices.
 """
 
 from __future__ import annotations
@@ -17,27 +17,28 @@ from asynctrack.errors import InvalidSettings
 from asynctrack.events import Checkpoint, ConfigUpdated, Event, Metrics, RunEnded, RunStarted, SummaryUpdated
 from asynctrack.records.codec import Record, string_keys
 
-# After a failure that others' success came before. Arbitrary.
+# Pause after a failure, where other events of the batch were taken before it. Arbitrary.
 _SOON_S: Final = 0.1
 
 
 def _tag(name: str) -> str:
-    """A subclass is known by its own name."""
+    """Return the kind of a subclass: its own name."""
     return "subscriber" if name == "Subscriber" else name
 
 
 class Subscriber(Backend, frozen=True, tag=_tag):
     """Gets a run's events, one at a time: `backends=["jsonl", Subscriber(on_event)]`.
 
-    Each comes at least once; twice only where the process that it lives in was killed before that was noted. What it raises is reported,
-    and the same event comes again after a while; to be spared it, raise `asynctrack.Rejected(reason)`.
+    Each event comes at least once. It comes twice only if the subscriber's process was killed before the delivery had
+    saved its progress. An exception is reported, and the same event comes again after a while. To skip the event
+    instead, raise `asynctrack.Rejected(reason)`.
 
-    A subclass overrides `notify`, with `functools.singledispatchmethod` perhaps, and may run elsewhere: with `execution = "worker"` or
-    "process" it goes on when the process that logs has died, and tells of that.
+    A subclass overrides `notify`, for example with `functools.singledispatchmethod`, and may run elsewhere. With
+    `execution = "worker"` or "process" it goes on when the process that logs has died, and gets an event about that.
 
     Attributes:
-        handler: called with each event, in the process that logs: a function (with `functools.singledispatch` one per type), or an object
-            with a `notify(event)`. It must be a plain function, and may block.
+        handler: called with each event, in the process that logs: a function (with `functools.singledispatch` one per
+            type), or an object with a `notify(event)`. It must be a plain function, and may block.
     """
 
     milestones: ClassVar[bool] = True
@@ -50,10 +51,18 @@ class Subscriber(Backend, frozen=True, tag=_tag):
         super().__post_init__()
 
     def notify(self, event: Event) -> None:
-        """Take an event. Called from one thread at a time for each run."""
+        """Take an event. Called from one thread at a time for each run.
+
+        Args:
+            event: one of the classes of `asynctrack.events`.
+
+        Raises:
+            Rejected: the event is not wanted, and is skipped. After any other exception it comes again.
+        """
         getattr(self.handler, "notify", self.handler)(event)
 
     def open(self, context: Context) -> Sink:
+        """Open a sink that calls `notify` with each event of the run."""
         return _Events(self, context)
 
     def _problem(self) -> str | None:
@@ -69,12 +78,12 @@ class Subscriber(Backend, frozen=True, tag=_tag):
 
 
 class _Events(Sink):
-    """Tells a subscriber, and remembers what it has been told of a batch that comes again."""
+    """Calls a subscriber, and remembers the events that it has taken from a batch that comes again."""
 
     def __init__(self, subscriber: Subscriber, context: Context) -> None:
         self._subscriber = subscriber
         self._context = context
-        self._notified: set[int] = set()  # by identity: the driver keeps the batch until all of it is taken
+        self._notified: set[int] = set()  # ids of objects: the driver keeps the batch alive until all of it is taken
         state = context.state or {}
         self._starts: int = state.get("starts", 0)
         self._last_ns: int = state.get("last_ns", 0)
@@ -85,8 +94,8 @@ class _Events(Sink):
             self._notify_all(batch)
         except Signal:
             raise
-        except Exception as error:  # the subscriber's own
-            if len(self._notified) > before:  # it gets on: the tries do not become ever more seldom
+        except Exception as error:  # from the user's function
+            if len(self._notified) > before:  # there was progress, so the pauses need not grow
                 raise Retry(f"{type(error).__name__}: {error}", _SOON_S) from error
             raise
         self._notified.difference_update(map(id, (*batch.records, *batch.updates)))
@@ -108,7 +117,7 @@ class _Events(Sink):
         try:
             self._subscriber.notify(self._event(item))
         except Rejected as no:
-            if isinstance(item, Record):  # else it is spared without a word: only records are kept aside
+            if isinstance(item, Record):  # an update is skipped silently: only records have dead letters
                 raise Rejected(str(no), [next(at for at, record in enumerate(records) if record is item)]) from no
         self._last_ns = item.time_ns
         self._starts += isinstance(item, Update) and item.kind == "start"

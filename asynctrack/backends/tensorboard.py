@@ -1,17 +1,21 @@
-"""TensorBoard: one event file per run, as the real TensorBoard reads and follows it. Runs on a thread of the worker.
+"""TensorBoard: write one event file per run, which the real TensorBoard reads and follows.
 
-The writer is our own (`tfevents.events` says what it writes, and where the format is from): a record of four numbers takes 2 us of CPU,
-where tensorboardX takes 200 and TensorBoard's `EventFileWriter` with its messages 43; it needs neither of them.
+Runs on a thread of the worker.
 
-Each record is in the file once, also after a crash. A file that another has changed is left as it is, and the whole run is written anew below it, as
-the TensorBoard run `rebuilt-2`.
+The writer is our own (`tfevents.events` describes the format and its source). A record of four numbers takes 2 us of
+CPU, where tensorboardX takes 200 and TensorBoard's `EventFileWriter` with its messages 43; it needs neither of them.
 
-Numbers are scalars, arrays histograms, all else texts. The config is in the HParams table as it was when the first record was delivered, and is
-the text `config`, there also when it changes; changes of the summary are scalars and texts `summary/KEY` at step 0, which that table has as metrics.
-TensorBoard's fast loader, its default, forgets points when their step comes again: start it with `--load_fast=false` where steps repeat.
+Each record is in the file once, also after a crash. A file that something else has changed is left alone, and the whole
+run is written again below it, as the TensorBoard run `rebuilt-2`.
 
-With `serve=True` the worker owns the server, not the caller: it is there for as long as the run is delivered, it never forks, and the user's
-process gets no child, no pipe and no thread. The caller only finds a free port, and says where the server will be.
+Numbers are scalars, arrays are histograms, all other values are texts. The config is in the HParams table as it was
+when the first record was delivered. It is also the text `config`, which is written again when it changes. Changes of
+the summary are scalars and texts `summary/KEY` at step 0, which the table shows as metrics. TensorBoard's fast loader,
+its default, forgets points when their step comes again: start it with `--load_fast=false` where steps repeat.
+
+With `serve=True` the server belongs to the worker, not to the caller. It runs for as long as the run is delivered, and
+never forks; the user's process gets no child, no pipe and no thread. The caller only finds a free port, and prints the
+server's address.
 """
 
 from __future__ import annotations
@@ -31,18 +35,20 @@ from asynctrack.settings import check_name, check_project, project_directory
 
 _FOLDER: Final = "tensorboard"
 _LONGEST_FLUSH_S: Final = 3600.0
-# TensorBoard looks for new events every 5 s by itself; more often than this it would do little else. Arbitrary.
+# TensorBoard's own default is 5 s. With shorter intervals than this it would do little else. Arbitrary.
 _SHORTEST_RELOAD_S: Final = 1.0
 
 
 class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
-    """Event files for TensorBoard: scalars, texts, histograms and the HParams table.
+    """Writes event files for TensorBoard: scalars, texts, histograms and the HParams table.
 
     Attributes:
-        dir: where runs are kept together: each in PROJECT/RUN_ID below it. None is `tensorboard` in the run's own directory.
+        dir: folder for runs: each is in PROJECT/RUN_ID below it. None is `tensorboard` in the run's own directory.
         flat: the files lie in `dir` itself: of one run, or of several that are to be read as one.
-        flush_s: seconds that a record waits for others at most before it is in the file. A longer time costs less, a shorter one shows it earlier.
-        serve: start the real TensorBoard on 127.0.0.1, say where, and end it with the run. Needs `pip install 'asynctrack[tensorboard]'`.
+        flush_s: seconds that a record waits for others before it is written, at most. A longer time costs less, a
+            shorter one shows it earlier.
+        serve: start the real TensorBoard on 127.0.0.1, print its address, and end it with the run. Needs `pip install
+            'asynctrack[tensorboard]'`.
         port: of that server; 0 for a free one.
     """
 
@@ -56,6 +62,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
 
     @property
     def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere
+        """Return `flush_s`: a batch is written at once."""
         return self.flush_s
 
     def __post_init__(self) -> None:
@@ -77,20 +84,29 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         super().__post_init__()
 
     def prepare(self) -> TensorBoard:
-        """Settings that hold in any process: an absolute directory, and a port. Says on standard error where the server will be."""
+        """Make the directory absolute and choose a port, so that the settings hold in any process.
+
+        Print the server's address on standard error.
+        """
         where = None if self.dir is None else os.path.abspath(os.path.expanduser(self.dir))
         port = _announce(self.port) if self.serve else None
         return msgspec.structs.replace(self, dir=where, serve=port is not None, port=port or self.port)
 
     def external_targets(self) -> list[str]:
+        """List the folder outside the run's directory, and the server's address."""
         return ([] if self.dir is None else [self.dir]) + ([f"127.0.0.1:{self.port}"] if self.serve else [])
 
     def open(self, context: Context) -> Sink:
+        """Open the event file, and start the server where that is asked for.
+
+        Raises:
+            ActionRequired: the folder or the file leads out of its directory by a link or by its name.
+        """
         from asynctrack.backends.tfevents.sink import EventSink
 
         sink = EventSink(context, self._folder(context), f".{context.run_id}" if self.flat else "")
         if self.serve:
-            # Not the run's folder itself: TensorBoard calls that ".", and finds no metrics for its HParams table.
+            # The parent of the event files' folder: TensorBoard would call that folder ".", and find no metrics for its HParams table.
             logdir = context.directory if self.dir is None else Path(self.dir)
             sink.serve(logdir, self.port, max(_SHORTEST_RELOAD_S, self.flush_s))
         return sink
@@ -104,7 +120,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
 
 
 def _checked(context: Context) -> tuple[str, str]:
-    """Project and id of a run, which somebody else may have made.
+    """Return project and id of a run, which may come from somebody else.
 
     Raises:
         ActionRequired: they lead elsewhere.
@@ -116,7 +132,7 @@ def _checked(context: Context) -> tuple[str, str]:
 
 
 def _announce(port: int) -> int | None:
-    """Say where the server will be; None where TensorBoard is not installed."""
+    """Choose a port and print the server's address; return None where TensorBoard is not installed."""
     if (found := importlib.util.find_spec("tensorboard")) is None or found.origin is None:
         messages.warn_now(
             "asynctrack: TensorBoard is not installed, so its files are written, but not served; "

@@ -1,12 +1,17 @@
-"""Trackio: to its own SQLite through its library, in a process of its own; or to its server by HTTP, in the worker's loop.
+"""Trackio: write a run to Trackio's local SQLite, or send it to a Trackio server.
 
-Every record is one row with the log id `run:ring:number`, and a row with a log id that is there already is ignored: so a repeat is harmless.
-Nested names are joined by `/`; names that Trackio keeps for itself get `__` in front, as its own `log` does it; a bool is 0 or 1, or
-its curves would not show it; NaN and the infinities are kept as Trackio keeps them. Texts, None and lists are kept in the row. What no row can
-hold (arrays, images and other media, integers beyond a float) is left out, and a record of which nothing is left is skipped. The server stamps rows with its own clock.
+The local SQLite is written by Trackio's library, in a process of its own. The server gets HTTP requests from the
+worker's loop.
 
-The config is replaced as a whole with the rows it travels with; changes of the summary are in it, as `summary/KEY`. A run without a
-record is not in Trackio at all, since it has no other place for one.
+Every record is one row with the log id `run:ring:number`. Trackio ignores a row whose log id it has already, so a
+repeat is harmless. Nested names are joined by `/`. Names that Trackio keeps for itself get `__` in front, as its own
+`log` does. A bool is 0 or 1: otherwise its curves would not show it. NaN and the infinities are kept as Trackio keeps
+them. Texts, None and lists are kept in the row. Values that no row can hold (arrays, images and other media, integers
+beyond a float) are left out, and a record without any other value is skipped. The server stamps rows with its own
+clock.
+
+The config is replaced as a whole with the rows that it travels with; changes of the summary are in it, as
+`summary/KEY`. A run without a record is not in Trackio at all, since Trackio has no other place for one.
 """
 
 from __future__ import annotations
@@ -38,7 +43,7 @@ from asynctrack.records.plain import as_float, flat
 # Trackio's own columns.
 _RESERVED: Final = frozenset({"project", "run", "timestamp", "step", "time", "metrics"})
 _LARGEST: Final = (1 << 63) - 1
-# Lists in lists that Trackio's encoder takes: it gives up at 254.
+# Depth of lists in lists, at most: Trackio's encoder gives up at 254.
 _MOST_DEEP: Final = 200
 _NOTHING: Final = "nothing that Trackio can hold"
 _STEP: Final = "a step beyond 63 bits"
@@ -47,7 +52,14 @@ _log = logging.getLogger("asynctrack.delivery")
 
 
 class TrackioRow(msgspec.Struct, frozen=True):
-    """A record as Trackio takes it."""
+    """A record as Trackio takes it.
+
+    Attributes:
+        log_id: `run:ring:number`.
+        step: of the record.
+        metrics: names to values.
+        time_ns: wall clock, nanoseconds since the epoch.
+    """
 
     log_id: str
     step: int
@@ -56,13 +68,14 @@ class TrackioRow(msgspec.Struct, frozen=True):
 
 
 class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
-    """Every record as a row of a Trackio project.
+    """Writes every record as a row of a Trackio project.
 
     Attributes:
         project: of Trackio. Default: the run's.
-        server_url: address of a Trackio server. None writes its local SQLite, where `TRACKIO_DIR` says or Trackio has its own place.
+        server_url: address of a Trackio server. None writes Trackio's local SQLite, in `TRACKIO_DIR` or in Trackio's
+            own folder.
         write_token: `env:NAME`, the environment's variable with the server's write token.
-        request_timeout_s: seconds a request to the server may take.
+        request_timeout_s: seconds that a request to the server may take.
     """
 
     batch_age_s: ClassVar[float] = 1.0
@@ -75,10 +88,12 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
 
     @property
     def execution(self) -> Execution:  # type: ignore[override]  # importing the library takes seconds; a request takes nothing
+        """Return "process" for the local library, whose import takes seconds, and "worker" for a server."""
         return "process" if self.server_url is None else "worker"
 
     @property
     def remote(self) -> bool:  # type: ignore[override]  # of the class elsewhere
+        """Return whether a server is used."""
         return self.server_url is not None
 
     def __post_init__(self) -> None:
@@ -93,15 +108,22 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
         super().__post_init__()
 
     def lacking(self) -> list[str]:
+        """List the library that is missing, or the server's token."""
         if self.server_url is None:
             return super().lacking()
         has_token = read_secret(self.write_token, for_header=False)
         return lacking({"httpx2": "asynctrack[trackio]"}) or ([] if has_token else [set_variables(self.write_token)])
 
     def external_targets(self) -> list[str]:
+        """List the server's address, or Trackio's local projects."""
         return [self.server_url or "the Trackio projects of this machine"]
 
     def open(self, context: Context) -> Sink:
+        """Open Trackio's SQLite, or a client for its server.
+
+        Raises:
+            ActionRequired: a library is missing, or Trackio does not take the project's name.
+        """
         project = self.project or context.project
         if self.server_url is None:
             return _Local(context, project)
@@ -118,9 +140,10 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
 
 
 class _Rows:
-    """What one run has for Trackio: its rows, its config, and what carries a config for which there is no row.
+    """One run's data for Trackio: its rows and its config.
 
-    A config can only travel with a row. Where there is no new one, the last one goes again without its values: it is ignored, the config is not.
+    A config can only travel with a row. Where there is no new one, the last row goes again without its values. Trackio
+    ignores that row, and takes the config.
     """
 
     def __init__(self, context: Context) -> None:
@@ -140,7 +163,7 @@ class _Rows:
         return {**{name: value for name, value in self._config.items() if name not in self.removed}, **self.changed}
 
     def take(self, batch: Batch) -> tuple[list[TrackioRow], dict[str, int]]:
-        """The rows of a batch, and how many of its records have none, by reason."""
+        """Build the rows of a batch, and count the records that have none, by reason."""
         for update in batch.updates:
             self._change(update)
             self.stale = True
@@ -157,7 +180,7 @@ class _Rows:
         return self._with_carrier(rows), skipped
 
     def _change(self, update: Update) -> None:
-        """Take a change into account: what is nested below its names goes with what it was."""
+        """Apply an update: a name that changes takes with it everything that was nested below it."""
         parent = "" if update.kind == "config" else "summary/"
         fresh = _as_config({f"{parent}{name}": value for name, value in update.data.items()})
         tops = {_config_name(f"{parent}{name}") for name in (*update.data, *update.removed)}
@@ -169,7 +192,7 @@ class _Rows:
         self.removed = self.removed.union(gone).difference(fresh) & self._config.keys()
 
     def given(self, rows: Sequence[TrackioRow]) -> None:
-        """Trackio has these rows, and the config."""
+        """Note that Trackio has these rows, and the config."""
         if rows:
             self.carrier, self.stale = [rows[-1].log_id, rows[-1].step], False
 
@@ -193,7 +216,7 @@ class _Rows:
 
 
 class _Local(Sink):
-    """Trackio's own SQLite, by its own library."""
+    """Writes to Trackio's own SQLite, by its own library."""
 
     def __init__(self, context: Context, project: str) -> None:
         storage = _import_storage()
@@ -229,7 +252,7 @@ class _Local(Sink):
 
 
 class _Remote(Sink):
-    """A Trackio server."""
+    """Sends to a Trackio server."""
 
     def __init__(self, context: Context, project: str, server: HTTPClient, write_token: str) -> None:
         self._server = server
@@ -249,7 +272,7 @@ class _Remote(Sink):
             try:
                 await self._server.post("api/bulk_log", {"logs": logs, "hf_token": None})
             except Rejected as no:
-                if "write_token" in str(no):  # its way of saying 401
+                if "write_token" in str(no):  # Trackio answers 400 in place of 401
                     raise ActionRequired(f"{no}; {set_variables(self._write_token)}") from no
                 raise
             self._rows.given(rows)
@@ -266,7 +289,7 @@ _UNSHOWN: Final = object()
 
 
 def _value(value: Any, depth: int = 0) -> Any:
-    """A value as a row holds it."""
+    """Return a value as a row holds it, `_UNSHOWN` where none can."""
     if isinstance(value, float):
         return to_json(value)
     if isinstance(value, bool):
@@ -282,7 +305,7 @@ def _value(value: Any, depth: int = 0) -> Any:
 
 
 def _as_config(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as Trackio shows it: flat, and without names that it keeps for itself."""
+    """Return a config as Trackio shows it: flat, and without names that Trackio keeps for itself."""
     shown = {}
     for key, value in flatten(data):
         held = value if isinstance(value, bool) else _value(to_json(value))

@@ -1,12 +1,14 @@
-"""Visdom: a line per key in the browser, by its HTTP API, without its library. Runs in the worker's loop.
+"""Visdom: draw a line per key in the browser, by Visdom's HTTP API, without its library. Runs in the worker's loop.
 
-A run is an environment of its own, `PROJECT_ID`, so that Visdom's own comparison of environments puts the lines of several runs into one window: these have the key as
-their title, and the run's name as that of the line. Config and summary are a text. What is not finite is a gap; what is no number is left out, and a record of which
-nothing is left is skipped. By default a display gets, of each second, the first, last, least and greatest value of each key.
+A run has an environment of its own, `PROJECT_ID`. Visdom's own comparison of environments then draws the lines of
+several runs into one window: the window has the key as its title, and each line has its run's name. Config and summary
+are a text. A value that is not finite is a gap. Values other than numbers are left out, and a record without any number
+is skipped. By default Visdom gets, of each second, the first, last, least and greatest value of each key.
 
-Visdom appends what comes, also when it comes again. So its windows are asked how many points they have whenever that is in doubt: after a failed request what is there
-is not sent again, and after a crash, or a restart of the server, a run whose windows have other points than they should is drawn anew. When the run has ended its environment is
-saved on the server's disk.
+Visdom appends every point it gets, also repeated ones. So its windows are asked for the number of their points whenever
+that is in doubt. After a failed request, points that are there already are not sent again. After a crash, or a restart
+of the server, a run whose windows have another number of points than expected is drawn again from its first record.
+When the run has ended, its environment is saved on the server's disk.
 """
 
 from __future__ import annotations
@@ -35,9 +37,9 @@ from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import flatten, to_json
 from asynctrack.records.plain import finite, numbers_in
 
-# Visdom's own.
+# Visdom's own default.
 _URL: Final = "http://127.0.0.1:8097"
-# Points whose window is still asked for: its answer has all of them, about 32 bytes each.
+# A window with more points is not asked for: the answer has all of them, about 32 bytes each.
 _MOST_COUNTED: Final = 50_000
 _LOGIN: Final = "a server that wants a login cannot be written to; start one without `-enable_login`"
 _NO_NUMBER: Final = "no number"
@@ -48,12 +50,12 @@ _Line = tuple[list[int], list[float | None]]
 
 
 class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
-    """Every number as a point of a line in Visdom.
+    """Draws every number as a point of a line in Visdom.
 
     Attributes:
         server_url: address of a Visdom server, one without a login.
         env: the environment in Visdom. Default: one for the run.
-        request_timeout_s: seconds a request may take.
+        request_timeout_s: seconds that a request may take.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -77,9 +79,15 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
         super().__post_init__()
 
     def external_targets(self) -> list[str]:
+        """List the server's address."""
         return [self.server_url]
 
     def open(self, context: Context) -> Sink:
+        """Open a client for the server.
+
+        Raises:
+            ActionRequired: httpx2 is missing.
+        """
         server = _VisdomClient(
             self.server_url,
             name="Visdom",
@@ -90,7 +98,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
 
 
 class _VisdomClient(HTTPClient):
-    """A server some of whose answers are words."""
+    """A client for a server some of whose answers are single words."""
 
     def _decode(self, content: bytes) -> dict[str, Any]:
         try:
@@ -100,7 +108,7 @@ class _VisdomClient(HTTPClient):
 
 
 class _Windows(Sink):
-    """The windows of a run: one per key, and one for its config and summary."""
+    """Draws the windows of a run: one per key, and one for its config and summary."""
 
     def __init__(self, server: HTTPClient, context: Context, env: str) -> None:
         state = context.state or {}
@@ -110,7 +118,7 @@ class _Windows(Sink):
         self._env = _STRANGE.sub("-", env)
         self._points: dict[str, int] = state.get("points", {})
         self._texts: dict[str, dict[str, Any]] = state.get("texts") or {"config": dict(context.config), "summary": {}}
-        # Points that Visdom has beyond those, of a batch that has failed half-way and comes again: by key.
+        # Points by key that Visdom has beyond those: from a batch that failed in the middle and comes again.
         self._unconfirmed_points: dict[str, int] = {}
         self._needs_resync = self._reopened = bool(self._points)
         self._texts_shown = False
@@ -143,10 +151,10 @@ class _Windows(Sink):
         await self._server.close()
 
     async def _check_window(self) -> None:
-        """Look whether Visdom has what it is known to have.
+        """Check that Visdom still has the points that it had.
 
         Raises:
-            Resend: it has less, or after a crash another number.
+            Resend: it has fewer, or after a crash another number.
         """
         for key in list(self._points) if self._needs_resync else list(self._points)[:1]:
             if (await self._post("win_exists", {"win": self._window(key)})).get("word") != "true":
@@ -154,26 +162,32 @@ class _Windows(Sink):
             if self._needs_resync:
                 self._unconfirmed_points[key] = await self._count(key) - self._points[key]
                 if self._unconfirmed_points[key] < 0 or (self._unconfirmed_points[key] and self._reopened):
-                    raise Resend(f"Visdom has {self._unconfirmed_points[key]:+d} points of {key!r}")
+                    raise Resend(
+                        f"Visdom has {self._unconfirmed_points[key]:+d} points of {key!r} compared with those sent"
+                    )
         self._needs_resync = self._reopened = False
 
     async def _count(self, key: str) -> int:
-        """How many points Visdom has of a key."""
+        """Ask Visdom for the number of points of a key.
+
+        Raises:
+            Resend: they are too many to ask for, or something else has changed the window.
+        """
         if self._points[key] > _MOST_COUNTED:
-            raise Resend(f"{self._points[key]} points of {key!r} are too many to be asked for")
+            raise Resend(f"{key!r} has {self._points[key]} points, too many to ask Visdom for")
         window = await self._post("win_data", {"win": self._window(key)})
         try:
             return sum(len(line["x"]) for line in window["content"]["data"])
         except (KeyError, TypeError) as error:
-            raise Resend(f"the window of {key!r} was changed by another") from error
+            raise Resend(f"the window of {key!r} was changed by another program") from error
 
     async def _draw(self, key: str, line: _Line) -> None:
-        """Add points to a line, without those that are there."""
+        """Add points to a line, except for those that it has already."""
         there = self._unconfirmed_points.get(key, 0)
         steps, values = line[0][there:], line[1][there:]
         window = self._window(key)
         trace = {"type": "scatter", "mode": "lines", "name": self._name, "x": steps, "y": values}
-        if key not in self._points:  # what is there is replaced
+        if key not in self._points:  # makes the window, or replaces an old one
             layout = {"title": {"text": key}, "xaxis": {"title": {"text": "step"}}}
             await self._change_window(
                 "events", {"win": window, "data": [trace], "layout": layout, "opts": {"title": key}}
@@ -195,7 +209,7 @@ class _Windows(Sink):
         self._texts_shown = True
 
     async def _change_window(self, path: str, content: dict[str, Any]) -> None:
-        """Change a window; Visdom answers with its name."""
+        """Change a window; Visdom answers with the window's name."""
         answer = await self._post(path, content)
         if answer.get("word") != content["win"]:
             said = f"{self._server.url} answered {str(answer)[:80]!r} to /{path}"
@@ -204,17 +218,17 @@ class _Windows(Sink):
     async def _post(self, path: str, content: dict[str, Any]) -> dict[str, Any]:
         try:
             return (await self._server.post(path, {"eid": self._env, **content})).data
-        except Rejected as no:  # it says 400 to who is not logged in, and to nothing that we send
+        except Rejected as no:  # Visdom answers 400 where a login is missing, and to no request of ours otherwise
             raise ActionRequired(f"{no}; {_LOGIN}") from no
 
     def _window(self, key: str | None) -> str:
-        """The name of a key's window; without one, of that for config and summary."""
+        """Return the name of a key's window; without a key, of the window for config and summary."""
         whose = self._run_id if key is None else f"{self._run_id}/{key}"
         return f"window_{hashlib.sha1(whose.encode(), usedforsecurity=False).hexdigest()[:16]}"
 
 
 def _lines(batch: Batch) -> tuple[dict[str, _Line], dict[str, int]]:
-    """The points of a batch by key, and how many records have none."""
+    """Collect the points of a batch by key, and count the records that have none."""
     lines: dict[str, _Line] = {}
     without = 0
     for record in batch.records:

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-# Pauses before a thing is tried again: a busy database is free by then. Arbitrary.
+# Seconds before each new try of an item: a busy database is free by then. Arbitrary.
 _RETRY_S: Final = (0.1, 0.5, 2.0)
-# After a loss things are given once only for so long: what is broken for good should not hold up the others, nor the end. Arbitrary.
+# For so long after a loss each item is tried only once: a permanent failure should hold up neither the others nor the end. Arbitrary.
 _IMPATIENT_S: Final = 30.0
-# Things that wait at most, of some hundred bytes each; more means that the function does not come back. Arbitrary.
+# Items that wait at most, of some hundred bytes each; more means that the function does not return. Arbitrary.
 _MOST_WAITING: Final = 10_000
 
 
@@ -88,7 +88,7 @@ class BackgroundCaller:
             try:
                 self._give(thing)
                 return
-            except Exception as error:  # another's code; what comes behind is still to be given
+            except Exception as error:  # code of somebody else; the items behind must still be given
                 if pause is None:
                     self._patient_at = time.monotonic() + _IMPATIENT_S
                     self._lose(thing, error)

@@ -33,7 +33,7 @@ except ImportError as _error:
     raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", _error) from _error
 
 _FINISH_TIMEOUT_S: Final = 30.0
-# A tracker that takes batches gets what came before them first: a bar or a console, which take microseconds. Arbitrary.
+# Seconds in which a tracker must take all events before its first batch: bars and consoles take microseconds. Arbitrary.
 _CATCH_UP_S: Final = 1.0
 
 
@@ -112,7 +112,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         """
         if isinstance(event, log_events.StartExperimentEvent):
             self._start(event)
-        elif os.getpid() != self._pid:  # a fork of the process that trains: the experiment is not its own
+        elif os.getpid() != self._pid:  # in a forked child, whose parent owns the experiment
             return
         elif isinstance(event, log_events.StopExperimentEvent):
             self._stop(event)
@@ -147,7 +147,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         cls._set_current(None)
 
     def _start(self, event: log_events.StartExperimentEvent) -> None:
-        self.clean_up()  # of an experiment that never stopped
+        self.clean_up()  # ends an experiment that never stopped
         self._pid = os.getpid()
         self._around = sys.exception()
         if self._records:
@@ -162,7 +162,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         super().notify(event)
 
     def _stop(self, event: log_events.StopExperimentEvent) -> None:
-        error = sys.exception()  # in the `__exit__` of a `with` block: what has ended it
+        error = sys.exception()  # in the `__exit__` of a `with` block: the exception that ended it
         begun, self._started = self._started, False
         try:
             if self._let_go(event) and begun and self.tracker is not None:
@@ -177,7 +177,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         if background_caller is None or background_caller.end(self._timeout_s, last):
             return True
         self._warn(
-            "late", f"{type(self.tracker).__name__} has still {counted(background_caller.waiting, 'event')} to take"
+            "late", f"{type(self.tracker).__name__} has not yet taken {counted(background_caller.waiting, 'event')}"
         )
         return False
 
@@ -190,7 +190,9 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         if self._recorded is not None:
             try:
                 self._recorded.record(event)
-            except AsynctrackError as error:  # there is no room for it; DRYTorch would remove this tracker
+            except (
+                AsynctrackError
+            ) as error:  # such as no room in the queue; raising would make DRYTorch remove this tracker
                 self._warn(type(event).__name__, f"{type(event).__name__} is not recorded: {error}")
 
     def _pass_on(self, event: log_events.Event, tracker: Tracker) -> None:
@@ -204,7 +206,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
     def _iterate(self, event: log_events.IterateBatchEvent, tracker: Tracker) -> None:
         """The tracker leaves functions in the event that are called for each batch: it has to have it before the first."""
         if self._background_caller is not None and not self._background_caller.wait(_CATCH_UP_S):
-            self._lose(event, "it has not caught up")
+            self._lose(event, f"it has not taken the earlier events in {_CATCH_UP_S:g} s")
             return
         before = len(event.push_updates)
         self._give(event, tracker)
@@ -222,7 +224,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         def guarded(*args: Any, **kwargs: Any) -> None:
             try:
                 update(*args, **kwargs)
-            except Exception as error:  # DRYTorch does not catch it: it would end the training
+            except Exception as error:  # DRYTorch does not catch it, so it would end the training
                 self._lose("a batch", error)
 
         return guarded
@@ -246,7 +248,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             if self.run is not None:
                 self.run.flush("journaled", self._timeout_s)
             return load(self.path, model_name, max_epoch)
-        if self.run is not None:  # a disabled one
+        if self.run is not None:  # a disabled run
             return {}
         if not isinstance(self.tracker, MetricLoader):
             raise exceptions.AccessOutsideScopeError()
@@ -260,15 +262,15 @@ def _check(tracker: object, synchronous: object, records: bool, settings: Mappin
     problems = []
     if tracker is not None and not isinstance(tracker, Tracker):
         problems.append(
-            f"tracker must be one of DRYTorch's (and backends are given as backends=[...]); got {tracker!r:.80}"
+            f"tracker must be one of DRYTorch's, and backends must be given as backends=[...]; got {tracker!r:.80}"
         )
     if synchronous not in (True, False) or (synchronous and tracker is None):
         problems.append(
-            f"synchronous is True or False, and about a tracker; got {synchronous!r:.80} and {tracker!r:.80}"
+            f"synchronous must be True or False, and needs a tracker; got {synchronous!r:.80} and {tracker!r:.80}"
         )
     alone = tracker is not None and not records
     if alone and (idle := [name for name in settings if name != "finish_timeout_s"]):
-        problems.append(f"{', '.join(idle)}: there is no run; with a tracker, backends=[...] opens one")
+        problems.append(f"{', '.join(idle)}: these need a run; with a tracker, backends=[...] opens one")
     if problems:
         raise InvalidSettings(problems)
 

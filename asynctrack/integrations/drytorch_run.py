@@ -37,7 +37,7 @@ except ImportError as _error:
     raise FrameworkMissing("DRYTorch", "drytorch==0.1.0rc11", _error) from _error
 
 _METRICS: Final = "drytorch/metrics/"
-# Of a user's config, as DRYTorch's own tracker for W&B takes it.
+# Depth of a user's config, as in DRYTorch's own tracker for W&B.
 _CONFIG_DEPTH: Final = 1000
 _AS_EVENTS: Final = (
     log_events.StartTrainingEvent,
@@ -97,7 +97,9 @@ class ExperimentRun:
                 self.run.config[f"drytorch/actors/{event.actor_name}"] = about
             case _ if isinstance(event, _AS_EVENTS):
                 about = {"name": type(event).__name__.removesuffix("Event"), **vars(event)}
-                self.run.log({"event": {key: str(value) for key, value in about.items()}}, self._epoch)  # not curves
+                self.run.log(
+                    {"event": {key: str(value) for key, value in about.items()}}, self._epoch
+                )  # as texts, so that they are not drawn as curves
 
     def _log(self, event: Any, values: Mapping[str, Any]) -> None:
         tags = {f"{event.source_name}-{name}": value for name, value in values.items()}
@@ -166,7 +168,7 @@ def _open(event: log_events.StartExperimentEvent, project: str, settings: Mappin
     run_id = directory_name(event.run_id)
     try:
         return opening(id=run_id)
-    except RunExists:  # DRYTorch's ids are times in seconds
+    except RunExists:  # DRYTorch's ids are times in seconds, so two may be the same
         return opening(id=f"{run_id}-{os.urandom(3).hex()}")
 
 

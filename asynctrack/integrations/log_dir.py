@@ -87,7 +87,7 @@ class _Folders(Sink):
         self._purge = {} if purge_step is None else {_PURGE: purge_step}
         self._states: dict[str, dict[str, Any]] = dict(context.state or {})
         self._sinks: dict[str, EventSink] = {}
-        self._taken: set[str] = set()  # folders that have what is being written
+        self._taken: set[str] = set()  # folders that have the batch that is being written
         self._sink(_HERE)
 
     def write(self, batch: Batch) -> Mapping[str, int] | None:

@@ -15,7 +15,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
 
-# What each of the standard library's records has, besides what `extra=` adds to it.
+# Attributes that each of the standard library's records has; others come from `extra=`.
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _OWN: Final = "asynctrack"
 
@@ -52,7 +52,7 @@ class AsyncHandler(logging.Handler):
         try:
             if record.name is None or record.name.partition(".")[0] != _OWN:
                 self.run.log(self._fields(record))
-        except Exception:  # as every handler: what logs goes on
+        except Exception:  # as in every handler: the user's code goes on
             self.handleError(record)
 
     def flush(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from asynctrack.errors import InvalidRunId
 from asynctrack.settings import check_name, check_project, fitting
 
-# As `settings.check_name` wants it, less a hyphen and the digits.
+# Characters that `settings.check_name` allows, less a hyphen and the digits.
 _LONGEST: Final = 117
 _DIGITS: Final = 10
 

@@ -34,7 +34,7 @@ try:
 except ImportError:
     from asynctrack.integrations.noether_base import BaseTracker, BaseTrackerConfig
 
-# Of a record: where in the training it is, not what is tracked.
+# Counters in each record; they are no metrics.
 _COUNTERS: Final = ("epoch", "update", "sample")
 
 
@@ -98,21 +98,25 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         if (self._output / "tracker" / "entries.th").exists():
             try:
                 return super().summarize_logvalues()
-            except Exception as error:  # torn, perhaps; the run has the same values
-                messages.warn_now(f"asynctrack: tracker/entries.th cannot be read ({error}): the run is")
+            except Exception as error:  # perhaps torn; the run has the same values
+                messages.warn_now(
+                    f"asynctrack: tracker/entries.th cannot be read ({error}): the run's values are used instead"
+                )
         return self.update_summary(self._extremes())
 
     def close(self) -> None:
         """Write the summary and finish the run."""
         try:
             super().close()
-        except Exception as error:  # a summary that YAML cannot hold; the training is over, and the run has it
-            messages.warn_now(f"asynctrack: tracker/summary.yaml cannot be written: {error}")
+        except (
+            Exception
+        ) as error:  # such as a value that YAML cannot hold; the training is over, and the run has the summary
+            messages.warn_now(f"asynctrack: tracker/summary.yaml cannot be written ({error}): the run has the summary")
         finally:
             self._close()
 
     def _init(self, config: Mapping[str, Any], output_uri: str | os.PathLike[str], run_id: str) -> None:
-        self._close()  # of an earlier stage
+        self._close()  # ends an earlier stage
         self._output = Path(output_uri)
         stage = config.get("stage_name", "default")
         given = {"dir": self._output / DEFAULT_DIR, "name": f"{config.get('run_name')}/{stage}", **self._settings}
@@ -126,7 +130,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
     def _log(self, data: Mapping[str, Any]) -> None:
         run = self.run
         if run is None:
-            return self._warn("log() without an open run: what it is given is not recorded")
+            return self._warn("log() is called without an open run: its data is not recorded; call init() first")
         step = data.get("update")
         run.log(data, step if type(step) is int else None)
         return None
@@ -136,10 +140,10 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
 
     def _update_summary(self, data: Mapping[str, Any]) -> None:
         if self.run is None:
-            return  # `_init` takes what is there already
+            return  # `_init` records it later
         try:
             self.run.summary.update(data)
-        except AsynctrackError as error:  # there is no room for it; the training goes on
+        except AsynctrackError as error:  # such as no room in the queue; the training goes on
             self._warn(f"a part of the summary is not recorded: {error}")
         self._write_summary()
 
@@ -152,7 +156,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         """Noether writes the file when it closes its tracker, which it does not when a training fails."""
         folder = self._output / "tracker"
         if folder.is_dir():
-            with contextlib.suppress(Exception):  # it is written once more at the end, and the run has it
+            with contextlib.suppress(Exception):  # the file is written again at the end, and the run has the summary
                 import yaml
 
                 written = folder / ".summary.yaml.new"

@@ -66,7 +66,7 @@ class AsyncCallback:
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
         """Record a trial; Optuna calls it when it has ended."""
-        with self._lock:  # trials that run at once end at once
+        with self._lock:  # parallel trials may end at the same time
             run = self.run = self.run or self._open(study)
             self._remember_best(run, study, trial)
         run.log(self._record(trial), step=trial.number)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.arrays import of_torch
 
-# Of a grid, as torch has it.
+# Images in a row of a grid, as in torch.
 _IN_A_ROW: Final = 8
 
 
@@ -19,7 +19,7 @@ def as_array(call: str, values: Any) -> Any:
     """
     import numpy
 
-    if hasattr(values, "detach"):  # torch: may need a gradient, may lie on a device
+    if hasattr(values, "detach"):  # torch's tensor, which may need a gradient or lie on a device
         values = of_torch(values)
     array = numpy.asarray(values)
     if array.dtype.kind not in "buif":

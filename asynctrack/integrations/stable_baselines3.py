@@ -28,7 +28,7 @@ except ImportError as _error:
     raise FrameworkMissing("Stable-Baselines3", "stable-baselines3>=2.7", _error) from _error
 
 _NEVER: Final = "learn() did not come to its end"
-# Types of what a model was made with; all else it has are parts of it.
+# Types of a model's settings; its other attributes are parts of it.
 _PLAIN: Final = (int, float, str, bool)
 
 
@@ -157,7 +157,7 @@ def _shown(value: Any) -> Any:
 
 def _image(pixels: Any, axes: str) -> values.Image:
     """An image whose pixels have these dimensions: H, W, and perhaps C for colours."""
-    if isinstance(pixels, str):  # the name of a file
+    if isinstance(pixels, str):  # a path
         return values.Image(pixels)
     array = numpy.asarray(pixels.detach().cpu() if hasattr(pixels, "detach") else pixels)
     return values.Image(array.transpose([axes.index(axis) for axis in "HWC" if axis in axes]))

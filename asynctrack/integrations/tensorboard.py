@@ -28,19 +28,19 @@ from asynctrack.records.arrays import is_array, plain_array
 from asynctrack.records.codec import coerce_step, encode, make_plain
 from asynctrack.records.values import Histogram, Image
 
-# A file is written at least as often as this, whatever `flush_secs` says: nothing of it happens in the loop.
+# A file is written at least this often, whatever `flush_secs` says: writing takes nothing from the loop.
 _FLUSH_S: Final = 1.0
-# More values are counted in the caller: as they are they would take a quarter of a megabyte of the queue.
+# More values are counted in the caller: uncounted they would take a quarter of a megabyte of the queue.
 _MOST_RAW_VALUES: Final = 65_536
 _MOST_BINS: Final = 512
-# What torch's writer has beside these.
+# Further methods of torch's writer, which record nothing here.
 _OTHERS: Final = frozenset({
     "add_audio", "add_custom_scalars", "add_custom_scalars_marginchart", "add_custom_scalars_multilinechart", "add_embedding",
     "add_graph", "add_histogram_raw", "add_image_with_boxes", "add_mesh", "add_onnx_graph", "add_pr_curve", "add_pr_curve_raw", "add_tensor", "add_video",
 })  # fmt: skip
 
 
-# Called with the values and the step of each call of each writer, beside what it records itself.
+# Functions that are called with values and step of each call of each writer.
 listeners: list[Callable[[Mapping[str, Any], int], object]] = []
 
 
@@ -96,7 +96,7 @@ class SummaryWriter:
         self._settings = {"name": path.name or "run", **settings}
         self._left_out: set[str] = set()
         self.run: Run | None = self._open(board)
-        self._board = msgspec.structs.replace(board, purge_step=None)  # of what comes behind `close()`
+        self._board = msgspec.structs.replace(board, purge_step=None)  # for a run that is opened after `close()`
 
     def __repr__(self) -> str:
         return f"<SummaryWriter to {self.log_dir}, {self.run!r}>"
@@ -232,7 +232,7 @@ class SummaryWriter:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name not in self._left_out:
             self._left_out.add(name)
-            messages.warn_now(f"asynctrack: SummaryWriter has no {name}(): what it is given is not recorded")
+            messages.warn_now(f"asynctrack: SummaryWriter.{name}() is not supported: its data is not recorded")
         return lambda *_, **__: None
 
     def _open(self, board: LogDir) -> Run:
@@ -258,10 +258,10 @@ def _number(call: str, value: Any) -> float:
         return value  # type: ignore[no-any-return]  # one of these
     try:
         if not isinstance(value, str | bytes):
-            number = plain_array(value) if is_array(value) else float(value)  # of what a mask hides NaN
+            number = plain_array(value) if is_array(value) else float(value)  # NaN for a masked item
             if isinstance(number, float | int):
                 return number
-    except (TypeError, ValueError, RuntimeError):  # of a longer array, perhaps of torch's
+    except (TypeError, ValueError, RuntimeError):  # a longer array, perhaps torch's
         pass
     raise InvalidValueType(call, "a number, or an array of one", f"{type(value).__name__}: {value!r:.80}")
 

@@ -37,7 +37,7 @@ except ImportError as _error:
 
 __all__ = ["AsyncLogger", "AsyncLoggerFactory", "DataScope", "LazyLogger"]
 
-# What a trainer logs that a record may hold; of booleans and NumPy's numbers all but its bool are numbers.
+# Types of a trainer's values that a record may hold: all numbers, Python's bool included but not NumPy's.
 _LOGGED: Final = (int, float, Number, numpy.number, numpy.ndarray)
 # Types of nearly all values, which need no second look.
 _PLAIN: Final = frozenset({int, float})
@@ -148,7 +148,9 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
         """
         scope, _ = step_type.split("/")
         named = {f"{scope}/{key}": value if type(value) in _PLAIN else _shown(value) for key, value in data.items()}
-        if step_type in named:  # a record has one value by a name, and this one has two points
+        if (
+            step_type in named
+        ):  # the name is there twice, but a record has one value for a name: so this is a record of its own
             self.run.log({step_type: step}, step)
         self.run.log({step_type: step, **named}, step)
 

@@ -89,7 +89,7 @@ class AsyncCallback(TrainerCallback):  # type: ignore[misc]  # known only where 
     def _record(self, args: Any, state: Any, values: Mapping[str, Any], model: Any) -> None:
         if self.run is None:
             self._open(args, state, model)
-        elif self._unfinished is None or not self._unfinished.alive:  # behind a training: the same run goes on
+        elif self._unfinished is None or not self._unfinished.alive:  # after a training: the same run goes on
             self.run = init(self._project, **{**self._settings, "id": self.run.id, "resume": "must"})
             self._unfinished = fail_with(self, self.run, _NEVER)
         assert self.run is not None

@@ -96,7 +96,7 @@ class JSONTracker(AsyncTracker):
         self.log_file_path: str = log_file_path.format(experiment_name=experiment_name)
         path = os.path.abspath(os.path.expanduser(self.log_file_path))
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        file = path.replace("{", "{{").replace("}", "}}")  # JSON has placeholders of its own
+        file = path.replace("{", "{{").replace("}", "}}")  # the backend's path has placeholders of its own
         super().__init__(experiment_name, experiment_config, backends=[JSON(file=file)])
 
 

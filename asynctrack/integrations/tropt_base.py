@@ -87,7 +87,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
             self._active = False
 
     def _init(self, config: Mapping[str, Any] | None = None) -> None:
-        self._active = False  # it is active already, and would stay so if no run can be opened
+        self._active = False  # TROPT has set it already, and it would stay set if no run can be opened
         self.run = init(self._project, config=config, **self._settings)
         self._unfinished = fail_with(self, self.run, _NEVER)
         self._active = True
@@ -100,7 +100,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
         assert self.run is not None and self._unfinished is not None
         self._unfinished.detach()
         interrupted, self._interrupted = self._interrupted, False
-        with contextlib.suppress(NeverFinished), self.run:  # it ends, also when its summary is none
+        with contextlib.suppress(NeverFinished), self.run:  # the run ends also when the summary is None
             if interrupted:
                 raise NeverFinished(_NEVER)
             self.run.finish(summary)

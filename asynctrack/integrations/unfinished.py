@@ -26,7 +26,7 @@ def fail_with(owner: object, run: Run, why: str) -> weakref.finalize[Any, Any]:
 
 def _fail(run: Run, why: str) -> None:
     """Does not wait: the worker goes on with what is left. In a forked child, where the owner goes too, the run itself goes on."""
-    # What ends the process, if something does; at a prompt it is what ended some earlier line.
+    # The exception that ends the process, if one does; at a prompt it belongs to some earlier line.
     error = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     next(run._finishing(error or NeverFinished(why), None), None)
     run._settle(waited=False)

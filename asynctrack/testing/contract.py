@@ -207,7 +207,7 @@ class BackendContract:
     def test_process_that_is_killed_is_followed_by_another(self, tmp_path: Path) -> None:
         with self._run(tmp_path) as run:
             if not run.keep:
-                return  # it dies with the process that logs
+                return  # such a sink dies with the process that logs
             expected = self._log(run, range(30))
             run.end()
             slow = msgspec.structs.replace(run.backend, max_records_s=10.0)
@@ -251,7 +251,7 @@ class BackendContract:
             kept = msgspec.json.decode(msgspec.json.encode(stored(backend, "settings", _NAME)))
             assert from_stored(kept) == backend
 
-    # What they share
+    # Their shared parts
 
     @contextlib.contextmanager
     def _run(self, tmp_path: Path, name: str = "run") -> Any:
@@ -298,13 +298,13 @@ class BackendContract:
 
     def _assert_shows(self, run: _ContractRun, expected: list[Row], *, once: bool) -> None:
         found = [Row(*row) for row in self.read(run.path)]
-        once = once and (run.keep or self.exactly_once)  # what lives in its caller begins anew each time
+        once = once and (run.keep or self.exactly_once)  # a sink in the caller begins with the first record each time
         for key in dict.fromkeys(row.key for row in (*expected, *found)):
             wanted = [row for row in expected if row.key == key]
             shown = [row for row in found if row.key == key]
             if not once:
                 shown = _without_repeats(shown)
-            assert len(shown) == len(wanted), f"{key}: {len(wanted)} were given, {len(shown)} are shown: {shown}"
+            assert len(shown) == len(wanted), f"{key}: {len(wanted)} were logged, {len(shown)} are shown: {shown}"
             for given, there in zip(wanted, shown, strict=True):
                 assert there.step == given.step and self.same(given.value, there.value), f"{given} is shown as {there}"
 
@@ -317,7 +317,7 @@ class _ContractRun(JournaledRun):
         self.backend = backend
         self.keep = execution_of(backend) != "caller"
         self.dropped: list[Sink] = []
-        # What is there before the run need not be looked through for what it drops: with the libraries of all backends that takes 0.2 s of a core.
+        # Objects from before the run need no search for dropped sinks: with the libraries of all backends it takes 0.2 s of a core.
         self._froze = not gc.get_freeze_count()
         if self._froze:
             gc.freeze()
@@ -330,7 +330,7 @@ class _ContractRun(JournaledRun):
         super().close()
         if self.dropped:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)  # a process that is killed leaves files open, too
+                warnings.simplefilter("ignore", ResourceWarning)  # a killed process leaves files open, too
                 self.dropped.clear()
                 gc.collect()
         if self._froze:

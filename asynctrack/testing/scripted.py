@@ -33,7 +33,7 @@ from asynctrack.records.codec import Record, to_json
 
 FILE_NAME: Final = "scripted.jsonl"
 
-# How long what hangs does so where it is not told: longer than any test. Arbitrary.
+# Default seconds of a "hang" or "hold": longer than any test. Arbitrary.
 _FOR_EVER_S: Final = 1000.0
 
 When = Literal["open", "write", "checkpoint", "close"]
@@ -185,7 +185,7 @@ class _Script(Sink):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._directory / self._settings.file, flags, permissions.FILE)
         try:
-            os.write(fd, b"\n" + call + b"\n")  # the first newline ends what a kill has torn
+            os.write(fd, b"\n" + call + b"\n")  # the first newline ends a line that a kill has torn
         finally:
             os.close(fd)
 
@@ -253,4 +253,4 @@ def _decoded(lines: list[bytes]) -> Iterator[Call]:
         try:
             yield msgspec.json.decode(line, type=Call)
         except msgspec.DecodeError:
-            continue  # blank, or torn
+            continue  # an empty or a torn line

@@ -46,7 +46,7 @@ from asynctrack.wandb.values import (
     Video,
 )
 
-# That of W&B's SDK whose behaviour this has: scripts look at it.
+# The version of W&B's SDK that this imitates: scripts check it.
 __version__ = "0.31.0"
 
 plot: Plots = Plots()

@@ -16,9 +16,9 @@ from asynctrack.errors import AsynctrackError
 from asynctrack.wandb.errors import CommError
 from asynctrack.wandb.notices import warn_unsupported
 
-# Of artifacts there is one of a name in each run: none has a number.
+# A run keeps one artifact of each name, so versions are not counted.
 VERSION: Final = "v0"
-# What in a run's directory belongs to one, and how its summary calls it.
+# Begins an artifact's folder in a run's directory, and its key in the summary.
 _PREFIX: Final = "artifacts/"
 
 

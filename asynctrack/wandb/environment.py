@@ -24,7 +24,7 @@ def given() -> dict[str, Any]:
     found: dict[str, Any] = {name: text for name, variable in _TEXTS.items() if (text := os.environ.get(variable))}
     if tags := [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]:
         found["tags"] = tags
-    if os.environ.get("ASYNCTRACK_MODE"):  # it says so of asynctrack alone
+    if os.environ.get("ASYNCTRACK_MODE"):  # our own variable comes first; `asynctrack.init` reads it
         pass
     elif _is_set("WANDB_DISABLED"):
         found["mode"] = "disabled"

@@ -10,7 +10,7 @@ from asynctrack._system import messages
 from asynctrack._system.throttle import ONCE, Throttle
 from asynctrack.wandb import environment
 
-# What was said that is not to be repeated.
+# Remembers texts that must not be printed again.
 _throttle: Final = Throttle()
 
 

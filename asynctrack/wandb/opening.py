@@ -178,7 +178,7 @@ def _open(chosen: dict[str, Any], config: dict[Any, Any], *, silent: bool, alone
     except RunIsRunning:
         if resume_file is None or "id" in given:
             raise
-        run = asynctrack.init(**given, **fixed)  # the last run of the directory lives
+        run = asynctrack.init(**given, **fixed)  # the last run of the directory is still running
     opened = Run(run, _settings_of(run, given))
     if resume_file is not None and not opened.disabled:
         _remember(resume_file, run)

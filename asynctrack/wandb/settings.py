@@ -8,7 +8,7 @@ from typing import Any, Final
 from asynctrack import Settings as OwnSettings
 from asynctrack.wandb.notices import warn_unsupported
 
-# W&B's names, and what `init` calls them.
+# W&B's names of settings, and the arguments of `init` that they become.
 _ARGUMENTS: Final = {
     "anonymous": "anonymous",
     "entity": "entity",
@@ -27,7 +27,7 @@ _ARGUMENTS: Final = {
     "quiet": "silent",
     "sync_tensorboard": "sync_tensorboard",
 }
-# Of W&B's, beside those that begin with an underscore or `x_`: they are about its own process, its network and its server.
+# Settings of W&B's own process, network and server, beside those that begin with an underscore or `x_`.
 _WITHOUT_MEANING: Final = frozenset(
     """
     allow_media_symlink allow_offline_artifacts allow_val_change api_key app_url_override base_url capture_loggers code_dir

@@ -7,7 +7,7 @@ from typing import Any
 
 from asynctrack._system import fork
 
-# Of the class `Run`, which stands above this module.
+# Objects of the class `Run`, whose module imports this one.
 _open: list[Any] = []
 _current: Any = None
 
@@ -20,7 +20,7 @@ def _begin_anew() -> None:
 
 def current() -> Any:
     """The run that `wandb.log` and the like mean; None without one."""
-    if _current is not None and not _current.asynctrack.is_open:  # it was finished by another name
+    if _current is not None and not _current.asynctrack.is_open:  # it was finished through `asynctrack` directly
         leave(_current)
     return _current
 

@@ -21,7 +21,7 @@ from asynctrack.wandb.notices import unsupported
 if TYPE_CHECKING:
     from asynctrack.wandb.sdk.wandb_run import Run
 
-# Where the classes are through which everything goes that their writers write.
+# Modules of the class `FileWriter` through which torch's and tensorboardX's writers write everything.
 _FILE_WRITERS: Final = ("torch.utils.tensorboard.writer", "tensorboardX.writer")
 _OURS: Final = "asynctrack.integrations.tensorboard"
 
@@ -99,7 +99,7 @@ def _texts(value: Any) -> Sequence[Any]:
 
 
 def _image(image: Any) -> Any:
-    from PIL import Image as Pillow  # the writer has drawn it with this
+    from PIL import Image as Pillow  # the writer needs Pillow itself, so it is installed
 
     return asynctrack.Image(Pillow.open(io.BytesIO(image.encoded_image_string)))
 

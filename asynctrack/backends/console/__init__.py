@@ -1,14 +1,16 @@
-"""Console: a run's records on the standard output of the process that logs, as lines or bars, or in its log.
+"""Console: show a run's records in the process that logs: as lines or bars on its standard output, or in its log.
 
-It runs on a thread of the worker, where records are chosen and made into text; the process that logs only prints it (`caller_display` says how). In `style="lines"`:
+A thread of the worker chooses records and makes them into text; the process that logs only prints it (see
+`caller_display`). In `style="lines"`:
 
     === berlin52/first | lr=0.0003 | model=mlp
     step=   0/5000 | train/loss=2.3026 | train/accuracy=0.1000
     === finished | best=0.1200
 
-Each scope (`train/`, `val/`) has a line of its own, at most every so many seconds; what comes in between is skipped, and the last of a run is always shown.
-Where the process that logs has ended nobody reads any more, and what is left is skipped. A stream that is closed pauses the backend. What
-would move a cursor or end a line is shown escaped. A record that is given twice is shown twice.
+Each scope (`train/`, `val/`) has a line of its own, at most once in `every_s` seconds. Records in between are skipped;
+the last one of a run is always shown. After the process that logs has ended nobody reads any more, and the other
+records are skipped. A stream that is closed pauses the backend. Characters that would move a cursor or end a line are
+shown escaped. A record that is given twice is shown twice.
 """
 
 from __future__ import annotations
@@ -32,31 +34,32 @@ from asynctrack.records.codec import flatten, split_source, to_json
 
 Style = Literal["lines", "print", "bars", "log"]
 
-# Seconds between two lines of a scope where the user has not said.
+# Default seconds between two lines of a scope.
 _EVERY_S: Final[dict[Style, float]] = {"lines": 0.5, "print": 0.0, "bars": 0.1, "log": 0.5}
-# The same where bars cannot be drawn: a file that somebody follows.
+# The default where bars cannot be drawn, as in a file that somebody follows.
 _PLAIN_BARS_S: Final = 10.0
 _LONGEST_S: Final = 86_400.0
-# Settings that say how many steps there will be, as training scripts call them.
+# Usual names of the setting that holds the number of steps.
 _TOTALS: Final = ("total_steps", "max_steps", "num_steps", "n_steps", "steps", "total_timesteps")
 
 
 class Console(Backend, frozen=True, kw_only=True, tag="console"):
-    """What happens, for who sits in front of it.
+    """Shows records on a terminal, in a notebook or in a log while the run goes on.
 
     Attributes:
-        style: "lines", one aligned line a record; "print", what TROPT's `PrintTracker` prints; "bars", a progress bar per scope, by tqdm (`pip install
-            'asynctrack[console]'`), or lines where none can be drawn; "log", records of the standard library's `logging`.
+        style: "lines", one aligned line a record; "print", the output of TROPT's `PrintTracker`; "bars", a progress bar
+            per scope, by tqdm (`pip install 'asynctrack[console]'`), or lines where none can be drawn; "log", records
+            of the standard library's `logging`.
         keys: names or patterns (`*/loss`) of the metrics to show, None for all. Texts are shown, arrays are not.
-        every: show a record when its step is so many away from that of the last one shown, scope by scope.
-        every_s: seconds between two lines of a scope at least; 0 for each record. Default: 0.5 for lines and log records, 0.1 for bars (10 where none
-            can be drawn), 0 for "print" and wherever `every` is given.
-        total: steps there will be, of all scopes or by scope; or the name of that setting in the config. Default: the setting `total_steps`,
-            `max_steps`, `num_steps`, `n_steps`, `steps` or `total_timesteps`.
+        every: show a record when its step differs by this much from that of the last one shown, scope by scope.
+        every_s: seconds between two lines of a scope at least; 0 for each record. Default: 0.5 for lines and log
+            records, 0.1 for bars (10 where none can be drawn), 0 for "print" and wherever `every` is given.
+        total: number of steps in all, for every scope or by scope; or the name of that setting in the config. Default:
+            the setting `total_steps`, `max_steps`, `num_steps`, `n_steps`, `steps` or `total_timesteps`.
         stream: "stdout" or "stderr", as it is when the run is opened. Default: "stderr" for bars, else "stdout".
         logger: the name of a logger, for "log".
         level: of its records.
-        display: where the worker finds the process that logs; set when a run is opened.
+        display: name by which the worker finds the process that logs; set when a run is opened.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -74,13 +77,14 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
 
     @property
     def pace_s(self) -> float:
-        """Seconds between two lines of a scope."""
+        """Return the seconds between two lines of a scope."""
         if self.every_s is not None:
             return self.every_s
         return 0.0 if self.every is not None else _EVERY_S[self.style]
 
     @property
     def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere
+        """Return `pace_s`: more batches would show no more lines."""
         return self.pace_s
 
     def __post_init__(self) -> None:
@@ -102,7 +106,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         super().__post_init__()
 
     def prepare(self) -> Console:
-        """The same with a display that is open in this process; bars that cannot be drawn become lines."""
+        """Open a display in this process; bars that cannot be drawn become lines."""
         stream: TextIO | None = getattr(sys, self.stream or ("stderr" if self.style == "bars" else "stdout"))
         if self.style == "log":
             return msgspec.structs.replace(self, display=open_display(LogDisplay(self.logger, self.level)))
@@ -114,6 +118,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         return msgspec.structs.replace(self, style="lines", every_s=every_s, display=open_display(Stream(stream)))
 
     def open(self, context: Context) -> Sink:
+        """Open a sink that chooses records and makes their text."""
         writers = {"lines": _LinesWriter, "log": _LinesWriter, "print": _TROPTWriter, "bars": _BarsWriter}
         return _ConsoleSink(self, context, writers[self.style](self, context))
 
@@ -134,12 +139,13 @@ class LogDisplay(Display):
         return f"<LogDisplay {self._logger.name}>"
 
     def show(self, items: list[Any]) -> None:
+        """Log each line."""
         for line in items:
             self._logger.log(self._level, "%s", line)
 
 
 class _LinesWriter:
-    """What is shown, in each style: this one's lines are our own."""
+    """Makes the items to show. A subclass per style; this one makes our own lines."""
 
     def __init__(self, settings: Console, context: Context) -> None:
         self._settings = settings
@@ -148,20 +154,24 @@ class _LinesWriter:
         self._lines = Lines()
 
     def head(self) -> list[Any]:
+        """Return the items that begin a run."""
         name = f"{self._context.project}/{self._context.name}"
         return [_title(name, self._context.config)]
 
     def changed(self, data: Mapping[str, Any]) -> list[Any]:
+        """Return the items for a change of the config."""
         return [_title("config", data)]
 
     def of(self, chosen: Chosen, values: Mapping[str, Any]) -> Any:
+        """Return the item of a record."""
         return self._lines.of(chosen.record.step, self._total(chosen.scope), values)
 
     def foot(self, outcome: Outcome, summary: Mapping[str, Any]) -> list[Any]:
+        """Return the items that end a run."""
         return [_title(outcome, summary)]
 
     def state(self) -> dict[str, Any]:
-        """What another needs to go on."""
+        """Return the state from which another writer can go on."""
         return {}
 
     def _total(self, scope: str) -> int | None:
@@ -169,7 +179,7 @@ class _LinesWriter:
 
 
 class _TROPTWriter(_LinesWriter):
-    """As TROPT's `PrintTracker`."""
+    """Makes lines like TROPT's `PrintTracker`."""
 
     def __init__(self, settings: Console, context: Context) -> None:
         super().__init__(settings, context)
@@ -193,7 +203,7 @@ class _TROPTWriter(_LinesWriter):
 
 
 class _BarsWriter(_LinesWriter):
-    """What `Bars` takes."""
+    """Makes the items of `Bars`."""
 
     def head(self) -> list[Any]:
         return []
@@ -220,12 +230,12 @@ class _ConsoleSink(Sink):
         )
         self._link = Link(settings.display)
         self._display_name = settings.display
-        self._begun = state.get("begun") == settings.display  # who resumes a run has another
+        self._begun = state.get("begun") == settings.display  # a resumed run has another display
         self._summary: dict[str, Any] = state.get("summary", {})
         self._made: tuple[Batch, list[Any], dict[str, int]] | None = None
 
     def write(self, batch: Batch) -> Mapping[str, int]:
-        if self._made is None or self._made[0] is not batch:  # else it could not be shown, and comes again
+        if self._made is None or self._made[0] is not batch:  # otherwise the batch could not be shown, and comes again
             self._made = (batch, *self._make(batch))
         _, items, skipped = self._made
         if items and not self._link.show(items):
@@ -270,7 +280,7 @@ def _title(what: str, data: Mapping[str, Any]) -> str:
 
 
 def _totals(total: int | str | dict[str, int] | None, config: Mapping[str, Any]) -> dict[str, int]:
-    """Steps in all by scope; "" is for those that have none of their own."""
+    """Return the number of steps by scope; "" is for scopes without one of their own."""
     if isinstance(total, dict):
         return total
     if isinstance(total, int):

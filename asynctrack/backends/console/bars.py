@@ -1,6 +1,7 @@
-"""Bars: a progress bar for each scope of a run, by tqdm. Runs on the display's thread in the process that logs.
+"""Bars: draw a progress bar for each scope of a run, by tqdm. Runs on the display's thread in the process that logs.
 
-They are tqdm's own, so they keep their places among the bars that the user's code has, and behave in a terminal and in a notebook as users know it.
+They are tqdm's own. So they keep their places among the bars of the user's code, and behave in a terminal and in a
+notebook as users expect.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ MOST_BARS: Final = 20
 
 
 class Bars(Display):
-    """Moves bars to where the items say: `[scope, steps done, steps in all or None, text behind the bar, first step, and its time]`.
+    """Moves progress bars.
+
+    An item is `[scope, steps done, steps in all or None, text behind the bar, first step, time of the first step]`,
+    with the time in seconds since the epoch.
 
     Args:
         stream: a terminal, or a notebook's.
@@ -30,6 +34,7 @@ class Bars(Display):
         return f"<Bars of {', '.join(self._bars) or 'nothing yet'}>"
 
     def show(self, items: list[Any]) -> None:
+        """Move the bars."""
         for scope, done, total, text, first, began_s in items:
             if scope not in self._bars:
                 if len(self._bars) == MOST_BARS:
@@ -41,6 +46,7 @@ class Bars(Display):
             bar.refresh()
 
     def close(self) -> None:
+        """Close the bars, which stay in view."""
         for bar in self._bars.values():
             bar.close()
 
@@ -50,8 +56,8 @@ class Bars(Display):
             initial=first,
             desc=scope or None,
             dynamic_ncols=True,  # the terminal may be made wider
-            mininterval=0.0,  # it is the sink that waits
-            delay=1e-9,  # not drawn before it knows when it began
+            mininterval=0.0,  # the sink limits the pace already
+            delay=1e-9,  # not drawn before `start_t` is set below
             file=self._stream,
         )
         bar.delay, bar.start_t = 0.0, min(began_s, bar.start_t)
@@ -65,19 +71,22 @@ def _bar_class(stream: TextIO | None) -> Any:
         return tqdm
     from tqdm import std
 
-    class Bar(std.tqdm):  # type: ignore[misc]  # without types where it is not installed
-        monitor_interval = 0  # it would start a thread in the user's process
+    class Bar(std.tqdm):  # type: ignore[misc]  # tqdm has no types where it is not installed
+        monitor_interval = 0  # tqdm's monitor would start a thread in the user's process
 
     return Bar
 
 
 def can_draw(stream: TextIO | None) -> bool:
-    """Whether a bar can move there, where it would not be a new line each time; says so where only tqdm is missing."""
+    """Return whether a bar can move on a stream, where it would not be a new line each time.
+
+    Warns where only tqdm is missing.
+    """
     if in_notebook(stream):
         return all(importlib.util.find_spec(name) for name in ("tqdm", "ipywidgets"))
     if is_terminal(stream) and importlib.util.find_spec("tqdm") is None:
         messages.warn_now(
-            "asynctrack: bars need tqdm, which is not installed: `pip install 'asynctrack[console]'`; here are lines"
+            "asynctrack: bars need tqdm, which is not installed: `pip install 'asynctrack[console]'`; lines are shown instead"
         )
         return False
     return is_terminal(stream)

@@ -1,4 +1,4 @@
-"""Choice: which of a run's records are shown. Runs in the worker."""
+"""Choice: decide which of a run's records are shown. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from asynctrack.records.codec import Array, Record, flatten
 NOTHING: Final = "nothing that a line can hold"
 DOWNSAMPLED: Final = "downsampled"
 
-# Scopes that are told apart, and shapes of records that are remembered. Arbitrary: more than people read.
+# Scopes that are shown apart, and records' sets of names that are remembered. Arbitrary: more than people read.
 _MOST_SCOPES: Final = 100
 _MOST_SHAPES: Final = 1_000
 _REST: Final = "..."
 
 
 class Chosen(NamedTuple):
-    """A record to be shown, its scope, and the first record of that."""
+    """A record to be shown, its scope, and the first record of that scope."""
 
     scope: str
     record: Record
@@ -28,13 +28,15 @@ class Chosen(NamedTuple):
 
 
 class RecordFilter:
-    """Of each scope the records that lie far enough apart in steps; and of these, in each stretch of time, the last.
+    """Chooses the records to show.
+
+    In each scope these lie far enough apart in steps, and of those only the last in each stretch of time is shown.
 
     Args:
         keys: the metrics to show.
-        every: steps between two records, None for no matter how many.
+        every: steps between two records, None for any distance.
         pace_s: seconds between two records; 0 for all.
-        blank: whether records of which nothing can be shown count too.
+        blank: whether records count of which nothing can be shown.
     """
 
     def __init__(self, keys: MetricSelection, every: int | None, pace_s: float, *, blank: bool = False) -> None:
@@ -49,7 +51,11 @@ class RecordFilter:
         self._waiting: dict[str, Chosen] = {}
 
     def take(self, records: Iterable[Record]) -> tuple[list[Chosen], dict[str, int]]:
-        """What is to be shown by now, and how many of these records are not among it, by reason."""
+        """Take records, and return those to be shown by now.
+
+        Returns:
+            These records, and how many of the records taken are not among them, by reason.
+        """
         before, nothing, total = set(map(id, self._waiting.values())), 0, 0
         chosen = []
         for record in records:
@@ -69,11 +75,11 @@ class RecordFilter:
         return chosen, {reason: count for reason, count in skipped.items() if count}
 
     def rest(self) -> list[Chosen]:
-        """What still waits, at the run's end."""
+        """Return the records that still wait at the run's end."""
         return [self._waiting[scope] for scope in self._firsts if scope in self._waiting]
 
     def values(self, record: Record) -> dict[str, Any]:
-        """What is shown of a record. Arrays are not."""
+        """Return the values of a record that are shown. Arrays are not."""
         return {key: value for key, value in flatten(record.data) if key in self._keys and _can_be_shown(value)}
 
     def _due(self) -> list[Chosen]:
@@ -92,7 +98,10 @@ class RecordFilter:
         return True
 
     def _scope(self, data: Mapping[str, Any]) -> str | None:
-        """A record's scope, None where there is nothing to show; remembered by its names, since looking takes longer than all else."""
+        """Return a record's scope, None where there is nothing to show.
+
+        The answer is remembered by the record's names, since finding it takes longer than all else.
+        """
         shape = tuple(data)
         if shape in self._shapes:
             return self._shapes[shape]
@@ -108,4 +117,4 @@ class RecordFilter:
 
 
 def _can_be_shown(value: object) -> bool:
-    return not isinstance(value, Array | Mapping)  # a mapping that is left by `flatten` is empty
+    return not isinstance(value, Array | Mapping)  # `flatten` leaves only empty mappings

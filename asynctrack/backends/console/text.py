@@ -1,4 +1,7 @@
-"""Text: records, config and summary as lines for people. Runs in the worker, and what it makes holds nothing that a terminal would obey."""
+"""Text: format records, config and summary as lines for people. Runs in the worker.
+
+The lines hold no characters that a terminal would obey.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ _MOST_CELLS: Final = 40
 _MOST_ITEMS: Final = 8
 # Settings that are shown in one line; `asynctrack show` has all. Arbitrary.
 _MOST_PAIRS: Final = 30
-# Wider values are not waited for by the others of their column. Arbitrary.
+# A column grows to this width at most; a wider value sticks out. Arbitrary.
 _WIDEST: Final = 12
 # Columns whose width is remembered.
 _MOST_COLUMNS: Final = 1_000
-# Numbers that four decimals show well; others have four digits.
+# Numbers in this range have four decimals, others have four digits.
 _LEAST: Final = 1e-3
 _GREATEST: Final = 1e6
 
@@ -32,13 +35,19 @@ _short.maxstring = _short.maxlong = _LONGEST
 
 
 class Lines:
-    """Makes the lines of one run, a value as wide as the widest of its key so far."""
+    """Formats the lines of one run; a value is as wide as the widest of its key so far."""
 
     def __init__(self) -> None:
         self._widths: dict[str, int] = {}
 
     def of(self, step: int, total: int | None, values: Mapping[str, Any]) -> str:
-        """A line of these values; `total` is the number of steps in all where that is known."""
+        """Format these values as a line.
+
+        Args:
+            step: of the record.
+            total: number of steps in all, None where that is not known.
+            values: to show, by key.
+        """
         of = "" if total is None else f"/{total}"
         cells = [self._cell(key, value) for key, value in islice(values.items(), _MOST_CELLS)]
         cells += [f"and {len(values) - _MOST_CELLS} more"] if len(values) > _MOST_CELLS else []
@@ -53,25 +62,30 @@ class Lines:
 
 
 class TROPTLines:
-    """Lines as TROPT's `PrintTracker` prints them: calls are counted from 1, floats have four decimals, all else is as Python writes it."""
+    """Formats lines as TROPT's `PrintTracker` prints them.
+
+    Calls are counted from 1, floats have four decimals, and other values are as Python writes them.
+    """
 
     def __init__(self, count: int) -> None:
         self.count: int = count
 
     def of(self, values: Iterable[tuple[str, Any]]) -> str:
-        """The line of the next record."""
+        """Format the line of the next record."""
         self.count += 1
         return " | ".join([f"step={self.count:>4}", *_as_tropt(values)])
 
     def head(self, config: Mapping[str, Any]) -> str:
+        """Format the config; "" where it is empty."""
         return printable(f"=== Run config: {dict(config)} ===") if config else ""
 
     def foot(self, summary: Mapping[str, Any]) -> str:
+        """Format the summary; "" where it is empty."""
         return f"=== Run summary: {' | '.join(_as_tropt(summary.items()))} ===" if summary else ""
 
 
 def pairs(data: Mapping[str, Any]) -> str:
-    """A config or a summary in one line."""
+    """Format a config or a summary as one line."""
     flat = dict(flatten(data))
     shown = [
         f"{printable(key)}={show(repr(value) if isinstance(value, float) else value)}"
@@ -81,7 +95,7 @@ def pairs(data: Mapping[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """A value in a few characters."""
+    """Format a value in a few characters."""
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, Array):

@@ -1,1 +1,4 @@
-"""Backends that write files in the run's directory for people and their tools: a module each, and what they share."""
+"""Backends that write files into the run's directory, for people and their tools.
+
+A module each, and the modules that they share.
+"""

@@ -1,8 +1,10 @@
-"""Appending: a text file that is only appended to, and has each line once. Runs on threads of the worker: each call may wait for the disk.
+"""Appending: write each line once to a text file that only grows.
 
-After a crash a delivery gives again what came since its cursor was saved: what is encoded again is compared with what is there already, and only
-what is missing is written, so that `tail -f` never sees a repeat. Lines of records that a power cut has taken from the journal stay where they are.
-A file that a person has edited is left as it is.
+Runs on threads of the worker: each call may wait for the disk.
+
+After a crash a delivery repeats everything since its cursor was saved. The lines are encoded again and compared with
+the file, and only missing ones are written, so that `tail -f` never sees a repeat. A power cut may take records from
+the journal whose lines are in the file; these lines stay. A file that a person has edited is left alone.
 """
 
 from __future__ import annotations
@@ -17,23 +19,24 @@ from asynctrack._system import permissions
 from asynctrack._system.wording import counted
 from asynctrack.records.codec import Record
 
-# A power cut takes about a second from the journal, which in the file are at most about 30 MB.
+# A power cut takes about a second of records from the journal: at most about 30 MB in the file.
 _MOST_LOST_BYTES: Final = 64 << 20
 
 _log = logging.getLogger("asynctrack.delivery")
 
 
 class FileChanged(Exception):
-    """The file is not what was written."""
+    """The file differs from what was written to it."""
 
 
 class Layout(NamedTuple):
-    """What the lines of a file are like.
+    """The format of a file's lines.
 
     Attributes:
-        split: content into lines with their ends; what comes last may have none.
-        stamp: step and time of a line in seconds since the epoch, None where it is not one of ours.
-        is_torn: whether this is the end of a file that was being written: a line of ours without its end, or zeros where the disk had no more.
+        split: splits content into lines with their line ends; the last line may have none.
+        stamp: returns step and time of a line, in seconds since the epoch; None where the line is not one of ours.
+        is_torn: tells whether a line is the end of a file that was being written: the beginning of one of our lines, or
+            zeros where the disk had no more.
     """
 
     split: Callable[[bytes], list[bytes]]
@@ -45,14 +48,14 @@ class AppendedFile:
     """A file with a line per record.
 
     Args:
-        path: of the file, made where it is missing.
+        path: of the file, which is made where it is missing.
         layout: of its lines.
-        offset: up to where it is known to have what has been delivered.
-        count: of the lines up to there.
+        offset: bytes up to which the file is known to hold everything that was delivered.
+        count: lines up to there.
 
     Attributes:
-        offset: the same as it grows. Who sets it back has what is there compared again.
-        count: the same.
+        offset: the same as it grows. After it has been set back, the content behind it is compared again.
+        count: the same as it grows.
     """
 
     def __init__(self, path: Path, layout: Layout, offset: int = 0, count: int = 0) -> None:
@@ -66,11 +69,15 @@ class AppendedFile:
         return f"<AppendedFile {self.path}, {self.count} lines, {self.offset} bytes>"
 
     def append(self, block: bytes, records: Sequence[Record]) -> None:
-        """Have the lines of these records in the file, if they are not there.
+        """Write the lines of these records, except for those that are in the file already.
+
+        Args:
+            block: the lines, one a record.
+            records: that they are of.
 
         Raises:
-            FileChanged: another has changed the file.
-            OSError: the file cannot be written; what is there of these lines is stepped over next time.
+            FileChanged: something else has changed the file.
+            OSError: the file cannot be written; the next call steps over the lines that it has by then.
         """
         fd = self._open()
         at, rest, lost = self.offset, block, 0
@@ -85,21 +92,23 @@ class AppendedFile:
         self.count += len(records) + lost
 
     def sync(self) -> None:
-        """Make what was written survive a power cut.
+        """Make the written lines survive a power cut.
 
         Raises:
-            FileChanged: it is shorter than what was written, or gone.
+            FileChanged: the file is shorter than what was written, or gone.
         """
         if self.offset:
             os.fdatasync(self._open())
 
     def close(self) -> None:
+        """Close the file; the next call opens it again."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
 
     def _open(self) -> int:
-        """
+        """Open the file where it is not open.
+
         Raises:
             FileChanged: it is shorter than what was written.
         """
@@ -107,14 +116,15 @@ class AppendedFile:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, permissions.FILE)
             if os.fstat(self._fd).st_size < self.offset:
                 self.close()
-                raise FileChanged(f"{self.path.name} is shorter than what was written")
+                raise FileChanged(f"{self.path.name} is shorter than the {self.offset} bytes that were written")
         return self._fd
 
     def _step_over_lost(self, fd: int, block: bytes, records: Sequence[Record]) -> tuple[int, bytes, int]:
-        """Step over lines of records that the journal has lost, and over those of this block that are there.
+        """Step over lines of records that the journal has lost, and over those lines of this block that the file has.
 
         Returns:
-            Where to go on, the lines that are missing, and how many were stepped over that are not of this block.
+            The offset at which to go on, the lines that are missing, and the number of lines stepped over that are not
+                of this block.
         """
         content = os.pread(fd, _MOST_LOST_BYTES, self.offset)
         stamp_of, is_torn = self._layout.stamp, self._layout.is_torn
@@ -131,15 +141,17 @@ class AppendedFile:
             elif wanted[at].startswith(line) or (is_torn(line) and stamp not in ours):
                 break
             else:
-                raise FileChanged(f"{self.path.name} was changed by another")
+                raise FileChanged(f"{self.path.name} was changed by another program")
             size += len(line)
         if at < len(wanted):
             if len(content) == _MOST_LOST_BYTES:
-                raise FileChanged(f"{self.path.name} has too much that the journal has not")
+                raise FileChanged(
+                    f"{self.path.name} has {_MOST_LOST_BYTES >> 20} MiB or more that the journal does not have"
+                )
             os.ftruncate(fd, self.offset + size)
         if lost:
             what = counted(lost, "line is", "lines are")
-            _log.warning("%s: %s of records that the journal has lost, and stay there", self.path.name, what)
+            _log.warning("%s: %s of records that the journal has lost; they stay in the file", self.path.name, what)
         return self.offset + size, b"".join(wanted[at:]), lost
 
 
@@ -151,7 +163,7 @@ def _write(fd: int, block: bytes, at: int) -> None:
 
 
 def beside(path: Path) -> Path:
-    """The next free path beside one that is another's: metrics-2.jsonl, metrics-3.jsonl, ..."""
+    """Return the next free path beside one that is taken: metrics-2.jsonl, metrics-3.jsonl, ..."""
     stem, number = path.stem.rstrip("0123456789").rstrip("-"), 2
     while os.path.lexists(taken := path.with_name(f"{stem}-{number}{path.suffix}")):
         number += 1

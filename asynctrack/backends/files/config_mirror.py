@@ -1,6 +1,7 @@
-"""Config mirror: a run's config and summary as a sink has been told of them. Runs where the sink does.
+"""Config mirror: a sink's own copy of the run's config and summary. Runs where the sink does.
 
-A backend that keeps one asks for `milestones`: a run that is resumed begins with the config it has then, whatever was changed before.
+A backend that keeps one asks for `milestones`: a resumed run starts with the config that it has then, whatever was
+changed before.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from asynctrack.records.codec import to_json
 
 
 class ConfigMirror:
-    """What a sink knows of its run.
+    """A sink's copy of its run's config and summary.
 
     Args:
-        context: of the sink; its state has what `state` gave.
+        context: of the sink; its state holds the return value of `state`.
 
     Attributes:
         config: of the run, as JSON has it.
-        summary: the same.
+        summary: of the run, as JSON has it.
     """
 
     def __init__(self, context: Context) -> None:
@@ -29,7 +30,11 @@ class ConfigMirror:
         self.summary: dict[str, Any] = state.get("summary", {})
 
     def take(self, updates: Iterable[Update]) -> bool:
-        """Take changes into account; whether there were any."""
+        """Apply updates.
+
+        Returns:
+            Whether they changed anything.
+        """
         before = (dict(self.config), dict(self.summary))
         for update in updates:
             if update.kind == "start":
@@ -41,4 +46,5 @@ class ConfigMirror:
         return before != (self.config, self.summary)
 
     def state(self) -> dict[str, Any]:
+        """Return config and summary for the sink's checkpoint."""
         return {"config": self.config, "summary": self.summary}

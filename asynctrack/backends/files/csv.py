@@ -1,14 +1,17 @@
 """CSV: a file per source, in `csv/` of the run's directory. Runs in the worker's loop.
 
-`{"train/loss": 0.5, "val/acc": 0.9, "lr": 0.1}` is a row in each of `train.csv`, `val.csv` and `metrics.csv`: the source is what a name has
-before its first `/`, and names without one are in `metrics.csv`. `csv_rows` has what rows and file names are made of.
+`{"train/loss": 0.5, "val/acc": 0.9, "lr": 0.1}` is a row in each of `train.csv`, `val.csv` and `metrics.csv`. The
+source is the part of a name before its first `/`; names without one are in `metrics.csv`. `csv_rows` describes rows and
+file names.
 
-The first two columns are the step and the wall clock in seconds since the epoch. A new name is a new column behind the others: the file is replaced
-at once by one with the wider header, whose rows all have as many cells (a copy: whoever makes up a name per record should not choose CSV). What a
-record does not have is an empty cell. A file has at most 1,000 columns: what comes then is in `train-00000002.csv`, `train-00000003.csv`, ..., whose columns have full names.
+The first two columns are the step and the wall clock in seconds since the epoch. A new name adds a column at the end: a
+copy of the file with the wider header, and as many cells in every row, replaces the file at once. Such a copy takes
+time, so CSV is a bad choice for runs that make up a name per record. A cell is empty where a record has no such value.
+A file has at most 1,000 columns. Further ones are in `train-00000002.csv`, `train-00000003.csv`, ..., whose columns
+have full names.
 
-Each record is in its files once, also after a crash, as `appending` says. Files that a person has edited are left as they are, and all are built
-anew in `csv-2/` beside them.
+Each record is in its files once, also after a crash, as `appending` explains. Files that a person has edited are left
+alone, and all files are built again in `csv-2/` beside them.
 """
 
 from __future__ import annotations
@@ -42,13 +45,13 @@ from asynctrack.records.codec import Record
 from asynctrack.records.plain import flat
 from asynctrack.settings import check_name
 
-# What a widened file is copied by at once. Arbitrary.
+# Bytes that are copied at once when a file is widened. Arbitrary.
 _PIECE_BYTES: Final = 1 << 20
 
-# With more sources than these a file is open only while it is written: a process may have some 1,000 open, for all its runs. Arbitrary.
+# With more sources than these, a file is open only while it is written: a process may have some 1,000 files open, for all its runs. Arbitrary.
 _MOST_OPEN: Final = 16
-# A source with more columns than these gets another file. A cell that is empty takes a comma: 20,000 keys, each in a record of its own, were 384 MB
-# in one file, and are 20 MB in twenty. A table with more columns than a spreadsheet's 16,384 or a database's 1,600 is no help to anybody. Arbitrary.
+# A source with more columns than these gets another file. An empty cell takes a comma: 20,000 keys, each in a record of its own, made 384 MB
+# in one file, and make 20 MB in twenty. Spreadsheets take 16,384 columns and PostgreSQL 1,600, so wider tables help nobody. Arbitrary.
 _MOST_COLUMNS: Final = 1_000
 
 Row = tuple[Record, dict[str, Any]]
@@ -58,10 +61,10 @@ _NO_FILE: Final[dict[str, Any]] = {"columns": list(COLUMNS), "bytes": 0, "rows":
 
 
 class CSV(Backend, frozen=True, kw_only=True, tag="csv"):
-    """Every record as a row in the CSV file of each of its sources.
+    """Writes every record as a row in the CSV file of each of its sources.
 
     Attributes:
-        folder: name in the run's directory.
+        folder: its name in the run's directory.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -72,16 +75,17 @@ class CSV(Backend, frozen=True, kw_only=True, tag="csv"):
         super().__post_init__()
 
     def open(self, context: Context) -> Sink:
+        """Open the files in the run's directory."""
         return _Tables(context.directory, context.state or {"folder": self.folder, "files": {}})
 
 
 class _Tables(Sink):
     def __init__(self, run: Path, state: dict[str, Any]) -> None:
-        self._folder = run / os.path.basename(state["folder"])  # only its name: the cursor may come from elsewhere
+        self._folder = run / os.path.basename(state["folder"])  # only the name: the cursor may come from somebody else
         self._states: dict[str, dict[str, Any]] = state["files"]
         self._tables: dict[str, _Table] = {}
         self._places: dict[str, tuple[_Table, str]] = {}
-        self._unsafe: set[_Table] = set()  # what a power cut may take
+        self._unsafe: set[_Table] = set()  # a power cut may take their last rows
 
     async def write(self, batch: Batch) -> None:
         try:
@@ -101,7 +105,10 @@ class _Tables(Sink):
             table.file.close()
 
     def _write(self, records: Iterable[Record]) -> None:
-        """Have these records in the files. All of it on one thread: to change threads for each file takes longer than to write it."""
+        """Write these records to their files, all on one thread.
+
+        Changing threads for each file takes longer than writing it.
+        """
         rows = self._rows(records)
         for table in rows:
             table.widen()
@@ -113,12 +120,15 @@ class _Tables(Sink):
                 if len(self._tables) > _MOST_OPEN:
                     table.file.close()
         except BaseException:
-            for table, (offset, count) in before.items():  # the same batch comes again: what is there is compared
+            for table, (offset, count) in before.items():  # the same batch comes again, and is compared with the file
                 table.file.offset, table.file.count = offset, count
             raise
 
     def _sync(self) -> None:
-        """Make what was written survive a power cut: many files at once, with the rest of their file system, since each alone takes a millisecond."""
+        """Make the written rows survive a power cut.
+
+        Many files are synced at once, with the rest of their file system, since each alone takes a millisecond.
+        """
         if not self._unsafe:
             return
         if len(self._unsafe) <= _MOST_OPEN or not sync_file_system(self._folder):
@@ -130,7 +140,7 @@ class _Tables(Sink):
         self._unsafe.clear()
 
     def _rows(self, records: Iterable[Record]) -> dict[_Table, list[Row]]:
-        """What each file gets: records, and their values by column."""
+        """Return the rows for each file: records, and their values by column."""
         rows: dict[_Table, list[Row]] = {}
         for record in records:
             parts: dict[_Table, dict[str, Any]] = {}
@@ -142,7 +152,7 @@ class _Tables(Sink):
         return rows
 
     def _place(self, key: str) -> tuple[_Table, str]:
-        """The file and the column of a key: the first of its source that has the column, or room for it."""
+        """Return file and column of a key: the first file of its source that has the column or room for it."""
         for file, column in files_and_columns(key):
             table = self._table(file)
             if table.takes(column):
@@ -166,29 +176,29 @@ class _Table:
     Args:
         path: of the file.
         columns: of its header; none where there is no file.
-        offset: up to where it is known to have what has been delivered.
-        count: of the rows up to there.
+        offset: bytes up to which the file is known to hold everything that was delivered.
+        count: rows up to there.
     """
 
     def __init__(self, path: Path, columns: list[str], offset: int, count: int) -> None:
         self.file = AppendedFile(path, _LAYOUT, offset, count)
         self._columns = {name: index for index, name in enumerate(columns)}
-        self._wanted = dict.fromkeys(columns or COLUMNS)  # those there are, and those there will be
+        self._wanted = dict.fromkeys(columns or COLUMNS)  # the file's columns, and those that `widen` will add
 
     @classmethod
     def load(cls, path: Path, state: dict[str, Any]) -> _Table:
-        """The table that was here when its state was that.
+        """Open a file as it was when its state was saved.
 
         Raises:
-            FileChanged: it is another's.
+            FileChanged: the file is not the one that was written.
         """
         known, offset, count = state["columns"], state["bytes"], state["rows"]
         columns = _columns_of(path)
         if columns[: len(known)] != known and (offset or columns):
-            raise FileChanged(f"{path.name} was changed by another")
+            raise FileChanged(f"{path.name} was changed by another program")
         if not columns:
             return cls(path, [], 0, 0)
-        # It may have got more columns since, and with them its rows a comma each.
+        # The file may have got more columns since: each added one comma to every row.
         begin = len(header_of(columns))
         wider = begin - len(header_of(known)) + count * (len(columns) - len(known))
         return cls(path, columns, offset + wider if offset else begin, count)
@@ -197,19 +207,23 @@ class _Table:
         return {"columns": list(self._columns), "bytes": self.file.offset, "rows": self.file.count}
 
     def takes(self, column: str) -> bool:
-        """Whether a column is there, or there is room for it; then `widen` makes it."""
+        """Return whether the file has a column or room for it; `widen` then adds the column."""
         if column not in self._wanted and len(self._wanted) >= _MOST_COLUMNS:
             return False
         self._wanted[column] = None
         return True
 
     def append(self, rows: list[Row]) -> None:
-        """Have these rows in the file, if they are not there."""
+        """Write these rows, except for those that are in the file already."""
         block = b"".join(encode_row(record, data, self._columns) for record, data in rows)
         self.file.append(block, [record for record, _ in rows])
 
     def widen(self) -> None:
-        """Have the columns that were taken."""
+        """Add the columns that `takes` has accepted.
+
+        Raises:
+            FileChanged: the file was removed.
+        """
         if len(self._wanted) > len(self._columns):
             self.file.close()
             try:
@@ -233,19 +247,21 @@ class _Table:
                         rows = split_rows(rest + piece)
                         rest = b"" if is_whole(rows[-1]) else rows.pop()
                         wide.writelines(row[:-2] + b"," * more + b"\r\n" for row in rows)
-                    wide.write(rest)  # torn: it comes again
+                    wide.write(rest)  # a torn row, which comes again
                 wide.flush()
-                os.fsync(wide.fileno())  # one that is new is safe with its first rows
+                os.fsync(wide.fileno())  # a new file's directory entry is synced with its first rows
         os.replace(unfinished, path)
         self.file.offset += len(begin) - len(before) + more * self.file.count
         self._columns = {name: index for index, name in enumerate(columns)}
 
 
 def _columns_of(path: Path) -> list[str]:
-    """The columns of a file; none where there is no file, or a power cut has left nothing in one that had just been made.
+    """Return the columns of a file.
+
+    There are none where there is no file, or where a power cut has left a new file empty.
 
     Raises:
-        Changed: it has no header.
+        FileChanged: the file has no header.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -255,5 +271,5 @@ def _columns_of(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     if not columns:
-        raise FileChanged(f"{path.name} has no header")
+        raise FileChanged(f"{path.name} does not begin with the header that was written")
     return columns

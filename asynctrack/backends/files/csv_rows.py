@@ -1,11 +1,15 @@
-"""CSV rows: RFC 4180, as the CSV backend writes them and a loader reads them back. Runs in the worker and in readers.
+"""CSV rows: RFC 4180, as the CSV backend writes them and a loader reads them back.
 
-Texts are in quotes, also when they are empty; numbers, `true` and `false` are not. What is not finite is `NaN`, `inf` or `-inf`: pandas and polars read numbers so (DuckDB
-too, where it is told the column's type). None is an empty cell, as is what a record does not have. Arrays, lists and empty mappings are JSON as a text. Rows end with CR LF.
+Runs in the worker and in readers.
 
-A column's name is that of the metric without its source. Names `_step` and `_timestamp` of a user's get one more underscore in front.
-What a source has beyond the columns that a file may have is in further ones, `train-00000002.csv`, whose columns have full names.
-A source whose name cannot be that of a file gets a checksum behind what is left of it, `a_b-1c291ca3.csv`, and its columns have full names.
+Texts are in quotes, also empty ones; numbers, `true` and `false` are not. Numbers that are not finite are `NaN`, `inf`
+or `-inf`, which pandas and polars read as numbers (DuckDB too, where it is told the column's type). A cell is empty for
+None, and where a record has no such value. Arrays, lists and empty mappings are JSON as a text. Rows end with CR LF.
+
+A column has the name of the metric without its source. A user's names `_step` and `_timestamp` get one more underscore
+in front. A source that has more columns than fit a file has further files, `train-00000002.csv`, whose columns have
+full names. A source whose name cannot be a file's gets a file named by the usable part of the name and a checksum,
+`a_b-1c291ca3.csv`; its columns have full names.
 """
 
 from __future__ import annotations
@@ -29,9 +33,9 @@ from asynctrack.records.codec import Array, Record, split_source, to_json
 COLUMNS: Final = ("_step", "_timestamp")
 REST: Final = "metrics"
 
-# A longer name may not be that of a file. Arbitrary, below 255 bytes.
+# Longer names are cut, so that a file can have them. Arbitrary, below 255 bytes.
 _LONGEST_NAME: Final = 100
-# The longest header there can be: one that was made by thousands of keys has some 100 kB. Arbitrary.
+# Bytes of a header, at most; thousands of keys make some 100 kB. Arbitrary.
 _LONGEST_HEADER: Final = 64 << 20
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_. -]")
@@ -41,7 +45,7 @@ _BOOLS: Final = {"true": True, "false": False}
 
 
 def file_and_column(key: str) -> tuple[str, str]:
-    """Where the values of a key are."""
+    """Return the file's name and the column's name for a key."""
     source, name = split_source(key)
     if not source:
         return f"{REST}.csv", free_name(key, COLUMNS)
@@ -52,24 +56,31 @@ def file_and_column(key: str) -> tuple[str, str]:
 
 
 def files_and_columns(key: str) -> Iterator[tuple[str, str]]:
-    """Where the values of a key may be: in its source's file, and where that has no room for more columns, in the further ones."""
+    """Yield the possible places of a key.
+
+    Its source's file comes first, then the further ones, for when a file has no room for more columns.
+
+    Yields:
+        File's name and column's name, without end.
+    """
     yield file_and_column(key)
     stem = file_and_column(key)[0].removesuffix(".csv")
-    for number in itertools.count(2):  # as with a checksum, so that no source has a file of such a name
+    for number in itertools.count(2):  # eight digits look like a checksum, so that no source has a file of such a name
         yield f"{stem}-{number:08x}.csv", free_name(key, COLUMNS)
 
 
 def header_of(columns: Sequence[str]) -> bytes:
+    """Encode the header row of a file."""
     return b",".join(map(_quoted, columns)) + b"\r\n"
 
 
 def encode_row(record: Record, data: Mapping[str, Any], columns: Mapping[str, int]) -> bytes:
-    """The row of a record.
+    """Encode a record as a row.
 
     Args:
-        record: that it is of.
+        record: gives step and time.
         data: its values by column.
-        columns: the place of each.
+        columns: the index of each column.
     """
     cells = [b""] * len(columns)
     cells[0], cells[1] = _encode(record.step), _encode(record.time_ns / 1e9)
@@ -79,7 +90,7 @@ def encode_row(record: Record, data: Mapping[str, Any], columns: Mapping[str, in
 
 
 def split_rows(content: bytes) -> list[bytes]:
-    """Rows with their ends; what comes last may have none."""
+    """Split content into rows with their line ends; the last row may have none."""
     rows: list[bytes] = []
     begun: list[bytes] = []
     in_quotes = False
@@ -93,12 +104,12 @@ def split_rows(content: bytes) -> list[bytes]:
 
 
 def is_whole(row: bytes) -> bool:
-    """Whether what `split_rows` gave last has its end."""
+    """Return whether the last row that `split_rows` gave has its end."""
     return row.endswith(b"\n") and row.count(b'"') % 2 == 0
 
 
 def stamp_of(row: bytes) -> tuple[int, float] | None:
-    """Step and time of a row, None where it is not one of ours, or not all of one."""
+    """Return step and time of a row, None where it is not one of ours or is cut short."""
     if not row.endswith(b"\n"):
         return None
     try:
@@ -109,13 +120,13 @@ def stamp_of(row: bytes) -> tuple[int, float] | None:
 
 
 def is_torn(row: bytes) -> bool:
-    """Whether a row may be one of ours that was being written."""
+    """Return whether a row may be the beginning of one of ours."""
     begun = row.rstrip(b"\0")
     return not row.endswith(b"\n") and _BEGIN.match(begun) is not None
 
 
 def read_header(file: IO[bytes]) -> list[str]:
-    """The columns of an open file; none where they are not those of such a file."""
+    """Return the columns of an open file; none where it has no header of ours."""
     content = b""
     while piece := file.read(1 << 16):
         content += piece
@@ -129,7 +140,7 @@ def read_header(file: IO[bytes]) -> list[str]:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """What a file has of each record, under full names; what is torn is left out."""
+    """Yield the part of each record that a file has, under full names. Rows that are cut short are left out."""
     source = path.stem
     prefix = "" if source == REST or _WITH_CHECKSUM.search(source) else f"{source}/"
     with open(path, "rb") as file:
@@ -181,7 +192,7 @@ _CELLS: Final[dict[type, Callable[[Any], bytes]]] = {
 }
 
 
-# A cell with its quotes, which say whether it is a text: Python's reader takes them away.
+# A cell with its quotes, which mark a text: Python's reader removes them.
 _A_CELL: Final = re.compile(r'"(?:[^"]|"")*"|[^,"]*')
 
 
@@ -198,7 +209,10 @@ def _cells(row: bytes) -> list[str]:
 
 
 def _value(cell: str) -> Any:
-    """What a cell that is not empty stands for; a text that is JSON of an array, a list or a mapping stays a text."""
+    """Return the value of a cell that is not empty.
+
+    A text that holds JSON of an array, a list or a mapping stays a text.
+    """
     if cell[0] == '"':
         return cell[1:-1].replace('""', '"')
     if cell in _BOOLS:
@@ -206,4 +220,4 @@ def _value(cell: str) -> Any:
     for number in (int, float):
         with contextlib.suppress(ValueError):
             return number(cell)
-    return cell  # a person's
+    return cell  # somebody has typed it

@@ -2,15 +2,19 @@
 
     {"config": {...}, "loss": [0.5, 0.25], "trigger_str": ["a", "b"], "run_summary": {...}}
 
-`config` and `run_summary` are there when they have something. Nested names are joined by `/`; users' keys `config` and `run_summary` get an underscore in front, as
-do `_config` and so on. NaN and the infinities are strings, as in `metrics.jsonl`. A column has the values of its key and no others; with `aligned=True` there are also
-`_step` and `_timestamp`, and null where a record has no such key, so that all columns are of one length.
+`config` and `run_summary` are there when they are not empty. Nested names are joined by `/`. A user's keys `config` and
+`run_summary` get an underscore in front, as do `_config` and so on. NaN and the infinities are strings, as in
+`metrics.jsonl`. A column has only the values of its key. With `aligned=True` there are also `_step` and `_timestamp`,
+and null where a record has no such key, so that all columns have one length.
 
-The file is valid JSON at every moment, since it is replaced at once. A column layout cannot be appended to, so what comes waits in a hidden file of lines, which a
-crash leaves behind; replacing copies the columns that are there and adds these lines. A file below 1 MiB is replaced at each save of the cursor: once a second, and at `flush`.
-A larger one is when it has grown by a quarter, or when as many seconds have passed as it has MiB: so all that is written is at most five times the file, and 1 MiB/s. The run's end brings the rest.
+The file is valid JSON at every moment, since it is replaced at once. A file of columns cannot be appended to. So new
+rows wait in a hidden file of lines, which a crash leaves behind; replacing copies the columns and adds these lines. A
+file below 1 MiB is replaced at each save of the cursor: once a second, and at `flush`. A larger one is replaced when it
+has grown by a quarter, or when as many seconds have passed as it has MiB. So all writes together are at most five times
+the file, and 1 MiB/s. At the run's end the file gets the rest.
 
-Each value is there once, also after a crash: the state has how many values each column has, and a file that was replaced after it was saved is cut back to that.
+Each value is there once, also after a crash. The state holds the number of values in each column, and a file that was
+replaced after the state was saved is cut back to that.
 """
 
 from __future__ import annotations
@@ -39,20 +43,20 @@ from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record, to_json
 from asynctrack.records.plain import flat
 
-# A file below this is replaced at each save of the cursor, a larger one may take as much a second. Arbitrary: 90 GB a day.
+# A smaller file is replaced at each save of the cursor; a larger one may write this many bytes a second. Arbitrary: 90 GB a day.
 _SMALL_BYTES: Final = 1 << 20
-# It is also replaced when the values that wait are one for so many that it has: then it is written five times in all. Arbitrary.
+# A file is also replaced when one value waits for this many that it has: so it is written at most five times in all. Arbitrary.
 _GROWTH: Final = 4
 
 _OF_THE_RUN: Final = "run.json"
-# What a run is called may be longer than the name of a file. Arbitrary.
+# A run's name may be longer than a file's can be. Arbitrary.
 _LONGEST_NAME: Final = 100
 _PLACEHOLDERS: Final = frozenset({"name", "id", "project"})
 _UNSAFE: Final = re.compile(r"[^\w. -]")
 _KEPT: Final = ("config", "run_summary")
 _ALIGNED: Final = (*_KEPT, "_step", "_timestamp")
 
-# Rows are read by so much at once. Arbitrary.
+# Bytes of rows that are read at once. Arbitrary.
 _PIECE_BYTES: Final = 1 << 20
 
 _PLAIN: Final = frozenset({float, int, str, bool})
@@ -61,11 +65,13 @@ _rows: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JSON(Backend, frozen=True, kw_only=True, tag="json"):
-    """All values of a run in one JSON file, a list per key.
+    """Writes all values of a run into one JSON file, a list per key.
 
     Attributes:
-        file: name in the run's directory; or a path, from where the run is opened, in which `{name}`, `{id}` and `{project}` stand for the run's: `logs/{name}.json`.
-            A file there that is not this run's is never touched: it is `logs/first-2.json` then, and `first.json.link` in the run's directory leads there.
+        file: name in the run's directory. Or a path, relative to the directory in which the run is opened, in which
+            `{name}`, `{id}` and `{project}` stand for the run's: `logs/{name}.json`. A file there that is not this
+            run's is never touched: the run's is then `logs/first-2.json`, and `first.json.link` in the run's directory
+            leads there.
         aligned: add the columns `_step` and `_timestamp`, and null where a record has no such key.
     """
 
@@ -84,27 +90,37 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
 
     @property
     def idempotent(self) -> bool:  # type: ignore[override]  # of the class elsewhere
-        """Not with a file outside the run's directory: a copy of the run would go on in the original's file."""
+        """Return whether the file is in the run's directory.
+
+        A copy of the run would go on in the original's file otherwise.
+        """
         return not os.path.dirname(self.file)
 
     def prepare(self) -> JSON:
+        """Make a path outside the run's directory absolute."""
         if not os.path.dirname(self.file):
             return self
         return msgspec.structs.replace(self, file=os.path.abspath(os.path.expanduser(self.file)))
 
     def external_targets(self) -> list[str]:
+        """List the file where it lies outside the run's directory."""
         return [self.file] if os.path.dirname(self.file) else []
 
     def open(self, context: Context) -> Sink:
+        """Open the file, and claim a free name for it where it lies outside the run's directory.
+
+        Raises:
+            ActionRequired: the file would be one that the run needs itself.
+        """
         names = {"name": context.name, "id": context.run_id, "project": context.project}
         given = self.file.format(
             **{name: _UNSAFE.sub("_", text).lstrip(".")[:_LONGEST_NAME] for name, text in names.items()}
         )
         path = context.directory / given
         if given == _OF_THE_RUN:
-            raise ActionRequired(f"its file would be {_OF_THE_RUN}, which the run has itself; choose another file=")
+            raise ActionRequired(f"file= leads to {_OF_THE_RUN}, which the run itself needs; choose another name")
         link = context.directory / f"{path.name}.link" if os.path.dirname(given) else None
-        if context.state:  # only its name: the cursor may come from elsewhere
+        if context.state:  # only the name: the cursor may come from somebody else
             path = path.with_name(os.path.basename(context.state["file"]))
         elif link is not None:
             path = _known(path, link) or _claim(path, link)
@@ -137,7 +153,7 @@ class _Columns(Sink):
         self._mirror.take(batch.updates)
         rows = [self._row(record) for record in batch.records]
         lines = _encoder.encode_lines(rows)
-        if b"null" in lines:  # what is not finite, a None, or a text that has it
+        if b"null" in lines:  # a number that is not finite, a None, or a text with "null" in it
             lines = _encoder.encode_lines(to_json(rows))
         self._waiting.append(lines)
         self._counts.update(itertools.chain.from_iterable(rows))
@@ -162,7 +178,7 @@ class _Columns(Sink):
             self._waiting.close()
 
     def _row(self, record: Record) -> dict[str, Any]:
-        """The values of a record by the names of their columns."""
+        """Return the values of a record by the names of their columns."""
         data = flat(record.data)
         names = self._names
         for key in data.keys() - names.keys():
@@ -183,7 +199,7 @@ class _Columns(Sink):
             self._file.replace(self._waiting.rows(), self._counts, self._mirror.config, self._mirror.summary)
         except NotOurs as reason:
             raise self._start_over(reason) from reason
-        self._waiting.clear()  # a crash before this finds a file that has them
+        self._waiting.clear()  # after a crash before this, `load` finds these rows in the file
         self._stale = False
         self._shown = self._counts.total()
         self._replaced_at = time.monotonic()
@@ -202,7 +218,7 @@ class _Waiting:
 
     Args:
         path: of that file.
-        size: up to where it has what has been delivered; the rest comes again.
+        size: bytes up to which it holds what was delivered; anything behind is given again.
 
     Attributes:
         size: the same as it grows.
@@ -221,7 +237,7 @@ class _Waiting:
         self.size = at
 
     def rows(self) -> Iterator[list[dict[str, msgspec.Raw]]]:
-        """Those that are there, some at a time; fewer than there were where it is not what it was."""
+        """Yield the waiting rows, some at a time; fewer than were written where the file was damaged."""
         at, rest = 0, b""
         while at < self.size and (piece := os.pread(self._open(), min(_PIECE_BYTES, self.size - at), at)):
             at += len(piece)
@@ -229,7 +245,7 @@ class _Waiting:
             rest = begun
             try:
                 yield _rows.decode_lines(lines + end)
-            except msgspec.DecodeError:  # a crash has left what was written after the state
+            except msgspec.DecodeError:  # a crash has left lines that were written after the state was saved
                 return
 
     def sync(self) -> None:
@@ -256,7 +272,7 @@ class _Waiting:
 
 
 def _known(wanted: Path, link: Path) -> Path | None:
-    """The file that is this run's where many lie together, if it has one."""
+    """Return the run's own file in a folder that many runs share; None where it has none yet."""
     with contextlib.suppress(OSError):
         known = Path(os.readlink(link))
         if known.parent == wanted.parent and known.exists():
@@ -265,14 +281,14 @@ def _known(wanted: Path, link: Path) -> Path | None:
 
 
 def _claim(wanted: Path, link: Path) -> Path:
-    """A new file: the wanted one, or where that is another's the next free one beside it; the link remembers which."""
+    """Make a new file under the wanted name, or under the next free one where that is taken; the link remembers which."""
     os.makedirs(wanted.parent, exist_ok=True)
     made = wanted.with_name(f".{wanted.name}.{os.urandom(4).hex()}.new")
     path = wanted
     with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, permissions.FILE), "wb") as file:
         file.write(b"{}\n")
     try:
-        while True:  # a name is had with what it names, so that a reader never finds an empty file
+        while True:  # the link gives the name to a complete file, so that a reader never finds an empty one
             try:
                 os.link(made, path)
                 break
@@ -280,7 +296,7 @@ def _claim(wanted: Path, link: Path) -> Path:
                 path = beside(wanted)
     finally:
         os.unlink(made)
-    with contextlib.suppress(OSError):  # then a crash before the first save leaves it behind
+    with contextlib.suppress(OSError):  # without the link, a crash before the first save leaves the file behind
         if link.is_symlink():
             os.unlink(link)
         os.symlink(path, link)
@@ -288,7 +304,7 @@ def _claim(wanted: Path, link: Path) -> Path:
 
 
 def _problems(file: Any) -> list[str]:
-    """What is wrong with `file=`."""
+    """List what is wrong with `file=`."""
     shape = "file must be a file's name, or a path that may have {name}, {id} and {project} in it"
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(file) if name is not None}

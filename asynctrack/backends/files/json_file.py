@@ -1,4 +1,7 @@
-"""JSON file: a file of columns that is replaced by a longer one, whose columns are copied. Runs where the JSON backend does."""
+"""JSON file: a file of columns, replaced by a longer one into which its columns are copied.
+
+Runs where the JSON backend does.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ CONFIG: Final = "config"
 SUMMARY: Final = "run_summary"
 STEP: Final = "_step"
 
-# A column is copied by so much at once. Arbitrary.
+# Bytes of a column that are copied at once. Arbitrary.
 _PIECE_BYTES: Final = 1 << 20
 _NULL: Final = b"null"
 
@@ -30,11 +33,11 @@ _items: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class NotOurs(Exception):
-    """The file is not what was written."""
+    """The file differs from what was written to it."""
 
 
 class _Column(NamedTuple):
-    """Where the values of a column are: between two offsets of the file, or here."""
+    """The values of a column: between two offsets of the file, or held here."""
 
     length: int = 0
     start: int = 0
@@ -43,7 +46,7 @@ class _Column(NamedTuple):
 
 
 class _Added:
-    """What a column gets."""
+    """Encoded values that a column gets."""
 
     __slots__ = ("content", "count")
 
@@ -52,7 +55,7 @@ class _Added:
         self.count = 0
 
     def add(self, values: Collection[Any]) -> None:
-        """Add values, encoded."""
+        """Add values, which are encoded already."""
         if values:
             self.content += b"," * bool(self.content) + b",".join(values)
             self.count += len(values)
@@ -77,14 +80,19 @@ class ColumnFile:
 
     @property
     def size(self) -> int:
-        """Of the file in bytes."""
+        """Return the file's size in bytes."""
         return self._written[1] if self._written else 0
 
     def load(self, counts: Mapping[str, int], waiting: Rows) -> bool:
-        """Go on with what is there, as it was when its columns had so many values together with the rows that waited.
+        """Read the file that is there and check it against the saved state.
+
+        Args:
+            counts: the number of values in each column when the state was saved, in the file and in the waiting rows
+                together.
+            waiting: the rows that waited then.
 
         Returns:
-            Whether the file had these rows already.
+            Whether the file has these rows already.
 
         Raises:
             NotOurs: it is not the file that was written.
@@ -96,7 +104,9 @@ class ColumnFile:
         if not ahead:
             total = Counter(has) + Counter(name for rows in waiting for row in rows for name in row)
             if any(total[name] != counts[name] for name in of):
-                raise NotOurs(f"{self.path.name} is not what was written")
+                raise NotOurs(
+                    f"{self.path.name} has other values than were written, so it was changed by another program"
+                )
         for name, column in found.items():
             length = counts.get(STEP if self._aligned and counts.get(name) else name, 0) if ahead else has[name]
             content = bytes(column)[1:-1] if length == has[name] else _begin(column, length)
@@ -107,19 +117,19 @@ class ColumnFile:
     def replace(
         self, rows: Rows, counts: Mapping[str, int], config: Mapping[str, Any], summary: Mapping[str, Any]
     ) -> None:
-        """Have these rows in the file, too.
+        """Replace the file by one that has these rows, too.
 
         Args:
             rows: names to values.
-            counts: of the values that each column has then.
+            counts: the number of values that each column has then.
             config: of the run as it is.
-            summary: the same.
+            summary: of the run as it is.
 
         Raises:
-            NotOurs: another has changed the file, or the rows.
+            NotOurs: something else has changed the file, or the rows.
         """
         if self._written is not None and self._written != self._identity():
-            raise NotOurs(f"{self.path.name} was changed by another")
+            raise NotOurs(f"{self.path.name} was changed by another program")
         added = self._added(rows)
         unfinished = self.path.with_name(f".{self.path.name}.new")
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -130,13 +140,13 @@ class ColumnFile:
         of = [STEP] if self._aligned and counts else list(counts)
         if any(columns.get(name, _Column()).length != counts[name] for name in of):
             os.unlink(unfinished)
-            raise NotOurs("what waited to be written was changed by another")
+            raise NotOurs("the rows that waited to be written were changed by another program")
         os.replace(unfinished, self.path)
         sync_directory(os.fspath(self.path.parent))
         self._columns, self._written = columns, self._identity()
 
     def _read(self) -> dict[str, msgspec.Raw]:
-        """The columns as they are there."""
+        """Read the columns of the file."""
         try:
             with open(os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 self._written = _identity_of(os.fstat(file.fileno()))
@@ -144,11 +154,13 @@ class ColumnFile:
         except FileNotFoundError:
             return {}
         except msgspec.DecodeError as error:
-            raise NotOurs(f"{self.path.name} is not what was written: {error}") from error
+            raise NotOurs(
+                f"{self.path.name} is no JSON object, so it was changed by another program: {error}"
+            ) from error
         return {name: column for name, column in columns.items() if name not in (CONFIG, SUMMARY)}
 
     def _added(self, rows: Rows) -> dict[str, _Added]:
-        """What each column gets."""
+        """Collect the values that each column gets."""
         added: defaultdict[str, _Added] = defaultdict(_Added)
         length = self._columns.get(STEP, _Column()).length
         for some in rows:
@@ -159,7 +171,7 @@ class ColumnFile:
         return added
 
     def _aligned_values(self, rows: Sequence[Row], added: Mapping[str, _Added], length: int) -> dict[str, list[Any]]:
-        """The same with null for each row that has no value, also for those before a column's first."""
+        """Collect the values of each column. Rows without one get null, also those before a column's first value."""
         values = {}
         for name in dict.fromkeys(itertools.chain(self._columns, added, *rows)):
             there = self._columns.get(name, _Column()).length + (added[name].count if name in added else 0)
@@ -207,12 +219,12 @@ class ColumnFile:
 
 
 def _identity_of(found: os.stat_result) -> tuple[int, ...]:
-    """Changes when another writes the file."""
+    """Return numbers that change when something else writes the file."""
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _values(rows: Sequence[Row]) -> Mapping[str, list[Any]]:
-    """The values of each column in these rows."""
+    """Collect the values of each column in these rows."""
     values: defaultdict[str, list[Any]] = defaultdict(list)
     for row in rows:
         for name, value in row.items():
@@ -224,11 +236,11 @@ def _length(column: msgspec.Raw) -> int:
     try:
         return len(_items.decode(column))
     except msgspec.DecodeError as error:
-        raise NotOurs(f"it has a column that is none: {error}") from error
+        raise NotOurs(f"it has a column that is no list: {error}") from error
 
 
 def _begin(column: msgspec.Raw, length: int) -> bytes:
-    """The first values of a column."""
+    """Return the first values of a column."""
     return b",".join(bytes(item) for item in _items.decode(column)[:length])
 
 

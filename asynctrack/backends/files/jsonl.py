@@ -1,17 +1,20 @@
 """JSON Lines: one flat object per record, in `metrics.jsonl` of the run's directory. Runs in the worker's loop.
 
-`{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the epoch bear W&B's names.
-Nested names are joined by `/`; users' keys `_step` and `_timestamp` get one more underscore in front, `__step`, as do `__step` and so on. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity" and "-Infinity",
-as in protobuf's JSON mapping. `jq`, `tail -f`, pandas and DuckDB read it as it is. polars takes a column's type from its first 100 lines, and stops at a first "NaN"
-behind them; `open_run(run).to_polars()` has numbers, and so has
+`{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the
+epoch have W&B's names. Nested names are joined by `/`. A user's keys `_step` and `_timestamp` get one more underscore
+in front, `__step`, as do `__step` and so on. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity"
+and "-Infinity", as in protobuf's JSON mapping. `jq`, `tail -f`, pandas and DuckDB read the file as it is. polars takes
+a column's type from the first 100 lines, and stops at a "NaN" that comes later. `open_run(run).to_polars()` has
+numbers, and so has
 
     polars.read_ndjson(file, schema_overrides={"loss": polars.String}).with_columns(polars.col("loss").cast(polars.Float64))
 
-Where a file is for such readers, `JSONLines(not_finite="null")` writes null in place of these strings: every reader takes it, and none can tell NaN from infinity.
+For such readers, `JSONLines(not_finite="null")` writes null in place of these strings: every reader takes it, but none
+can tell NaN from infinity.
 
-Each record is in the file once, also after a crash: what is encoded again is compared with what is there already, and
-only what is missing is written. Lines of records that a power cut has taken from the journal stay where they are. A file that
-a person has edited is left as it is, and a new one is built beside it.
+Each record is in the file once, also after a crash: records that come again are encoded and compared with the file, and
+only missing lines are written. A power cut may take records from the journal whose lines are in the file; these lines
+stay. A file that a person has edited is left alone, and a new one is built beside it.
 """
 
 from __future__ import annotations
@@ -43,12 +46,12 @@ _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
 class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
-    """Every record as a line of JSON.
+    """Writes every record as a line of JSON.
 
     Attributes:
         file: name in the run's directory.
-        not_finite: what stands for NaN and the infinities: "text", the strings "NaN", "Infinity" and "-Infinity", which can be read back; or "null", which all readers
-            take for a gap.
+        not_finite: what stands for NaN and the infinities: "text", the strings "NaN", "Infinity" and "-Infinity", which
+            can be read back; or "null", which all readers take for a gap.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -61,9 +64,11 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
         super().__post_init__()
 
     def external_targets(self) -> list[str]:
+        """List the file where it lies outside the run's directory."""
         return [self.file] if os.path.basename(self.file) != self.file else []
 
     def open(self, context: Context) -> Sink:
+        """Open the file in the run's directory."""
         return _Lines(context.directory, self.file, context.state, self.not_finite)
 
 
@@ -71,7 +76,7 @@ class _Lines(Sink):
     def __init__(self, directory: Path, file: str, state: dict[str, Any] | None, not_finite: NotFinite) -> None:
         self._not_finite = not_finite
         path = directory / file
-        if state:  # only its name: the cursor may come from elsewhere
+        if state:  # only the name: the cursor may come from somebody else
             path = path.with_name(os.path.basename(state["file"]))
         self._file = AppendedFile(path, _LAYOUT, state["bytes"] if state else 0)
 
@@ -87,27 +92,29 @@ class _Lines(Sink):
 
     async def close(self, outcome: Outcome) -> None:
         if outcome != "stopped":
-            await self.write(Batch([], []))  # a run without records has an empty file, not none
+            await self.write(Batch([], []))  # makes an empty file for a run without records
         await _in_thread(self._file.close)
 
     def _beside(self) -> dict[str, Any]:
-        """State of a sink that begins the next free file: metrics-2.jsonl, ..."""
+        """Return the state of a sink that begins the next free file: metrics-2.jsonl, ..."""
         return {"file": beside(self._file.path).name, "bytes": 0}
 
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Call what may wait for the disk on another thread."""
-    from asynctrack._system.loop_thread import in_file_thread  # here: the caller has this module without an event loop
+    """Call a function that may wait for the disk on another thread."""
+    from asynctrack._system.loop_thread import (
+        in_file_thread,
+    )  # imported here: the caller imports this module without an event loop
 
     return await in_file_thread(function, *arguments)
 
 
 def encode_lines(records: list[Record], not_finite: NotFinite = "text") -> bytes:
-    """The lines of these records."""
+    """Encode records as lines."""
     if not_finite == "null":
         return _encoder.encode_lines([_with_gaps(_line(record, _as_it_is)) for record in records])
     block = _encoder.encode_lines([_line(record) for record in records])
-    if b"null" in block:  # what is not finite, a None, or a text that has it
+    if b"null" in block:  # a number that is not finite, a None, or a text with "null" in it
         block = _encoder.encode_lines([to_json(_line(record)) for record in records])
     return block
 
@@ -121,7 +128,10 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _with_gaps(value: Any, depth: int = 0) -> Any:
-    """A value with None for what is not finite; what is nested too deep is as `to_json` has it."""
+    """Return a value with None in place of NaN and infinities.
+
+    A value that is nested too deep is encoded as `to_json` does.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Array):
@@ -146,7 +156,7 @@ class _Stamp(msgspec.Struct):
 
 
 def _stamp(line: bytes) -> tuple[int, float] | None:
-    """Step and time of a line, None where it is not one of ours."""
+    """Return step and time of a line, None where it is not one of ours."""
     try:
         stamp = msgspec.json.decode(line, type=_Stamp)
     except msgspec.DecodeError:

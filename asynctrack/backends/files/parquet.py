@@ -1,16 +1,21 @@
-"""Parquet: a part per batch in `parquet/` of the run's directory, and one table when the run has ended. Runs in a process of its own.
+"""Parquet: a part per batch in `parquet/` of the run's directory, and one table when the run has ended.
 
-Each record is a row: `_step`, `_timestamp` in seconds since the epoch, `_number`, and a column per key; nested names are joined by `/`, and users' keys of these three names
-get one more underscore in front. A key's column is bool, int64, double or text, as its values are, null where a record has none; when a value does not fit, the column of later
-parts is the next of these that it fits without loss, as `column_types` says, and so is that of the table. Arrays and lists are text, as JSON has them. NaN stays NaN.
+Runs in a process of its own.
 
-A live run can be read. A new key is a new column from that part on, so the columns are united by name:
+Each record is a row: `_step`, `_timestamp` in seconds since the epoch, `_number`, and a column per key. Nested names
+are joined by `/`; a user's keys of these three names get one more underscore in front. A column is bool, int64, double
+or text, as its values are, and null where a record has none. When a value does not fit, the column of later parts, and
+of the table, becomes the next of these types that holds it without loss, as `column_types` explains. Arrays and lists
+are text, as JSON has them. NaN stays NaN.
+
+A live run can be read. A new key is a new column from that part on, so unite the columns by name:
 
     duckdb.sql("SELECT * FROM read_parquet('asynctrack_runs/demo/first/parquet/*.parquet', union_by_name=true)")
     polars.concat(map(polars.scan_parquet, sorted(glob("asynctrack_runs/demo/first/parquet/*.parquet"))), how="diagonal_relaxed")
 
-Each record is there once, also after a crash: the state has how many parts there are, and what is written again replaces the parts behind them. The table is made beside the parts, and their
-directories change names with each other at once, so that nobody finds a record in both; who had listed the parts before finds them gone.
+Each record is there once, also after a crash: the state holds the number of parts, and rows that come again replace the
+parts behind that number. The table is made beside the parts, and their directories swap names at once, so that no
+reader finds a record in both. A reader that had listed the parts before finds them gone.
 
     pip install 'asynctrack[parquet]'
 """
@@ -33,20 +38,20 @@ from asynctrack.settings import check_name
 if TYPE_CHECKING:
     from asynctrack.records.column_types import Kind
 
-# What a part has in memory before it is written, as it was logged. Arbitrary.
+# Bytes of a part in memory before it is written, as they were logged. Arbitrary.
 _PART_BYTES: Final = 32 << 20
 _LARGEST_STEP: Final = (1 << 63) - 1
 _STEP: Final = "a step beyond 63 bits"
 
 
 class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
-    """Every record as a row of Parquet.
+    """Writes every record as a row of Parquet.
 
     Attributes:
-        folder: name in the run's directory.
-        part_rows: a part is written when it has so many rows,
-        part_age_s: or its first has waited for so many seconds; also at each `flush`.
-        stall_timeout_s: seconds that a call may take before its process is killed; making the table is one.
+        folder: its name in the run's directory.
+        part_rows: rows in a part, at most.
+        part_age_s: seconds that the first row of a part waits for others, at most. Each `flush` also writes a part.
+        stall_timeout_s: seconds that a call may take before its process is killed; making the table is one call.
     """
 
     execution: ClassVar[Execution] = "process"
@@ -60,10 +65,12 @@ class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
 
     @property
     def batch_records(self) -> int:  # type: ignore[override]  # of the class elsewhere
+        """Return `part_rows`: a batch becomes a part."""
         return self.part_rows
 
     @property
     def batch_age_s(self) -> float:  # type: ignore[override]
+        """Return `part_age_s`: a batch becomes a part."""
         return self.part_age_s
 
     def __post_init__(self) -> None:
@@ -78,6 +85,12 @@ class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
         super().__post_init__()
 
     def open(self, context: Context) -> Sink:
+        """Open the folder in the run's directory.
+
+        Raises:
+            ActionRequired: pyarrow is missing, or the folder is a link.
+            Resend: the folder has fewer rows than were written.
+        """
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
@@ -102,7 +115,7 @@ class _Parts(Sink):
             raise ActionRequired(f"{folder} is a link, which may lead anywhere; make it a directory")
         parquet_table.recover(folder)
         if self._rows > parquet_table.count_rows(self._known()):
-            raise Resend(f"{folder.name} has fewer rows than were written")
+            raise Resend(f"{folder.name} has fewer than the {self._rows} rows that were written")
 
     def write(self, batch: Batch) -> dict[str, int] | None:
         records = [record for record in batch.records if -_LARGEST_STEP - 1 <= record.step <= _LARGEST_STEP]
@@ -129,7 +142,10 @@ class _Parts(Sink):
         self._kinds, self._count, self._rows = kinds, self._count + 1, self._rows + len(records)
 
     def _make_tidy(self) -> None:
-        """Remove what is given again. Not before it is: where the journal is gone, this is what is left of the run."""
+        """Remove parts whose records come again.
+
+        This waits for the first write: where the journal is gone, the parts are all that is left of the run.
+        """
         if not self._tidy:
             known = {*self._known()}
             for path in self._table.files(self._folder):
@@ -138,7 +154,7 @@ class _Parts(Sink):
             self._tidy = True
 
     def _known(self) -> Iterable[Path]:
-        """The files that have what was delivered."""
+        """Return the files that hold what was delivered."""
         names = {self._table.part_name(index) for index in range(self._count)} | (
             {self._table.TABLE} if self._count else set()
         )

@@ -1,4 +1,7 @@
-"""Parquet table: parts written from records, merged into one table, and read back. Runs where the Parquet backend does, and in readers."""
+"""Parquet table: write records as parts, merge parts into one table, read both back.
+
+Runs where the Parquet backend does, and in readers.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ _TYPES: Final[dict[Kind, Any]] = {
 _KINDS: Final[dict[Any, Kind]] = {of: kind for kind, of in _TYPES.items() if kind != "long"}
 _COMPRESSION: Final = "zstd"
 
-# Rows that are merged at once, and the size of a row group of the table in memory: what merging takes is a few of these. Arbitrary.
+# Rows that are merged at once, and bytes of a row group in memory: merging takes a few of these. Arbitrary.
 _ROWS: Final = 16_384
 _GROUP_BYTES: Final = 32 << 20
 
@@ -46,11 +49,12 @@ _RENAME_EXCHANGE: Final = 2
 
 
 def part_name(index: int) -> str:
+    """Return the file name of a part."""
     return f"part-{index:06}.parquet"
 
 
 def files(folder: Path) -> list[Path]:
-    """The table, if there is one, and the parts in their order."""
+    """Return the table, if there is one, and the parts in their order."""
     try:
         names = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -60,7 +64,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def count_rows(paths: Iterable[Path]) -> int:
-    """The rows of these files; of one that cannot be read none."""
+    """Count the rows of these files; a file that cannot be read counts as empty."""
     rows = 0
     for path in paths:
         with contextlib.suppress(OSError, pa.ArrowInvalid):
@@ -69,12 +73,12 @@ def count_rows(paths: Iterable[Path]) -> int:
 
 
 def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) -> None:
-    """Write records as a file that is there as a whole.
+    """Write records as a file. The file appears only when it is whole.
 
     Args:
         path: of the file.
         records: its rows.
-        kinds: of the columns there were before; changed to those there are then.
+        kinds: the kind of each column of earlier parts; updated to this part's.
     """
     rows = [flat(record.data) for record in records]
     for key in dict.fromkeys(itertools.chain.from_iterable(rows)):
@@ -99,7 +103,10 @@ def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) ->
 
 
 def merge(folder: Path) -> None:
-    """Make one table of the table and the parts that there are. Whoever lists the folder finds these or the new table."""
+    """Merge the table and the parts into one table.
+
+    A reader that lists the folder finds either all of these or the new table.
+    """
     there = files(folder)
     if not there or there == [folder / TABLE]:
         return
@@ -119,21 +126,21 @@ def merge(folder: Path) -> None:
 
 
 def recover(folder: Path) -> None:
-    """Remove what a merge has left, be it that it came to its end or not."""
+    """Remove the directories that a finished or interrupted merge has left."""
     before, merged = _beside(folder, "before"), _beside(folder, "merged")
     if before.is_dir() and not folder.is_dir():
         os.rename(before, folder)
     for left in (before, merged):
         if left.is_dir() and not left.is_symlink():
             ours = {path.name for path in files(left)}
-            for name in os.listdir(left):  # a person's
+            for name in os.listdir(left):  # files that somebody has put there
                 if name not in ours and not name.startswith("."):
                     os.rename(left / name, folder / name)
             shutil.rmtree(left)
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """The records of the table and the parts, keys flat; texts that are JSON of a list stay texts."""
+    """Yield the records of the table and the parts, with flat keys. Texts that hold JSON of a list stay texts."""
     for path in files(folder):
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS):
@@ -161,7 +168,10 @@ def _write_merged(paths: Sequence[Path], out: Any) -> None:
 
 
 def _united(paths: Sequence[Path]) -> Any:
-    """The columns of all, in the order they came, each of a type that all its values fit."""
+    """Return a schema with the columns of all files.
+
+    They are in the order of their first appearance, each of a type that holds all its values.
+    """
     found: dict[str, dict[Path, Kind]] = {}
     for path in paths:
         for field in pq.read_schema(path):
@@ -170,13 +180,16 @@ def _united(paths: Sequence[Path]) -> Any:
 
 
 def _distinct_names(name: str, kinds: dict[Path, Kind]) -> Iterator[Kind]:
-    """The kinds of a column in the files that have it; where floats come beside integers, by how large these are."""
+    """Yield the kind of a column in each file that has it.
+
+    Where floats meet integers, the size of the integers decides their kind.
+    """
     for path, kind in kinds.items():
         yield _kind_of_integers(path, name) if kind == "int" and "float" in kinds.values() else kind
 
 
 def _kind_of_integers(path: Path, column: str) -> Kind:
-    # The file's own statistics would say so, too, but pyarrow 26.0 has read them from memory that was freed.
+    # The file's own statistics have these numbers, too, but pyarrow 26.0 has read them from memory that was freed.
     kinds: set[Kind] = {"int"}
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(_ROWS, columns=[column]):
@@ -207,7 +220,10 @@ def _beside(folder: Path, what: str) -> Path:
 
 
 def _exchange(merged: Path, folder: Path) -> None:
-    """Give two directories each other's name, at once where the file system can; else there is a moment without `folder`."""
+    """Swap the names of two directories, at once where the file system can.
+
+    Otherwise there is a moment without `folder`.
+    """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
         failed = rename(_AT_FDCWD, os.fsencode(merged), _AT_FDCWD, os.fsencode(folder), _RENAME_EXCHANGE) != 0

@@ -1,4 +1,4 @@
-"""Syncing: many files made safe against a power cut at once. Runs where the sink does."""
+"""Syncing: make many files safe against a power cut at once. Runs where the sink does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 
 
 def sync_file_system(directory: Path) -> bool:
-    """Wait until all that was written to the file system of a directory is on its disk, by whomever; False where it cannot be asked for.
+    """Wait until everything written to a directory's file system is on disk.
+
+    Args:
+        directory: any one on that file system.
+
+    Returns:
+        False where the C library has no `syncfs`.
 
     Raises:
         OSError: the disk has not taken it.

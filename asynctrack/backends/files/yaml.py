@@ -1,7 +1,10 @@
-"""YAML: what a run is and was told, in `config.yaml`, `summary.yaml` and `metadata.yaml` of its directory. Runs on a thread of the worker.
+"""YAML: a run's config, summary and metadata, in `config.yaml`, `summary.yaml` and `metadata.yaml` of its directory.
 
-Each is replaced at once when it changes, and `yaml.safe_load` reads them. Nested mappings and lists stay so; NaN and the infinities are YAML's `.nan` and `.inf`; arrays are
-lists. `metadata.yaml` has the run's id, name, project and environment, when it was created, and its status. The metrics are not here: records are skipped.
+Runs on a thread of the worker.
+
+Each file is replaced at once when it changes, and `yaml.safe_load` reads it. Nested mappings and lists stay so; NaN and
+the infinities are YAML's `.nan` and `.inf`; arrays are lists. `metadata.yaml` has the run's id, name, project and
+environment, when it was created, and its status. Metrics are not here: records are skipped.
 
     pip install 'asynctrack[yaml]'
 """
@@ -23,13 +26,18 @@ _NOT_HERE: Final = "metrics, which YAML does not take"
 
 
 class YAML(Backend, frozen=True, kw_only=True, tag="yaml"):
-    """The config, the summary and the metadata of a run, as YAML."""
+    """Writes the config, the summary and the metadata of a run as YAML."""
 
     execution: ClassVar[Execution] = "worker"
     milestones = True
     needs: ClassVar[Mapping[str, str]] = {"yaml": "asynctrack[yaml]"}
 
     def open(self, context: Context) -> Sink:
+        """Open the files in the run's directory, and write them.
+
+        Raises:
+            ActionRequired: PyYAML is missing.
+        """
         try:
             import yaml
         except ImportError as error:
@@ -68,7 +76,9 @@ class _Files(Sink):
 
     def _write(self, status: str) -> None:
         self._replace("config", self._mirror.config)
-        if self._mirror.summary or (self._directory / "summary.yaml").exists():  # what was in it may have been removed
+        if (
+            self._mirror.summary or (self._directory / "summary.yaml").exists()
+        ):  # empties a file whose values were removed
             self._replace("summary", self._mirror.summary)
         self._replace("metadata", {**self._run, "status": status, "environment": _environment(self._directory)})
 
@@ -81,7 +91,7 @@ class _Files(Sink):
 
 
 def _environment(run: Path) -> dict[str, Any]:
-    """Interpreter, host and command, where `run.json` is there to say so."""
+    """Return interpreter, host and command from `run.json`; nothing where that cannot be read."""
     try:
         return dict(to_json(manifests.load(run).environment))
     except AsynctrackError:

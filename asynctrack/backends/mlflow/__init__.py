@@ -1,4 +1,4 @@
-"""MLflow: to its tracking server by REST, without its library. Runs in the worker's loop.
+"""MLflow: send a run to MLflow's tracking server by REST, without its library. Runs in the worker's loop.
 
 | Here | In MLflow |
 | --- | --- |
@@ -8,11 +8,13 @@
 | summary | a metric `summary/KEY`, or a tag of that name where it is no number |
 | how the run ended | FINISHED, FAILED, or KILLED where the process died or was preempted |
 
-Nested names are joined by `/`. In a name every character that MLflow has not (it has letters, digits and `_ - . : /` and space) becomes `_`; one
-longer than 250 keeps its beginning and gets a checksum. What is no number is left out, and a record of which nothing is left is skipped.
+Nested names are joined by `/`. MLflow's names have letters, digits, `_ - . : /` and space; every other character
+becomes `_`. A name longer than 250 characters keeps its beginning and gets a checksum. Values other than numbers are
+left out. A record without any number is skipped.
 
-The run in MLflow has tags with our run's id and time of birth, and is looked for by these before one is made: a crash between making it and noting that makes no
-second one. MLflow answers 200 to a batch that it cannot parse, and drops it; so nothing is sent that it could misread.
+The run in MLflow has tags with our run's id and time of creation. A run with these tags is looked for before one is
+made, so a crash between making it and saving its id makes no second one. MLflow answers 200 to a batch that it cannot
+parse, and drops it; so nothing is sent that it could misread.
 """
 
 from __future__ import annotations
@@ -79,16 +81,16 @@ _log = logging.getLogger("asynctrack.delivery")
 
 
 class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
-    """Every number as a metric of an MLflow run.
+    """Sends every number as a metric of an MLflow run.
 
     Attributes:
         tracking_uri: address of the tracking server, HTTP or HTTPS. Default: the environment's `MLFLOW_TRACKING_URI`.
         experiment: its name; made where there is none. Default: the run's project.
         run_name: default: the run's name.
         tags: of the MLflow run.
-        token: `env:NAME`, the environment's variable with a bearer token. `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, where the environment
-            has both, come first, as they do in MLflow.
-        request_timeout_s: seconds a request may take.
+        token: `env:NAME`, the environment's variable with a bearer token. Where the environment has both
+            `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, these come first, as they do in MLflow.
+        request_timeout_s: seconds that a request may take.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -123,6 +125,11 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
         super().__post_init__()
 
     def prepare(self) -> Backend:
+        """Fill in the server's address from the environment.
+
+        Raises:
+            InvalidSettings: there is no address, or it cannot be used.
+        """
         address = address_of(self.tracking_uri, _ADDRESS)
         if not address:
             raise InvalidSettings([f"MLflow needs its server's address: give tracking_uri=, or set {_ADDRESS}"])
@@ -131,9 +138,15 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
         return msgspec.structs.replace(self, tracking_uri=address)
 
     def external_targets(self) -> list[str]:
+        """List the server's address."""
         return [self.tracking_uri or f"the MLflow server of {_ADDRESS}"]
 
     def open(self, context: Context) -> Sink:
+        """Open a client for the server; the run in MLflow is found or made at the first write.
+
+        Raises:
+            ActionRequired: the server's address is missing, or httpx2 is.
+        """
         address = address_of(self.tracking_uri, _ADDRESS)
         if not address or url_problems(_ADDRESS, address):
             raise ActionRequired(
@@ -158,8 +171,8 @@ class _Found(NamedTuple):
     """A run in MLflow.
 
     Attributes:
-        id: its own.
-        status: its own word.
+        id: its id in MLflow.
+        status: in MLflow's words.
         params: names to values.
         tags: names to values.
     """
@@ -171,13 +184,13 @@ class _Found(NamedTuple):
 
 
 class _MLflowSink(Sink):
-    """One run, at one server."""
+    """Sends one run to one server."""
 
     def __init__(self, server: HTTPClient, settings: MLflow, context: Context) -> None:
         self._server = server
         self._settings = settings
         self._context = context
-        self._config = dict(context.config)  # the worker's own goes on changing
+        self._config = dict(context.config)  # a copy: the worker goes on changing its own
         state = context.state or {}
         self._id: str | None = state.get("run_id")
         self._last_ms: int = state.get("last_ms", 0)
@@ -190,7 +203,7 @@ class _MLflowSink(Sink):
         await self._update(run, batch.updates)
         metrics, skipped = self._metrics(batch)
         batches = list(chunks(metrics, MOST_METRICS))
-        # A batch that failed in the middle goes on there: MLflow takes twice as long for what it has already.
+        # A batch that failed in the middle goes on there: MLflow takes twice as long for metrics that it has already.
         identity = [(record.ring, record.number) for record in batch.records]
         sent = self._begun[1] if self._begun[0] == identity else 0
         for chunk in batches[sent:]:
@@ -210,7 +223,7 @@ class _MLflowSink(Sink):
         await self._server.close()
 
     def _metrics(self, batch: Batch) -> tuple[list[msgspec.Raw], dict[str, int]]:
-        """The metrics of a batch, encoded, and how many of its records have none, by reason."""
+        """Encode the metrics of a batch, and count the records that have none, by reason."""
         metrics: list[msgspec.Raw] = []
         skipped: dict[str, int] = {}
         for record in batch.records:
@@ -233,7 +246,7 @@ class _MLflowSink(Sink):
         return name
 
     async def _ready(self) -> _Found:
-        """The run in MLflow, running: the one that was made before, or a new one."""
+        """Return the run in MLflow with status RUNNING: the one that was made before, or a new one."""
         if self._found is None:
             found = await self._get(self._id) if self._id else await self._find_or_create()
             self._id = found.id
@@ -252,7 +265,7 @@ class _MLflowSink(Sink):
         context = self._context
         ours = {"asynctrack.run_id": context.run_id, "asynctrack.created_at": context.created_at}
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in ours.items())
-        # The oldest: where one was made while nobody heard the answer, there may be two.
+        # The oldest: when an answer got lost, there may be two.
         search = {"experiment_ids": [experiment], "filter": wanted, "max_results": 1, "order_by": ["start_time ASC"]}
         runs = (await self._settle(self._server.post("runs/search", search))).data.get("runs")
         if runs:
@@ -268,7 +281,7 @@ class _MLflowSink(Sink):
 
     async def _experiment(self) -> str:
         name = self._settings.experiment or self._context.project
-        for _ in range(2):  # another may make it between our two requests
+        for _ in range(2):  # somebody else may make it between our two requests
             ask = self._server.get("experiments/get-by-name", {"experiment_name": name}, also=(404,))
             found = await self._settle(ask)
             if found.status == 200:
@@ -279,11 +292,13 @@ class _MLflowSink(Sink):
                     )
                 return str(experiment["experiment_id"])
             if found.data.get("error_code") != "RESOURCE_DOES_NOT_EXIST":
-                raise ActionRequired(f"{self._server.url} answers 404 as no MLflow server does; is tracking_uri right?")
+                raise ActionRequired(
+                    f"{self._server.url} answers 404, but not as an MLflow server does; is tracking_uri right?"
+                )
             made = await self._settle(self._server.post("experiments/create", {"name": name}, also=(400,)))
             if made.status == 200:
                 return str(made.data["experiment_id"])
-        raise ActionRequired(f"MLflow does not make the experiment {name!r}: {made.data.get('message', '')!s:.300}")
+        raise ActionRequired(f"MLflow refuses to make the experiment {name!r}: {made.data.get('message', '')!s:.300}")
 
     def _read_run(self, run: dict[str, Any]) -> _Found:
         info, data = run["info"], run.get("data", {})
@@ -295,7 +310,7 @@ class _MLflowSink(Sink):
         return _Found(info["run_id"], info.get("status", "RUNNING"), params, tags)
 
     async def _update(self, run: _Found, updates: Iterable[Update]) -> None:
-        """Changes of config and summary; each replaces what was there."""
+        """Send changes of config and summary; each replaces the earlier value."""
         metrics: list[msgspec.Raw] = []
         tags: dict[str, str] = {}
         for update in updates:
@@ -309,7 +324,9 @@ class _MLflowSink(Sink):
                 name = clean_name(key)
                 if (number := as_number(value)) is not None:
                     metrics.append(as_metric(name, number, time_ms, 0))
-                if number is None or name in tags or name in run.tags:  # a metric cannot be removed: its tag says more
+                if (
+                    number is None or name in tags or name in run.tags
+                ):  # MLflow cannot remove a metric, so its tag has the latest value
                     tags[name] = as_text(value, MOST_TAG)
         run.tags.update(tags)
         await self._log_items(run, "metrics", metrics)
@@ -318,13 +335,14 @@ class _MLflowSink(Sink):
     async def _configure(
         self, run: _Found, config: Mapping[str, Any], *, again: bool = False, removed: Collection[str] = ()
     ) -> None:
-        """Log a config: what is new as params, what has another value as tags, and by a tag that something was removed.
+        """Log a config: new names as params, changed values as tags, and removed names as tags that say so.
 
         Args:
-            run: it belongs to.
-            config: or a part of it.
-            again: the run has had its config: what is as it was says nothing about what was changed since.
-            removed: the names that were taken from it before.
+            run: in MLflow.
+            config: whole, or a part of it.
+            again: whether the run has had its config before. A value that is as it was then says nothing about later
+                changes.
+            removed: names that were removed from the config.
         """
         params, tags = {}, {}
         if not again:
@@ -351,7 +369,7 @@ class _MLflowSink(Sink):
             raise
 
     async def _log_items(self, run: _Found, kind: Kind, items: list[msgspec.Raw]) -> None:
-        """Log what is no record: what MLflow refuses is said, and left out; it must not keep the records back."""
+        """Log params, tags or summary. A refused item is reported and left out: it must not hold up the records."""
         for chunk in chunks(items, MOST_METRICS if kind == "metrics" else MOST_OTHERS):
             try:
                 await self._log(run, kind, chunk)
@@ -368,11 +386,15 @@ class _MLflowSink(Sink):
             await self._server.post("runs/log-batch", {"run_id": run.id, kind: items})
         except Rejected as no:
             _check_database(no)
-            await self._get(run.id)  # a deleted run refuses everything: then this pauses
+            await self._get(run.id)  # raises `ActionRequired` where the run is deleted and so refuses everything
             raise
 
     async def _settle(self, asking: Awaitable[Answer]) -> Answer:
-        """The answer to something without which no record can be logged: a refusal is for a person to mend."""
+        """Wait for an answer without which no record can be logged. A refusal is then for a person to solve.
+
+        Raises:
+            ActionRequired: MLflow refuses the request.
+        """
         try:
             return await asking
         except (Rejected, TooLarge) as no:
@@ -381,13 +403,13 @@ class _MLflowSink(Sink):
 
 
 def _check_database(no: Rejected | TooLarge) -> None:
-    """Its database failed: what MLflow itself refuses is INVALID_PARAMETER_VALUE."""
+    """Raise `Retry` where MLflow's database failed: a refusal by MLflow itself says INVALID_PARAMETER_VALUE."""
     if "BAD_REQUEST" in str(no):
         raise Retry(str(no)) from no
 
 
 def _credentials(token: str) -> Credentials:
-    """A user with a password where the environment has both, else a token: as MLflow's own client has it."""
+    """Read user and password where the environment has both, else a token: the order of MLflow's own client."""
     user, password, bearer = read_secret(_USER), read_secret(_PASSWORD), read_secret(token)
     if user and password:
         return Credentials.of_user(user, password)

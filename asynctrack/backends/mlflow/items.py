@@ -1,4 +1,4 @@
-"""MLflow's items: names, numbers, texts and requests as its server takes them. Runs in the worker's loop.
+"""MLflow's items: build names, numbers, texts and requests as its server takes them. Runs in the worker's loop.
 
 MLflow answers 200 to a request that it cannot parse, and drops it; so nothing is made here that it could misread.
 """
@@ -18,14 +18,14 @@ from asynctrack.records.plain import as_float
 
 Kind = Literal["metrics", "params", "tags"]
 
-# MLflow's own limits, of its `utils/validation.py`.
+# MLflow's own limits, from its `utils/validation.py`.
 MOST_METRICS: Final = 1000
 MOST_OTHERS: Final = 100
-_MOST_BYTES: Final = 900_000  # of 1 MB, for what is around the items
+_MOST_BYTES: Final = 900_000  # of 1 MB; the rest is for the text around the items
 _MOST_KEY: Final = 250
 MOST_PARAM: Final = 6000
 MOST_TAG: Final = 8000
-# The tag of what was removed from a config or summary: MLflow's params and metrics stay for ever.
+# Value of the tag for a name that was removed from config or summary: MLflow's params and metrics stay for ever.
 REMOVED: Final = "(removed)"
 
 _STRANGE: Final = re.compile(r"[^/\w.\- :]")
@@ -34,12 +34,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def as_metric(name: str, number: float | str, time_ms: int, step: int) -> msgspec.Raw:
-    """A metric, encoded."""
+    """Encode a metric."""
     return msgspec.Raw(_encode({"key": name, "value": number, "timestamp": time_ms, "step": step}))
 
 
 def chunks(items: list[msgspec.Raw], most: int) -> Iterator[list[msgspec.Raw]]:
-    """Encoded items in requests that MLflow takes: so many, and so many bytes."""
+    """Split encoded items into requests that MLflow takes.
+
+    Args:
+        items: encoded.
+        most: items in a request, at most.
+    """
     chunk: list[msgspec.Raw] = []
     size = 0
     for item in items:
@@ -54,7 +59,7 @@ def chunks(items: list[msgspec.Raw], most: int) -> Iterator[list[msgspec.Raw]]:
 
 
 def clean_name(key: str) -> str:
-    """A name that MLflow takes."""
+    """Return a name that MLflow takes."""
     name = "/".join(part if part not in ("", ".", "..") else "_" for part in _STRANGE.sub("_", key).split("/"))
     if len(name) > _MOST_KEY:
         name = f"{name[: _MOST_KEY - 9]}-{zlib.crc32(key.encode()):08x}"
@@ -62,7 +67,7 @@ def clean_name(key: str) -> str:
 
 
 def as_number(value: Any) -> float | str | None:
-    """A value as protobuf's JSON has a double; None where it is no number."""
+    """Return a number as protobuf's JSON has a double; None for any other value."""
     if isinstance(value, bool | int):
         value = as_float(value, None)
     if not isinstance(value, float):
@@ -71,16 +76,16 @@ def as_number(value: Any) -> float | str | None:
 
 
 def as_text(value: Any, most: int) -> str:
-    """A value as MLflow's own client writes it."""
+    """Return a value as MLflow's own client writes it, clipped at `most` characters."""
     plain = value if isinstance(value, str | float | int | None) else to_json(value)
     return str(plain).replace("\0", "\\0")[:most]
 
 
 def as_pairs(values: Mapping[str, str]) -> list[dict[str, str]]:
-    """Params or tags."""
+    """Return params or tags as MLflow's pairs."""
     return [{"key": key, "value": value} for key, value in values.items()]
 
 
 def as_items(values: Mapping[str, str]) -> list[msgspec.Raw]:
-    """Params or tags, encoded."""
+    """Encode params or tags."""
     return [msgspec.Raw(_encode(pair)) for pair in as_pairs(values)]

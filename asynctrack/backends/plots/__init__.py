@@ -1,1 +1,1 @@
-"""Backends that draw curves: a module each, and what they share."""
+"""Backends that draw curves: a module each, and the modules that they share."""

@@ -1,7 +1,8 @@
-"""Curves: a run's numbers, downsampled to what a picture can show. Runs where they are drawn.
+"""Curves: reduce a run's numbers to the detail that a picture can show. Runs where they are drawn.
 
-A curve is kept in stretches of 2**k steps, each with its least, greatest and mean value. When they are too many k grows by one, and two become one. So memory
-does not grow with the run, no spike gets lost, and the curve is the same in whatever order its values come.
+A curve is kept in stretches of 2**k steps, each with its least, greatest and mean value. When there are too many
+stretches, k grows by one, and two become one. So memory does not grow with the run, no spike gets lost, and the curve
+is the same in whatever order its values come.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from asynctrack.records.plain import numbers_in
 
 # Stretches of a curve: two a pixel of a panel, at most 0.3 MB.
 MOST_STRETCHES: Final = 1_024
-# Curves of a run; one that makes up a name per record must not fill the memory. Arbitrary.
+# Curves of a run, at most: a run that makes up a name per record must not fill the memory. Arbitrary.
 MOST_CURVES: Final = 200
 
 NO_NUMBERS: Final = "no number to draw"
@@ -25,16 +26,16 @@ TOO_MANY: Final = f"of more than {MOST_CURVES} metrics"
 
 
 class Stretch:
-    """What became of a curve between two of its steps.
+    """A curve's values between two of its steps, summed up.
 
     Attributes:
         begin: the first step with a value.
-        end: the last.
-        low: the least value that is finite.
-        high: the greatest.
-        total: the sum of those that are finite,
-        count: and how many they are.
-        broken: the first step whose value is not finite.
+        end: the last step with a value.
+        low: the least finite value.
+        high: the greatest finite value.
+        total: the sum of the finite values.
+        count: the number of finite values.
+        broken: the first step whose value is not finite; None where all are.
     """
 
     __slots__ = ("begin", "broken", "count", "end", "high", "low", "total")
@@ -49,7 +50,7 @@ class Stretch:
         self.broken: int | None = None
 
     def take(self, step: int, value: float) -> None:
-        """Take in a value."""
+        """Add a value."""
         if step < self.begin:
             self.begin = step
         elif step > self.end:
@@ -65,7 +66,7 @@ class Stretch:
         self.count += 1
 
     def absorb(self, other: Stretch) -> None:
-        """Take in a neighbour."""
+        """Add the values of a neighbour."""
         self.begin, self.end = min(self.begin, other.begin), max(self.end, other.end)
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.total, self.count = self.total + other.total, self.count + other.count
@@ -74,13 +75,14 @@ class Stretch:
 
     @property
     def mean(self) -> float:
-        """Of the values that are finite, NaN where none is."""
+        """Return the mean of the finite values, NaN where there are none."""
         if not self.count:
             return math.nan
         mean = self.total / self.count
-        return mean if math.isfinite(mean) else self.low / 2 + self.high / 2  # the sum is too large
+        return mean if math.isfinite(mean) else self.low / 2 + self.high / 2  # the sum is beyond a float
 
     def copy(self) -> Stretch:
+        """Return a copy."""
         other = Stretch(self.begin)
         other.absorb(self)
         return other
@@ -91,9 +93,9 @@ class Course(NamedTuple):
 
     Attributes:
         steps: of the points.
-        means: what lies between lows and highs.
-        lows: the least values.
-        highs: the greatest.
+        means: the mean value of each point.
+        lows: the least value of each point.
+        highs: the greatest value of each point.
         broken: steps with values that are not finite.
         exact: whether each point is one value.
     """
@@ -107,7 +109,14 @@ class Course(NamedTuple):
 
 
 class PlotCurve:
-    """One metric, of which at most so many stretches are kept: 2 or more, since steps below 0 never meet those above."""
+    """One metric, reduced to a limited number of stretches.
+
+    Args:
+        most: stretches that are kept, at most: 2 or more, since steps below 0 never share one with those above.
+
+    Attributes:
+        count: values taken so far.
+    """
 
     __slots__ = ("_most", "_shift", "_stretches", "count")
 
@@ -118,16 +127,16 @@ class PlotCurve:
         self._stretches: dict[int, Stretch] = {}
 
     def __len__(self) -> int:
-        """Stretches that are kept."""
+        """Return the number of stretches."""
         return len(self._stretches)
 
     @property
     def greatest(self) -> float:
-        """The greatest value that is finite, minus infinity where none is."""
+        """Return the greatest finite value, minus infinity where there is none."""
         return max(stretch.high for stretch in self._stretches.values())
 
     def add(self, step: int, value: float) -> None:
-        """Take a value."""
+        """Add a value."""
         self.count += 1
         at = step >> self._shift
         stretch = self._stretches.get(at)
@@ -139,7 +148,7 @@ class PlotCurve:
             self._stretches = _merged(self._stretches, 1)
 
     def course(self, most: int) -> Course:
-        """The curve in at most so many points, 2 or more."""
+        """Return the curve in at most `most` points, 2 or more."""
         shift = 0
         while len({at >> shift for at in self._stretches}) > most:
             shift += 1
@@ -160,9 +169,10 @@ class Line(NamedTuple):
 
     Attributes:
         key: the metric's whole name.
-        scope: that it is from, "" for none.
-        rank: of the scope among those that share a panel with others, which is its colour in all panels; None where it never does.
-        curve: what is drawn.
+        scope: of the metric, "" for none.
+        rank: number of the scope among those that share a panel with others. It decides the colour, which is the same
+            in all panels. None where the scope never shares one.
+        curve: its values.
     """
 
     key: str
@@ -172,7 +182,10 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """What is drawn in one pair of axes: a metric of each scope that has it. Its title is the whole name where only one has."""
+    """The contents of one pair of axes: a metric in each scope that has it.
+
+    Where only one has, the title is the metric's whole name.
+    """
 
     title: str
     lines: list[Line]
@@ -185,7 +198,7 @@ class PlotCurves:
         keys: the metrics to keep.
 
     Attributes:
-        by_key: in the order they came.
+        by_key: the curves by metric, in the order of their first values.
     """
 
     def __init__(self, keys: MetricSelection) -> None:
@@ -193,7 +206,11 @@ class PlotCurves:
         self._keys = keys
 
     def take(self, records: Iterable[Record]) -> dict[str, int]:
-        """Take records; how many of them nothing is drawn of, by reason."""
+        """Add the numbers of these records to the curves.
+
+        Returns:
+            How many records add nothing to a curve, by reason.
+        """
         skipped: dict[str, int] = {}
         for record in records:
             reason: str | None = NO_NUMBERS
@@ -209,7 +226,7 @@ class PlotCurves:
         return skipped
 
     def panels(self) -> list[Panel]:
-        """What is to be drawn: metrics in the order they came."""
+        """Arrange the curves in panels, in the order of their first values."""
         metrics: dict[str, list[str]] = {}
         for key in self.by_key:
             metrics.setdefault(split_source(key)[1], []).append(key)
@@ -227,7 +244,7 @@ class PlotCurves:
         return Line(key, scope, ranks.get(scope) if ranks else 0, self.by_key[key])
 
     def _begin(self, key: str) -> PlotCurve | None:
-        """A new curve; None where the metric is not wanted, or one too many."""
+        """Make a new curve; return None where the metric is not wanted, or is one too many."""
         if key not in self._keys or len(self.by_key) == MOST_CURVES:
             return None
         curve = self.by_key[key] = PlotCurve()

@@ -1,10 +1,14 @@
-"""LivePlot: a run's curves by livelossplot, in the notebook whose cell opened it, and in a file. Runs in a process of its own.
+"""LivePlot: draw a run's curves by livelossplot, in the notebook whose cell opened it, and in a file.
 
-livelossplot draws for 0.2 to 0.5 s each time, where it is called: TROPT's tracker calls it in each step. Here it does so in a process of its own, and the notebook's kernel
-only puts the finished picture where the last one was. Elsewhere than in a notebook `plots/live.png` is all there is.
+Runs in a process of its own.
 
-A panel for each metric with a line for each scope, as `Matplotlib` has them; a line goes through the least and the greatest value of about a pixel. Numbers are drawn; a record without any
-is skipped. A record that is given twice shows once.
+livelossplot draws for 0.2 to 0.5 s each time, in the thread that calls it: TROPT's tracker calls it in each step. Here
+it draws in a process of its own, and the notebook's kernel only replaces the last picture by the finished one. Outside
+a notebook there is only `plots/live.png`.
+
+There is a panel for each metric with a line for each scope, as in `Matplotlib`. A line goes through the least and the
+greatest value of about a pixel. Numbers are drawn; a record without any is skipped. A record that is given twice shows
+once.
 """
 
 from __future__ import annotations
@@ -32,11 +36,11 @@ _POINTS: Final = 400
 
 
 class LivePlot(Plot, frozen=True, kw_only=True, tag="live_plot"):
-    """Curves as livelossplot draws them; needs `pip install 'asynctrack[livelossplot]'`.
+    """Draws curves by livelossplot; needs `pip install 'asynctrack[livelossplot]'`.
 
     Attributes:
         every_s: seconds between two pictures.
-        display: where the notebook is; set when a run is opened.
+        display: name of the notebook's display; set when a run is opened.
     """
 
     needs: ClassVar[Mapping[str, str]] = {"livelossplot": "asynctrack[livelossplot]"}
@@ -45,22 +49,28 @@ class LivePlot(Plot, frozen=True, kw_only=True, tag="live_plot"):
     display: str = ""
 
     def prepare(self) -> LivePlot:
-        """The same with a place in this notebook, if it is one."""
+        """Open a display in this notebook, if it is one."""
         shown = open_display(LivePicture()) if in_notebook(sys.stdout) else ""
         return msgspec.structs.replace(self, display=shown)
 
     def open(self, context: Context) -> Sink:
+        """Open a sink that draws.
+
+        Raises:
+            ActionRequired: livelossplot is missing.
+        """
         return _LivePlotSink(self, context)
 
 
 class LivePicture(Display):
-    """Shows PNG files, in base64, one in the place of the other, below the cell that opened the run."""
+    """Shows PNG files, in base64, each in place of the last one, below the cell that opened the run."""
 
     def __init__(self) -> None:
         self._display: Any = importlib.import_module("IPython.display")
         self._place = self._display.display(self._display.HTML(""), display_id=True)
 
     def show(self, items: list[Any]) -> None:
+        """Show the last of these pictures."""
         self._place.update(self._display.Image(data=base64.b64decode(items[-1]), format="png"))
 
 
@@ -70,7 +80,7 @@ class _LivePlotSink(PlotSink):
         try:
             import matplotlib
 
-            matplotlib.use("agg")  # a notebook's kernel says otherwise in the environment
+            matplotlib.use("agg")  # a notebook's kernel sets another in the environment
             import livelossplot
             import livelossplot.outputs
         except ImportError as error:
@@ -97,7 +107,7 @@ class _LivePlotSink(PlotSink):
         def finish(figure: Any) -> None:
             figure.tight_layout()
             figure.savefig(content, format="png", dpi=_DPI, metadata={"Software": None})
-            self._library.outputs.matplotlib_plot.plt.close(figure)  # it keeps each figure
+            self._library.outputs.matplotlib_plot.plt.close(figure)  # otherwise pyplot keeps each figure
 
         output = self._library.outputs.MatplotlibPlot(
             max_cols=min(len(panels), _COLUMNS), before_plots=_arrange, after_subplot=_label, after_plots=finish

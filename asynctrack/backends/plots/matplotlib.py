@@ -1,8 +1,11 @@
-"""Matplotlib: a run's curves as a picture, drawn anew as the run goes on. Runs in a process of its own: its import takes seconds, and a picture 0.1 to 0.5.
+"""Matplotlib: draw a run's curves as a picture, again and again while the run goes on. Runs in a process of its own.
 
-`plots/metrics.png` has a panel for each metric with a line for each scope, values over steps: `train/loss` and `val/loss` are two lines of the panel "loss". A line is the
-mean of what lies in about two pixels, and the band behind it reaches from the least to the greatest value, so that no spike gets lost. What is not finite is a cross at the top.
-More than twelve panels go on in `metrics-2.png`. A picture is replaced as a whole: a viewer never finds half of one.
+Its import takes seconds, and a picture 0.1 to 0.5 s.
+
+`plots/metrics.png` has a panel for each metric with a line for each scope, values over steps: `train/loss` and
+`val/loss` are two lines of the panel "loss". A line is the mean over about two pixels. The band behind it reaches from
+the least to the greatest value, so that no spike gets lost. A value that is not finite is a cross at the top. From the
+thirteenth panel on there is `metrics-2.png`. A picture is replaced as a whole: a viewer never finds half of one.
 
 Numbers are drawn; a record without any is skipped. A record that is given twice shows once.
 """
@@ -37,14 +40,14 @@ _COLUMNS: Final = 3
 _WIDTH, _HEIGHT, _DPI = 4.2, 2.6, 100
 # Points of a line: two pixels each.
 _POINTS: Final = 170
-# A line of so few points has a mark on each: of one alone nothing else would be seen.
+# A line with so few points marks each: a single point would be invisible otherwise.
 _FEW: Final = 12
-# Names in a legend: more would hide the panels.
+# Names in a legend, at most: more would hide the panels.
 _MOST_NAMES: Final = 20
 
 
 class Matplotlib(Plot, frozen=True, kw_only=True, tag="matplotlib"):
-    """Curves in `plots/metrics.png`; needs `pip install 'asynctrack[matplotlib]'`.
+    """Draws curves to `plots/metrics.png`; needs `pip install 'asynctrack[matplotlib]'`.
 
     Attributes:
         format: "png" or "svg".
@@ -55,11 +58,17 @@ class Matplotlib(Plot, frozen=True, kw_only=True, tag="matplotlib"):
     format: Format = "png"
 
     def more_problems(self) -> list[str]:
+        """List what is wrong with `format`."""
         formats = get_args(Format)
         wrong = f"format must be one of {', '.join(map(repr, formats))}; got {self.format!r:.80}"
         return [] if self.format in formats else [wrong]
 
     def open(self, context: Context) -> Sink:
+        """Open a sink that draws.
+
+        Raises:
+            ActionRequired: Matplotlib is missing.
+        """
         return _MatplotlibSink(self, context)
 
 
@@ -87,7 +96,7 @@ class _MatplotlibSink(PlotSink):
     def _picture(self, panels: Sequence[Panel]) -> bytes:
         columns = 2 if len(panels) == 4 else min(len(panels), _COLUMNS)
         rows = math.ceil(len(panels) / columns)
-        # Without `pyplot`, which would keep each figure, and with nothing in the file that changes from one to the next.
+        # Without `pyplot`, which would keep each figure. The file's metadata is fixed, so that equal curves make equal files.
         figure = self._matplotlib.figure.Figure(
             figsize=(columns * _WIDTH, rows * _HEIGHT + 0.4), dpi=_DPI, layout="constrained", facecolor="white"
         )
@@ -99,7 +108,7 @@ class _MatplotlibSink(PlotSink):
         self._draw_legend(figure, panels)
         content = io.BytesIO()
         with warnings.catch_warnings(), self._matplotlib.rc_context({"svg.hashsalt": "asynctrack"}):
-            warnings.simplefilter("ignore", UserWarning)  # a name in letters that its font has not
+            warnings.simplefilter("ignore", UserWarning)  # the font may lack letters of a name
             fixed = {"Date": None} if self._settings.format == "svg" else {"Software": None}
             figure.savefig(content, format=self._settings.format, metadata=fixed)
         return content.getvalue()

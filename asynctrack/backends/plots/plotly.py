@@ -1,7 +1,8 @@
-"""Plotly: a run's curves in one HTML file, to be zoomed and pointed at in a browser. Runs in a process of its own.
+"""Plotly: write a run's curves to one HTML file, to zoom and point at in a browser. Runs in a process of its own.
 
-`plots/metrics.html` needs nothing else and no network: plotly.js is in it, 5 MB, or with `plotlyjs="directory"` in `plots/plotly.min.js` beside it, once. It has a panel for each
-metric with a line for each scope, as `Matplotlib` draws them. While the run goes on the page loads itself anew, until somebody touches it.
+`plots/metrics.html` needs neither other files nor a network: it contains plotly.js, 5 MB. With `plotlyjs="directory"`
+that is in `plots/plotly.min.js` beside it, once. The page has a panel for each metric with a line for each scope, as in
+`Matplotlib`. While the run goes on the page reloads itself, until somebody touches it.
 
 Numbers are drawn; a record without any is skipped. A record that is given twice shows once.
 """
@@ -39,7 +40,7 @@ _COLUMNS: Final = 2
 _ROW: Final = 300
 # Points of a line: about one a pixel, so that a zoom shows more.
 _POINTS: Final = 600
-# How Plotly calls what others call dashed.
+# Plotly's names of the dashes.
 _DASHES: Final = {"solid": "solid", "dashed": "dash", "dotted": "dot"}
 
 _PAGE: Final = """<!DOCTYPE html>
@@ -61,14 +62,14 @@ Plotly.newPlot(plot, figure.data, figure.layout, {{responsive: true, displaylogo
 </body>
 </html>
 """
-# Whoever has zoomed in wants to look at what is there.
+# After a touch the page stays: a reload would undo a zoom.
 _RELOAD: Final = """let touched = false;
 plot.addEventListener("pointerdown", () => {{ touched = true; }}, true);
 setInterval(() => {{ if (!touched && !document.hidden) location.reload(); }}, {every_ms});"""
 
 
 class Plotly(Plot, frozen=True, kw_only=True, tag="plotly"):
-    """Curves in `plots/metrics.html`; needs `pip install 'asynctrack[plotly]'`.
+    """Draws curves to `plots/metrics.html`; needs `pip install 'asynctrack[plotly]'`.
 
     Attributes:
         plotlyjs: "inline", in the file, or "directory", beside it.
@@ -79,11 +80,17 @@ class Plotly(Plot, frozen=True, kw_only=True, tag="plotly"):
     plotlyjs: PlotlyJS = "inline"
 
     def more_problems(self) -> list[str]:
+        """List what is wrong with `plotlyjs`."""
         places = get_args(PlotlyJS)
         wrong = f"plotlyjs must be one of {', '.join(map(repr, places))}; got {self.plotlyjs!r:.80}"
         return [] if self.plotlyjs in places else [wrong]
 
     def open(self, context: Context) -> Sink:
+        """Open a sink that draws.
+
+        Raises:
+            ActionRequired: Plotly is missing.
+        """
         return _PlotlySink(self, context)
 
 
@@ -118,7 +125,7 @@ class _PlotlySink(PlotSink):
 
 
 def figure_of(name: str, panels: Sequence[Panel], settings: Plot) -> dict[str, Any]:
-    """The figure as plotly.js takes it."""
+    """Build the figure as plotly.js takes it."""
     rows = math.ceil(len(panels) / _COLUMNS)
     columns = min(len(panels), _COLUMNS)
     named = scopes_of(panels)
@@ -154,7 +161,7 @@ _AXIS: Final[dict[str, Any]] = {"gridcolor": GRID, "linecolor": "#b0b7bf", "zero
 
 
 def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]:
-    """The band of a curve, its line, and the steps where it is not finite."""
+    """Build the traces of a curve: its band, its line, and its steps that are not finite."""
     course = line.curve.course(_POINTS)
     colour, dash = style_of(line.rank)
     common = {
@@ -210,7 +217,7 @@ def _title(text: str, number: str) -> dict[str, Any]:
 
 
 def _text(text: str) -> str:
-    """Text that Plotly shows as it is: it takes some tags, and `$` for TeX."""
+    """Escape text so that Plotly shows it as it is: Plotly takes some tags, and `$` for TeX."""
     return escape(text, quote=False).replace("$", "&#36;")
 
 

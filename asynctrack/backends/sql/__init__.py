@@ -1,7 +1,10 @@
-"""SQL: runs, their tags, sources and metrics in SQLite or PostgreSQL, several runs in one database. Runs in a process of its own.
+"""SQL: write runs, their tags, sources and metrics to SQLite or PostgreSQL, several runs in one database.
 
-Each value is a row, once, whatever is killed or sent again: rows and the cursor that says how far they go are written in one transaction, and a row's
-key is that of its record. A run that is resumed keeps its row. `sql.tables` says what the tables have.
+Runs in a process of its own.
+
+Each value is a row, once, whatever is killed or sent again: rows and the cursor that covers them are written in one
+transaction, and a row's key is that of its record. A run that is resumed keeps its row. `sql.tables` describes the
+tables.
 
 The last value of a key, and its curve:
 
@@ -12,10 +15,11 @@ The last value of a key, and its curve:
     SELECT m.step, m.value FROM metrics m JOIN sources s ON s.id = m.source JOIN runs r ON r.id = s.run
     WHERE r.run_id = '20261121-122022-464d0e' AND s.name = 'train' AND m.key = 'loss' ORDER BY m.step;
 
-To delete a run, delete its row of `runs`; in SQLite `PRAGMA foreign_keys=ON` before takes all that belongs to it along, in PostgreSQL that goes by itself. A run that is
-still delivered then comes back, whole.
+To delete a run, delete its row of `runs`. PostgreSQL then deletes all its other rows; SQLite does so after `PRAGMA
+foreign_keys=ON`. A run that is still being delivered comes back, whole.
 
-In a process of its own: a driver that hangs can be killed there, and SQLAlchemy's 25 MB and its import of 0.3 s stay out of the worker, which journals meanwhile.
+The backend runs in a process of its own, since a driver that hangs can be killed there. SQLAlchemy's 25 MB and its
+import of 0.3 s also stay out of the worker, which goes on journaling.
 """
 
 from __future__ import annotations
@@ -45,11 +49,12 @@ _POSTGRESQL: Final = re.compile(r"postgresql(\+psycopg)?://")
 
 
 class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
-    """Every value as a row of a database.
+    """Writes every value as a row of a database.
 
     Attributes:
-        url: `sqlite:///PATH` or `postgresql://USER@HOST:PORT/DATABASE`. A path that is not absolute is where the run is opened. Default: `metrics.db` in the
-            project's directory, which the runs of a project share.
+        url: `sqlite:///PATH` or `postgresql://USER@HOST:PORT/DATABASE`. A path that is not absolute begins at the
+            directory in which the run is opened. Default: `metrics.db` in the project's directory, which the runs of a
+            project share.
         password: `env:NAME`, the environment's variable with PostgreSQL's password.
         tags: of the run.
     """
@@ -65,6 +70,7 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
 
     @property
     def remote(self) -> bool:  # type: ignore[override]  # of the class elsewhere
+        """Return whether the database is PostgreSQL."""
         return self.url is not None and not self.url.startswith(_SQLITE)
 
     def __post_init__(self) -> None:
@@ -78,18 +84,28 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
         super().__post_init__()
 
     def prepare(self) -> SQL:
+        """Make SQLite's path absolute."""
         if self.url is None or self.remote:
             return self
         path = os.path.abspath(os.path.expanduser(self.url.removeprefix(_SQLITE)))
         return msgspec.structs.replace(self, url=f"{_SQLITE}{path}")
 
     def lacking(self) -> list[str]:
+        """List the libraries that are missing for this kind of database."""
         return lacking({**self.needs, "psycopg": "asynctrack[postgres]"} if self.remote else self.needs)
 
     def external_targets(self) -> list[str]:
+        """List the database."""
         return [self.url or f"{_FILE} beside the run"]
 
     def open(self, context: Context) -> Sink:
+        """Connect to the database, and make its tables and the run's row.
+
+        Raises:
+            Retry: the database cannot be reached now.
+            ActionRequired: a library is missing, or the database cannot be used.
+            Resend: the database has less of this run than it had.
+        """
         url = self.url or f"{_SQLITE}{context.directory.absolute().parent / _FILE}"
         database = _database(url, self.password)
         from asynctrack.backends.sql.sink import SQLSink
@@ -102,13 +118,18 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
 
 
 def read_records(url: str, run_id: str, *, project: str | None = None, password: str = _PASSWORD) -> Iterator[Record]:
-    """The records of a run as a database has them: keys flat, those of one process in order, those of several by time.
+    """Yield the records of a run from a database, with flat keys.
+
+    Those of one process are in order, those of several by time.
 
     Args:
-        url: as that of `SQL`.
-        run_id: of the run; the newest, where several projects or times have one of this id.
-        project: of the run.
-        password: as that of `SQL`.
+        url: as in `SQL`.
+        run_id: of the run. Where several runs have this id, the newest is read.
+        project: of the run; None for any.
+        password: as in `SQL`.
+
+    Yields:
+        Records.
 
     Raises:
         InvalidSettings: the address or the reference to the password cannot be used.
@@ -135,7 +156,8 @@ def read_records(url: str, run_id: str, *, project: str | None = None, password:
 
 
 def _database(url: str, password: str, *, writes: bool = True) -> Database:
-    """
+    """Connect to a database.
+
     Raises:
         ActionRequired: a library is not installed.
     """
@@ -154,7 +176,7 @@ def _database(url: str, password: str, *, writes: bool = True) -> Database:
 
 
 def _url_problems(url: Any) -> list[str]:
-    """What is wrong with an address. One that may hold a password is not repeated."""
+    """List what is wrong with an address. The messages do not repeat one that may hold a password."""
     shapes = "url must be 'sqlite:///PATH' or 'postgresql://USER@HOST:PORT/DATABASE'"
     if not isinstance(url, str):
         return [f"{shapes}; got {type(url).__name__}"]
@@ -177,5 +199,5 @@ def _holds_password(url: str) -> bool:
         parts = urlsplit(url)
         given = {name.lower() for name, _ in parse_qsl(parts.query)} & _SECRETS
         return bool(parts.password is not None or given or (parts.port or 0) < 0)
-    except ValueError:  # a port that is none: a password with a slash, perhaps
+    except ValueError:  # a port that is no number: perhaps a password with a slash
         return "@" in url

@@ -1,9 +1,11 @@
-"""SQL database: its connection, its transactions, and what its errors mean to the delivery. Runs where the sink runs.
+"""SQL database: its connection, its transactions, and the signal that each of its errors becomes.
 
-| What comes | What is raised |
+Runs where the sink runs.
+
+| Error | Raised |
 | --- | --- |
 | no connection, a server that starts or ends, a lock that is not given | `Retry` |
-| a wrong password, no such database, no right to write, a full disk, a file that is no database, another's tables | `ActionRequired`, with what mends it |
+| a wrong password, no such database, no right to write, a full disk, a file that is no database, tables of another program | `ActionRequired`, with advice |
 | a value that the database does not take | `Rejected` |
 | a table, a run or a file that is gone | `Resend` |
 """
@@ -22,17 +24,17 @@ from asynctrack.backends.base import ActionRequired, Rejected, Resend, Retry, Si
 from asynctrack.backends.sql.tables import Row, make_all, metrics
 
 SQLITE: Final = "sqlite:///"
-# Another writer holds SQLite's lock for the milliseconds of a batch; this is for a hundred of them. Arbitrary.
+# Another writer holds SQLite's lock for the milliseconds of a batch; this is enough for a hundred writers. Arbitrary.
 _BUSY_S: Final = 10.0
 _CONNECT_S: Final = 10
-# Without a word from the server's machine for so long, what was sent is lost.
+# After so long without a packet from the server's machine, the connection counts as lost.
 _SILENCE_MS: Final = 30_000
 _MOST_WORDS: Final = 300
-# Of "asynct", so that two runs that find no tables do not both make them.
+# The lock's number spells "asynct". Under it, two runs that find no tables do not both make them.
 _LOCK: Final = 0x6173796E6374
 
 _COLUMNS: Final = ", ".join(metrics.c.keys())
-# As text, with rows as tuples: through SQLAlchemy's compiler a row takes twice the time, and in PostgreSQL, one by one, three times.
+# As text, with rows as tuples: a row takes twice the time through SQLAlchemy's compiler, and three times in PostgreSQL when rows go one by one.
 _INSERT_SQLITE: Final = f"INSERT INTO metrics ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _INSERT_POSTGRESQL: Final = (
     f"INSERT INTO metrics ({_COLUMNS}) SELECT * FROM unnest(%s::int[], %s::text[], %s::int[], %s::bigint[], %s::bigint[], "
@@ -41,13 +43,13 @@ _INSERT_POSTGRESQL: Final = (
 
 
 class Database:
-    """A database, connected to when it is needed.
+    """A database, which connects when it is first used.
 
     Args:
         url: its address, without a password.
         password: None for none.
-        mend: what to do where the password is wrong.
-        writes: whether it is written to: else it keeps no writer waiting.
+        mend: advice for a wrong password.
+        writes: whether it will be written to. If not, it keeps no writer waiting.
 
     Raises:
         ActionRequired: the database's driver is not installed.
@@ -72,10 +74,10 @@ class Database:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """A transaction: all of it or nothing is there.
+        """Open a transaction: all of it is written, or nothing.
 
         Raises:
-            Retry, ActionRequired, Rejected, Resend: what its errors mean to the delivery.
+            Retry, ActionRequired, Rejected, Resend: see the table at the top of this module.
         """
         self._check_file()
         try:
@@ -85,24 +87,25 @@ class Database:
             raise self._signal_of(error.orig) from error
 
     def make_tables(self, connection: sa.Connection) -> None:
-        """Make the tables, where they are not there."""
+        """Make the tables that are missing."""
         if self._path is None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         make_all(connection)
         self._inode = self._find()
 
     def insert_metrics(self, connection: sa.Connection, rows: Sequence[Row]) -> None:
-        """Insert what is not there yet."""
+        """Insert the rows that are not there yet."""
         if self._path is not None:
             connection.exec_driver_sql(_INSERT_SQLITE, list(rows))
         else:
             connection.exec_driver_sql(_INSERT_POSTGRESQL, tuple(map(list, zip(*rows, strict=True))))
 
     def close(self) -> None:
+        """Close the connections."""
         self._engine.dispose()
 
     def _check_file(self) -> None:
-        """What is written into a file that has been removed is lost."""
+        """Raise `Resend` where the file was removed or replaced: rows written to a removed file are lost."""
         if self._inode is not None and self._find() != self._inode:
             raise Resend(f"{self._path} was removed, or another took its place")
 
@@ -134,7 +137,7 @@ def _postgresql(address: sa.URL, password: str | None) -> sa.Engine:
 
 
 def _own_transactions(connection: Any, _: object) -> None:
-    connection.isolation_level = None  # Python's module begins none of its own
+    connection.isolation_level = None  # Python's sqlite3 then begins no transaction by itself
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:
@@ -177,7 +180,7 @@ def _sqlite_signal(code: int, said: str) -> Signal:
 
 
 def _postgresql_signal(state: str, said: str, mend: str) -> Signal:
-    """What an error means by its code; one of connecting has none, and is known by its words."""
+    """Return the signal for an error's code. An error of connecting has no code, and is known by its words."""
     if state in ("42P01", "23503"):  # no such table, no such row to refer to
         return Resend(f"{said}: somebody has deleted this run")
     if state[:2] in ("22", "54"):  # a value, or a limit

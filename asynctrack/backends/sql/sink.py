@@ -1,4 +1,7 @@
-"""SQL sink: one run's rows in a database, with the cursor that belongs to them in the same transaction. Runs in a process of its own."""
+"""SQL sink: write one run's rows to a database, with their cursor in the same transaction.
+
+Runs in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _STEP: Final = "a step beyond 63 bits"
 
 
 class SQLSink(Sink):
-    """A run in a database.
+    """Writes a run to a database.
 
     Args:
         database: where.
@@ -28,7 +31,7 @@ class SQLSink(Sink):
 
     Raises:
         Retry, ActionRequired: the database cannot be reached or used.
-        Resend: it has less than it had: it was removed, or restored from a backup.
+        Resend: the database has less than it had: it was removed, or restored from a backup.
     """
 
     def __init__(self, database: Database, context: Context, tags: Iterable[str]) -> None:
@@ -47,6 +50,7 @@ class SQLSink(Sink):
                 raise Resend(f"{database.url} has less of this run than it had")
 
     def write(self, batch: Batch) -> dict[str, int]:
+        """Insert the rows of a batch, and move the cursor, in one transaction."""
         rows, skipped = self._rows(batch.records)
         upto = {record.ring: record.number for record in batch.records}
         with self._database.begin() as connection:
@@ -61,16 +65,18 @@ class SQLSink(Sink):
         return skipped
 
     def checkpoint(self) -> dict[str, Any]:
+        """Return the number of the last record from each ring."""
         return {"upto": {f"{ring:016x}": upto for ring, (_, upto) in self._rings.items()}}
 
     def close(self, outcome: Outcome) -> None:
+        """Write the run's outcome, and close the database."""
         if outcome != "stopped":
             with self._database.begin() as connection:
                 connection.execute(sa.update(runs).where(runs.c.id == self._run).values(status=outcome))
         self._database.close()
 
     def _open(self, connection: sa.Connection, context: Context, its_tags: Iterable[str]) -> int:
-        """The row of the run, made where there is none."""
+        """Return the id of the run's row, which is made where there is none."""
         identity = {"project": context.project, "run_id": context.run_id, "created_at": context.created_at}
         empty = {"config": as_json(context.config), "summary": "{}", "status": "running", "name": fit(context.name)}
         run = self._find_or_insert(connection, runs, identity, empty)
@@ -80,7 +86,7 @@ class SQLSink(Sink):
         return run
 
     def _rows(self, records: Sequence[Record]) -> tuple[list[Row], dict[str, int]]:
-        """The rows of these records, and how many records have none, by reason."""
+        """Build the rows of these records, and count the records that have none, by reason."""
         rows: list[Row] = []
         skipped: dict[str, int] = {}
         for record in records:
@@ -105,7 +111,10 @@ class SQLSink(Sink):
             rows.append((*place, ring, number, step, time_ns, *cell(value)))
 
     def _learn(self, paths: Iterable[str]) -> None:
-        """Give names their places, and new sources their rows: in a transaction of its own, so that what is known here is there."""
+        """Find source and key of new names, and make rows for new sources.
+
+        It has a transaction of its own: whatever is remembered here must be in the database.
+        """
         places = {path: split(path) for path in paths}
         fresh = {source for source, _ in places.values()} - self._sources.keys()
         if fresh:
@@ -125,13 +134,13 @@ class SQLSink(Sink):
     def _find_or_insert(
         self, connection: sa.Connection, table: sa.Table, identity: dict[str, Any], rest: dict[str, Any]
     ) -> int:
-        """The id of a row, made where there is none."""
+        """Return the id of a row, which is made where there is none."""
         connection.execute(self._database.insert(table).values(**identity, **rest).on_conflict_do_nothing())
         same = [table.c[name] == value for name, value in identity.items()]
         return int(connection.execute(sa.select(table.c.id).where(*same)).scalar_one())
 
     def _move(self, connection: sa.Connection, ring: int, number: int) -> None:
-        """Move a ring's cursor, if that is forward."""
+        """Move a ring's cursor, but never backward."""
         row, before = self._rings[ring]
         still_there = sa.exists().where(runs.c.id == self._run)
         moved = connection.execute(
@@ -141,7 +150,7 @@ class SQLSink(Sink):
             raise Resend(f"{self._database.url} has lost this run: somebody has deleted it")
 
     def _update(self, connection: sa.Connection, updates: Iterable[Update]) -> None:
-        """Changes of config and summary."""
+        """Write changes of config and summary."""
         for update in updates:
             if update.kind == "checkpoint":
                 continue

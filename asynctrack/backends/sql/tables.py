@@ -1,15 +1,18 @@
-"""SQL tables: what lies in the database, how a value lies in its columns, and how records come out again. Runs where the sink runs, and in readers.
+"""SQL tables: the tables of the database, the columns of a value, and the way back from rows to records.
+
+Runs where the sink runs, and in readers.
 
 | Table | A row is | Its key |
 | --- | --- | --- |
 | runs | a run: project, id, name, status, config and summary as JSON | project, run_id, created_at |
 | tags | a tag of a run | run, tag |
-| sources | the names before a key's first `/`, such as a scope: "train" of "train/loss"; empty where there are none | run, name |
-| rings | a process's queue, and up to which number its records are here: the cursor of the delivery | run, ring |
+| sources | the part of keys before their first `/`, such as a scope: "train" of "train/loss"; empty where there is none | run, name |
+| rings | a process's queue, and the number of its last record here: the cursor of the delivery | run, ring |
 | metrics | a value: of a source and key, at a step and a time | source, key, ring, number |
 
-The type of a value says where it is: `float`, `int` and `bool` in `value`, where NULL is NaN; `text` in `text`; `json` (lists, arrays, None) in `text`
-as JSON. An integer beyond 53 bits has its digits in `text` as well. The key of `metrics` keeps a curve together on disk, and makes a repeat a no-op.
+The type of a value decides its column: `float`, `int` and `bool` are in `value`, where NULL is NaN; `text` is in
+`text`; `json` (lists, arrays, None) is in `text` as JSON. An integer beyond 53 bits has its digits in `text` as well.
+The key of `metrics` keeps a curve together on disk, and makes a repeat a no-op.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import sqlalchemy as sa
 
 from asynctrack.records.codec import Record, from_json, split_source, to_json
 
-# PostgreSQL's index holds 2,704 bytes of a row; a character takes four at most.
+# Characters of a name, at most: PostgreSQL's index holds 2,704 bytes of a row, and a character takes up to four.
 _MOST_NAME: Final = 400
 _EXACT: Final = 1 << 53
 _READ_AT_ONCE: Final = 10_000
@@ -97,12 +100,12 @@ class Cell(NamedTuple):
 
 
 def make_all(connection: sa.Connection) -> None:
-    """Make the tables that are not there."""
+    """Make the tables that are missing."""
     _tables.create_all(connection)
 
 
 def cell(value: Any) -> Cell:
-    """A value as the columns hold it."""
+    """Return a value as the columns hold it."""
     if type(value) is float:
         return Cell("float", value if value == value else None, None)
     if type(value) is bool:
@@ -115,7 +118,7 @@ def cell(value: Any) -> Cell:
 
 
 def uncell(cell: Cell) -> Any:
-    """The value in these columns."""
+    """Return the value that these columns hold."""
     if cell.type == "float":
         return float("nan") if cell.value is None else cell.value
     if cell.type == "int" and cell.text is not None:
@@ -126,36 +129,36 @@ def uncell(cell: Cell) -> Any:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON, which has no NaN and no infinities: they are strings."""
+    """Encode a value as JSON, which has no NaN and no infinities: they become strings."""
     return msgspec.json.encode(to_json(value)).decode()
 
 
 def fit(name: str) -> str:
-    """A name that both databases take: PostgreSQL has no NUL, and its indices hold no long ones."""
+    """Return a name that both databases take: PostgreSQL has no NUL, and its indices hold no long names."""
     name = name.replace("\0", "\\0")
     return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 9]}-{zlib.crc32(name.encode()):08x}"
 
 
 def split(path: str) -> tuple[str, str]:
-    """Source and key of a flat name."""
+    """Split a flat name into source and key."""
     source, key = split_source(path)
     return fit(source), fit(key)
 
 
 def join(source: str, key: str) -> str:
-    """The flat name of a source's key."""
+    """Return the flat name of a source's key."""
     return f"{source}/{key}" if source else key
 
 
 def find_run(connection: sa.Connection, run_id: str, project: str | None) -> int | None:
-    """The row of a run, the newest of this id."""
+    """Return the id of a run's row, the newest of this run id; None where there is none."""
     wanted = sa.select(runs.c.id).where(runs.c.run_id == run_id).order_by(runs.c.id.desc()).limit(1)
     found: int | None = connection.scalar(wanted if project is None else wanted.where(runs.c.project == project))
     return found
 
 
 def records_of(connection: sa.Connection, run: int) -> Iterator[Record]:
-    """The records of a run: those of a ring in its order, those of several by time."""
+    """Yield the records of a run: those of a ring in its order, those of several by time."""
     found = connection.execute(sa.select(rings.c.id, rings.c.ring).where(rings.c.run == run).order_by(rings.c.id)).all()
     each = [_records_of_ring(connection, run, row, int(ring, 16)) for row, ring in found]
     return heapq.merge(*each, key=lambda record: record.time_ns)
@@ -183,6 +186,6 @@ def _large(value: int) -> Cell:
 
 
 def merged(content: str, changes: Mapping[str, Any], removed: Collection[str] = ()) -> str:
-    """A config or summary without what is removed, and with changes, key by key."""
+    """Remove and then merge names, key by key, in a config or summary that is JSON."""
     kept = {key: value for key, value in json.loads(content).items() if key not in removed}
     return as_json({**kept, **changes})

@@ -1,5 +1,5 @@
 """Event files, as TensorBoard reads them.
 
-`messages` packs protobuf, `crc32c` sums it up; `events` makes events of records, `histogram` and `hparams` what goes into them; `file` has each of them
-in a file once; `server` is the real TensorBoard in a process of its own.
+`messages` packs protobuf, `crc32c` computes checksums; `events` turns records into events, `histogram`, `pictures` and
+`hparams` build their parts; `file` writes each event once; `server` runs the real TensorBoard in a process of its own.
 """

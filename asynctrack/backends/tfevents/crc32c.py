@@ -1,7 +1,10 @@
-"""CRC-32C: the checksum of event files, by google-crc32c where it is installed, else by tables. Runs anywhere.
+"""CRC-32C: compute the checksum of event files, by google-crc32c where it is installed, else by tables.
 
-The polynomial is that of RFC 3720, B.4, the mask TensorFlow's (`tsl/lib/hash/crc32c.h`): a checksum of data that have checksums in them is weak.
-Python has none of its own. For 100 bytes google-crc32c takes 0.1 us, these tables 4.6 us, and a table of 256 entries 9 us.
+Runs anywhere.
+
+The polynomial is that of RFC 3720, B.4. The mask is TensorFlow's (`tsl/lib/hash/crc32c.h`): a checksum of data that
+have checksums in them is weak. Python has none of its own. For 100 bytes google-crc32c takes 0.1 us, these tables 4.6
+us, and a table of 256 entries 9 us.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ _PACK = Struct("<I").pack
 
 
 def find() -> Callable[[bytes], int]:
-    """The fastest way there is here to a checksum."""
+    """Return the fastest checksum function that is available here."""
     try:
         import google_crc32c
     except ImportError:
@@ -28,12 +31,12 @@ def find() -> Callable[[bytes], int]:
 
 
 def masked(checksum: int) -> bytes:
-    """A checksum as event files have it."""
+    """Return a checksum as event files have it."""
     return _PACK(((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 
 def by_tables(data: bytes) -> int:
-    """The checksum, four bytes at a step through two tables of 65,536 entries."""
+    """Compute the checksum, four bytes at a step through two tables of 65,536 entries."""
     low, high, single = _tables()
     crc = 0xFFFFFFFF
     words = len(data) >> 2
@@ -47,7 +50,7 @@ def by_tables(data: bytes) -> int:
 
 @functools.cache
 def _tables() -> tuple[array[int], array[int], list[int]]:
-    """Tables by the two lower and the two higher bytes of a word, and by a byte: 0.5 MB, made in 10 ms."""
+    """Build tables by the two lower and the two higher bytes of a word, and by a byte: 0.5 MB, made in 10 ms."""
     last = [_eight_bits_on(byte) for byte in range(256)]
     third = [crc >> 8 ^ last[crc & 0xFF] for crc in last]
     second = [crc >> 8 ^ last[crc & 0xFF] for crc in third]

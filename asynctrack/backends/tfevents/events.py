@@ -1,19 +1,20 @@
-"""Events: records as event files have them. Runs in a delivery.
+"""Events: encode records as event files have them. Runs in a delivery.
 
 A file is TFRecord frames (`tensorflow/core/lib/io/record_writer.cc`), little-endian:
 
-    bytes  what
+    bytes  content
     8      length of the event
     4      masked CRC-32C of these 8 bytes
     n      the event: a message `Event` of `tensorflow/core/util/event.proto`
     4      its masked CRC-32C
 
-The first event says "brain.Event:2": then TensorBoard takes steps in any order. A record is one event with its wall clock and its step, whose summary
-has a value for each name, nested ones joined by `/`: a number as `simple_value`, which is a 32-bit float (what is beyond is an infinity);
-an array or histogram as `histo`; an image as `image`; all else as text, with the tag NAME/text_summary that TensorFlow and tensorboardX give it, so that a name that is
-sometimes a number and sometimes a text stays readable. None and empty mappings have no value.
+The first event says "brain.Event:2": TensorBoard then takes steps in any order. A record is one event with its wall
+clock and its step. The event's summary has a value for each name; nested names are joined by `/`. A number is a
+`simple_value`, a 32-bit float (a number beyond its range is an infinity); an array or histogram is a `histo`; an image
+is an `image`. Any other value is text, with the tag NAME/text_summary as in TensorFlow and tensorboardX, so that a name
+that is sometimes a number and sometimes a text stays readable. None and empty mappings have no value.
 
-The bytes of a record depend on nothing but the record: `file` rests on it.
+The bytes of a record depend on nothing but the record: `file` relies on that.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ VERSION: Final = "brain.Event:2"
 NOTHING: Final = "nothing that TensorBoard can show"
 STEP: Final = "a step beyond 63 bits"
 
-# One more of a kind makes room by forgetting. Arbitrary: more than a run has, and a few megabytes at most.
+# Entries of each cache. Arbitrary: more than a run needs, and a few megabytes at most.
 _REMEMBERED: Final = 1024
 # A text of this many characters or less is likely to come again. Arbitrary.
 _SHORT: Final = 64
@@ -47,7 +48,7 @@ _SHORT: Final = 64
 _MAX_DEPTH: Final = 64
 
 _NUMBERS: Final = frozenset({float, int, bool})
-# What `struct` raises for a number beyond 32 bits: the latter for an integer.
+# Errors of `struct` for a number beyond 32 bits; the second is for integers.
 _TOO_LARGE: Final = (OverflowError, struct.error)
 _FLOAT: Final = struct.Struct("<f").pack
 _LENGTH: Final = struct.Struct("<Q")
@@ -55,7 +56,7 @@ _TIME: Final = struct.Struct("<cd").pack
 
 
 class Events:
-    """Makes events of records. What it remembers saves time, and changes nothing."""
+    """Encodes records as events. Its caches save time and change no byte."""
 
     def __init__(self) -> None:
         self._checksum = crc32c.find()
@@ -63,15 +64,15 @@ class Events:
         self._plans: dict[tuple[Any, ...], _Plan] = {}
 
     def version(self, created_s: float) -> bytes:
-        """What a file begins with."""
+        """Encode the first event of a file."""
         return b"".join(self._frame(double(1, created_s) + text(3, VERSION)))
 
     def restart(self, wall_s: float, step: int) -> bytes:
-        """The event after which what other files in the directory have of this step and later ones is not shown."""
+        """Encode an event that hides this step and later ones of other files in the directory."""
         return b"".join(self._frame(double(1, wall_s) + number(2, step) + block(7, number(1, 1))))
 
     def of_records(self, records: Sequence[Record]) -> tuple[bytes, dict[str, int]]:
-        """The events of these records, and how many of them have none, by reason."""
+        """Encode the events of these records, and count the records that have none, by reason."""
         frames: list[bytes] = []
         skipped: dict[str, int] = {}
         for record in records:
@@ -84,11 +85,11 @@ class Events:
         return b"".join(frames), skipped
 
     def event(self, wall_s: float, step: int, summary: bytes) -> bytes:
-        """The event with a summary."""
+        """Encode an event with a summary."""
         return b"".join(self._event(wall_s, step, summary))
 
     def summary(self, data: Mapping[str, Any], prefix: str = "", depth: int = 0) -> bytes:
-        """A value for each name of a mapping: numbers first, then the others."""
+        """Encode a value for each name of a mapping: numbers first, then the others."""
         key = (prefix, *data, *map(type, data.values()))
         plan = self._plans.get(key) or self._new_plan(key)
         parts = plan.parts
@@ -103,17 +104,17 @@ class Events:
         return packed
 
     def is_whole(self, frame: bytes) -> bool:
-        """Whether the checksums of a frame are right."""
+        """Return whether the checksums of a frame are right."""
         end = len(frame) - FOOTER_BYTES
         event = frame[HEADER_BYTES:end]
         return frame[:HEADER_BYTES] == self._head(len(event)) and frame[end:] == crc32c.masked(self._checksum(event))
 
     def has_header(self, frame: bytes) -> bool:
-        """Whether this begins as a frame does."""
+        """Return whether these bytes begin as a frame does."""
         return frame[:HEADER_BYTES] == self._make_head(_LENGTH.unpack_from(frame)[0])
 
     def _other(self, name: str, value: Any, depth: int) -> bytes:
-        """What a value that is not a number shows as; empty where it does not."""
+        """Encode a value that is not a number; empty where TensorBoard cannot show it."""
         if isinstance(value, str):
             return _short_text(name, value) if len(value) <= _SHORT else text_value(name, value)
         if isinstance(value, Mapping) and value and depth < _MAX_DEPTH:
@@ -148,10 +149,10 @@ class Events:
 
 
 class _Plan:
-    """How the values of mappings with the same names and types are packed: their numbers all at once.
+    """Packs the values of mappings that share names and types: their numbers all at once.
 
     Args:
-        key: what the names begin with, the names, and the types of their values.
+        key: the prefix of the names, the names, and the types of their values.
     """
 
     __slots__ = ("numbers", "others", "pack", "parts")
@@ -166,12 +167,12 @@ class _Plan:
 
 
 def size_of(frame: bytes, at: int) -> int:
-    """The size of the frame that begins here, as its header says."""
+    """Return the size of the frame that begins here, according to its header."""
     return HEADER_BYTES + int(_LENGTH.unpack_from(frame, at)[0]) + FOOTER_BYTES
 
 
 def stamp_of(frame: bytes) -> bytes:
-    """Wall clock and step of an event, as it has them."""
+    """Return wall clock and step of an event, as encoded."""
     end = HEADER_BYTES + 10
     while frame[end] > 127:
         end += 1
@@ -179,7 +180,7 @@ def stamp_of(frame: bytes) -> bytes:
 
 
 def text_value(name: str, content: str) -> bytes:
-    """A summary's value that the text dashboard shows."""
+    """Encode a summary's value that the text dashboard shows."""
     tensor = block(8, number(1, 7), block(2), text(8, content))  # a string without dimensions
     metadata = block(9, block(1, text(1, "text")), number(4, 2))
     return block(1, text(1, f"{name}/text_summary"), tensor, metadata)
@@ -193,7 +194,7 @@ def _medium(name: str, media: Media) -> bytes:
 
 
 def _before_number(name: str) -> bytes:
-    """All of a summary's value but the float itself."""
+    """Encode a summary's value up to its float."""
     tag = text(1, name)
     return b"\x0a" + varint(len(tag) + 5) + tag + b"\x15"
 

@@ -1,8 +1,9 @@
-"""File: an event file that is only appended to, and has each event once. Runs in a delivery.
+"""File: write each event once to an event file that only grows. Runs in a delivery.
 
-Who reads it may follow it by offset, as TensorBoard does: nothing that is there is written again, and nothing is cut off but an event
-that never came to its end. After a crash the delivery gives again what came since the last `sync`; what of it is there is stepped over. There may be more:
-events of records that a power cut has taken from the journal, which stay.
+A reader may follow the file by offset, as TensorBoard does: nothing in it is written again, and nothing is cut off
+except an event without its end. After a crash the delivery repeats everything since the last `sync`; events that the
+file has already are stepped over. The file may have more: events of records that a power cut has taken from the
+journal, which stay.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from asynctrack.backends.base import Retry
 from asynctrack.backends.files.appending import FileChanged
 from asynctrack.backends.tfevents.events import HEADER_BYTES, Events, size_of, stamp_of
 
-# What was written since the last `sync`, about a second of a tight loop, and what a power cut took from the journal.
+# Bytes behind `offset`, at most: about a second of a tight loop since the last `sync`, and records that a power cut took from the journal.
 _MOST_AHEAD_BYTES: Final = 64 << 20
 
 _log = logging.getLogger("asynctrack.delivery")
@@ -34,9 +35,9 @@ class EventFile:
 
     Args:
         path: of the file, made with its directories where it is missing.
-        offset: up to where it is known to have what has been delivered.
-        begin: the event that it begins with.
-        events: knows what an event is.
+        offset: bytes up to which the file is known to hold everything that was delivered.
+        begin: its first event.
+        events: checks whether bytes are an event.
 
     Attributes:
         offset: the same as it grows.
@@ -49,23 +50,24 @@ class EventFile:
         self._events = events
         self._file: FileIO | None = None
         self._end = offset  # where the next event goes
-        self._torn = b""  # what lies there: the beginning of one
-        self._ahead: Counter[bytes] = Counter()  # events between `offset` and there that have not been given again
+        self._torn = b""  # the beginning of an event that lies there
+        self._ahead: Counter[bytes] = Counter()  # events between `offset` and `_end` that have not come again
 
     def __repr__(self) -> str:
         return f"<EventFile {self.path} at {self._end}, {self._ahead.total()} events ahead>"
 
     def append(self, records: bytes, others: bytes) -> None:
-        """Have these events in the file, if they are not there.
+        """Write these events, except for those that are in the file already.
 
         Args:
-            records: events that come in the same order when they are given again.
-            others: events that may then come in another place between them, but not after a record that comes after these.
+            records: events that come in the same order when they are repeated.
+            others: events that may then come in another place between them, but not after a record that comes after
+                these.
 
         Raises:
-            FileChanged: another has changed the file.
+            FileChanged: something else has changed the file.
             Retry: another process writes it.
-            OSError: the file cannot be written; what is there of these is stepped over next time.
+            OSError: the file cannot be written; the next call steps over the events that it has by then.
         """
         try:
             fd = self._open()
@@ -80,19 +82,24 @@ class EventFile:
                     return
                 self._read_ahead(fd, size)
             elif size != self._end + len(self._torn):
-                raise FileChanged(f"{self.path.name} was written by another")
+                raise FileChanged(f"{self.path.name} was written by another program")
             self._append_missing(fd, records, others)
         except BaseException:
             self._forget()
             raise
 
     def sync(self) -> int:
-        """Make the file survive a power cut; returns the offset from which on it is to be looked at again."""
+        """Make the file survive a power cut.
+
+        Returns:
+            The offset at which the next check of the file begins.
+        """
         if self._file is not None:
             os.fdatasync(self._file.fileno())
         return self.offset
 
     def close(self) -> None:
+        """Close the file; the next call opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -103,7 +110,7 @@ class EventFile:
             self._file = FileIO(self.path, "r+", opener=_create)
             self._lock(self._file.fileno())
             if os.fstat(self._file.fileno()).st_size < self.offset:
-                raise FileChanged(f"{self.path.name} is shorter than what was written")
+                raise FileChanged(f"{self.path.name} is shorter than the {self.offset} bytes that were written")
         elif not self._is_there(self._file.fileno()):
             raise FileChanged(f"{self.path.name} was removed")
         return self._file.fileno()
@@ -123,12 +130,12 @@ class EventFile:
         return False
 
     def _read_ahead(self, fd: int, size: int) -> None:
-        """See which events are there already."""
+        """Find the events behind `offset` that are there already."""
         if size - self.offset > _MOST_AHEAD_BYTES:
-            raise FileChanged(f"{self.path.name} has too much that the journal has not")
+            raise FileChanged(f"{self.path.name} has over {_MOST_AHEAD_BYTES >> 20} MiB that the journal does not have")
         content = _read(fd, size - self.offset, self.offset)
         if not self.offset and not content.startswith(self._begin[: len(content)]):
-            raise FileChanged(f"{self.path.name} is another's")
+            raise FileChanged(f"{self.path.name} is a file of another program")
         at = 0
         while len(content) - at > HEADER_BYTES and (end := at + size_of(content, at)) <= len(content):
             frame = content[at:end]
@@ -138,10 +145,13 @@ class EventFile:
             at = end
         self._end, self._torn = self.offset + at, content[at:]
         if not self._is_torn(self._torn):
-            raise FileChanged(f"{self.path.name} was changed by another")
+            raise FileChanged(f"{self.path.name} was changed by another program")
 
     def _is_torn(self, rest: bytes) -> bool:
-        """Whether this is the end of a file that was being written: an event without its end, or zeros where the disk had no more."""
+        """Return whether these bytes end a file that was being written.
+
+        Such a file ends with an event without its end, or with zeros where the disk had no more.
+        """
         begun = rest.rstrip(b"\0")
         if len(begun) < HEADER_BYTES:
             return True
@@ -150,7 +160,7 @@ class EventFile:
     def _append_missing(self, fd: int, records: bytes, others: bytes) -> None:
         missing, missing_others = self._missing(records), self._missing(others)
         if missing and not {*map(stamp_of, self._ahead)}.isdisjoint(map(stamp_of, missing)):
-            raise FileChanged(f"{self.path.name} was changed by another")
+            raise FileChanged(f"{self.path.name} was changed by another program")
         new = b"".join(missing + missing_others)
         if new:
             there = len(self._torn) if new.startswith(self._torn) else 0
@@ -162,7 +172,7 @@ class EventFile:
             self._leave_behind()
 
     def _missing(self, block: bytes) -> list[bytes]:
-        """Those of some events that are not there."""
+        """Return the events of a block that are not in the file."""
         missing, at = [], 0
         while at < len(block):
             end = at + size_of(block, at)
@@ -175,15 +185,20 @@ class EventFile:
         return missing
 
     def _leave_behind(self) -> None:
-        """Records come in order: where one was missing, or all have come, nothing that is ahead will come again."""
+        """Move the offset past the events that will not come again.
+
+        Records come in order: after one was missing, or after all have come, none of the events ahead will be repeated.
+        """
         if self._ahead:
             left, name = self._ahead.total(), self.path.name
-            _log.info("%s of %s did not come again, maybe lost by the journal, and stay", counted(left, "event"), name)
+            _log.info(
+                "%s in %s did not come again, perhaps lost by the journal; they stay", counted(left, "event"), name
+            )
         self.offset = self._end
         self._forget()
 
     def _forget(self) -> None:
-        """Look again next time."""
+        """Check the file again at the next call."""
         self._ahead.clear()
         self._end, self._torn = self.offset, b""
 

@@ -1,7 +1,8 @@
-"""Histogram: the values of an array in TensorFlow's buckets. Runs in a delivery; needs NumPy.
+"""Histogram: sort the values of an array into TensorFlow's buckets. Runs in a delivery; needs NumPy.
 
-The buckets are those of `tsl/lib/histogram/histogram.cc`: limits at +-1e-12 * 1.1**i up to 1e20, at 0 and at the ends of the doubles, each
-the upper end of its bucket. As there, buckets in a row that are empty become one. A message `HistogramProto` of `summary.proto` holds them.
+The buckets are those of `tsl/lib/histogram/histogram.cc`: limits at +-1e-12 * 1.1**i up to 1e20, at 0 and at the ends
+of the doubles, each the upper end of its bucket. As there, neighbouring empty buckets become one. A message
+`HistogramProto` of `summary.proto` holds them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def encode_histogram(values: Array) -> bytes | None:
-    """The message; None where no value is finite, since nothing else has a place in it.
+    """Encode an array's histogram; None where no value is finite, since the message has no place for others.
 
     Raises:
         ImportError: NumPy is missing.
@@ -50,7 +51,10 @@ def encode_histogram(values: Array) -> bytes | None:
 
 
 def encode_counts(counts: Sequence[float], edges: Sequence[float]) -> bytes | None:
-    """The message of values that are counted already, each taken to lie in the middle of its bucket; None where there are none."""
+    """Encode a histogram that is counted already; None where it has no values.
+
+    Each value counts as lying in the middle of its bucket.
+    """
     total = sum(counts)
     if not total:
         return None
@@ -79,7 +83,10 @@ def _limits() -> numpy.ndarray[Any, Any]:
 
 
 def _last_of_each_run(counts: numpy.ndarray[Any, Any]) -> numpy.ndarray[Any, Any]:
-    """Which buckets stay: all that are not empty, and of empty ones in a row the last, with its limit."""
+    """Return the indices of the buckets that stay.
+
+    These are all that are not empty, and the last of neighbouring empty ones, with its limit.
+    """
     import numpy
 
     full = counts > 0

@@ -1,7 +1,7 @@
-"""HParams: a run's config and end as the HParams dashboard has them. Runs in a delivery.
+"""HParams: encode a run's config and outcome for the HParams dashboard. Runs in a delivery.
 
-The messages are those of `tensorboard/plugins/hparams/plugin_data.proto`. TensorBoard takes the first word about each: a config that changes
-later, and a run that goes on after its end, stay in its table what they were.
+The messages are those of `tensorboard/plugins/hparams/plugin_data.proto`. TensorBoard keeps the first message about
+each: its table shows neither a config that changes later, nor that a run goes on after its end.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from asynctrack.backends.base import Outcome
 from asynctrack.backends.tfevents.messages import block, double, number, text
 from asynctrack.records.codec import flatten, to_json
 
-# The table's cells are for people. Arbitrary.
+# Characters of a text in the table, whose cells are for people. Arbitrary.
 _LONGEST_TEXT: Final = 200
-# `Status` of hparams/api.proto. A crashed or preempted run may go on: of its end nothing is said.
+# `Status` of hparams/api.proto. A crashed or preempted run may go on, so it gets no status.
 _STATUS: Final[Mapping[Outcome, int]] = {"finished": 1, "failed": 2}
 # An empty tensor of floats: the message is in the metadata.
 _NO_DATA: Final = block(8, number(1, 1), block(2, block(2, number(1, 0))))
 
 
 def session_start(config: Mapping[str, Any], created_s: float) -> bytes:
-    """A summary's value that says what a run was started with."""
+    """Encode a summary's value with the config that a run was started with."""
     entries = (block(1, text(1, name), block(2, _value(value))) for name, value in flatten(config))
     return _value_of("_hparams_/session_start_info", block(3, *entries, double(5, created_s)))
 
 
 def session_end(outcome: Outcome, ended_s: float) -> bytes | None:
-    """A summary's value that says how a run has ended; None where that is not the last word."""
+    """Encode a summary's value with a run's outcome; None where the run may still go on."""
     status = _STATUS.get(outcome)
     if status is None:
         return None
@@ -43,7 +43,7 @@ def _value_of(tag: str, data: bytes) -> bytes:
 
 
 def _value(value: object) -> bytes:
-    """A `google.protobuf.Value`; what is not finite is a text, as the table cannot show it."""
+    """Encode a `google.protobuf.Value`; a number that is not finite becomes a text, since the table cannot show it."""
     if isinstance(value, bool):
         return number(4, value)
     if isinstance(value, int | float) and abs(value) < 1 << 1023:

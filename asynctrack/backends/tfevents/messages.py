@@ -1,7 +1,7 @@
-"""Protobuf messages by hand: the few wire types that event files need. Runs anywhere; standard library only.
+"""Protobuf messages by hand: encode the few wire types that event files need. Runs anywhere; standard library only.
 
-A field is its number and wire type in one varint, then its value (protobuf.dev/programming-guides/encoding): 0 is a varint, 1 a double,
-2 bytes after their length, 5 a float.
+A field is its number and wire type in one varint, then its value (protobuf.dev/programming-guides/encoding): 0 is a
+varint, 1 a double, 2 bytes after their length, 5 a float.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from struct import pack
 
 
 def varint(number: int) -> bytes:
-    """An int64: seven bits a byte, the lowest first; a negative one as two's complement."""
+    """Encode an int64: seven bits a byte, the lowest first; a negative one as two's complement."""
     if 0 <= number < 1 << 7:
         return bytes((number,))
     if 0 <= number < 1 << 14:
@@ -25,19 +25,21 @@ def varint(number: int) -> bytes:
 
 
 def block(field: int, *parts: bytes) -> bytes:
-    """A message, a text or packed numbers."""
+    """Encode a field that is a message, a text or packed numbers."""
     content = b"".join(parts)
     return varint(field << 3 | 2) + varint(len(content)) + content
 
 
 def text(field: int, content: str) -> bytes:
+    """Encode a field that is a text."""
     return block(field, content.encode())
 
 
 def number(field: int, value: int) -> bytes:
-    """An integer, a bool or a member of an enumeration."""
+    """Encode a field that is an integer, a bool or a member of an enumeration."""
     return varint(field << 3) + varint(value)
 
 
 def double(field: int, value: float) -> bytes:
+    """Encode a field that is a double."""
     return varint(field << 3 | 1) + pack("<d", value)

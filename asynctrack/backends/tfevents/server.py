@@ -1,12 +1,12 @@
-"""Server: the real TensorBoard on loopback, in a process of its own that ends with who started it.
+"""Server: run the real TensorBoard on loopback, in a process that ends with its owner.
 
 As a script it is that process: `python -I -S .../server.py`, with its order on standard input, a line of JSON:
 
     {"sys_path": [...], "owner": pid, "flags": {"logdir": "/runs/p/a/tensorboard", "port": 6006, ...}}
 
-Whatever comes after that line, the end of its input or of its owner's life means that it is wanted no more: then it kills its own process group. A
-forked child of the owner that still has the pipe open cannot keep it, since the kernel tells of the owner's own end (pidfd_open(2)).
-Standard library only, but for TensorBoard.
+Three things tell it to end: more input after that line, the end of its input, the end of its owner. It then kills its
+own process group. A forked child of the owner may still hold the pipe open; that does not keep the server alive, since
+the kernel reports the owner's own end (pidfd_open(2)). Standard library only, apart from TensorBoard.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
-# The least of the system's priorities: reading an event takes TensorBoard's Python 20 to 100 us of a core that the training needs.
+# The lowest priority of the system: TensorBoard's Python takes 20 to 100 us per event of a core that the training needs.
 _NICE = 19
 
 
 class TensorBoardServer:
-    """A TensorBoard that has been started.
+    """Starts a TensorBoard, and owns it.
 
     Args:
-        logdir: what it shows.
+        logdir: folder that it shows.
         port: of 127.0.0.1.
-        reload_interval_s: between two looks for new events.
-        log: file for what it says.
+        reload_interval_s: seconds between two looks for new events.
+        log: file for its output.
     """
 
     def __init__(self, logdir: Path, port: int, reload_interval_s: float, log: Path) -> None:
@@ -43,7 +43,7 @@ class TensorBoardServer:
             "host": "127.0.0.1",
             "port": port,
             "reload_interval": reload_interval_s,
-            "load_fast": "false",  # its fast loader forgets the points after a step when that step comes again
+            "load_fast": "false",  # the fast loader forgets all points behind a step when that step comes again
         }
         order = {"sys_path": sys.path, "owner": os.getpid(), "flags": flags}
         theirs, self._fd = os.pipe()
@@ -64,7 +64,7 @@ class TensorBoardServer:
 
 
 def main() -> None:
-    """Serve until nobody wants it any more."""
+    """Serve until the owner ends or says so."""
     os.closerange(3, 4096)
     order: dict[str, Any] = json.loads(_first_line())
     threading.Thread(target=_end_with, args=(order["owner"],), daemon=True).start()
@@ -91,7 +91,9 @@ def _first_line() -> bytes:
 def _end_with(owner: int) -> None:
     watch = select.poll()
     watch.register(0, select.POLLIN)
-    with contextlib.suppress(OSError, AttributeError):  # an old kernel: its input has to do
+    with contextlib.suppress(
+        OSError, AttributeError
+    ):  # an old kernel has no pidfd: only the input tells of the owner's end
         watch.register(os.pidfd_open(owner), select.POLLIN)
     watch.poll()
     os.killpg(0, signal.SIGKILL)

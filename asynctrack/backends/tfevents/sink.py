@@ -1,4 +1,4 @@
-"""Sink of `backends.tensorboard`: one run's event file, and the server that shows it. Runs on a thread of the worker."""
+"""TensorBoard's sink: one run's event file, and the server that shows it. Runs on a thread of the worker."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class EventSink(Sink):
 
     Args:
         context: of the run.
-        folder: where the file lies.
-        suffix: what its name ends with, where other runs have theirs in the same folder.
+        folder: of the file.
+        suffix: ends the file's name, where other runs have theirs in the same folder.
     """
 
     def __init__(self, context: Context, folder: Path, suffix: str = "") -> None:
@@ -50,12 +50,12 @@ class EventSink(Sink):
         return f"<EventSink to {self._file!r}, {'served' if self._server else 'not served'}>"
 
     def serve(self, logdir: Path, port: int, reload_interval_s: float) -> None:
-        """Start the server, if that can be done: the file is written without it, too.
+        """Start the server. Where that fails, a warning is logged, and the file is written without it.
 
         Args:
-            logdir: what it shows.
+            logdir: folder that it shows.
             port: of 127.0.0.1.
-            reload_interval_s: between two looks for new events.
+            reload_interval_s: seconds between two looks for new events.
         """
         try:
             self._server = TensorBoardServer(logdir, port, reload_interval_s, self._run / _SERVER_LOG)
@@ -63,6 +63,7 @@ class EventSink(Sink):
             _log.warning("TensorBoard cannot be started: %s", error)
 
     def write(self, batch: Batch) -> dict[str, int] | None:
+        """Write the events of a batch."""
         records, skipped = self._events.of_records(batch.records)
         self._append(records, self._changes(batch.updates))
         if batch.records:
@@ -70,9 +71,11 @@ class EventSink(Sink):
         return skipped or None
 
     def checkpoint(self) -> dict[str, Any]:
+        """Make the file survive a power cut, and return its name and offset."""
         return {"file": str(self._file.path.relative_to(self._folder)), "bytes": self._file.sync()}
 
     def close(self, outcome: Outcome) -> None:
+        """Write the run's outcome, close the file, and end the server."""
         try:
             if outcome != "stopped":
                 self._end(outcome)
@@ -96,11 +99,11 @@ class EventSink(Sink):
         self._begun = True
 
     def _beginning(self) -> bytes:
-        """What the file begins with."""
+        """Encode the first event of the file."""
         return self._events.version(self._created_s)
 
     def _changes(self, updates: Sequence[Update]) -> bytes:
-        """The events of these updates; the first time, of what the run was started with."""
+        """Encode the events of these updates; the first time also those of the run's start."""
         events = []
         for update in updates:
             if update.kind == "config":
@@ -120,7 +123,10 @@ class EventSink(Sink):
         return text_value("config", "".join(f"    {line}\n" for line in content.splitlines()))  # Markdown's code
 
     def _next_state(self) -> dict[str, Any]:
-        """State of a sink that begins the file anew where somebody has removed it; else the next free one: rebuilt-2, ..."""
+        """Return the state of a sink that writes the file again.
+
+        The name stays where somebody has removed the file; else it is the next free one: rebuilt-2, ...
+        """
         file, number = self._name, 2
         while _has_content(self._folder / file):
             file, number = f"rebuilt-{number}/{self._name}", number + 1
@@ -128,10 +134,10 @@ class EventSink(Sink):
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """A path below a folder.
+    """Return a path below a folder.
 
     Raises:
-        ActionRequired: it leads elsewhere, by its name or by a link: somebody else made it.
+        ActionRequired: the path leads elsewhere, by its name or by a link: somebody else made it.
     """
     path = folder / relative
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -144,6 +150,9 @@ def _has_content(path: Path) -> bool:
 
 
 def _file_name(created_s: float) -> str:
-    """The same for a run whenever it is opened, and with `tfevents` in it, by which TensorBoard knows it."""
+    """Return the file's name, which is the same whenever the run is opened.
+
+    TensorBoard finds it by the `tfevents` in it.
+    """
     seconds, milliseconds = divmod(round(created_s * 1000), 1000)
     return f"events.out.tfevents.{seconds:010}.asynctrack.{milliseconds:03}"

@@ -1,4 +1,7 @@
-"""W&B's aggregates: the least, the greatest, ... of a metric over all rows of a run, also where it was interrupted. Runs where the sink does."""
+"""W&B's aggregates: compute the least, the greatest, ...
+
+of a metric over all rows of a run, across interruptions. Runs where the sink does.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,23 @@ from typing import Any
 
 
 def kinds_of(summary: object) -> list[str]:
-    """The aggregates in `define_metric`'s `summary=`."""
+    """Split `define_metric`'s `summary=` into the aggregates that it names."""
     return [kind.strip().lower() for kind in summary.split(",")] if isinstance(summary, str) else []
 
 
 class Aggregates:
-    """The least, the greatest, ... of metrics over all their rows, as `define_metric(summary=)` asks for them.
+    """Computes the least, the greatest, ...
 
-    W&B's own begin anew when a run is resumed, these do not: they are kept with the cursor.
+    of metrics over all their rows, as `define_metric(summary=)` asks for them.
+
+    W&B's own aggregates begin again when a run is resumed. These go on: they are saved with the cursor.
 
     Args:
         wanted: the kinds by metric; a name may end in `*`.
-        state: what `state` was.
+        state: the attribute `state` of an earlier object.
+
+    Attributes:
+        state: all aggregates by metric, as JSON can hold them.
     """
 
     def __init__(self, wanted: Mapping[str, Iterable[str]], state: dict[str, dict[str, Any]] | None = None) -> None:
@@ -29,14 +37,14 @@ class Aggregates:
         self._changed: set[str] = set()
 
     def want(self, name: str, kinds: Iterable[str]) -> None:
-        """Take rows into account that come from now on."""
+        """Aggregate a metric from the next row on."""
         if name.endswith("*"):
             self._prefixes[name[:-1]] = tuple(kinds)
         else:
             self._exact[name] = tuple(kinds)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Take a row into account."""
+        """Add a row."""
         names = row if self._prefixes else self._exact.keys() & row.keys()
         for name in names:
             value = row[name]
@@ -46,12 +54,12 @@ class Aggregates:
                 self._changed.add(name)
 
     def fresh(self) -> dict[str, dict[str, Any]]:
-        """Those that have changed since the last time, as the summary has them."""
+        """Return the aggregates that have changed since the last call, as the summary has them."""
         changed, self._changed = self._changed, set()
         return self._shown(changed)
 
     def all(self) -> dict[str, dict[str, Any]]:
-        """All of them."""
+        """Return all aggregates."""
         self._changed.clear()
         return self._shown(self.state)
 

@@ -1,7 +1,8 @@
-"""W&B's library, and the one `wandb-core` that it has in this process: started, known to be alive, killed. Runs where the sinks do.
+"""W&B's library and its process `wandb-core`: import it, start it, watch it, kill it. Runs where the sinks do.
 
-`wandb-core` is a process in a session of its own, which sends what runs log. When it may have died or hangs it is killed, and whoever had a run in it opens that again:
-so never do two of them send rows of the same run.
+There is one `wandb-core` in this process. It is in a session of its own, and sends the rows that runs log. When it may
+have died or hangs it is killed, and every run that was open in it is opened again. So two of them never send rows of
+the same run.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from asynctrack.backends.base import ActionRequired, Retry, Signal
 
 MEND_KEY: Final = "run `wandb login`, or set WANDB_API_KEY in the environment"
 
-# Of what W&B says about an error. Arbitrary.
+# Characters that are kept of W&B's description of an error. Arbitrary.
 _MOST_WORDS: Final = 300
-# An API key, or what may be one.
+# An API key, or a word that may be one.
 _KEY: Final = re.compile(r"[\w-]{40,}")
 _STATUS: Final = re.compile(r"\berror (\d{3})\b", re.IGNORECASE)
 _DENIED: Final = re.compile(r"permission denied|forbidden|not found", re.IGNORECASE)
@@ -36,15 +37,17 @@ _in_hooks = 0
 
 
 def library() -> Any:
-    """The module `wandb`.
+    """Import the module `wandb`.
 
     Raises:
         ActionRequired: it is not installed.
     """
     with _lock:
         if "wandb" not in sys.modules:
-            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it reads that once
-            os.environ.pop("WANDB_SERVICE", None)  # that of a process which has started this one
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # wandb reads it once, on import
+            os.environ.pop(
+                "WANDB_SERVICE", None
+            )  # it would lead to the `wandb-core` of the process that started this one
         try:
             return importlib.import_module("wandb")
         except ImportError as error:
@@ -54,7 +57,11 @@ def library() -> Any:
 
 
 def start() -> int:
-    """Have a `wandb-core`; returns its number: another has another."""
+    """Start a `wandb-core` where none runs.
+
+    Returns:
+        Its number; each new one has another.
+    """
     global _pids
     with _lock:
         if _pids and not is_alive(_generation):
@@ -67,7 +74,7 @@ def start() -> int:
 
 
 def find_key(base_url: str | None) -> None:
-    """Have the library find its key; `init` would ask for one on a terminal.
+    """Make the library find its key; otherwise `init` would ask for one on a terminal.
 
     Raises:
         ActionRequired: there is none.
@@ -79,7 +86,7 @@ def find_key(base_url: str | None) -> None:
 
 
 def is_alive(number: int) -> bool:
-    """Whether the `wandb-core` of this number lives."""
+    """Return whether the `wandb-core` of this number is alive."""
     with _lock:
         return number == _generation and all(_lives(pid) for pid in _pids)
 
@@ -88,7 +95,7 @@ def kill() -> None:
     """Kill the `wandb-core`, if it is ours; the next `start` starts another."""
     global _pids, _generation
     with _lock:
-        pids, _pids = {*_pids, *descendants.own()} if _pids else set(), []  # with what it has started
+        pids, _pids = {*_pids, *descendants.own()} if _pids else set(), []  # with the processes that it has started
         _generation += 1
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -102,7 +109,7 @@ def kill() -> None:
 
 @contextlib.contextmanager
 def hooks_kept() -> Iterator[None]:
-    """Undo what W&B does to `sys.excepthook` and `sys.exit` in here."""
+    """Undo W&B's changes to `sys.excepthook` and `sys.exit` in this block."""
     global _hooks, _in_hooks
     with _lock:
         if not _in_hooks:
@@ -118,7 +125,7 @@ def hooks_kept() -> Iterator[None]:
 
 
 def classify_error(error: BaseException) -> Signal:
-    """What an error of W&B's means to the delivery."""
+    """Return the signal for an error of W&B's."""
     if isinstance(error, Signal):
         return error
     wandb, words = library(), _words(error)
@@ -135,12 +142,12 @@ def classify_error(error: BaseException) -> Signal:
 
 
 def _let_go() -> None:
-    """Have the library forget its connection, which it finds broken."""
+    """Make the library forget its connection, which is broken."""
     setup = importlib.import_module("wandb.sdk.wandb_setup").singleton()
     process = getattr(getattr(getattr(setup, "_connection", None), "_proc", None), "_process", None)
     if process is not None:
-        process.poll()  # it would warn that its child still runs
-    for _ in range(2):  # the first ends at the broken connection, the second forgets the key
+        process.poll()  # otherwise it warns that its child still runs
+    for _ in range(2):  # the first call ends at the broken connection, the second one forgets the key
         with contextlib.suppress(Exception, SystemExit), hooks_kept():
             library().teardown()
 

@@ -1,8 +1,9 @@
-"""W&B's own files: how many rows the `.wandb` files of an offline run hold. Runs where the sink does.
+"""W&B's own files: count the rows in the `.wandb` files of an offline run. Runs where the sink does.
 
-A file is a header of 7 bytes (`:W&B`, 0xBEE1 and a version) and blocks of 32 KiB of fragments, as LevelDB's log has them: checksum (CRC-32 of the type and
-the data, 4 bytes), length (2), type (1: whole, 2: first, 3: middle, 4: last), data. A block's last 6 bytes stay empty. A record is a protobuf of W&B's;
-one of the kind `history` is a row. What a kill has torn is the end of a file, and is left out by W&B's own reader too.
+A file is a header of 7 bytes (`:W&B`, 0xBEE1 and a version) and blocks of 32 KiB of fragments, as LevelDB's log has
+them: checksum (CRC-32 of the type and the data, 4 bytes), length (2), type (1: whole, 2: first, 3: middle, 4: last),
+data. A block's last 6 bytes stay empty. A record is a protobuf of W&B's; one of the kind `history` is a row. A kill may
+tear the end of a file; W&B's own reader leaves that out, too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
 class WandbFile:
-    """One file; `rows` reads on from where it has been.
+    """One file; each call of `rows` reads on from where the last one stopped.
 
     Args:
         path: of the file; it may still be written.
@@ -40,10 +41,10 @@ class WandbFile:
         self._record: Any = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
 
     def rows(self) -> int:
-        """How many whole rows it has by now.
+        """Count the whole rows so far.
 
         Raises:
-            JournalCorrupt: it is not W&B's.
+            JournalCorrupt: the file is not W&B's.
         """
         for payload in self._payloads():
             record = self._record()
@@ -52,7 +53,7 @@ class WandbFile:
         return self._rows
 
     def sync(self) -> None:
-        """Make what it has survive a power cut."""
+        """Make the file survive a power cut."""
         fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -60,7 +61,7 @@ class WandbFile:
             os.close(fd)
 
     def _payloads(self) -> Iterator[bytes]:
-        """The whole records that have come since the last time."""
+        """Yield the whole records that have come since the last call."""
         with open(self.path, "rb") as file:
             magic = file.read(len(_MAGIC))
             if not _MAGIC.startswith(magic):
@@ -78,13 +79,22 @@ class WandbFile:
 
 
 def offline_files(directory: Path, run_id: str) -> list[Path]:
-    """The files of an offline run, in the order in which they were begun."""
+    """Return the files of an offline run, in the order in which they were begun."""
     name = glob.escape(run_id)
     return sorted(directory.glob(f"wandb/offline-run-*-{name}*/run-{name}.wandb"))
 
 
 def _fragment(data: bytes, offset: int, position: int) -> tuple[int, bytes, int] | None:
-    """The fragment at an offset of the data, which lies at a position of the file: type, data, and the bytes up to its end; None if it is not whole."""
+    """Read a fragment.
+
+    Args:
+        data: part of the file.
+        offset: of the fragment in the data.
+        position: of the fragment in the file.
+
+    Returns:
+        Its type, its data, and the number of bytes up to its end; None where it is not whole.
+    """
     padding = 0
     if (left := _BLOCK_BYTES - position % _BLOCK_BYTES) < _HEADER.size:
         padding = left

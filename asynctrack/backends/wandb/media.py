@@ -1,6 +1,6 @@
-"""W&B's media: images, tables, pages and texts as the SDK's own objects, made from the files that are stored under `media/`. Runs where the sink does.
+"""W&B's media: turn stored images, tables, pages and texts into the SDK's own objects. Runs where the sink does.
 
-The SDK's objects belong to one session, so they are made anew each time a row is handed over.
+The SDK's objects belong to one session, so they are made again each time a row is handed over.
 """
 
 from __future__ import annotations
@@ -15,22 +15,27 @@ import msgspec
 
 from asynctrack.records.codec import Media
 
-# An artifact belongs to no row.
+# Kinds that a row can show; an artifact belongs to no row.
 _SHOWN: Final = frozenset({"image", "table", "html", "text", "histogram"})
 
 
 def can_show(media: Media) -> bool:
-    """Whether a row can hold it: what had changed or gone before it was stored has nothing to show."""
+    """Return whether a row can hold a medium: a file that had changed or gone before it was stored cannot be shown."""
     return media.kind in _SHOWN and (media.kind == "histogram" or media.file is not None)
 
 
 def has_tables(row: Mapping[str, Any]) -> bool:
-    """Whether a row has tables, which are artifacts at W&B: not every server has these."""
+    """Return whether a row has tables. They are artifacts at W&B, which not every server has."""
     return any(isinstance(value, Media) and value.kind == "table" for value in row.values())
 
 
 def as_objects(row: Mapping[str, Any], *, tables: bool = True) -> dict[str, Any]:
-    """A row with the SDK's objects in place of media; without `tables` these are pages."""
+    """Return a row with the SDK's objects in place of media.
+
+    Args:
+        row: names to values.
+        tables: whether tables stay tables; otherwise they become pages.
+    """
     return {key: _object(value, tables) for key, value in row.items()}
 
 
@@ -58,7 +63,7 @@ def _medium(media: Media, tables: bool) -> Any:
 
 
 def _page(rows: list[list[Any]]) -> str:
-    """A table as HTML."""
+    """Format a table as HTML."""
     cells = (
         "".join(
             f"<td>{html.escape(cell if isinstance(cell, str) else msgspec.json.encode(cell).decode())}" for cell in row
@@ -69,9 +74,15 @@ def _page(rows: list[list[Any]]) -> str:
 
 
 def _cell(cell: Any, run: Path | None) -> Any:
-    """A cell of a stored table: of a reference to an image the image, of any other nest a text, since W&B's columns are of one kind."""
+    """Return a cell of a stored table as W&B takes it.
+
+    A reference to an image becomes the image. Other lists and mappings become texts, since W&B's columns are of one
+    kind.
+    """
     if isinstance(cell, dict) and cell.get("_type") == "image" and run is not None:
         path = (run / str(cell.get("path"))).resolve()
-        if path.is_file() and path.is_relative_to((run / "media").resolve()):  # else somebody else has written it
+        if path.is_file() and path.is_relative_to(
+            (run / "media").resolve()
+        ):  # otherwise the path comes from somebody else
             return importlib.import_module("wandb").Image(str(path), caption=cell.get("caption"))
     return msgspec.json.encode(cell).decode() if isinstance(cell, dict | list) else cell

@@ -1,4 +1,4 @@
-"""W&B's rows: what a record, a config and a summary look like there. Runs where the sink does."""
+"""W&B's rows: turn records, configs and summaries into W&B's form. Runs where the sink does."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from asynctrack.journal.manifest import METRICS
 from asynctrack.records.codec import Array, Media, Record, flatten, to_json
 from asynctrack.records.plain import as_float, items_in
 
-# Our step, as a metric: W&B drops what is logged with a step below its own.
+# Our step is a metric: W&B drops rows whose own step is below the last one.
 STEP: Final = "asynctrack/step"
-# W&B leaves a longer line out, and counts on without it.
+# W&B leaves out a longer line, but counts it.
 MOST_ROW_BYTES: Final = (10 << 20) - (100 << 10)
 
 _OWN: Final = frozenset({"step", "runtime", "timestamp", "wandb"})
 _LARGEST: Final = (1 << 63) - 1
 _BINS: Final = 64
 _MOST_DEEP: Final = 64
-# What fewer characters in texts and lists than this cannot make too large.
+# A row with fewer characters than this in texts and lists cannot be too large.
 _SURELY_FITS: Final = 1 << 20
 
-# Of a config: W&B keeps its own there, and so did `define_metric` before it had a name of its own.
+# A config's key that W&B keeps for itself. Earlier versions kept the arguments of `define_metric` there.
 _ASIDE: Final = "_wandb"
 
 UNSHOWN: Final = object()
 
 
 def to_wandb(value: Any) -> Any:
-    """A value as `run.log` takes it; `UNSHOWN` where a row cannot hold it."""
+    """Return a value as `run.log` takes it; `UNSHOWN` where a row cannot hold it."""
     if isinstance(value, bool | float | str):
         return value
     if isinstance(value, int):
@@ -50,13 +50,13 @@ def to_wandb(value: Any) -> Any:
 
 
 class Rows:
-    """Makes rows of records; knows the names that it has made."""
+    """Turns records into rows. It remembers the names that it has made."""
 
     def __init__(self) -> None:
         self._names: dict[str, str] = {}
 
     def of(self, record: Record) -> dict[str, Any] | None:
-        """The row of a record, None where nothing of it can be shown."""
+        """Return the row of a record, None where nothing of it can be shown."""
         row: dict[str, Any] = {}
         for key, value in flatten(record.data):
             if (shown := to_wandb(value)) is not UNSHOWN:
@@ -74,14 +74,17 @@ class Rows:
 
 
 def clean_name(key: str) -> str:
-    """The name of a metric: those that W&B and we have taken get an underscore in front, and so does none at all."""
+    """Return the name of a metric at W&B.
+
+    Names that W&B or we use ourselves get an underscore in front, and so does an empty one.
+    """
     bare = key.lstrip("_")
     taken = (key.startswith("_") and bare in _OWN) or bare == STEP or not key
     return f"_{key}" if taken else key
 
 
 def is_too_large(row: Mapping[str, Any]) -> bool:
-    """Whether W&B would leave a row out."""
+    """Return whether W&B would leave a row out."""
     loose = [value for value in row.values() if isinstance(value, str | list)]
     if sum(map(_length, loose)) < _SURELY_FITS:
         return False
@@ -89,17 +92,20 @@ def is_too_large(row: Mapping[str, Any]) -> bool:
 
 
 def as_config(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A config or summary as W&B takes it: nested as it is, without what JSON cannot hold."""
+    """Return a config or summary as W&B takes it: nested as it is, without values that JSON cannot hold."""
     return {str(key): _as_json(value) for key, value in data.items() if key not in (_ASIDE, METRICS)}
 
 
 def changes_in(update: Update) -> dict[str, Any]:
-    """What an update changes, as W&B takes it: its config has no way to lose a name, so what is removed becomes None."""
+    """Return the changes of an update as W&B takes them.
+
+    W&B's config cannot lose a name, so a removed one becomes None.
+    """
     return as_config({**dict.fromkeys(update.removed), **update.data})
 
 
 def in_order(rows: list[dict[str, Any] | None], batch: Batch) -> Iterator[dict[str, Any] | Update]:
-    """Rows and updates as they were logged."""
+    """Yield rows and updates in the order of their times."""
     updates = deque(batch.updates)
     for row, record in zip(rows, batch.records, strict=True):
         while updates and updates[0].time_ns < record.time_ns:
@@ -110,7 +116,7 @@ def in_order(rows: list[dict[str, Any] | None], batch: Batch) -> Iterator[dict[s
 
 
 def merged(batch: Batch, kind: str) -> dict[str, Any]:
-    """What the updates of a kind say in the end."""
+    """Merge the updates of a kind."""
     last: dict[str, Any] = {}
     for update in batch.updates:
         if update.kind == kind:
@@ -119,7 +125,7 @@ def merged(batch: Batch, kind: str) -> dict[str, Any]:
 
 
 def metrics_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What `define_metric` has been told, which a run keeps in its config."""
+    """Return the arguments of `define_metric`, by metric, that a run keeps in its config."""
     told = config.get(_ASIDE)
     metrics = config.get(METRICS, told.get("metrics") if isinstance(told, Mapping) else None)
     if not isinstance(metrics, Mapping):
@@ -128,7 +134,7 @@ def metrics_in(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _histogram(value: Array) -> Any:
-    """An array as a histogram of its finite numbers."""
+    """Return a histogram of an array's finite numbers, `UNSHOWN` where it has none."""
     items = items_in(value.tolist())
     finite = [float(item) for item in items if math.isfinite(item)]
     if not finite:
@@ -138,7 +144,11 @@ def _histogram(value: Array) -> Any:
 
 
 def _bins(values: list[float]) -> tuple[list[int], list[float]]:
-    """How many values lie in each of 64 bins of equal width, and the edges of these; one bin where the values are all but the same."""
+    """Count the values in each of 64 bins of equal width; there is one bin where the values are nearly the same.
+
+    Returns:
+        The counts, and the edges of the bins.
+    """
     low, high = min(values), max(values)
     width = high / _BINS - low / _BINS  # their difference may be too large for a float
     if not width:

@@ -1,6 +1,7 @@
-"""W&B's session: one run of its SDK, from `init` to its end. All calls come from one thread of the sink's.
+"""W&B's session: hold one run of its SDK, from `init` to its end. All calls come from one thread of the sink's.
 
-The SDK's `run.step` and `step=` are never used: the one waits for `wandb-core` for up to 30 s, with the other W&B drops what comes late.
+The SDK's `run.step` and `step=` are never used: `run.step` waits for `wandb-core` for up to 30 s, and with `step=` W&B
+drops rows that come late.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from asynctrack.backends.wandb.rows import STEP
 if TYPE_CHECKING:
     from asynctrack.backends.wandb.settings import WandBSettings
 
-# Seconds that opening and closing a run may take, and a question to the server.
+# Seconds that opening a run, closing it, and a question to the server may take.
 INIT_TIMEOUT_S: Final = 30
 FINISH_TIMEOUT_S: Final = 20
 ASK_TIMEOUT_S: Final = 5.0
 
-# What a library wants that logs for others: no streams, hooks, statistics and files that are not asked for. The intervals are whole seconds, or W&B takes
-# its own, which are 15. The transaction log is for what has not been sent; here the journal is that, and a file that can be sent a second time doubles rows.
+# A library that logs for others wants no streams, hooks, statistics or files that nobody asked for. The intervals must be whole seconds: otherwise W&B takes
+# its default, 15. The transaction log keeps rows that were not sent. Here the journal does that, and sending the log later would double rows.
 _SETTINGS: Final[dict[str, Any]] = {
     "console": "off",
     "silent": True,
@@ -49,7 +50,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "finish_timeout_raises": True,
 }
 _EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 255, "preempted": 1}
-# `starting_step` comes from the same line.
+# W&B computes `starting_step` from the same line.
 _LAST_ROW: Final = """
 query RunResumeStatus($project: String, $entity: String, $name: String!) {
     model(name: $project, entityName: $entity) { bucket(name: $name, missingOk: true) { historyTail } }
@@ -70,10 +71,10 @@ class Session:
         facts: further arguments of `wandb.init`.
 
     Attributes:
-        rows: how many W&B, or offline its files, had when this was opened.
+        rows: the number of rows at W&B, or in an offline run's files, when this was opened.
 
     Raises:
-        Retry, ActionRequired: it cannot be opened now.
+        Retry, ActionRequired: the run cannot be opened now.
     """
 
     def __init__(self, settings: WandBSettings, run_id: str, directory: Path, facts: Mapping[str, Any]) -> None:
@@ -96,7 +97,7 @@ class Session:
                     settings=wandb.Settings(**self._settings(settings)),
                     **facts,
                 )
-        except BaseException as error:  # also what it means as the process's end
+        except BaseException as error:  # also SystemExit, by which wandb would end the process
             self.leave()
             raise core.classify_error(error) from error
         _open[run_id] = self
@@ -113,20 +114,25 @@ class Session:
 
     @property
     def lives(self) -> bool:
+        """Return whether its `wandb-core` is alive."""
         return core.is_alive(self._core)
 
     def define(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-        """Tell W&B of metrics, but for their aggregates, which are ours."""
+        """Pass on `define_metric`, except for aggregates, which we compute ourselves."""
         for name, facts in metrics.items():
             told = {"step_metric": STEP, **{key: facts[key] for key in ("step_metric", "hidden") if key in facts}}
             summary = "none" if "summary" in facts else None
             try:
                 self._run.define_metric(name, **told, step_sync=False, summary=summary)
-            except (self._wandb.errors.Error, TypeError, ValueError) as error:  # it is shown as others are
+            except (
+                self._wandb.errors.Error,
+                TypeError,
+                ValueError,
+            ) as error:  # the metric is then drawn like the others
                 _log.warning("W&B does not take define_metric(%r): %s", name, error)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Hand `wandb-core` a row; one call is one row."""
+        """Hand a row to `wandb-core`; one call is one row."""
         try:
             self._run.log(as_objects(row))
         except Exception as error:
@@ -142,29 +148,31 @@ class Session:
                 setattr(self._run, label, fresh[label])
 
     def configure(self, config: dict[str, Any]) -> None:
+        """Change the run's config."""
         self._run.config.update(config, allow_val_change=True)
 
     def summarise(self, summary: dict[str, Any]) -> None:
+        """Change the run's summary."""
         self._run.summary.update(summary)
 
     def count(self) -> int:
-        """How many rows W&B has, or offline its files, by now.
+        """Return the number of rows at W&B, or in an offline run's files, by now.
 
         Raises:
-            Retry, ActionRequired: it does not say.
+            Retry, ActionRequired: W&B does not answer.
         """
         if self._offline:
             return sum(file.rows() for file in self._files)
         names = {"entity": self._run.entity, "project": self._run.project, "name": self._id}
         try:
             bucket = (self._api.execute_graphql(_LAST_ROW, names, timeout=ASK_TIMEOUT_S)["model"] or {}).get("bucket")
-        except Exception as error:  # what there is between here and W&B
+        except Exception as error:  # any network error, or an answer of W&B's
             raise core.classify_error(error) from error
         tail = json.loads((bucket or {}).get("historyTail") or "[]")
         return int(json.loads(tail[-1]).get("_step", -1)) + 1 if tail else 0
 
     def sync(self) -> None:
-        """Make what offline files have survive a power cut."""
+        """Make offline files survive a power cut."""
         for file in self._files[-1:]:
             file.sync()
 
@@ -185,12 +193,12 @@ class Session:
         self._forget()
 
     def leave(self) -> None:
-        """Let go of the run without ending it: what is not yet at W&B stays unsent."""
+        """Leave the run without ending it: rows that are not yet at W&B stay unsent."""
         self._forget()
         if not _open:
             core.kill()
             return
-        with contextlib.suppress(Exception):  # it is gone, or has never been there
+        with contextlib.suppress(Exception):  # the service is gone, or was never started
             setup = importlib.import_module("wandb.sdk.wandb_setup").singleton()
             setup.assert_service().inform_finish(run_id=self._id)
 
@@ -199,10 +207,18 @@ class Session:
             _open.pop(self._id, None)
 
     def _make_way(self) -> None:
-        """The run may be open here already: by a sink that was dropped without a word, or by another run that has the same name at W&B."""
+        """Make way for this run where it is open here already.
+
+        A sink that was dropped without `close` may hold it; then the `wandb-core` is killed.
+
+        Raises:
+            Retry: another run has the same id at W&B.
+        """
         other = _open.get(self._id)
         if other is not None and other._directory != self._directory:
-            raise Retry(f"another run of this process is {self._id!r} at W&B, too; this one comes after it")
+            raise Retry(
+                f"another run of this process is open at W&B under the id {self._id!r}; this one waits for its end"
+            )
         if other is not None:
             core.kill()
             other._forget()

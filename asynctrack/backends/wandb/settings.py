@@ -1,4 +1,7 @@
-"""W&B's settings: what a user may choose of the backend, and what is wrong with a choice. Runs in the caller and where the sink does."""
+"""W&B's settings: declare and check what a user may choose of the backend.
+
+Runs in the caller and where the sink does.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ _ADDRESS: Final = "https://api.wandb.ai"
 _MODES: Final = ("online", "offline", "disabled")
 _RESUMES: Final = ("allow", "must", "never")
 _AGGREGATES: Final = frozenset({"min", "max", "mean", "first", "last", "none"})
-# What has a place of its own here, or would undo what is promised.
+# Settings of the SDK that are fields here, or would break a promise of the backend.
 _OURS: Final = frozenset({
     "run_id", "mode", "project", "entity", "run_name", "run_group", "run_job_type", "run_tags", "run_notes", "base_url",
     "reinit", "resume", "resume_from", "fork_from", "x_primary", "x_label", "x_update_finish_state", "x_stats_pid",
     "sync_tensorboard",
 })  # fmt: skip
-# What may hold a key.
+# Settings of the SDK that may hold a key.
 _SECRET: Final = frozenset({
     "api_key", "x_extra_http_headers", "azure_account_url_to_access_key", "x_stats_open_metrics_http_headers",
     "x_proxies", "http_proxy", "https_proxy",
@@ -35,23 +38,27 @@ _SECRET: Final = frozenset({
 
 
 class WandBSettings(Backend, frozen=True, kw_only=True):
-    """What the backend is told, checked.
+    """Settings of the W&B backend, checked.
 
     Attributes:
         project: of W&B. Default: the environment's `WANDB_PROJECT`, else the run's.
         entity: user or team. Default: the run's own, the environment's `WANDB_ENTITY`, else the key's.
         name: of the W&B run. Default: the run's name. A name, tags or notes that are changed at W&B later stay so.
         id: of the W&B run. Default: the run's.
-        group: of runs, as W&B has it. Default of this and the three below: what the run was opened with.
-        job_type: likewise.
-        tags: of the W&B run.
-        notes: likewise.
-        mode: "online"; "offline" writes W&B's own files into `wandb/` in the run's directory, for `wandb sync`; "disabled" shows nothing. The environment's
-            `WANDB_MODE` goes over "online". To send later what was logged offline, without W&B's files, open the run itself with `mode="offline"`.
-        resume: where W&B has a run with this id that is not this one's: "allow" adds to it, "never" pauses, "must" pauses where there is none.
-        metrics: what `define_metric` takes, by metric, over what `Run.define_metric` was told: `{"val/loss": {"summary": "min,max", "step_metric": "epoch"}}`. A name may end in `*`. Aggregates are over all
-            rows, also where the run was interrupted.
-        system_stats: whether W&B gets the processor, memory and GPU statistics of the process that logs, while that lives.
+        group: of runs, as W&B has it. Default of this and the three below: the run's own.
+        job_type: as W&B has it.
+        tags: of the W&B run, 1 to 64 characters each.
+        notes: of the W&B run.
+        mode: "online"; "offline" writes W&B's own files into `wandb/` in the run's directory, for `wandb sync`;
+            "disabled" shows nothing. The environment's `WANDB_MODE` replaces "online". To log offline and send later
+            without W&B's files, open the run itself with `mode="offline"`.
+        resume: what to do where W&B has a run with this id that is not this one: "allow" adds to it, "never" pauses,
+            "must" pauses where there is none.
+        metrics: arguments of `define_metric`, by metric: `{"val/loss": {"summary": "min,max", "step_metric":
+            "epoch"}}`. They replace those of `Run.define_metric`. A name may end in `*`. Aggregates are over all rows,
+            also where the run was interrupted.
+        system_stats: whether W&B gets the processor, memory and GPU statistics of the process that logs, while it
+            lives.
         base_url: of the server. Default: the environment's `WANDB_BASE_URL`, else W&B's cloud.
         settings: of the SDK, as `wandb.Settings` takes them: for the rare case.
         watched: pid and start time of the process that logs; filled in when the run opens.
@@ -83,6 +90,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
 
     @property
     def remote(self) -> bool:  # type: ignore[override]  # of the class elsewhere
+        """Return whether the mode is "online"."""
         return self.mode == "online"
 
     def __post_init__(self) -> None:
@@ -94,6 +102,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
         super().__post_init__()
 
     def prepare(self) -> Backend:
+        """Fill in settings from the environment."""
         mode = os.environ.get("WANDB_MODE", "")
         return msgspec.structs.replace(
             self,
@@ -105,6 +114,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
         )
 
     def lacking(self) -> list[str]:
+        """List what is missing: the library, or a key."""
         if self.mode == "disabled":
             return []
         from asynctrack.backends.wandb.core import MEND_KEY
@@ -114,14 +124,15 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
         )
 
     def external_targets(self) -> list[str]:
+        """List the server's address in mode "online"."""
         return [self.base_url or _ADDRESS] if self.mode == "online" else []
 
     def aggregates(self) -> dict[str, list[str]]:
-        """The aggregates that were asked for, by metric."""
+        """Return the aggregates that `metrics` asks for, by metric."""
         return {name: kinds_of(facts["summary"]) for name, facts in self.metrics.items() if facts.get("summary")}
 
     def watched_pid(self) -> int | None:
-        """The pid of the process that logs, if its statistics are wanted and it lives."""
+        """Return the pid of the process that logs, if its statistics are wanted and it lives."""
         if self.watched is None or start_time(self.watched[0]) != self.watched[1]:
             return None
         return self.watched[0]
@@ -163,15 +174,15 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
                 problems.append(f"metrics[{name!r}] must have arguments of define_metric; got {facts!r:.80}")
         if secret := sorted(_SECRET & self.settings.keys()):
             problems.append(
-                f"settings are stored in run.json, and {', '.join(secret)} may hold a key; set it in the environment"
+                f"settings must not have {', '.join(secret)}, which may hold a key: they are stored in run.json; set it in the environment"
             )
         if ours := sorted(_OURS & self.settings.keys()):
-            problems.append(f"settings cannot have {', '.join(ours)}, which WandB has itself, or must choose itself")
+            problems.append(f"settings must not have {', '.join(ours)}: use WandB's own field, or leave it to WandB")
         return problems
 
 
 def _may_have_key(address: str | None) -> bool:
-    """Whether the SDK may find a key, in the environment or where `wandb login` puts it."""
+    """Return whether the SDK may find a key, in the environment or where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(address or _ADDRESS).hostname or ""

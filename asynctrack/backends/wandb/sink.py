@@ -1,8 +1,8 @@
-"""W&B's sink: which record is which row, which rows W&B has, and what it gets again. Runs in a process of its own.
+"""W&B's sink: number the rows, track which of them W&B has, and send the others. Runs in a process of its own.
 
-Record by record the rows are numbered, before anything is sent. What `run.log` takes is in `wandb-core`'s memory and no more; so what was handed over is
-kept until W&B has counted it, and the cursor is saved only then. When `wandb-core` or this process dies, the run is opened again, W&B says how many
-rows it has, and these are not logged again.
+Each row has its number before anything is sent. A row handed to `run.log` is only in `wandb-core`'s memory. So rows are
+kept until W&B has counted them, and only then is the cursor saved. When `wandb-core` or this process dies, the run is
+opened again, W&B reports how many rows it has, and these are not logged again.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("asynctrack.delivery")
 
-# Rows that W&B may owe us an answer for: this process remembers them. Arbitrary: seconds of the SDK's work.
+# Rows that W&B has not confirmed, at most: this process keeps them. Arbitrary: seconds of the SDK's work.
 _MOST_UNCONFIRMED: Final = 20_000
-# How long one call waits for an answer; the next goes on waiting.
+# Seconds that one call waits for W&B to have all rows; the next call goes on waiting.
 _PATIENCE_S: Final = 20.0
-# Between two questions how many rows W&B has, which is sent some once a second; each pause is longer than the one before.
+# Pauses between two questions for W&B's number of rows, each longer than the one before. The SDK sends rows once a second.
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 2.0
-# W&B answers, and has had no more rows for so long: what should send them has given up. Arbitrary: longer than its pauses between tries.
+# If W&B answers, but has got no rows for so long, `wandb-core` has given up. Arbitrary: longer than its pauses between tries.
 _STUCK_S: Final = 90.0
 
 _NOTHING: Final = "nothing that W&B can hold"
@@ -47,7 +47,7 @@ _TOO_LARGE: Final = "a row of more than 10 MB, which W&B leaves out"
 
 
 class WandBSink(Sink):
-    """One run at W&B.
+    """Sends one run to W&B.
 
     Args:
         settings: of the backend.
@@ -61,16 +61,16 @@ class WandBSink(Sink):
         self._id = settings.id or context.run_id
         self._rows = Rows()
         self._config = as_config(context.config)
-        # What was said of the run, and no later row has said otherwise: W&B takes either for its summary.
+        # The summary's values that no later row has replaced: at W&B both rows and updates set the summary.
         self._summary: dict[str, Any] = dict(state.get("summary", {}))
         self._aggregates = Aggregates(settings.aggregates(), state.get("aggregates"))
-        # Other names, tags and notes than the run began with; and those that W&B has not been told.
+        # Names, tags and notes that were changed during the run; and those that W&B does not have yet.
         self._labels: dict[str, Any] = dict(state.get("labels", {}))
         self._labels_to_send: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
         self._fresh: dict[str, Any] = {}
         self._define(state.get("metrics") or metrics_in(context.config))
-        # Rows are counted from the run's first; W&B may have had others under this name before.
+        # Rows are counted from the run's first; W&B may have had others under this id before.
         self._before: int | None = state.get("before")
         self._confirmed: int = state.get("rows", 0)
         self._unconfirmed: deque[dict[str, Any]] = deque()
@@ -86,7 +86,7 @@ class WandBSink(Sink):
         return f"<WandBSink of {self._id}, {self._confirmed} rows confirmed of {self._given}>"
 
     def begin(self) -> None:
-        """Open the run at W&B: what is wrong with a key, say, is known before there are records.
+        """Open the run at W&B, so that a wrong key, for example, is reported before there are records.
 
         Raises:
             Retry, ActionRequired: it cannot be opened now.
@@ -94,12 +94,15 @@ class WandBSink(Sink):
         self._thread.call(self._ready)
 
     def write(self, batch: Batch) -> dict[str, int]:
+        """Hand over the rows of a batch."""
         return self._thread.call(self._write, batch)
 
     def checkpoint(self) -> dict[str, Any]:
+        """Wait until W&B has all rows, and return their number."""
         return self._thread.call(self._checkpoint)
 
     def close(self, outcome: Outcome) -> None:
+        """End the run at W&B, or leave it."""
         self._thread.call(self._close, outcome)
 
     @property
@@ -149,7 +152,11 @@ class WandBSink(Sink):
         session.finish(outcome)
 
     def _take(self, rows: list[dict[str, Any] | None], batch: Batch) -> dict[str, Any]:
-        """Remember a batch; returns what it has said of the summary in the end."""
+        """Remember the rows and updates of a batch.
+
+        Returns:
+            The summary's values that the batch sets and none of its later rows replaces.
+        """
         told: dict[str, Any] = {}
         for item in in_order(rows, batch):
             if isinstance(item, dict):
@@ -172,19 +179,19 @@ class WandBSink(Sink):
         return {key: value for key, value in told.items() if key in self._summary}
 
     def _define(self, metrics: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take what a script has said of metrics; the backend's own settings go over it."""
+        """Take a script's arguments of `define_metric`; the backend's own settings come first."""
         for name, facts in metrics.items():
             if name not in self._settings.metrics and self._metrics.get(name) != facts:
                 self._metrics[name] = self._fresh[name] = dict(facts)
                 self._aggregates.want(name, kinds_of(facts.get("summary")))
 
     def _undefined(self) -> dict[str, Any]:
-        """What the session has not been told of metrics."""
+        """Return the metrics that the session has not been told of."""
         fresh, self._fresh = self._fresh, {}
         return fresh
 
     def _ready(self) -> Session:
-        """The open session; another one where it has died, which gets what W&B does not have."""
+        """Return the open session. Where it has died, open another, and give it the rows that W&B does not have."""
         if self._session is not None and not self._session.lives:
             self._lose()
         if self._session is None:
@@ -210,7 +217,10 @@ class WandBSink(Sink):
         return session
 
     def _facts(self) -> dict[str, Any]:
-        """What `wandb.init` is told; later a person may have given the run another name at W&B."""
+        """Return the arguments of `wandb.init`.
+
+        Online, name, tags and notes come only the first time: a person may have changed them at W&B since.
+        """
         settings, context, labels = self._settings, self._context, self._context.labels
         facts: dict[str, Any] = {
             "project": settings.project or context.project,
@@ -230,7 +240,12 @@ class WandBSink(Sink):
         return facts
 
     def _resume(self, session: Session) -> None:
-        """Find out where to go on."""
+        """Find the row at which to go on.
+
+        Raises:
+            ActionRequired: W&B has another run with this id, and `resume` is "never".
+            Resend: W&B has fewer rows than it had.
+        """
         if self._before is None:
             if session.rows and self._settings.resume == "never":
                 raise ActionRequired(f"W&B has a run {self._id!r} of {session.rows} rows; give another with id=")
@@ -245,15 +260,16 @@ class WandBSink(Sink):
         self._fresh.clear()
 
     def _note(self) -> Path:
-        """Where it is written down, before the first row is sent, how many rows W&B had without ours."""
+        """Return the path of the note that says how many rows W&B had before ours; it is written before the first row is sent."""
         settings, context = self._settings, self._context
         name = "/".join((settings.entity or "", settings.project or context.project, self._id))
         return context.directory / "wandb" / f"{quote(name, safe='')}.json"
 
     def _log(self, session: Session, since: int) -> None:
-        """Hand over the rows that W&B does not have, and that have not been handed over.
+        """Hand over the rows that neither W&B nor this session has.
 
-        Of those that it had, W&B's summary may not know; so it is told of the ones from `since` on.
+        W&B's summary may lack values from rows that it has. So the values of those from `since` on are sent to the
+        summary again.
         """
         missed: dict[str, Any] = {}
         for row in islice(self._unconfirmed, since - self._confirmed, max(0, self._there - self._confirmed)):
@@ -269,26 +285,26 @@ class WandBSink(Sink):
         """Wait until W&B has all rows.
 
         Raises:
-            Retry, ActionRequired: it does not have them yet, or does not say.
+            Retry, ActionRequired: it does not have them yet, or does not answer.
         """
         deadline, pause_s = time.monotonic() + _PATIENCE_S, _FIRST_PAUSE_S
         while (there := self._ask()) < self._given:
             if time.monotonic() - self._moved_at > _STUCK_S:
                 core.kill()
             if time.monotonic() > deadline:
-                raise Retry(f"W&B has {there} of {self._given} rows, and not yet the others")
+                raise Retry(f"W&B has {there} of {self._given} rows so far")
             time.sleep(pause_s)
             pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
         if self._session is not None:
             self._session.sync()
 
     def _ask(self) -> int:
-        """How many rows W&B has; what it has is forgotten here."""
+        """Ask W&B for the number of its rows, and forget the rows that it has."""
         session = self._ready()
         try:
             there = session.count() - (self._before or 0)
         except Exception:
-            self._moved_at = time.monotonic()  # nobody can say whether it has
+            self._moved_at = time.monotonic()  # without an answer, W&B does not count as stuck
             raise
         for _ in range(min(there, self._given) - self._confirmed):
             self._unconfirmed.popleft()
@@ -298,7 +314,7 @@ class WandBSink(Sink):
 
 
 def load_before(path: Path) -> int | None:
-    """What `save_before` has written; None where it has not."""
+    """Read the number that `save_before` has written; None where there is none."""
     try:
         return int(msgspec.json.decode(path.read_bytes())["rows_before"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -306,5 +322,6 @@ def load_before(path: Path) -> int | None:
 
 
 def save_before(path: Path, rows: int) -> None:
+    """Write down how many rows W&B had before ours."""
     permissions.make_directories(path.parent)
     replace_file(path, msgspec.json.encode({"rows_before": rows}))

@@ -11,7 +11,7 @@ from asynctrack.client.banner import cell
 from asynctrack.client.config_sources import as_config
 from asynctrack.wandb.errors import ConfigError
 
-# What an entry of W&B's own config files has.
+# Keys of an entry in W&B's own config files.
 _OF_AN_ENTRY: Final = frozenset({"value", "desc"})
 
 
@@ -133,5 +133,5 @@ def _name(key: Any) -> str:
 def _differ(before: Any, value: Any) -> bool:
     try:
         return before is not value and bool(before != value)
-    except Exception:  # arrays, which do not say so in one word
+    except Exception:  # such as arrays, whose comparison is no single bool
         return True

@@ -51,7 +51,7 @@ class SummaryDict(MutableMapping[str, Any]):
         self._forget((key,))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what a library looks for
+        if name.startswith("__"):  # libraries probe for special methods
             raise AttributeError(name)
         try:
             return self[name]
@@ -174,7 +174,7 @@ def _aggregated(values: Mapping[str, Any], run: OwnRun, path: tuple[str, ...]) -
         elif "none" not in kinds:
             reader, known = open_run(run.path), {}
             for kind in kinds:
-                with contextlib.suppress(KeyError):  # texts, or NaN alone: there is no such number
+                with contextlib.suppress(KeyError):  # the metric has only texts or NaN, so there is no aggregate
                     known[kind] = reader.summarise("/".join(inner), kind)
             if known:
                 found[name] = known
