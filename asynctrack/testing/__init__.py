@@ -1,4 +1,4 @@
-"""Testing: a contract that any backend can be held to, and fakes. For a user's own tests.
+"""Testing: check that a backend keeps its contract, and replace one by a fake. For a user's own tests.
 
     import json
 
@@ -16,7 +16,8 @@
                 line = json.loads(text)
                 yield from ((line["_step"], key, float(line[key])) for key in line if key[0] != "_")
 
-`contract` has the contract, `journaled` makes runs without a worker and delivers them here, `scripted` is a backend that fails as it is told.
+`contract` has the contract, `journaled` makes runs without a worker and delivers them here, `scripted` is a backend
+that fails on demand.
 """
 
 from __future__ import annotations

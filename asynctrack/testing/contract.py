@@ -1,6 +1,7 @@
-"""Contract: what a backend promises, as tests that run with pytest where the class is subclassed.
+"""Contract: the promises of a backend, as tests that run with pytest where the class is subclassed.
 
-Each delivers runs that are journaled on the spot by the real delivery, and looks with the author's own eyes at what came of it.
+Each test writes runs to a journal, delivers them by the real delivery, and reads the result with the author's own
+`read`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,13 @@ _VALUES: Final[dict[Keeps, list[Any]]] = {
 
 
 class Row(NamedTuple):
-    """A value as a reader of the backend finds it."""
+    """A value as a reader of the backend finds it.
+
+    Attributes:
+        step: of the record.
+        key: of the value; nested names are joined by `/`.
+        value: as the reader returns it.
+    """
 
     step: int
     key: str
@@ -57,15 +64,18 @@ class Row(NamedTuple):
 
 
 class BackendContract:
-    """Subclass it as `class TestMine(BackendContract)`, with `make_backend` and `read`.
+    """Tests of a backend's contract.
+
+    Subclass it as `class TestMine(BackendContract)`, with `make_backend` and `read`.
 
     Attributes:
         exactly_once: whether a record that is given twice shows once.
-        keeps: kinds of values that a reader finds again; a float that is not a number is "nan", an integer beyond 53 bits "big".
+        keeps: kinds of values that a reader finds again; a float that is not a number is "nan", an infinity "inf", an
+            integer beyond 53 bits "big".
         any_step: whether steps may repeat and come in any order, and a reader finds them so.
         rejects: the data of a record that the backend will never take; None where it takes all.
         nested: whether a reader finds `{"grads": {"norm": 1.0}}` as "grads/norm".
-        records: how many each run has. Take fewer where the backend is slow.
+        records: number of records in each run. Take fewer where the backend is slow.
     """
 
     exactly_once: bool = False
@@ -76,15 +86,37 @@ class BackendContract:
     records: int = 60
 
     def make_backend(self, run: Path) -> Backend:
-        """The backend for a run, whose directory is `dir/project/id`. Called once a run."""
+        """Make the backend for a run. Called once a run.
+
+        Args:
+            run: its directory, `dir/project/id`.
+
+        Returns:
+            The backend.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no make_backend(run)")
 
     def read(self, run: Path) -> Iterable[tuple[int, str, Any]]:
-        """What an independent reader finds of a run: step, key and value, those of a key in the order the backend shows them."""
+        """Read a run back, independently of the backend's own code.
+
+        Args:
+            run: its directory.
+
+        Returns:
+            Step, key and value of everything that the backend shows; the values of a key in the order in which it shows
+                them.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no read(run)")
 
     def same(self, given: Any, found: Any) -> bool:
-        """Whether a reader would take what it has found for what was given."""
+        """Return whether a reader would take a value for the one that was logged.
+
+        Override it where the backend rounds.
+
+        Args:
+            given: the value that was logged.
+            found: the value that `read` has found.
+        """
         if isinstance(given, float) and math.isnan(given):
             return isinstance(found, float) and math.isnan(found)
         return bool(given == found)
@@ -92,6 +124,7 @@ class BackendContract:
     # The tests
 
     def test_every_record_in_order(self, tmp_path: Path) -> None:
+        """Check that every record shows once, in order."""
         with self._run(tmp_path) as run:
             expected = self._log(run, range(self.records))
             run.update("summary", {"best": 0.5})
@@ -100,6 +133,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=True)
 
     def test_values_survive(self, tmp_path: Path) -> None:
+        """Check that the values of all kinds in `keeps` come back."""
         with self._run(tmp_path) as run:
             expected = []
             for kind in sorted(self.keeps):
@@ -111,6 +145,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=True)
 
     def test_what_cannot_be_shown_is_skipped_and_counted(self, tmp_path: Path) -> None:
+        """Check that values of any kind are shown or counted as skipped."""
         with self._run(tmp_path) as run:
             for step, value in enumerate(value for values in _VALUES.values() for value in values):
                 run.log({"some": value}, step)
@@ -119,6 +154,7 @@ class BackendContract:
             self._deliver(run)
 
     def test_nested_keys_are_joined_by_slashes(self, tmp_path: Path) -> None:
+        """Check the names of nested values, if `nested` is set."""
         if not self.nested:
             return
         with self._run(tmp_path) as run:
@@ -130,6 +166,7 @@ class BackendContract:
             )
 
     def test_steps_repeat_and_come_in_any_order(self, tmp_path: Path) -> None:
+        """Check steps that repeat and go back, if `any_step` is set."""
         if not self.any_step:
             return
         with self._run(tmp_path) as run:
@@ -139,12 +176,14 @@ class BackendContract:
             self._assert_shows(run, expected, once=True)
 
     def test_run_without_records(self, tmp_path: Path) -> None:
+        """Check that a run without records shows none."""
         with self._run(tmp_path) as run:
             run.end()
             self._deliver(run)
             assert list(self.read(run.path)) == []
 
     def test_delivery_that_is_stopped_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        """Check that a stopped delivery goes on where it was."""
         with self._run(tmp_path) as run:
             expected = []
             for part in _parts(self.records):
@@ -156,6 +195,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=True)
 
     def test_delivery_that_is_stopped_half_way_through_a_batch_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        """Check that a delivery stopped within a batch loses nothing."""
         with self._run(tmp_path) as run:
             expected = self._log(run, range(25))
             run.end()
@@ -164,6 +204,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=self.exactly_once)
 
     def test_run_goes_on_after_its_end(self, tmp_path: Path) -> None:
+        """Check that a run can go on after its end."""
         with self._run(tmp_path) as run:
             expected = self._log(run, range(20))
             run.end("crashed")
@@ -175,6 +216,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=True)
 
     def test_killed_at_any_moment_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        """Check that a kill at any moment loses nothing."""
         for moment in MOMENTS:
             for nth in itertools.count():
                 with self._run(tmp_path, f"{moment.replace(' ', '-')}-{nth}") as run:
@@ -187,6 +229,7 @@ class BackendContract:
                     break
 
     def test_killed_again_and_again_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        """Check that repeated kills lose nothing."""
         with self._run(tmp_path) as run:
             expected = self._log(run, range(50))
             run.end()
@@ -196,6 +239,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=self.exactly_once)
 
     def test_killed_after_a_failure_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        """Check that a kill after a failed write loses nothing."""
         for nth in range(3):
             with self._run(tmp_path, f"fails-{nth}") as run:
                 expected = self._log(run, range(25))
@@ -205,6 +249,7 @@ class BackendContract:
                 self._assert_shows(run, expected, once=self.exactly_once)
 
     def test_process_that_is_killed_is_followed_by_another(self, tmp_path: Path) -> None:
+        """Check that a killed delivery process is replaced, without loss."""
         with self._run(tmp_path) as run:
             if not run.keep:
                 return  # such a sink dies with the process that logs
@@ -218,6 +263,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=self.exactly_once)
 
     def test_runs_side_by_side_keep_apart(self, tmp_path: Path) -> None:
+        """Check that two runs at once do not mix."""
         with self._run(tmp_path, "first") as first, self._run(tmp_path, "second") as second:
             both = {run: list[Row]() for run in (first, second)}
             for part in _parts(self.records):
@@ -230,6 +276,7 @@ class BackendContract:
                 self._assert_shows(run, expected, once=True)
 
     def test_what_it_rejects_is_kept_with_the_reason_and_the_others_come(self, tmp_path: Path) -> None:
+        """Check that rejected records become dead letters, if `rejects` is set."""
         if self.rejects is None:
             return
         with self._run(tmp_path) as run:
@@ -246,6 +293,7 @@ class BackendContract:
             self._assert_shows(run, expected, once=True)
 
     def test_settings_survive_being_stored(self, tmp_path: Path) -> None:
+        """Check that the settings can be stored in `run.json` and read back."""
         backend = self.make_backend(tmp_path / "runs" / "kit" / "settings")
         if execution_of(backend) != "caller":
             kept = msgspec.json.decode(msgspec.json.encode(stored(backend, "settings", _NAME)))
@@ -262,7 +310,11 @@ class BackendContract:
     def _log(
         self, run: _ContractRun, values: Iterable[int], *, steps: list[int] | None = None, factor: int = 1
     ) -> list[Row]:
-        """Log records of two keys, in batches of the journal of a few; returns the rows that are to be shown."""
+        """Log records of two keys, and write a batch to the journal every few records.
+
+        Returns:
+            The rows that must show.
+        """
         rows = []
         for value in values:
             step = value if steps is None else steps[value]
@@ -293,7 +345,7 @@ class BackendContract:
         return found
 
     def _kill(self, run: _ContractRun, moment: Moment, nth: int, *, fails_at: int | None = None) -> bool:
-        """Deliver until the so-manieth such moment, and drop everything there; False where it did not come."""
+        """Deliver until a moment comes for the `nth` time, and drop everything there; False where it did not come."""
         return anyio.run(_deliver_until, run, moment, nth, fails_at)
 
     def _assert_shows(self, run: _ContractRun, expected: list[Row], *, once: bool) -> None:
@@ -310,7 +362,7 @@ class BackendContract:
 
 
 class _ContractRun(JournaledRun):
-    """A run with its backend, and the sinks that were dropped while they were open."""
+    """A run with its backend, and with the sinks that were dropped while they were open."""
 
     def __init__(self, path: Path, backend: Backend) -> None:
         super().__init__(path, backends={_NAME: backend})
@@ -323,10 +375,11 @@ class _ContractRun(JournaledRun):
             gc.freeze()
 
     def watched(self, at: Callable[[Moment], Any] | None = None) -> Backend:
-        """The backend, whose sink says what it is about to do."""
+        """Return the backend, whose sink announces each moment to `at`."""
         return cast(Backend, _Watched(self, at))
 
     def close(self) -> None:
+        """Close the journal, and free the dropped sinks."""
         super().close()
         if self.dropped:
             with warnings.catch_warnings():
@@ -338,7 +391,10 @@ class _ContractRun(JournaledRun):
 
 
 class _Watched:
-    """A backend whose sink says what it does. It has the face of the backend, whatever its class sets."""
+    """A backend whose sink announces its moments.
+
+    All other attributes are the real backend's, whatever its class sets.
+    """
 
     batch_records = 10  # several batches of a short run
 
@@ -383,12 +439,12 @@ class _WatchedSink(Sink):
 
 
 class _Killer:
-    """Kills a delivery process as soon as it has delivered or skipped something."""
+    """Kills a delivery process as soon as it has delivered or skipped a record."""
 
     killed = False
 
     def poll(self, process: SupervisedProcess, cursor: Cursor) -> None:
-        """Called every few milliseconds."""
+        """Kill the process if it is time; called every few milliseconds."""
         if (cursor.delivered or cursor.skipped) and process.group is not None and not self.killed:
             os.killpg(process.group, signal.SIGKILL)
             self.killed = True

@@ -1,4 +1,4 @@
-"""Journaled: runs without queue and worker, and their delivery from this process. For tests of backends."""
+"""Journaled: make runs without queue and worker, and deliver them from this process. For tests of backends."""
 
 from __future__ import annotations
 
@@ -29,12 +29,16 @@ _POLL_S: Final = 0.005
 
 
 class JournaledRun:
-    """A run as a worker would have journaled it, made in this process; a context manager that closes its journal.
+    """A run whose journal is written in this process, in the form that a worker gives it; a context manager that closes the journal.
 
     Args:
         path: the run's directory: `dir/project/id`, made where it is missing.
         config: of the run.
-        backends: that its `run.json` would have, by their names.
+        backends: by name, for its `run.json`.
+
+    Attributes:
+        path: the run's directory.
+        manifest: the contents of `run.json`.
     """
 
     def __init__(
@@ -71,18 +75,33 @@ class JournaledRun:
         self.journal()
 
     def log(self, data: Mapping[str, Any], step: int | None = None, *, time_ns: int | None = None) -> None:
-        """Record `data`, as if at another time where one is given; in the journal with the next `journal` or `end`."""
+        """Record `data`. The next `journal` or `end` writes it.
+
+        Args:
+            data: names to values.
+            step: of the record; None for the next one.
+            time_ns: wall clock of the record, nanoseconds since the epoch. Default: now.
+
+        Raises:
+            InvalidValueType: a value cannot be recorded.
+        """
         at = time.time_ns() if time_ns is None else time_ns
         self._add(RECORD, encode((at, step, make_plain(data))))
         self._number += 1
         self._waiting += 1
 
     def update(self, kind: Literal["config", "summary"], data: Mapping[str, Any], removed: Sequence[str] = ()) -> None:
-        """Record a change of the run's config or summary."""
+        """Record a change of the run's config or summary.
+
+        Args:
+            kind: "config" or "summary".
+            data: new values by key.
+            removed: keys to delete.
+        """
         self._add(CONFIG if kind == "config" else SUMMARY, encode_update(data, removed))
 
     def journal(self) -> None:
-        """Write what was recorded since the last time, as one batch."""
+        """Write the records since the last call to the journal, as one batch."""
         if self._frames:
             self._append(self._ring, self._end, self._put, b"".join(self._frames))
             self._end += sum(map(len, self._frames))
@@ -90,13 +109,17 @@ class JournaledRun:
             self._frames, self._waiting = [], 0
 
     def end(self, status: Status = "finished") -> None:
-        """Say how the run ended."""
+        """Write the run's end to the journal.
+
+        Args:
+            status: how the run ended.
+        """
         self.journal()
         note = json.dumps({"note": "run_ended", "status": status, "time_ns": time.time_ns()}).encode()
         self._append(0, self._writer.ends.get(0, 0), 0, _frame(NOTE, 0, note))
 
     def close(self) -> None:
-        """Let go of the journal; what was not journaled is lost, as with a process that is killed."""
+        """Close the journal. Records that are not in it are lost, as with a process that is killed."""
         self._writer.close()
 
     def _add(self, kind: int, payload: bytes) -> None:
@@ -115,21 +138,22 @@ def deliver(
     force: bool = False,
     timeout_s: float = 30.0,
 ) -> Cursor:
-    """Deliver from this process all that a run's journal has, from where the backend is; the run's end too, if it has one.
+    """Deliver everything in a run's journal from this process, the run's end included if it has one; go on where the backend is.
 
     Args:
         run: the run's directory.
         backend: its settings.
         name: of the backend in the run.
-        keep: whether its cursor outlives this; else it gets the whole run again. Default: unless it lives in its caller.
+        keep: whether its cursor is saved; otherwise it gets the whole run each time. Default: True unless its sink runs
+            in the caller.
         force: deliver also from a copy of a run.
         timeout_s: seconds it may take.
 
     Returns:
-        How far the backend is then.
+        The backend's cursor at the end.
 
     Raises:
-        TimeoutError: it did not get there in time; `load_cursor(run, name).last_error` may know why.
+        TimeoutError: it took longer; `load_cursor(run, name).last_error` may know why.
     """
 
     async def work() -> Cursor:
@@ -150,14 +174,20 @@ def deliver_in_process(
     poll: Callable[[SupervisedProcess, Cursor], object] = lambda process, cursor: None,
     timeout_s: float = 30.0,
 ) -> Cursor:
-    """The same from a process of its own, which is started again for as long as it dies.
+    """Deliver everything in a run's journal from a process of its own, which is started again each time it dies.
 
     Args:
         run: the run's directory; it has ended.
-        backend: one that can be imported there.
+        backend: its settings; its class can be imported there.
         name: of the backend in the run.
-        poll: called every few milliseconds; may kill the process.
+        poll: called every few milliseconds with the process and the cursor; may kill the process.
         timeout_s: seconds it may take.
+
+    Returns:
+        The backend's cursor at the end.
+
+    Raises:
+        TimeoutError: it took longer.
     """
 
     async def work(host: str) -> Cursor:

@@ -1,4 +1,4 @@
-"""Scripted: a backend that writes down what it gets, and fails as its settings say. Runs wherever a sink can."""
+"""Scripted: a backend that writes down its calls, and fails as its settings say. Runs wherever a sink can."""
 
 from __future__ import annotations
 
@@ -44,21 +44,22 @@ What = Literal[
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What goes wrong, when, and how often.
+    """A failure on demand: its kind, its moment, and how often it happens.
 
     Attributes:
-        does: "fail" raises `ConnectionRefusedError`, "retry" `Retry` (after `seconds`), "too_large" `TooLarge`, "refuse" `Rejected`, "pause"
-            `ActionRequired`, "missing" `ImportError`, "full" the error of a full disk, "start_over" `Resend`, "quit" `SystemExit`; "hang"
-            sleeps for `seconds`, "hold" too, with the interpreter lock; "exit", "crash" (SIGSEGV), "abort" and "kill" (SIGKILL) end the
-            process; "print" prints what looks like nothing, "spawn" starts a process that sleeps for `seconds`.
-        on: during which of the sink's calls.
+        does: "fail" raises `ConnectionRefusedError`, "retry" `Retry` (after `seconds`), "too_large" `TooLarge`,
+            "refuse" `Rejected`, "pause" `ActionRequired`, "missing" `ImportError`, "full" the error of a full disk,
+            "start_over" `Resend`, "quit" `SystemExit`. "hang" sleeps for `seconds`, "hold" too, with the interpreter
+            lock. "exit", "crash" (SIGSEGV), "abort" and "kill" (SIGKILL) end the process. "print" prints bytes that
+            disturb a reader of the process's output. "spawn" starts a process that sleeps for `seconds`.
+        on: the sink's call during which it happens.
         step: only where the batch has a record of this step; None for every call.
-        after: only from this call of its kind on, the first is 0.
-        late: whether the sink has done its part already when it happens.
-        times: how often in the life of the run, also over several processes; None for ever.
+        after: only from this call of its kind on; the first is 0.
+        late: whether it happens after the sink has done its part, instead of before.
+        times: how often it happens in the life of the run, over all processes; None for ever.
         seconds: for "retry", "hang", "hold" and "spawn".
         named: whether "refuse" says which record it means.
-        until: a file in the run's directory that ends it.
+        until: name of a file in the run's directory; once it exists, the trouble no longer happens.
     """
 
     does: What
@@ -73,12 +74,14 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Scripted(Backend, frozen=True, kw_only=True):
-    """Writes a line for each call into a file of the run's directory; read it with `calls` and `taken`. Runs in the worker.
+    """Writes a line for each call into a file of the run's directory; read it with `calls` and `taken`.
+
+    Runs in the worker.
 
     Attributes:
         file: name in the run's directory.
-        troubles: what goes wrong.
-        once: whether it tells a record that it has already, and leaves it out.
+        troubles: the failures.
+        once: whether it recognises a record that it has already, and leaves it out.
         write_s: seconds that each write takes.
     """
 
@@ -89,17 +92,18 @@ class Scripted(Backend, frozen=True, kw_only=True):
     write_s: float = 0.0
 
     def open(self, context: Context) -> Sink:
+        """Open a sink that writes down its calls."""
         return _Script(self, context)
 
 
 class ScriptedInProcess(Scripted, frozen=True, kw_only=True):
-    """The same in a process of its own."""
+    """A `Scripted` that runs in a process of its own."""
 
     execution: ClassVar[Execution] = "process"
 
 
 class ScriptedInCaller(Scripted, frozen=True, kw_only=True):
-    """The same on a thread of the process that logs."""
+    """A `Scripted` that runs on a thread of the process that logs."""
 
     execution: ClassVar[Execution] = "caller"
 
@@ -108,13 +112,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call that a scripted sink has got.
 
     Attributes:
-        did: which, or "trouble": what is about to happen then is `trouble`.
+        did: name of the call, or "trouble" just before a trouble happens.
         pid: of the process it ran in.
         at: monotonic seconds.
-        records: what it took: ring, number, step and data of each.
-        updates: the same: kind and data.
-        trouble: index of the trouble.
-        outcome: what `close` was told.
+        records: the records that it took: ring (hexadecimal), number, step and data of each.
+        updates: the updates that it took: kind and data of each.
+        trouble: index of the trouble in the settings.
+        outcome: the argument of `close`.
     """
 
     did: Literal["open", "write", "checkpoint", "close", "trouble"]
@@ -127,7 +131,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def calls(run: Path, file: str = FILE_NAME) -> list[Call]:
-    """The calls that a scripted sink of this run has got; one that was killed half-way is left out."""
+    """Read the calls that a scripted sink of this run has got. A call that was killed in the middle is left out.
+
+    Args:
+        run: the run's directory.
+        file: the backend's `file`.
+
+    Returns:
+        The calls in order; none where there is no file.
+    """
     try:
         lines = (run / file).read_bytes().splitlines()
     except FileNotFoundError:
@@ -136,7 +148,15 @@ def calls(run: Path, file: str = FILE_NAME) -> list[Call]:
 
 
 def taken(run: Path, file: str = FILE_NAME) -> list[Record]:
-    """The records that a scripted sink of this run has taken, in that order."""
+    """Read the records that a scripted sink of this run has taken.
+
+    Args:
+        run: the run's directory.
+        file: the backend's `file`.
+
+    Returns:
+        The records in the order in which it took them.
+    """
     return [
         Record(number, step, 0, data, int(ring, 16))
         for call in calls(run, file)
