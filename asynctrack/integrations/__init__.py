@@ -1,4 +1,4 @@
-"""Drop-ins: one module per framework, with what it logs to; each needs its framework, and is imported by name."""
+"""Integrations: one module per framework. Each is imported by its name, and needs its framework."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background caller: calls a function with one thing after the other, on a thread of its own. Runs in the caller."""
+"""Background caller: call a function with queued items, one at a time, on a thread of its own. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ _MOST_WAITING: Final = 10_000
 
 
 class BackgroundCaller:
-    """Gives things to a function in order. One that it raises for is given again, with pauses; then it is lost, and the next comes.
+    """Calls a function with queued items, in order, on a background thread.
+
+    Where the call raises, the item is tried again with pauses. After the last try the item is dropped and reported, and
+    the next one comes.
 
     Args:
-        give: gets them, on the thread.
+        give: called with each item, on the thread.
         name: of the thread.
-        lose: is called with what was lost, and with what `give` has raised; on the thread, or in `put`.
+        lose: called with a dropped item and the reason: the exception of `give`, or a text. Runs on the thread, or in
+            `put`.
     """
 
     def __init__(self, give: Callable[[Any], object], name: str, lose: Callable[[Any, object], object]) -> None:
@@ -40,11 +44,11 @@ class BackgroundCaller:
 
     @property
     def waiting(self) -> int:
-        """Things that are not taken yet."""
+        """Return the number of items that are not taken yet."""
         return len(self._things)
 
     def put(self, thing: Any) -> None:
-        """Hand over a thing. Never waits; what finds no room is lost."""
+        """Queue an item. Never waits; an item that finds no room is dropped."""
         with self._changed:
             full = len(self._things) >= _MOST_WAITING
             if not full:
@@ -54,14 +58,31 @@ class BackgroundCaller:
             self._lose(thing, f"{_MOST_WAITING} wait already")
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until everything is taken or lost; whether it is. On the thread itself it does not wait."""
+        """Wait until every item is taken or dropped. Called on the thread itself it does not wait.
+
+        Args:
+            timeout_s: seconds that it waits at most.
+
+        Returns:
+            Whether no item is left.
+        """
         if threading.current_thread() is self._thread:
             return True
         with self._changed:
             return self._changed.wait_for(lambda: not self._things, timeout_s)
 
     def end(self, timeout_s: float, last: Any = None) -> bool:
-        """Wait for everything, then end the thread. Where it takes too long the thread goes on, with `last` behind all others; returns False then."""
+        """Wait for every item, then end the thread.
+
+        Where that takes too long, the thread goes on with the items and then `last`.
+
+        Args:
+            timeout_s: seconds that it waits at most.
+            last: queued behind all other items where the time is up; None for nothing.
+
+        Returns:
+            Whether no item was left in time.
+        """
         done = self.wait(timeout_s)
         if not done and last is not None:
             self.put(last)

@@ -1,9 +1,10 @@
-"""DRYTorch: its tracker interface on a run, and any of its own trackers on a thread. Runs in the caller.
+"""DRYTorch: record its events in a run, and run any of its own trackers on a thread. Runs in the caller.
 
     experiment.trackers.subscribe(AsyncTracker(backends=["jsonl", "tensorboard"]))
     experiment.trackers.subscribe(AsyncTracker(CSVDumper()))
 
-DRYTorch removes a tracker for good when `notify` raises. So only the start of an experiment does, when something is wrong with the settings.
+DRYTorch removes a tracker for good when `notify` raises. So `notify` raises only at the start of an experiment, when a
+setting is wrong.
 """
 
 from __future__ import annotations
@@ -40,27 +41,30 @@ _CATCH_UP_S: Final = 1.0
 class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there when types are checked
     """A DRYTorch tracker for which the training does not wait.
 
-    With backends, or without arguments, each experiment is a run in the project of its name below `par_dir/asynctrack_runs`: what was notified
-    survives SIGKILL. With a DRYTorch tracker, that one gets the events on a thread of this process, in order. What it raises for is given again, then
-    reported, and it is not removed; what it has not yet taken goes with the process. `backends` beside it keep that too.
+    With backends, or without arguments, each experiment is a run in the project of its name below
+    `par_dir/asynctrack_runs`. Events that were notified survive SIGKILL.
 
-    DRYTorch names a tracker after its class: "AsyncTracker", "AsyncCSVDumper", ... What draws (bars, consoles, plots) should be subscribed by
-    itself or be given `synchronous=True`: most of it needs the main thread.
+    With a DRYTorch tracker, that tracker gets the events on a thread of this process, in order. An event for which it
+    raises is tried again and then reported; the tracker is not removed. Events that it has not taken are lost with the
+    process, unless `backends` are given beside it.
+
+    DRYTorch names a tracker after its class: "AsyncTracker", "AsyncCSVDumper", ... Trackers that draw (bars, consoles,
+    plots) should be subscribed themselves or be given `synchronous=True`: most of them need the main thread.
 
     Args:
         tracker: one of DRYTorch's, or your own.
         backends: of the run. Default: `[JSONLines()]`; with a tracker no run.
         project: of the runs. Default: the experiment's name.
-        synchronous: the tracker gets each event at once, and what it raises comes out of `notify`.
+        synchronous: whether the tracker gets each event at once; its exceptions then come out of `notify`.
         settings: the other arguments of `asynctrack.init`; id, name, config and resume are the experiment's.
 
     Attributes:
-        tracker: the same.
-        path: of the run that was opened last; None before, and where it is disabled.
-        lost: how often the tracker has not taken something.
+        tracker: as given.
+        path: of the run that was opened last; None before, and where runs are disabled.
+        lost: number of events that the tracker has not taken.
 
     Raises:
-        InvalidSettings: a setting is out of range, or about something that is not there.
+        InvalidSettings: a setting is out of range, or needs a tracker or a run that is not there.
     """
 
     def __new__(cls, tracker: Tracker | None = None, **_: Any) -> AsyncTracker:
@@ -100,15 +104,18 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     @property
     def run(self) -> Run | None:
-        """The open run, None where there is none."""
+        """Return the open run, None where there is none."""
         return None if self._recorded is None else self._recorded.run
 
     def notify(self, event: log_events.Event) -> None:
         """Take an event. DRYTorch calls it for each, in the training loop.
 
+        Args:
+            event: of DRYTorch.
+
         Raises:
             AsynctrackError: the run cannot be opened.
-            Exception: what the tracker raises, when an experiment starts or with `synchronous=True`.
+            Exception: from the tracker, when an experiment starts or with `synchronous=True`.
         """
         if isinstance(event, log_events.StartExperimentEvent):
             self._start(event)
@@ -122,13 +129,23 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
                 self._pass_on(event, self.tracker)
 
     def flush(self, timeout_s: float = _FINISH_TIMEOUT_S) -> bool:
-        """Wait until the tracker has had every event and the backends every record; returns whether they have."""
+        """Wait until the tracker has every event and the backends every record.
+
+        Args:
+            timeout_s: seconds that each of the two may take.
+
+        Returns:
+            Whether they have.
+        """
         taken = self._background_caller is None or self._background_caller.wait(timeout_s)
         stats = self.run.flush("delivered", timeout_s).backends.values() if self.run is not None else ()
         return taken and not any(backend.behind for backend in stats)
 
     def clean_up(self) -> None:
-        """End what is open. DRYTorch calls it when an experiment stops or the tracker is removed; again it does nothing."""
+        """End the run and the tracker.
+
+        DRYTorch calls it when an experiment stops or the tracker is removed; a second call does nothing.
+        """
         if os.getpid() != self._pid:
             return
         begun, self._started = self._started, False
@@ -138,7 +155,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     @classmethod
     def _set_current(cls, tracker: Any) -> None:
-        """For `get_current()` of this class and of those up to `AsyncTracker`; the tracker sees to its own."""
+        """Set the answer of `get_current()` for this class and its bases up to `AsyncTracker`; the wrapped tracker does so for its own."""
         for kind in cls.__mro__[: cls.__mro__.index(AsyncTracker) + 1]:
             kind._current = tracker  # type: ignore[attr-defined]  # of DRYTorch's Tracker
 
@@ -172,7 +189,11 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             super().notify(event)
 
     def _let_go(self, last: log_events.StopExperimentEvent | None = None) -> bool:
-        """Wait for the thread; whether it has done everything. Where it has not, it goes on, to this event."""
+        """Wait for the thread. Where it is late, it goes on, up to the event `last`.
+
+        Returns:
+            Whether the thread has done everything.
+        """
         background_caller, self._background_caller = self._background_caller, None
         if background_caller is None or background_caller.end(self._timeout_s, last):
             return True
@@ -204,7 +225,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             self._give(event, tracker)
 
     def _iterate(self, event: log_events.IterateBatchEvent, tracker: Tracker) -> None:
-        """The tracker leaves functions in the event that are called for each batch: it has to have it before the first."""
+        """Give the event to the tracker before the first batch: the tracker leaves functions in it that are called for each batch."""
         if self._background_caller is not None and not self._background_caller.wait(_CATCH_UP_S):
             self._lose(event, f"it has not taken the earlier events in {_CATCH_UP_S:g} s")
             return
@@ -239,7 +260,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         messages.warn((id(self), about), f"asynctrack: {text}")
 
     def _load_metrics(self, model_name: str, max_epoch: int = -1) -> dict[str, History]:
-        """From the run, which has everything that was notified; without one from the tracker.
+        """Load metrics from the run, which has every event; without a run from the tracker.
 
         Raises:
             AccessOutsideScopeError: there is neither.
@@ -276,7 +297,10 @@ def _check(tracker: object, synchronous: object, records: bool, settings: Mappin
 
 
 def _class_for(base: type[AsyncTracker], kind: type[Tracker]) -> type[AsyncTracker]:
-    """A class for each class of trackers: DRYTorch registers trackers by the names of their classes, and finds the current one by its class."""
+    """Return a subclass for this class of trackers.
+
+    DRYTorch registers trackers by the names of their classes, and finds the current one by its class.
+    """
     if (base, kind) not in _classes:
         own = {"__module__": __name__, "__doc__": base.__doc__}
         _classes[base, kind] = type(f"Async{kind.__name__}", (base,), own)
@@ -284,7 +308,7 @@ def _class_for(base: type[AsyncTracker], kind: type[Tracker]) -> type[AsyncTrack
 
 
 def _takes_batches(kind: type[Tracker]) -> bool:
-    """Whether trackers of this class have something of their own to do when batches begin."""
+    """Return whether trackers of this class handle the beginning of batches themselves."""
     notifies = [vars(base).get("notify") for base in kind.__mro__]
     own = [notify for notify in notifies if isinstance(notify, functools.singledispatchmethod)]
     return any(log_events.IterateBatchEvent in notify.dispatcher.registry for notify in own)

@@ -1,6 +1,6 @@
-"""DRYTorch's events as records of a run, and its metrics back from there. Runs in the caller.
+"""DRYTorch's run: record its events in a run, and load its metrics from there. Runs in the caller.
 
-What becomes of each event; the step is the epoch:
+Each event becomes the following; the step is the epoch:
 
     StartExperiment                        opens the run: config and tags; a resumed experiment goes on with its run
     Metric                                 a record: MODEL/SOURCE-METRIC, the name that DRYTorch's own TensorBoard and W&B trackers give it
@@ -8,10 +8,10 @@ What becomes of each event; the step is the epoch:
     ModelRegistration, ActorRegistration   config: `drytorch/models/NAME`, `drytorch/actors/NAME`
     StartTraining, EndTraining, TerminatedTraining, StartTest, EndTest, SaveModel, LoadModel
                                            a record: `event/name`, and its fields as text
-    StartEpoch, EndEpoch, IterateBatch     nothing: the others say it all
+    StartEpoch, EndEpoch, IterateBatch     nothing: the other events have the same facts
     StopExperiment                         ends the run; failed, when an exception ended the experiment
 
-Which metrics a source has is in the config as `drytorch/metrics/MODEL/SOURCE`: it cannot be told from the records' names for sure.
+The config has the metrics of each source as `drytorch/metrics/MODEL/SOURCE`: the records' names alone may be ambiguous.
 """
 
 from __future__ import annotations
@@ -115,15 +115,18 @@ class ExperimentRun:
 
 
 def load(path: Path, model_name: str, max_epoch: int) -> dict[str, History]:
-    """The history of each of a model's sources, from the directory of a run.
+    """Load the history of each of a model's sources from the directory of a run.
 
-    Where epochs were trained again, after a resume, only what came last counts. All metrics of a source are as long as its
-    epochs: NaN where one has no value.
+    Where epochs were trained again, after a resume, only the last values count. All metrics of a source are as long as
+    its epochs: NaN where one has no value.
 
     Args:
         path: of the run.
         model_name: of the model.
         max_epoch: the last epoch to take, -1 for all.
+
+    Returns:
+        Epochs and values by source.
     """
     reader = open_run(path)
     declared = {source: names for (model, source), names in _declared(reader.config).items() if model == model_name}
@@ -151,7 +154,7 @@ def _add(history: History, epoch: int, values: Mapping[str, float], max_epoch: i
 
 
 def _declared(config: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
-    """The metrics of each model and source."""
+    """Return the metrics of each model and source."""
     found = [value for key, value in config.items() if key.startswith(_METRICS)]
     return {(about["model"], about["source"]): list(about["metrics"]) for about in found}
 
@@ -168,7 +171,7 @@ def _open(event: log_events.StartExperimentEvent, project: str, settings: Mappin
     run_id = directory_name(event.run_id)
     try:
         return opening(id=run_id)
-    except RunExists:  # DRYTorch's ids are times in seconds, so two may be the same
+    except RunExists:  # DRYTorch's ids are times in seconds, so two may be the same, so two may be the same
         return opening(id=f"{run_id}-{os.urandom(3).hex()}")
 
 

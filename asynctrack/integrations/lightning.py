@@ -21,7 +21,7 @@ from asynctrack.settings import DEFAULT_DIR, check_name, project_directory
 
 
 def _import(module: str) -> Any:
-    """A module of Lightning, which has two names: of that which is in use, else of that which is there."""
+    """Import a module of Lightning, which has two names: by the one in use, else by the one that is installed."""
     names = sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules)
     for name in names:
         try:
@@ -38,14 +38,16 @@ _rank_zero_only: Any = _import("utilities.rank_zero").rank_zero_only
 class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning is
     """A Lightning logger for which the training does not wait.
 
-    Each logger is one run, which opens with the first thing that is logged on rank 0, and has its config from the model's `save_hyperparameters()`. It ends
-    with the stage, failed where that raised, and goes on with the next: `fit`, then `test`. Checkpoints of Lightning lie in the run's directory.
+    Each logger is one run. It opens at the first call that logs on rank 0, and has its config from the model's
+    `save_hyperparameters()`. It ends with the stage (failed, if the stage raised) and goes on with the next: `fit`,
+    then `test`. Lightning's checkpoints are written to the run's directory.
 
     Args:
         project: of the run; Lightning's `name`.
-        id: of the run; Lightning's `version`. Default: time and a random part. Where there is a run with this id it goes on.
-        prefix: of all names, with a slash.
-        dir: where runs are kept; Lightning's `save_dir`.
+        id: of the run; Lightning's `version`. Default: time and a random part. Where there is a run with this id it
+            goes on.
+        prefix: of all names; a slash follows it.
+        dir: folder of all runs; Lightning's `save_dir`.
         backends: of the run. Default: JSON Lines.
         settings: the other keyword arguments of `asynctrack.init`.
 
@@ -79,38 +81,43 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
 
     @property
     def experiment(self) -> Run | None:
-        """The run, which this opens; None on ranks but 0."""
+        """Return the run, which this opens; None on other ranks than 0."""
         self._open()
         return self._run
 
     @property
     def name(self) -> str:
-        """The project."""
+        """Return the project."""
         return self._project
 
     @property
     def version(self) -> str:
-        """The run's id."""
+        """Return the run's id."""
         return self._id
 
     @property
     def save_dir(self) -> str:
-        """Where runs are kept."""
+        """Return the folder of all runs."""
         return str(expanded(self._settings["dir"]))
 
     @property
     def root_dir(self) -> str:
-        """Where runs of this project are kept."""
+        """Return the folder of this project's runs."""
         return os.path.join(self.save_dir, project_directory(self._project))
 
     @property
     def log_dir(self) -> str:
-        """The run's directory."""
+        """Return the run's directory."""
         return os.path.join(self.root_dir, self._id)
 
     @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Record metrics at a step."""
+        """Record metrics.
+
+        Args:
+            metrics: names to values.
+            step: of the record; None for the record's number.
+        """
         named = {f"{self._prefix}{key}": value for key, value in metrics.items()} if self._prefix else metrics
         run = self.experiment
         if run is not None:
@@ -120,7 +127,12 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
     def log_hyperparams(
         self, params: Mapping[str, Any] | Namespace | None, metrics: Mapping[str, Any] | None = None, *_: Any, **__: Any
     ) -> None:
-        """Add to the run's config; `metrics`, as TensorBoard's logger has it, to its summary."""
+        """Add to the run's config and summary.
+
+        Args:
+            params: for the config.
+            metrics: for the summary, as in Lightning's TensorBoard logger.
+        """
         run = self.experiment
         if run is not None:
             run.config.update(vars(params) if isinstance(params, Namespace) else dict(params or {}))
@@ -128,7 +140,11 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
 
     @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
     def finalize(self, status: str) -> None:
-        """End the run as the stage has ended; what is logged after this goes on with it."""
+        """End the run as the stage has ended; a later call that logs goes on with it.
+
+        Args:
+            status: "success", or any other text for a failure.
+        """
         run, self._run = self._run, None
         if run is not None:
             error = None if status == "success" else sys.exception() or RuntimeError(status)
@@ -140,5 +156,5 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
             self._run = init(self._project, id=self._id, resume="allow", **self._settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For processes that train as well: the run stays here."""
+        """Leave the run out of the copies for other processes that train: it stays here."""
         return {**self.__dict__, "_run": None}

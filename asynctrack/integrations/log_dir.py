@@ -1,6 +1,6 @@
-"""Log dir: event files where a `SummaryWriter` would have them, also its folders of their own. Runs on a thread of the worker.
+"""Log dir: write event files where a `SummaryWriter` would, in its folders too. Runs on a thread of the worker.
 
-What `integrations.tensorboard` logs, and where it goes below the directory, as torch's writer has it:
+Each form that `integrations.tensorboard` logs has its place below the directory, as with torch's writer:
 
     {TAG: value}                                         DIR itself
     {TAG: {NAME: number}}                                DIR/TAG_NAME, under TAG: a curve of several in a chart
@@ -28,15 +28,16 @@ _PURGE: Final = "purge_step"
 
 
 class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
-    """Event files in a directory that other writers may write to as well.
+    """Writes event files in a directory that other writers may write to as well.
 
     Each record is in its file once, also after a crash.
 
     Attributes:
-        dir: where they lie.
-        flush_s: seconds that a record waits for others at most before it is in the file.
-        suffix: what their names end with.
-        purge_step: what files that are there have of this step and later ones is not shown any more; None shows all.
+        dir: the directory.
+        flush_s: seconds that a record waits for others before it is written, at most.
+        suffix: the end of the files' names.
+        purge_step: TensorBoard no longer shows this step and later ones of files that are there already; None shows
+            all.
     """
 
     execution: ClassVar[Execution] = "worker"
@@ -48,6 +49,7 @@ class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
 
     @property
     def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere
+        """Return `flush_s`: a batch is written at once."""
         return self.flush_s
 
     def __post_init__(self) -> None:
@@ -66,12 +68,19 @@ class LogDir(Backend, frozen=True, kw_only=True, tag="log_dir"):
         super().__post_init__()
 
     def prepare(self) -> LogDir:
+        """Make the directory absolute."""
         return msgspec.structs.replace(self, dir=os.path.abspath(os.path.expanduser(self.dir)))
 
     def external_targets(self) -> list[str]:
+        """List the directory."""
         return [self.dir]
 
     def open(self, context: Context) -> Sink:
+        """Open the event files.
+
+        Raises:
+            ActionRequired: a folder leads out of the directory.
+        """
         return _Folders(context, Path(self.dir), self.suffix, self.purge_step)
 
 
@@ -91,7 +100,10 @@ class _Folders(Sink):
         self._sink(_HERE)
 
     def write(self, batch: Batch) -> Mapping[str, int] | None:
-        """Where one folder fails the batch comes again: those that have it must not get it again."""
+        """Write a batch to its folders.
+
+        Where one folder fails the batch comes again: folders that have it already are then left out.
+        """
         skipped: Mapping[str, int] | None = None
         for folder, (records, params) in _sorted(batch.records).items():
             if folder not in self._taken:
@@ -133,7 +145,7 @@ class _Folders(Sink):
 
 
 class _Bare(EventSink):
-    """Writes records only: the directory is not a run's own."""
+    """Writes records only, no config or outcome: the directory is not a run's own."""
 
     def _beginning(self) -> bytes:
         begin = super()._beginning()
@@ -148,7 +160,7 @@ class _Bare(EventSink):
 
 
 def _sorted(records: Sequence[Record]) -> dict[str, tuple[list[Record], Mapping[str, Any] | None]]:
-    """The records of each folder, with the parameters of a row of the HParams table."""
+    """Sort records into folders, with the parameters of a row of the HParams table."""
     folders: dict[str, tuple[list[Record], Mapping[str, Any] | None]] = {}
     for record in records:
         for folder, data, params in _parts(record.data):
@@ -181,6 +193,6 @@ def _is_plain(part: object) -> bool:
 
 
 def _folder(name: str) -> str:
-    """The path of a folder below the directory, whatever the name is."""
+    """Return the path of a folder below the directory, whatever the name is."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return ("_" if ".." in parts else "/").join(parts) or "_"

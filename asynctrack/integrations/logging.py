@@ -1,4 +1,6 @@
-"""Logging: a handler for the standard library that records log messages in a run. Runs in the caller, in the threads that log.
+"""Logging: a handler of the standard library that records log messages in a run.
+
+Runs in the caller, in the threads that log.
 
     logging.getLogger().addHandler(AsyncHandler("app"))
 
@@ -23,14 +25,21 @@ _OWN: Final = "asynctrack"
 class AsyncHandler(logging.Handler):
     """Records each message that is logged, without making its thread wait.
 
-    A record has `message`, `level`, `logger`, `file`, `line` and `thread`; `exception`, with its traceback; and each of `extra=` by its name. A
-    formatter would join what is kept apart here, and is not asked. What asynctrack itself logs is left out: it would be about this very run.
+    A record has `message`, `level`, `logger`, `file`, `line` and `thread`; `exception`, with its traceback; and each
+    name of `extra=`. A handler's formatter is not used: it would join these parts into one text. Messages of asynctrack
+    itself are left out: they would be about this very run.
 
     Args:
         run: to record into, which stays open when the handler is closed; or the project of a run of its own.
         level: messages below it are left out.
         backends: of a run of its own. Default: JSON Lines.
         settings: the other keyword arguments of `asynctrack.init`, for a run of its own.
+
+    Attributes:
+        run: the run that is recorded into.
+
+    Raises:
+        AsynctrackError: a run of its own cannot be opened.
     """
 
     def __init__(
@@ -49,6 +58,11 @@ class AsyncHandler(logging.Handler):
         return f"<AsyncHandler ({logging.getLevelName(self.level)}), {self.run!r}>"
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Record a message. An exception goes to `handleError`, as with every handler.
+
+        Args:
+            record: of the standard library.
+        """
         try:
             if record.name is None or record.name.partition(".")[0] != _OWN:
                 self.run.log(self._fields(record))
@@ -56,7 +70,7 @@ class AsyncHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until what was logged survives this process and the container's memory."""
+        """Wait until all messages are in the run's journal."""
         self.run.flush("journaled")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Naming: what a framework calls an experiment or a run, as a name that ours can have. Runs in the caller."""
+"""Naming: turn a framework's name of an experiment or a run into a valid name here. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DIGITS: Final = 10
 
 
 def project_name(name: str) -> str:
-    """The name of a project: the framework's where it can be one, else one like it."""
+    """Return the framework's name where a project can have it, else a similar one."""
     try:
         return check_project(name)
     except InvalidRunId:
@@ -22,7 +22,7 @@ def project_name(name: str) -> str:
 
 
 def directory_name(name: str) -> str:
-    """The id of a run: the framework's where it can be one, else one like it, which no other name becomes."""
+    """Return the framework's name where a run's id can be that, else a similar one that no other name turns into."""
     try:
         return check_name("id", name)
     except InvalidRunId:

@@ -4,9 +4,9 @@
       kind: asynctrack.integrations.noether.AsyncTracker
       backends: [jsonl, {kind: tensorboard, flush_s: 5}]
 
-Noether's licence is not open source. This is written against its interface alone, needs nothing of it to be imported, and is tested against a
-stand-in of our own: where Noether is there, its base class writes `tracker/config.yaml` and `tracker/summary.yaml`; elsewhere one of the same
-interface does.
+Noether's licence is not open source. So this module is written against its interface alone, can be imported without it,
+and is tested against a stand-in of our own. `tracker/config.yaml` and `tracker/summary.yaml` are written by Noether's
+base class where Noether is installed, elsewhere by a base class with the same interface.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _COUNTERS: Final = ("epoch", "update", "sample")
 
 
 class AsyncTrackerConfig(BaseTrackerConfig):  # type: ignore[misc]  # Noether is not there when types are checked
-    """What stands below `tracker:`.
+    """The settings below `tracker:`.
 
     Attributes:
         backends: a list of their names, or of mappings of `kind` and settings; as in `asynctrack.Tracker.from_config`.
         project: of the runs.
         mode: "online", "offline" or "disabled"; None for the environment's, else "online".
-        dir: where runs are kept; None for `asynctrack_runs` in the output directory of each.
+        dir: folder of all runs; None for `asynctrack_runs` in the output directory of each.
         settings: other arguments of `asynctrack.init`.
     """
 
@@ -59,13 +59,14 @@ class AsyncTrackerConfig(BaseTrackerConfig):  # type: ignore[misc]  # Noether is
 class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
     """A Noether tracker for which the training does not wait.
 
-    Each stage of a training is a run: `log` records the dict as it is then, with Noether's update counter as the step. The summary is in the run at
-    once, and survives SIGKILL with all that was logged; `tracker/summary.yaml` is there after each change of it, so also when the training fails.
-    `summarize_logvalues` takes the least, greatest and last values from the run where Noether's `tracker/entries.th` is missing or cannot be read.
-    A run that is opened again under the same id goes on. On ranks but 0 all calls do nothing.
+    Each stage of a training is a run. `log` records the dict as it is then, with Noether's update counter as the step.
+    The summary is in the run at once, and survives SIGKILL with all records. `tracker/summary.yaml` is written after
+    each change of the summary, so it is there also when the training fails. Where Noether's `tracker/entries.th` is
+    missing or cannot be read, `summarize_logvalues` takes the least, greatest and last values from the run. A run that
+    is opened again under the same id goes on. On other ranks than 0 no call does anything.
 
     Args:
-        tracker_config: what stands below `tracker:`.
+        tracker_config: the settings below `tracker:`.
         kwargs: `metric_property_provider` and `path_provider`, for Noether.
 
     Attributes:
@@ -92,7 +93,11 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
         return f"<AsyncTracker of {self._project}, {self.run!r}>"
 
     def summarize_logvalues(self) -> Any:
-        """Add `KEY/max` or `KEY/min`, and `KEY/last`, of each scalar to the summary."""
+        """Add `KEY/max` or `KEY/min`, and `KEY/last`, of each scalar to the summary.
+
+        Returns:
+            The return value of Noether's `summarize_logvalues` or `update_summary`; None without an open run.
+        """
         if self.run is None:
             return None
         if (self._output / "tracker" / "entries.th").exists():
@@ -153,7 +158,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
             run.finish()
 
     def _write_summary(self) -> None:
-        """Noether writes the file when it closes its tracker, which it does not when a training fails."""
+        """Write the summary's file now: Noether writes it only when it closes its tracker, which it does not do when a training fails."""
         folder = self._output / "tracker"
         if folder.is_dir():
             with contextlib.suppress(Exception):  # the file is written again at the end, and the run has the summary

@@ -1,6 +1,7 @@
-"""Noether's tracker interface where Noether is not there, for tests and for trainers that speak it. Runs in the caller.
+"""Noether's tracker interface, for tests and trainers where Noether is not installed. Runs in the caller.
 
-Written from a description of the interface: which method is called when, and which files it leaves.
+It is written from a description of the interface: the methods, the moments at which they are called, and the files that
+they leave.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 
 
 class BaseTrackerConfig(msgspec.Struct, kw_only=True):
-    """What every tracker's settings have.
+    """The settings that every tracker has.
 
     Attributes:
         kind: dotted path of the tracker's class.
@@ -26,14 +27,14 @@ class BaseTrackerConfig(msgspec.Struct, kw_only=True):
 
 
 class BaseTracker:
-    """What a trainer calls. On ranks but 0 nothing happens.
+    """The methods that a trainer calls. On other ranks than 0 they do nothing.
 
     Args:
-        metric_property_provider: says of a key whether a higher value is better.
+        metric_property_provider: tells of a key whether a higher value is better.
         path_provider: not used here.
 
     Attributes:
-        summary: what was set for the training as a whole.
+        summary: values for the training as a whole.
     """
 
     def __init__(self, metric_property_provider: Any = None, path_provider: Any = None) -> None:
@@ -49,7 +50,16 @@ class BaseTracker:
         run_id: str,
         output_uri: str,
     ) -> None:
-        """A stage begins: `tracker/config.yaml` of its output directory is written, and the run opened."""
+        """Begin a stage: write `tracker/config.yaml` to its output directory, and open the run.
+
+        Args:
+            accelerator: such as "gpu".
+            run_name: for people.
+            stage_name: of the stage; None for "default".
+            stage_hp: its hyperparameters.
+            run_id: of the run.
+            output_uri: its output directory.
+        """
         if not _is_rank_0():
             return
         config = {
@@ -67,24 +77,24 @@ class BaseTracker:
         self._init(config=config, output_uri=output_uri, run_id=run_id)
 
     def log(self, data: Mapping[str, Any]) -> None:
-        """What an update of the training has measured."""
+        """Record the values of one update of the training."""
         if _is_rank_0():
             self._log(data=data)
 
     def set_summary(self, key: str, value: Any) -> None:
-        """Set one thing of the training as a whole."""
+        """Set one value for the training as a whole."""
         if _is_rank_0():
             self.summary[key] = value
             self._set_summary(key=key, value=value)
 
     def update_summary(self, data: Mapping[str, Any]) -> None:
-        """Set several."""
+        """Set several values for the training as a whole."""
         if _is_rank_0():
             self.summary.update(data)
             self._update_summary(data=data)
 
     def close(self) -> None:
-        """The stage has ended: `tracker/summary.yaml` is written, and the run finished."""
+        """End the stage: write `tracker/summary.yaml`, and finish the run."""
         if _is_rank_0():
             self._dump("summary.yaml", self.summary)
             self._close()
@@ -111,7 +121,7 @@ class BaseTracker:
 
 
 def _with_dicts(value: Any) -> Any:
-    """With dicts in place of lists, so that each item has a name: {"0": ...}. A list that is an item of another stays one."""
+    """Replace lists by dicts, so that each item has a name: {"0": ...}. A list inside of another list stays one."""
     if isinstance(value, list | tuple):
         value = {str(at): item for at, item in enumerate(value)}
         return {key: _with_dicts(item) if isinstance(item, Mapping) else item for key, item in value.items()}
@@ -131,7 +141,7 @@ def _world_size() -> int:
 
 
 def _distributed() -> Any:
-    """torch.distributed where it is in use, None elsewhere."""
+    """Return torch.distributed where it is in use, None elsewhere."""
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     return (
         distributed if distributed is not None and distributed.is_available() and distributed.is_initialized() else None

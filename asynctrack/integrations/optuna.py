@@ -2,7 +2,7 @@
 
     study.optimize(objective, n_trials=100, callbacks=[AsyncCallback("tuning")])
 
-It needs nothing of Optuna but what it is given.
+It imports nothing of Optuna, and uses only the objects that it is given.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ if TYPE_CHECKING:
 
 
 class AsyncCallback:
-    """Records each trial of a study that has ended, in one run, without making the next one wait.
+    """Records each trial of a study when it has ended, in one run, without making the next trial wait.
 
-    A record has the trial's number as its step, and its `value` (several objectives: `values/0`, ...), `state`, `duration_s`, `params/NAME`,
-    `user_attrs/NAME` and `intermediate_values/STEP`; the summary has the best value so far with its trial and params, where there is one objective.
+    A record has the trial's number as its step, and its `value` (several objectives: `values/0`, ...), `state`,
+    `duration_s`, `params/NAME`, `user_attrs/NAME` and `intermediate_values/STEP`. Where there is one objective, the
+    summary has the best value so far with its trial and params.
 
     The run opens with the first trial. It ends with `finish`, with the `with` block, or with the process.
 
     Args:
         project: of the run. Default: the name of the study.
-        value_name: what the objective's value is called.
+        value_name: name of the objective's value in records.
         config: of the run, besides the study's name and directions.
         backends: of the run. Default: JSON Lines.
         settings: the other keyword arguments of `asynctrack.init`.
@@ -65,14 +66,14 @@ class AsyncCallback:
         return f"<AsyncCallback, {self.run!r}>"
 
     def __call__(self, study: Study, trial: FrozenTrial) -> None:
-        """Record a trial; Optuna calls it when it has ended."""
+        """Record a trial; Optuna calls it when the trial has ended."""
         with self._lock:  # parallel trials may end at the same time
             run = self.run = self.run or self._open(study)
             self._remember_best(run, study, trial)
         run.log(self._record(trial), step=trial.number)
 
     def finish(self) -> None:
-        """End the run, if there is one: returns when all is delivered, or after `finish_timeout_s`."""
+        """End the run, if there is one. Returns when everything is delivered, or after `finish_timeout_s`."""
         if self.run is not None:
             self.run.finish()
 

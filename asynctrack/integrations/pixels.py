@@ -1,4 +1,7 @@
-"""Pixels: images as torch's `SummaryWriter` takes them, as rows of bytes. Runs in the caller; needs NumPy."""
+"""Pixels: convert images in the forms of torch's `SummaryWriter` into rows of bytes.
+
+Runs in the caller; needs NumPy.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,11 @@ _IN_A_ROW: Final = 8
 
 
 def as_array(call: str, values: Any) -> Any:
-    """An array of NumPy, of an array, a tensor or a sequence of numbers.
+    """Convert an array, a tensor or a sequence of numbers into NumPy's array.
+
+    Args:
+        call: name of the user's call, for the error.
+        values: to convert.
 
     Raises:
         InvalidValueType: it is none of these.
@@ -28,14 +35,34 @@ def as_array(call: str, values: Any) -> Any:
 
 
 def rows_of_pixels(image: Any, dataformats: str) -> Any:
-    """An image as bytes of height x width x channels, or height x width; all but bytes are taken to be from 0 to 1."""
+    """Convert an image into bytes of height x width x channels, or height x width.
+
+    Values other than bytes are taken to be from 0 to 1.
+
+    Args:
+        image: an array or a tensor.
+        dataformats: the dimensions' letters in order, such as "CHW".
+
+    Raises:
+        InvalidValueType: it is no array of numbers.
+        InvalidValue: it has other dimensions than the letters.
+    """
     array = as_array("add_image", image)
     wanted = "HWC" if len(dataformats) == 3 else "HW"
     return _in_order("add_image", _as_bytes(array), dataformats, wanted)
 
 
 def grid(images: Any, dataformats: str) -> Any:
-    """Images side by side, eight in a row, as one."""
+    """Arrange images side by side, eight in a row, as one.
+
+    Args:
+        images: an array or a tensor of several images, or of one.
+        dataformats: the dimensions' letters in order, such as "NCHW".
+
+    Raises:
+        InvalidValueType: it is no array of numbers.
+        InvalidValue: it has other dimensions than the letters.
+    """
     import numpy
 
     array = as_array("add_images", images)
@@ -55,10 +82,10 @@ def grid(images: Any, dataformats: str) -> Any:
 
 
 def _in_order(call: str, array: Any, dataformats: str, wanted: str) -> Any:
-    """The array with its dimensions in another order.
+    """Put an array's dimensions in another order.
 
     Raises:
-        InvalidValue: it has others than these letters say.
+        InvalidValue: it has other dimensions than the letters.
     """
     letters = dataformats.upper()
     if sorted(letters) != sorted(wanted) or array.ndim != len(wanted):
@@ -69,5 +96,5 @@ def _in_order(call: str, array: Any, dataformats: str, wanted: str) -> Any:
 
 
 def _as_bytes(array: Any) -> Any:
-    """Truncated, not rounded, as torch does."""
+    """Convert into bytes, truncated and not rounded, as torch does."""
     return array if array.dtype == "u1" else (array.astype("f4") * 255).clip(0, 255).astype("u1")

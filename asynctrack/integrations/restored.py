@@ -1,4 +1,4 @@
-"""Restored: what was logged to a directory by one training after the other. Runs in the caller; needs no framework."""
+"""Restored: read back the records of all trainings in a directory. Runs in the caller; needs no framework."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROJECT: Final = "tianshou"
 
 
 def runs_in(log_dir: str | os.PathLike[str]) -> list[RunReader]:
-    """The runs in a log directory, or the directory itself if it is a run; the oldest first."""
+    """Return the runs in a log directory, or the directory itself if it is a run; the oldest first."""
     below = os.path.join(log_dir, PROJECT)
     found = []
     for path in reversed(list(newest_first(runs_under(below if os.path.isdir(below) else log_dir)))):
@@ -26,7 +26,7 @@ def runs_in(log_dir: str | os.PathLike[str]) -> list[RunReader]:
 
 
 def numbers_in(log_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
-    """The numbers in these runs by their names, all of them and in order."""
+    """Collect the numbers in these runs by name, all of them and in order."""
     values: dict[str, list[float]] = {}
     for run in runs_in(log_dir):
         for record in run.records():
@@ -37,7 +37,12 @@ def numbers_in(log_dir: str | os.PathLike[str]) -> dict[str, list[float]]:
 
 
 def last_steps(runs: Iterable[RunReader], most: Mapping[str, int]) -> dict[str, int]:
-    """The last step of each name that does not go beyond its greatest."""
+    """Find the last step of each name that is not beyond a limit.
+
+    Args:
+        runs: the oldest first.
+        most: the limit of each name.
+    """
     last = {}
     for run in runs:
         for record in run.records():
@@ -48,7 +53,10 @@ def last_steps(runs: Iterable[RunReader], most: Mapping[str, int]) -> dict[str, 
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Values in nested dicts, where the parts of their names lead; where others' names go on behind one, its value is at "" there."""
+    """Split names at slashes and put their values into nested dicts.
+
+    A value whose name also begins other names is at "" in their dict.
+    """
     whole: dict[str, Any] = {}
     for key, value in flat.items():
         *parents, last = key.split("/")

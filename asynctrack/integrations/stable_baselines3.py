@@ -2,7 +2,8 @@
 
     model.learn(100_000, callback=AsyncCallback("ppo"))
 
-Beside the outputs that its logger has. To have ours alone: `model.set_logger(Logger(folder=None, output_formats=[AsyncWriter("ppo")]))`.
+The logger's other outputs stay. To have ours alone: `model.set_logger(Logger(folder=None,
+output_formats=[AsyncWriter("ppo")]))`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _PLAIN: Final = (int, float, str, bool)
 
 
 class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Baselines3 is
-    """Records what its logger dumps, one record a dump, without making the training wait.
+    """Records each dump of its logger as one record, without making the training wait.
 
     Figures and images are images; videos and tensors are arrays; hyperparameters go to the run's config.
 
@@ -42,6 +43,12 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
         excluded: names that are excluded from one of these formats are left out here. Default: those of "asynctrack".
         backends: of a run of its own. Default: JSON Lines.
         settings: the other keyword arguments of `asynctrack.init`, for a run of its own.
+
+    Attributes:
+        run: the run that is recorded into.
+
+    Raises:
+        AsynctrackError: a run of its own cannot be opened.
     """
 
     def __init__(
@@ -60,7 +67,13 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
         return f"<AsyncWriter, {self.run!r}>"
 
     def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
-        """Record the values at a step."""
+        """Record the values of a dump.
+
+        Args:
+            key_values: names to values.
+            key_excluded: the formats that each name is excluded from.
+            step: of the record.
+        """
         record: dict[str, Any] = {}
         for key, value in key_values.items():
             if not self._excluded.isdisjoint(key_excluded.get(key) or ()):
@@ -79,9 +92,10 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
 
 
 class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Stable-Baselines3 is
-    """Records each `learn` in a run of its own, with the model's settings as its config, beside the outputs that its logger has.
+    """Records each `learn` in a run of its own, beside the outputs that its logger has.
 
-    A `learn` that raises leaves a failed run: when the next one begins, when the callback is forgotten, or as the process ends.
+    The run's config has the model's settings. A `learn` that raises leaves a failed run; the run ends when the next
+    `learn` begins, when the callback is garbage-collected, or when the process ends.
 
     Args:
         project: of the runs.
@@ -140,14 +154,14 @@ class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Sta
 
 
 def _settings_of(model: Any) -> dict[str, Any]:
-    """What a model was made with, as far as it is numbers and texts."""
+    """Return the numbers and texts that a model was made with."""
     names = {"algorithm": type(model).__name__, "policy": type(model.policy).__name__}
     plain = {key: value for key, value in vars(model).items() if isinstance(value, _PLAIN) and key[0] != "_"}
     return {**names, **plain}
 
 
 def _shown(value: Any) -> Any:
-    """A value as backends show it."""
+    """Return a value as backends show it."""
     if isinstance(value, Figure):
         return draw(value.figure, close=value.close)
     if isinstance(value, Image):
@@ -156,7 +170,7 @@ def _shown(value: Any) -> Any:
 
 
 def _image(pixels: Any, axes: str) -> values.Image:
-    """An image whose pixels have these dimensions: H, W, and perhaps C for colours."""
+    """Build an image from pixels with these dimensions: H, W, and perhaps C for colours."""
     if isinstance(pixels, str):  # a path
         return values.Image(pixels)
     array = numpy.asarray(pixels.detach().cpu() if hasattr(pixels, "detach") else pixels)

@@ -1,4 +1,6 @@
-"""TensorBoard scripts: a `SummaryWriter` for which the loop does not wait, for torch, skrl, CleanRL and others. Runs in the caller.
+"""TensorBoard scripts: a `SummaryWriter` for which the loop does not wait, for torch, skrl, CleanRL and others.
+
+Runs in the caller.
 
     from asynctrack.integrations.tensorboard import SummaryWriter
 
@@ -45,25 +47,26 @@ listeners: list[Callable[[Mapping[str, Any], int], object]] = []
 
 
 class SummaryWriter:
-    """Writes what TensorBoard shows. An `add_` call takes microseconds, and what it was given survives SIGKILL.
+    """Writes event files for TensorBoard. An `add_` call takes microseconds, and its value survives SIGKILL.
 
-    Event files lie in `log_dir`, as with torch's writer; what was logged is a run, too. A value is recorded as it is at the call; figures are drawn there. A
-    call without a step is of step 0. Numbers are 32-bit floats in the files, also with `double_precision`, and exact in the run. What torch's writer
-    has beside these methods is left out, and said once.
+    Event files are in `log_dir`, as with torch's writer; the values are also a run. A value is recorded as it is at the
+    call; figures are drawn during the call. A call without a step is of step 0. Numbers are 32-bit floats in the files,
+    also with `double_precision`, and exact in the run. Other methods of torch's writer record nothing, and warn once.
 
     Args:
         log_dir: of the event files. Default: `runs/` and the date and host.
         comment: the end of that default.
-        purge_step: what `log_dir` has of this step and later ones is not shown any more.
-        max_queue: is not needed.
+        purge_step: TensorBoard no longer shows this step and later ones of files that are in `log_dir` already.
+        max_queue: ignored.
         flush_secs: seconds after which a value is in the file; at most 1.
         filename_suffix: the end of the files' names.
-        queue_size, flush_seconds: skrl's names for these.
-        backends: where the values go besides.
+        queue_size: skrl's name of `max_queue`.
+        flush_seconds: skrl's name of `flush_secs`.
+        backends: further backends of the run.
         settings: the other arguments of `asynctrack.init`.
 
     Attributes:
-        log_dir: the same.
+        log_dir: of the event files.
         run: the open run; None after `close()`, until the next call opens another.
 
     Raises:
@@ -113,19 +116,50 @@ class SummaryWriter:
         value: Any = None,
         timestep: Any = None,
     ) -> None:
-        """A number: Python's, or an array or tensor with one item. `value` and `timestep` are skrl's names."""
+        """Record a number.
+
+        Args:
+            tag: its name.
+            scalar_value: Python's number, or an array or tensor with one item.
+            global_step: of the record; None for 0.
+            walltime: seconds since the epoch. Default: now.
+            new_style: ignored.
+            double_precision: ignored.
+            value: skrl's name of `scalar_value`.
+            timestep: skrl's name of `global_step`.
+
+        Raises:
+            InvalidValueType: it is no number.
+        """
         number = _number("add_scalar", scalar_value if value is None else value)
         self._add(tag, number, global_step if timestep is None else timestep, walltime)
 
     def add_scalars(
         self, main_tag: str, tag_scalar_dict: Mapping[str, Any], global_step: Any = None, walltime: float | None = None
     ) -> None:
-        """Several numbers for one chart; each is a TensorBoard run of its own, `main_tag_NAME`."""
+        """Record several numbers for one chart; each is a TensorBoard run of its own, `main_tag_NAME`.
+
+        Args:
+            main_tag: of the chart.
+            tag_scalar_dict: names to numbers, or to arrays with one item.
+            global_step: of the record; None for 0.
+            walltime: seconds since the epoch. Default: now.
+
+        Raises:
+            InvalidValueType: a value is no number.
+        """
         numbers = {str(name): _number("add_scalars", value) for name, value in tag_scalar_dict.items()}
         self._add(main_tag, numbers, global_step, walltime)
 
     def add_text(self, tag: str, text_string: str, global_step: Any = None, walltime: float | None = None) -> None:
-        """A text, as Markdown."""
+        """Record a text, which TensorBoard shows as Markdown.
+
+        Args:
+            tag: its name.
+            text_string: the text.
+            global_step: of the record; None for 0.
+            walltime: seconds since the epoch. Default: now.
+        """
         self._add(tag, str(text_string), global_step, walltime)
 
     def add_histogram(
@@ -137,9 +171,21 @@ class SummaryWriter:
         walltime: float | None = None,
         max_bins: int | None = None,
     ) -> None:
-        """How many of the values lie where. More than 65,536 are counted here, in 512 buckets of equal width.
+        """Record the distribution of values.
 
-        With other `bins` they are counted here, too. Their sum and that of their squares are then estimates.
+        More than 65,536 values, or values with other `bins`, are counted during the call. Their sum and the sum of
+        their squares are then estimates.
+
+        Args:
+            tag: its name.
+            values: an array, a tensor or a sequence of numbers, of any shape.
+            global_step: of the record; None for 0.
+            bins: "tensorflow", or a value that `numpy.histogram` takes.
+            walltime: seconds since the epoch. Default: now.
+            max_bins: limit for the number of bins, where values are counted during the call.
+
+        Raises:
+            InvalidValueType: the values are no numbers.
         """
         import numpy
 
@@ -160,7 +206,19 @@ class SummaryWriter:
         walltime: float | None = None,
         dataformats: str = "CHW",
     ) -> None:
-        """An image: floats from 0 to 1, or bytes. `dataformats` says which dimension is which: "CHW", "HWC", "HW"."""
+        """Record an image.
+
+        Args:
+            tag: its name.
+            img_tensor: an array or tensor of bytes, or of floats from 0 to 1.
+            global_step: of the record; None for 0.
+            walltime: seconds since the epoch. Default: now.
+            dataformats: order of the dimensions: "CHW", "HWC" or "HW".
+
+        Raises:
+            InvalidValueType: it is no array of numbers.
+            InvalidValue: it has other dimensions than `dataformats`.
+        """
         self._add(tag, Image(rows_of_pixels(img_tensor, dataformats)), global_step, walltime)
 
     def add_images(
@@ -171,13 +229,33 @@ class SummaryWriter:
         walltime: float | None = None,
         dataformats: str = "NCHW",
     ) -> None:
-        """Several images in a grid, eight in a row."""
+        """Record several images as a grid, eight in a row.
+
+        Args:
+            tag: its name.
+            img_tensor: an array or tensor of bytes, or of floats from 0 to 1.
+            global_step: of the record; None for 0.
+            walltime: seconds since the epoch. Default: now.
+            dataformats: order of the dimensions, such as "NCHW" or "NHWC".
+
+        Raises:
+            InvalidValueType: it is no array of numbers.
+            InvalidValue: it has other dimensions than `dataformats`.
+        """
         self._add(tag, Image(grid(img_tensor, dataformats)), global_step, walltime)
 
     def add_figure(
         self, tag: str, figure: Any, global_step: Any = None, close: bool = True, walltime: float | None = None
     ) -> None:
-        """A figure of matplotlib, or a list of them; drawn here, in some 100 ms each."""
+        """Record a figure of matplotlib, or a list of them. The call draws each, in some 100 ms.
+
+        Args:
+            tag: its name.
+            figure: one, or a list of them.
+            global_step: of the record; None for 0.
+            close: whether the figures are closed afterwards.
+            walltime: seconds since the epoch. Default: now.
+        """
         several = isinstance(figure, Sequence)
         figures = list(figure) if several else [figure]
         drawn = [Image(each) for each in figures]
@@ -196,7 +274,18 @@ class SummaryWriter:
         run_name: str | None = None,
         global_step: Any = None,
     ) -> None:
-        """A row of the HParams table, a TensorBoard run of its own: `run_name`, else the time."""
+        """Record a row of the HParams table.
+
+        Args:
+            hparam_dict: hyperparameters by name.
+            metric_dict: metrics by name.
+            hparam_domain_discrete: ignored.
+            run_name: of the row, which is a TensorBoard run of its own. Default: the time.
+            global_step: of the record; None for 0.
+
+        Raises:
+            InvalidValueType: an argument is no dict, or a metric is no number.
+        """
         for given, name in ((hparam_dict, "hparam_dict"), (metric_dict, "metric_dict")):
             if not isinstance(given, Mapping):
                 raise InvalidValueType("add_hparams", f"a dict as {name}", f"{type(given).__name__}: {given!r:.80}")
@@ -210,13 +299,13 @@ class SummaryWriter:
             self.run.flush("delivered", self._settings.get("finish_timeout_s", 30.0))
 
     def close(self) -> None:
-        """Finish the run. Again it does nothing."""
+        """Finish the run. A second call does nothing."""
         run, self.run = self.run, None
         if run is not None:
             run.finish()
 
     def get_logdir(self) -> str:
-        """Where the event files lie."""
+        """Return the directory of the event files."""
         return self.log_dir
 
     def __enter__(self) -> SummaryWriter:
@@ -253,7 +342,11 @@ class SummaryWriter:
 
 
 def _number(call: str, value: Any) -> float:
-    """A number of Python's, so that it stays one: an array of one item would be a histogram."""
+    """Return Python's number for a value, so that it stays a number: an array of one item would be a histogram.
+
+    Raises:
+        InvalidValueType: it is no number.
+    """
     if type(value) in (float, int, bool):
         return value  # type: ignore[no-any-return]  # one of these
     try:

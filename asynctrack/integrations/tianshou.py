@@ -2,11 +2,12 @@
 
     logger = AsyncLogger("log/dqn", save_interval=1)  # was: TensorboardLogger(SummaryWriter("log/dqn"), save_interval=1)
 
-A log directory holds what it held: an event file for each training, with the same tags, steps and values, which Tianshou's own loaders and
-TensorBoard read. Beside it are the runs, LOG_DIR/tianshou/RUN_ID, from which this logger restores: all points, not a sample of 10,000.
+A log directory has the same contents as before: an event file for each training, with the same tags, steps and values,
+which Tianshou's own loaders and TensorBoard read. Beside it are the runs, LOG_DIR/tianshou/RUN_ID, from which this
+logger restores: all points, not a sample of 10,000.
 
-For Tianshou 2.0 and 1.2. Where they call things differently, what is written has the names of the one that is installed; for the caller those
-of both are there: `train_interval`, `log_train_data`, `last_log_train_step`, `DataScope.TRAIN`.
+It works with Tianshou 2.0 and 1.2, whose names differ. The files have the names of the installed version. A caller may
+use the names of both: `train_interval`, `log_train_data`, `last_log_train_step`, `DataScope.TRAIN`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _UPDATE_STEP: Final = "gradient_step" if _OLD else "update_step"
 
 
 class DataScope(StrEnum):
-    """What a record is about; TRAIN and TRAINING are one, and what the installed Tianshou calls it."""
+    """Topics of a record. TRAIN and TRAINING are one; its value is the installed Tianshou's name."""
 
     TRAINING = _TRAINING
     TRAIN = _TRAINING
@@ -57,27 +58,33 @@ class DataScope(StrEnum):
 
 
 class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tianshou is
-    """Records what a trainer tells, in a run of its own, without making it wait.
+    """Records a trainer's data in a run of its own, without making the trainer wait.
 
-    Each call of `write` is a record, at its step: the step by the name of its type, and each value as SCOPE/NAME. Arrays are
-    histograms and Matplotlib's figures images, as they are at the call.
+    Each call of `write` is a record, at its step. The record has the step under the name of its type, and each value as
+    SCOPE/NAME. Arrays are histograms and Matplotlib's figures images, as they are at the call.
 
     Args:
-        log_dir: where event files and runs are kept.
+        log_dir: folder of event files and runs.
         training_interval: steps in the environment from one record of the training to the next, at least.
-        test_interval: the same for tests.
+        test_interval: steps in the environment from one record of the tests to the next, at least.
         update_interval: steps of the optimiser from one record of the updates to the next.
         info_interval: epochs from one record of the epochs to the next.
         save_interval: epochs from one call of the trainer's `save_checkpoint_fn` to the next; None for no call.
-        exclude_arrays: leave arrays out of what a trainer logs.
-        run_id: of the run. One that is there goes on. Default: a fresh one.
+        exclude_arrays: leave arrays out of a trainer's data.
+        run_id: of the run. A run that is there goes on. Default: a fresh id.
         name: of the run, for people. Default: the last part of `log_dir`.
         backends: of the run. Default: JSON Lines, and an event file in `log_dir`.
         train_interval: `training_interval` by its old name.
         settings: the other keyword arguments of `asynctrack.init`, such as `config` and `when_full`.
 
     Attributes:
-        run: where it records.
+        run: the run that is recorded into.
+        log_dir: as given, absolute.
+        save_interval: as given.
+        last_save_step: epoch of the last save, -1 before the first.
+
+    Raises:
+        AsynctrackError: the run cannot be opened.
     """
 
     def __init__(
@@ -123,7 +130,17 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
         delimiter: str = "/",
         exclude_arrays: bool | None = None,
     ) -> dict[str, Any]:
-        """Nested names joined by `delimiter`, and of the values the numbers; arrays where they are not excluded."""
+        """Flatten nested names and keep only numbers, and arrays where they are not excluded.
+
+        Args:
+            log_data: nested names to values.
+            parent_key: prefix of the names.
+            delimiter: between nested names.
+            exclude_arrays: whether arrays are left out. Default: the logger's own setting.
+
+        Returns:
+            Joined names to values.
+        """
         without_arrays = self.exclude_arrays if exclude_arrays is None else exclude_arrays
         prepared: dict[str, Any] = {}
         for key, value in log_data.items():
@@ -161,9 +178,16 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
         update_step: int,
         save_checkpoint_fn: Callable[[int, int, int], str] | None = None,
     ) -> None:
-        """Let the trainer save its state, if it is time to, and then remember where it was.
+        """Let the trainer save its state, if it is time to, and record its progress.
 
-        Returns when the latter is on disk, where it survives a power cut, so that a restored training is never older than its state.
+        Returns when the progress is on disk, where it survives a power cut, so that a restored training is never older
+        than its state.
+
+        Args:
+            epoch: reached so far.
+            env_step: reached so far.
+            update_step: reached so far.
+            save_checkpoint_fn: of the trainer, called with these three; None for no save.
         """
         if self.save_interval is None or not save_checkpoint_fn or epoch - self.last_save_step < self.save_interval:
             return
@@ -174,9 +198,12 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
         self.run.checkpoint(epoch=epoch, env_step=env_step, update_step=update_step)
 
     def restore_data(self) -> tuple[int, int, int]:
-        """Where the newest training in this directory was when it saved its state last: epoch, env_step, update_step.
+        """Find the progress at which the newest training in this directory saved its state last.
 
-        The intervals go on from what was recorded up to there. Without anything to restore it is (0, 0, 0).
+        The intervals go on from the records up to there.
+
+        Returns:
+            Epoch, env_step and update_step; (0, 0, 0) where there is nothing to restore.
         """
         _flush()
         runs = runs_in(self.log_dir)
@@ -197,20 +224,29 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
 
     @staticmethod
     def restore_logged_data(log_path: str) -> dict[str, Any]:
-        """All numbers that were logged to a directory, or into one run, in nested dicts of arrays; names are split at slashes."""
+        """Read all numbers that were logged to a directory, or into one run.
+
+        Args:
+            log_path: the directory.
+
+        Returns:
+            Nested dicts of arrays; names are split at slashes.
+        """
         _flush()
         return nested({key: numpy.array(values) for key, values in numbers_in(log_path).items()})
 
     def finalize(self) -> None:
-        """End the run: returns when all is delivered, or after `finish_timeout_s`."""
+        """End the run. Returns when everything is delivered, or after `finish_timeout_s`."""
         self.run.finish()
 
 
 class AsyncLoggerFactory(LoggerFactory):  # type: ignore[misc]  # known only where Tianshou is
-    """Makes the logger of a high-level experiment: `builder.with_logger_factory(AsyncLoggerFactory())`. It can be pickled.
+    """Makes the logger of a high-level experiment: `builder.with_logger_factory(AsyncLoggerFactory())`.
+
+    It can be pickled.
 
     Args:
-        settings: the keyword arguments of `AsyncLogger`, but for those that the experiment gives.
+        settings: the keyword arguments of `AsyncLogger`, without those that the experiment gives.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -223,17 +259,21 @@ class AsyncLoggerFactory(LoggerFactory):  # type: ignore[misc]  # known only whe
         run_id: str | None,
         config_dict: dict[str, Any] | None = None,
     ) -> AsyncLogger:
-        """A logger for one experiment.
+        """Make the logger of one experiment.
 
         Args:
-            log_dir: where it keeps its files.
+            log_dir: folder of its files.
             experiment_name: for people.
             run_id: of the run, which goes on if it is there; None for a fresh one.
             config_dict: the run's config.
+
+        Raises:
+            AsynctrackError: the run cannot be opened.
         """
         return AsyncLogger(log_dir, name=experiment_name, run_id=run_id, config=config_dict, **self.settings)
 
     def get_logger_class(self) -> type[AsyncLogger]:
+        """Return the class of the loggers."""
         return AsyncLogger
 
 
@@ -246,19 +286,19 @@ def _add_other_names() -> None:
 
 
 def _alias(name: str) -> property:
-    """Another name for an attribute."""
+    """Make another name for an attribute."""
     return property(lambda self: getattr(self, name), lambda self, value: setattr(self, name, value))
 
 
 def _shown(value: Any) -> Any:
-    """A value as backends show it: a figure as a PNG, an array without dimensions as one of one item."""
+    """Return a value as backends show it: a figure as a PNG, an array without dimensions as one with one item."""
     if isinstance(value, numpy.ndarray):
         return value if value.ndim else value.reshape(1)
     return draw(value) if is_figure(value) else value
 
 
 def _flush() -> None:
-    """Let what is being logged in this process be read."""
+    """Make the records of all loggers in this process readable."""
     for logger in list(_loggers):
         logger.run.flush("journaled")
 

@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: a callback that records what it logs. Runs in the caller.
+"""Hugging Face's Trainer: a callback that records its logs. Runs in the caller.
 
 Trainer(..., callbacks=[AsyncCallback("finetuning")])
 """
@@ -27,9 +27,10 @@ _PREFIXES: Final = ("eval_", "test_")
 class AsyncCallback(TrainerCallback):  # type: ignore[misc]  # known only where transformers is
     """Records each `train` in a run of its own, without making the training wait.
 
-    The names are those of the Trainer's own trackers: `train/loss`, `eval/loss`, `test/loss`. The step is its global step, the config its arguments and
-    the model's config. What is evaluated or predicted afterwards goes on with the run. A `train` that raises leaves a failed run: when the next one
-    begins, when the callback is forgotten, or as the process ends. Processes but the first record nothing.
+    The names are those of the Trainer's own trackers: `train/loss`, `eval/loss`, `test/loss`. The step is its global
+    step, the config its arguments and the model's config. A later evaluation or prediction goes on with the run. A
+    `train` that raises leaves a failed run; the run ends when the next `train` begins, when the callback is
+    garbage-collected, or when the process ends. Processes other than the first record nothing.
 
     Args:
         project: of the runs.
@@ -65,12 +66,12 @@ class AsyncCallback(TrainerCallback):  # type: ignore[misc]  # known only where 
             self._training = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
-        """Record what the Trainer logs."""
+        """Record the Trainer's logs."""
         if state.is_world_process_zero and logs:
             self._record(args, state, logs, kwargs.get("model"))
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """End the run, where that was no part of a training; its metrics have been logged."""
+        """End the run, where the evaluation is no part of a training; its metrics have been logged."""
         if state.is_world_process_zero and not self._training:
             self._end(None)
 
@@ -109,7 +110,7 @@ class AsyncCallback(TrainerCallback):  # type: ignore[misc]  # known only where 
 
 
 def _name(key: str) -> str:
-    """The name that the Trainer's own trackers give it."""
+    """Return the name that the Trainer's own trackers use."""
     for prefix in _PREFIXES:
         if key.startswith(prefix):
             return f"{prefix[:-1]}/{key.removeprefix(prefix)}"

@@ -2,8 +2,8 @@
 
     GCGOptimizer(..., tracker=AsyncTracker("exp", backends=["jsonl", "tensorboard"]))  # was: tracker=JSONTracker("exp")
 
-Of each of TROPT's own trackers there is a twin here with its signature; what it writes is written behind the optimiser's back, and the run
-is recorded, too.
+Each of TROPT's own trackers has a twin here with its signature. A twin writes the same in the background, and also
+records the run.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class DummyTracker(AsyncTracker):
 
 
 class DictTracker(AsyncTracker):
-    """Keeps what is logged in lists and dicts, and records it.
+    """Keeps all logged data in lists and dicts, and records it.
 
     Attributes:
-        records: of the last run, what each `log` was given.
-        history: of the last run, the values of each key.
+        records: of the last run: the argument of each `log`.
+        history: of the last run: the values of each key.
         config: of the last run.
         summary: of the last run.
     """
@@ -74,9 +74,9 @@ class DictTracker(AsyncTracker):
 
 
 class JSONTracker(AsyncTracker):
-    """Writes each run to a JSON file in TROPT's layout, which is there, and whole, while it runs.
+    """Writes each run to a JSON file in TROPT's layout. The file is there, and whole, while the run goes on.
 
-    Another run does not overwrite the file but has one of its own beside it: `exp-2.json`.
+    A second run does not overwrite the file but has one of its own beside it: `exp-2.json`.
 
     Args:
         experiment_name: the runs' project.
@@ -107,7 +107,8 @@ class WandbTracker(AsyncTracker):
         experiment_name: the runs' name at W&B.
         experiment_config: of all its runs.
         project_name: at W&B.
-        wandb_kwargs: the arguments of `wandb.init` that are fields of `asynctrack.WandB`; others are ignored, and said so.
+        wandb_kwargs: the arguments of `wandb.init` that are fields of `asynctrack.WandB`; others are ignored with a
+            warning.
     """
 
     def __init__(
@@ -127,14 +128,16 @@ class WandbTracker(AsyncTracker):
 
 
 class TrackioTracker(AsyncTracker):
-    """Writes each run to Trackio, with its summary in a last record, as `summary/KEY`. A tensor of several items is left out.
+    """Writes each run to Trackio, with its summary in a last record, as `summary/KEY`.
+
+    A tensor of several items is left out.
 
     Args:
         experiment_name: the runs' name.
         experiment_config: of all its runs.
         project_name: in Trackio.
-        space_id: is ignored, and said so: `server_url` is the address of a Trackio server.
-        trackio_kwargs: fields of `asynctrack.Trackio`; others are ignored, and said so.
+        space_id: ignored with a warning: `server_url` is the address of a Trackio server.
+        trackio_kwargs: fields of `asynctrack.Trackio`; others are ignored with a warning.
     """
 
     def __init__(
@@ -165,7 +168,7 @@ class PrintTracker(AsyncTracker):
 
     Args:
         experiment_name: the runs' project.
-        print_keys: what is printed.
+        print_keys: names of the values to print.
 
     Attributes:
         history: the values of each key, of all runs.
@@ -191,7 +194,7 @@ class LiveLossPlotTracker(AsyncTracker):
 
     Args:
         experiment_name: the runs' project.
-        focus_on_metrics: what is shown.
+        focus_on_metrics: names of the metrics to show.
     """
 
     def __init__(
@@ -204,12 +207,12 @@ class LiveLossPlotTracker(AsyncTracker):
 
 
 def _without_tensors(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What is no tensor, or one of one item."""
+    """Leave out tensors of more than one item."""
     return {key: value for key, value in data.items() if not hasattr(value, "numel") or value.numel() == 1}
 
 
 def _fields_of(backend: type[Backend], tracker: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What of these settings a backend has; the others are said to be ignored."""
+    """Return the settings that a backend has; warn about the others, which are ignored."""
     known = set(backend.__struct_fields__)
     for name in (name for name, value in given.items() if name not in known and value is not None):
         messages.warn_once(f"asynctrack: {tracker}({name}=...) is not supported, and ignored")

@@ -1,7 +1,8 @@
-"""What all of the drop-ins for TROPT are made of: its tracker's life cycle on top of runs. Runs in the caller.
+"""TROPT's base: its tracker's life cycle on top of runs. Runs in the caller.
 
-TROPT calls `init` before an optimiser begins, `log` at each of its steps and `finish` when it has come to its end, but not when it has failed:
-then the run fails at the next `init`, when the tracker is forgotten, or as the process ends, whichever is first.
+TROPT calls `init` before an optimiser begins, `log` at each of its steps and `finish` at its end, but not when it has
+failed. Then the run fails at the next `init`, when the tracker is garbage-collected, or when the process ends,
+whichever is first.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
 
     Args:
         experiment_name: the runs' project.
-        experiment_config: of all its runs; the optimiser's goes over it key by key.
+        experiment_config: of all its runs; the optimiser's config replaces it key by key.
         backends: of the runs. Default: JSON Lines.
         settings: the other keyword arguments of `asynctrack.init`.
 
@@ -65,12 +66,24 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
         return f"<{type(self).__name__} of {self.experiment_name}, {self.run!r}>"
 
     def init(self, config: Mapping[str, Any] | None = None) -> None:
-        """Open a run. One that is still open, since its optimiser failed, is ended as failed first, with a warning."""
+        """Open a run.
+
+        A run that is still open, since its optimiser failed, is ended as failed first, with a warning.
+
+        Args:
+            config: of the optimiser.
+
+        Raises:
+            AsynctrackError: the run cannot be opened.
+        """
         self._interrupted = self._active
         super().init(config)
 
     def log(self, data: Mapping[str, Any]) -> None:
         """Record the values of a step. Never waits.
+
+        Args:
+            data: names to values.
 
         Raises:
             AssertionError: no run is open.
@@ -80,7 +93,13 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
         self._log(data)
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """End the open run; without one it warns and does nothing. Whatever happens, the next `init` opens a fresh run."""
+        """End the open run; without one it warns and does nothing.
+
+        Whatever happens, the next `init` opens a fresh run.
+
+        Args:
+            summary: of the run.
+        """
         try:
             super().finish(summary)
         finally:
@@ -107,7 +126,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
 
 
 def _number(value: Any) -> Any:
-    """A tensor of one item as that item; all else as it is."""
+    """Return a tensor of one item as that item; any other value as it is."""
     if hasattr(value, "numel") and value.numel() == 1:
         return value.item()
     return value

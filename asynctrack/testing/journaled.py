@@ -29,7 +29,9 @@ _POLL_S: Final = 0.005
 
 
 class JournaledRun:
-    """A run whose journal is written in this process, in the form that a worker gives it; a context manager that closes the journal.
+    """A run whose journal is written in this process.
+
+    It looks like a worker's; as a context manager it closes the journal.
 
     Args:
         path: the run's directory: `dir/project/id`, made where it is missing.
@@ -79,11 +81,8 @@ class JournaledRun:
 
         Args:
             data: names to values.
-            step: of the record; None for the next one.
+            step: of the record; None for the record's number.
             time_ns: wall clock of the record, nanoseconds since the epoch. Default: now.
-
-        Raises:
-            InvalidValueType: a value cannot be recorded.
         """
         at = time.time_ns() if time_ns is None else time_ns
         self._add(RECORD, encode((at, step, make_plain(data))))
@@ -138,7 +137,9 @@ def deliver(
     force: bool = False,
     timeout_s: float = 30.0,
 ) -> Cursor:
-    """Deliver everything in a run's journal from this process, the run's end included if it has one; go on where the backend is.
+    """Deliver everything in a run's journal from this process, on from where the backend is.
+
+    The run's end is delivered too, if it has one.
 
     Args:
         run: the run's directory.
