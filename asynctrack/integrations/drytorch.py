@@ -155,7 +155,10 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     @classmethod
     def _set_current(cls, tracker: Any) -> None:
-        """Set the answer of `get_current()` for this class and its bases up to `AsyncTracker`; the wrapped tracker does so for its own."""
+        """Set the answer of `get_current()` for this class and its bases up to `AsyncTracker`.
+
+        The wrapped tracker does so for its own class.
+        """
         for kind in cls.__mro__[: cls.__mro__.index(AsyncTracker) + 1]:
             kind._current = tracker  # type: ignore[attr-defined]  # of DRYTorch's Tracker
 
@@ -225,7 +228,10 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
             self._give(event, tracker)
 
     def _iterate(self, event: log_events.IterateBatchEvent, tracker: Tracker) -> None:
-        """Give the event to the tracker before the first batch: the tracker leaves functions in it that are called for each batch."""
+        """Give the event to the tracker before the first batch.
+
+        The tracker leaves functions in the event that are called for each batch.
+        """
         if self._background_caller is not None and not self._background_caller.wait(_CATCH_UP_S):
             self._lose(event, f"it has not taken the earlier events in {_CATCH_UP_S:g} s")
             return

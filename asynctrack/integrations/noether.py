@@ -158,7 +158,10 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
             run.finish()
 
     def _write_summary(self) -> None:
-        """Write the summary's file now: Noether writes it only when it closes its tracker, which it does not do when a training fails."""
+        """Write the summary's file now.
+
+        Noether writes it only when it closes its tracker, which it does not do when a training fails.
+        """
         folder = self._output / "tracker"
         if folder.is_dir():
             with contextlib.suppress(Exception):  # the file is written again at the end, and the run has the summary

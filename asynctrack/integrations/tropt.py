@@ -190,7 +190,9 @@ class PrintTracker(AsyncTracker):
 
 
 class LiveLossPlotTracker(AsyncTracker):
-    """Shows curves by livelossplot, drawn in another process: in a notebook below its cell, elsewhere in the run's `plots/live.png`.
+    """Shows curves by livelossplot, drawn in another process.
+
+    In a notebook they are below its cell, elsewhere in the run's `plots/live.png`.
 
     Args:
         experiment_name: the runs' project.

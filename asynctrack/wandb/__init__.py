@@ -1,14 +1,15 @@
-"""W&B's names: `import asynctrack.wandb as wandb`, and a script for W&B runs unchanged, without an account.
+"""W&B's names: with `import asynctrack.wandb as wandb` a script for W&B runs unchanged, without an account.
 
 | W&B | here |
 | --- | --- |
-| `init, log, finish, run, config, summary` | the same; `run.asynctrack` is the run that records it |
+| `init, log, finish, run, config, summary` | the same; `run.asynctrack` is the run that records |
 | `define_metric, log_artifact, save, alert, ...` | methods of the current run |
 | `Image, Histogram, Table, Html, Artifact, Settings` | those of asynctrack, with W&B's arguments |
-| rows with the same `step=` | each call is a record; steps may come in any order, none is thrown away |
-| the summary | what is set; the last value of all else that was logged, or what `define_metric` says |
+| rows with the same `step=` | each call is a record; steps may come in any order, and none is dropped |
+| the summary | values that are set; for other names the last logged value, or the aggregates of `define_metric` |
 
-What W&B's own `wandb` has and this has not is an `AttributeError`, but for kinds of values: these are recorded as a text that says so.
+Any other name of W&B's own `wandb` raises an `AttributeError`. Kinds of values that asynctrack does not have are
+recorded as a text that says so.
 """
 
 from __future__ import annotations
@@ -59,7 +60,11 @@ else:
     _OF_THE_MOMENT = ("run", "config", "summary")
 
     def __getattr__(name: str) -> Any:
-        """`run`, and its `config` and `summary`: an import sees those of the moment."""
+        """Return `run`, or its `config` or `summary`, as they are at this moment.
+
+        Raises:
+            AttributeError: there is no such name.
+        """
         if name not in _OF_THE_MOMENT:
             raise unknown_attribute(globals(), name, more=_OF_THE_MOMENT)
         current = state.current()
@@ -76,12 +81,27 @@ def _current(call: str) -> Run:
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, sync: bool | None = None) -> None:
-    """`Run.log` of the current run."""
+    """Call `Run.log` of the current run.
+
+    Args:
+        data: names to values.
+        step: of the record.
+        commit: False keeps `data` back until the next call.
+        sync: ignored.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     _current("log()").log(data, step, commit)
 
 
 def finish(exit_code: int | None = None, quiet: bool | None = None) -> None:
-    """`Run.finish` of the current run; without one it does nothing."""
+    """Call `Run.finish` of the current run; without one do nothing.
+
+    Args:
+        exit_code: of the run; other than 0 it has failed.
+        quiet: ignored.
+    """
     if (run := state.current()) is not None:
         run.finish(exit_code)
 
@@ -95,7 +115,21 @@ def define_metric(
     goal: str | None = None,
     overwrite: bool | None = None,
 ) -> None:
-    """`Run.define_metric` of the current run."""
+    """Call `Run.define_metric` of the current run.
+
+    Args:
+        name: of the metric, or a pattern with `*` at its end.
+        step_metric: name of the metric on its x-axis.
+        step_sync: ignored: each record has its step.
+        hidden: whether W&B hides it.
+        summary: "min", "max", "mean", "first", "last", or several with commas between; or "none".
+        goal: "minimize" or "maximize".
+        overwrite: replace the earlier description.
+
+    Raises:
+        NoCurrentRun: no run is open.
+        Error: the name has a `*` elsewhere, or there is no such summary.
+    """
     _current("define_metric()").define_metric(name, step_metric, step_sync, hidden, summary, goal, overwrite)
 
 
@@ -106,27 +140,85 @@ def log_artifact(
     aliases: Sequence[str] | None = None,
     tags: Sequence[str] | None = None,
 ) -> Any:
-    """`Run.log_artifact` of the current run."""
+    """Call `Run.log_artifact` of the current run.
+
+    Args:
+        artifact_or_path: an artifact, or the path of a file or folder.
+        name: of an artifact that is made from a path. Default: the path's last part.
+        type: of an artifact that is made from a path. Default: "file".
+        aliases: for people.
+        tags: for people.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        NoCurrentRun: no run is open.
+        InvalidValue: there is no such file or folder.
+    """
     return _current("log_artifact()").log_artifact(artifact_or_path, name, type, aliases, tags)
 
 
 def use_artifact(*args: Any, **kwargs: Any) -> Any:
-    """`Run.use_artifact` of the current run."""
+    """Call `Run.use_artifact` of the current run.
+
+    Args:
+        args: of that method.
+        kwargs: of that method.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     return _current("use_artifact()").use_artifact(*args, **kwargs)
 
 
 def link_artifact(*args: Any, **kwargs: Any) -> Any:
-    """`Run.link_artifact` of the current run."""
+    """Call `Run.link_artifact` of the current run.
+
+    Args:
+        args: of that method.
+        kwargs: of that method.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     return _current("link_artifact()").link_artifact(*args, **kwargs)
 
 
 def log_model(path: str | os.PathLike[str], name: str | None = None, aliases: Sequence[str] | None = None) -> Any:
-    """`Run.log_model` of the current run."""
+    """Call `Run.log_model` of the current run.
+
+    Args:
+        path: of a file or folder.
+        name: of the artifact. Default: the path's last part.
+        aliases: for people.
+
+    Returns:
+        The artifact.
+
+    Raises:
+        NoCurrentRun: no run is open.
+        InvalidValue: there is no such file or folder.
+    """
     return _current("log_model()").log_model(path, name, aliases)
 
 
 def log_code(*args: Any, **kwargs: Any) -> None:
-    """`Run.log_code` of the current run."""
+    """Call `Run.log_code` of the current run.
+
+    Args:
+        args: of that method.
+        kwargs: of that method.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     _current("log_code()").log_code(*args, **kwargs)
 
 
@@ -136,39 +228,99 @@ def save(
     policy: str = "live",
     **older: Any,
 ) -> list[str]:
-    """`Run.save` of the current run."""
+    """Call `Run.save` of the current run.
+
+    Args:
+        glob_str: a path, in which `*` may stand for names.
+        base_path: folder at which the names of the files begin. Default: each name is the path's last part.
+        policy: ignored: later changes need another call.
+        older: older names of the arguments.
+
+    Returns:
+        The paths of the files that were found.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     return _current("save()").save(glob_str, base_path, policy, **older)
 
 
 def alert(title: str, text: str = "", level: str | AlertLevel | None = None, wait_duration: object = None) -> None:
-    """`Run.alert` of the current run."""
+    """Call `Run.alert` of the current run.
+
+    Args:
+        title: of the alert.
+        text: of the alert.
+        level: ignored.
+        wait_duration: ignored.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     _current("alert()").alert(title, text, level, wait_duration)
 
 
 def mark_preempting() -> None:
-    """`Run.mark_preempting` of the current run."""
+    """Call `Run.mark_preempting` of the current run.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     _current("mark_preempting()").mark_preempting()
 
 
 def watch(*args: Any, **kwargs: Any) -> tuple[()]:
-    """`Run.watch` of the current run."""
+    """Call `Run.watch` of the current run.
+
+    Args:
+        args: of that method.
+        kwargs: of that method.
+
+    Returns:
+        Nothing to unhook: an empty tuple.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     return _current("watch()").watch(*args, **kwargs)
 
 
 def unwatch(models: object = None) -> None:
-    """`Run.unwatch` of the current run."""
+    """Call `Run.unwatch` of the current run.
+
+    Args:
+        models: ignored.
+
+    Raises:
+        NoCurrentRun: no run is open.
+    """
     _current("unwatch()").unwatch(models)
 
 
 def login(*args: object, **kwargs: object) -> bool:
-    """Nothing: a run here needs no account. What the W&B backend needs it has from the environment, or from `wandb login`."""
+    """Do nothing: a run here needs no account.
+
+    The W&B backend finds its key in the environment, or where `wandb login` has stored it.
+
+    Args:
+        args: ignored; a key is ignored with a warning.
+        kwargs: ignored; a key is ignored with a warning.
+
+    Returns:
+        True.
+    """
     if kwargs.get("key") or args:
         unsupported("login(key=...)", "the W&B backend takes its key from WANDB_API_KEY or `wandb login`")
     return True
 
 
 def setup(*args: object, **kwargs: object) -> None:
-    """Nothing: there is nothing to set up."""
+    """Do nothing: there is nothing to set up.
+
+    Args:
+        args: ignored.
+        kwargs: ignored.
+    """
 
 
 teardown = setup
@@ -176,7 +328,7 @@ require = setup
 
 
 class _Nothing:
-    """The config or summary where there is no run: says so whatever is done with it."""
+    """The config or summary where there is no run: any use of it raises `NoCurrentRun`."""
 
     def __init__(self, name: str) -> None:
         object.__setattr__(self, "_name", name)

@@ -1,4 +1,4 @@
-"""Alerts: how grave one is."""
+"""Alerts: their levels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class AlertLevel(Enum):
-    """How grave an alert is."""
+    """The level of an alert."""
 
     INFO = "INFO"
     WARN = "WARN"

@@ -1,4 +1,4 @@
-"""Artifacts by W&B's names, and how one that a run of the project has kept is found again."""
+"""Artifacts: W&B's names for them, and a search for one that a run of the project has kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ _PREFIX: Final = "artifacts/"
 
 
 class Artifact(asynctrack.Artifact):
-    """`asynctrack.Artifact`. There is one of a name in each run."""
+    """An `asynctrack.Artifact` with W&B's arguments. A run keeps one artifact of each name.
+
+    Args:
+        name: of the artifact.
+        type: such as "dataset" or "model".
+        description: for people.
+        metadata: as JSON can hold it.
+        path: of a file or a folder to add.
+        others: W&B's other arguments, which are ignored with a warning.
+    """
 
     def __init__(
         self,
@@ -41,24 +50,50 @@ class Artifact(asynctrack.Artifact):
 
     @property
     def version(self) -> str:
+        """Return "v0": versions are not counted."""
         return VERSION
 
     @property
     def aliases(self) -> list[str]:
+        """Return its aliases."""
         return list(self.metadata.get("aliases", ()))
 
     @property
     def qualified_name(self) -> str:
+        """Return name and version, "NAME:v0"."""
         return f"{self.name}:{VERSION}"
 
     def add_file(self, local_path: str | os.PathLike[str], name: str | None = None, **others: Any) -> None:
+        """Add a file; see `asynctrack.Artifact.add_file`.
+
+        Args:
+            local_path: of the file.
+            name: in the artifact. Default: the last part of the path.
+            others: ignored.
+        """
         super().add_file(local_path, name)
 
     def add_dir(self, local_path: str | os.PathLike[str], name: str | None = None, **others: Any) -> None:
+        """Add a folder; see `asynctrack.Artifact.add_dir`.
+
+        Args:
+            local_path: of the folder.
+            name: in the artifact. Default: the files are at its top.
+            others: ignored.
+        """
         super().add_dir(local_path, name)
 
     def add(self, obj: Any, name: str, **others: Any) -> None:
-        """Add a table, as JSON."""
+        """Add a table, as JSON.
+
+        Args:
+            obj: the table.
+            name: in the artifact; ".table.json" follows it.
+            others: ignored.
+
+        Raises:
+            InvalidValueType: it is no table.
+        """
         if not isinstance(obj, asynctrack.Table):
             raise asynctrack.errors.InvalidValueType("Artifact.add", "a Table", f"{type(obj).__name__}")
         with self.new_file(f"{name}.table.json") as file:
@@ -66,7 +101,18 @@ class Artifact(asynctrack.Artifact):
 
     @contextlib.contextmanager
     def new_file(self, name: str, mode: str = "w", encoding: str | None = None) -> Iterator[IO[Any]]:
-        """A file to write into, which is added when it is closed. It stays among the temporary ones: a worker that outlives us may copy it."""
+        """Open a file to write into; it is added when it is closed.
+
+        The file stays in the temporary folder: a worker that outlives this process may still copy it.
+
+        Args:
+            name: in the artifact.
+            mode: as in `open`.
+            encoding: as in `open`.
+
+        Yields:
+            The open file.
+        """
         self._folder = self._folder or tempfile.mkdtemp(prefix="asynctrack-artifact-")
         path = Path(self._folder) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,15 +121,36 @@ class Artifact(asynctrack.Artifact):
         super().add_file(path, name)
 
     def add_reference(self, uri: str, name: str | None = None, **others: Any) -> None:
-        """Note where something lies; it is not copied."""
+        """Note an address in the metadata; nothing is copied.
+
+        Args:
+            uri: the address.
+            name: of the reference. Default: the last part of the address.
+            others: ignored.
+        """
         self.metadata.setdefault("references", {})[name or os.path.basename(str(uri))] = str(uri)
 
     def wait(self, timeout: float | None = None) -> Artifact:
-        """Itself: nothing is sent that would have to be waited for."""
+        """Return at once: nothing is sent that could be waited for.
+
+        Args:
+            timeout: ignored.
+
+        Returns:
+            The artifact itself.
+        """
         return self
 
     def download(self, root: str | os.PathLike[str] | None = None, **others: Any) -> str:
-        """Copy its files into a folder, by default `artifacts/NAME:v0`; returns that."""
+        """Copy its files into a folder.
+
+        Args:
+            root: the folder. Default: `artifacts/NAME:v0`.
+            others: ignored.
+
+        Returns:
+            The folder.
+        """
         folder = Path(root or os.path.join("artifacts", self.qualified_name))
         for file in self._files.values():
             target = folder / file.name
@@ -93,14 +160,14 @@ class Artifact(asynctrack.Artifact):
 
 
 def find(name: str, runs: Path) -> Artifact:
-    """The artifact of a name that a run of the project has kept, the latest where there are several.
+    """Find the artifact of a name that a run of the project has kept, the latest where there are several.
 
     Args:
-        name: "NAME" or "NAME:latest", what is in front of it up to a slash is left out.
-        runs: where the project's runs lie.
+        name: "NAME" or "NAME:latest"; any part up to a slash is left out.
+        runs: folder of the project's runs.
 
     Raises:
-        CommError: none has one of that name.
+        CommError: no run has kept one of that name.
     """
     bare = name.rpartition("/")[2].partition(":")[0]
     for run in sorted(runs.iterdir(), key=_time_of, reverse=True) if runs.is_dir() else ():
@@ -126,7 +193,7 @@ def _time_of(run: Path) -> float:
 
 
 class Nothing:
-    """What a run that records nothing gives in the place of an artifact: it has every name, and all of them do nothing."""
+    """A stand-in for an artifact, in a run that records nothing: it has every name, and every call does nothing."""
 
     def __getattr__(self, name: str) -> Nothing:
         if name.startswith("__"):
@@ -138,5 +205,5 @@ class Nothing:
 
 
 def names(given: Sequence[str] | str | None) -> list[str] | None:
-    """Aliases or tags, where one may be given as it is."""
+    """Return aliases or tags as a list; a single one may be given as a text."""
     return [given] if isinstance(given, str) else None if given is None else list(given)

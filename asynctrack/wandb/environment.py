@@ -1,4 +1,4 @@
-"""Environment: what W&B's variables say of a run that is opened without these arguments."""
+"""Environment: read the arguments of `init` that W&B's variables give."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
 
 
 def given() -> dict[str, Any]:
-    """The arguments of `init` that the environment has."""
+    """Return the arguments of `init` that the environment has."""
     found: dict[str, Any] = {name: text for name, variable in _TEXTS.items() if (text := os.environ.get(variable))}
     if tags := [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]:
         found["tags"] = tags
@@ -34,7 +34,7 @@ def given() -> dict[str, Any]:
 
 
 def is_silent() -> bool:
-    """Whether nothing is to be said that nobody has asked for."""
+    """Return whether `WANDB_SILENT` is set."""
     return _is_set("WANDB_SILENT")
 
 

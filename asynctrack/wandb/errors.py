@@ -1,4 +1,4 @@
-"""Errors by W&B's names: `except wandb.Error` catches all of ours."""
+"""Errors: W&B's names for them. `except wandb.Error` catches all of ours."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ __all__ = ["CommError", "ConfigError", "Error", "UsageError"]
 
 
 class CommError(Error):
-    """Something that only W&B's servers could give was asked for."""
+    """The script asks for something that only W&B's servers have."""
 
 
 class ConfigError(Error):
-    """A config has the value already, and another is given."""
+    """A config already has another value for a name.
+
+    Args:
+        key: the name.
+        before: its value.
+        value: the other value.
+    """
 
     def __init__(self, key: str, before: object, value: object) -> None:
         super().__init__(

@@ -1,4 +1,7 @@
-"""Notices: what of W&B's is not there is said by its name, once in a process; and the words that W&B lets scripts say."""
+"""Notices: warn about names and arguments of W&B's that are ignored, and print the texts that scripts print by `wandb.termlog`.
+
+Each warning comes once in a process.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +18,58 @@ _throttle: Final = Throttle()
 
 
 def unsupported(name: str, instead: str = "") -> None:
-    """Say that something is ignored, and what there is instead."""
+    """Warn that a name is ignored.
+
+    Args:
+        name: of W&B's.
+        instead: advice.
+    """
     messages.warn_once(f"asynctrack: {name} is not supported, and ignored" + (f"; {instead}" if instead else ""))
 
 
 def warn_unsupported(what: str, given: Mapping[str, Any]) -> None:
-    """Say which arguments of a call are ignored; None stands for one that was not given."""
+    """Warn about the arguments of a call that are ignored.
+
+    Args:
+        what: name of the call.
+        given: its ignored arguments; None stands for one that was not given.
+    """
     for name, value in given.items():
         if value is not None:
             unsupported(f"{what}({name}=...)")
 
 
 def termlog(string: str = "", newline: bool = True, repeat: bool = True, prefix: bool = True) -> None:
-    """Say something on standard error, as W&B does; with `repeat=False` once."""
+    """Print a text on standard error, as W&B does.
+
+    Args:
+        string: the text.
+        newline: whether the line ends.
+        repeat: False prints an equal text only once.
+        prefix: ignored.
+    """
     _print(string, newline, repeat)
 
 
 def termwarn(string: str, newline: bool = True, repeat: bool = True) -> None:
-    """The same as a warning."""
+    """Print a warning on standard error, as W&B does.
+
+    Args:
+        string: the text.
+        newline: whether the line ends.
+        repeat: False prints an equal text only once.
+    """
     _print(f"WARNING {string}", newline, repeat)
 
 
 def termerror(string: str, newline: bool = True, repeat: bool = True) -> None:
-    """The same as an error."""
+    """Print an error on standard error, as W&B does.
+
+    Args:
+        string: the text.
+        newline: whether the line ends.
+        repeat: False prints an equal text only once.
+    """
     _print(f"ERROR {string}", newline, repeat)
 
 

@@ -1,4 +1,4 @@
-"""Opening: from the arguments of `wandb.init` and W&B's environment to a run."""
+"""Opening: turn the arguments of `wandb.init` and W&B's environment into a run."""
 
 from __future__ import annotations
 
@@ -69,52 +69,59 @@ def init(
     sync_interval_s: float | None = None,
     after_exit_max_s: float | None = None,
 ) -> Run:
-    """Open a run, as `wandb.init` does; what is not given is taken from `settings`, and then from W&B's environment.
+    """Open a run, as `wandb.init` does.
 
-    Where a run is open it is returned, but for `reinit`; in a notebook it is finished, and another is opened.
+    Arguments that are missing come from `settings`, and then from W&B's environment.
+
+    Where a run is open already, that run is returned; `reinit` changes this. In a notebook the open run is finished,
+    and another is opened.
 
     Args:
-        entity: whose the run is, at W&B.
+        entity: owner of the run at W&B, a user or a team.
         project: of the run.
-        dir: where runs are kept.
+        dir: folder of all runs.
         id: of the run.
         name: for people.
         notes: for people.
         tags: for people.
-        config: what `asynctrack.init` takes as one.
-        config_exclude_keys: left out of the config.
-        config_include_keys: what of the config is taken alone.
-        allow_val_change: has no meaning.
+        config: as in `asynctrack.init`.
+        config_exclude_keys: names that are left out of the config.
+        config_include_keys: if given, only these names of the config are kept.
+        allow_val_change: ignored.
         group: of runs that belong together.
-        job_type: what the run does.
+        job_type: the run's part in its group, such as "train".
         mode: "online", "offline" or "disabled".
-        force: has no meaning.
-        reinit: "finish_previous" or True finishes the open runs, "create_new" leaves them open and `wandb.run` as it is, "return_previous"
-            or False returns the one that was opened last.
-        resume: "allow" goes on with a run of this id, "must" refuses to begin one, "auto" or True goes on with the last run of this
-            directory, if that has not finished.
-        resume_from: is ignored.
-        fork_from: is ignored.
-        save_code: is ignored.
+        force: ignored.
+        reinit: "finish_previous" or True finishes the open runs, "create_new" leaves them open and `wandb.run` as it
+            is, "return_previous" or False returns the one that was opened last.
+        resume: "allow" goes on with a run of this id, "must" refuses to begin one, "auto" or True goes on with the last
+            run of this directory, if that has not finished.
+        resume_from: ignored.
+        fork_from: ignored.
+        save_code: ignored.
         tensorboard: the older name of `sync_tensorboard`.
-        sync_tensorboard: what `SummaryWriter`s write is recorded, too; see `asynctrack.wandb.tensorboard`.
-        monitor_gym: is ignored.
+        sync_tensorboard: whether the values that `SummaryWriter`s write are recorded, too; see
+            `asynctrack.wandb.tensorboard`.
+        monitor_gym: ignored.
         settings: W&B's or ours.
-        anonymous: is ignored.
-        magic: is ignored.
-        backends: See `asynctrack.init` for this and all arguments that follow, which W&B does not have.
-        worker: See `asynctrack.init`.
-        when_full: See `asynctrack.init`.
-        max_block_s: See `asynctrack.init`.
-        queue_bytes: See `asynctrack.init`.
-        finish_timeout_s: See `asynctrack.init`.
-        exit_timeout_s: See `asynctrack.init`.
-        linger_s: See `asynctrack.init`.
-        sync_interval_s: See `asynctrack.init`.
-        after_exit_max_s: See `asynctrack.init`.
+        anonymous: ignored.
+        magic: ignored.
+        backends: as in `asynctrack.init`, like all arguments that follow, which W&B does not have.
+        worker: as in `asynctrack.init`.
+        when_full: as in `asynctrack.init`.
+        max_block_s: as in `asynctrack.init`.
+        queue_bytes: as in `asynctrack.init`.
+        finish_timeout_s: as in `asynctrack.init`.
+        exit_timeout_s: as in `asynctrack.init`.
+        linger_s: as in `asynctrack.init`.
+        sync_interval_s: as in `asynctrack.init`.
+        after_exit_max_s: as in `asynctrack.init`.
+
+    Returns:
+        The run.
 
     Raises:
-        Error: a run is to be resumed while another is open; and what `asynctrack.init` raises.
+        Error: a run is to be resumed while another is open, or an error of `asynctrack.init`.
     """
     told = {
         "entity": entity, "project": project, "dir": dir, "id": id, "name": name, "notes": notes, "tags": tags, "group": group,
@@ -146,7 +153,7 @@ def _only(config: dict[Any, Any], only: Sequence[str] | None, without: Sequence[
 
 
 def _previous(reinit: Any, resume: Any, silent: bool) -> Run | None:
-    """The open run that is to be returned; None where another is to be opened.
+    """Return the open run that `init` returns again; None where it opens another.
 
     Raises:
         Error: a run is to be resumed while another is open.
@@ -190,7 +197,7 @@ def _open(chosen: dict[str, Any], config: dict[Any, Any], *, silent: bool, alone
 
 
 def _settings_of(run: asynctrack.Run, given: Mapping[str, Any]) -> Settings:
-    """The settings that a run has in the end."""
+    """Return the settings that a run has in the end."""
     labels = run.labels
     return Settings(
         mode=run.mode, project=run.project, run_id=run.id, run_name=run.name,
@@ -200,7 +207,7 @@ def _settings_of(run: asynctrack.Run, given: Mapping[str, Any]) -> Settings:
 
 
 def _mode(mode: Any) -> Any:
-    """A mode as ours."""
+    """Translate a mode into ours."""
     if mode == "shared":
         unsupported("init(mode='shared')", "mode='online' is used")
         return "online"
@@ -208,7 +215,11 @@ def _mode(mode: Any) -> Any:
 
 
 def _resume_file(chosen: dict[str, Any]) -> Path | None:
-    """Make W&B's `resume` ours; with "auto" it is the last run of the directory that has not finished, which a file names."""
+    """Translate W&B's `resume` into ours.
+
+    Returns:
+        With "auto", the path of the file that names the last run of the directory; else None.
+    """
     resume = chosen.pop("resume", None)
     if resume not in (True, "auto"):
         chosen["resume"] = resume or "never"
@@ -218,7 +229,7 @@ def _resume_file(chosen: dict[str, Any]) -> Path | None:
 
 
 def _unfinished(path: Path | None, given: Mapping[str, Any]) -> str | None:
-    """The id of the run that a file names, if that is of the same project and has not finished."""
+    """Return the id of the run that a file names, if that run is of the same project and has not finished."""
     if path is None:
         return None
     try:

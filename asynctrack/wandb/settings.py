@@ -1,4 +1,7 @@
-"""Settings by W&B's names, as far as they say something of a run here; the others are ignored, each said once."""
+"""Settings: W&B's names for them.
+
+Those that mean something here become arguments of `init`; the others are ignored with a warning.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ _OWN: Final = frozenset(OwnSettings.__struct_fields__)
 
 
 class Settings:
-    """Settings to give to `init`: W&B's, and those of `asynctrack.Settings`.
+    """Settings for `init`: W&B's, and those of `asynctrack.Settings`.
+
+    Args:
+        given: settings by name.
 
     Raises:
         TypeError: neither W&B nor asynctrack has such a setting.
@@ -65,12 +71,12 @@ class Settings:
         raise AttributeError(name)
 
     def arguments(self) -> dict[str, Any]:
-        """What they say, as arguments of `init`."""
+        """Return the settings as arguments of `init`."""
         return {_ARGUMENTS.get(name, name): value for name, value in vars(self).items() if _has_meaning(name)}
 
 
 def arguments_of(settings: Settings | OwnSettings | Mapping[str, Any] | None) -> dict[str, Any]:
-    """What any kind of settings says, as arguments of `init`."""
+    """Return settings of any kind as arguments of `init`."""
     if settings is None:
         return {}
     if isinstance(settings, Mapping):

@@ -1,4 +1,4 @@
-"""State: which runs are open by W&B's names, which of them is `wandb.run`, and what was assigned to `wandb.config`."""
+"""State: the runs that are open by W&B's names, the one that is `wandb.run`, and values assigned to `wandb.config`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ _current: Any = None
 
 @fork.in_child
 def _begin_anew() -> None:
-    """A forked child logs to the current run as its parent does, but another `init` there opens a run of its own."""
+    """Forget the open runs in a forked child.
+
+    The child logs to the current run as its parent does, but another `init` there opens a run of its own.
+    """
     _open.clear()
 
 
 def current() -> Any:
-    """The run that `wandb.log` and the like mean; None without one."""
+    """Return the run that `wandb.log` and the like use; None without one."""
     if _current is not None and not _current.asynctrack.is_open:  # it was finished through `asynctrack` directly
         leave(_current)
     return _current
 
 
 def open_runs() -> list[Any]:
-    """Those that are open, in the order in which they were opened."""
+    """Return the open runs, in the order in which they were opened."""
     return [run for run in _open if run.asynctrack.is_open]
 
 
 def enter(run: Any, *, alone: bool) -> None:
-    """A run is open; but for one that is alone it is `wandb.run`."""
+    """Register an open run, which becomes `wandb.run` unless it is `alone`."""
     global _current
     _open.append(run)
     if not alone:
@@ -39,7 +42,7 @@ def enter(run: Any, *, alone: bool) -> None:
 
 
 def leave(run: Any) -> None:
-    """A run has finished."""
+    """Remove a run that has finished."""
     global _current
     if run in _open:
         _open.remove(run)
@@ -48,5 +51,8 @@ def leave(run: Any) -> None:
 
 
 def take_assigned() -> Any:
-    """What was assigned to `wandb.config` since, None where that is nothing; a module cannot know of it when it happens."""
+    """Return the value that a script has assigned to `wandb.config` since the last call; None where there is none.
+
+    A module is not told of such an assignment, so it has to be looked for.
+    """
     return vars(sys.modules["asynctrack.wandb"]).pop("config", None)

@@ -1,6 +1,7 @@
-"""TensorBoard: with `sync_tensorboard=True` a run gets what `SummaryWriter`s write, of torch, tensorboardX and asynctrack, beside its own records.
+"""TensorBoard: record the values that `SummaryWriter`s of torch, tensorboardX and asynctrack write, for `sync_tensorboard=True`.
 
-Their event files are written as ever. Each value is a record under its tag, with `global_step`, which is its step, too.
+Their event files are written as before. Each value is a record under its tag, with `global_step`, which is also the
+record's step.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _runs: list[Run] = []
 
 
 def follow(run: Run) -> None:
-    """Record in a run what is written from here on, until it finishes."""
+    """Record all further values of the writers in a run, until it finishes."""
     _runs.append(run)
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
@@ -39,7 +40,7 @@ def follow(run: Run) -> None:
 
 
 def record(data: Mapping[str, Any], step: int | None) -> None:
-    """Record what a writer was given in the runs that follow it."""
+    """Record a writer's values in the runs that follow it."""
     step = 0 if step is None else int(step)
     for run in list(_runs):
         if run.asynctrack.is_open:
@@ -49,7 +50,7 @@ def record(data: Mapping[str, Any], step: int | None) -> None:
 
 
 def _attach(name: str, module: Any) -> None:
-    """Hear of what a module's writers are given."""
+    """Make a module's writers call `record`."""
     if name == _OURS:
         if record not in module.listeners:
             module.listeners.append(record)
@@ -77,7 +78,7 @@ def _is_shown(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """A value of an event as `log` takes it."""
+    """Return a value of an event as `log` takes it."""
     kind = value.WhichOneof("value")
     if kind == "simple_value":
         return value.simple_value
@@ -90,7 +91,7 @@ def _plain(value: Any) -> Any:
 
 
 def _texts(value: Any) -> Sequence[Any]:
-    """The texts or numbers of a tensor."""
+    """Return the texts or numbers of a tensor."""
     if value.WhichOneof("value") != "tensor":
         return ()
     tensor = value.tensor

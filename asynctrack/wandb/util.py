@@ -1,4 +1,4 @@
-"""What scripts take from `wandb.util`."""
+"""Util: the function of `wandb.util` that scripts use."""
 
 from __future__ import annotations
 
@@ -10,5 +10,9 @@ _CHARACTERS: Final = string.digits + string.ascii_lowercase
 
 
 def generate_id(length: int = 8) -> str:
-    """An id of random digits and small letters."""
+    """Generate an id of random digits and small letters.
+
+    Args:
+        length: of the id, in characters.
+    """
     return "".join(secrets.choice(_CHARACTERS) for _ in range(length))

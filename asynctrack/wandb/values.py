@@ -1,4 +1,7 @@
-"""Values by W&B's names and arguments. What asynctrack has not is recorded as a text that says so."""
+"""Values: images, tables and others under W&B's names and arguments.
+
+A kind that asynctrack does not have is recorded as a text that says so.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,15 @@ from asynctrack.wandb.notices import unsupported, warn_unsupported
 
 
 class Image(asynctrack.Image):
-    """`asynctrack.Image`; boxes, masks, classes and the like are left out."""
+    """An `asynctrack.Image` with W&B's arguments; boxes, masks, classes and the like are left out with a warning.
+
+    Args:
+        data_or_path: an array, a figure, Pillow's image, or the path of a file.
+        mode: Pillow's mode.
+        caption: below the image.
+        args: left out with a warning.
+        others: left out with a warning.
+    """
 
     def __init__(
         self, data_or_path: Any, mode: str | None = None, caption: str | None = None, *args: Any, **others: Any
@@ -23,7 +34,14 @@ class Image(asynctrack.Image):
 
 
 class Histogram(asynctrack.Histogram):
-    """`asynctrack.Histogram`."""
+    """An `asynctrack.Histogram` with W&B's arguments.
+
+    Args:
+        sequence: the values.
+        np_histogram: counts and edges, as `numpy.histogram` returns them.
+        num_bins: number of bins.
+        own: further arguments of `asynctrack.Histogram`.
+    """
 
     def __init__(
         self, sequence: Any = None, np_histogram: Sequence[Any] | None = None, num_bins: int = 64, **own: Any
@@ -32,7 +50,15 @@ class Histogram(asynctrack.Histogram):
 
 
 class Table(asynctrack.Table):
-    """`asynctrack.Table`; types of columns are left out."""
+    """An `asynctrack.Table` with W&B's arguments; types of columns are left out with a warning.
+
+    Args:
+        columns: their names.
+        data: rows of cells.
+        rows: the older name of `data`.
+        dataframe: of pandas or polars.
+        others: left out with a warning.
+    """
 
     def __init__(
         self,
@@ -46,19 +72,37 @@ class Table(asynctrack.Table):
         super().__init__(columns, rows if data is None else data, dataframe=dataframe)
 
     def add_row(self, *row: Any) -> None:
-        """`add_data`, by its older name."""
+        """Add a row; the older name of `add_data`.
+
+        Args:
+            row: its cells.
+        """
         self.add_data(*row)
 
 
 class Html(asynctrack.Html):
-    """`asynctrack.Html`."""
+    """An `asynctrack.Html` with W&B's arguments.
+
+    Args:
+        data: the page, or the path of a file.
+        inject: ignored.
+        caption: of the page.
+        others: ignored.
+    """
 
     def __init__(self, data: Any, inject: bool = True, caption: str | None = None, **others: Any) -> None:
         super().__init__(data, caption)
 
 
 class Plotly(asynctrack.Html):
-    """A figure of plotly as a page, which needs a network to be drawn; one of matplotlib as a page with a picture."""
+    """A figure of plotly as a page, which needs a network to be drawn; or a figure of matplotlib as a page with a picture.
+
+    Args:
+        val: the figure.
+
+    Raises:
+        InvalidValueType: it is neither.
+    """
 
     def __init__(self, val: Any) -> None:
         if hasattr(val, "to_html"):
@@ -73,7 +117,12 @@ class Plotly(asynctrack.Html):
 
 
 class Unsupported(Value):
-    """Stands for a value that only W&B has, whatever it is made of, and is recorded as a text that says so."""
+    """A value of a kind that only W&B has. It takes any arguments, and is recorded as a text that says so.
+
+    Args:
+        args: ignored.
+        kwargs: ignored.
+    """
 
     name = ""
 
@@ -81,33 +130,54 @@ class Unsupported(Value):
         self._name = self.name or f"wandb.{type(self).__name__}"
 
     def wire(self) -> list[Any]:
+        """Return the text, as a queue's frame holds a medium, and warn once."""
         unsupported(self._name)
         return ["text", "txt", {}, f"{self._name} is not supported".encode(), [], ""]
 
 
-class Audio(Unsupported): ...
+class Audio(Unsupported):
+    """A stand-in for W&B's audio, recorded as a text."""
 
 
-class Graph(Unsupported): ...
+class Graph(Unsupported):
+    """A stand-in for W&B's graph, recorded as a text."""
 
 
-class JoinedTable(Unsupported): ...
+class JoinedTable(Unsupported):
+    """A stand-in for W&B's joined table, recorded as a text."""
 
 
-class Video(Unsupported): ...
+class Video(Unsupported):
+    """A stand-in for W&B's video, recorded as a text."""
 
 
 class Molecule(Unsupported):
+    """A stand-in for W&B's molecule, recorded as a text."""
+
     @classmethod
     def from_smiles(cls, *args: object, **kwargs: object) -> Molecule:
+        """Make a stand-in; all arguments are ignored.
+
+        Args:
+            args: ignored.
+            kwargs: ignored.
+        """
         return cls()
 
     from_rdkit = from_smiles
 
 
 class Object3D(Unsupported):
+    """A stand-in for W&B's 3D object, recorded as a text."""
+
     @classmethod
     def from_point_cloud(cls, *args: object, **kwargs: object) -> Object3D:
+        """Make a stand-in; all arguments are ignored.
+
+        Args:
+            args: ignored.
+            kwargs: ignored.
+        """
         return cls()
 
     from_file = from_point_cloud
@@ -115,7 +185,7 @@ class Object3D(Unsupported):
 
 
 class Plots:
-    """Stands for `wandb.plot`, whose functions make values that only W&B has."""
+    """A stand-in for `wandb.plot`: its functions make values of kinds that only W&B has."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

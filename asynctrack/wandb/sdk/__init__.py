@@ -1,4 +1,4 @@
-"""Where W&B has its classes: for annotations such as `wandb.sdk.wandb_run.Run`."""
+"""W&B's modules for its classes, for annotations such as `wandb.sdk.wandb_run.Run`."""
 
 from asynctrack.wandb.sdk import wandb_config as wandb_config
 from asynctrack.wandb.sdk import wandb_run as wandb_run

@@ -1,4 +1,4 @@
-"""Config of a run, with the rules of W&B: a value that is set stays, unless it is said that it may change."""
+"""Config of a run, with W&B's rule: a value that is set stays, unless a change is explicitly allowed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ _OF_AN_ENTRY: Final = frozenset({"value", "desc"})
 
 
 class Config(Mapping[str, Any]):
-    """A run's config. Names are attributes, too. What is set is recorded; a copy is plain, and what is set in it is not.
+    """A run's config.
+
+    Names are attributes, too. Each change is recorded; a copy is a plain dict whose changes are not.
 
     Args:
-        items: what is there already.
-        record: called with what is set.
+        items: values that the config has already.
+        record: called with each change.
     """
 
     _items: dict[str, Any]
@@ -65,27 +67,29 @@ class Config(Mapping[str, Any]):
         return dict, (self.as_dict(),)
 
     def keys(self) -> KeysView[str]:
+        """Return the names."""
         return self._items.keys()
 
     def items(self) -> ItemsView[str, Any]:
+        """Return names and values."""
         return self._items.items()
 
     def as_dict(self) -> dict[str, Any]:
-        """A plain copy."""
+        """Return a plain copy."""
         return dict(self._items)
 
     copy = as_dict
 
     def update(self, d: Any = None, allow_val_change: bool | None = None, **more: Any) -> None:
-        """Set several at once.
+        """Set several values at once.
 
         Args:
-            d: what `init` takes as a config.
-            allow_val_change: whether what is set may get another value. Default: in a notebook.
-            more: by their names.
+            d: a config as in `init`.
+            allow_val_change: whether a value may be replaced by another. Default: only in a notebook.
+            more: values by name.
 
         Raises:
-            ConfigError: something has another value, and that may not change.
+            ConfigError: a name has another value already, and changes are not allowed.
         """
         fresh = {_name(key): value for key, value in {**config_of(d), **more}.items()}
         if not (cell() is not None if allow_val_change is None else allow_val_change):
@@ -95,11 +99,23 @@ class Config(Mapping[str, Any]):
         self._set(fresh)
 
     def setdefaults(self, d: Any) -> None:
-        """Set what is not set."""
+        """Set the names that have no value yet.
+
+        Args:
+            d: a config as in `init`.
+        """
         self._set({_name(key): value for key, value in config_of(d).items() if _name(key) not in self._items})
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Set it if it is not set; returns what it is."""
+        """Set a name if it has no value yet.
+
+        Args:
+            key: the name.
+            default: its value.
+
+        Returns:
+            The value that it has then.
+        """
         self.setdefaults({key: default})
         return self[_name(key)]
 
@@ -110,13 +126,13 @@ class Config(Mapping[str, Any]):
 
 
 def config_of(given: Any) -> dict[Any, Any]:
-    """What `init` and `update` take for a config; a file may be one as W&B writes them."""
+    """Convert the config argument of `init` and `update` into a dict; a file may be one of W&B's config files."""
     found = as_config(given)
     return _without_descriptions(found) if isinstance(given, str | os.PathLike) else found
 
 
 def _without_descriptions(content: dict[Any, Any]) -> dict[Any, Any]:
-    """The values alone of a file as W&B writes its configs: `{lr: {value: 0.1, desc: ...}}`."""
+    """Return only the values of one of W&B's config files: `{lr: {value: 0.1, desc: ...}}`."""
     entries = {name: entry for name, entry in content.items() if name != "wandb_version"}
     described = [
         isinstance(entry, dict) and "value" in entry and entry.keys() <= _OF_AN_ENTRY for entry in entries.values()

@@ -1,4 +1,4 @@
-"""Run by W&B's names: it has one of asynctrack's, and says to it what it is told."""
+"""Run: W&B's methods on one of asynctrack's runs."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ class Run:
 
     Args:
         run: of asynctrack.
-        settings: that it was opened with.
+        settings: with which it was opened.
 
     Attributes:
-        asynctrack: the run that records what this is told.
-        settings: that it was opened with.
+        asynctrack: the run that records.
+        settings: with which it was opened.
         offline: whether nothing is sent while it runs.
         disabled: whether nothing is recorded.
         config: of the run.
         summary: of the run.
         start_time: seconds since the epoch.
-        starting_step: of the first `log` here.
+        starting_step: step of the first `log` here.
+        url: None, as are `project_url`, `sweep_id` and `sweep_url`: there is no page and no sweep.
     """
 
     sweep_id = None
@@ -76,10 +77,12 @@ class Run:
 
     @property
     def id(self) -> str:
+        """Return the run's id."""
         return self.asynctrack.id
 
     @property
     def name(self) -> str:
+        """Return the run's name, for people; it can be set."""
         return self.asynctrack.name
 
     @name.setter
@@ -88,6 +91,7 @@ class Run:
 
     @property
     def tags(self) -> tuple[str, ...]:
+        """Return the run's tags; they can be set."""
         return self.asynctrack.tags
 
     @tags.setter
@@ -96,6 +100,7 @@ class Run:
 
     @property
     def notes(self) -> str | None:
+        """Return the run's notes; they can be set."""
         return self.asynctrack.notes
 
     @notes.setter
@@ -104,37 +109,42 @@ class Run:
 
     @property
     def project(self) -> str:
+        """Return the run's project."""
         return self.asynctrack.project
 
     @property
     def entity(self) -> str:
+        """Return the run's owner at W&B, "" where none is set."""
         return str(self.asynctrack.labels.get("entity", ""))
 
     @property
     def group(self) -> str:
+        """Return the run's group, "" where none is set."""
         return str(self.asynctrack.labels.get("group", ""))
 
     @property
     def job_type(self) -> str:
+        """Return the run's part in its group, "" where none is set."""
         return str(self.asynctrack.labels.get("job_type", ""))
 
     @property
     def path(self) -> str:
-        """Entity, project and id."""
+        """Return entity, project and id, joined by slashes."""
         return "/".join(part for part in (self.entity, self.project, self.id) if part)
 
     @property
     def resumed(self) -> bool:
+        """Return whether the run had been opened before."""
         return self.asynctrack.resumed
 
     @property
     def step(self) -> int:
-        """Of the next record."""
+        """Return the step of the next record."""
         return 0 if self.disabled else self._step
 
     @property
     def dir(self) -> str:
-        """A directory that stays with the run; a temporary one where nothing is recorded."""
+        """Return a directory that stays with the run; a temporary one where nothing is recorded."""
         if not self.disabled:
             return str(self.asynctrack.path)
         self._dir = self._dir or tempfile.mkdtemp(prefix="asynctrack-disabled-")
@@ -142,10 +152,11 @@ class Run:
 
     @property
     def sync_dir(self) -> str:
+        """Return the same as `dir`."""
         return self.dir
 
     def get_url(self) -> None:
-        """None: there is no page."""
+        """Return None: there is no page."""
 
     def log(
         self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None, sync: bool | None = None
@@ -156,7 +167,7 @@ class Run:
             data: names to values.
             step: of the record.
             commit: False keeps `data` back until the next call.
-            sync: has no meaning.
+            sync: ignored.
         """
         if "config" in self._package:
             self.take_assigned()
@@ -168,7 +179,7 @@ class Run:
         self.summary.logged(data)
 
     def take_assigned(self) -> None:
-        """Record what was assigned to `wandb.config` as a whole."""
+        """Record a value that was assigned to `wandb.config` as a whole."""
         if (given := state.take_assigned()) is not None:
             self.config.update(given, allow_val_change=True)
 
@@ -182,16 +193,16 @@ class Run:
         goal: str | None = None,
         overwrite: bool | None = None,
     ) -> None:
-        """Say how W&B is to show a metric, and what the summary has of it: by the names of these, in a mapping.
+        """Describe a metric: how W&B shows it, and which aggregates the summary has of it, as a mapping of their names to values.
 
         Args:
             name: of the metric, or a pattern with `*` at its end.
-            step_metric: what its x-axis is.
-            step_sync: has no meaning: each record has its step.
+            step_metric: name of the metric on its x-axis.
+            step_sync: ignored: each record has its step.
             hidden: whether W&B hides it.
             summary: "min", "max", "mean", "first", "last", or several with commas between; or "none".
             goal: "minimize" or "maximize".
-            overwrite: forget what was said before.
+            overwrite: replace the earlier description.
 
         Raises:
             Error: the name has a `*` elsewhere, or there is no such summary.
@@ -212,7 +223,18 @@ class Run:
         aliases: Sequence[str] | None = None,
         tags: Sequence[str] | None = None,
     ) -> Any:
-        """Keep an artifact with the run; see `asynctrack.Run.log_artifact`."""
+        """Keep an artifact with the run; see `asynctrack.Run.log_artifact`.
+
+        Args:
+            artifact_or_path: an artifact, or the path of a file or folder.
+            name: of an artifact that is made from a path. Default: the path's last part.
+            type: of an artifact that is made from a path. Default: "file".
+            aliases: for people.
+            tags: for people.
+
+        Returns:
+            The artifact.
+        """
         if self.disabled:
             return Nothing()
         if not isinstance(artifact_or_path, asynctrack.Artifact):
@@ -228,14 +250,28 @@ class Run:
     def log_model(
         self, path: str | os.PathLike[str], name: str | None = None, aliases: Sequence[str] | None = None
     ) -> Any:
-        """`log_artifact` of the type "model"."""
+        """Keep an artifact of the type "model" with the run.
+
+        Args:
+            path: of a file or folder.
+            name: of the artifact. Default: the path's last part.
+            aliases: for people.
+
+        Returns:
+            The artifact.
+        """
         return self.log_artifact(path, name, "model", aliases)
 
     def use_artifact(self, artifact_or_name: Any, *args: object, **kwargs: object) -> Any:
-        """An artifact as it is; by its name that which a run of this project has kept last.
+        """Return an artifact: the given one, or by its name the last one that a run of this project has kept.
+
+        Args:
+            artifact_or_name: an artifact, "NAME" or "NAME:latest".
+            args: ignored.
+            kwargs: ignored.
 
         Raises:
-            CommError: none has.
+            CommError: no run of this project has kept one of that name.
         """
         if self.disabled:
             return Nothing()
@@ -244,7 +280,13 @@ class Run:
         return artifacts.find(artifact_or_name, self.asynctrack.path.parent)
 
     def link_artifact(self, artifact: Any, *args: object, **kwargs: object) -> Any:
-        """Not supported."""
+        """Do nothing but warn: links are not supported.
+
+        Args:
+            artifact: returned as it is.
+            args: ignored.
+            kwargs: ignored.
+        """
         unsupported("link_artifact()")
         return artifact
 
@@ -259,9 +301,9 @@ class Run:
 
         Args:
             glob_str: a path, in which `*` may stand for names.
-            base_path: the names of the files begin below it. Default: they are their last parts.
-            policy: has no meaning: what changes later is saved by another call.
-            older: names of the arguments.
+            base_path: folder at which the names of the files begin. Default: each name is the path's last part.
+            policy: ignored: later changes need another call.
+            older: older names of the arguments.
 
         Returns:
             The paths of the files that were found.
@@ -276,28 +318,58 @@ class Run:
     def alert(
         self, title: str, text: str = "", level: str | AlertLevel | None = None, wait_duration: object = None
     ) -> None:
-        """Say something to people: in the log of this process, as a warning. Nobody is written to."""
+        """Log an alert as a warning in this process. No message is sent.
+
+        Args:
+            title: of the alert.
+            text: of the alert.
+            level: ignored.
+            wait_duration: ignored.
+        """
         unsupported("alert()", "what it says is only logged")
         messages.warn_now(f"asynctrack: alert: {title}" + (f": {text}" if text else ""))
 
     def mark_preempting(self) -> None:
-        """`asynctrack.Run.mark_preempted`."""
+        """Call `asynctrack.Run.mark_preempted`."""
         self.asynctrack.mark_preempted()
 
     def watch(self, models: object = None, *args: object, **kwargs: object) -> tuple[()]:
-        """Not supported: log the gradients that you want to see, as arrays or `Histogram`s."""
+        """Do nothing but warn: log gradients yourself, as arrays or `Histogram`s.
+
+        Args:
+            models: ignored.
+            args: ignored.
+            kwargs: ignored.
+
+        Returns:
+            An empty tuple.
+        """
         unsupported("watch()", "log gradients as arrays or asynctrack.Histogram")
         return ()
 
     def unwatch(self, models: object = None) -> None:
-        """Nothing: nothing is watched."""
+        """Do nothing: nothing is watched.
+
+        Args:
+            models: ignored.
+        """
 
     def log_code(self, *args: object, **kwargs: object) -> None:
-        """Not supported: log a folder as an `Artifact`."""
+        """Do nothing but warn: log a folder as an `Artifact`.
+
+        Args:
+            args: ignored.
+            kwargs: ignored.
+        """
         unsupported("log_code()", "log a folder with log_artifact()")
 
     def finish(self, exit_code: int | None = None, quiet: bool | None = None) -> None:
-        """End the run; with an exit code other than 0 it has failed."""
+        """End the run.
+
+        Args:
+            exit_code: other than 0 the run has failed.
+            quiet: ignored.
+        """
         self.take_assigned()
         try:
             self.asynctrack.finish(exit_code=exit_code)
@@ -315,7 +387,7 @@ class Run:
 
 
 def _next_step(run: asynctrack.Run) -> int:
-    """The step behind the last that an earlier session has logged."""
+    """Return the step after the last one that an earlier session has logged."""
     run.flush("journaled")
     last = asynctrack.open_run(run.path).last_record()
     return 0 if last is None else last.step + 1

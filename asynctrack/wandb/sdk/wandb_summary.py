@@ -1,4 +1,4 @@
-"""Summary of a run: what is set in it, and of all else that was logged the last value, or what `define_metric` says."""
+"""Summary of a run: values that are set in it; for other names the last logged value, or the aggregates of `define_metric`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from asynctrack.reading.last_values import copied, merge
 
 
 class SummaryDict(MutableMapping[str, Any]):
-    """A mapping whose names are attributes, too, and whose nested mappings write through."""
+    """A mapping whose names are attributes, too. Changes of nested mappings change it, too."""
 
     def _view(self) -> dict[str, Any]:
         raise NotImplementedError
 
     def _change(self, path: tuple[str, ...], change: Callable[[dict[str, Any]], object]) -> None:
-        """Change what is set, in the mapping at a path below this one."""
+        """Change the values that are set, in the mapping at a path below this one."""
         raise NotImplementedError
 
     def _forget(self, path: tuple[str, ...]) -> None:
-        """Have nothing at a path below this one, until it is logged again."""
+        """Remove the value at a path below this one, until it is logged again."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -65,7 +65,12 @@ class SummaryDict(MutableMapping[str, Any]):
         del self[name]
 
     def update(self, d: Any = None, /, **more: Any) -> None:
-        """Set several at once."""
+        """Set several values at once.
+
+        Args:
+            d: names to values.
+            more: values by name.
+        """
         self._change((), lambda own: own.update({**dict(d or {}), **more}))
 
 
@@ -80,7 +85,11 @@ class Summary(SummaryDict):
         self.__dict__.update(_run=run, _forgotten=set())
 
     def logged(self, names: Mapping[str, Any]) -> None:
-        """These were logged: what was set before by their names is not the last that was said of them."""
+        """Forget values that were set under these names, which have just been logged: the latest value counts.
+
+        Args:
+            names: the logged names to values.
+        """
         if self._forgotten:
             self._forgotten.difference_update([path for path in self._forgotten if path[0] in names])
         own = self._run.summary
@@ -132,12 +141,17 @@ class SubSummary(SummaryDict):
 
 
 class LocalSummary(SummaryDict):
-    """The summary of a run that records nothing: it is in this process only."""
+    """The summary of a run that records nothing; it exists only in this process."""
 
     def __init__(self) -> None:
         self.__dict__.update(_own={})
 
     def logged(self, names: Mapping[str, Any]) -> None:
+        """Keep the logged values.
+
+        Args:
+            names: the logged names to values.
+        """
         self._own.update(names)
 
     def _view(self) -> dict[str, Any]:
@@ -155,7 +169,7 @@ class LocalSummary(SummaryDict):
 
 
 def _pop(nested: dict[str, Any], path: tuple[str, ...]) -> None:
-    """Take what is at a path."""
+    """Remove the value at a path."""
     *outer, last = path
     for name in outer:
         nested = nested.get(name, {})
@@ -163,7 +177,10 @@ def _pop(nested: dict[str, Any], path: tuple[str, ...]) -> None:
 
 
 def _aggregated(values: Mapping[str, Any], run: OwnRun, path: tuple[str, ...]) -> dict[str, Any]:
-    """Last values, with what `define_metric` has asked for in the place of those that it has named; it joins nested names by dots."""
+    """Return the last values, with the aggregates of `define_metric` in place of the metrics that it names.
+
+    `define_metric` joins nested names by dots.
+    """
     found: dict[str, Any] = {}
     for name, value in values.items():
         inner = (*path, name)
