@@ -317,7 +317,7 @@ def test_a_path_of_sync_is_that_of_where_it_is_called(own_host: Path, own_state:
 def test_names_that_no_file_can_have(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
-    with pytest.raises(ActionRequired, match="choose another file="):
+    with pytest.raises(ActionRequired, match="choose another name"):
         JSON(file="{name}.json").open(context(run, name="run"))
     sink: Any = JSON(file="{name}.json").open(context(run, name="ö" * 300))
     sink.close("finished")

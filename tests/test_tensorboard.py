@@ -589,7 +589,7 @@ def test_file_with_other_values_for_the_same_records_is_anothers(tmp_path: Path)
 def test_file_that_begins_otherwise_is_anothers(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").mkdir()
     (tmp_path / "tensorboard" / FILE).write_bytes(Events().version(1.0) + Events().of_records([record(0)])[0])
-    rebuild(open_sink(tmp_path), "another's", tmp_path, file=f"rebuilt-2/{FILE}")
+    rebuild(open_sink(tmp_path), "of another program", tmp_path, file=f"rebuilt-2/{FILE}")
 
 
 def test_file_that_was_cut_is_written_anew_beside(tmp_path: Path) -> None:

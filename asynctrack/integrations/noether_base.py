@@ -53,7 +53,7 @@ class BaseTracker:
         """Begin a stage: write `tracker/config.yaml` to its output directory, and open the run.
 
         Args:
-            accelerator: such as "gpu".
+            accelerator: name of the hardware, for the config.
             run_name: for people.
             stage_name: of the stage; None for "default".
             stage_hp: its hyperparameters.
@@ -77,18 +77,31 @@ class BaseTracker:
         self._init(config=config, output_uri=output_uri, run_id=run_id)
 
     def log(self, data: Mapping[str, Any]) -> None:
-        """Record the values of one update of the training."""
+        """Record the values of one update of the training.
+
+        Args:
+            data: names to values.
+        """
         if _is_rank_0():
             self._log(data=data)
 
     def set_summary(self, key: str, value: Any) -> None:
-        """Set one value for the training as a whole."""
+        """Set one value for the training as a whole.
+
+        Args:
+            key: its name.
+            value: as YAML can hold it.
+        """
         if _is_rank_0():
             self.summary[key] = value
             self._set_summary(key=key, value=value)
 
     def update_summary(self, data: Mapping[str, Any]) -> None:
-        """Set several values for the training as a whole."""
+        """Set several values for the training as a whole.
+
+        Args:
+            data: names to values.
+        """
         if _is_rank_0():
             self.summary.update(data)
             self._update_summary(data=data)

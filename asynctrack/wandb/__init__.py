@@ -85,12 +85,14 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = 
 
     Args:
         data: names to values.
-        step: of the record.
+        step: of the record; None for the record's number.
         commit: False keeps `data` back until the next call.
         sync: ignored.
 
     Raises:
         NoCurrentRun: no run is open.
+        InvalidData: `data` is not a mapping.
+        InvalidStep: `step` is not an integer.
     """
     _current("log()").log(data, step, commit)
 

@@ -68,18 +68,24 @@ class Artifact(asynctrack.Artifact):
 
         Args:
             local_path: of the file.
-            name: in the artifact. Default: the last part of the path.
+            name: in the artifact. Default: that of the file.
             others: ignored.
+
+        Raises:
+            InvalidValue: there is no such file.
         """
         super().add_file(local_path, name)
 
     def add_dir(self, local_path: str | os.PathLike[str], name: str | None = None, **others: Any) -> None:
-        """Add a folder; see `asynctrack.Artifact.add_dir`.
+        """Add all files below a folder; see `asynctrack.Artifact.add_dir`.
 
         Args:
             local_path: of the folder.
-            name: in the artifact. Default: the files are at its top.
+            name: of the folder in the artifact. Default: none of its own.
             others: ignored.
+
+        Raises:
+            InvalidValue: there is no such folder.
         """
         super().add_dir(local_path, name)
 

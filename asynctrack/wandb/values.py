@@ -19,11 +19,15 @@ class Image(asynctrack.Image):
     """An `asynctrack.Image` with W&B's arguments; boxes, masks, classes and the like are left out with a warning.
 
     Args:
-        data_or_path: an array, a figure, Pillow's image, or the path of a file.
-        mode: Pillow's mode.
-        caption: below the image.
+        data_or_path: an array, a figure of matplotlib, Pillow's image, or the path of a file; see `asynctrack.Image`
+            for shapes and ranges.
+        mode: of Pillow, to convert to.
+        caption: for people.
         args: left out with a warning.
         others: left out with a warning.
+
+    Raises:
+        InvalidValue: it is none of these, or empty, or there is no such file.
     """
 
     def __init__(
@@ -84,10 +88,13 @@ class Html(asynctrack.Html):
     """An `asynctrack.Html` with W&B's arguments.
 
     Args:
-        data: the page, or the path of a file.
+        data: the text, the path of a file that ends in `.html`, or an open file.
         inject: ignored.
-        caption: of the page.
+        caption: for people.
         others: ignored.
+
+    Raises:
+        InvalidValue: it is none of these, or there is no such file.
     """
 
     def __init__(self, data: Any, inject: bool = True, caption: str | None = None, **others: Any) -> None:
@@ -95,7 +102,9 @@ class Html(asynctrack.Html):
 
 
 class Plotly(asynctrack.Html):
-    """A figure of plotly as a page, which needs a network to be drawn; or a figure of matplotlib as a page with a picture.
+    """A figure of plotly as a page, or one of matplotlib as a page with a picture.
+
+    Plotly's page needs a network to be drawn.
 
     Args:
         val: the figure.

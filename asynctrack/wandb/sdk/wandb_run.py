@@ -165,9 +165,14 @@ class Run:
 
         Args:
             data: names to values.
-            step: of the record.
+            step: of the record; None for the record's number.
             commit: False keeps `data` back until the next call.
             sync: ignored.
+
+        Raises:
+            InvalidData: `data` is not a mapping.
+            InvalidStep: `step` is not an integer.
+            RunFinished: the run has finished.
         """
         if "config" in self._package:
             self.take_assigned()
@@ -193,7 +198,7 @@ class Run:
         goal: str | None = None,
         overwrite: bool | None = None,
     ) -> None:
-        """Describe a metric: how W&B shows it, and which aggregates the summary has of it, as a mapping of their names to values.
+        """Describe a metric: its look at W&B, and its aggregates in the summary, where they are a mapping of names to values.
 
         Args:
             name: of the metric, or a pattern with `*` at its end.
@@ -234,6 +239,9 @@ class Run:
 
         Returns:
             The artifact.
+
+        Raises:
+            InvalidValue: there is no such file or folder.
         """
         if self.disabled:
             return Nothing()
@@ -259,6 +267,9 @@ class Run:
 
         Returns:
             The artifact.
+
+        Raises:
+            InvalidValue: there is no such file or folder.
         """
         return self.log_artifact(path, name, "model", aliases)
 
