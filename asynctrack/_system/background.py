@@ -1,11 +1,11 @@
-"""Background: threads of ours, for what must not run on the user's: files, streams, other people's code. Runs in the caller.
+"""Background: threads of ours, for work that must not run on the user's thread: files, streams, other people's code. Runs in the caller.
 
-`log()` hands such work over and returns. What it may do then is little: `ask` makes no call that Python tells an audit hook of, takes no
-lock, and can be called in a signal handler, in a finaliser and by any thread. A thread is started before a record is accepted, since
-to start one is such a call: by `init`, and in a forked child before its first record.
+`log()` hands such work over and returns. It may do little before it returns, so `ask` makes no call that raises an audit event and takes no
+lock. `ask` can be called in a signal handler, in a finaliser and by any thread. Starting a thread does raise an audit event, so threads are
+started before the first record is accepted: by `init`, and in a forked child before its first record.
 
-The threads are real ones also where gevent or eventlet have put others in place of Python's, and they take no signals: a process that waits
-for one with `sigwait` must get it.
+The threads are real ones even where gevent or eventlet have replaced Python's. They block all signals: a process that waits for a signal with
+`sigwait` must get it.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ _OF_THE_PROCESS: Final = _signals() - {
 
 
 class BackgroundThread(Generic[T]):
-    """A thread that does one thing after the other, from `start` to the end of the process.
+    """A thread that handles queued items one at a time, from `start` to the end of the process.
 
     Attributes:
-        started: whether there is a thread.
+        started: True once there is a thread.
 
     Args:
-        do: does one; what it raises is dropped.
-        most: how many things may wait.
-        idle: done when nothing was asked for so long.
-        idle_after: says how long, in seconds; None for ever.
+        do: handles one item; what it raises is dropped.
+        most: how many items may wait.
+        idle: called when no item has come for `idle_after()` seconds.
+        idle_after: returns that time in seconds; None means for ever.
     """
 
     started: bool
@@ -76,7 +76,7 @@ class BackgroundThread(Generic[T]):
         fork.watch(self)
 
     def start(self) -> bool:
-        """Have the thread, if one can be had; whether there is one."""
+        """Start the thread unless it runs, and return True if there is one."""
         started, self.started = self.started, True  # on one line, so that no other thread comes in between
         if not started:
             before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
@@ -90,17 +90,17 @@ class BackgroundThread(Generic[T]):
         return self.started
 
     def ask(self, thing: T) -> bool:
-        """Have something done, once there is a thread; False where too much waits. Never waits, and never raises."""
+        """Queue an item. Return False where too many wait. Never blocks, and never raises."""
         if self._waiting.qsize() >= self._most:
             return False
         self._waiting.put(thing)
         return True
 
     def until_done(self, timeout_s: float) -> Iterator[float]:
-        """Wait until what was asked for so far is done, at most so long, and no longer than a single thing may take.
+        """Wait until all items queued so far are done, at most `timeout_s`, and no longer than a single item may take.
 
         Yields:
-            Seconds to pause.
+            Seconds to pause before asking again.
         """
         if not self.started or self._ident == _thread.get_ident():
             return
@@ -111,7 +111,7 @@ class BackgroundThread(Generic[T]):
             yield _POLL_S
 
     def let(self, timeout_s: float) -> None:
-        """Leave the interpreter to it until what was asked for so far is done, at most so long: a loop that keeps it would hand it over after 5 ms."""
+        """Release the interpreter until all items queued so far are done, at most `timeout_s`: a busy loop would release it only every 5 ms."""
         busy_since = self._busy_since
         if self.started and (busy_since is None or time.monotonic() < busy_since + timeout_s):
             mark: _Mark = SimpleQueue()
@@ -120,7 +120,7 @@ class BackgroundThread(Generic[T]):
                 mark.get(timeout=timeout_s)
 
     def take_back(self) -> Iterator[T]:
-        """What was asked for and is not begun, for who does it himself where no thread can be had."""
+        """Remove and yield the items that are not begun, for a caller that handles them itself where no thread can be started."""
         with contextlib.suppress(Empty):
             while True:
                 thing = self._waiting.get_nowait()
@@ -129,16 +129,16 @@ class BackgroundThread(Generic[T]):
 
     @property
     def waits(self) -> bool:
-        """Whether something is not begun."""
+        """Return True if an item is not begun."""
         return not self._waiting.empty()
 
     @property
     def busy(self) -> bool:
-        """Whether it does something at this moment."""
+        """Return True if an item is being handled at this moment."""
         return self._busy_since is not None
 
     def after_fork(self) -> None:
-        """In a forked child: the thread is the parent's, and so is what waits for it."""
+        """Forget the thread and its queue in a forked child: both belong to the parent."""
         self._waiting: SimpleQueue[T | _Mark] = SimpleQueue()
         self.started = False
         self._ident = 0
@@ -166,10 +166,10 @@ class BackgroundThread(Generic[T]):
 
 
 def start_thread(work: Callable[[], object]) -> None:
-    """Do one thing on a thread of its own, which takes no signals, and which nobody waits for in the end.
+    """Call a function on a thread of its own, which blocks all signals and which the interpreter does not join at its end.
 
     Raises:
-        RuntimeError: none can be had.
+        RuntimeError: no thread can be started.
     """
     before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
     try:

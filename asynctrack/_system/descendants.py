@@ -1,10 +1,11 @@
-"""Descendants: what a library has started in a session of its own, where no signal to our process group reaches it. Standard library only.
+"""Descendants: processes that a library starts in a session of its own, where no signal to our process group reaches them. Standard library only.
 
-While such a library starts something, its environment has a mark with pid, start time and process group of who lets it; what is started has it for
-life, and so has what that starts. Whoever kills a process group kills what it had marked, and whoever begins kills what others have left.
+While such a library starts a process, our environment holds a mark with our pid, start time and process group. The new process keeps the mark
+for life, and passes it to the processes that it starts. Killing a process group also kills what carries its mark, and each delivery that begins
+kills what dead processes have left.
 
-A pid means something in its PID namespace only, so the mark has that too: what a container has started is not ours, and where `/proc` tells of
-another namespace nothing is.
+A pid is unique in its PID namespace only, so the mark holds the namespace too. Processes that a container has started are not ours. Where
+`/proc` shows another namespace, no process is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _lock = threading.Lock()
 
 
 class Descendant(NamedTuple):
-    """A marked process, and who had it started."""
+    """A marked process, and the process that had it started."""
 
     pid: int
     starter: int
@@ -32,7 +33,7 @@ class Descendant(NamedTuple):
 
 @contextlib.contextmanager
 def marked() -> Iterator[None]:
-    """What is started in here is known as this process's."""
+    """Mark the processes that are started within this context as this process's own."""
     with _lock:
         before = os.environ.get(_NAME)
         os.environ[_NAME] = f"{os.getpid()} {start_time(os.getpid())} {os.getpgrp()} {_namespace()}"
@@ -45,17 +46,17 @@ def marked() -> Iterator[None]:
 
 
 def own() -> list[int]:
-    """Pids of what this process has started under its mark, as far as it lives."""
+    """Return the pids of living processes that this process has started under its mark."""
     return [process.pid for process in found() if process.starter == os.getpid()]
 
 
 def kill_of(group: int) -> None:
-    """Kill what a process group had started under its mark."""
+    """Kill the processes that a process group has started under its mark."""
     _kill(process for process in found() if process.group == group)
 
 
 def kill_orphans() -> None:
-    """Kill what was started by processes that are gone."""
+    """Kill the processes that were started by processes that have ended."""
     _kill(process for process in found() if start_time(process.starter) != process.started_at)
 
 
@@ -66,7 +67,7 @@ def _kill(processes: Iterable[Descendant]) -> None:
 
 
 def found() -> list[Descendant]:
-    """Marked processes that live, of this PID namespace; other users' cannot be seen."""
+    """Return the marked processes that live in this PID namespace; those of other users cannot be seen."""
     processes = []
     here = _namespace()
     for name in os.listdir("/proc") if here else ():
@@ -79,7 +80,7 @@ def found() -> list[Descendant]:
 
 
 def _namespace() -> str:
-    """This process's PID namespace; empty where `/proc` tells of another one, or is not there."""
+    """Return this process's PID namespace; empty where `/proc` is missing or shows another one."""
     try:
         with open("/proc/self/status", "rb") as file:
             line = file.read().partition(b"\nNSpid:")[2].partition(b"\n")[0]
@@ -100,7 +101,7 @@ def _mark(pid: str) -> str:
 
 
 def start_time(pid: int) -> str:
-    """When a process was started, in ticks since the machine was; empty where it has ended."""
+    """Return when a process was started, in clock ticks since the machine booted; empty if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -1,10 +1,11 @@
-"""Disk timeout: does what touches files on a thread that is left behind where their disk hangs. Runs in the caller.
+"""Disk timeout: touches files on a thread that is left behind where their disk hangs. Runs in the caller.
 
-No signal ends who waits for such a disk. What has a deadline goes by `DiskTimeout`: at most one thread is left there, and until it comes back nobody
-else is sent. What has none, such as opening a run, goes by `InterruptibleCall`: it waits as long as it takes and says so, and Ctrl-C ends the wait.
+No signal interrupts a thread that waits for such a disk. A call with a deadline goes through `DiskTimeout`: at most one thread is left behind, and
+no other is sent until it returns. A call without a deadline, such as opening a run, goes through `InterruptibleCall`: it waits as long as it takes
+and says so, and Ctrl-C ends the wait.
 
-A disk that hangs and a machine that is busy are told apart by the kernel's word of the thread: who waits for a disk does not run, and who
-waits for a processor or for the interpreter runs again and again, or is ready to.
+The kernel tells a disk that hangs from a machine that is busy: a thread that waits for a disk does not run, while one that waits for a processor
+or for the interpreter runs again and again, or is ready to.
 """
 
 from __future__ import annotations
@@ -35,26 +36,26 @@ _POLL_S: Final = 0.1
 
 
 class DiskTimeout:
-    """Waits for what one run's files tell. May be used by any thread."""
+    """Calls functions that touch one run's files, with a deadline. Any thread may use it."""
 
     def __init__(self) -> None:
         self._away: _FileCall[Any] | None = None
 
     @property
     def is_over(self) -> bool:
-        """Whether somebody was sent who has not come back."""
+        """Return True if an earlier call has not returned yet."""
         return self._away is not None and not self._away.over
 
     def call(self, do: Callable[[], T], timeout_s: float, most_s: float = _MOST_S) -> T:
-        """What `do` returns, or raises.
+        """Call `do` on another thread, and return what it returns or raise what it raises.
 
         Args:
             do: touches files.
-            timeout_s: how long it may stand still.
+            timeout_s: how long the call may stand still.
             most_s: how long it may take in all, if that is longer.
 
         Raises:
-            TimeoutError: it has taken too long, or an earlier one has not returned yet; it goes on, and nobody hears of it.
+            TimeoutError: the call has taken too long, or an earlier one has not returned yet. It goes on, and its result is dropped.
         """
         if self.is_over:
             raise TimeoutError("its disk does not answer")
@@ -70,12 +71,12 @@ class DiskTimeout:
 
 
 class InterruptibleCall(Generic[T]):
-    """One thing that is done to files, however long their disk takes. For one thread, which may be interrupted at any moment.
+    """One call that touches files, however long their disk takes. One thread waits for it, and may be interrupted at any moment.
 
     Args:
-        do: does it.
-        undo: called with what `do` has returned, where nobody wants it any more; on any thread.
-        path: that it is about, for people.
+        do: touches the files.
+        undo: called on any thread with the result of `do` if nobody wants it any more.
+        path: the path that the message to the user names.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class InterruptibleCall(Generic[T]):
         self._ended.acquire()
 
     def wait(self) -> T:
-        """What it returns, or raises."""
+        """Wait for the call, and return what it returns or raise what it raises."""
         self._begun = True
         try:
             start_thread(self._run)
@@ -104,7 +105,7 @@ class InterruptibleCall(Generic[T]):
         return self._call.result()
 
     def drop(self) -> None:
-        """Undo what it has done, or will do; waits for that a little. Without effect where it has not begun."""
+        """Undo what the call has done, or will do; wait for that a little. Without effect where the call has not begun."""
         self._unwanted = True
         if not self._begun:
             return
@@ -118,7 +119,7 @@ class InterruptibleCall(Generic[T]):
         self._ended.release()
 
     def _settle(self) -> None:
-        """Undo it if it is done and not wanted, once: who says either looks for the other afterwards."""
+        """Undo the call once, if it is done and not wanted. Each side sets its flag first and then looks at the other's, so one of them undoes it."""
         with self._turn:
             if self._unwanted and self._call.over:
                 for found in self._call.take_back():
@@ -148,7 +149,7 @@ class _FileCall(Generic[T]):
                 self.done.release()
 
     def wait(self, timeout_s: float, most_s: float) -> bool:
-        """Whether it has returned before it has stood still for so long, or has taken too long in all."""
+        """Return True if the call returns before it has stood still for `timeout_s`, or has taken `most_s` in all."""
         end = time.monotonic() + max(timeout_s, most_s)
         until, before = time.monotonic() + timeout_s, ""
         while (left := min(until, end) - time.monotonic()) > 0:
@@ -168,13 +169,13 @@ class _FileCall(Generic[T]):
             self._error = None  # else its frames keep it alive, and it them
 
     def take_back(self) -> list[T]:
-        """What was returned, once."""
+        """Return the result, once."""
         found, self._found = self._found, []
         return found
 
 
 def _steps(thread: int) -> str | None:
-    """How often a thread has gone to sleep, as the kernel counts it; None where it does not sleep, and always the same where that is not told."""
+    """Return how often a thread has gone to sleep, as the kernel counts it; None where it does not sleep. The same each time where the kernel does not say."""
     if not thread:  # it has not begun
         return None
     try:

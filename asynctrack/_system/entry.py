@@ -1,4 +1,4 @@
-"""Entry: `python -I -S .../entry.py MODULE HOST_DIRECTORY` runs `MODULE.main(HOST_DIRECTORY)` with what the calling process can import.
+"""Entry: `python -I -S .../entry.py MODULE HOST_DIRECTORY` runs `MODULE.main(HOST_DIRECTORY)` with the import path of the calling process.
 
 A script, not a module: an isolated Python does not know where this package lies. Standard library only.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def read_handshake(host: str) -> dict[str, Any]:
-    """What the calling process has said in its host directory; nothing where that cannot be read."""
+    """Read what the calling process has written for its worker into the host directory; empty where that cannot be read."""
     try:
         with open(os.path.join(host, "host.json"), encoding="utf-8") as file:
             said: dict[str, Any] = json.load(file)
@@ -24,7 +24,7 @@ def read_handshake(host: str) -> dict[str, Any]:
 
 
 def find_modules(host: str) -> None:
-    """Make importable what the calling process can import, as it said in its host directory; the standard library comes first."""
+    """Make importable what the calling process can import, by its handshake in the host directory. The standard library comes first."""
     library = list(sys.path)
     site.main()
     # In the caller's order, which has the versions that fit together; the backends of our own need no more than this interpreter has.

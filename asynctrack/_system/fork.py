@@ -1,10 +1,10 @@
-"""Fork: what our things do when a process forks, behind one hook of the interpreter. Caller's process; standard library only.
+"""Fork: calls our objects and modules when a process forks, behind one hook of the interpreter. Caller's process; standard library only.
 
-A forked child has its parent's locks, as some thread had them, and no thread but the one that forked. So what has a lock, a thread or a queue
-begins anew there. The order is fixed: first the things, the oldest first; then the functions of modules, as these were imported. So nothing is
-dropped, and ends as if it were the parent's, before it knows that it is not.
+A forked child inherits its parent's locks in whatever state another thread had them, and only the thread that forked. So each object with a lock,
+a thread or a queue starts afresh in the child. The order is fixed: first the objects, the oldest first; then the functions of modules, in the order
+of their import. So no object is dropped, and closed as if it were the parent's, before it knows that it is not.
 
-Who is called in the child takes no lock and waits for nothing. What one raises keeps none of the others from it.
+What is called in the child takes no lock and waits for nothing. If one raises, the others are called all the same.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Forked(Protocol):
-        """A thing that begins anew in a forked child. It is known by a weak reference, so it needs no end."""
+        """An object that starts afresh in a forked child. It is kept by a weak reference, so it need not be unregistered."""
 
         def after_fork(self) -> None:
-            """Called in the child, inside `fork`: takes no lock, and waits for nothing."""
+            """Start afresh in the child. Called inside `fork`: takes no lock, and waits for nothing."""
 
 
 _reference = private.weak_reference()
@@ -34,7 +34,7 @@ _in_child: list[Callable[[], None]] = []
 
 
 def watch(thing: Forked) -> None:
-    """Call its `after_fork` in every forked child, as long as it lives."""
+    """Call `after_fork` of an object in every forked child, as long as the object lives."""
     _things[_reference(thing, _forget)] = None
 
 
@@ -51,7 +51,7 @@ def in_parent(function: Callable[[], None]) -> Callable[[], None]:
 
 
 def in_child(function: Callable[[], None]) -> Callable[[], None]:
-    """Call a function in each forked child, when all things have begun anew."""
+    """Call a function in each forked child, after all objects have started afresh."""
     _in_child.append(function)
     return function
 
@@ -66,7 +66,7 @@ def _after_fork_in_child() -> None:
 
 
 def _call(functions: Iterable[Callable[[], None]]) -> None:
-    """Call all of them, and raise the first error at last: Python prints it and goes on."""
+    """Call all of them, then raise the first error: Python prints it and goes on."""
     first: BaseException | None = None
     for function in functions:
         try:

@@ -1,7 +1,7 @@
-"""Locks that go with the process that holds them, however it ends: POSIX locks on files. Standard library only.
+"""Locks: POSIX locks on files, which end with the process that holds them, however it ends. Standard library only.
 
-A pid is used again, `flock` is shared with forked children, and a zombie still has both; a POSIX lock is the kernel's own word. It has one
-trap: closing any descriptor of the file gives the process's lock back. So a process never asks for a lock that it holds itself.
+A pid is reused, `flock` is shared with forked children, and a zombie keeps both; a POSIX lock is the kernel's own answer. It has one trap: closing
+any descriptor of the file releases the process's lock. So a process never asks about a lock that it holds itself.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ELSEWHERE = 0
 
 
 def take(path: str | os.PathLike[str]) -> int | None:
-    """Take the lock of a file, which is made where it is missing and tells people our pid; None while another process has it.
+    """Take the lock of a file, and return None if another process has it. Makes the file where it is missing, and writes our pid into it for people.
 
     Returns:
-        A descriptor: closing it gives the lock back.
+        A descriptor: closing it releases the lock.
 
     Raises:
         OSError: the file cannot be made or opened.
@@ -47,7 +47,7 @@ def take(path: str | os.PathLike[str]) -> int | None:
 
 
 def is_at(fd: int, path: str | os.PathLike[str]) -> bool:
-    """Whether the file of a lock that this process has is still there: not removed, nor moved, nor replaced by another."""
+    """Return True if the file of a lock that this process holds is still at `path`: not removed, moved or replaced by another."""
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
     except OSError:
@@ -55,15 +55,15 @@ def is_at(fd: int, path: str | os.PathLike[str]) -> bool:
 
 
 def is_taken(path: str | os.PathLike[str]) -> bool:
-    """Whether another process has the lock of a file."""
+    """Return True if another process has the lock of a file."""
     return holder(path) is not None
 
 
 def holder(path: str | os.PathLike[str]) -> int | None:
-    """The pid of the process that has the lock of a file; `ELSEWHERE` where that cannot be seen from here, None where nobody has it.
+    """Return the pid of the process that has the lock of a file; `ELSEWHERE` where that cannot be seen from here, None where nobody has it.
 
-    The kernel says it, in the numbers of this process's own PID namespace. What the file says is for people: in another container
-    the same number is another process.
+    The kernel says it, in the numbers of this process's own PID namespace. The pid in the file is for people only: in another container the same
+    number is another process.
 
     Raises:
         OSError: the file cannot be opened.
@@ -79,7 +79,7 @@ def holder(path: str | os.PathLike[str]) -> int | None:
 
 
 def holder_of(fd: int) -> int | None:
-    """`holder` of a file that is open here; this process's own lock is none."""
+    """Return the `holder` of a file that is open here; this process's own lock does not count."""
     try:
         return _ask(fd)
     except OSError:  # not on this system: to try is to know, but for the pid
@@ -92,9 +92,9 @@ def holder_of(fd: int) -> int | None:
 
 
 def signal_holder(path: str | os.PathLike[str], number: int, pid: int) -> bool:
-    """Send a signal to the process that has the lock of a file, if it is still the one with this pid; whether it was sent.
+    """Send a signal to the process that has the lock of a file, if its pid is still `pid`. Return True if it was sent.
 
-    Never to a process that cannot be seen from here, nor to one that was given the pid of one that has ended.
+    It is never sent to a process that cannot be seen from here, nor to one that was given the pid of one that has ended.
     """
     if pid <= ELSEWHERE:
         return False
@@ -131,5 +131,5 @@ def _send(handle: int | None, pid: int, number: int) -> None:
 
 
 def in_words(pids: Iterable[int]) -> str:
-    """Processes, for people."""
+    """Return pids as people read them: "7, 9", and "in another container" for one that cannot be seen from here."""
     return ", ".join("in another container" if pid == ELSEWHERE else str(pid) for pid in pids)

@@ -1,6 +1,6 @@
 """Loop thread: an asyncio loop on a thread of ours, for deliveries, and the threads that they call. Runs in the caller and in the worker.
 
-Three libraries have their part in it, and this module is where they meet:
+Three libraries meet in this module:
 
 | Library | What it does here | Why |
 | --- | --- | --- |
@@ -8,9 +8,9 @@ Three libraries have their part in it, and this module is where they meet:
 | anyio | all that runs in it: tasks in groups, deadlines, shields; and `in_thread`, for a backend's plain functions | one thread a call, limited for each backend, and abandoned where the call hangs |
 | aiofiles | `in_file_thread`, for the file that every run has, `metrics.jsonl` | it asks the loop's executor, whose threads are there from the beginning: the file is written to its end also where no thread can be started any more |
 
-A loop has to get on when the main thread has ended: Python 3.12 starts no more threads then, so it has those that it needs from the
-beginning. What it imports is imported with this module, on the thread that makes the loop: CPython forgets that Ctrl-C has ended
-the main thread, and with what status, where another executes text meanwhile, as the making of data classes does.
+A loop has to go on after the main thread has ended. Python 3.12 starts no thread then, so the loop starts its threads at its beginning. Its imports
+happen with this module, on the thread that makes the loop: CPython forgets that Ctrl-C has ended the main thread, and with which status, where
+another thread executes source text meanwhile, as making a data class does.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def in_thread(
     abandon_on_cancel: bool = False,
     limiter: anyio.CapacityLimiter | None = None,
 ) -> T:
-    """Call a function that may block in a thread; here and now where none can be started."""
+    """Call a function that may block in a thread; in this one where none can be started."""
     begun = False
 
     def call() -> T:
@@ -97,7 +97,7 @@ async def in_file_thread(function: Callable[..., T], *arguments: Any) -> T:
 
 
 class _FileThreads(ThreadPoolExecutor):
-    """An executor whose threads are there from the beginning, and which nobody waits for in the end: a file may hang."""
+    """An executor that starts its threads when it is made, and that the interpreter does not join at its end: a file may hang."""
 
     def __init__(self) -> None:
         super().__init__(_FILE_THREADS)

@@ -1,7 +1,7 @@
-"""Masking: what looks like a secret in the arguments of a program and in messages. Runs anywhere. Standard library only.
+"""Masking: hides what looks like a secret in the arguments of a program and in messages. Runs anywhere. Standard library only.
 
-It is a guess, and errs on the side of hiding: a flag, a setting (`db.password=x`), a header or a variable whose name says "key", "token",
-"secret" or "password", the values of such variables of the environment wherever they stand, passwords in URLs, and tokens of known shapes.
+It guesses, and rather hides too much. It hides the value of each flag, setting (`db.password=x`), header or variable whose name says "key", "token",
+"secret" or "password"; the values of such environment variables wherever they stand; passwords in URLs; and tokens of known shapes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LONGEST_COUNT: Final = 5
 
 
 def mask_arguments(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> list[str]:
-    """A program's arguments with a mask in the place of what looks like a secret."""
+    """Return a program's arguments with a mask in place of each secret."""
     masked, secret, many = [], "", False
     values = _secret_values(environment)
     for argument in (str(argument)[:_LONGEST_ARGUMENT] for argument in arguments):
@@ -69,14 +69,14 @@ def mask_arguments(arguments: Sequence[str], environment: Mapping[str, str] = os
 
 
 def mask_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """A message without the values of secret variables, passwords in URLs, and tokens of known shapes."""
+    """Return a message without the values of secret variables, passwords in URLs, and tokens of known shapes."""
     for value in _secret_values(environment):
         text = text.replace(value, MASK)
     return _mask_shapes(text)
 
 
 def is_secret(name: str) -> bool:
-    """Whether a flag, a setting or a variable of this name has a secret."""
+    """Return True if a flag, a setting or a variable of this name holds a secret."""
     lowered = name.lower()
     if not any(sign in lowered for sign in _SIGNS):
         return False
@@ -89,7 +89,7 @@ def is_secret(name: str) -> bool:
 
 
 def _hides(name: str, value: str) -> bool:
-    """Whether a secret name's value is hidden: a small number is a count, but for passwords."""
+    """Return True if the value of a secret name is hidden. A small number is taken for a count, except for passwords."""
     always = any(word.startswith(_SECRET) or word.endswith(_SECRET) for word in _words(name))
     return bool(value) and (always or not (_is_number(value) and len(value) <= _LONGEST_COUNT))
 
@@ -122,14 +122,14 @@ def _mask_shapes(text: str) -> str:
 
 
 def _secret_values(environment: Mapping[str, str]) -> list[str]:
-    """The values of variables with secret names, the longest first: one may contain another."""
+    """Return the values of variables with secret names, the longest first: one may contain another."""
     names = [name for name in environment if name not in ("PWD", "OLDPWD") and is_secret(name)]
     found = {value for name in names if len(value := environment[name]) >= _SHORTEST}
     return sorted(found, key=len, reverse=True)
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name: `--dbApi_key` has db, api and key."""
+    """Split a name into its words: `--dbApi_key` has db, api and key."""
     spaced = "".join(
         f" {c}" if c.isupper() and not before.isupper() else c for before, c in zip(" " + name, name, strict=False)
     )
@@ -148,7 +148,7 @@ _SHAPES: Final = ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-
 
 
 class _Patterns:
-    """Compiled when they are first needed: that takes two milliseconds, and most programs need none."""
+    """Regular expressions, compiled when they are first needed: that takes two milliseconds, and most programs need none."""
 
     def __init__(self) -> None:
         # NAME=VALUE, NAME: VALUE, "NAME": "VALUE"; a value goes on to where the next name begins, a quote or a bracket ends it, or all ends.

@@ -1,12 +1,12 @@
 """Messages: what we say to the user, through one place that never blocks the caller and never raises. Runs in the caller.
 
 `warn` may be called anywhere, also between a record's acceptance and the return of `log()`. A thread of ours hands each message to the logger
-`asynctrack`; where that has no handler, it goes to standard error as it does by default, but past the stream's buffer and its lock. Streams
-that nobody reads (a terminal that is held, a full pipe) are waited for there and without a lock, handlers that raise are left to raise there, and what
-a handler that hangs keeps from being said is counted, and said later.
+`asynctrack`. Where that has no handler, the message goes to standard error as it does by default, but past the stream's buffer and its lock. The
+thread waits, without a lock, for streams that nobody reads (a terminal that is held, a full pipe). An error in a handler stays on that thread.
+Messages that a hanging handler holds up are counted, and said later.
 
-What our other threads log here, to `asynctrack.delivery` and `asynctrack.worker`, takes the same way: a delivery must not wait for a reader, nor
-meet the lock of a stream as the interpreter ends. It is handled as if they had done it, by the handlers, filters and levels that these loggers have.
+Messages of our other threads, to `asynctrack.delivery` and `asynctrack.worker`, take the same way: a delivery must not wait for a reader, nor meet
+the lock of a stream as the interpreter ends. Their own handlers, filters and levels still apply.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _forking: set[int] = set()  # threads that hold it while they fork
 
 
 def warn(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
-    """Say something, unless it was said less than `every_s` ago. Never waits, and never raises.
+    """Say something, unless the same was said less than `every_s` ago. Never waits, and never raises.
 
     Args:
-        about: what it is about; None is about nothing else, and always said.
+        about: what it is about: messages about equal things are said once in `every_s`. None: always said.
         text: one sentence of plain text; more lines where there is a traceback.
-        every_s: `throttle.ONCE` says it once.
+        every_s: seconds until the next; `throttle.ONCE` says it once.
     """
     global _lost
     if about is not None and not _throttle.admit(about, every_s):
@@ -64,12 +64,12 @@ def warn(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
 
 
 def due(about: Hashable) -> bool:
-    """Whether `warn` would say something about it."""
+    """Return True if `warn` would say something about it."""
     return _throttle.due(about)
 
 
 def start() -> None:
-    """Have the thread that says it, also what is logged to our other loggers. Before a record is accepted: see `background`."""
+    """Start the thread that says messages, also those of our other loggers. Called before a record is accepted: see `background`."""
     for logger in _OF_THREADS:
         if _detour not in logger.filters:
             logger.filters.insert(0, _detour)  # before those of the user, which are asked on the other thread
@@ -77,10 +77,10 @@ def start() -> None:
 
 
 def leaving(timeout_s: float = LEAVE_S) -> Iterator[float]:
-    """Wait until what was told is said, at most so long.
+    """Wait until all messages so far are said, at most `timeout_s`.
 
     Yields:
-        Seconds to pause.
+        Seconds to pause before asking again.
     """
     if _thread.waits and not _thread.start():
         for message in _thread.take_back():  # no thread can be had: what nobody hinders is said here
@@ -90,39 +90,39 @@ def leaving(timeout_s: float = LEAVE_S) -> Iterator[float]:
 
 
 def leave(timeout_s: float = LEAVE_S) -> None:
-    """Wait until what was told is said, at most so long."""
+    """Wait until all messages so far are said, at most `timeout_s`."""
     for pause in leaving(timeout_s):
         time.sleep(pause)
 
 
 def warn_now(text: str) -> None:
-    """`warn` outside of `log()`, by a call of the user's to which it is the answer: it is said when this returns, if it can be."""
+    """Say a warning that answers a call of the user's, outside of `log()`: it is said when this returns, if it can be."""
     start()
     warn(None, text)
     leave()
 
 
 def warn_once(text: str) -> None:
-    """`warn_now` what need not be said again in this process."""
+    """Say a warning, as `warn_now` does, once in this process."""
     if _throttle.admit(text, ONCE):
         warn_now(text)
 
 
 def show(text: str) -> None:
-    """`warn_now` what is no warning: it goes to standard error and to no log."""
+    """Print a message that is no warning, as `warn_now` does: it goes to standard error and to no log."""
     start()
     _thread.ask((text, 0))
     leave()
 
 
 def announce(text: str) -> None:
-    """`show` what nobody waits for."""
+    """Print a message, as `show` does, without waiting for it."""
     start()
     _thread.ask((text, 0))
 
 
 def close() -> None:
-    """At the end of the process: say what can be said, and let nothing of ours stand in the interpreter's way."""
+    """Say what can still be said at the end of the process, and let nothing of ours hold up the interpreter."""
     global _closed
     leave()
     _closed = True
@@ -137,7 +137,7 @@ def close() -> None:
 
 
 class _Detour(logging.Filter):
-    """Lets nobody handle a record where it is logged, but on the thread that says everything."""
+    """A filter that lets no record be handled where it is logged, but on the thread that says messages."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         global _lost
@@ -151,7 +151,7 @@ class _Detour(logging.Filter):
 
 
 def _speak(message: tuple[str, int] | logging.LogRecord, patient: bool = True) -> None:
-    """Hand a message to who listens, when he does; if he must be waited for, and this is not patient, it is dropped."""
+    """Hand a message to its handlers, once they take it. Unless `patient`, drop it if they would have to be waited for."""
     if not isinstance(message, logging.LogRecord):
         text, level = message
         if not level:
@@ -183,7 +183,7 @@ def _log_record(logger: logging.Logger, record: logging.LogRecord, patient: bool
 
 
 def _handlers(logger: logging.Logger | None = _log) -> list[logging.Handler]:
-    """Those that get what is logged to a logger."""
+    """Return the handlers that get what is logged to a logger."""
     found: list[logging.Handler] = []
     while logger is not None:
         found += logger.handlers
@@ -192,7 +192,7 @@ def _handlers(logger: logging.Logger | None = _log) -> list[logging.Handler]:
 
 
 def _print(text: str, patient: bool) -> None:
-    """Write a line to standard error: past the stream where it is Python's own, whose lock the interpreter takes at its end."""
+    """Write a line to standard error: past Python's own stream, whose lock the interpreter takes at its end."""
     stream: Any = sys.stderr
     pythons: Any = sys.__stderr__
     if stream is None:
@@ -208,7 +208,7 @@ def _print(text: str, patient: bool) -> None:
 
 
 def _has_reader(stream: Any, patient: bool = True) -> bool:
-    """Whether a stream takes something, as far as that can be known; it is waited for, but without the stream's lock."""
+    """Return True if a stream takes something, as far as that can be known. Waits for it without the stream's lock."""
     try:
         fd = stream.fileno()
     except Exception:  # there is no such stream, or it is none of the system's

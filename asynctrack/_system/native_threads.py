@@ -1,4 +1,4 @@
-"""Native threads: those of the system, also where gevent or eventlet have put others in place of Python's; and who has. Runs in the caller. Standard library only."""
+"""Native threads: the system's threads even where gevent or eventlet have replaced Python's, and which of them has. Runs in the caller. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def start_new_thread() -> Callable[..., int]:
-    """Python's own, also where another has been put in its place."""
+    """Return Python's own `start_new_thread`, even where a library has replaced it."""
     if replaced_by() is None:
         return _thread.start_new_thread
     real: Callable[..., int] = _original("_thread").start_new_thread
@@ -20,24 +20,24 @@ def start_new_thread() -> Callable[..., int]:
 
 
 def allocate_lock() -> Any:
-    """A lock that a real thread may release: those of eventlet wake nobody then."""
+    """Return a lock that a real thread may release: those of eventlet wake nobody then."""
     return _thread.allocate_lock() if replaced_by() is None else _original("_thread").allocate_lock()
 
 
 def poll() -> Any:
-    """A `select.poll`, which eventlet takes away. It holds up whoever waits for it: for real threads, and to look without waiting."""
+    """Return a `select.poll`, which eventlet removes. It blocks the real thread: use it on threads of ours, or without waiting."""
     return select.poll() if replaced_by() is None else _original("select").poll()
 
 
 def replaced_by() -> str | None:
-    """The library that has put its own threads in place of Python's; they run only while no other of theirs does."""
+    """Return the name of the library that has replaced Python's threads; None if none has. Its threads run only while no other of them does."""
     there = _thread.start_new_thread
     return None if isinstance(there, BuiltinFunctionType) else str(there.__module__).partition(".")[0]
 
 
 @functools.cache
 def _original(name: str) -> ModuleType:
-    """A module of the interpreter as it was before anybody changed it."""
+    """Return a module of the interpreter as it was before any library changed it."""
     from importlib.util import module_from_spec
 
     spec = sys.modules[name].__spec__

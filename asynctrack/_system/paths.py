@@ -1,4 +1,4 @@
-"""Paths: what a person writes for one, as the path that is meant. Runs anywhere; standard library only."""
+"""Paths: a path as a person writes it, expanded. Runs anywhere; standard library only."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path whose `~` or `~user` at the beginning is that user's home, as in a shell; where there is no such user it stays."""
+    """Return a path with `~` or `~user` at its beginning replaced by that user's home, as in a shell; unchanged where there is no such user."""
     return Path(os.path.expanduser(path))

@@ -1,6 +1,6 @@
-"""Permissions: who may read what lies in a run's directory. Runs anywhere. Standard library only.
+"""Permissions: who may read the files in a run's directory. Runs anywhere. Standard library only.
 
-A run's data follow the umask and are nobody's to write but their owner's, whatever the umask says. Locks, cursors and logs are the owner's alone.
+A run's data follow the umask, but only their owner may ever write them. Locks, cursors and logs are the owner's alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def create(path: str | os.PathLike[str]) -> int:
-    """Make a file of a run's data and open it.
+    """Make a file for a run's data and open it.
 
     Raises:
-        OSError: there is something, or it cannot be made.
+        OSError: the path exists, or the file cannot be made.
     """
     return os.open(path, _NEW, FILE)
 

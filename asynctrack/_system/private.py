@@ -1,7 +1,7 @@
-"""Private: what we use of CPython and anyio that neither of them promises. Each part in a function, and nowhere else.
+"""Private: what we use of CPython and anyio that neither of them promises. Each part has a function here, and is used nowhere else.
 
-A new Python or anyio may lack any of them. Each function says what it gives, and what it gives, or what happens, where its part is missing;
-`tests/test_private_parts.py` has a test for each, which fails there. Any process; imports nothing that is slow to import, since the worker needs
+A new Python or anyio may lack any of them. Each function says what it returns, and what happens where its part is missing;
+`tests/test_private_parts.py` has a test for each, which fails then. Any process; imports nothing that is slow to import, since the worker needs
 some of it before it drains.
 """
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def has_interpreter_lock() -> bool:
-    """Whether one thread at a time runs Python code. `sys._is_gil_enabled` is of Python 3.13; before it there is always the lock."""
+    """Return True if one thread at a time runs Python code. `sys._is_gil_enabled` came with Python 3.13; before it there is always the lock."""
     return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def frame(depth: int = 0) -> FrameType:
-    """The frame of who calls this, or of who is so many calls above. Without `sys._getframe` an `AttributeError`: no run can be opened."""
+    """Return the frame of the caller, or of the function `depth` calls above it. Without `sys._getframe` it raises `AttributeError`: no run can be opened."""
     return sys._getframe(depth + 1)
 
 
 def weak_reference() -> type[weakref.ref[Any]]:
-    """`weakref.ref`, without `weakref`, which takes longer to import; where `_weakref` is missing, with it."""
+    """Return `weakref.ref` without importing `weakref`, which takes longer; where `_weakref` is missing, import it."""
     try:
         from _weakref import ref
     except ImportError:
@@ -40,7 +40,7 @@ def weak_reference() -> type[weakref.ref[Any]]:
 
 
 def simple_queue() -> tuple[type[queue.SimpleQueue[Any]], type[queue.Empty]]:
-    """Python's own `SimpleQueue` and `Empty`, also where gevent has put others into `queue`; where `_queue` is missing, what is in `queue`."""
+    """Return Python's own `SimpleQueue` and `Empty`, even where gevent has replaced them in `queue`; where `_queue` is missing, those of `queue`."""
     try:
         from _queue import Empty, SimpleQueue
     except ImportError:
@@ -49,7 +49,7 @@ def simple_queue() -> tuple[type[queue.SimpleQueue[Any]], type[queue.Empty]]:
 
 
 def signal_masks() -> tuple[Callable[[int, set[int]], set[int]], Callable[[], set[int]]]:
-    """`pthread_sigmask` and `valid_signals` on plain numbers; where `_signal` is missing those of `signal`, which makes an enum of each: 0.1 ms."""
+    """Return `pthread_sigmask` and `valid_signals` on plain numbers; where `_signal` is missing those of `signal`, which makes an enum of each: 0.1 ms."""
     try:
         from _signal import pthread_sigmask, valid_signals  # type: ignore[import-not-found]  # it has no stubs
     except ImportError:
@@ -58,10 +58,10 @@ def signal_masks() -> tuple[Callable[[int, set[int]], set[int]], Callable[[], se
 
 
 def load_what_threads_end_with() -> None:
-    """Load the library with which glibc ends a thread that asks for an interpreter that has ended, up to Python 3.13; nothing where it is not found.
+    """Load the library with which glibc ends a thread that asks for a finished interpreter, up to Python 3.13. Do nothing where it is not found.
 
-    It is looked for only then, and after `chroot` it is nowhere: the process would be aborted behind its last line. The interpreter loads
-    it as a module, which it is not, and keeps it.
+    glibc looks for it only then, and after `chroot` it is not there: the process would be aborted after its last line. The interpreter loads the library
+    as a module, which it is not, and keeps it.
     """
     if sys.version_info >= (3, 14):  # such threads just wait
         return
@@ -75,10 +75,10 @@ def load_what_threads_end_with() -> None:
 
 
 def load_asyncio_backend() -> ModuleType | None:
-    """Import what anyio imports with its first call in a loop of asyncio; None where it is elsewhere, and then that call imports it.
+    """Import the module that anyio imports with its first call in a loop of asyncio. Return None where it is elsewhere; anyio imports it later then.
 
-    To have it before matters on the thread that makes the loop: CPython forgets that Ctrl-C has ended the main thread, and with what
-    status, where another executes text meanwhile, as the making of data classes does.
+    The thread that makes the loop must have it before: CPython forgets that Ctrl-C has ended the main thread, and with which status, where another
+    thread executes source text meanwhile, as making a data class does.
     """
     try:
         import anyio._backends._asyncio
@@ -88,10 +88,10 @@ def load_asyncio_backend() -> ModuleType | None:
 
 
 def call_when_main_thread_ends(function: Callable[[], object]) -> bool:
-    """Have a function called when the main thread has ended, and executors can still be had; whether it will be.
+    """Call a function when the main thread has ended and executors still work. Return True if it will be called.
 
-    It comes before what was registered earlier, so `concurrent.futures`, whose executors end in the same way, is imported first. Where
-    `threading._register_atexit` is missing, or that moment is over, the answer is False, and `atexit` has to do: no thread can be started then.
+    It comes before functions that were registered earlier, so `concurrent.futures`, whose executors end in the same way, is imported first. Where
+    `threading._register_atexit` is missing, or that moment is over, return False: the caller uses `atexit`, where no thread can be started.
     """
     import threading
 
@@ -105,9 +105,9 @@ def call_when_main_thread_ends(function: Callable[[], object]) -> bool:
 
 
 def threads_are_over() -> bool:
-    """Whether the main thread has ended: no executor can be had, and on 3.12 no thread.
+    """Return True if the main thread has ended: no executor works any more, and on Python 3.12 no thread can be started.
 
-    Where `threading._SHUTTING_DOWN` is missing it is known as soon as the main thread is said to be dead, a moment later.
+    Where `threading._SHUTTING_DOWN` is missing, this is known a moment later, when the main thread counts as dead.
     """
     import threading
 
@@ -115,10 +115,10 @@ def threads_are_over() -> bool:
 
 
 def call_when_child_ends(function: Callable[[], object], priority: int) -> bool:
-    """In a child of `multiprocessing`: have a function called when the child's own is over; whether it will be.
+    """Call a function when the code of a child of `multiprocessing` is over. Return True if it will be called.
 
-    Up to Python 3.12 such a child calls no `atexit`. Where `multiprocessing.util.Finalize` is missing it ends without the call: what is
-    open there is left to the worker.
+    Up to Python 3.12 such a child calls no `atexit`. Where `multiprocessing.util.Finalize` is missing it ends without the call: its open runs are left
+    to the worker.
     """
     try:
         finalize = sys.modules["multiprocessing.util"].Finalize
@@ -129,9 +129,9 @@ def call_when_child_ends(function: Callable[[], object], priority: int) -> bool:
 
 
 def exit_code_of_child() -> int | None:
-    """In a child of `multiprocessing` that ends: with which code, as the local `exitcode` of its `_bootstrap` has it; called from below that.
+    """Return the exit code of a child of `multiprocessing` that ends: the local `exitcode` of its `_bootstrap`, which must be below on the stack.
 
-    None anywhere else, and where the local is missing: then an exception that is on its way is all that is known.
+    None anywhere else, and where the local is missing: then only an exception on its way shows how the child ends.
     """
     above: FrameType | None = frame(1)
     while above is not None and above.f_code.co_name != "_bootstrap":
@@ -141,9 +141,9 @@ def exit_code_of_child() -> int | None:
 
 
 def writes_to_stderr_of_the_moment(handler: logging.Handler | None) -> bool:
-    """Whether a handler is that by which `logging` prints what nobody handles: it asks for `sys.stderr` at each line.
+    """Return True if a handler is the one with which `logging` prints what no handler takes: it looks up `sys.stderr` for each line.
 
-    Where `logging._StderrHandler` is missing the answer is False, and the line goes by the handler itself, and by the stream's lock.
+    Where `logging._StderrHandler` is missing, return False: the line goes through the handler itself, and through the stream's lock.
     """
     import logging
 

@@ -22,12 +22,12 @@ _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBL
 
 
 def can_spawn() -> bool:
-    """Whether there is an interpreter and a shell to start a process with, and files that it could run."""
+    """Return True if there is an interpreter and a shell to start a process with, and files that it could run."""
     return why_not() is None
 
 
 def why_not() -> str | None:
-    """What keeps this process from starting another; None where nothing is known to."""
+    """Return what keeps this process from starting another, in words; None where nothing is known to."""
     if interpreter() is None:
         return f"no Python interpreter is known here: sys.executable is {sys.executable!r:.200}"
     if not os.access(_SHELL, os.X_OK):
@@ -38,7 +38,10 @@ def why_not() -> str | None:
 
 
 def interpreter() -> str | None:
-    """A Python of this version: `sys.executable`, unless that is no interpreter, as in a program that has one built in; None where there is none."""
+    """Return the path of a Python of this version; None where there is none.
+
+    That is `sys.executable`, unless it is no interpreter, as in a program that embeds one.
+    """
     if getattr(sys, "frozen", False):
         return None
     name = f"python{sys.version_info[0]}.{sys.version_info[1]}{getattr(sys, 'abiflags', '')}"
@@ -62,12 +65,12 @@ def spawn(
     """Start an isolated Python that runs `script`, a path below this package.
 
     Args:
-        script: of the process.
+        script: the path.
         arguments: of the script.
-        log_path: where its standard error goes, if it can be written; None for `stderr`.
-        stdin: a descriptor to read from; None for nothing.
-        stdout: a descriptor to write to; None for nothing.
-        stderr: the same; None for this process's own.
+        log_path: the file for its standard error, if that can be written; None for `stderr`.
+        stdin: a descriptor to read from; None for the null device.
+        stdout: a descriptor to write to; None for the null device.
+        stderr: a descriptor to write to; None for this process's own standard error.
 
     Returns:
         Its process group, which it leads with all that it starts.
@@ -104,7 +107,10 @@ def spawn(
 
 
 def _log_file(path: str) -> str:
-    """The path, or that of nothing: a full disk, or a run that was removed, must not keep a process from starting, nor a link lead elsewhere."""
+    """Return the path, or that of the null device where it cannot be written: a full disk, or a run that was removed, must not keep a process from starting.
+
+    A link is never followed.
+    """
     try:
         os.close(os.open(path, _LOG_FLAGS | os.O_CLOEXEC, 0o600))
     except OSError:

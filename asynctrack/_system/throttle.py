@@ -1,4 +1,4 @@
-"""Throttle: the same thing is said once in a while, not each time it is seen. Any process, any thread; imports nothing that is slow to import."""
+"""Throttle: says the same thing once in a while, not each time it happens. Any process, any thread; imports nothing that is slow to import."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST: Final = 5000
 
 
 class Throttle:
-    """Remembers until when nothing is to be said about each thing.
+    """Remembers for each thing until when nothing is to be said about it.
 
-    It takes no lock and makes no call that Python tells an audit hook of, so it may be asked between a record's acceptance and the return
-    of `log()`. Two threads that ask at the same moment may both be let through.
+    It takes no lock and raises no audit event, so it may be asked between a record's acceptance and the return of `log()`. Two threads that ask at the
+    same moment may both be admitted.
     """
 
     def __init__(self) -> None:
@@ -31,24 +31,24 @@ class Throttle:
         return f"<Throttle of {len(self._until)} things>"
 
     def admit(self, about: Hashable, every_s: float = EVERY_S) -> bool:
-        """Whether a message about a thing is to be said; if so, the next one is due after `every_s`."""
+        """Return True if a message about a thing is to be said. If so, the next one is due after `every_s`."""
         if not self.due(about):
             return False
         self.note(about, every_s)
         return True
 
     def due(self, about: Hashable) -> bool:
-        """Whether `admit` would let a message about it through."""
+        """Return True if `admit` would admit a message about it."""
         return time.monotonic() >= self._until.get(about, 0.0)
 
     def note(self, about: Hashable, every_s: float = EVERY_S) -> None:
-        """It is being said, due or not: the next one is due after `every_s`."""
+        """Note that a message is being said, due or not: the next one is due after `every_s`."""
         if len(self._until) >= _MOST:
             self._forget()
         self._until[about] = time.monotonic() + every_s
 
     def _forget(self) -> None:
-        """Make room: what may be said again by now, or else the older half."""
+        """Make room: forget what may be said again by now, or else the older half."""
         now, until = time.monotonic(), self._until.copy()
         for about in [about for about, end in until.items() if end <= now] or list(until)[: _MOST // 2]:
             self._until.pop(about, None)

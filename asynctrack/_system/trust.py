@@ -22,20 +22,27 @@ _session: bytes | None = None
 
 
 def seal(run_id: str, name: str, settings: Mapping[str, Any], *, here: bool = False) -> str:
-    """The seal of a backend's settings in a run; empty where no key can be kept.
+    """Return the seal of a backend's settings in a run; empty where no key can be kept.
 
     Args:
         run_id: of the run.
         name: of the backend.
         settings: of the backend.
-        here: where no key can be kept, seal all the same: it is good for as long as this process's worker runs.
+        here: seal also where no key can be kept; such a seal is valid as long as this process's worker runs.
     """
     key = _key(create=True) or (_made_here() if here else None)
     return _digest(key, run_id, name, settings) if key else ""
 
 
 def is_sealed(run_id: str, name: str, settings: Mapping[str, Any], *, here: bool = False) -> bool:
-    """Whether this user's own seal is on these settings, and for this run; `here`: or that of the process which this one serves."""
+    """Return True if this user's own seal is on these settings and for this run.
+
+    Args:
+        run_id: of the run.
+        name: of the backend.
+        settings: of the backend, with its seal.
+        here: accept also a seal of the process that this one serves.
+    """
     import hmac
 
     found = settings.get(SEAL)
@@ -46,18 +53,18 @@ def is_sealed(run_id: str, name: str, settings: Mapping[str, Any], *, here: bool
 
 
 def session_key() -> str:
-    """What this process seals with where no key can be kept, for its worker alone; empty where one is kept."""
+    """Return the key that this process seals with where none can be kept, for its worker alone; empty where one is kept."""
     return "" if _key(create=True) else _made_here().hex()
 
 
 def learn(key: str) -> None:
-    """Take the seals of the process that this worker serves."""
+    """Accept the seals of the process that this worker serves."""
     global _session
     _session = bytes.fromhex(key) or None
 
 
 def where_kept() -> Path | None:
-    """Where the key lies, made where there is none yet; None where none can be kept."""
+    """Return the path of the key, which is made where it is missing; None where none can be kept."""
     return _path() if _key(create=True) else None
 
 
@@ -77,7 +84,7 @@ def _digest(key: bytes, run_id: str, name: str, settings: Mapping[str, Any]) -> 
 
 
 def _key(*, create: bool) -> bytes | None:
-    """The key, made where there is none yet; None where none can be kept, or where others could have read or written it."""
+    """Return the key; None where none can be kept, or where others could have read or written it. With `create` it is made where it is missing."""
     path = _path()
     if path is None:
         return None
@@ -109,7 +116,7 @@ def _make(path: Path) -> None:
 
 
 def _path() -> Path | None:
-    """Where the key lies; None where the user has no home: whatever lies in the current folder may be another's."""
+    """Return where the key lies; None where the user has no home: files in the current folder may be another's."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.join(os.path.expanduser("~"), ".local", "state")

@@ -1,14 +1,14 @@
-"""Wording: a number with its noun, for whoever says something to people. Runs anywhere. Standard library only."""
+"""Wording: a number with its noun, for messages to people. Runs anywhere. Standard library only."""
 
 from __future__ import annotations
 
 
 def counted(count: int, one: str, more: str | None = None) -> str:
-    """A number with its noun, and perhaps a verb: "1 record", "2 records"; "1 record is", "2 records are".
+    """Return a number with its noun, and perhaps a verb: "1 record", "2 records"; "1 record is", "2 records are".
 
     Args:
         count: how many.
-        one: of what, where it is one.
-        more: where there are more, or none. Default: `one` with an "s".
+        one: the noun for one.
+        more: the noun for any other count. Default: `one` with an "s".
     """
     return f"{count} {one if count == 1 else more or one + 's'}"

@@ -1,7 +1,7 @@
-"""Arrays: what becomes of the arrays, makers and frames of NumPy, torch, JAX, pandas and polars. Runs in the caller.
+"""Arrays: makes arrays, tensors, scalars and data frames of NumPy, torch, JAX, pandas and polars plain. Runs in the caller.
 
-None of them is imported here: what comes in tells by its attributes what it can do. An array of one item is a number, as `add_scalar` and W&B have it; what a mask
-hides is NaN, or None where there is no such number.
+None of these libraries is imported here: a value's attributes show what it can do. An array of one item becomes a number, as `add_scalar` and W&B have
+it. A masked item becomes NaN, or None where its type has no NaN.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _FRAME_LIBRARIES: Final = frozenset({"pandas", "polars", "pyarrow"})
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array, a tensor or a scalar of NumPy, torch, JAX or a library that speaks their protocol."""
+    """Return True if a value is an array, a tensor or a scalar of NumPy, torch, JAX or a library that has their protocol."""
     return hasattr(value, "__array__") or (hasattr(value, "detach") and hasattr(value, "cpu"))
 
 
 def is_frame(kind: type) -> bool:
-    """Whether a type is a data frame or a series."""
+    """Return True if a type is a data frame or a series."""
     return any(
         base.__name__ in _FRAMES and base.__module__.partition(".")[0] in _FRAME_LIBRARIES for base in kind.__mro__
     )
 
 
 def plain_array(value: Any) -> Any:
-    """An array as the extension type it has in a frame, as nested lists, or as a number.
+    """Convert an array to the extension type that it has in a frame, to nested lists, or to a number.
 
     Raises:
         Exception: whatever its library raises.
@@ -57,7 +57,7 @@ def plain_array(value: Any) -> Any:
 
 
 def of_numpy(array: Any) -> Any:
-    """An array of NumPy as the extension type, as lists, or as a number where it has one item."""
+    """Convert a NumPy array to the extension type, to lists, or to a number where it has one item."""
     if (dtype := _FORMATS.get(array.dtype.str)) is not None and array.size != 1:
         return Ext(ARRAY, encode((dtype, array.shape, array.tobytes())))
     if array.size == 1:
@@ -77,19 +77,19 @@ def of_numpy(array: Any) -> Any:
 
 
 def as_array(array: Any) -> Ext:
-    """An array of numbers as an extension type, also where it has one item."""
+    """Convert an array of numbers to an extension type, also where it has one item."""
     order, dtype = array.dtype.str[0], array.dtype.str[1:]
     little = array.astype("<" + dtype) if order == ">" else array
     return Ext(ARRAY, encode((dtype, array.shape, little.tobytes())))
 
 
 def of_logged(array: Array) -> Ext:
-    """An array that was read from a run."""
+    """Convert an array that was read from a run back to the extension type."""
     return Ext(ARRAY, encode((array.dtype, array.shape, array.buffer)))
 
 
 def unmasked(array: Any) -> Any:
-    """An array without a mask: what was hidden is NaN, or None in an array of objects where its type has none."""
+    """Return an array without a mask: masked items are NaN, or None in an array of objects where the type has no NaN."""
     ma = sys.modules.get("numpy.ma")
     if ma is None or not isinstance(array, ma.MaskedArray):
         return array
@@ -105,7 +105,7 @@ def unmasked(array: Any) -> Any:
 
 
 def of_torch(tensor: Any) -> Any:
-    """A tensor that may need a gradient, may lie on a device, and may be of a type that NumPy has not."""
+    """Convert a tensor to a NumPy array. It may need a gradient, lie on a device, or have a type that NumPy lacks."""
     tensor = tensor.detach()
     if str(getattr(tensor, "layout", "torch.strided")) != "torch.strided":
         tensor = tensor.to_dense()
@@ -118,7 +118,7 @@ def of_torch(tensor: Any) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    """A scalar of NumPy, or an array without dimensions of anything, as a number of Python's, a text or None."""
+    """Convert a NumPy scalar, or any array without dimensions, to a Python number, a text or None."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
         return _of_generic(value, numpy)
@@ -144,7 +144,7 @@ def _of_generic(value: Any, numpy: Any) -> Any:
 
 
 def _seconds(spans: Any) -> Any:
-    """NumPy's time spans as seconds; those without a unit as the numbers that they are."""
+    """Convert NumPy's time spans to seconds; those without a unit to plain numbers."""
     if spans.dtype.str.endswith("m8"):
         return spans.astype("i8")
     if spans.dtype.str.endswith(("[Y]", "[M]")):  # of mean length, as NumPy has them
@@ -153,7 +153,7 @@ def _seconds(spans: Any) -> Any:
 
 
 def _texts(moments: Any) -> Any:
-    """Nested lists of moments, with None where there is none."""
+    """Convert moments to texts in nested lists, with None for NaT."""
     if isinstance(moments, list):
         return [_texts(item) for item in moments]
     return None if moments == "NaT" else moments

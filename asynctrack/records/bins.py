@@ -1,4 +1,4 @@
-"""Bins: how many values lie where. Runs anywhere; standard library only."""
+"""Bins: counts values by bins of equal width. Runs anywhere; standard library only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 
 def count(values: Sequence[float], bins: int) -> tuple[list[int], list[float]]:
-    """How many of the finite values lie in each of so many bins of equal width, and the edges of these; the last bin has both of its edges."""
+    """Count the finite values in `bins` bins of equal width. Return the counts and the edges, one more; the last bin includes both of its edges."""
     finite = [float(value) for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=1.0)
     if low == high:

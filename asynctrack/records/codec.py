@@ -1,9 +1,9 @@
-"""Codec: values to one frame's payload, and back. `encode` and `encode_any` run in the caller, the rest in the worker and in readers.
+"""Codec: converts values to one frame's payload, and back. `encode` and `encode_any` run in the caller, the rest in the worker and in readers.
 
 A payload is MessagePack. Of a record: `[time_ns, step or nil, data]`; of a config or summary: `[time_ns, data]`; of a start: a map.
 Three extension types keep what MessagePack cannot: 1 is an integer beyond 64 bits as decimal digits, 2 an array as
 MessagePack `[dtype, shape, bytes]` (little-endian, C order), 3 an image, table or other medium as `[kind, format, meta, content, files, seal]`,
-of which `media_types.Media` tells.
+which `media_types.Media` describes.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ _MAX_REPR: Final = 1000
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One logged record. Its identity is run, ring and number; `step` need not be unique or in order.
+    """One logged record. Run, ring and number identify it; `step` need not be unique or in order.
 
     Attributes:
         number: of this record in the process that logged it, from 0; a gap is a record that was dropped.
-        step: the caller's, or the number where none was given.
+        step: the step that was given, or the number where none was.
         time_ns: wall clock when it was logged, nanoseconds since the epoch, for people.
         data: names to values, nested as they were logged; arrays as `Array`, images and the like as `Media`.
-        ring: which process's queue it came through: a random 64-bit id.
+        ring: the random 64-bit id of the queue that it came through: one for each process that logs.
     """
 
     number: int
@@ -87,10 +87,10 @@ class Decoder:
     """Decodes the frames of a run.
 
     Args:
-        run: its directory, where its media lie.
+        run: the run's directory, where its media lie.
 
     Attributes:
-        met_media: whether there were media in what has been decoded; for who asks, to reset.
+        met_media: True once a decoded frame had media; who reads it may reset it.
     """
 
     def __init__(self, run: Path | None = None) -> None:
@@ -102,10 +102,10 @@ class Decoder:
         self._any = msgspec.msgpack.Decoder(ext_hook=self.extension)
 
     def record(self, payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
-        """The record in a payload.
+        """Decode the record in a payload.
 
         Raises:
-            ValueError: there is none; what its media raise, too.
+            ValueError: the payload holds no record, or a medium in it is malformed.
         """
         try:
             time, step, data = self._record.decode(payload)
@@ -115,16 +115,16 @@ class Decoder:
         return Record(number, number if step is None else step, time, data, ring)
 
     def update(self, payload: memoryview | bytes) -> tuple[int, dict[str, Any], tuple[str, ...]]:
-        """When a config or summary was updated, with what, and which names were removed before that.
+        """Decode an update of a config or summary: its time in nanoseconds, what was set, and the names that were removed before that.
 
         Raises:
-            ValueError: it is no such frame.
+            ValueError: the payload holds no update.
         """
         found = self._update.decode(payload)
         return found.time_ns, string_keys(found.data), tuple(map(plain_key, found.removed))
 
     def extension(self, code: int, payload: memoryview) -> Any:
-        """A value of an extension type; of one that is not known, or has other bytes, its `repr`."""
+        """Decode a value of an extension type. One of an unknown type, or with malformed bytes, becomes its `repr`."""
         try:
             return self._known(code, payload)
         except (ValueError, TypeError, LookupError, OverflowError):
@@ -147,12 +147,12 @@ class Decoder:
 def encode_any(
     data: Mapping[Any, Any], step: int | None = None, most_bytes: int = MOST_BYTES
 ) -> tuple[bytes, list[str]]:
-    """A record's payload whatever its values are: what cannot be made plain becomes its `repr`.
+    """Encode a record whatever its values are: a value that cannot be made plain becomes its `repr`.
 
     Args:
         data: of the record.
         step: of the record.
-        most_bytes: beyond which the record is cut.
+        most_bytes: the record is cut beyond that size.
 
     Returns:
         The payload, and the keys of the values that became a `repr`, or were cut.
@@ -168,19 +168,19 @@ def encode_any(
 
 
 def encode_update(fresh: Mapping[Any, Any], removed: Sequence[Any] = ()) -> bytes:
-    """The payload of an update of a config, a summary or a checkpoint: what is set, and which names are removed before that."""
+    """Encode an update of a config, a summary or a checkpoint: what is set, and the names that are removed before that."""
     names = [list(map(plain_key, removed))] if removed else []
     return encode_surely((time_ns(), make_plain(fresh), *names))
 
 
 def make_plain(data: Mapping[Any, Any]) -> dict[str, Any]:
-    """A private copy with values that certainly can be encoded."""
+    """Return a private copy whose values can certainly be encoded."""
     plain: dict[str, Any] = repaired(Snapshot().of(data, []))
     return plain
 
 
 def merge(payloads: Sequence[bytes]) -> bytes:
-    """One record's payload of several: the time of the last, the last step that was given, and all data, the later over the earlier."""
+    """Merge several payloads to that of one record: the time of the last, the last step that was given, and all data, the later over the earlier."""
     records = [msgspec.msgpack.decode(payload) for payload in payloads]
     steps = [step for _, step, _ in records if step is not None]
     data: dict[Any, Any] = {}
@@ -190,10 +190,10 @@ def merge(payloads: Sequence[bytes]) -> bytes:
 
 
 def coerce_step(step: object) -> int | None:
-    """A step as a plain integer.
+    """Convert a step to a plain integer.
 
     Raises:
-        InvalidStep: not an integer of 64 bits, with or without a sign; a bool is not one.
+        InvalidStep: it is not an integer of 64 bits, with or without a sign; a bool is not one.
     """
     if step is None:
         return None
@@ -209,8 +209,8 @@ def coerce_step(step: object) -> int | None:
 
 
 def string_keys(data: Any, depth: int = 0) -> Any:
-    """`data` with strings as keys, also of what is nested: MessagePack keeps integers, and looking for them takes a fifth
-    of a delivery's time. What is nested more than 64 levels deep stays as it is.
+    """Return `data` with strings as keys, also where it is nested. MessagePack keeps integers as keys, and looking for them takes a fifth of a
+    delivery's time. What is nested more than 64 levels deep stays as it is.
     """
     if depth > MAX_DEPTH:
         return data
@@ -225,18 +225,18 @@ def string_keys(data: Any, depth: int = 0) -> Any:
 
 
 def decode_as(payload: memoryview | bytes, kind: type[T]) -> T:
-    """A struct of this type, with values as `encode` wrote them."""
+    """Decode a struct of this type, with values as `encode` wrote them."""
     return msgspec.msgpack.decode(payload, type=kind, ext_hook=_decoder.extension)
 
 
 def short_repr(data: Mapping[Any, Any], key: str) -> str:
-    """The beginning of the `repr` of the value that was recorded as `key`, whatever its code raises."""
+    """Return the beginning of the `repr` of the value that was recorded as `key`, whatever its code raises."""
     found = next((value for name, value in copied(data).items() if plain_key(name) == key), None)
     return safe_repr(found)[:100]
 
 
 def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Nested names joined by `/`, as every tracker's users expect; an empty mapping stays one, and so does the 65th level."""
+    """Yield values by names joined by `/`, as users of all trackers expect. An empty mapping stays one, and so does the 65th level."""
     for key, value in data.items():
         if isinstance(value, Mapping) and value and depth < MAX_DEPTH:
             yield from flatten(value, f"{parent}{key}/", depth + 1)
@@ -245,9 +245,9 @@ def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterat
 
 
 def split_source(name: str) -> tuple[str, str]:
-    """What a flat name is from, and what it is called there: "train" and "loss" of `train/loss`.
+    """Split a flat name into its source and its name there: `train/loss` into "train" and "loss".
 
-    What has no `/` but at an end is from "".
+    The source is "" where there is no `/` inside the name.
     """
     source, _, key = name.partition("/")
     return (source, key) if source and key else ("", name)

@@ -1,8 +1,8 @@
-"""Column types: of which one type a column is whose values have several; the rule of frames, arrays, columns and files. Runs anywhere.
+"""Column types: the type of a column whose values have several; one rule for frames, arrays, columns and files. Runs anywhere.
 
-What widens without loss is a number, all else is text:
+Types that widen without loss become a number, all else becomes text:
 
-| Values of a column | It is |
+| Values of a column | Type of the column |
 | --- | --- |
 | bools | bool |
 | bools and integers within 64 bits (signed) | integers; True is 1 |
@@ -11,7 +11,7 @@ What widens without loss is a number, all else is text:
 | an integer beyond 64 bits | text |
 | texts beside anything | text |
 
-None stands for no value, and has no part in it. Text is as JSON has it, without quotes: `true`, `0.5`, `NaN`, `[1,2]`. JSON Lines, CSV and SQL keep each value
+None stands for no value, and does not count. Text is as JSON has it, without quotes: `true`, `0.5`, `NaN`, `[1,2]`. JSON Lines, CSV and SQL keep each value
 as it was logged: they have no type for a column.
 """
 
@@ -44,7 +44,7 @@ EXACT: Final = 1 << 53
 
 
 def kind_of(values: Sequence[Any]) -> Kind | None:
-    """The narrowest kind that all of these fit without loss; None where there is nothing but None."""
+    """Return the narrowest kind that all values fit without loss; None where all are None."""
     types = {*map(type, values)} - {_NONE}
     if not types:
         return None
@@ -56,25 +56,25 @@ def kind_of(values: Sequence[Any]) -> Kind | None:
 
 
 def kind_of_integers(low: int, high: int) -> Kind:
-    """The kind of a column of integers from `low` to `high`."""
+    """Return the kind of a column of integers from `low` to `high`."""
     if low >= -EXACT and high <= EXACT:
         return "int"
     return "long" if low >= -_LONGEST and high < _LONGEST else "text"
 
 
 def widest(kinds: Iterable[Kind]) -> Kind:
-    """The kind that values of all these fit."""
+    """Return the kind that values of all these kinds fit."""
     found = {*kinds}
     return "text" if {"long", "float"} <= found else max(found, key=_ORDER.index)
 
 
 def are_plain(values: Sequence[Any]) -> bool:
-    """Whether none of these is a list, an array, a medium or the like."""
+    """Return True if none of the values is a list, an array, a medium or the like."""
     return {*map(type, values)} <= {_NONE, *_OF_TYPE}
 
 
 def as_kind(kind: Kind, values: list[Any]) -> list[Any]:
-    """Values as a column of this kind has them."""
+    """Convert values to a column of this kind."""
     types = {*map(type, values)} - {_NONE}
     if types <= _AS_IT_IS[kind]:
         return values
@@ -83,7 +83,7 @@ def as_kind(kind: Kind, values: list[Any]) -> list[Any]:
 
 
 def as_float(value: float) -> float:
-    """A number as a float; an integer beyond the largest is infinite."""
+    """Convert a number to a float; an integer beyond the largest float becomes infinite."""
     try:
         return float(value)
     except OverflowError:

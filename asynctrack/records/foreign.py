@@ -1,7 +1,7 @@
-"""Foreign: what becomes of a value of another library, or of Python's rarer types. Runs in the caller.
+"""Foreign: makes values of other libraries, and of Python's rarer types, simpler. Runs in the caller.
 
-`simpler` makes one step towards what is plain, and `snapshot` goes on from there. `docs/values.md` is the table of it.
-Whatever is called here may run anybody's code and raise anything: so no encoder is at work meanwhile, and `snapshot` catches it.
+`simpler` makes one step towards a plain value, and `snapshot` goes on from there. `docs/values.md` lists what each type becomes. Code that is called
+here may be anybody's and raise anything: so no encoder is at work meanwhile, and `snapshot` catches what it raises.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _UTC: Final = datetime.UTC
 
 
 class NotPlain(Exception):
-    """There is no way to make a value plain but its `repr`."""
+    """A value cannot be made plain except by its `repr`."""
 
 
 def simpler(value: Any, kind: type) -> Any:
-    """A value with one layer less: a leaf, or a dict or list of our own whose items may be foreign.
+    """Return a value with one layer less: a leaf, or a dict or list of our own whose items may be foreign.
 
     Raises:
         NotPlain: only its `repr` is left.
@@ -61,7 +61,7 @@ def simpler(value: Any, kind: type) -> Any:
 
 
 def _by_ability(value: Any, kind: type) -> Any:
-    """What a value becomes by what it can do; libraries are known by that, so that none is imported here."""
+    """Convert a value by what it can do: libraries are recognised by that, so that none is imported here."""
     if isinstance(value, Mapping | Sequence):
         if kind.__module__.startswith("omegaconf."):
             return _omegaconf(value)
@@ -93,7 +93,7 @@ def _by_ability(value: Any, kind: type) -> Any:
 
 
 def asked(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A mapping's items, asked for one by one: one that cannot be had does not cost the others."""
+    """Return a mapping's items, read one by one: an item that raises does not cost the others."""
     found = {}
     for key in list(islice(mapping, MOST_ITEMS)):
         try:
@@ -104,7 +104,7 @@ def asked(mapping: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def in_order(items: list[Any]) -> list[Any]:
-    """The items of a set, sorted where they can be."""
+    """Return the items of a set, sorted where they can be."""
     try:
         return sorted(items)
     except Exception:  # of their own comparison
@@ -112,7 +112,7 @@ def in_order(items: list[Any]) -> list[Any]:
 
 
 def steady(copy: Callable[[Any], Any], container: Any) -> Any:
-    """A copy of what a finaliser may change in the middle, since the copy itself may call the collector: then it is tried again."""
+    """Copy a container that a finaliser may change meanwhile: the copy itself may start the garbage collector. Then try again."""
     for _ in range(_TRIES):
         try:
             return copy(container)
@@ -134,7 +134,7 @@ def _items_of_deque(value: deque[Any]) -> list[Any]:
 
 
 def _fields(value: Any, kind: type) -> Any:
-    """The fields of a dataclass, an attrs class, a msgspec struct, a pydantic model or a namespace; None of all else."""
+    """Return the fields of a dataclass, an attrs class, a msgspec struct, a pydantic model or a namespace; None for any other value."""
     if kind is Array:
         return arrays.of_logged(value)
     if isinstance(value, msgspec.Struct):
@@ -155,7 +155,7 @@ def _fields(value: Any, kind: type) -> Any:
 
 
 def _got(value: Any, names: Any) -> dict[str, Any]:
-    """The attributes that are set, by the names they are to have."""
+    """Return the attributes that are set, by the names that they are to have."""
     found = {}
     for name, attribute in names:
         try:
@@ -166,7 +166,7 @@ def _got(value: Any, names: Any) -> dict[str, Any]:
 
 
 def _omegaconf(value: Any) -> Any:
-    """A node of OmegaConf as containers of Python's; what is missing stays "???", and what cannot be resolved stays as it is written."""
+    """Convert an OmegaConf node to Python containers; a missing value stays "???", and an interpolation that fails stays as it is written."""
     to_container = sys.modules["omegaconf"].OmegaConf.to_container
     try:
         return to_container(value, resolve=True)
@@ -175,7 +175,7 @@ def _omegaconf(value: Any) -> Any:
 
 
 def _moment(value: datetime.datetime) -> Any:
-    """A text as ISO 8601 has it; with a time zone the moment itself, in UTC; None of pandas' NaT."""
+    """Convert a moment to text in ISO 8601; one with a time zone stays a moment, in UTC; NaT of pandas becomes None."""
     if value != value:
         return None
     if value.tzinfo is None:

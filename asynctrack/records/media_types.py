@@ -1,4 +1,4 @@
-"""Media types: the values that a reader gets beside Python's own, arrays and media, and what JSON has for any value. Runs anywhere."""
+"""Media types: the types that a reader gets beside Python's own, arrays and media, and how JSON represents any value. Runs anywhere."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
         return array if dtype is None else array.astype(dtype)
 
     def tolist(self) -> Any:
-        """Nested lists of Python numbers; a single number where the array has no dimension."""
+        """Return nested lists of Python numbers; a single number where the array has no dimension."""
         items: Any = [item for (item,) in struct.iter_unpack("<" + FORMATS[self.dtype], self.buffer)]
         for length in reversed(self.shape[1:]):
             items = [items[at : at + length] for at in range(0, len(items), length)] if length else []
@@ -66,13 +66,13 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LoggedFile(msgspec.Struct, frozen=True, array_like=True):
-    """A file that was logged by its path: a delivery copies it, if it is still what it was then.
+    """A file that was logged by its path: a delivery copies it, if it has not changed since then.
 
     Attributes:
-        name: in an artifact.
+        name: its name in an artifact.
         path: absolute; one that is not UTF-8 as a zero byte and hexadecimal digits, since a frame has only Unicode.
         size: in bytes, when it was logged.
-        mtime_ns: when it had been changed last, then.
+        mtime_ns: when it had last been changed, nanoseconds since the epoch.
     """
 
     name: str
@@ -82,12 +82,12 @@ class LoggedFile(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def place(self) -> str:
-        """Its path as the operating system takes it."""
+        """Return its path as the operating system takes it."""
         return os.fsdecode(bytes.fromhex(self.path[1:])) if self.path.startswith("\0") else self.path
 
     @staticmethod
     def at(name: str, place: str, size: int, mtime_ns: int) -> LoggedFile:
-        """A file by its path as the operating system has it."""
+        """Make one of a path as the operating system has it."""
         path = place if unicode(place) == place else f"\0{os.fsencode(place).hex()}"
         return LoggedFile(unicode(name), path, size, mtime_ns)
 
@@ -95,16 +95,16 @@ class LoggedFile(msgspec.Struct, frozen=True, array_like=True):
 class Media:
     """A value that is more than a number or a text, as a reader and a backend get it. Do not change it.
 
-    What it says of itself, in `repr`, in JSON and in data frames, is a short reference; `read()` gives all of it. It is not a struct: an
-    encoder that does not know it must fail, not write out its bytes.
+    Its `repr`, JSON and data frames have a short reference; `read()` returns the whole content. It is not a struct: an encoder that does not know it
+    must fail, not write out its bytes.
 
     Attributes:
         kind: "image", "table", "html", "text", "artifact" or "histogram".
-        meta: what was said of it: "caption"; of an image "width" and "height" of pixels, of a table "columns" and the count of its
+        meta: what was given with it: "caption"; of an image "width" and "height" in pixels, of a table "columns" and the number of its
             "rows", of an artifact its "name" and "type".
         content: as it was logged: pixels or the file's bytes; the rows of a table; the values of a histogram. None where it was logged as
-            files, or is left out for the sake of memory.
-        files: that were logged by their paths.
+            files, or is left out to save memory.
+        files: the files that were logged by their paths.
         seal: by which a delivery knows that its own user has logged these files.
         run: the run's directory, where it is known.
     """
@@ -141,7 +141,7 @@ class Media:
         return f"{self.kind} {meta['name']}" if "name" in meta else self.kind
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """An image's pixels: height, width, and channels where it has several. What was logged as a file needs Pillow."""
+        """Return an image's pixels as an array: height x width, or height x width x channels. One that was logged as a file needs Pillow."""
         import numpy
 
         if self._format == PIXELS and self.content is not None:
@@ -158,16 +158,17 @@ class Media:
 
     @property
     def caption(self) -> str | None:
+        """Return the caption that was given for people; None where there is none."""
         return self.meta.get("caption")
 
     @property
     def format(self) -> str:
-        """The ending of its file's name, such as "png"; empty where it has none."""
+        """Return the suffix of its file's name, such as "png"; empty where it has none."""
         return "png" if self._format == PIXELS else self._format
 
     @functools.cached_property
     def path(self) -> str | None:
-        """Where it lies in the run's directory, once a delivery has stored it; None of a histogram, which is in the record itself."""
+        """Return its path in the run's directory, once a delivery has stored it; None for a histogram, which is in the record itself."""
         if self.kind == "histogram":
             return None
         suffix = f".{self.format}" if self.format else ""
@@ -175,7 +176,7 @@ class Media:
 
     @property
     def file(self) -> Path | None:
-        """Its file, or of an artifact its folder; None where that is not there."""
+        """Return the path of its file, or the folder of an artifact; None where that does not exist."""
         if self.run is None or self.path is None or not (found := self.run / self.path).exists():
             return None
         linked = any(path.is_symlink() for path in (found, found.parent, found.parent.parent))
@@ -183,7 +184,7 @@ class Media:
 
     @property
     def missing(self) -> str | None:
-        """Why there is no file, and never will be: those that were logged had changed or gone before a delivery came."""
+        """Return the reason why there will never be a file: the files that were logged had changed or gone before a delivery came. None otherwise."""
         if self.run is None or self.path is None or self.file is not None:
             return None
         try:
@@ -192,11 +193,11 @@ class Media:
             return None
 
     def read(self) -> bytes:
-        """The bytes of its file.
+        """Return the bytes of its file.
 
         Raises:
             FileNotFoundError: no delivery has stored it, and the record does not have it.
-            IsADirectoryError: of an artifact, which is a folder.
+            IsADirectoryError: it is an artifact, which is a folder.
         """
         if (file := self.file) is not None:
             return file.read_bytes()
@@ -206,7 +207,7 @@ class Media:
         return self.encode()
 
     def encode(self) -> bytes:
-        """What its file is to hold, from what was logged."""
+        """Return the bytes that its file is to hold, made of what was logged."""
         if self._format == PIXELS:
             from asynctrack.records import png
 
@@ -216,7 +217,7 @@ class Media:
         return bytes(self.content)
 
     def bins(self) -> tuple[Sequence[float], list[float]]:
-        """A histogram's counts, and the edges between them, one more."""
+        """Return a histogram's counts and the edges between them, one more than counts."""
         if "counts" in self.meta:
             return self.meta["counts"], self.meta["edges"]
         values = self.content.tolist() if isinstance(self.content, Array) else self.content
@@ -225,7 +226,7 @@ class Media:
         return count(values, self.meta["num_bins"])
 
     def reference(self) -> dict[str, Any]:
-        """What JSON has for it."""
+        """Return the reference that stands for it in JSON."""
         if self.kind == "histogram":
             counts, edges = self.bins()
             return {"_type": self.kind, "values": counts, "bins": edges}
@@ -235,7 +236,7 @@ class Media:
         return told if (missing := self.missing) is None else {**told, "missing": missing}
 
     def wire(self) -> list[Any]:
-        """What a frame has of it, where it is logged again."""
+        """Return what a frame holds of it where it is logged again."""
         content = self.content
         if content is None and not self.files:
             content = self.read()
@@ -244,7 +245,7 @@ class Media:
         return [self.kind, self._format, self.meta, content, self.files, self.seal]
 
     def light(self) -> Media:
-        """The same without its content, if that has a file to be read from."""
+        """Return the same without its content, if there is a file to read that from."""
         if self.content is None or self.path is None:
             return self
         light = Media(self.kind, self._format, self.meta, None, self.files, self.seal, self.run)
@@ -252,7 +253,7 @@ class Media:
         return light
 
     def _digest(self) -> str:
-        """Of its content; of files that of what was known of them when they were logged."""
+        """Return the digest of its content, or of what was noted of its files when they were logged."""
         import hashlib
 
         if self.content is None:
@@ -265,7 +266,7 @@ class Media:
 
 
 def _can_be(kind: Any, format: Any, meta: Any, content: Any) -> bool:
-    """Whether a medium is as our values make them, as far as what is asked of it later needs."""
+    """Return True if a medium is as our values make it, as far as later code relies on."""
     if not (isinstance(kind, str) and isinstance(format, str) and isinstance(meta, Mapping)):
         return False
     if kind == "histogram":
@@ -292,23 +293,23 @@ def _is_histogram(meta: Mapping[str, Any], content: Any) -> bool:
 
 
 def unicode(text: str) -> str:
-    """A plain text that UTF-8 can hold: lone surrogates, such as those of file names in another encoding, as backslashes."""
+    """Return a text that UTF-8 can hold: lone surrogates, such as those of file names in another encoding, become backslash escapes."""
     text = str.__str__(text)  # it may be of another library's class, or of an enum's
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def sealed(files: Sequence[LoggedFile]) -> dict[str, Any]:
-    """What the seal of logged files is of."""
+    """Return the part of logged files that their seal covers."""
     return {"files": [[file.name, file.path, file.size, file.mtime_ns] for file in files]}
 
 
 def missing_path(path: str) -> str:
-    """Where it says why there is no file at a path of `media/`."""
+    """Return the path of the note that says why there is no file at a path below `media/`."""
     return f"{path}.missing"
 
 
 def to_json(value: Any, depth: int = 0) -> Any:
-    """A value as JSON can hold it: what is not finite becomes "NaN", "Infinity" or "-Infinity" (protobuf's JSON mapping).
+    """Convert a value to what JSON can hold: NaN and infinities become "NaN", "Infinity" or "-Infinity" (protobuf's JSON mapping).
 
     What is nested more than 64 levels deep becomes "...": JSON readers give up soon after.
     """
@@ -331,7 +332,7 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def from_json(value: Any) -> Any:
-    """The inverse of `to_json` for the three strings that stand for what is not finite."""
+    """Convert the three strings of `to_json` back to NaN and infinities."""
     if isinstance(value, str):
         return _NOT_FINITE.get(value, value)
     if isinstance(value, list):
@@ -342,7 +343,7 @@ def from_json(value: Any) -> Any:
 
 
 def light(data: Any, depth: int = 0) -> Any:
-    """`data` with references to its media instead of their content."""
+    """Return `data` with references to its media instead of their content."""
     if isinstance(data, Media):
         return data.light()
     if depth <= MAX_DEPTH and isinstance(data, dict):
@@ -353,7 +354,7 @@ def light(data: Any, depth: int = 0) -> Any:
 
 
 def media_in(data: Any, depth: int = 0) -> list[Media]:
-    """The media in a record's data, also those in a table."""
+    """Return the media in a record's data, also those in a table."""
     if isinstance(data, Media):
         within = media_in(data.content, depth + 1) if data.kind == "table" else []
         return [*within, data]
@@ -364,8 +365,8 @@ def media_in(data: Any, depth: int = 0) -> list[Media]:
 
 
 class Value:
-    """What `log()` takes beside numbers, texts, arrays and nests of them. Do not subclass it."""
+    """The base of what `log()` takes beside numbers, texts, arrays and nests of them. Do not subclass it."""
 
     def wire(self) -> list[Any]:
-        """What a frame has of it: the arguments of `Media`, but for the run."""
+        """Return what a frame holds of it: the arguments of `Media` except for the run."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
-"""Plain: a record's values by flat names, its numbers, and numbers as floats, for whoever shows them. Runs anywhere.
+"""Plain: a record's values by flat names, its numbers, and numbers as floats, for display. Runs anywhere.
 
-What becomes of a value when it is logged is `snapshot`'s duty, and how JSON has it is that of `to_json`.
+`snapshot` decides what a value becomes when it is logged; `to_json` how JSON has it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _NUMBERS: Final = frozenset({float, int})
 
 
 def flat(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values by flat names: see `flatten`. Of most records this is what was logged, and it is not copied."""
+    """Return the values by flat names, as `flatten` makes them. Most records are flat already, and are not copied."""
     return data if _LEAVES.issuperset(map(type, data.values())) else dict(flatten(data))
 
 
 def numbers_in(data: Mapping[str, Any], parent: str = "", *, truths: bool = True) -> Iterable[tuple[str, float]]:
-    """The numbers by flat names.
+    """Yield the numbers by flat names.
 
     Args:
         data: of a record, or what is nested in one.
-        parent: what the names begin with.
-        truths: whether True and False are numbers.
+        parent: the beginning of each name.
+        truths: True and False count as numbers.
     """
     if not parent and _NUMBERS.issuperset(map(type, data.values())):
         return data.items()
@@ -40,7 +40,7 @@ def numbers_in(data: Mapping[str, Any], parent: str = "", *, truths: bool = True
 
 
 def as_float(value: float, beyond: T) -> float | T:
-    """A number as a float; `beyond` for an integer that none is large enough for."""
+    """Convert a number to a float; return `beyond` for an integer that no float is large enough for."""
     try:
         return float(value)
     except OverflowError:
@@ -48,11 +48,11 @@ def as_float(value: float, beyond: T) -> float | T:
 
 
 def finite(value: float) -> float | None:
-    """A number as a float that is finite; None where it is none."""
+    """Convert a number to a float; return None if it is not finite."""
     number = as_float(value, math.inf)
     return number if math.isfinite(number) else None
 
 
 def items_in(value: Any) -> list[Any]:
-    """The items of a list, and of the lists in it; of what is no list itself."""
+    """Return the items of a list and of the lists in it; any other value as the only item."""
     return [item for part in value for item in items_in(part)] if isinstance(value, list) else [value]

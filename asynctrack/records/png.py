@@ -1,6 +1,6 @@
-"""PNG: writes one, and says how large one is. Runs in a delivery; standard library only.
+"""PNG: writes PNG files, and reads their size. Runs in a delivery; standard library only.
 
-Eight bits a channel, rows unfiltered (https://www.w3.org/TR/png-3/): what it writes depends on the pixels alone, and needs neither Pillow nor NumPy.
+Eight bits a channel, rows unfiltered (https://www.w3.org/TR/png-3/): the file depends on the pixels alone, and needs neither Pillow nor NumPy.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ _LEVEL: Final = 3
 
 
 def encode(pixels: bytes, width: int, height: int) -> bytes:
-    """A PNG of pixels in rows from the top, channels together.
+    """Encode pixels as a PNG.
+
+    Args:
+        pixels: rows from the top, the channels of a pixel together, 8 bits each.
+        width: in pixels.
+        height: in pixels.
 
     Raises:
-        ValueError: they are no whole number of channels a pixel, from 1 to 4.
+        ValueError: `pixels` is not 1 to 4 bytes for each pixel.
     """
     channels, rest = divmod(len(pixels), max(1, width * height))
     if rest or channels not in _COLOUR_TYPES:
@@ -33,7 +38,7 @@ def encode(pixels: bytes, width: int, height: int) -> bytes:
 
 
 def size_of(content: bytes) -> tuple[int, int] | None:
-    """Width and height of a PNG; None where this is none."""
+    """Return width and height of a PNG in pixels; None if it is none."""
     if len(content) < 24 or not content.startswith(SIGNATURE):
         return None
     width, height = struct.unpack_from(">II", content, 16)

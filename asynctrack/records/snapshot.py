@@ -1,8 +1,9 @@
 """Snapshot: a private, plain copy of what a user gave, as it is at one moment. Runs in the caller.
 
-Containers are copied first, each in one step that no other thread can come into, and then looked at; a value that is not plain is made so before any encoder sees it. So
-nothing that can run Python, and let others change a container, is called while msgspec walks one. What is in itself becomes "{...}" or "[...]", as `repr` has it. There are
-budgets of containers and bytes, since twenty levels of `{"l": x, "r": x}` are a million: beyond them a container becomes a short text.
+Containers are copied first, each in one step that no other thread can interrupt, and then looked at; a value that is not plain is made so before any
+encoder sees it. So no code that can run Python, and let others change a container, is called while msgspec walks one. A container that holds itself
+becomes "{...}" or "[...]", as in `repr`. Containers and bytes have a budget, since twenty levels of `{"l": x, "r": x}` are a million: beyond it a
+container becomes a short text.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Snapshot:
         strange: how many values became their `repr`, or were cut.
 
     Args:
-        most_bytes: of what it may take.
+        most_bytes: the size at which values are cut.
     """
 
     __slots__ = ("_bytes", "_nodes", "_path", "strange")
@@ -55,7 +56,7 @@ class Snapshot:
         self._path: set[int] = set()
 
     def of(self, data: Mapping[Any, Any], lost: list[str]) -> dict[str, Any]:
-        """A record as it is at this moment; names of values that became their `repr`, or were cut, are added to `lost`."""
+        """Copy a record as it is at this moment. The names of values that became their `repr`, or were cut, are added to `lost`."""
         plain = {}
         for key, value in copied(data).items():
             before, name = self.strange, plain_key(key)
@@ -78,7 +79,7 @@ class Snapshot:
         return self._of(value, kind, depth)  # an array of objects may be in itself, so it has to be on the path
 
     def _of(self, value: Any, kind: type, depth: int) -> Any:
-        """Any value, made plain."""
+        """Make any value plain."""
         if self._nodes < 0 or self._bytes < 0 or depth > MAX_DEPTH:
             return self._cut(value, kind)
         if (held := id(value)) in self._path:
@@ -109,7 +110,7 @@ class Snapshot:
         return self._next(fresh, depth)
 
     def _next(self, fresh: Any, depth: int) -> Any:
-        """What `simpler` has made: containers are its own."""
+        """Make plain what `simpler` has returned: its containers are our own."""
         kind = type(fresh)
         if kind in _LEAVES:
             return fresh
@@ -125,7 +126,7 @@ class Snapshot:
         return self._of(fresh, kind, depth + 1)
 
     def _list(self, items: list[Any], depth: int) -> list[Any]:
-        """A list that nobody else has."""
+        """Make the items of a list plain in place: nobody else has the list."""
         if _only_numbers(map(type, items)):
             self._bytes -= _NUMBER_BYTES * len(items)
             return items
@@ -142,7 +143,7 @@ class Snapshot:
         return items
 
     def _dict(self, items: dict[Any, Any], depth: int) -> dict[str, Any]:
-        """A dict that nobody else has."""
+        """Make the items of a dict plain in place: nobody else has the dict."""
         if _only_numbers(map(type, items.values())) and _only_texts(map(type, items)):
             self._bytes -= _NUMBER_BYTES * len(items)
             return items
@@ -179,9 +180,9 @@ class Snapshot:
 
 
 def encode_quickly(data: dict[Any, Any], step: int | None) -> bytes | None:
-    """A record that has but numbers, texts, NumPy's values, and containers of numbers and texts; None of others.
+    """Encode a record of only numbers, texts, NumPy's values, and containers of numbers and texts; return None for any other.
 
-    It has the same values as `Snapshot.of`, for a third of the time.
+    The payload holds the same values as `Snapshot.of`, for a third of the time.
     """
     try:
         plain = data.copy()
@@ -214,7 +215,7 @@ def encode_quickly(data: dict[Any, Any], step: int | None) -> bytes | None:
 
 
 def copied(data: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A copy of a mapping that no other thread comes into; of one that is no dict what it says, and of one that says nothing why."""
+    """Copy a mapping in one step that no other thread can interrupt; one that is no dict item by item. One that raises gives a dict that says why."""
     if type(data) is dict:
         found: dict[Any, Any] = steady(dict.copy, data)
         return found
@@ -227,7 +228,7 @@ def copied(data: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def is_mapping(data: object) -> bool:
-    """Whether it is a mapping, whatever its own code says when it is asked."""
+    """Return True if it is a mapping, whatever its own code says when it is asked."""
     try:
         return isinstance(data, Mapping)
     except Exception:  # of its own `__class__`
@@ -235,7 +236,7 @@ def is_mapping(data: object) -> bool:
 
 
 def plain_key(key: Any) -> str:
-    """A name as a text."""
+    """Return a key as a text."""
     try:
         if isinstance(key, str):
             return str.__str__(key)
@@ -247,7 +248,7 @@ def plain_key(key: Any) -> str:
 
 
 def safe_repr(value: Any) -> str:
-    """The beginning of a value's `repr`, whatever its code raises; of containers without looking deep, since they may be endless."""
+    """Return the beginning of a value's `repr`, whatever its code raises; containers are not looked into deeply, since they may be endless."""
     kind = type(value)
     try:
         if issubclass(kind, dict | list | tuple | set | frozenset):

@@ -1,8 +1,8 @@
-"""Wire: the one encoder of frames, and the extension types of what MessagePack cannot hold. Runs anywhere.
+"""Wire: the one encoder of frames, and the extension types for what MessagePack cannot hold. Runs anywhere.
 
-The encoder has no hook: it never calls code of ours for a value. It raises for what it does not know, and then `snapshot` makes a private, plain copy
-for it. msgspec walks dicts and lists with borrowed references and the length it saw first, so if Python code ran in the middle, another thread could
-change them under it: a crash, or a map whose header has another length.
+The encoder has no hook: it never calls code of ours for a value. It raises for a type that it does not know, and then `snapshot` makes a private,
+plain copy. msgspec walks dicts and lists with borrowed references and the length it saw first. If Python code ran meanwhile, another thread could
+change them: a crash, or a map whose header has another length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Ext = msgspec.msgpack.Ext
 
 
 def repaired(value: Any) -> Any:
-    """A plain value that certainly can be encoded: integers beyond 64 bits and texts that are not Unicode are replaced.
+    """Replace integers beyond 64 bits and texts that are not Unicode, so that the value can certainly be encoded.
 
     Args:
         value: of dicts, lists, numbers and texts that nobody else has.
@@ -44,7 +44,7 @@ def repaired(value: Any) -> Any:
 
 
 def encode_surely(value: Any) -> bytes:
-    """`encode` of a private copy, whatever its integers and texts are."""
+    """Encode a private copy, whatever its integers and texts are."""
     try:
         return encode(value)
     except (OverflowError, ValueError):  # an integer beyond 64 bits, a lone surrogate

@@ -1,7 +1,7 @@
-"""Values: what a user builds to log more than numbers and texts. Runs in the caller.
+"""Values: the classes with which a user logs more than numbers and texts. Runs in the caller.
 
-Each takes what it is given as it is then, and refuses at once what it cannot take; `log()` only copies. What files hold is not read here: a
-delivery copies them, if they are then as they were. A value may be logged any number of times, in records, lists and tables.
+Each copies what it is given when it is built, and raises at once if it cannot take it; `log()` only copies. The content of files is not read here: a
+delivery copies them, if they have not changed. A value may be logged any number of times, in records, lists and tables.
 """
 
 from asynctrack.records.values.artifact import Artifact

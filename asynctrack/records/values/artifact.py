@@ -14,13 +14,13 @@ from asynctrack.records.values.files import logged_file, seal
 
 
 class Artifact(Value):
-    """Files that belong to the run, such as a model. A delivery copies them, if they are then as they were when they were added.
+    """Files that belong to the run, such as a model. A delivery copies them, if they have not changed since they were added.
 
     Args:
         name: of the artifact; or, as a `pathlib.Path`, the file or folder that it consists of.
         type: of the artifact, for people: "model", "dataset", ...
         description: for people.
-        metadata: whatever else is to be known of it.
+        metadata: names to values, for people.
         path: a file or a folder to begin with; `add_file` and `add_dir` add more.
 
     Raises:
@@ -72,7 +72,7 @@ class Artifact(Value):
 
         Args:
             local_path: of the folder.
-            name: of the folder in the artifact. Default: none of its own.
+            name: of the folder in the artifact. Default: its files stand at the top.
 
         Raises:
             InvalidValue: there is no such folder.
@@ -91,7 +91,7 @@ class Artifact(Value):
         return ["artifact", "", meta, None, list(self._files.values()), self._seal]
 
     def _add(self, paths: Mapping[str, str]) -> None:
-        """Add files by their names, in the order of these, and seal them all."""
+        """Add files by their names, in that order, and seal them all."""
         for name, path in paths.items():
             inside = _inside(unicode(name))
             self._files[inside] = msgspec.structs.replace(logged_file("Artifact", path), name=inside)
@@ -100,10 +100,10 @@ class Artifact(Value):
 
 
 def _inside(name: str) -> str:
-    """The name of a file in an artifact.
+    """Return the name of a file in an artifact.
 
     Raises:
-        InvalidValue: it leads out of that.
+        InvalidValue: it leads out of the artifact.
     """
     path = os.path.normpath(name)
     if os.path.isabs(path) or path.split(os.sep)[0] in ("..", ".", ""):

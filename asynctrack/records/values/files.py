@@ -1,4 +1,4 @@
-"""Files: those that are logged by their paths, what is noted of them, and the seal by which a delivery knows whose they are. Runs in the caller."""
+"""Files: notes files that are logged by their paths, and seals them, so that a delivery knows whose they are. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from asynctrack.records.media_types import LoggedFile, sealed
 
 
 def logged_file(what: str, path: str) -> LoggedFile:
-    """A file as it is now.
+    """Note a file as it is now.
 
     Raises:
-        InvalidValue: it is none.
+        InvalidValue: there is no such file.
     """
     real = os.path.realpath(os.path.expanduser(path))
     try:
@@ -30,11 +30,11 @@ def logged_file(what: str, path: str) -> LoggedFile:
 
 
 def seal(files: Sequence[LoggedFile]) -> str:
-    """The seal of logged files: a run from elsewhere must not have this user's files copied into it."""
+    """Return the seal of logged files: a run from elsewhere must not have this user's files copied into it."""
     return trust.seal("", "media", sealed(files), here=True) if files else ""
 
 
 def suffix(path: str) -> str:
-    """How the name of a file ends, if that can be a part of another name."""
+    """Return the suffix of a file's name, if it can be a part of another name."""
     ending = os.path.splitext(path)[1][1:].lower()
     return ending if ending.isalnum() and ending.isascii() and len(ending) <= 8 else ""

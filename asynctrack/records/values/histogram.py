@@ -1,4 +1,4 @@
-"""Histogram: how many values lie where. Runs in the caller."""
+"""Histogram: counts of values by bins. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MOST_BINS: Final = 512
 
 
 class Histogram(Value):
-    """How many values lie where.
+    """Counts of values by bins.
 
     Args:
-        values: an array or a sequence of numbers; those that are not finite are left out. More than 65,536 are counted here, fewer by who reads them.
+        values: an array or a sequence of numbers of any shape; those that are not finite are left out. More than 65,536 are counted here, fewer by readers.
         np_histogram: what `numpy.histogram` returns: counts, and the edges between them, one more.
-        num_bins: of equal width, 1 to 512.
+        num_bins: number of bins of equal width, 1 to 512.
 
     Raises:
-        InvalidValue: it is neither, or both, or they do not fit.
+        InvalidValue: neither of the two is given, or both, or their lengths do not fit.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Histogram(Value):
 
 
 def _numbers(values: Any) -> Any:
-    """An array or a list of numbers, copied.
+    """Copy an array or a list of numbers.
 
     Raises:
-        InvalidValue: they are something else.
+        InvalidValue: it holds something else.
     """
     if hasattr(values, "detach"):
         values = of_torch(values)
@@ -83,7 +83,7 @@ def _numbers(values: Any) -> Any:
 
 
 def _count(values: Any, bins: int) -> dict[str, Any]:
-    """Many values as counts."""
+    """Replace many values by their counts."""
     numpy = sys.modules.get("numpy")
     if numpy is None:
         counts, edges = count(values, bins)
@@ -95,7 +95,7 @@ def _count(values: Any, bins: int) -> dict[str, Any]:
 
 
 def _counted(given: Sequence[Any]) -> dict[str, Any]:
-    """Counts and edges, checked."""
+    """Check counts and edges, and return them."""
     try:
         counts, edges = ([float(item) for item in items] for items in given)
         counts = [int(item) if item.is_integer() else item for item in counts]

@@ -20,21 +20,24 @@ _MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"})
 
 
 class Image(Value):
-    """An image.
+    """An image, of pixels, a file or a figure.
 
     Args:
-        data: pixels as an array of height x width, or height x width x 1, 3 or 4 channels; a torch tensor may have its channels first, as torch
-            has them. Integers are 0 to 255, floats 0 to 1, or -1 to 1 where some are negative; those with values beyond are taken from 0 to 255, and
-            stretched to that where some are negative. They become 8 bits a channel here: 0.3 ms for 512 x 512 x 3 floats, and a quarter of the bytes.
-            More than a megabyte of that is compressed here, too, which takes 3 to 70 ms a megabyte.
-            Or an image of Pillow, whose pixels are copied; or the path of a file, which a delivery copies as it is.
-            Or a figure of matplotlib, or `pyplot` itself: it is drawn here and now, which takes some 100 ms. It costs its caller more than a copy, since
-            matplotlib may change it as soon as this returns.
+        data: one of
+
+            - pixels: an array of height x width, or height x width x 1, 3 or 4 channels; a torch tensor may have its channels first. Integers are
+              0 to 255, floats 0 to 1, or -1 to 1 where some are negative; floats beyond are taken from 0 to 255, and stretched to that where
+              some are negative. They become 8 bits a channel here: 0.3 ms for 512 x 512 x 3 floats, and a quarter of the bytes. More than a
+              megabyte of that is compressed here, too, which takes 3 to 70 ms a megabyte;
+            - an image of Pillow, whose pixels are copied;
+            - the path of a file, which a delivery copies as it is;
+            - a figure of matplotlib, or `pyplot` itself. It is drawn here and now, which takes some 100 ms, since matplotlib may change it as soon
+              as this returns.
         caption: for people.
-        mode: of Pillow, to convert to; ignored for others.
+        mode: of Pillow, to convert to; ignored for all else.
 
     Raises:
-        InvalidValue: it is none of these, or empty; or there is no such file.
+        InvalidValue: `data` is none of these, or empty; or there is no such file.
     """
 
     def __init__(self, data: Any, caption: str | None = None, *, mode: str | None = None) -> None:
@@ -70,7 +73,7 @@ def _size(meta: Mapping[str, Any], files: Sequence[LoggedFile]) -> str:
 
 
 def _draw(data: Any) -> bytes:
-    """A figure, or that of axes, as a PNG."""
+    """Draw a figure, or that of axes, as a PNG."""
     figure = data if hasattr(data, "savefig") else data.get_figure()
     drawn = io.BytesIO()
     try:
@@ -81,7 +84,7 @@ def _draw(data: Any) -> bytes:
 
 
 def _of_pillow(image: Any, mode: str | None) -> tuple[bytes, int, int]:
-    """Pixels, width and height of an image of Pillow."""
+    """Return the pixels, width and height of an image of Pillow."""
     if mode in _MODES and image.mode != mode:
         image = image.convert(mode)
     if image.mode not in _MODES:
@@ -94,7 +97,7 @@ def _of_pillow(image: Any, mode: str | None) -> tuple[bytes, int, int]:
 
 
 def _of_array(data: Any) -> tuple[bytes, int, int]:
-    """Pixels of 8 bits a channel, width and height of an array."""
+    """Return the pixels of an array, 8 bits a channel, with width and height."""
     array, channels_first = _as_array(data)
     if array.ndim == 3 and channels_first and array.shape[0] in (1, 3, 4):
         array = array.transpose(1, 2, 0)
@@ -107,7 +110,7 @@ def _of_array(data: Any) -> tuple[bytes, int, int]:
 
 
 def _as_array(data: Any) -> tuple[Any, bool]:
-    """An array of NumPy, and whether it may have its channels first."""
+    """Convert to a NumPy array. Return it, and True if it may have its channels first."""
     channels_first = hasattr(data, "detach")
     if channels_first:
         data = of_torch(data)
@@ -120,7 +123,7 @@ def _as_array(data: Any) -> tuple[Any, bool]:
 
 
 def _as_bytes(array: Any) -> Any:
-    """Numbers as 8 bits; see `Image`."""
+    """Convert numbers to 8 bits, as `Image` describes."""
     import numpy
 
     if array.dtype == numpy.uint8:

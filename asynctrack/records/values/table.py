@@ -16,7 +16,7 @@ class Table(Value):
     """Rows under named columns. Cells may be anything that `log()` takes, images too.
 
     Args:
-        columns: their names. Default: those of the data frame, or 0, 1, ...
+        columns: names of the columns. Default: those of the data frame, or 0, 1, ...
         data: rows, each as long as the columns; or a data frame.
         dataframe: of pandas or polars.
 
@@ -47,7 +47,7 @@ class Table(Value):
         return f"<Table of {len(self.data)} rows, {len(self.columns)} columns>"
 
     def add_data(self, *cells: Any) -> None:
-        """Add a row.
+        """Add a row of these cells.
 
         Raises:
             InvalidValue: it is not as long as the columns.
@@ -56,10 +56,14 @@ class Table(Value):
         self.data.append(list(cells))
 
     def add_column(self, name: str, data: Iterable[Any]) -> None:
-        """Add a column of as many cells as there are rows.
+        """Add a column.
+
+        Args:
+            name: of the column.
+            data: its cells, one for each row.
 
         Raises:
-            InvalidValue: there are more or fewer.
+            InvalidValue: there are more cells than rows, or fewer.
         """
         cells = list(data)
         if self.columns and len(cells) != len(self.data):
@@ -71,7 +75,7 @@ class Table(Value):
             row.append(cell)
 
     def get_column(self, name: str) -> list[Any]:
-        """The cells of a column."""
+        """Return the cells of the column of this name."""
         at = self.columns.index(name)
         return [row[at] for row in self.data]
 
@@ -91,7 +95,7 @@ def _row(row: Any) -> list[Any]:
 
 
 def of_frame(frame: Any) -> Table:
-    """What a data frame or a series that is logged as it is becomes: its first 10,000 rows, with the index if it has a meaning."""
+    """Convert a logged data frame or series to a table: its first 10,000 rows, with the index if it has a meaning."""
     if not hasattr(frame, "columns"):  # a series
         frame = frame.to_frame() if frame.name is not None else frame.to_frame("value")
     if hasattr(frame, "itertuples"):
@@ -112,7 +116,7 @@ def of_frame(frame: Any) -> Table:
 
 
 def _of_frame(frame: Any) -> tuple[list[str], list[Any]]:
-    """Columns and rows of a data frame of pandas or polars."""
+    """Return the columns and rows of a data frame of pandas or polars."""
     if hasattr(frame, "itertuples"):
         return [str(name) for name in frame.columns], list(frame.itertuples(index=False, name=None))
     if hasattr(frame, "rows"):

@@ -1,4 +1,4 @@
-"""Texts: those that are kept in files of their own: pages of HTML, and plain ones. Runs in the caller."""
+"""Texts: values that are kept in text files: pages of HTML, and plain text. Runs in the caller."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Html(Value):
 
 
 class Text(Value):
-    """A long text, which is kept in a file of its own; a short one can be logged as it is.
+    """A long text, which is kept in a file of its own. A short one can be logged as it is.
 
     Args:
         text: any.
