@@ -57,7 +57,7 @@ __all__ = [
 
 
 class AsynctrackError(Exception):
-    """The base of every exception raised on purpose. What its message tells of, a path or a key, may be anybody's: no terminal obeys it."""
+    """The base of every exception raised on purpose. Its message may quote anybody's paths and keys, so it is escaped for terminals."""
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n")
@@ -72,7 +72,11 @@ class EnvironmentFailure(AsynctrackError):
 
 
 class InvalidSettings(UsageError, ValueError):
-    """One or more settings cannot be used; `problems` names all of them."""
+    """One or more settings cannot be used.
+
+    Attributes:
+        problems: a sentence for each of them.
+    """
 
     def __init__(self, problems: Sequence[str], source: str = "") -> None:
         self.problems: tuple[str, ...] = tuple(problems)
@@ -82,7 +86,7 @@ class InvalidSettings(UsageError, ValueError):
 
 
 class InvalidData(UsageError, TypeError):
-    """What was given to `log()`, or as config or summary, is not a mapping."""
+    """The data given to `log()`, or as config or summary, is not a mapping."""
 
     def __init__(self, data: object, what: str = "log()") -> None:
         super().__init__(
@@ -91,7 +95,7 @@ class InvalidData(UsageError, TypeError):
 
 
 class InvalidConfig(InvalidData):
-    """What was given as a config is nothing that has names and values."""
+    """The object given as a config has no names and values."""
 
     def __init__(self, given: object, what: str = "config", why: str = "") -> None:
         got = "the class" if isinstance(given, type) else type(given).__name__
@@ -121,11 +125,11 @@ class InvalidValue(UsageError, ValueError):
 
 
 class InvalidValueType(InvalidValue, TypeError):
-    """The same, where it is of a type that is not taken."""
+    """An image, a table or another value was given an argument of a type that it does not take."""
 
 
 class InvalidRunId(UsageError, ValueError):
-    """A run id or folder cannot be the name of a directory, or the command line takes it for something else."""
+    """A run id or folder cannot be the name of a directory, or means something else on the command line."""
 
     def __init__(self, what: str, value: object) -> None:
         super().__init__(
@@ -157,9 +161,9 @@ class RunIsRunning(UsageError, RuntimeError):
     """The run to resume is still open somewhere.
 
     Args:
-        run_id: of it.
+        run_id: the id of the run.
         path: its directory.
-        pid: of the process that has it open; None: this one, 0: not known.
+        pid: the process that has it open; None means this one, 0 that it is not known.
     """
 
     def __init__(self, run_id: str, path: object, pid: int | None = 0) -> None:
@@ -172,7 +176,7 @@ class RunIsRunning(UsageError, RuntimeError):
 
 
 class RunFinished(UsageError, RuntimeError):
-    """The run took a call that it can only take before `finish()`."""
+    """A call came after `finish()` that a run only takes before it."""
 
     def __init__(self, run_id: str, call: str) -> None:
         super().__init__(
@@ -198,7 +202,11 @@ class NoSuchBackend(UsageError, LookupError):
 
 
 class NoSuchRun(UsageError, LookupError):
-    """No run is meant by what was given."""
+    """There is no run of that name.
+
+    Attributes:
+        closest: names of runs that are like it, the most similar first.
+    """
 
     def __init__(self, wanted: str, directory: object, closest: Sequence[str] = ()) -> None:
         self.closest: tuple[str, ...] = tuple(closest)
@@ -210,7 +218,11 @@ class NoSuchRun(UsageError, LookupError):
 
 
 class AmbiguousRun(UsageError, LookupError):
-    """Several runs are meant by what was given; `candidates` names all of them, the newest first."""
+    """The beginning of an id fits several runs.
+
+    Attributes:
+        candidates: the names of all of them, the newest first.
+    """
 
     def __init__(self, wanted: str, candidates: Sequence[str]) -> None:
         self.candidates: tuple[str, ...] = tuple(candidates)
@@ -219,7 +231,11 @@ class AmbiguousRun(UsageError, LookupError):
 
 
 class InvalidExpression(UsageError, ValueError):
-    """A condition cannot be read; `position` is the character, from 1, where something else was expected."""
+    """A condition cannot be parsed.
+
+    Attributes:
+        position: the character, from 1, where something else was expected.
+    """
 
     def __init__(self, text: str, position: int, expected: str, found: str) -> None:
         self.position = position
@@ -254,7 +270,7 @@ class FrameTooLarge(UsageError, ValueError):
 
 
 def _too_many_files(cause: OSError) -> str:
-    """What to do where files are too many; empty where it is something else."""
+    """Return advice where the cause is too many open files; empty for any other cause."""
     if cause.errno not in (errno.EMFILE, errno.ENFILE):
         return ""
     return f"{cause.strerror}: close files or finish() runs that are open, or raise the limit (`ulimit -n`)"
@@ -294,7 +310,11 @@ class NotARun(EnvironmentFailure, FileNotFoundError):
 
 
 class ManifestUnreadable(NotARun):
-    """A run's `run.json` is not what it should be. Where there is a journal that stands in, as for one that is missing."""
+    """A run's `run.json` cannot be read. Raised only where no journal can stand in for it.
+
+    Attributes:
+        found: the problem with the file.
+    """
 
     def __init__(self, path: object, found: str) -> None:
         self.found = found
@@ -322,7 +342,7 @@ class JournalCorrupt(EnvironmentFailure):
 
 
 class DamagedJournal(UserWarning):
-    """What is read of a run is not all that was recorded: something of its files is damaged. Given once for a run and process."""
+    """Files of a run are damaged, and records may be missing from what is read. Given once for a run and process."""
 
     def __init__(self, path: object, damage: Sequence[object]) -> None:
         more = f"; and {len(damage) - 1} more, see `asynctrack verify`" if len(damage) > 1 else ""
@@ -330,7 +350,7 @@ class DamagedJournal(UserWarning):
 
 
 class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
-    """Where a run's journal should be, lies something else."""
+    """The path of a run's journal holds something that is no directory."""
 
     def __init__(self, path: object) -> None:
         super().__init__(
@@ -343,7 +363,11 @@ class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
 
 
 class UnsafeFile(EnvironmentFailure, OSError):
-    """What a run's directory has in place of one of its files is not read."""
+    """A file of a run is a link, a pipe, a device or too large, and was not read.
+
+    Attributes:
+        found: what is there instead of a file.
+    """
 
     def __init__(self, path: object, found: str) -> None:
         self.found = found
@@ -369,7 +393,7 @@ class LibraryMissing(BackendUnavailable, ImportError):
 
 
 class FrameworkMissing(EnvironmentFailure, ImportError):
-    """A drop-in was imported where its framework is not."""
+    """A drop-in was imported where its framework is not installed."""
 
     def __init__(self, framework: str, requirement: str, cause: ImportError) -> None:
         super().__init__(
@@ -379,7 +403,7 @@ class FrameworkMissing(EnvironmentFailure, ImportError):
 
 
 def _repr(given: object) -> str:
-    """The beginning of an object's `repr`, whatever its code raises."""
+    """Return the beginning of an object's `repr`, whatever its code raises."""
     try:
         return f"{given!r:.80}"
     except Exception:  # a broken __repr__ must not hide the message

@@ -1,15 +1,14 @@
-"""Events: what happens in a run, one typed object after the other, for who wants to react.
+"""Events: what happens in a run, as typed objects in order, for `asynctrack.Subscriber`.
 
 | Event | When |
 | --- | --- |
 | `RunStarted` | the run is opened, for the first time or again |
 | `Metrics` | a record was logged |
 | `ConfigUpdated`, `SummaryUpdated` | some of it was set |
-| `Checkpoint` | the state was saved: what came before it is on disk |
+| `Checkpoint` | the state was saved: all events before it are on disk |
 | `RunEnded` | the run has finished, failed, crashed or was preempted |
 
-They come in the order of the journal, after the call that made them; between records and changes of one batch the order is that of the
-clock. See `asynctrack.Subscriber`.
+They come in the order of the journal, after the call that made them. Records and changes of one batch come in the order of the clock.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened in a run.
 
     Attributes:
-        run_id: of the run, unique in its project.
-        time_ns: when, wall clock, nanoseconds since the epoch.
+        run_id: id of the run, unique in its project.
+        time_ns: wall clock, nanoseconds since the epoch.
     """
 
     run_id: str
@@ -38,10 +37,10 @@ class RunStarted(Event, frozen=True, kw_only=True):
     Attributes:
         name: of the run, for people.
         project: of the run.
-        directory: the run's own.
+        directory: the run's own directory.
         config: what it was opened with.
-        resumed: whether it had been open before. A subscriber in the process that logs is then told all of it again, from the beginning;
-            one that runs elsewhere is not.
+        resumed: True if it had been open before. A subscriber in the process that logs then gets all events again, from the beginning; one that runs
+            elsewhere does not.
     """
 
     name: str
@@ -56,8 +55,8 @@ class Metrics(Event, frozen=True, kw_only=True):
 
     Attributes:
         data: names to values, nested as they were logged.
-        step: the caller's, or the number where none was given.
-        number: of the record in the process that logged it.
+        step: the step that was given, or the number where none was.
+        number: of the record in the process that logged it, from 0.
     """
 
     data: dict[str, Any]
@@ -66,11 +65,11 @@ class Metrics(Event, frozen=True, kw_only=True):
 
 
 class ConfigUpdated(Event, frozen=True, kw_only=True):
-    """Some of the run's config was set, or taken from it.
+    """Some of the run's config was set or removed.
 
     Attributes:
-        data: what was set; a name of which something inside was changed comes with its whole value.
-        removed: the names that were taken from it before that.
+        data: what was set. A name whose nested part was changed comes with its whole value.
+        removed: the names that were removed before that.
     """
 
     data: dict[str, Any]
@@ -78,23 +77,32 @@ class ConfigUpdated(Event, frozen=True, kw_only=True):
 
 
 class SummaryUpdated(Event, frozen=True, kw_only=True):
-    """Some of the run's summary was set, or taken from it; see `ConfigUpdated`."""
+    """Some of the run's summary was set or removed.
+
+    Attributes:
+        data: as in `ConfigUpdated`.
+        removed: as in `ConfigUpdated`.
+    """
 
     data: dict[str, Any]
     removed: tuple[str, ...] = ()
 
 
 class Checkpoint(Event, frozen=True, kw_only=True):
-    """`Run.checkpoint` was called, with these counters."""
+    """`Run.checkpoint` was called.
+
+    Attributes:
+        counters: the values that it was given.
+    """
 
     counters: dict[str, Any]
 
 
 class RunEnded(Event, frozen=True, kw_only=True):
-    """The run has ended; its time is that of the last event before it.
+    """The run has ended. Its time is that of the last event before it.
 
     Attributes:
-        status: how.
+        status: "finished", "failed", "crashed" or "preempted".
     """
 
     status: Literal["finished", "failed", "crashed", "preempted"]

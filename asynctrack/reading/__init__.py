@@ -1,1 +1,1 @@
-"""Reading: a run's data for people, while it is live, when it has ended, after a crash, and without its journal. Runs anywhere."""
+"""Reading: a run's data for people, while it is live, after its end, after a crash, and without its journal. Runs anywhere."""

@@ -1,4 +1,4 @@
-"""Catalog: the runs under a directory, and the one that a person means. Reads names and `run.json`. Runs anywhere."""
+"""Catalog: lists the runs under a directory, and finds the one that a person means. Reads names and `run.json`. Runs anywhere."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _ALIKE: Final = 0.5
 
 
 def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> Path:
-    """The run that is meant.
+    """Find the directory of the run that is meant.
 
     Args:
         wanted: the path of a run's directory, an id or its beginning, the same after `project/`, or "latest".
-        directory: where ids are looked for: it holds projects, which hold runs.
+        directory: where ids are looked up: it holds projects, which hold runs.
 
     Raises:
         NoSuchRun: there is none.
@@ -65,9 +65,9 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
 
 
 def runs_under(directory: str | os.PathLike[str]) -> list[Path]:
-    """The runs in a directory of projects, in one project, or the directory itself if it is a run; in no order.
+    """Return the runs in a directory of projects, in one project, or the directory itself if it is a run; in no order.
 
-    What cannot be looked into because its disk fails is among them: who reads it says so.
+    A directory that cannot be read because its disk fails is among them: the reader of the run reports it.
     """
     return _runs_below(Path(directory), 2)
 
@@ -83,7 +83,7 @@ def _runs_below(path: Path, levels: int) -> list[Path]:
 
 
 def unreadable_under(directory: str | os.PathLike[str]) -> int:
-    """Runs in a directory of projects, and projects, that this user may not read."""
+    """Count the runs in a directory of projects, and the projects, that this user may not read."""
     if is_run(directory):
         return 0
     found = 0
@@ -97,9 +97,9 @@ def unreadable_under(directory: str | os.PathLike[str]) -> int:
 
 
 def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
-    """These runs by when they were created, the newest first; only as many of them are read as are asked for.
+    """Yield runs by the time they were created, the newest first. Only as many of them are read as the caller takes.
 
-    Nothing of a run is older than the run. So one whose directory has not changed since another was created is older than that.
+    Nothing of a run is older than the run. So a run whose directory has not changed since another was created is older than that.
     """
     changed = sorted(((_changed_at(run), run) for run in runs), reverse=True)
     read: list[tuple[str, str, Path]] = []
@@ -113,7 +113,7 @@ def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
-    """Whether a directory holds a run, be it a damaged one, or one whose disk fails: it may be one then."""
+    """Return True if a directory holds a run, even a damaged one, or if its disk fails: it may hold one then."""
     return _is(stat.S_ISREG, path, manifests.FILE_NAME) or _is(stat.S_ISDIR, path, "journal")
 
 
@@ -127,16 +127,16 @@ def _is(kind: Callable[[int], bool], path: str | os.PathLike[str], name: str) ->
 
 
 def name_of(run: Path) -> str:
-    """What people call a run: `project/id`."""
+    """Return the name by which people know a run: `project/id`."""
     path = Path(os.path.abspath(run))
     return f"{path.parent.name}/{path.name}"
 
 
 def load(run: Path) -> Manifest:
-    """What `run.json` says; where there is none that can be read, what the journal says.
+    """Load `run.json`; where that cannot be read, take the journal's word.
 
     Raises:
-        NotARun: neither says anything.
+        NotARun: there is neither.
         UnsupportedVersion: a newer asynctrack wrote it.
     """
     try:
@@ -146,7 +146,7 @@ def load(run: Path) -> Manifest:
 
 
 def created_at(run: Path) -> str:
-    """When a run was created: UTC, ISO 8601. Where `run.json` does not say, its directory's last change stands in."""
+    """Return when a run was created: UTC, ISO 8601. Without `run.json`, return when its directory last changed."""
     try:
         return msgspec.json.decode(safe_read.read(run / manifests.FILE_NAME), type=_Creation).created_at
     except (OSError, ValueError, RecursionError):
@@ -154,7 +154,7 @@ def created_at(run: Path) -> str:
 
 
 def _changed_at(run: Path) -> str:
-    """When a run's directory was changed last: UTC, ISO 8601."""
+    """Return when a run's directory last changed: UTC, ISO 8601."""
     try:
         changed_s = run.stat().st_mtime
     except OSError:  # removed under us
@@ -163,7 +163,7 @@ def _changed_at(run: Path) -> str:
 
 
 def _may_read(path: Path) -> bool:
-    """Whether this user may; also where it cannot be told because the disk fails."""
+    """Return True if this user may read a path, or if that cannot be known because the disk fails."""
     try:
         os.stat(path)
     except PermissionError:
@@ -174,7 +174,7 @@ def _may_read(path: Path) -> bool:
 
 
 def _as_directories(text: str) -> str:
-    """`project/id` as the names of their directories."""
+    """Convert `project/id` to the names of the directories."""
     project, slash, run_id = text.rpartition("/")
     with contextlib.suppress(InvalidRunId):
         return f"{project_directory(check_project(project))}{slash}{run_id}"
@@ -190,7 +190,7 @@ class _Creation(msgspec.Struct):
 
 
 def _directories(parent: str | os.PathLike[str]) -> list[Path]:
-    """The directories in a directory, hidden ones left out; none where there is none, or this user may not read it.
+    """Return the directories in a directory, except hidden ones; none where it is missing or this user may not read it.
 
     Raises:
         OSError: its disk fails.
@@ -212,7 +212,7 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
 
 
 def _closest(text: str, runs: list[Path]) -> list[str]:
-    """Names that are like `text`, by `project/id` or by id alone."""
+    """Return the names most like `text`, by `project/id` or by id alone."""
     names = {name_of(run): name_of(run) for run in runs} | {run.name: name_of(run) for run in runs}
     close = [names[name] for name in difflib.get_close_matches(text, names, n=2 * _OFFERED, cutoff=_ALIKE)]
     return list(dict.fromkeys(close))[:_OFFERED]

@@ -11,18 +11,19 @@ _TYPES: Final[dict[Kind, Any]] = {"bool": bool, "int": "int64", "long": "int64",
 
 
 class Curve(NamedTuple):
-    """The values of a key as a NumPy array, and another with the steps they were logged at."""
+    """The values of a key as a NumPy array, and another with the steps that they were logged at."""
 
     steps: Any
     values: Any
 
 
 class Column:
-    """The values of one key, and the steps they were logged at.
+    """The values of one key, and the steps that they were logged at.
 
     Attributes:
-        steps: of the values, in the order they were logged.
-        values: as they were logged, where they are of one type; else of the one that `column_types` says: numbers that widen without loss are, other mixtures are text. Arrays as `Array`, images and the like as `Media`, whose content is read from their files.
+        steps: of the values, in the order in which they were logged.
+        values: as they were logged if they have one type; else of the type that `column_types` gives them: numbers are widened where that is without
+            loss, any other mixture is text. Arrays are `Array`, images and the like `Media`, whose content is read from their files.
     """
 
     __slots__ = ("steps", "values")
@@ -35,7 +36,7 @@ class Column:
         return len(self.values)
 
     def settle(self) -> None:
-        """Have values of one type, where several were logged; lists and the like stay as they are."""
+        """Convert the values to one type where several were logged; lists and the like stay as they are."""
         values = self.values
         if len({*map(type, values)} - {type(None)}) > 1 and are_plain(values):
             self.values = as_kind(kind_of(values) or "text", values)
@@ -46,7 +47,7 @@ class Column:
 
 
 def put(nested: dict[str, Any], key: str, curve: Curve) -> None:
-    """Put a curve where its name says; where that is the beginning of another, below that, under ""."""
+    """Put a curve where its name says. Where its name is the beginning of another, put it below that, under ""."""
     *above, name = key.split("/")
     for part in above:
         there = nested.setdefault(part, {})
@@ -59,7 +60,7 @@ def put(nested: dict[str, Any], key: str, curve: Curve) -> None:
 
 
 def steps_as_array(steps: list[int]) -> Any:
-    """A NumPy array of integers; without a sign where a step takes 64 bits, of objects where there are negative ones beside."""
+    """Return steps as a NumPy array of integers: unsigned where a step takes 64 bits, of objects where there are negative ones too."""
     import numpy
 
     kind = kind_of_integers(min(steps, default=0), max(steps, default=0))
@@ -69,7 +70,10 @@ def steps_as_array(steps: list[int]) -> Any:
 
 
 def as_array(values: list[Any]) -> Any:
-    """A NumPy array of numbers or texts, by the rule of `column_types`; of arrays of one shape, with their dimensions behind the first; else of objects."""
+    """Return values as a NumPy array of numbers or texts, by the rule of `column_types`.
+
+    Arrays of one shape are stacked: their dimensions come after the first. Any other mixture becomes an array of objects.
+    """
     import numpy
 
     if are_plain(values) and None not in values:

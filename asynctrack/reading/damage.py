@@ -1,7 +1,7 @@
-"""Damage: what is gone of a run, as `run.json` and the sizes of the journal's segments tell; and whoever reads is told, once. Runs anywhere.
+"""Damage: finds what is missing of a run by `run.json` and the sizes of the journal's segments, and warns its reader once. Runs anywhere.
 
-What cannot be read within a segment its reader finds. Here is what reading alone does not show: an end that is cut off reads as a journal that ends there, which a
-live one does at every moment. So the end is only missed where `run.json` says that the run has ended, and knows of more.
+The reader of a segment finds what cannot be read within it. This module finds what reading alone does not show: an end that is cut off reads as a
+journal that ends there, and a live one does at every moment. So an end is missing only where `run.json` says that the run has ended, and knows of more.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _throttle: Final = Throttle()
 
 
 def scan(run: Path) -> list[Damage]:
-    """What is damaged of a run, without reading its journal.
+    """Find what is damaged of a run, without reading its journal.
 
     Raises:
         UnsupportedVersion: a newer asynctrack wrote it.
@@ -39,10 +39,10 @@ def scan(run: Path) -> list[Damage]:
 
 
 def manifest_of(run: Path) -> Manifest | None:
-    """What `run.json` says, for `unreached_end`; None where it says nothing that can be read.
+    """Load `run.json`, for `unreached_end`; return None where it cannot be read.
 
     Raises:
-        UnsupportedVersion: a newer asynctrack wrote it, and may have meant something else by the rest, too.
+        UnsupportedVersion: a newer asynctrack wrote it, whose fields may mean something else.
     """
     try:
         return load(run)
@@ -51,11 +51,12 @@ def manifest_of(run: Path) -> Manifest | None:
 
 
 def unreached_end(run: Path, said: Manifest | None, read_to: Position) -> list[Damage]:
-    """The end of a run's journal that was not reached, where `run.json` knows of one.
+    """Return the end of a run's journal that was not reached, where `run.json` knows of one.
 
     Args:
-        said: what it said before the journal was read.
-        read_to: up to where that could be.
+        run: its directory.
+        said: `run.json` as it was before the journal was read.
+        read_to: the position up to which the journal could be read.
     """
     if said is None or said.status == "running" or read_to[:2] >= said.position[:2]:
         return []
@@ -74,7 +75,7 @@ def warn(run: Path, damage: Sequence[Damage]) -> None:
 
 
 def _level_of_the_reader() -> int:
-    """Of the line that reads the run: the first that is not ours; as `warnings.warn` counts from who calls this."""
+    """Return the stack level of the line that reads the run, the first that is not ours, as `warnings.warn` counts from its caller."""
     level, frame = 0, private.frame(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asynctrack":
         level, frame = level + 1, frame.f_back
@@ -87,7 +88,7 @@ def _of_manifest(run: Path, error: ManifestUnreadable) -> Damage:
 
 
 def _gaps(run: Path) -> list[Damage]:
-    """Segments before others that are not there, or have lost all."""
+    """Return the segments that are missing or empty though later ones exist."""
     directory = os.fspath(run / "journal")
     try:
         there = begun(directory)
@@ -111,7 +112,7 @@ def _has_header(path: str) -> bool:
 
 
 def _missing_end(run: Path, said: Manifest) -> list[Damage]:
-    """What the journal has less than `run.json` says."""
+    """Return what the journal lacks of what `run.json` says."""
     segment, offset, _ = said.position
     path = _segment(run, segment)
     if said.status == "running" or not segment or _size(path) >= offset:

@@ -1,6 +1,6 @@
-"""Data frames: a run's columns as pandas, polars and Arrow have them, each of one type by the rule of `column_types`. Runs anywhere.
+"""Data frames: a run's columns for pandas, polars and Arrow, each of one type by the rule of `column_types`. Runs anywhere.
 
-Columns of lists are lists there where a library can hold them so, else text.
+A column of lists stays one where the library can hold it, and becomes text elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MISSING: Final[dict[Kind | None, str]] = {"int": "float64", "long": "Int64", "f
 
 
 class Typed(NamedTuple):
-    """A column's values, with None where there is none.
+    """A column's values of one type, with None where a record has none.
 
     Attributes:
         kind: of all of them; None for lists and the like, which have no kind of their own.
@@ -32,7 +32,7 @@ class Typed(NamedTuple):
 
 
 def typed(values: list[Any]) -> Typed:
-    """A column by the rule; one of None alone is of floats."""
+    """Convert a column to one type by the rule; a column of nothing but None to floats."""
     if not are_plain(values):
         types = {type(value) for value in values if value is not None}
         return Typed(values, None) if len(types) == 1 else Typed(as_kind("text", values), "text")
@@ -41,12 +41,12 @@ def typed(values: list[Any]) -> Typed:
 
 
 def to_pandas(pandas: Any, table: dict[str, list[Any]]) -> Any:
-    """A data frame. Where integers are missing they are NaN, and the column is of floats; beyond 2**53 it is `Int64`, which has a value for them."""
+    """Build a pandas data frame. A column of integers with gaps becomes floats with NaN; beyond 2**53 it becomes `Int64`, which can hold gaps."""
     return pandas.DataFrame({name: _series(pandas, name, values) for name, values in table.items()})
 
 
 def to_polars(polars: Any, table: dict[str, list[Any]]) -> Any:
-    """A polars data frame."""
+    """Build a polars data frame."""
     types = {
         "bool": polars.Boolean, "int": polars.Int64, "long": polars.Int64, "float": polars.Float64, "text": polars.String,
     }  # fmt: skip
@@ -67,7 +67,7 @@ def to_polars(polars: Any, table: dict[str, list[Any]]) -> Any:
 
 
 def to_arrow(pyarrow: Any, table: dict[str, list[Any]]) -> Any:
-    """A pyarrow table."""
+    """Build a pyarrow table."""
     types = {
         "bool": pyarrow.bool_(), "int": pyarrow.int64(), "long": pyarrow.int64(), "float": pyarrow.float64(), "text": pyarrow.string(),
     }  # fmt: skip
@@ -96,5 +96,5 @@ def _series(pandas: Any, name: str, values: list[Any]) -> Any:
 
 
 def _are_unsigned(steps: list[Any]) -> bool:
-    """Whether these are 64 bits without a sign, and some need all of them."""
+    """Return True if the steps fit 64 bits without a sign, and some need all of them."""
     return bool(steps) and min(steps) >= 0 and _LONGEST <= max(steps) < 2 * _LONGEST

@@ -1,4 +1,4 @@
-"""History: what of a resumed run was logged again, and what is left when it is left out. Runs anywhere."""
+"""History: finds what a resumed run logged again, and leaves it out. Runs anywhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Cuts = list[dict[str, int]]
 
 
 def find_cuts(records: Iterable[tuple[int, Record]]) -> Cuts:
-    """What was logged again.
+    """Find what was logged again.
 
     Args:
         records: each with the number of its session, from 0.
@@ -36,7 +36,7 @@ def find_cuts(records: Iterable[tuple[int, Record]]) -> Cuts:
 
 
 def without(records: Iterable[tuple[int, Record]], cuts: Cuts) -> Iterator[Record]:
-    """The records without what was logged again; of one of which something is left out the keys are flat."""
+    """Yield the records without what was logged again. A record that loses a value has flat keys."""
     for session, record in records:
         cut = cuts[session] if session < len(cuts) else {}  # the run may have gone on meanwhile
         data = dict(flatten(record.data)) if cut else record.data

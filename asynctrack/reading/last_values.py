@@ -1,4 +1,4 @@
-"""Last values: what a run that grows has logged last by each name, read from its journal once. Runs anywhere."""
+"""Last values: the last value by each name of a run that grows, read from its journal once. Runs anywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LastValues:
-    """Reads a journal from where it was.
+    """Reads a journal on from where it was.
 
     Args:
         path: the run's directory.
@@ -29,7 +29,7 @@ class LastValues:
         self._reader: Reader | None = None
 
     def update(self) -> dict[str, Any]:
-        """Read what has come since; returns a copy of `found`."""
+        """Read the records that have come since the last call, and return a copy of `found`."""
         from asynctrack.journal.manifest import UNREADABLE
         from asynctrack.journal.reader import Reader
         from asynctrack.queue.layout import RECORD
@@ -57,5 +57,5 @@ def merge(into: dict[str, Any], fresh: Mapping[str, Any]) -> None:
 
 
 def copied(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings as dicts of their own."""
+    """Copy nested mappings to dicts of their own."""
     return {name: copied(value) if isinstance(value, Mapping) else value for name, value in nested.items()}

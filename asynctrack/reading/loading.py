@@ -1,4 +1,4 @@
-"""Loading: a run's metrics by source, as DRYTorch's loaders give them. Runs anywhere."""
+"""Loading: a run's metrics by source, as DRYTorch's loaders return them. Runs anywhere."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ SourceMetrics = tuple[list[int], dict[str, list[float]]]
 def load_metrics(
     source: str | os.PathLike[str] | RunReader, max_step: int = ALL, *, within: str = ""
 ) -> dict[str, SourceMetrics]:
-    """A run's numbers by source: `{"train": ([1, 2], {"loss": [0.5, 0.25]})}`.
+    """Load a run's numbers by source: `{"train": ([1, 2], {"loss": [0.5, 0.25]})}`.
 
-    The source is what a name has before its first `/`, "" where it has none. A row is what was logged for a source at a step, be it by several calls. Where the steps of a source
-    go back, or a metric comes again at a step, as after a resume from a checkpoint, only what comes from there on is given. A metric that has no number in a row is NaN there; integers are
-    floats, those beyond the largest float infinite.
+    The source is the part of a name before its first `/`, "" where there is none. A row holds what was logged for a source at a step, even by several
+    calls. Where the steps of a source go back, or a metric comes again at a step, as after a resume from a checkpoint, the later rows replace the
+    earlier ones from there on. A metric without a number in a row is NaN there. Integers become floats, those beyond the largest float infinite.
 
     Args:
-        source: the run's directory, or what `open_run` gave.
+        source: the run's directory, or what `open_run` returned.
         max_step: the last step to load, -1 for all; with 0 there is nothing.
-        within: only names that begin so, as in `model/train/loss`, and without it: `within="model"`.
+        within: load only names with this prefix, and take it off: `within="model"` for `model/train/loss`.
+
+    Returns:
+        For each source the steps, and for each metric its values, as many as steps.
 
     Raises:
         ValueError: `max_step` is less than -1.
@@ -67,7 +70,7 @@ class _Source:
 
 
 def _rows(record: Record, prefix: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """What a record has of each source."""
+    """Yield the row that a record adds to each source."""
     rows: dict[str, dict[str, float]] = {}
     for key, value in flatten(record.data):
         if key.startswith(prefix) and isinstance(value, int | float):

@@ -1,7 +1,8 @@
-"""Reader: a run's data for people, while it is live, when it has ended and after a crash. Runs anywhere.
+"""Reader: a run's data for people, while it is live, after its end and after a crash. Runs anywhere.
 
-A run that was resumed from a checkpoint repeats steps. With `history="last"` there is one history of each key: where a later session has logged the key, what earlier ones had
-logged at its first step there and beyond is left out. Within a session steps may repeat and go back, and all values count. `history="all"` is all that was logged.
+A run that resumes from a checkpoint repeats steps. With `history="last"` each key has one history: values of earlier sessions at or after the first
+step at which a later session logged the key are left out. Within a session steps may repeat and go back, and all values count. `history="all"` is all
+that was logged.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 class RunReader:
     """A recorded run. Each call reads what the journal holds then; nothing is cached.
 
-    Where the journal is gone, it reads what backends have left in the run's directory; `asynctrack.reading.without_journal` says what.
+    Where the journal is missing, it reads what backends have left in the run's directory: see `asynctrack.reading.without_journal`.
 
     Attributes:
         path: the run's directory.
@@ -60,12 +61,13 @@ class RunReader:
 
     @property
     def damage(self) -> list[Damage]:
-        """What the last reading found damaged and stepped over, and what of the run is gone."""
+        """Return the damage that the last call of a reading method found and skipped, and what of the run is missing."""
         return list(dict.fromkeys([*self._around, *self._within]))
 
     def manifest(self) -> Manifest:
-        """What `run.json` says now, and the journal behind it; without one that can be read, what the journal says; without either, what directory
-        and files are called.
+        """Return what `run.json` says, brought up to date from the journal.
+
+        Where `run.json` cannot be read, the journal alone tells; where there is neither, the names of directory and files.
 
         Raises:
             NotARun: there is nothing of a run.
@@ -83,26 +85,29 @@ class RunReader:
 
     @property
     def id(self) -> str:
+        """Return the run's id, unique in its project."""
         return self.manifest().id
 
     @property
     def status(self) -> Status:
-        """ "running", "finished", "failed", "crashed" or "preempted"."""
+        """Return "running", "finished", "failed", "crashed" or "preempted"."""
         return self.manifest().status
 
     @property
     def config(self) -> dict[str, Any]:
+        """Return the config as it stands."""
         return self.manifest().config
 
     @property
     def summary(self) -> dict[str, Any]:
+        """Return the summary as it was set; the last values that were logged are in `columns` and `arrays`."""
         return self.manifest().summary
 
     def records(self, history: History = "all") -> Iterator[Record]:
-        """The records in the order of the journal: that of the calls within a process. Images and the like are `Media`, with all of their content.
+        """Yield the records in the order of the journal, which is that of the calls within a process. Images and the like are `Media` with all of their content.
 
         Args:
-            history: "last" leaves out what was logged again after a resume; of a record of which something is left out the keys are flat.
+            history: "all", or "last" to leave out what was logged again after a resume; a record that loses a value has flat keys.
 
         Raises:
             InvalidSettings: `history` is neither.
@@ -113,11 +118,18 @@ class RunReader:
         return without(self._read(), cuts) if cuts else (record for _, record in self._read())
 
     def last_record(self) -> Record | None:
-        """The last record that can be read in the journal, without reading those before it; None where there is none."""
+        """Return the last record in the journal that can be read, without reading those before it; None where there is none."""
         return next(self._records_backwards(), None)
 
     def columns(self, history: History = "last") -> dict[str, Column]:
-        """The values and steps of each key; nested keys are joined by `/`. Of several types those of a key become one, as `column_types` says."""
+        """Return the values and steps of each key, with nested keys joined by `/`.
+
+        Args:
+            history: "last" leaves out what was logged again after a resume; "all" does not.
+
+        Returns:
+            A `Column` for each key. Values of several types become one, as `asynctrack.records.column_types` says.
+        """
         columns: dict[str, Column] = {}
         for record in self.records(history):
             for key, value in flatten(record.data):
@@ -131,10 +143,20 @@ class RunReader:
         return columns
 
     def arrays(self, history: History = "last") -> dict[str, Any]:
-        """Nested as the names are, split at `/`, with a `Curve` for each: all of its values, none left out, and their steps.
+        """Return a `Curve` for each key: all of its values and their steps as NumPy arrays.
 
-        `arrays()["train"]["loss"].values` is an array of numbers, or of texts; of arrays of one shape it has their dimensions behind the first; anything else is an array of
-        objects. Where a name is the beginning of another, as `loss` and `loss/total`, its own curve is below it, under "".
+        `arrays()["train"]["loss"].values` is an array of numbers or of texts with one item for each record that has the key. Arrays of one shape are stacked:
+        their dimensions come after the first. Anything else is an array of objects.
+
+        Args:
+            history: "last" leaves out what was logged again after a resume; "all" does not.
+
+        Returns:
+            Nested dicts, as the names are split at `/`. Where a name is the beginning of another, as `loss` and `loss/total`, its own curve is below it,
+            under "".
+
+        Raises:
+            LibraryMissing: NumPy is not installed.
         """
         _import("numpy", "arrays")
         nested: dict[str, Any] = {}
@@ -143,7 +165,11 @@ class RunReader:
         return nested
 
     def summarise(self, key: str, how: str = "last") -> Any:
-        """One value for all that a key has: its "last", "first", "min", "max" or "mean"; nested keys are joined by `/`.
+        """Reduce all values of a key to one.
+
+        Args:
+            key: nested keys are joined by `/`.
+            how: "last", "first", "min", "max" or "mean".
 
         Raises:
             KeyError: nothing was logged by that name, or no number where one is needed.
@@ -160,19 +186,41 @@ class RunReader:
         return min(values) if how == "min" else max(values) if how == "max" else light(values[0])
 
     def to_pandas(self, history: History = "last") -> pandas.DataFrame:
-        """A pandas data frame: a row per record, `_step` and `_timestamp` (seconds since the epoch) first. Keys of these names get one more underscore
-        in front. Each column is of one type, as `column_types` says; steps beyond 63 bits are unsigned.
+        """Return a pandas data frame with a row for each record. The first columns are `_step` and `_timestamp` (seconds since the epoch).
+
+        A logged key of one of these names gets one more underscore in front. Each column has one type, as `asynctrack.records.column_types` says; steps beyond
+        63 bits are unsigned.
+
+        Args:
+            history: "last" leaves out what was logged again after a resume; "all" does not.
+
+        Raises:
+            LibraryMissing: pandas is not installed.
         """
         frame: pandas.DataFrame = data_frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
         return frame
 
     def to_polars(self, history: History = "last") -> polars.DataFrame:
-        """A polars data frame, as `to_pandas`."""
+        """Return a polars data frame with the columns of `to_pandas`.
+
+        Args:
+            history: as for `to_pandas`.
+
+        Raises:
+            LibraryMissing: polars is not installed.
+        """
         frame: polars.DataFrame = data_frames.to_polars(_import("polars", "to_polars"), self._table(history))
         return frame
 
     def to_arrow(self, history: History = "last") -> Any:
-        """A pyarrow table, as `to_pandas`."""
+        """Return a pyarrow table with the columns of `to_pandas`.
+
+        Args:
+            history: as for `to_pandas`.
+
+        Raises:
+            LibraryMissing: pyarrow is not installed.
+        """
         return data_frames.to_arrow(_import("pyarrow", "to_arrow"), self._table(history))
 
     def _count_sessions(self) -> int:
@@ -183,7 +231,7 @@ class RunReader:
             reader.close()
 
     def _read(self) -> Iterator[tuple[int, Record]]:
-        """The records, each with the number of its session."""
+        """Yield the records, each with the number of its session."""
         if (fallback := self._fallback()) is not None:
             yield from ((0, record) for record in fallback())
             return
@@ -215,7 +263,7 @@ class RunReader:
             warn(self.path, self.damage)
 
     def _table(self, history: History) -> dict[str, list[Any]]:
-        """Columns of equal length, with None where a record has no such key."""
+        """Return columns of equal length, with None where a record has no such key."""
         table: dict[str, list[Any]] = {data_frames.STEP: [], data_frames.TIMESTAMP: []}
         flat_names = FlatNames(data_frames.RESERVED)
         rows = 0
@@ -238,7 +286,7 @@ class RunReader:
         return table
 
     def _records_backwards(self) -> Iterator[Record]:
-        """The records of the journal that can be read, the last first."""
+        """Yield the records of the journal that can be read, the last first."""
         decode = Decoder(self.path).record
         for batch in backwards(self.path / "journal"):
             for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
@@ -246,7 +294,7 @@ class RunReader:
                     yield decode(frame.payload, frame.number, batch.header.ring)
 
     def _backwards(self, key: str) -> Iterator[Any]:
-        """The values of a key, the last first.
+        """Yield the values of a key, the last first.
 
         Raises:
             KeyError: there are no more.
@@ -273,7 +321,7 @@ class RunReader:
         return (self.path / "journal").is_dir()
 
     def _fallback(self) -> Records | None:
-        """What reads the records where the journal is gone; None where it is there, or nothing is left."""
+        """Return a function that reads the records where the journal is missing; None where it is there, or nothing is left."""
         return None if self._has_journal() else _find_fallback(self.path, self._load().backends)
 
     def _from_journal(self, missing: NotARun) -> Manifest:
@@ -290,8 +338,12 @@ class RunReader:
 def open_run(path: str | os.PathLike[str]) -> RunReader:
     """Read a run from its directory. Works as soon as `init` has returned.
 
-    Where something of it is damaged, so that records may be missing, there is a warning, `errors.DamagedJournal`, once for a run and process; `damage` of the reader says
-    what. The torn end that a crash leaves is no damage: it was never acknowledged. Where the disk hangs this waits until it answers, and says so; Ctrl-C ends the wait.
+    Where damage may have cost records, it warns with `errors.DamagedJournal`, once for a run and process; the reader's `damage` has the details. The torn
+    end that a crash leaves is no damage: those records were never acknowledged. Where the disk hangs, this waits until it answers, and says so; Ctrl-C
+    ends the wait.
+
+    Args:
+        path: the run's directory.
 
     Raises:
         NotARun: there is no run.
@@ -317,7 +369,7 @@ def _import(library: str, call: str) -> Any:
 
 
 def _find_fallback(run: Path, backends: dict[str, Any]) -> Records | None:
-    """What is left without a journal; rarely asked for, and its readers take a while to import."""
+    """Find what backends have left without a journal. It is imported here: it is rarely needed, and takes a while."""
     from asynctrack.reading.without_journal import find_fallback
 
     return find_fallback(run, backends)

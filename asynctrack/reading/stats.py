@@ -1,4 +1,4 @@
-"""Stats: how many records are where. Derived from journal, rings and cursors; nothing is counted aside.
+"""Stats: counts how many records are where. All counts are derived from journal, rings and cursors; none is kept beside them.
 
 They balance: `accepted = journaled + queued`, `offered = accepted + dropped`, and for each backend
 `journaled = delivered + skipped + rejected + behind`.
@@ -31,12 +31,12 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
         skipped: it cannot show them, by reason.
         rejected: it will never take them; the run's `dead_letters.jsonl` has them.
         behind: they are journaled and still to be delivered.
-        retries: tries that failed, in all.
+        retries: attempts that failed, in all.
         last_error: what went wrong last; None while it works.
-        next_try_at: when it is tried again, UTC, ISO 8601; None while it works.
-        paused: whether a person has to mend something first; `last_error` says what.
-        known: whether these statistics can be read: they are private to who ran the run, and out of reach for a process that has called
-            `chroot`, or become another user. Else all of them are 0.
+        next_try_at: when the next attempt is due, UTC, ISO 8601; None while it works.
+        paused: True while deliveries wait for a person to mend something; `last_error` says what.
+        known: False where these statistics cannot be read, and all counts are 0: they are private to the user who ran the run, and out of reach for a
+            process that has called `chroot` or become another user.
     """
 
     delivered: int = 0
@@ -69,12 +69,12 @@ class RunStats(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def offered(self) -> int:
-        """Records that `log()` was called with."""
+        """Return the number of records that `log()` was called with."""
         return self.accepted + sum(self.dropped.values())
 
     @property
     def behind(self) -> int:
-        """Records that some backend does not have yet."""
+        """Return the number of records that some backend does not have yet."""
         return self.queued + max((backend.behind for backend in self.backends.values()), default=0)
 
 
@@ -86,7 +86,7 @@ class StatsCollector:
         self._tally = Tally(run / "journal")
 
     def collect(self, own: Iterable[Ring], others: Iterable[str], backends: Iterable[str]) -> RunStats:
-        """The statistics as they stand.
+        """Collect the statistics as they stand.
 
         Args:
             own: rings of this process; those that are journaled to the end may be left out.
@@ -118,7 +118,7 @@ class StatsCollector:
         self._tally.close()
 
     def _count_queued(self, rings: list[Ring]) -> int:
-        """Records in the rings that the journal does not have, as both were at one moment."""
+        """Count the records in the rings that the journal does not have, as both were at one moment."""
         for _ in range(_MAX_TRIES):
             self._tally.update()
             counts = [ring.queued(self._tally.end(ring.id)) for ring in rings]

@@ -1,7 +1,8 @@
-"""Without a journal: what is left of a run whose journal is gone: the files of its backends, read as records. Runs anywhere.
+"""Without a journal: reads a run whose journal is missing from the files of its backends. Runs anywhere.
 
-The most faithful comes first: JSON Lines, Parquet, SQL, CSV. Keys are flat there. Numbers, texts, NaN and the infinities are what was logged; arrays and
-lists are lists in JSON Lines, and texts elsewhere. A record's number is its place in what is read. Who logged it, and when the run was resumed, they do not tell.
+The most faithful file comes first: JSON Lines, Parquet, SQL, CSV. Their keys are flat. Numbers, texts, NaN and the infinities are as they were logged;
+arrays and lists are lists in JSON Lines, and texts elsewhere. A record's number is its place in the file. These files do not say which process
+logged a record, or when the run was resumed.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _line: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def find_fallback(run: Path, backends: Mapping[str, Settings]) -> Records | None:
-    """What reads the records that are left of a run; None where nothing is.
+    """Return a function that reads the records that are left of a run; None where nothing is.
 
     Args:
         run: its directory.
-        backends: their settings as `run.json` has them, by name. Where it is gone, too, the names of files are what they are by default.
+        backends: their settings as `run.json` has them, by name. Where that is missing, too, the names of files are the default ones.
 
     Raises:
         BackendUnavailable: something is left, but cannot be read here.
@@ -54,7 +55,7 @@ def find_fallback(run: Path, backends: Mapping[str, Settings]) -> Records | None
 
 
 def _candidates(backends: Mapping[str, Settings]) -> list[tuple[str, Settings]]:
-    """Backends that may have left something, the most faithful first; what is downsampled has not all records, and comes last."""
+    """Return the backends that may have left something, the most faithful first. A downsampled one does not have all records, and comes last."""
     found: list[tuple[str, Settings]] = []
     for kind in _FINDERS:
         own = [(name, settings) for name, settings in backends.items() if settings.get("kind") == kind]
@@ -70,7 +71,7 @@ def _lines(run: Path, name: str, settings: Settings) -> Records | None:
 
 
 def _number(path: Path, beside: Path) -> int:
-    """Of a file that was built beside another, which somebody had edited: metrics-2.jsonl, ...; 0 where it is none."""
+    """Return the number of a file that was built beside another, which somebody had edited: metrics-2.jsonl, ...; 0 for any other file."""
     number = beside.stem.removeprefix(f"{path.stem}-")
     return int(number) if number.isdecimal() else 0
 
@@ -134,7 +135,7 @@ def _csv(run: Path, name: str, settings: Settings) -> Records | None:
 
 
 def _read_tables(paths: list[Path]) -> Iterator[Record]:
-    """The rows of several sources as the records they were: what was logged at once has one step and one time."""
+    """Merge the rows of several sources to the records they were: what was logged at once has one step and one time."""
     numbers = itertools.count()
     rows = heapq.merge(*map(csv_rows.read_records, paths), key=lambda record: record.time_ns)
     for (time_ns, step), same in itertools.groupby(rows, key=lambda record: (record.time_ns, record.step)):
