@@ -20,7 +20,6 @@ PUBLIC_MODULES = ("backends", "errors", "events", "integrations", "testing", "wa
 TO_DO: set[str] = {
     "__init__",
     "backends",
-    "cli",
     "client",
     "delivery",
     "integrations",

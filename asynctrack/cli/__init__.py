@@ -1,6 +1,6 @@
 """The command line: one module per command. Each has `add_arguments(parser)` and `main(arguments) -> exit code`.
 
-Only the module of the command that was asked for is imported.
+Only the module of the command that was given is imported.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ exit codes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code, see `asynctrack --help`."""
+    """Run a command, and return its exit code: see `asynctrack --help`."""
     parser = _Parser(
         prog="asynctrack",
         description="Background logging that makes experiment tracking free for the loop that calls it.",
@@ -76,14 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints a terminal does not obey: a shell puts the names of files among the arguments."""
+    """A parser whose error messages are escaped for terminals: a shell puts the names of files among the arguments."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))
 
 
 class _Command(_Parser):
-    """The parser of a command, whose module is imported when its arguments are."""
+    """The parser of a command, whose module is imported when its arguments are parsed."""
 
     def __init__(self, *args: Any, command: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,5 +99,5 @@ class _Command(_Parser):
 
 
 def _discard_output() -> None:
-    """What is still in the buffer cannot be written; the interpreter should not try again as it ends."""
+    """Drop what is still in the buffer: it cannot be written, and the interpreter must not try again as it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

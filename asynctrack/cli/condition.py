@@ -1,13 +1,13 @@
-"""Condition: a test on records, `loss < 0.1 and (val/acc >= 0.9 or step > 1000)`. Read by hand; nothing is evaluated as code.
+"""Condition: a test on records, `loss < 0.1 and (val/acc >= 0.9 or step > 1000)`. Parsed by hand; nothing is evaluated as code.
 
     condition  = all { "or" all }
     all        = one { "and" one }
     one        = "(" condition ")" | KEY OPERATOR NUMBER | "status" ("==" | "!=") STATUS
     OPERATOR   = "<" | "<=" | ">" | ">=" | "==" | "!="
 
-A KEY is a metric's name, nested names joined by `/`, or `step`; one with blanks or other signs, or a metric that is itself called
+A KEY is a metric's name, nested names joined by `/`, or `step`. A name with blanks or other signs, or a metric that is itself called
 `step`, `status`, `and` or `or`, stands in quotes. A NUMBER is what `float` reads, `nan` and `inf` too; both compare as in
-Python. A key that a record does not have, or whose value is no number, fulfils nothing.
+Python. A comparison with a key that a record does not have, or whose value is no number, is false.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MAX_DEPTH: Final = 50
 
 
 class Moment(NamedTuple):
-    """What a condition is asked of: a record, or the end of a run."""
+    """A moment at which a condition is evaluated: at a record, or at the end of a run."""
 
     status: str
     step: int | None
@@ -44,14 +44,14 @@ Test = Callable[[Moment], bool]
 
 
 class Condition:
-    """A condition that was read.
+    """A condition, parsed.
 
     Attributes:
         text: as it was given.
-        of_status: whether it asks for the run's status.
+        of_status: True if it asks for the run's status.
 
     Raises:
-        InvalidExpression: it cannot be read; the message says where, and what was expected.
+        InvalidExpression: it cannot be parsed; the message says where, and what was expected.
     """
 
     def __init__(self, text: str) -> None:
@@ -64,7 +64,7 @@ class Condition:
             raise self._wrong("'and', 'or' or the end is expected")
 
     def holds(self, record: Record | None, status: str) -> bool:
-        """Whether a record fulfils it, of a run with this status."""
+        """Return True if a record of a run with this status meets the condition."""
         if record is None:
             return self._test(Moment(status, None, {}))
         return self._test(Moment(status, record.step, flat(record.data)))

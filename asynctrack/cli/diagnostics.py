@@ -1,4 +1,4 @@
-"""Diagnostics: whether what asynctrack needs works on this machine, and what it costs here. Each check takes about a second."""
+"""Diagnostics: checks that what asynctrack needs works on this machine, and measures its cost. Each check takes about a second."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _HOLD_LOCK: Final = "import fcntl,sys; f=open(sys.argv[1],'r+'); fcntl.lockf(f,f
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one check has found.
+    """The result of one check.
 
     Attributes:
-        check: what was looked at.
+        check: the subject of the check.
         verdict: "good"; "poor": it works, but slowly or with less; "bad": it does not work.
-        message: the finding in words, and what to do where it is not good.
+        message: the result in words, and what to do where it is not good.
         facts: its numbers, with their units in their names.
     """
 
@@ -63,7 +63,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def diagnose(directory: Path) -> Iterator[Finding]:
-    """All checks, one after the other.
+    """Run all checks, one after the other.
 
     Args:
         directory: where runs are kept; what is written there is removed again.
@@ -117,7 +117,7 @@ def _shared_memory() -> Finding:
 
 
 def _locks(scratch: Path) -> Finding:
-    """Whether the file system's locks hold between processes, which some network file systems' do not."""
+    """Check that the file system's locks hold between processes, which some network file systems' do not."""
     path = scratch / "lock"
     path.touch()
     command = [sys.executable, "-I", "-S", "-c", _HOLD_LOCK, str(path)]
@@ -203,7 +203,7 @@ def _log(run: Run) -> Finding:
 
 
 def _jitter(run: Run) -> Finding:
-    """A loop of 200 us steps in slices, with and without tracking in turn, since a machine's speed drifts by more."""
+    """Time a loop of 200 us steps in slices, with and without tracking in turn, since a machine's speed drifts by more."""
     tracked, bare, turns = [], [], _turns_of_a_step()
     for number in range(_SLICES):
         if number % 2:
@@ -250,7 +250,7 @@ def _no_log(data: dict[str, object], step: int | None = None) -> bool:
 
 
 def _key() -> Finding:
-    """The key by which what this user has logged and set is told from what others have: see `trust`."""
+    """Check for the key that tells this user's own settings and files from those of others: see `trust`."""
     path = trust.where_kept()
     if path is not None:
         return Finding(check="key", verdict="good", message=f"{path} can be kept")

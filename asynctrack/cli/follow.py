@@ -1,4 +1,4 @@
-"""Follow: the batches of a run's journal as they come, until the run has ended or nobody is left who could end it."""
+"""Follow: yields the batches of a run's journal as they come, until the run has ended or has neither a process nor a worker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Follower:
 
     @classmethod
     def at_end(cls, run: Path) -> Follower:
-        """A follower of what comes, without what is there."""
+        """Follow a run from the present end of its journal."""
         newest = next(backwards(run / "journal", notes=True), None)
         return cls(run) if newest is None else cls(run, newest.after, {newest.header.ring: newest.header.end})
 
@@ -54,7 +54,7 @@ class Follower:
         return self._reader.damage
 
     def batches(self) -> Iterator[FrameBatch | None]:
-        """The batches, and None each time that all there are have been given; ends with the run."""
+        """Yield each batch, and None each time that all batches so far have been yielded; return when the run has ended."""
         left_as: State | None = None
         suspected: State | None = None
         while True:

@@ -1,4 +1,4 @@
-"""Journal check: whether a run's journal is whole, and run.json and the cursors agree with it. Reads every byte once."""
+"""Journal check: checks that a run's journal is whole, and that run.json and the cursors agree with it. Reads every byte once."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _IN_BOTH: Final = (
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is not as it should be.
+    """One thing that is wrong with a run.
 
     Attributes:
         file: in the run's directory.
-        byte: where in it; None where it is all of it.
-        what: is wrong.
+        byte: the position in it; None where the problem is with all of it.
+        what: the problem.
     """
 
     file: str
@@ -62,20 +62,20 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Findings(msgspec.Struct, kw_only=True):
-    """What a check found.
+    """The result of a check.
 
     Attributes:
         path: the run's directory.
-        segments: of its journal.
-        bytes: of them.
-        batches: that can be read.
-        records: that can be read.
-        missing: records that were journaled and cannot be read, as far as what is left tells.
-        dropped: records that `log()` turned away, by reason.
+        segments: how many the journal has.
+        bytes: the size of all segments.
+        batches: how many can be read.
+        records: how many can be read.
+        missing: records that were journaled and cannot be read, as far as the rest shows.
+        dropped: records that `log()` did not accept, by reason.
         unfinished_bytes: of a batch at the end that is being written, or was when its writer died. Not a problem: its records are
             still in the queue.
         backends: for each cursor the records up to it.
-        problems: what is not as it should be.
+        problems: all that is wrong.
     """
 
     path: str
@@ -91,7 +91,7 @@ class Findings(msgspec.Struct, kw_only=True):
 
 
 class JournalCheck:
-    """Checks one run, also while it is live: what tells of the journal is read before it, and so is never ahead of it."""
+    """Checks one run, also while it is live: run.json and the cursors are read before the journal, and so are never ahead of it."""
 
     def __init__(self, run: Path) -> None:
         self.findings = Findings(path=str(run), problems=[], backends={})
@@ -109,7 +109,7 @@ class JournalCheck:
         self._whole = True  # so far
 
     def take(self) -> Findings:
-        """Read everything, and say what was found."""
+        """Read everything, and return the findings."""
         found = self.findings
         sizes = {number: (self._journal / segment_name(number)).stat().st_size for number in self._segments()}
         found.segments, found.bytes = len(sizes), sum(sizes.values())
@@ -152,7 +152,7 @@ class JournalCheck:
         self._account(batch)
 
     def _account(self, batch: FrameBatch) -> None:
-        """What the batch changes in the run, for the journal's own story and for what run.json does not tell yet."""
+        """Apply a batch's changes to the state that the journal tells alone, and to that of run.json where this does not have them yet."""
         others = list(batch.frames(skip_records=True))
         if not others:
             return
@@ -171,7 +171,7 @@ class JournalCheck:
             self.findings.dropped = self._rebuilt.dropped
 
     def _check_places(self, batch: FrameBatch) -> None:
-        """Whether the cursors that point before the batch's end count what was before them."""
+        """Check that the cursors that point before the batch's end count the records before them."""
         for name, cursor in list(self._waiting.items()):
             at = cursor.position
             if at[:2] <= (batch.segment, batch.offset):
@@ -184,7 +184,7 @@ class JournalCheck:
                 self._problem(f"{CURSORS}/{name}.json", None, f"points into the middle of a batch: {_place(at)}")
 
     def _compare(self, name: str, cursor: Cursor, more: int = 0) -> None:
-        """A cursor against the records counted so far, and `more`."""
+        """Compare a cursor with the records counted so far, and `more`."""
         del self._waiting[name]
         had = cursor.delivered + cursor.rejected + sum(cursor.skipped.values())
         count = self.findings.records + more
@@ -212,7 +212,7 @@ class JournalCheck:
                     )
 
     def _check_end(self, end: Position) -> None:
-        """What is left behind the last batch that can be read."""
+        """Check the bytes after the last batch that can be read."""
         numbers = self._segments()
         path = self._journal / segment_name(end.segment)
         if not numbers or end.segment != numbers[-1]:
@@ -274,7 +274,7 @@ class JournalCheck:
                 self._problem(f"{CURSORS}/{path.name}", None, f"cannot be read: {error}")
 
     def _strange_names(self, sizes: dict[int, int]) -> list[str]:
-        """Links and the like that are called as segments are."""
+        """Return links and the like that have names of segments."""
         names = [] if self._journal.is_symlink() or not self._journal.is_dir() else os.listdir(self._journal)
         return [name for name in names if (number := segment_number(name)) is not None and number not in sizes]
 
@@ -288,7 +288,7 @@ class JournalCheck:
 
 
 class _Ring:
-    """The records of one ring, which number themselves."""
+    """Counts the records of one ring by their numbers."""
 
     def __init__(self) -> None:
         self.records = 0  # of the last batch
@@ -296,7 +296,7 @@ class _Ring:
         self._put = 0  # records so far, those that are missing too
 
     def take(self, batch: FrameBatch) -> int:
-        """Count a batch's records; returns how many are missing before or among them."""
+        """Count a batch's records, and return how many are missing before or among them."""
         self.records = missing = 0
         for frame in batch.frames():
             number = frame.number - frame.lost
@@ -314,5 +314,5 @@ def _place(position: Position) -> str:
 
 
 def _as_saved(value: Any) -> Any:
-    """As `run.json` has it, where it is one level deep."""
+    """Convert a value to its form in `run.json`, where it is one level deep."""
     return msgspec.json.decode(msgspec.json.encode(to_json(value, 1)))

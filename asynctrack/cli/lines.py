@@ -16,18 +16,18 @@ _GAP: Final = "  "
 
 
 def as_json(record: Record) -> str:
-    """The record as a line of `metrics.jsonl`, for a terminal too."""
+    """Format the record as a line of `metrics.jsonl`, escaped for terminals."""
     return json_text(encode_lines([record]).decode())
 
 
 def as_document(record: Record) -> dict[str, Any]:
-    """The same, as a part of a JSON document."""
+    """Format the record as a part of a JSON document."""
     document: dict[str, Any] = msgspec.json.decode(encode_lines([record]))
     return document
 
 
 def print_line(out: Output, record: Record) -> None:
-    """`step  time  key=value ...`; on a terminal as many values as fit in a line."""
+    """Print `step  time  key=value ...`; on a terminal as many values as fit in a line."""
     at = datetime.fromtimestamp(record.time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
     pieces: list[Piece] = [Styled(f"{record.step:>{_STEP_WIDTH}}", "bold"), _GAP, Styled(at, "dim")]
     used = max(_STEP_WIDTH, len(str(record.step))) + len(_GAP) + len(at)

@@ -1,4 +1,4 @@
-"""Options: those that several commands share, and what their values mean."""
+"""Options: those that several commands share, and how their values are parsed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUN_HELP: Final = "a run's directory, its id, the beginning of its id, or 'lates
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """RUN, and --dir beside it."""
+    """Add the argument RUN, and --dir."""
     parser.add_argument("run", metavar="RUN", help=RUN_HELP)
     add_dir(parser)
 
@@ -46,7 +46,7 @@ def add_keys(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def find(args: argparse.Namespace) -> Path:
-    """The run that RUN means."""
+    """Find the run that RUN means."""
     return catalog.find(args.run, args.dir)
 
 
@@ -68,12 +68,12 @@ class KeyFilter:
         return known
 
     def of(self, data: dict[str, Any]) -> dict[str, Any]:
-        """What is chosen of a record's data, its nested names joined by `/`."""
+        """Return the chosen values of a record's data, by flat names."""
         return {key: value for key, value in flatten(data) if key in self}
 
 
 def whole(low: int) -> Callable[[str], int]:
-    """The type of an option that takes a whole number from `low` on."""
+    """Return the type of an option that takes a whole number from `low` on."""
 
     def parse(text: str) -> int:
         try:
@@ -88,7 +88,7 @@ def whole(low: int) -> Callable[[str], int]:
 
 
 def seconds(text: str) -> float:
-    """The type of an option that takes a time."""
+    """Parse the value of an option that takes a time in seconds."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Output: what commands print, tables, numbers, spark lines, JSON. Styled by `rich` where that is installed and a terminal reads it."""
+"""Output: prints tables, numbers, spark lines and JSON for commands. Styled by `rich` where that is installed and a terminal reads it."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class TableColumn(NamedTuple):
 
     Attributes:
         title: above it.
-        right: whether it is aligned to the right, as numbers are.
-        rank: where the terminal is too narrow the highest goes first; 0 stays.
-        cut: whether its cells may be cut.
+        right: align it to the right, as numbers are.
+        rank: where the terminal is too narrow the column with the highest rank is left out first; 0 stays.
+        cut: shorten its cells where the terminal is too narrow.
     """
 
     title: str = ""
@@ -66,7 +66,7 @@ class TableColumn(NamedTuple):
 
 
 class Output:
-    """Where a command prints for people: lines and tables, as wide as the terminal if it is one."""
+    """Prints lines and tables for people, as wide as the terminal if the stream is one."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = sys.stdout if out is None else out
@@ -88,7 +88,7 @@ class Output:
             self._console.print(Text.assemble(*styled), soft_wrap=True)
 
     def heading(self, title: str) -> None:
-        """Print the title of what follows."""
+        """Print a title."""
         self.line()
         self.line(Styled(title, "bold"))
 
@@ -111,16 +111,16 @@ class Output:
             self.line(*_without_end(pieces), indent=indent)
 
     def fit(self, text: str, used: int = 0) -> str:
-        """`text`, cut to what a terminal's line has left beside `used` characters."""
+        """Cut `text` to the room that a terminal's line has left beside `used` characters."""
         text = self._clean(text).text
         return text if self.width is None else shorten(text, max(self.width - used, _SHORTEST_CUT), self._cut_mark)
 
     def spark(self, values: Sequence[float]) -> str:
-        """A line as high as the values."""
+        """Draw a line of blocks, each as high as its value."""
         return spark(values, self.blocks)
 
     def _clean(self, piece: Piece) -> Styled:
-        """Without what would move the cursor, and what the stream cannot encode."""
+        """Escape what would move the cursor, and what the stream cannot encode."""
         text, style = (piece, "") if isinstance(piece, str) else piece
         if not (text.isascii() and text.isprintable()):
             text = printable(text)
@@ -131,7 +131,7 @@ class Output:
 
 
 class ProgressLine:
-    """One line on stderr that says how far a long task is, if a terminal shows it."""
+    """One line on stderr that shows how far a long task is, if stderr is a terminal."""
 
     def __init__(self, what: str, total: float) -> None:
         self._what = what
@@ -149,7 +149,7 @@ class ProgressLine:
             sys.stderr.flush()
 
     def at(self, done: float) -> None:
-        """Say how much is done."""
+        """Show how much is done."""
         if self._shows and (now := time.monotonic()) >= self._next_at:
             self._next_at = now + _PROGRESS_S
             part = min(1.0, done / self._total) if self._total else 1.0
@@ -159,31 +159,31 @@ class ProgressLine:
 
 
 def print_json(document: Any, out: TextIO | None = None) -> None:
-    """Print one JSON document: for a terminal in lines, else in one. What is not finite is a string, as in JSON Lines."""
+    """Print one JSON document: in lines for a terminal, else in one. NaN and infinities are strings, as in JSON Lines."""
     out = sys.stdout if out is None else out
     encoded = msgspec.json.encode(_encodable(to_json(document)))
     out.write(json_text((msgspec.json.format(encoded, indent=2) if out.isatty() else encoded).decode()) + "\n")
 
 
 def json_text(text: str) -> str:
-    """JSON that says the same, and that no terminal obeys: what is left of control characters in its texts is written as `\\u009b`."""
+    r"""Escape the control characters that JSON leaves in its texts, as `\u009b`: a terminal would obey them."""
     return text if text.isprintable() else "".join(map(_as_json, text))
 
 
 def warn(message: str) -> None:
-    """Tell people something beside the output: on stderr."""
+    """Print a message for people on stderr, beside the output."""
     text = printable(" ".join(message.split()))
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr.write(f"asynctrack: {text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
 
 
 def count(number: int) -> str:
-    """1234567 as "1,234,567"."""
+    """Format 1234567 as "1,234,567"."""
     return f"{number:,}"
 
 
 def short_count(number: float) -> str:
-    """1234567 as "1.23M"."""
+    """Format 1234567 as "1.23M"."""
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(number) >= size:
             scale = 1e3 if unit == "k" else size
@@ -192,7 +192,7 @@ def short_count(number: float) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes, in the decimal units that disks are sold in."""
+    """Format bytes in the decimal units that disks are sold in."""
     for scale, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= scale:
             return f"{_three_digits(number / scale)} {unit}"
@@ -200,7 +200,7 @@ def size(number: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the one unit that says most."""
+    """Format seconds in the one unit that says most."""
     for scale, unit in ((365.25 * 86400, "y"), (86400.0, "d"), (3600.0, "h"), (60.0, "min")):
         if seconds >= 2 * scale or (unit == "min" and seconds >= 100):
             return f"{seconds / scale:.0f} {unit}"
@@ -208,12 +208,12 @@ def duration(seconds: float) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """Records a second."""
+    """Format records per second."""
     return "-" if per_s is None else f"{short_count(per_s)}/s"
 
 
 def number(value: float, digits: int = 5) -> str:
-    """A value of a metric in so many digits; integers in full."""
+    """Format a value of a metric with `digits` digits; integers in full."""
     if isinstance(value, int):
         return (
             str(value) if abs(value) < 10**15 else f"{float(value):.{digits - 2}e}" if abs(value) < 10**300 else "huge"
@@ -226,7 +226,7 @@ def number(value: float, digits: int = 5) -> str:
 
 
 def brief(value: Any, most: int = 40) -> str:
-    """Any logged value in a few characters."""
+    """Format any logged value in at most `most` characters."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, int | float):
@@ -240,7 +240,7 @@ def brief(value: Any, most: int = 40) -> str:
 
 
 def spark(values: Sequence[float], blocks: str = BLOCKS) -> str:
-    """A line of one block per value, from the lowest to the highest of them; what is not finite is an "x"."""
+    """Draw a line of one block per value, from the lowest to the highest of them; NaN and infinities are an "x"."""
     halves = [_half(value) for value in values]  # of the whole the range may be more than a float can hold
     finite = [half for half in halves if math.isfinite(half)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
@@ -260,7 +260,7 @@ def _half(value: float) -> float:
 
 
 def shorten(text: str, most: int, mark: str) -> str:
-    """Text cut to at most so many characters of a terminal."""
+    """Cut a text to at most `most` characters of a terminal."""
     if width_of(text) <= most:
         return text
     kept, room = "", most - len(mark)
@@ -273,7 +273,7 @@ def shorten(text: str, most: int, mark: str) -> str:
 
 
 def width_of(text: str) -> int:
-    """Characters of a terminal that a text takes."""
+    """Return how many characters of a terminal a text takes."""
     if text.isascii():
         return len(text)
     return sum(
@@ -282,7 +282,7 @@ def width_of(text: str) -> int:
 
 
 def _fit(columns: Sequence[TableColumn], widths: Sequence[int], room: int | None) -> dict[int, int]:
-    """The widths of the columns that are shown: first cells are cut, then columns left out."""
+    """Return the widths of the columns that are shown: first cells are cut, then columns left out."""
     shown = dict(enumerate(widths))
     while room is not None and (over := sum(shown.values()) + _GAP * (len(shown) - 1) - room) > 0:
         slack = {at: width - _SHORTEST_CUT for at, width in shown.items() if columns[at].cut and width > _SHORTEST_CUT}
@@ -299,7 +299,7 @@ def _fit(columns: Sequence[TableColumn], widths: Sequence[int], room: int | None
 
 
 def _without_end(pieces: list[Styled]) -> list[Styled]:
-    """Without the blanks at the end of a row."""
+    """Remove the blanks at the end of a row."""
     while pieces and not pieces[-1].text.strip():
         pieces.pop()
     if pieces:
@@ -327,7 +327,7 @@ def _can_print(text: str, out: TextIO) -> bool:
 
 
 def _console(out: TextIO) -> Any:
-    """A console of `rich`; None where it is not installed, or where no style is wanted: https://no-color.org."""
+    """Return a console of `rich`; None where it is not installed, or where no style is wanted: https://no-color.org."""
     if "NO_COLOR" in os.environ or not _can_print(BLOCKS, out):
         return None
     try:
@@ -338,7 +338,7 @@ def _console(out: TextIO) -> Any:
 
 
 def _encodable(value: Any) -> Any:
-    """With strings that UTF-8 can hold: the name of a directory may be any bytes."""
+    """Replace what UTF-8 cannot hold in strings: the name of a directory may be any bytes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Records: as commands take them from a journal, with the keys that were chosen."""
+"""Records: reads records from a journal for commands, with the keys that were chosen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asynctrack.records.codec import Record, decode_record
 
 
 def records_in(batch: FrameBatch, damage: Callable[[Frame], object] = lambda frame: None) -> Iterator[Record]:
-    """The records of a batch; `damage` is called with frames that cannot be decoded."""
+    """Yield the records of a batch; `damage` is called with frames that cannot be decoded."""
     for frame in batch.frames():
         if frame.kind == RECORD:
             try:
@@ -30,14 +30,14 @@ def records_in(batch: FrameBatch, damage: Callable[[Frame], object] = lambda fra
 
 
 def reversed_records_in(batch: FrameBatch) -> Iterator[Record]:
-    """The records of a batch, the last first; only those that are asked for are decoded."""
+    """Yield the records of a batch, the last first, decoding only those that are taken."""
     for frame in reversed([frame for frame in batch.frames() if frame.kind == RECORD]):
         with suppress(*UNREADABLE):
             yield decode_record(frame.payload, frame.number, batch.header.ring)
 
 
 def chosen(records: Iterator[Record], keys: KeyFilter | None) -> Iterator[Record]:
-    """The records with the chosen keys, nested names joined by `/`; those that have none of them are left out."""
+    """Yield the records with the chosen keys, by flat names; a record with none of them is left out."""
     if keys is None:
         yield from records
         return
@@ -47,7 +47,7 @@ def chosen(records: Iterator[Record], keys: KeyFilter | None) -> Iterator[Record
 
 
 def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
-    """All records of a run; what is damaged is stepped over and added to `damage` at the end."""
+    """Yield all records of a run. Damaged stretches are skipped and added to `damage` at the end."""
     said = manifest_of(run)
     with closing(Reader(run / "journal")) as reader:
         for batch in reader:
@@ -56,5 +56,5 @@ def read(run: Path, damage: list[Damage]) -> Iterator[Record]:
 
 
 def reporter_of(run: Path, reader: Reader, batch: FrameBatch) -> Callable[[Frame], None]:
-    """What notes the frames of a batch that cannot be decoded as the reader's damage."""
+    """Return a function that notes frames of a batch that cannot be decoded as the reader's damage."""
     return lambda frame: reader.report(unreadable(run, batch, frame))

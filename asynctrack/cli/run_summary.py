@@ -1,4 +1,4 @@
-"""Run summary: what can be said of a run without reading it all: from run.json, from its journal's headers and end."""
+"""Run summary: describes a run without reading it all: from run.json, and its journal's headers and end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         project: the directory above it.
         id: its directory's name, by which it is found.
         name: for people; the id where it was given none.
-        status: what has become of it, or "damaged", or "unreadable" where a newer asynctrack wrote it.
+        status: the run's state, or "damaged", or "unreadable" where a newer asynctrack wrote it.
         created_at: UTC, ISO 8601.
         ended_at: the same, None while it runs.
         records: in its journal.
@@ -54,7 +54,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
         last: the last values of its numbers.
         bytes: of all its files.
         problem: what is damaged, or why it cannot be read.
-        behind: backends that did not get everything before the run ended, or that fail while it runs, each with what went wrong last; empty
+        behind: backends that did not get everything before the run ended, or that fail while it runs, each with its last error; empty
             where that is private: the run is another user's.
     """
 
@@ -75,7 +75,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise_run(run: Path, workers: Sequence[Worker]) -> RunSummary:
-    """Look at a run, whatever has become of it; `workers` is what `run_state.other_workers` has found."""
+    """Summarise a run, whatever its state; `workers` is from `run_state.other_workers`."""
     place = Path(os.path.abspath(run))
     found = RunSummary(
         path=str(run),
@@ -96,7 +96,7 @@ def summarise_run(run: Path, workers: Sequence[Worker]) -> RunSummary:
 
 
 def bytes_of(directory: str | os.PathLike[str]) -> int:
-    """Bytes of all files in a directory and below; links are not followed."""
+    """Add up the bytes of all files in a directory and below; links are not followed."""
     total = 0
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
@@ -107,7 +107,7 @@ def bytes_of(directory: str | os.PathLike[str]) -> int:
 
 
 def seconds_between(start: str, end: str) -> float | None:
-    """Seconds from one ISO time to another; None where one of them is not."""
+    """Return the seconds from one ISO time to another; None where one of them is malformed."""
     try:
         return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     except (TypeError, ValueError, OverflowError):
@@ -159,7 +159,7 @@ def _behind(run: Path, manifest: Manifest, state: State) -> dict[str, str | None
 
 
 def _is_behind(run: Path, cursor: Cursor, stored: dict[str, Any]) -> bool:
-    """Whether a backend of a run that has ended lacks something; where it lived in its process, the run's end alone is nothing."""
+    """Return True if a backend of an ended run lacks something. One that lived in its process may lack the run's end alone."""
     return not cursor.closed and (not lives_in_caller(stored) or lacks(run, cursor))
 
 
@@ -167,7 +167,7 @@ class _End:
     """The end of a run's journal.
 
     Attributes:
-        has_ended: whether the journal's last word is that the run has ended.
+        has_ended: True if the last batch of the journal says that the run has ended.
         step: of the last record.
         journaled_at: when the last record came into the journal; UTC, ISO 8601.
         values: the last of each number.
@@ -204,7 +204,7 @@ def _iso(time_ns: int) -> str:
 
 
 def _count(run: Path, manifest: Manifest) -> tuple[int, str | None]:
-    """Records in the journal: those that a backend has had, and what headers say of the rest; and what is damaged."""
+    """Count the records in the journal, and find what is damaged: a cursor has the count up to it, batch headers have the rest."""
     journal = run / "journal"
     sizes = {number: _size(journal / segment_name(number)) for number in segments(os.fspath(journal))}
     cursor, problem = Cursor(), _missing(journal, sizes)
@@ -233,7 +233,7 @@ def _missing(journal: Path, sizes: dict[int, int]) -> str | None:
 
 
 def _check(journal: Path) -> str | None:
-    """What is damaged first in a journal, by all of its checksums."""
+    """Return the first damage in a journal, by all of its checksums."""
     with contextlib.closing(Reader(journal)) as reader:
         for _ in reader:
             pass
@@ -241,7 +241,7 @@ def _check(journal: Path) -> str | None:
 
 
 def _records_before(journal: Path, position: Position) -> int:
-    """Records of a batch that lie before a position in it."""
+    """Count the records of a batch that lie before a position in it."""
     if not position.inner:
         return 0
     with contextlib.closing(Reader(journal, position._replace(inner=0))) as reader:

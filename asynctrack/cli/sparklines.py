@@ -14,7 +14,7 @@ MOST: Final = 2_000
 
 
 class Point:
-    """A stretch of a curve: its values' lowest, highest and last, and whether one of them was not finite."""
+    """A stretch of a curve: its lowest, highest and last value, and a mark where one of its values was not finite."""
 
     __slots__ = ("broken", "high", "last", "low")
 
@@ -22,13 +22,13 @@ class Point:
         self.low, self.high, self.last, self.broken = math.inf, -math.inf, math.nan, False
 
     def absorb(self, following: Point) -> None:
-        """Take in the stretch that follows."""
+        """Add the stretch that follows."""
         self.low, self.high = min(self.low, following.low), max(self.high, following.high)
         self.last, self.broken = following.last, self.broken or following.broken
 
     @property
     def shown(self) -> float:
-        """What a curve shows of it: its last value, or NaN where one was not finite."""
+        """Return the value that a curve shows for it: the last, or NaN where one was not finite."""
         return math.nan if self.broken else self.last
 
 
@@ -44,7 +44,7 @@ class Sparkline:
         self._missing = 0  # values until the last point has that many
 
     def add(self, value: float) -> None:
-        """Take the next value."""
+        """Add the next value."""
         self.count += 1
         if not self._missing:
             self._begin()
@@ -60,23 +60,23 @@ class Sparkline:
 
     @property
     def low(self) -> float:
-        """The lowest value, NaN where there is no other."""
+        """Return the lowest value, NaN where there is no other."""
         low = min(point.low for point in self._points)
         return low if low <= max(point.high for point in self._points) else math.nan
 
     @property
     def high(self) -> float:
-        """The highest value, NaN where there is no other."""
+        """Return the highest value, NaN where there is no other."""
         high = max(point.high for point in self._points)
         return high if min(point.low for point in self._points) <= high else math.nan
 
     @property
     def last(self) -> float:
-        """The last value, whatever it is."""
+        """Return the last value, NaN too."""
         return self._points[-1].last
 
     def course(self, most: int) -> list[float]:
-        """Its course in at most so many values; NaN where one was not finite."""
+        """Return its course in at most `most` values; NaN where one was not finite."""
         count = len(self._points)
         if count <= most:
             return [point.shown for point in self._points]
@@ -109,7 +109,7 @@ class Sparklines:
         self.omitted = 0
 
     def add(self, data: dict[str, Any]) -> None:
-        """Take a record's data; what is not a number is passed over."""
+        """Add the numbers of a record's data."""
         for key, value in data.items():
             kind = type(value)
             if kind is float or kind is int:

@@ -1,4 +1,4 @@
-"""Sync job: what ended processes left in their queues is journaled, what is behind is delivered. The worker, as threads of the command line."""
+"""Sync job: journals what ended processes left in their queues, and delivers what is behind, as the worker does, on threads of the command line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ State = Literal["waiting", "working", "done", "behind", "live"]
 
 
 class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         path: the run's directory.
@@ -64,12 +64,12 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncJob:
-    """Works on runs until all are done, or nothing but a person can help; a context manager, whose end stops the work where it is.
+    """Works on runs until all are done, or only a person can help. A context manager: leaving it stops the work where it is.
 
     Args:
         runs: their directories.
         policy: what may be done for them.
-        patience_s: a run that has stood still for so long is given up.
+        patience_s: a run that makes no progress for so long is given up.
     """
 
     def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY, patience_s: float = PATIENCE_S) -> None:
@@ -104,11 +104,11 @@ class SyncJob:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return True if nothing is left to do."""
         return not self._waiting and not self._working
 
     def poll(self) -> list[SyncProgress]:
-        """Begin what can be begun, note what has ended, give up what stands still, and say how far each run is."""
+        """Begin what can be begun, note what has ended, give up runs without progress, and return the progress of each run."""
         for run in list(self._working):
             if not self._worker.has(self._known_as[run]):
                 self._end(run)
@@ -182,7 +182,7 @@ class SyncJob:
 
 
 class _Watch:
-    """Whether a run gets on. Tries do not count, nor what they say: they are the same each time."""
+    """Watches a run for progress. Attempts and their errors are none: they are the same each time."""
 
     def __init__(self) -> None:
         self._last: Any = None
@@ -203,7 +203,7 @@ class _Watch:
 
 
 class AttachJob:
-    """Delivers a run to one backend, of its own or another; a context manager, whose end stops it where it is.
+    """Delivers a run to one backend, of its own or another. A context manager: leaving it stops the work where it is.
 
     Args:
         run: its directory; it may be live.
@@ -211,7 +211,7 @@ class AttachJob:
         backend: its settings.
         force: deliver also from a copy of a run.
         follow: go on to the run's end; else to where its journal ends now.
-        patience_s: it is given up when it has stood still for so long, unless it follows.
+        patience_s: it is given up without progress for so long, unless it follows.
     """
 
     def __init__(
@@ -246,11 +246,11 @@ class AttachJob:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Return True if nothing is left to do."""
         return not self._thread.is_alive()
 
     def poll(self) -> list[SyncProgress]:
-        """How far it is."""
+        """Return the progress."""
         manifest = RunReader(self._run).manifest()
         stats = self._collector.collect([], [], [self._name])
         self._watch.see(stats)

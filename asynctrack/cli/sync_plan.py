@@ -1,4 +1,4 @@
-"""Sync plan: what is to be done for a run that nobody works on, and what only a person can do. Only looks. Runs in the command line."""
+"""Sync plan: finds what is to be done for a run that no process works on, and what only a person can do. Only reads. Runs in the command line."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 
 
 class SyncPlan(NamedTuple):
-    """What is to be done for a run.
+    """The work that a run needs.
 
     Attributes:
-        todo: whether something can be done from here.
+        todo: True if something can be done from here.
         left_out: backends that do not have everything and cannot be delivered to from here, and why.
     """
 
@@ -35,22 +35,22 @@ class SyncPlan(NamedTuple):
 
 
 def orphaned(under: Path | None = None) -> list[Path]:
-    """Runs of which dead processes with dead workers left queues, perhaps before anything was journaled; `under` a directory, or anywhere."""
+    """Return runs whose dead processes and workers left queues, perhaps before anything was journaled; `under` a directory, or anywhere."""
     dead = [worker for worker in list_workers(but=own_directories()) if worker.pid is None and not worker.callers]
     found = list(dict.fromkeys(Path(os.path.realpath(run)) for worker in dead for run in worker.runs))
     return [run for run in found if under is None or run.is_relative_to(os.path.realpath(under))]
 
 
 def plan_sync(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path] | None = None) -> SyncPlan:
-    """What is to be done for a run that nobody works on: its queues, its end, its backends.
+    """Plan what is to be done for a run that no process works on: its queues, its end, its backends.
 
     Args:
         run: its directory.
         policy: what may be done for it.
-        orphans: what `orphaned` has found, where that is recent enough.
+        orphans: the result of `orphaned`, where that is recent enough.
 
     Raises:
-        NotARun: neither the directory nor a queue tells of a run there.
+        NotARun: neither a directory nor a queue of such a run exists.
         AsynctrackError: what is there cannot be read.
     """
     left = Path(os.path.realpath(run)) in (orphaned(run) if orphans is None else orphans)
@@ -70,18 +70,18 @@ def plan_sync(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path
 
 
 def _manifest(run: Path) -> Manifest:
-    """What is known of a run. What its backends have left of it does not tell which backends it had, nor that they have everything."""
+    """Read the manifest. The files of backends do not count: they do not show which backends the run had, nor that they have everything."""
     return RunReader(run).manifest() if (run / "journal").is_dir() else manifests.load(run)
 
 
 def has_all(run: Path, name: str) -> bool:
-    """Whether a backend has the run's end, and the journal has not gone on since: a finished run may have been resumed."""
+    """Return True if a backend has the run's end, and the journal has not grown since: a finished run may have been resumed."""
     cursor = load_cursor(run, name)
     return cursor.closed and not has_more(run, cursor, Backend())
 
 
 def incomplete(run: Path, manifest: Manifest, policy: Policy = CALLERS_ONLY) -> dict[str, str | None]:
-    """The run's backends that do not have everything, and why each cannot be delivered to from here; None where it can."""
+    """Return the run's backends that do not have everything, each with the reason why it cannot be delivered to from here; None where it can."""
     found = {
         name: _why_not(manifest, name, stored, policy)
         for name, stored in manifest.backends.items()
@@ -91,7 +91,7 @@ def incomplete(run: Path, manifest: Manifest, policy: Policy = CALLERS_ONLY) -> 
 
 
 def _was_given_all(run: Path, name: str, manifest: Manifest) -> bool:
-    """Whether a backend has all that its process could give it: there is no other that the run's end, which alone it lacks, could be told."""
+    """Return True if a backend in a caller has all that its process could give it. Only the run's end is missing, and no other process can tell it that."""
     return lives_in_caller(manifest.backends[name]) and not lacks(run, load_cursor(run, name))
 
 

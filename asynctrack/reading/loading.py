@@ -23,13 +23,13 @@ def load_metrics(
     """Load a run's numbers by source: `{"train": ([1, 2], {"loss": [0.5, 0.25]})}`.
 
     The source is the part of a name before its first `/`, "" where there is none. A row holds what was logged for a source at a step, even by several
-    calls. Where the steps of a source go back, or a metric comes again at a step, as after a resume from a checkpoint, the later rows replace the
-    earlier ones from there on. A metric without a number in a row is NaN there. Integers become floats, those beyond the largest float infinite.
+    calls. Where the steps of a source go back, or a metric comes again at a step, as after a resume from a checkpoint, all earlier rows of the source are
+    left out. A metric without a number in a row is NaN there. Integers become floats, those beyond the largest float infinite.
 
     Args:
         source: the run's directory, or what `open_run` returned.
         max_step: the last step to load, -1 for all; with 0 there is nothing.
-        within: load only names with this prefix, and take it off: `within="model"` for `model/train/loss`.
+        within: load only names below this one, and take it off: `within="model"` for `model/train/loss`.
 
     Returns:
         For each source the steps, and for each metric its values, as many as steps.

@@ -1,4 +1,4 @@
-"""`asynctrack backends`: which backends there are, what each writes and needs, and whether it works here."""
+"""`asynctrack backends`: lists the backends, what each writes and needs, and whether it works here."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: its name in `backends=`.
-        works: whether it can be imported, with what it needs.
-        problem: what keeps it from that, None where nothing does.
-        install: what `pip install` takes for all that it needs.
-        runs_in: "worker", "process" or "caller" with its own settings; None where it cannot say that.
+        works: True if it can be imported with all that it needs.
+        problem: the reason why it does not work; None if it does.
+        install: the requirements for `pip install`.
+        runs_in: "worker", "process" or "caller" with its default settings; None where that is not known without settings.
         writes: the first line of its docstring.
-        offered_by: the distribution it comes with.
+        offered_by: the distribution that it comes with.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_json(parser, "print them as one JSON list")
 
 
@@ -78,7 +78,7 @@ def _inspect(kind: str, offered_by: str) -> Listed:
 
 
 def _execution(defined: type[Backend]) -> str | None:
-    """Where it runs with the settings it has by itself; of some it depends on these."""
+    """Return where it runs with its default settings; None where it cannot be made without settings."""
     execution: Any = defined.execution
     if not isinstance(execution, str):
         try:

@@ -30,7 +30,7 @@ __all__ = ["add_arguments", "main"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     parser.add_argument("--seconds", type=_seconds, default=10.0, help="how long to optimise (default: 10)")
     parser.add_argument(
         "--dir", type=expanded, default=Path("asynctrack_runs"), help="where runs go (default: %(default)s)"
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Run the demo; 0 if every record that was accepted was found again."""
+    """Run the demo. Return 0 if every record that was accepted was found again."""
     if args.child is not None:
         return kill.optimise(args.child, folder=args.dir, seconds=args.seconds, seed=args.seed)
     return _kill(args) if args.kill else _show(args)
@@ -115,7 +115,7 @@ def _facts(args: argparse.Namespace, race: Race, stats: asynctrack.RunStats, pat
 
 
 def _seconds(text: str) -> float:
-    """The value of `--seconds`. Its limits are arbitrary: time for a few slices, and an hour."""
+    """Parse the value of `--seconds`. Its limits are arbitrary: time for a few slices, and an hour."""
     try:
         seconds = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`asynctrack doctor`: whether what asynctrack needs works on this machine, and what it costs here."""
+"""`asynctrack doctor`: checks that what asynctrack needs works on this machine, and measures what it costs here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _STYLES = {"good": "green", "poor": "yellow", "bad": "bold red"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_dir(parser)
     options.add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check; 1 if something does not work."""
+    """Run all checks. Return 1 if something does not work."""
     out, findings = Output(), []
     for finding in diagnose(args.dir):
         findings.append(finding)

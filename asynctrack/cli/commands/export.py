@@ -39,7 +39,7 @@ _cells: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     parser.add_argument(
         "--format", choices=("jsonl", "csv"), required=True, help="lines as in metrics.jsonl, or RFC 4180"
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Export; 1 if something of the run could not be read."""
+    """Export the run. Return 1 if something of it could not be read."""
     if (problem := _problem(args)) is not None:
         output.warn(problem)
         return 2
@@ -89,10 +89,10 @@ class Export:
     Args:
         run: its directory.
         keys: those to write, None for all.
-        for_spreadsheets: whether what would be a formula there gets a quote in front.
+        for_spreadsheets: put a quote in front of text that a spreadsheet would take for a formula.
 
     Attributes:
-        records: that were written.
+        records: how many were written.
         damage: what could not be read.
     """
 
@@ -104,13 +104,13 @@ class Export:
         self._text: Callable[[str], str] = _no_formula if for_spreadsheets else str
 
     def write_lines(self, out: IO[bytes]) -> None:
-        """JSON Lines, as the backend of that name writes them."""
+        """Write JSON Lines, as the backend of that name does."""
         for block in self._blocks():
             out.write(block)
         out.flush()
 
     def write_csv(self, out: IO[bytes]) -> None:
-        """CSV by RFC 4180: the values as JSON Lines has them, texts without quotes, nothing where a record has no such key."""
+        """Write CSV by RFC 4180: values as in JSON Lines, texts without quotes, an empty cell where a record has no such key."""
         columns, most = self._columns()
         self.damage.clear()
         text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
@@ -123,7 +123,7 @@ class Export:
         out.flush()
 
     def _columns(self) -> tuple[list[str], int]:
-        """Every key in the order they came, behind step and time; and the records there are, for a live run has more soon."""
+        """Return step, time and every key in the order they came, and the number of records: a live run has more soon."""
         columns, count = dict.fromkeys(RESERVED), 0
         for record in self._read():
             count += 1
@@ -134,7 +134,7 @@ class Export:
         return list(columns), count
 
     def _blocks(self, most: int | None = None) -> Iterator[bytes]:
-        """The lines of at most so many records, some at a time."""
+        """Yield the lines of at most `most` records, in blocks."""
         records = islice(self._read(), most)
         while some := list(islice(records, _AT_ONCE)):
             self.records += len(some)
@@ -145,7 +145,7 @@ class Export:
 
 
 def _problem(args: argparse.Namespace) -> str | None:
-    """What was asked wrongly."""
+    """Return what is wrong with the arguments; None if nothing is."""
     if args.for_spreadsheets and args.format != "csv":
         return "--for-spreadsheets goes with --format csv"
     if args.output is None:
@@ -160,7 +160,7 @@ def _problem(args: argparse.Namespace) -> str | None:
 
 
 def _cell(raw: msgspec.Raw | None, of_text: Callable[[str], str]) -> str:
-    """A value as CSV has it."""
+    """Convert a value to a cell of CSV."""
     text = b"" if raw is None else bytes(raw)
     if text.startswith(b'"'):
         plain = str(msgspec.json.decode(text))
@@ -169,16 +169,16 @@ def _cell(raw: msgspec.Raw | None, of_text: Callable[[str], str]) -> str:
 
 
 def _no_formula(text: str) -> str:
-    """A text that no spreadsheet takes for a formula; OWASP's list of how one begins."""
+    """Return a text that no spreadsheet takes for a formula; OWASP lists how one begins."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class _Terminal(io.RawIOBase):
-    """Standard output where a person looks at it: what would control the terminal is written out.
+    """Standard output of a terminal: control characters are escaped.
 
     Args:
         out: its bytes.
-        format: of what is written: in JSON such characters have a form of their own.
+        format: of what is written: JSON has its own escapes.
     """
 
     def __init__(self, out: IO[bytes], format: str) -> None:
@@ -200,7 +200,7 @@ class _Terminal(io.RawIOBase):
 
 @contextmanager
 def _appearing(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
-    """A file that is there when it is whole, or not at all.
+    """Open a file that appears when it is whole, or not at all.
 
     Raises:
         FileExistsError: somebody else has made it meanwhile.

@@ -45,7 +45,7 @@ _HINTS: Final = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", type=expanded, help=f"where runs are kept (default: {DEFAULT_DIR})"
     )
@@ -117,7 +117,7 @@ def _row(run: RunSummary, named: bool) -> list[output.Piece]:
 
 
 def _print_hints(out: Output, found: list[RunSummary]) -> None:
-    """What a person should know of what is not as it should be."""
+    """Print a hint for each state that needs attention."""
     states = {run.status for run in found}
     hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
     hints += [f"damaged: {run.project}/{run.id}: {run.problem}" for run in found if run.problem]
@@ -130,7 +130,7 @@ def _print_hints(out: Output, found: list[RunSummary]) -> None:
 
 
 def _describe_behind(behind: list[RunSummary]) -> str:
-    """Which backends do not have everything, of the newest run, and how many more runs there are like it."""
+    """Describe which backends of the newest run lack records, and how many more such runs there are."""
     first, *more = behind
     of = ", ".join(f"{name} ({why})" if why else name for name, why in first.behind.items())
     others = f", and {len(more)} more runs" if len(more) > 1 else ", and 1 more run" if more else ""

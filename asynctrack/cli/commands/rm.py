@@ -25,7 +25,7 @@ from asynctrack.reading import catalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help=options.RUN_HELP)
     options.add_dir(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Remove runs, all of them or none; 1 if one of them must not be."""
+    """Remove all of the runs or none. Return 1 if one of them must not be removed."""
     runs = list(dict.fromkeys(Path(os.path.abspath(catalog.find(wanted, args.dir))) for wanted in args.runs))
     sizes = {run: bytes_of(run) for run in runs}
     refused = _refused(runs, force=args.force)
@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _refused(runs: Sequence[Path], *, force: bool) -> dict[Path, str]:
-    """Which of the runs must not be removed, and why."""
+    """Return the runs that must not be removed, each with the reason."""
     return {run: why for run in runs if (why := _why_not(run, force=force))}
 
 
@@ -85,7 +85,7 @@ def _why_not(run: Path, *, force: bool) -> str | None:
 
 
 def _agreed(sizes: dict[Path, int]) -> bool:
-    """What a person says to it."""
+    """Ask on the terminal, and return True if the answer is yes."""
     for run, size in sizes.items():
         sys.stderr.write(f"  {printable(catalog.name_of(run))}, {output.size(size)}\n")
     what = "this run" if len(sizes) == 1 else f"these {len(sizes)} runs, {output.size(sum(sizes.values()))}"

@@ -1,4 +1,4 @@
-"""`asynctrack show`: what there is to know of one run. Reads its journal once, in memory that does not grow with it."""
+"""`asynctrack show`: one run in detail. Reads its journal once, in memory that does not grow with it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     options.add_keys(parser, "the metrics to show")
     options.add_json(parser)
@@ -79,7 +79,7 @@ def _stats(activity: RunActivity, manifest: Manifest) -> RunStats:
 
 
 def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[str, Any]:
-    """A backend's statistics, and what else its cursor says."""
+    """Return a backend's statistics, and the other fields of its cursor."""
     cursor, backend_stats = peek_cursor(run, name) or Cursor(), stats.backends[name]
     saved_s = None
     with suppress(OSError):
@@ -101,7 +101,7 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[
 
 
 def _read(run: Path) -> tuple[Sparklines, list[Damage]]:
-    """The curves of all metrics, and what is damaged."""
+    """Read the curves of all metrics, and what is damaged."""
     curves, journal = Sparklines(), run / "journal"
     said, around = manifest_of(run), scan(run)
     total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
@@ -127,7 +127,7 @@ def _document(
     damage: list[Damage],
     keys: options.KeyFilter | None,
 ) -> dict[str, Any]:
-    """All of it, as `--json` prints it."""
+    """Build the document that `--json` prints."""
     return {
         "path": str(run),
         "project": manifest.project,
@@ -227,7 +227,7 @@ def _pairs(data: dict[str, Any]) -> str:
 
 
 def _print_settings(out: Output, title: str, data: dict[str, Any]) -> None:
-    """A config or a summary."""
+    """Print a config or a summary."""
     settings = list(flatten(data))
     if not settings:
         return
@@ -283,7 +283,7 @@ def _print_backends(out: Output, backends: dict[str, dict[str, Any]]) -> None:
 
 
 def _standing(backend: dict[str, Any]) -> Piece:
-    """What a backend does now, in a few words."""
+    """Describe in a few words how a backend is doing."""
     if not backend["known"]:
         return Styled("private to who ran it", "dim")
     if backend["paused"]:

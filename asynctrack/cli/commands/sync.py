@@ -40,7 +40,7 @@ _STYLES: Final = {"done": "green", "behind": "bold red", "live": "yellow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     parser.add_argument("runs", nargs="*", metavar="RUN|DIR", help="runs, or directories of runs (default: --dir)")
     options.add_dir(parser)
     parser.add_argument(
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Catch up; 0 if nothing is missing."""
+    """Catch up. Return 0 if nothing is missing."""
     with _only_errors():  # what backends say is in the report
         report, complete, unread = _attach(args) if args.to else _catch_up(args)
     if args.json:
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _only_errors() -> Iterator[None]:
-    """Log no warnings meanwhile; afterwards the process may have runs of its own to warn of."""
+    """Hide warnings for a while; afterwards the process may have runs of its own to warn of."""
     logger = logging.getLogger("asynctrack")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -98,7 +98,7 @@ def _only_errors() -> Iterator[None]:
 
 
 def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
-    """Deliver what is behind: what became of it, how many runs had nothing missing, and those that cannot be read."""
+    """Deliver what is behind. Return the outcome for each run, how many runs lacked nothing, and those that cannot be read."""
     unread: list[str] = []
     policy = Policy(offline_too=True, trust=args.trust, force=args.force)
     runs = list(dict.fromkeys(_chosen(args, unread)))
@@ -126,7 +126,7 @@ def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str
 
 
 def _chosen(args: argparse.Namespace, gone: list[str]) -> Iterator[Path]:
-    """The runs that are meant, with those of which only a queue is left; of which the directory has gone is said, and added to `gone`."""
+    """Yield the chosen runs, also those of which only a queue is left. One whose directory is missing is reported, and added to `gone`."""
     for wanted in args.runs or [args.dir]:
         path = expanded(wanted)
         left = [] if args.to else orphaned(path if args.runs else None)
@@ -150,7 +150,7 @@ def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
 
 
 def _plan(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> SyncPlan | None:
-    """What is to be done for a run; one of which that cannot be told is said, and added to `unread`."""
+    """Plan the work for a run. One that cannot be read is reported, and added to `unread`."""
     try:
         return plan_sync(run, policy, orphans)
     except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from being delivered
@@ -160,7 +160,7 @@ def _plan(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> S
 
 
 def _backend(to: list[str]) -> Backend:
-    """The backend that `--to` describes.
+    """Build the backend that `--to` describes.
 
     Raises:
         InvalidSettings: a setting is unknown or wrong.
@@ -188,7 +188,7 @@ def _backend(to: list[str]) -> Backend:
 
 
 def _value(text: str) -> Any:
-    """A value as JSON has it; what is not JSON is text."""
+    """Parse a value as JSON; what is not JSON is text."""
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -196,7 +196,7 @@ def _value(text: str) -> Any:
 
 
 def _name(run: Path, backend: Backend) -> str:
-    """The run's own backend of this class, where it lived in a process that has ended before it had everything; else a name that none has."""
+    """Name the backend: the run's own one of this class, if it lived in a process that ended before it had everything; else a name that is free."""
     own, kind = RunReader(run).manifest().backends, kind_of(backend)
     if not run_state.activity_of(run).callers:
         for name, stored in own.items():
@@ -221,7 +221,7 @@ def _work(work: SyncJob | AttachJob, args: argparse.Namespace) -> list[SyncProgr
 
 
 class _Line:
-    """Progress on stderr: one line that is drawn anew on a terminal, a line now and then elsewhere."""
+    """Progress on stderr: one line that is redrawn on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
         self._drawn = sys.stderr.isatty()
@@ -274,7 +274,7 @@ def _print(report: list[SyncProgress], complete: int) -> None:
 
 
 def _missing(run: SyncProgress, name: str, why: str) -> str:
-    """What a backend does not have, why, and what to do about it."""
+    """Describe what a backend lacks, why, and what to do about it."""
     backend_stats = run.stats.backends.get(name)
     behind = backend_stats.behind if backend_stats is not None else run.stats.queued if name == "journal" else 0
     what = "the run's end" if not behind else "1 record" if behind == 1 else f"{output.count(behind)} records"

@@ -22,7 +22,7 @@ from asynctrack.records.codec import Record
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     parser.add_argument("-n", type=options.whole(0), default=10, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with those that come, until the run ends")
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print records; 1 where the run is followed and nobody is left to end it."""
+    """Print records. Return 1 if a followed run has lost its process and its worker."""
     run = options.find(args)
     out = Output()
 
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 class _Last:
-    """The last records of a run, the last first; where the journal goes on behind them; and what of it is damaged, as far as it was looked at."""
+    """The last records of a run, the last first; the position behind them; and the damage that was met on the way."""
 
     def __init__(self, run: Path, most: int, keys: options.KeyFilter | None) -> None:
         self.records: list[Record] = []

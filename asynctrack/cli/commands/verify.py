@@ -1,4 +1,4 @@
-"""`asynctrack verify`: whether a run is unharmed, and if it is not, where."""
+"""`asynctrack verify`: checks a run, and says where it is damaged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from asynctrack.reading.catalog import name_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     options.add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check a run; 0 if it is unharmed."""
+    """Check a run. Return 0 if it is undamaged."""
     run = options.find(args)
     found = JournalCheck(run).take()
     if args.json:

@@ -1,4 +1,4 @@
-"""`asynctrack wait`: until a record fulfils a condition, or until the run ends."""
+"""`asynctrack wait`: waits until a record meets a condition, or until the run ends."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from asynctrack.records.codec import Record
 
 
 class Outcome(NamedTuple):
-    """How the waiting ended.
+    """The end of the waiting.
 
     Attributes:
-        fulfilled: whether the condition was; without one, whether the run finished; None where the time was over.
+        fulfilled: True if the condition was met or, without one, if the run finished; None where the time was over.
         status: of the run.
-        record: that fulfilled it.
+        record: the record that met the condition.
     """
 
     fulfilled: bool | None
@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     parser.add_argument(
         "--until",
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Wait; 0 if the condition was fulfilled, or the run finished."""
+    """Wait. Return 0 if the condition was met, or the run finished."""
     condition = None if args.until is None else Condition(args.until)
     run = options.find(args)
     deadline = float("inf") if args.timeout_s is None else time.monotonic() + args.timeout_s

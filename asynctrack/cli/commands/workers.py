@@ -1,4 +1,4 @@
-"""`asynctrack workers`: the background workers of this user on this machine, whom they serve, and how to end them."""
+"""`asynctrack workers`: lists the background workers of this user on this machine and the processes that they serve, and ends them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ALL: Final = "all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell `parser` what `main` needs."""
+    """Add the arguments of `main` to `parser`."""
     parser.add_argument(
         "--end",
         nargs="+",
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Show or end workers; 1 if one that should have ended has not."""
+    """Show or end workers. Return 1 if one that should have ended has not."""
     workers = list_workers()
     if args.end is not None:
         return _end(workers, args)

@@ -1,1 +1,1 @@
-"""What `asynctrack demo` shows: four annealers that look for the shortest tour through berlin52, every step tracked."""
+"""The demo of `asynctrack demo`: four annealers that look for the shortest tour through berlin52, every step tracked."""

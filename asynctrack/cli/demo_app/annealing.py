@@ -25,7 +25,7 @@ MOVES_PER_STEP = 520  # ten for each of the 52 places: a step of about 0.2 ms
 
 
 class Step(NamedTuple):
-    """What one step of an annealer did."""
+    """The result of one step of an annealer."""
 
     length: int  # of the tour after the step
     best: int  # the shortest tour of this trial so far
@@ -69,7 +69,7 @@ class Annealer:
 
     @property
     def progress(self) -> float:
-        """How much of the cooling of all runs is done, from 0 to 1."""
+        """Return the part of the cooling of all runs that is done, from 0 to 1."""
         this_run = min(log(self.temperature / HOTTEST) / log(COLDEST / HOTTEST), 1.0)
         return (self.runs - 1 - self._runs_left + this_run) / self.runs
 
@@ -100,7 +100,7 @@ class Annealer:
         self.length = self.trial_best = tour_length(self.tour, self._table)
 
     def _try_moves(self, temperature: float) -> int:
-        """Metropolis' rule, `MOVES_PER_STEP` times: how many moves were accepted."""
+        """Try `MOVES_PER_STEP` moves by Metropolis' rule, and return how many were accepted."""
         table, tour, random = self._table, self.tour, self._random.random
         accepted, length = 0, self.length
         for first, last in self._random.choices(self._stretches, k=MOVES_PER_STEP):
@@ -124,7 +124,7 @@ class Annealer:
 
 
 def _stretches(places: int) -> list[tuple[int, int]]:
-    """Each stretch `tour[first:last]` whose turning changes a tour: two places or more, and two or more others.
+    """List the stretches `tour[first:last]` whose turning changes a tour: two places or more, and two or more others.
 
     The place at 0 stays where it is: turning a stretch with it is the same as turning the rest.
     """

@@ -30,10 +30,10 @@ PLACES: tuple[Place, ...] = (
 
 
 def distances(places: Sequence[Place] = PLACES) -> list[list[int]]:
-    """The distance from each place to each place, rounded as TSPLIB's EUC_2D says: `int(d + 0.5)`."""
+    """Return the distance from each place to each place, rounded as TSPLIB's EUC_2D says: `int(d + 0.5)`."""
     return [[int(hypot(ax - bx, ay - by) + 0.5) for bx, by in places] for ax, ay in places]
 
 
 def tour_length(tour: Sequence[int], table: Sequence[Sequence[int]]) -> int:
-    """The length of the closed tour that visits the places in the order `tour`; `table` is from `distances`."""
+    """Return the length of the closed tour that visits the places in the order `tour`; `table` is from `distances`."""
     return sum(table[tour[k - 1]][tour[k]] for k in range(len(tour)))

@@ -34,7 +34,7 @@ POLL_S = 0.02
 
 
 def optimise(counters: Path, *, folder: Path, seconds: float, seed: int) -> int:
-    """The child: log each step, count what was accepted, and wait to be killed."""
+    """Log each step in the child, count what was accepted, and wait to be killed."""
     words = _map(counters)
     with asynctrack.init(PROJECT, config={"seed": seed}, dir=folder, mode="online") as run:
 
@@ -49,7 +49,7 @@ def optimise(counters: Path, *, folder: Path, seconds: float, seed: int) -> int:
 
 
 def demonstrate(*, folder: Path, seconds: float, seed: int, quiet: bool) -> KillReport | None:
-    """The parent: start an optimiser, kill it, and count. None if it did not get so far."""
+    """Start an optimiser from the parent, kill it, and count. Return None if it did not get that far."""
     with tempfile.TemporaryDirectory(prefix="asynctrack-demo-") as scratch:
         counters = Path(scratch, "counters")
         counters.write_bytes(bytes(8 * (ANNEALERS + 1)))
@@ -68,7 +68,7 @@ def demonstrate(*, folder: Path, seconds: float, seed: int, quiet: bool) -> Kill
 
 
 def count(path: Path, counted: Sequence[int], killed_after_s: float, status: str) -> KillReport:
-    """Compare what is found at `path` with `counted`: records accepted from each annealer, then those refused."""
+    """Compare what is found at `path` with `counted`: records accepted from each annealer, then those dropped."""
     steps = [Counter[int]() for _ in range(ANNEALERS)]
     for record in asynctrack.open_run(path).records():
         steps[record.data["trial"] % ANNEALERS][record.step] += 1
@@ -95,7 +95,7 @@ def _start(counters: Path, folder: Path, seconds: float, seed: int) -> subproces
 
 
 def _path_reported_by(child: subprocess.Popen[str]) -> Path | None:
-    """Where the child's run lies; None if it ended, or did not say so in time."""
+    """Read the path of the child's run; return None if it ended, or did not say so in time."""
     assert child.stdout is not None  # for mypy: it is a pipe
     ready, _, _ = select.select([child.stdout], [], [], START_DEADLINE_S)
     line = child.stdout.readline().rstrip("\n") if ready else ""
@@ -103,7 +103,7 @@ def _path_reported_by(child: subprocess.Popen[str]) -> Path | None:
 
 
 def _wait_until_half_way(child: subprocess.Popen[str], words: memoryview, half_s: float, quiet: bool) -> float:
-    """Wait `half_s`, and for a first record, or for Ctrl-C; how long that was, in seconds."""
+    """Wait `half_s`, and for a first record, or for Ctrl-C. Return how long that was, in seconds."""
     live = None if quiet else Live(sys.stdout)
     started_at = now = monotonic()
     deadline = started_at + half_s + START_DEADLINE_S
@@ -122,7 +122,7 @@ def _wait_until_half_way(child: subprocess.Popen[str], words: memoryview, half_s
 
 
 def _wait_until_over(path: Path) -> str:
-    """Wait until the worker has seen the kill and drained what was left: the run's status."""
+    """Wait until the worker has seen the kill and drained what was left. Return the run's status."""
     deadline = monotonic() + END_DEADLINE_S
     while (status := _status(path)) == "running" and monotonic() < deadline:
         sleep(POLL_S)
@@ -137,6 +137,6 @@ def _status(path: Path) -> str:
 
 
 def _map(counters: Path) -> memoryview:
-    """The file as 8-byte words. A word is stored at once, so a kill leaves the old count or the new one."""
+    """Map the file as 8-byte words. A word is stored at once, so a kill leaves the old count or the new one."""
     with counters.open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")

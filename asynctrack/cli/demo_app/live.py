@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a few refreshed lines on a terminal, else a line a second.
+"""The display of the demo while it runs: a few refreshed lines on a terminal, else a line a second.
 
 Runs on the caller's thread, from a task of the event loop.
 """

@@ -31,14 +31,14 @@ FIRST_GUESS_PER_S = 1000.0  # steps of one annealer, until the first slice has s
 
 
 class LogFunction(Protocol):
-    """`Run.log`, or what stands in for it."""
+    """`Run.log`, or a function that stands in for it."""
 
     def __call__(self, data: Mapping[str, float], step: int | None = None) -> bool:
-        """Take one record; True if it was accepted."""
+        """Take one record, and return True if it was accepted."""
 
 
 def no_log(data: Mapping[str, float], step: int | None = None) -> bool:
-    """The log of the untracked slices."""
+    """Do nothing: the log of the untracked slices."""
     return True
 
 
@@ -53,13 +53,13 @@ class Slice:
 
     @property
     def steps_per_s(self) -> float:
-        """The speed while steps were being made."""
+        """Return the steps per second, counting only the time spent in steps."""
         return self.steps * 1e9 / self.busy_ns if self.busy_ns else 0.0
 
 
 @dataclass(frozen=True)
 class LogTimes:
-    """How long the timed calls of log() took, in nanoseconds, without what reading the clock takes."""
+    """Percentiles of the timed calls of log(), in nanoseconds, without the time to read the clock."""
 
     calls: int
     timer_ns: int
@@ -68,7 +68,7 @@ class LogTimes:
 
     @classmethod
     def of(cls, times_ns: Sequence[int]) -> LogTimes:
-        """The percentiles of `times_ns`, which still have the clock's time in them."""
+        """Compute the percentiles of `times_ns`, which still include reading the clock."""
         timer_ns = _timer_ns()
         ordered = sorted(times_ns) or [timer_ns]
         p50, p99 = (ordered[int(len(ordered) * part)] - timer_ns for part in (0.5, 0.99))
@@ -102,21 +102,21 @@ class Race:
 
     @property
     def best(self) -> Annealer:
-        """The annealer that has found the shortest tour so far."""
+        """Return the annealer that has found the shortest tour so far."""
         return min(self.annealers, key=lambda annealer: annealer.best_length)
 
     @property
     def records(self) -> int:
-        """How many steps have been given to the log so far."""
+        """Return how many steps have been logged so far."""
         return sum(part.steps for part in self.slices if part.tracked)
 
     @property
     def elapsed_s(self) -> float:
-        """How long the race has been running, at most `seconds`."""
+        """Return how long the race has been running, at most `seconds`."""
         return min(perf_counter() - self.started_at, self.seconds)
 
     def run_of(self, k: int) -> int:
-        """Which of its annealings annealer `k` is at, from 1."""
+        """Return which of its annealings annealer `k` is at, from 1."""
         return self.annealers[k].trial // ANNEALERS + 1
 
     async def run(self, watch: Callable[[Race], None] | None = None, every_s: float = 0.13) -> None:
@@ -148,7 +148,7 @@ class Race:
             await anyio.lowlevel.checkpoint()
 
     def _turn(self, k: int, part: Slice) -> None:
-        """A few steps of one annealer."""
+        """Make a few steps of one annealer."""
         log, times_ns = (self._log, self.times_ns) if part.tracked else (no_log, self._unused_times_ns)
         annealer, clock, first = self.annealers[k], perf_counter_ns, self.steps[k]
         began = clock()
@@ -185,7 +185,7 @@ class Race:
 
 
 def speed_with_tracking(slices: Sequence[Slice]) -> float | None:
-    """The loop's speed with tracking, as a part of that without: the median over all untracked slices.
+    """Compare the loop's speed with tracking to that without: the median ratio over all untracked slices.
 
     Each untracked slice is compared with the mean of its two neighbours, which takes out a drift of the machine or
     of the work (cold annealers step faster than hot ones). None where there is no such slice.
@@ -199,6 +199,6 @@ def speed_with_tracking(slices: Sequence[Slice]) -> float | None:
 
 
 def _timer_ns() -> int:
-    """What reading the clock twice takes, with nothing in between: the median of a thousand."""
+    """Measure reading the clock twice with nothing in between: the median of a thousand."""
     clock = perf_counter_ns
     return int(median(-(clock() - clock()) for _ in range(1000)))

@@ -1,4 +1,4 @@
-"""What a demo found: the facts as `--json` prints them, and the same as lines for people."""
+"""The report of a demo: the facts as `--json` prints them, and as lines for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Facts", "KillReport", "above_optimum_percent", "kill_summary", "summ
 
 @dataclass(frozen=True)
 class Facts:
-    """What a race found."""
+    """The results of a race."""
 
     seconds: float
     seed: int
@@ -41,7 +41,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class KillReport:
-    """What was left of an optimiser that was killed."""
+    """The results of killing an optimiser."""
 
     killed_after_s: float
     accepted: int  # log() had returned True, and that had been counted
@@ -56,17 +56,17 @@ class KillReport:
 
     @property
     def whole(self) -> bool:
-        """Whether each record that was accepted is there, once."""
+        """Return True if each record that was accepted is there, once."""
         return not (self.missing or self.repeated or self.gaps > self.refused)
 
 
 def above_optimum_percent(length: int) -> float:
-    """How much longer than the shortest tour."""
+    """Return by how many percent a tour is longer than the shortest."""
     return 100.0 * (length - OPTIMUM) / OPTIMUM
 
 
 def summary(facts: Facts, out: TextIO) -> Iterator[str]:
-    """The lines for people at the end of a race, styled if `out` is a terminal."""
+    """Yield the lines for people at the end of a race, styled if `out` is a terminal."""
 
     def row(name: str, value: str, note: str) -> str:
         return f"  {name:<12}{_bold(f'{value:>9}', out)}   {_dim(note, out)}"
@@ -90,7 +90,7 @@ def summary(facts: Facts, out: TextIO) -> Iterator[str]:
 
 
 def kill_summary(kill_report: KillReport, out: TextIO) -> Iterator[str]:
-    """The lines for people after a kill."""
+    """Yield the lines for people after a kill."""
     found = f"{kill_report.found:,} were found afterwards"
     lost = f"{kill_report.missing:,} MISSING" if kill_report.missing else "none missing"
     twice = f"{kill_report.repeated:,} TWICE" if kill_report.repeated else "none twice"
@@ -130,7 +130,7 @@ def _where_next(path: str) -> Iterator[str]:
 
 
 def _short(path: str) -> str:
-    """As seen from the current folder, where that is shorter."""
+    """Return the path relative to the current folder, where that is shorter."""
     return min(path, os.path.relpath(path), key=len)
 
 
