@@ -101,8 +101,8 @@ class InvalidConfig(InvalidData):
         got = "the class" if isinstance(given, type) else type(given).__name__
         TypeError.__init__(
             self,
-            f"{what} takes a mapping of names to values, an object with fields (of a dataclass, attrs, pydantic, msgspec), what argparse or absl "
-            f"has parsed, or the path of a YAML, JSON or TOML file; got {got}: {_repr(given)}"
+            f"{what} takes a mapping of names to values, an object with fields (of a dataclass, attrs, pydantic, msgspec), parsed arguments of argparse "
+            f"or absl, or the path of a YAML, JSON or TOML file; got {got}: {_repr(given)}"
             f"{'; make an instance of it' if isinstance(given, type) else ''}{why and f' ({why:.200})'}",
         )
 
@@ -153,7 +153,7 @@ class RunExists(UsageError, FileExistsError):
 
     def __init__(self, run_id: str, path: object) -> None:
         super().__init__(
-            f"run {run_id!r} exists in {path}; go on with it by resume='allow', choose another id, or leave id= out to get a fresh one"
+            f"run {run_id!r} exists in {path}; resume it with resume='allow', choose another id, or leave out id= to get a new one"
         )
 
 
@@ -171,7 +171,7 @@ class RunIsRunning(UsageError, RuntimeError):
             where, then = "open in this process", "log to the one that is open, or finish() it first"
         else:
             where = f"still running in another process{(pid and f' (pid {pid})') or ''}"
-            then = "it can be resumed when that has ended"
+            then = "resume it when that process has ended"
         super().__init__(f"run {run_id!r} in {path} is {where}; {then}")
 
 
@@ -189,8 +189,8 @@ class NotPicklable(UsageError, TypeError):
 
     def __init__(self, what: str) -> None:
         super().__init__(
-            f"{what} cannot be pickled: its queue belongs to the process that opened it. Forked processes log to it as it is; one that is spawned "
-            f"can be given plain values, and opens a run of its own with init()"
+            f"{what} cannot be pickled: its queue belongs to the process that opened it. A forked process can log to it; give a spawned process "
+            f"plain values, and let it open a run of its own with init()"
         )
 
 
@@ -211,7 +211,7 @@ class NoSuchRun(UsageError, LookupError):
     def __init__(self, wanted: str, directory: object, closest: Sequence[str] = ()) -> None:
         self.closest: tuple[str, ...] = tuple(closest)
         meant = (
-            f"did you mean {' or '.join(closest)}?" if closest else f"`asynctrack ls {directory}` lists those there are"
+            f"did you mean {' or '.join(closest)}?" if closest else f"`asynctrack ls {directory}` lists the runs there"
         )
         what = f"{wanted!r} is neither the directory of a run nor the beginning of an id in {directory}; {meant}"
         super().__init__(f"there is no run in {directory}" if wanted == "latest" else what)
@@ -227,7 +227,7 @@ class AmbiguousRun(UsageError, LookupError):
     def __init__(self, wanted: str, candidates: Sequence[str]) -> None:
         self.candidates: tuple[str, ...] = tuple(candidates)
         listed = ", ".join(self.candidates[:10]) + (", ..." if len(self.candidates) > 10 else "")
-        super().__init__(f"{wanted!r} may be any of {len(self.candidates)} runs; give more of its id: {listed}")
+        super().__init__(f"{wanted!r} fits {len(self.candidates)} runs; give more of the id: {listed}")
 
 
 class InvalidExpression(UsageError, ValueError):
@@ -239,14 +239,16 @@ class InvalidExpression(UsageError, ValueError):
 
     def __init__(self, text: str, position: int, expected: str, found: str) -> None:
         self.position = position
-        super().__init__(f"the condition {text!r} cannot be read: at character {position} {expected}; got {found}")
+        super().__init__(
+            f"the condition {text!r} cannot be parsed: at character {position} expected {expected}, got {found}"
+        )
 
 
 class NoCurrentRun(UsageError, RuntimeError):
     """A module-level call needs an open run and there is none."""
 
     def __init__(self, call: str) -> None:
-        super().__init__(f"{call} needs an open run, and none is; call asynctrack.init(project) first")
+        super().__init__(f"{call} needs an open run, and there is none; call asynctrack.init(project) first")
 
 
 class QueueFull(UsageError):
@@ -320,7 +322,7 @@ class ManifestUnreadable(NotARun):
         self.found = found
         FileNotFoundError.__init__(
             self,
-            f"{path} cannot be read ({found}), and no journal/ is beside it that could tell the same; restore it from a copy",
+            f"{path} cannot be read ({found}), and there is no journal/ beside it to read instead; restore it from a copy",
         )
 
 
@@ -346,7 +348,9 @@ class DamagedJournal(UserWarning):
 
     def __init__(self, path: object, damage: Sequence[object]) -> None:
         more = f"; and {len(damage) - 1} more, see `asynctrack verify`" if len(damage) > 1 else ""
-        super().__init__(printable(f"{path} is damaged, and what is read of it may lack records: {damage[0]}{more}"))
+        super().__init__(
+            printable(f"{path} is damaged, and records may be missing from what is read of it: {damage[0]}{more}")
+        )
 
 
 class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
@@ -354,8 +358,8 @@ class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
 
     def __init__(self, path: object) -> None:
         super().__init__(
-            f"{path} is no directory, and a run's journal is one: something has taken its place; move it away, and what the run's backends "
-            "have written can be read, and the run resumed"
+            f"{path} must be the directory of a run's journal, and something else has taken its place; move that away: then the run can be "
+            "resumed, and what its backends have written can be read"
         )
 
     def __str__(self) -> str:
@@ -372,7 +376,8 @@ class UnsafeFile(EnvironmentFailure, OSError):
     def __init__(self, path: object, found: str) -> None:
         self.found = found
         super().__init__(
-            f"{path} is not read: a file of a run is expected, not a link, of a size that can be; found {found}"
+            f"{path} is not read: expected a regular file of at most 64 MiB, found {found}; a run's directory may come from anyone, so links, "
+            "pipes and devices are never followed"
         )
 
 

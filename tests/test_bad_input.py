@@ -179,7 +179,7 @@ def test_name_with_a_path_in_it_is_refused(runs: Path, name: Any) -> None:
 
 def test_id_that_exists_is_refused_and_its_run_stays_as_it_is(run: Run, runs: Path) -> None:
     with pytest.raises(
-        errors.RunExists, match=rf"run '{run.id}' exists in .*; go on with it by resume='allow', choose another id"
+        errors.RunExists, match=rf"run '{run.id}' exists in .*; resume it with resume='allow', choose another id"
     ):
         asynctrack.init("p", id=run.id, dir=runs)
 

@@ -239,7 +239,7 @@ def test_live_run_is_running_and_a_lost_one_is_lost(logger: Logger, own_host: Pa
     for word, code in (("tail", 1), ("wait", 1)):
         done = asynctrack_(word, logger.run, *(["-f"] if word == "tail" else []))
         assert done.returncode == code
-        assert "nobody is left who could end" in done.stderr
+        assert "the process and the worker of" in done.stderr
     content = json.loads((logger.run / "run.json").read_text())
     content["environment"]["host"] = "another"
     (logger.run / "run.json").write_text(json.dumps(content))

@@ -58,11 +58,11 @@ def problems(run: Path) -> list[tuple[str, int | None]]:
 def test_unharmed_runs_are_said_to_be(kept: Path, name: str) -> None:
     found = answer("verify", kept / name)
     count = len(lines(kept / name))
-    assert found["unharmed"] is True
+    assert found["intact"] is True
     assert (found["records"], found["missing"], found["unfinished_bytes"]) == (count, 0, 0)
     assert (found["backends"], found["problems"]) == ({"jsonl": count}, [])
     assert found["bytes"] == sum(path.stat().st_size for path in (kept / name / "journal").iterdir())
-    assert f"{name}  unharmed" in asynctrack_("verify", kept / name).stdout
+    assert f"{name}  intact" in asynctrack_("verify", kept / name).stdout
 
 
 def test_runs_of_many_processes_and_sessions_are_unharmed(own_host: Path, runs: Path) -> None:
@@ -177,13 +177,13 @@ def change(path: Path, **content: object) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "what"),
     [
-        ("run.json", {"status": "finished"}, "has another status than the journal: 'finished', not 'crashed'"),
-        ("run.json", {"config": {"lr": 1}}, "has another config than the journal"),
-        ("run.json", {"position": [1, 99_999_999, 0]}, "tells of the journal up to byte 99999999 of 000001.atj"),
+        ("run.json", {"status": "finished"}, "has the status 'finished', and the journal has 'crashed'"),
+        ("run.json", {"config": {"lr": 1}}, "has the config {'lr': 1}, and the journal has"),
+        ("run.json", {"position": [1, 99_999_999, 0]}, "has read the journal up to byte 99999999 of 000001.atj"),
         ("run.json", {"created_at": 7}, "cannot be read"),
-        ("cursors/jsonl.json", {"delivered": 2}, "tells of 2 records up to"),
-        ("cursors/jsonl.json", {"rejected": 1}, "tells of 4 records up to"),
-        ("cursors/jsonl.json", {"position": [1, 99_999_999, 0]}, "points behind the journal's end"),
+        ("cursors/jsonl.json", {"delivered": 2}, "counts 2 records up to"),
+        ("cursors/jsonl.json", {"rejected": 1}, "counts 4 records up to"),
+        ("cursors/jsonl.json", {"position": [1, 99_999_999, 0]}, "points past the journal's end"),
         ("cursors/jsonl.json", {"position": [1, 70, 0]}, "points into the middle of a batch"),
         ("cursors/jsonl.json", {"delivered": "no"}, "cannot be read"),
     ],
@@ -300,7 +300,7 @@ def test_rm_removes_and_says_what_it_freed(run: Path) -> None:
     other = shutil.copytree(run, run.with_name("other"))
     assert answer("rm", "crashed", run, "--dir", run.parent.parent, "--yes") == {
         "removed": [{"path": str(run), "bytes": size}],
-        "refused": {},
+        "errors": {},
     }
     assert os.listdir(run.parent) == ["other"]
     assert asynctrack_("rm", other, "-y").stdout.startswith("removed q/other, ")
@@ -328,9 +328,9 @@ def test_rm_refuses_what_runs_and_then_removes_nothing(logger: Logger, run: Path
     logger.log(0, 3)
     done = asynctrack_("rm", run, logger.run, "--yes")
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"live/run is running (process {logger.process.pid}); --force removes it all the same" in done.stderr
+    assert f"live/run is running (process {logger.process.pid}); --force removes it anyway" in done.stderr
     refused = answer_of_refusal(run, logger.run)
-    assert list(refused["refused"]) == [str(logger.run)]
+    assert list(refused["errors"]) == [str(logger.run)]
     assert refused["removed"] == []
     assert run.is_dir()
     logger.end()
@@ -391,7 +391,7 @@ def test_rm_removes_nothing_but_runs(tmp_path: Path, lookalike: str, capsys: pyt
     file.parent.mkdir(parents=True)
     file.write_text('{"mine": 1}')
     assert cli.main(["rm", str(tmp_path / "project"), "--yes", "--force"]) == 1
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run" in capsys.readouterr().err
     for wanted in ("", ".", "..", str(tmp_path), str(file)):
         assert cli.main(["rm", wanted, "--yes", "--force", "--dir", str(tmp_path / "none")]) == 2
     assert file.read_text() == '{"mine": 1}'

@@ -122,7 +122,7 @@ def test_killed_demo_counts_every_record(tmp_path: Path) -> None:
     facts = json.loads(done.stdout)
     assert facts["accepted"] > 0
     assert facts["found"] in (facts["accepted"], facts["accepted"] + 1)
-    assert facts["missing"] == facts["repeated"] == facts["refused"] == facts["gaps"] == 0
+    assert facts["missing"] == facts["repeated"] == facts["dropped"] == facts["gaps"] == 0
     assert facts["status"] == "crashed"
 
 

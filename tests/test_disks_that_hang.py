@@ -383,7 +383,7 @@ def test_sync_to_a_full_disk_ends_at_once_and_says_that_it_is_full_and_what_to_d
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)  # well before its patience ends
     assert done.returncode == 1, done
     said = next(line for line in done.stdout.splitlines() if "run: journal:" in line)
-    assert "No space left on device" in said and said.endswith("mend that, and sync again"), done
+    assert "No space left on device" in said and said.endswith("fix that, and sync again"), done
     disk.go_on()
     assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
     assert_whole(disk.path / "p" / "run", {"i": 100})

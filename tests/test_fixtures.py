@@ -105,7 +105,7 @@ def test_verify_finds_damage_where_it_is(version: Path, name: str, tmp_path: Pat
     run = copied(version, tmp_path) / name
     done = said_here("verify", run, "--json")
     found = json.loads(done.stdout)
-    assert (found["unharmed"], done.returncode) == ((name not in DAMAGED), int(name in DAMAGED))
+    assert (found["intact"], done.returncode) == ((name not in DAMAGED), int(name in DAMAGED))
     if name not in DAMAGED:
         assert (found["records"], found["missing"]) == (len(expected(version, name)["records"]), 0)
     assert (found["unfinished_bytes"] > 0) == (name in ("torn", "cut"))

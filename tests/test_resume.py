@@ -133,7 +133,7 @@ def test_run_that_is_open_here_is_refused(runs: Path) -> None:
 
 def test_never_refuses_and_must_refuses_to_begin(runs: Path) -> None:
     asynctrack.init("p", id="run", dir=runs).finish()
-    with pytest.raises(RunExists, match=r"go on with it by resume='allow', choose another id"):
+    with pytest.raises(RunExists, match=r"resume it with resume='allow', choose another id"):
         asynctrack.init("p", id="run", dir=runs)
     with pytest.raises(NotARun):
         asynctrack.init("p", id="other", dir=runs, resume="must")

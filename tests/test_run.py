@@ -796,7 +796,7 @@ def test_tracker_that_is_initialised_while_open_finishes_first_and_warns(
 
 def test_tracker_without_a_run_refuses_log_and_ignores_finish(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = Tracker("tropt", dir=runs)
-    with pytest.raises(NoCurrentRun, match=r"Tracker\.log\(\) needs an open run, and none is; call"):
+    with pytest.raises(NoCurrentRun, match=r"Tracker\.log\(\) needs an open run, and there is none; call"):
         tracker.log({"x": 1})
     assert tracker.finish() is None
     assert [record.getMessage() for record in caplog.records] == ["asynctrack: finish() without an open run is ignored"]
@@ -836,7 +836,9 @@ def test_module_level_calls_go_to_the_current_run(init: Opener) -> None:
 
 def test_module_level_calls_without_a_run_say_so(caplog: pytest.LogCaptureFixture) -> None:
     assert asynctrack.current() is None
-    with pytest.raises(NoCurrentRun, match=r"log\(\) needs an open run, and none is; call asynctrack\.init\(project\)"):
+    with pytest.raises(
+        NoCurrentRun, match=r"log\(\) needs an open run, and there is none; call asynctrack\.init\(project\)"
+    ):
         asynctrack.log({"x": 1})
     assert asynctrack.finish() is None
     assert [record.getMessage() for record in caplog.records] == ["asynctrack: finish() without an open run is ignored"]

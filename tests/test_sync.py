@@ -303,7 +303,7 @@ def test_orphans_are_told_of(own_host: Path, runs: Path) -> None:
     assert (orphan.pid, orphan.callers, orphan.runs) == (None, [], [str(run)])
     assert "asynctrack sync" in command("workers").stdout
     finding = next(found for found in said("doctor", "--dir", runs)["findings"] if found["check"] == "left behind")
-    assert (finding["verdict"], finding["facts"]["orphans"]) == ("poor", 1)
+    assert (finding["status"], finding["facts"]["orphans"]) == ("warning", 1)
 
 
 def test_sync_called_in_a_process_leaves_its_warnings_to_be_heard(

@@ -202,7 +202,7 @@ def test_what_only_a_person_can_mend_ends_sync_at_once(own_host: Path, runs: Pat
     assert time.monotonic() - began < 20
     assert told.returncode == 1
     assert "p/a: Scripted: 3 records are missing" in told.stdout
-    assert "mend that, and sync again" in told.stdout
+    assert "fix that, and sync again" in told.stdout
     (run / "mended").touch()
     assert command("sync", run).returncode == 0
     assert len(taken(run)) == 3

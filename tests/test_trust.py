@@ -408,9 +408,9 @@ run.finish()
 
 def test_doctor_says_that_no_key_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert diagnostics._key().verdict == "good"
+    assert diagnostics._key().status == "ok"
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "state"))
     found = diagnostics._key()
-    assert found.verdict == "poor"
+    assert found.status == "warning"
     assert "XDG_STATE_HOME" in found.message

@@ -19,18 +19,18 @@ from asynctrack.errors import AsynctrackError, InvalidSettings, UsageError
 
 # Each command is the module of that name.
 COMMANDS: Final = {
-    "demo": "watch a real optimisation being tracked without being slowed",
-    "ls": "list runs: status, records, rate, last values, size",
-    "show": "show a run: config, summary, statistics, backends, a curve per metric",
+    "demo": "run a real optimisation, and show what tracking it costs",
+    "ls": "list runs with status, records, rate, last values and size",
+    "show": "show one run: config, summary, statistics, backends and a curve per metric",
     "tail": "print the last records of a run, and follow it",
-    "wait": "wait until a run's records fulfil a condition, or until it ends",
-    "sync": "journal what a crash left in memory, and deliver what is behind",
-    "verify": "check every byte of a run's journal, and what should agree with it",
+    "wait": "wait until a record of a run meets a condition, or until the run ends",
+    "sync": "recover what a crash left in memory, and deliver what backends still lack",
+    "verify": "check every byte of a run's journal, and that run.json and the cursors agree with it",
     "export": "write a run's records as JSON Lines or CSV",
     "rm": "remove runs",
-    "backends": "list the backends, what each writes and needs, and whether it works here",
-    "workers": "see the background workers of this machine, and end them",
-    "doctor": "check what asynctrack needs on this machine, and what it costs here",
+    "backends": "list the backends, what each writes and needs, and which of them work here",
+    "workers": "list your background workers on this machine, and end them",
+    "doctor": "check what asynctrack needs on this machine, and measure what it costs",
 }
 TIMED_OUT: Final = 124  # as timeout(1) says it
 _BROKEN_PIPE: Final = 128 + signal.SIGPIPE
@@ -38,10 +38,10 @@ _INTERRUPTED: Final = 128 + signal.SIGINT
 
 _EPILOG: Final = """\
 exit codes:
-  0    it worked; yes
-  1    it did not; no
-  2    asked wrongly: an unknown option, a run that is not there
-  124  timed out
+  0    success, or the answer is yes
+  1    failure, or the answer is no
+  2    wrong usage: an unknown option, or a run that does not exist
+  124  timed out (wait --timeout-s)
   130  interrupted by Ctrl-C
 """
 

@@ -61,7 +61,7 @@ class Condition:
         self._at = 0
         self._test = self._any(0)
         if not self._is("end"):
-            raise self._wrong("'and', 'or' or the end is expected")
+            raise self._wrong("'and', 'or' or the end")
 
     def holds(self, record: Record | None, status: str) -> bool:
         """Return True if a record of a run with this status meets the condition."""
@@ -84,14 +84,14 @@ class Condition:
     def _one(self, depth: int) -> Test:
         if self._take("sign", "("):
             if depth == _MAX_DEPTH:
-                raise self._wrong(f"at most {_MAX_DEPTH} parentheses within each other are expected")
+                raise self._wrong(f"at most {_MAX_DEPTH} nested parentheses")
             test = self._any(depth + 1)
             if not self._take("sign", ")"):
-                raise self._wrong("')' is expected")
+                raise self._wrong("')'")
             return test
         token = self._tokens[self._at]
         if token.kind not in ("word", "quoted") or (token.kind == "word" and token.text in ("and", "or")):
-            raise self._wrong("the name of a metric, 'step', 'status' or '(' is expected")
+            raise self._wrong("the name of a metric, 'step', 'status' or '('")
         self._at += 1
         if token.kind == "word" and token.text == "status":
             return self._status()
@@ -107,14 +107,14 @@ class Condition:
         compare = self._operator(("==", "!="))
         token = self._tokens[self._at]
         if token.text not in STATUSES:
-            raise self._wrong(f"a status is expected: {', '.join(STATUSES)}")
+            raise self._wrong(f"a status ({', '.join(STATUSES)})")
         self._at += 1
         return lambda moment: compare(moment.status, token.text)
 
     def _operator(self, signs: tuple[str, ...]) -> Callable[[Any, Any], bool]:
         token = self._tokens[self._at]
         if token.kind != "sign" or token.text not in signs:
-            raise self._wrong(f"one of {' '.join(signs)} is expected")
+            raise self._wrong(f"one of {' '.join(signs)}")
         self._at += 1
         return _OPERATORS[token.text]
 
@@ -125,7 +125,7 @@ class Condition:
                 raise ValueError
             number = float(token.text)
         except ValueError:
-            raise self._wrong("a number is expected") from None
+            raise self._wrong("a number") from None
         self._at += 1
         return number
 
@@ -156,9 +156,7 @@ def _split(text: str) -> list[_Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             at += len(text[at:]) - len(text[at:].lstrip())
-            raise InvalidExpression(
-                text, at + 1, "a name, a number, an operator or a parenthesis is expected", repr(text[at])
-            )
+            raise InvalidExpression(text, at + 1, "a name, a number, an operator or a parenthesis", repr(text[at]))
         kind = str(match.lastgroup)
         found = match[kind]
         tokens.append(_Token(kind, found[1:-1] if kind == "quoted" else found, match.start(kind)))

@@ -22,10 +22,10 @@ from asynctrack._system.wording import counted
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
 from asynctrack.errors import SharedMemoryUnavailable
-from asynctrack.queue.shm_paths import DEFAULT_RING_BYTES, SMALLEST_RING_BYTES, shared_roots, user_root
+from asynctrack.queue.shm_paths import DEFAULT_RING_BYTES, SMALLEST_RING_BYTES, root_name, shared_roots, user_root
 from asynctrack.worker.listing import list_workers
 
-Verdict = Literal["good", "poor", "bad"]
+Status = Literal["ok", "warning", "error"]
 
 # What one step of the loop logs: the record of the design's bars.
 RECORD: Final = {"loss": 0.123, "accuracy": 0.5, "lr": 1e-3, "grad_norm": 1.7, "epoch": 3, "phase": "train"}
@@ -51,13 +51,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         check: the subject of the check.
-        verdict: "good"; "poor": it works, but slowly or with less; "bad": it does not work.
+        status: "ok"; "warning": it works, but slowly or with less; "error": it does not work.
         message: the result in words, and what to do where it is not good.
         facts: its numbers, with their units in their names.
     """
 
     check: str
-    verdict: Verdict
+    status: Status
     message: str
     facts: dict[str, Any] = {}
 
@@ -87,33 +87,35 @@ def _python() -> Finding:
     message = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} {machine}, {os.cpu_count()} cores"
     facts = {"version": platform.python_version(), "cores": os.cpu_count(), "interpreter_lock": lock}
     if platform.system() != "Linux" or machine not in ("x86_64", "AMD64"):
-        return Finding(check="python", verdict="poor", message=f"{message}: not tested there", facts=facts)
+        return Finding(check="python", status="warning", message=f"{message}: not tested on this platform", facts=facts)
     if not lock:
         return Finding(
-            check="python", verdict="poor", message=f"{message}, free-threaded: log() takes a lock", facts=facts
+            check="python", status="warning", message=f"{message}, free-threaded: log() takes a lock", facts=facts
         )
-    return Finding(check="python", verdict="good", message=message, facts=facts)
+    return Finding(check="python", status="ok", message=message, facts=facts)
 
 
 def _shared_memory() -> Finding:
     roots = list(shared_roots())
-    squatted = [root for root in roots if os.path.lexists(_user_root_of(root)) and user_root(root) is None]
+    squatted = [root for root in roots if os.path.lexists(root_name(root)) and user_root(root) is None]
     free = {root: os.statvfs(root).f_bavail * os.statvfs(root).f_frsize for root in roots}
     facts = {"free_bytes": free}
     fits = [root for root in roots if free[root] > SMALLEST_RING_BYTES * 16]
     if not fits:
         message = f"no room for a queue in {' or '.join(roots) or 'memory'}: free some, or set ASYNCTRACK_SHM to a directory with room"
-        return Finding(check="shared memory", verdict="bad", message=message, facts=facts)
+        return Finding(check="shared memory", status="error", message=message, facts=facts)
     message = f"{fits[0]}, {_mib(free[fits[0]])} free"
     if squatted:
-        message += f"; {_user_root_of(squatted[0])} is not safely this user's: queues get random names, and orphans are not found"
+        message += (
+            f"; {root_name(squatted[0])} is not safely this user's: queues get random names, and orphans are not found"
+        )
     elif fits[0] != "/dev/shm" and "ASYNCTRACK_SHM" not in os.environ:
         message += "; /dev/shm cannot be used, and queues on a disk may be slower"
     elif free[fits[0]] < 16 * DEFAULT_RING_BYTES:
         message += "; queues will be smaller than the usual 4 MiB (in a container, raise --shm-size)"
     else:
-        return Finding(check="shared memory", verdict="good", message=message, facts=facts)
-    return Finding(check="shared memory", verdict="poor", message=message, facts=facts)
+        return Finding(check="shared memory", status="ok", message=message, facts=facts)
+    return Finding(check="shared memory", status="warning", message=message, facts=facts)
 
 
 def _locks(scratch: Path) -> Finding:
@@ -126,9 +128,9 @@ def _locks(scratch: Path) -> Finding:
         other.stdout.readline()
         holds = locks.is_taken(path)
     if holds:
-        return Finding(check="locks", verdict="good", message="a lock held by one process is seen by another")
+        return Finding(check="locks", status="ok", message="a lock held by one process is seen by another")
     message = "this file system's locks do not hold: two workers could write one journal; keep runs on a local disk, with --dir"
-    return Finding(check="locks", verdict="bad", message=message)
+    return Finding(check="locks", status="error", message=message)
 
 
 def _disk(scratch: Path) -> Finding:
@@ -144,7 +146,7 @@ def _disk(scratch: Path) -> Finding:
         os.fdatasync(fd)
         rate = _BLOCKS * _BLOCK_BYTES / (time.perf_counter() - began) / 1e6
     except OSError as error:
-        return Finding(check="disk", verdict="bad", message=f"{scratch.parent} cannot be written: {error.strerror}")
+        return Finding(check="disk", status="error", message=f"{scratch.parent} cannot be written: {error.strerror}")
     finally:
         os.close(fd)
         path.unlink()
@@ -153,9 +155,9 @@ def _disk(scratch: Path) -> Finding:
     message = f"{rate:.0f} MB/s, a sync takes {median_ms:.1f} ms, at worst {worst_ms:.1f}"
     if rate < _POOR_WRITE_MB_S or median_ms > _POOR_SYNC_MS:
         return Finding(
-            check="disk", verdict="poor", message=f"{message}: bursts wait in the queue for longer", facts=facts
+            check="disk", status="warning", message=f"{message}: bursts wait in the queue for longer", facts=facts
         )
-    return Finding(check="disk", verdict="good", message=message, facts=facts)
+    return Finding(check="disk", status="ok", message=message, facts=facts)
 
 
 def _with_a_run(scratch: Path) -> Iterator[Finding]:
@@ -163,7 +165,7 @@ def _with_a_run(scratch: Path) -> Iterator[Finding]:
     try:
         run = init("doctor", dir=scratch, mode="online", finish_timeout_s=10.0)
     except SharedMemoryUnavailable as error:
-        yield Finding(check="worker", verdict="bad", message=str(error))
+        yield Finding(check="worker", status="error", message=str(error))
         return
     opened_s = time.perf_counter() - began
     try:
@@ -184,10 +186,10 @@ def _worker(run: Run, opened_s: float) -> Finding:
     if not journaled:
         text = (run.path / "worker.log").read_text(errors="replace") if (run.path / "worker.log").exists() else ""
         message = f"no worker could be started in 10 s: {text.strip()[-300:] or 'it said nothing'}; try worker='thread'"
-        return Finding(check="worker", verdict="bad", message=message, facts=facts)
+        return Finding(check="worker", status="error", message=message, facts=facts)
     message = f"init() took {1e3 * opened_s:.0f} ms, the first record was on disk after {1e3 * journaled_s:.0f} ms"
-    verdict: Verdict = "poor" if 1e3 * journaled_s > _POOR_START_MS else "good"
-    return Finding(check="worker", verdict=verdict, message=message, facts=facts)
+    status: Status = "warning" if 1e3 * journaled_s > _POOR_START_MS else "ok"
+    return Finding(check="worker", status=status, message=message, facts=facts)
 
 
 def _log(run: Run) -> Finding:
@@ -199,7 +201,7 @@ def _log(run: Run) -> Finding:
     p50, p99, p999 = (1e-3 * value for value in _percentiles(times, (0.5, 0.99, 0.999)))
     facts = {"p50_us": round(p50, 2), "p99_us": round(p99, 2), "p99.9_us": round(p999, 2), "calls": _CALLS}
     message = f"{p50:.1f} us at the median, p99 {p99:.1f} us, p99.9 {p999:.1f} us, clock included"
-    return Finding(check="log()", verdict="poor" if p50 > _POOR_LOG_US else "good", message=message, facts=facts)
+    return Finding(check="log()", status="warning" if p50 > _POOR_LOG_US else "ok", message=message, facts=facts)
 
 
 def _jitter(run: Run) -> Finding:
@@ -219,8 +221,8 @@ def _jitter(run: Run) -> Finding:
         "step_p99_tracked_us": round(tails[1], 1),
     }
     message = f"a loop of 200 us steps gets {slowdown:+.1f} % slower; p99 of a step {tails[0]:.0f} us without, {tails[1]:.0f} us with tracking"
-    verdict: Verdict = "poor" if slowdown > _POOR_SLOWDOWN_PERCENT else "good"
-    return Finding(check="jitter", verdict=verdict, message=message, facts=facts)
+    status: Status = "warning" if slowdown > _POOR_SLOWDOWN_PERCENT else "ok"
+    return Finding(check="jitter", status=status, message=message, facts=facts)
 
 
 def _slice(log: Callable[..., bool], turns: int) -> list[float]:
@@ -253,12 +255,12 @@ def _key() -> Finding:
     """Check for the key that tells this user's own settings and files from those of others: see `trust`."""
     path = trust.where_kept()
     if path is not None:
-        return Finding(check="key", verdict="good", message=f"{path} can be kept")
+        return Finding(check="key", status="ok", message=f"{path} can be kept")
     message = (
         "no key can be kept in this user's home: files that are logged by their path are copied by the run's own worker alone, not by "
         "`asynctrack sync` later; set XDG_STATE_HOME to a directory of this user's own that can be written"
     )
-    return Finding(check="key", verdict="poor", message=message)
+    return Finding(check="key", status="warning", message=message)
 
 
 def _left_behind() -> Finding:
@@ -267,8 +269,8 @@ def _left_behind() -> Finding:
     facts = {"workers": sum(worker.pid is not None for worker in workers), "orphans": len(orphans)}
     if orphans:
         message = f"{counted(len(orphans), 'queue holds', 'queues hold')} records of processes that died with their workers: run `asynctrack sync`"
-        return Finding(check="left behind", verdict="poor", message=message, facts=facts)
-    return Finding(check="left behind", verdict="good", message="no queue of a dead process", facts=facts)
+        return Finding(check="left behind", status="warning", message=message, facts=facts)
+    return Finding(check="left behind", status="ok", message="no queue of a dead process", facts=facts)
 
 
 @contextmanager
@@ -281,7 +283,7 @@ def _scratch(directory: Path) -> Iterator[Path | Finding]:
     except OSError as error:
         yield Finding(
             check="disk",
-            verdict="bad",
+            status="error",
             message=f"{directory} cannot be written: {error.strerror}; choose another --dir",
         )
     finally:
@@ -299,10 +301,6 @@ def _timed(action: Callable[[], object]) -> float:
 def _percentiles(times: Sequence[float], parts: Sequence[float]) -> list[float]:
     ordered = sorted(times)
     return [ordered[min(int(len(ordered) * part), len(ordered) - 1)] for part in parts]
-
-
-def _user_root_of(shared: str) -> str:
-    return os.path.join(shared, f"asynctrack-{os.geteuid()}")
 
 
 def _mib(size: int) -> str:

@@ -193,7 +193,7 @@ class JournalCheck:
             self._problem(
                 f"{CURSORS}/{name}.json",
                 None,
-                f"tells of {counted(had, 'record')} up to {_place(cursor.position)}; there are {count}",
+                f"counts {counted(had, 'record')} up to {_place(cursor.position)}; the journal has {count}",
             )
 
     def _check_cursors(self, end: Position) -> None:
@@ -201,15 +201,15 @@ class JournalCheck:
             if cursor.position[:2] <= end[:2]:
                 self._compare(name, cursor)
             else:
-                what = f"points behind the journal's end: {_place(cursor.position)}, and that ends at {_place(end)}"
+                what = (
+                    f"points past the journal's end: {_place(cursor.position)}, and the journal ends at {_place(end)}"
+                )
                 self._problem(f"{CURSORS}/{name}.json", None, what)
         # A run that was resumed has an end, and goes on; a backend that has not followed yet is still behind that.
         if self._whole and self._rebuilt is not None and not self._has_ended:
             for name, cursor in self._cursors.items():
                 if cursor.closed:
-                    self._problem(
-                        f"{CURSORS}/{name}.json", None, "tells of the run's end, which the journal does not have"
-                    )
+                    self._problem(f"{CURSORS}/{name}.json", None, "has the run's end, and the journal has not")
 
     def _check_end(self, end: Position) -> None:
         """Check the bytes after the last batch that can be read."""
@@ -248,13 +248,13 @@ class JournalCheck:
             if not self._unreadable and not self._live and told.status != "running":
                 self._problem(file, None, "is missing")
         elif said.position[:2] > end[:2]:
-            what = f"tells of the journal up to {_place(said.position)}, and that ends at {_place(end)}"
+            what = f"has read the journal up to {_place(said.position)}, and the journal ends at {_place(end)}"
             self._problem(file, None, what)
         elif self._whole:
             for name in _IN_BOTH:
                 here, there = _as_saved(getattr(said, name)), _as_saved(getattr(told, name))
                 if here != there:
-                    self._problem(file, None, f"has another {name} than the journal: {here!r:.60}, not {there!r:.60}")
+                    self._problem(file, None, f"has the {name} {here!r:.60}, and the journal has {there!r:.60}")
 
     def _read_manifest(self) -> Manifest | None:
         try:

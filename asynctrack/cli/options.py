@@ -26,12 +26,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_dir(parser)
 
 
-def add_dir(parser: argparse.ArgumentParser) -> None:
+def add_dir(parser: argparse.ArgumentParser, what: str = "directory that holds the runs, as DIR/project/id") -> None:
     parser.add_argument(
         "--dir",
         type=expanded,
         default=Path(DEFAULT_DIR),
-        help="where ids are looked for: DIR/project/id (default: %(default)s)",
+        help=f"{what} (default: %(default)s)",
     )
 
 
@@ -41,7 +41,7 @@ def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON docume
 
 def add_keys(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
-        "--keys", type=KeyFilter, default=None, metavar="KEY,...", help=f"{what}; * and ? stand for any text"
+        "--keys", type=KeyFilter, default=None, metavar="KEY,...", help=f"{what}; * and ? are wildcards"
     )
 
 
@@ -56,7 +56,7 @@ class KeyFilter:
     def __init__(self, text: str) -> None:
         self.patterns = [pattern for part in text.split(",") if (pattern := part.strip())]
         if not self.patterns:
-            raise argparse.ArgumentTypeError("expected names of metrics, separated by commas")
+            raise argparse.ArgumentTypeError(f"expected names of metrics, separated by commas, got {text!r}")
         self._known: dict[str, bool] = {}
 
     def __contains__(self, key: str) -> bool:

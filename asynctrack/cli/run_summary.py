@@ -228,6 +228,7 @@ def _count(run: Path, manifest: Manifest) -> tuple[int, str | None]:
 
 
 def _missing(journal: Path, sizes: dict[int, int]) -> str | None:
+    """Name the first missing segment. `damage.scan` does so too, except before a last one that was torn within its header."""
     gap = next((number for number in range(1, max(sizes, default=0)) if number not in sizes), None)
     return None if gap is None else f"{journal / segment_name(gap)} is missing"
 

@@ -36,6 +36,8 @@ _AT_ONCE_WITH_WAITING: Final = 64
 _WAITS_AFTER_S: Final = 2.0
 # How long a run may stand still before it is given up.
 PATIENCE_S: Final = 60.0
+# How the reason begins where a run was given up because it stood still.
+NO_PROGRESS: Final = "no progress"
 # How long an attached delivery that is told to stop may wait for its sink.
 _STOP_WAIT_S: Final = 10.0
 
@@ -133,7 +135,7 @@ class SyncJob:
         if failed is not None and needs_a_person(failed):
             self._give_up(run, str(failed))
         elif watch.still_s > self._patience_s:
-            self._give_up(run, str(failed) if failed else f"nothing has moved for {self._patience_s:g} s")
+            self._give_up(run, str(failed) if failed else f"{NO_PROGRESS} for {self._patience_s:g} s")
 
     def _give_up(self, run: Path, why: str) -> None:
         self._still[run] = why
@@ -258,7 +260,7 @@ class AttachJob:
         if any(delivery.paused for delivery in self._poller.deliveries):
             self._poller.stop()
         elif self._watch.still_s > self._patience_s and not (self._follow and backend_stats.last_error is None):
-            self._still = f"nothing has moved for {self._patience_s:g} s"
+            self._still = f"{NO_PROGRESS} for {self._patience_s:g} s"
             self._poller.stop()
         behind = backend_stats.behind or backend_stats.last_error
         state: State = "working" if not self.done else "behind" if behind else "done"

@@ -45,7 +45,7 @@ def user_root(shared: str, *, create: bool = False) -> str | None:
 
     A name squatted by another user, a symlink, or a directory that others can enter is left alone.
     """
-    path = _root_name(shared)
+    path = root_name(shared)
     if create:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
@@ -54,7 +54,7 @@ def user_root(shared: str, *, create: bool = False) -> str | None:
 
 def user_roots(shared: str) -> list[str]:
     """All directories of this user's own under `shared`: where another user has taken the name, there is one with a longer name."""
-    name = os.path.basename(_root_name(shared))
+    name = os.path.basename(root_name(shared))
     try:
         names = sorted(found for found in os.listdir(shared) if found == name or found.startswith(f"{name}-"))
     except OSError:
@@ -62,7 +62,8 @@ def user_roots(shared: str) -> list[str]:
     return [path for found in names if _is_private(path := os.path.join(shared, found))]
 
 
-def _root_name(shared: str) -> str:
+def root_name(shared: str) -> str:
+    """Return the path of this user's directory under `shared`, whoever has it."""
     return os.path.join(shared, f"asynctrack-{os.geteuid()}")
 
 
@@ -83,7 +84,7 @@ def make_host_directory(shared: str) -> str:
     for last_try in (False, False, True):  # a worker that leaves may remove the empty root under us
         root = user_root(shared, create=True)
         if root is None:  # squatted: any other name is as safe
-            root = next(iter(user_roots(shared)), None) or _mkdtemp(shared, f"{os.path.basename(_root_name(shared))}-")
+            root = next(iter(user_roots(shared)), None) or _mkdtemp(shared, f"{os.path.basename(root_name(shared))}-")
         try:
             path = _mkdtemp(root, f"{os.getpid()}-")
             break

@@ -40,7 +40,7 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
-    options.add_json(parser, "print them as one JSON list")
+    options.add_json(parser, "print the backends as one JSON list")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -33,11 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     parser.add_argument("--seconds", type=_seconds, default=10.0, help="how long to optimise (default: 10)")
     parser.add_argument(
-        "--dir", type=expanded, default=Path("asynctrack_runs"), help="where runs go (default: %(default)s)"
+        "--dir", type=expanded, default=Path("asynctrack_runs"), help="directory for the run (default: %(default)s)"
     )
-    parser.add_argument("--kill", action="store_true", help="kill the optimiser half-way, then count what survived")
-    parser.add_argument("--json", action="store_true", help="print what was found as one JSON object")
-    parser.add_argument("--seed", type=int, default=52, help="of the annealers' random numbers (default: %(default)s)")
+    parser.add_argument(
+        "--kill", action="store_true", help="kill the optimiser half-way, then count the records that survived"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as one JSON object")
+    parser.add_argument("--seed", type=int, default=52, help="seed of the random numbers (default: %(default)s)")
     parser.add_argument("--_child", dest="child", type=expanded, help=argparse.SUPPRESS)
 
 

@@ -10,12 +10,12 @@ from asynctrack.cli import options, output
 from asynctrack.cli.diagnostics import Finding, diagnose
 from asynctrack.cli.output import Output, Styled
 
-_STYLES = {"good": "green", "poor": "yellow", "bad": "bold red"}
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
-    options.add_dir(parser)
+    options.add_dir(parser, "directory for runs, whose disk is checked")
     options.add_json(parser)
 
 
@@ -26,11 +26,11 @@ def main(args: argparse.Namespace) -> int:
         findings.append(finding)
         if not args.json:
             _print(out, finding)
-    bad = any(finding.verdict == "bad" for finding in findings)
+    failed = any(finding.status == "error" for finding in findings)
     if args.json:
-        output.print_json({"works": not bad, "findings": msgspec.to_builtins(findings)})
-    return 1 if bad else 0
+        output.print_json({"works": not failed, "findings": msgspec.to_builtins(findings)})
+    return 1 if failed else 0
 
 
 def _print(out: Output, finding: Finding) -> None:
-    out.line(Styled(f"{finding.verdict:<5}", _STYLES[finding.verdict]), f"{finding.check:<14} ", finding.message)
+    out.line(Styled(f"{finding.status:<8}", _STYLES[finding.status]), f"{finding.check:<14} ", finding.message)

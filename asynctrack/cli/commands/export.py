@@ -42,20 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     parser.add_argument(
-        "--format", choices=("jsonl", "csv"), required=True, help="lines as in metrics.jsonl, or RFC 4180"
+        "--format",
+        choices=("jsonl", "csv"),
+        required=True,
+        help="jsonl: lines as in metrics.jsonl; csv: a table, by RFC 4180",
     )
     parser.add_argument(
-        "--output", type=expanded, metavar="FILE", help="write here instead of to stdout; appears when whole"
+        "--output",
+        type=expanded,
+        metavar="FILE",
+        help="write to this file instead of stdout; it appears when it is complete",
     )
     parser.add_argument(
         "--for-spreadsheets",
         action="store_true",
-        help="with csv: put ' in front of names and texts that a spreadsheet would take for a formula (they begin with = + - @ or a tab); "
-        "without it they are written as they were logged, so do not open the file of a run you do not trust in one",
+        help="with csv: put ' before names and texts that a spreadsheet would take for a formula (they begin with = + - @ or a tab). "
+        "Without it, do not open the file of a run that you do not trust in a spreadsheet",
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
-    options.add_keys(parser, "the metrics to export; records without any are left out")
-    options.add_json(parser, "with --output: print what was written as one JSON object")
+    options.add_keys(parser, "metrics to export, separated by commas; records with none of them are left out")
+    options.add_json(parser, "with --output: print path, records and bytes as one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -147,15 +153,15 @@ class Export:
 def _problem(args: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments; None if nothing is."""
     if args.for_spreadsheets and args.format != "csv":
-        return "--for-spreadsheets goes with --format csv"
+        return "--for-spreadsheets needs --format csv"
     if args.output is None:
         return "--json needs --output: without it the records go to stdout" if args.json else None
     if not args.output.absolute().parent.is_dir():
-        return f"--output takes a file in a folder that exists; got {args.output}"
+        return f"--output takes a file in an existing folder; got {args.output}"
     if not args.output.exists():
         return None
     if not args.output.is_file():
-        return f"--output takes a file; {args.output} is something else"
+        return f"--output takes a file; {args.output} is not one"
     return None if args.force else f"{args.output} exists; --force replaces it"
 
 
@@ -213,7 +219,7 @@ def _appearing(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         if target.exists() and not force:
-            raise FileExistsError(errno.EEXIST, "somebody has made it meanwhile; --force replaces it", str(path))
+            raise FileExistsError(errno.EEXIST, "another process has made it meanwhile; --force replaces it", str(path))
         os.replace(unfinished, target)
     finally:
         with suppress(FileNotFoundError):

@@ -13,6 +13,7 @@ import msgspec
 
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
+from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
 from asynctrack.cli.output import STATE_STYLES, Output, Styled, TableColumn
 from asynctrack.cli.run_summary import RunSummary, seconds_between, summarise_run
@@ -40,19 +41,28 @@ _VALUES: Final = 4
 _LONGEST_NAME: Final = 60
 _HINTS: Final = {
     "lost": "its process and its worker have died: `asynctrack sync` recovers what they left",
-    "elsewhere": "another machine or user has it: from here nobody can tell whether it still runs",
+    "elsewhere": "it was started on another machine or by another user, and may still run there",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     parser.add_argument(
-        "directory", metavar="DIR", nargs="?", type=expanded, help=f"where runs are kept (default: {DEFAULT_DIR})"
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        type=expanded,
+        help=f"directory that holds the runs (default: {DEFAULT_DIR})",
     )
-    parser.add_argument("--status", type=_states, metavar="STATUS,...", help=f"only these: {', '.join(STATES)}")
-    parser.add_argument("--project", help="only runs of this project")
-    parser.add_argument("-n", type=options.whole(1), metavar="N", help="only the newest N")
-    options.add_keys(parser, "the metrics to show the last values of")
+    parser.add_argument(
+        "--status",
+        type=_states,
+        metavar="STATUS,...",
+        help=f"list only runs in one of these states: {', '.join(STATES)}",
+    )
+    parser.add_argument("--project", help="list only runs of this project")
+    parser.add_argument("-n", type=options.whole(1), metavar="N", help="list only the newest N")
+    options.add_keys(parser, "metrics whose last values are shown, separated by commas")
     options.add_json(parser, "print the runs as one JSON list")
 
 
@@ -133,7 +143,7 @@ def _describe_behind(behind: list[RunSummary]) -> str:
     """Describe which backends of the newest run lack records, and how many more such runs there are."""
     first, *more = behind
     of = ", ".join(f"{name} ({why})" if why else name for name, why in first.behind.items())
-    others = f", and {len(more)} more runs" if len(more) > 1 else ", and 1 more run" if more else ""
+    others = f", and {counted(len(more), 'more run')}" if more else ""
     return (
         f"behind: {first.project}/{first.id}: {of}{others}: `asynctrack sync` delivers the rest, or says what it needs"
     )
@@ -141,8 +151,11 @@ def _describe_behind(behind: list[RunSummary]) -> str:
 
 def _print_unreadable(out: Output, count: int) -> None:
     if count:
-        runs = "1 run" if count == 1 else f"{count} runs"
-        out.line(Styled(f"{runs} that you may not read: ask who ran them, or see docs/permissions.md", "dim"))
+        out.line(
+            Styled(
+                f"{counted(count, 'run')} that you may not read: ask who ran them, or see docs/permissions.md", "dim"
+            )
+        )
 
 
 def _states(text: str) -> set[str]:

@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     parser.add_argument("runs", metavar="RUN", nargs="+", help=options.RUN_HELP)
     options.add_dir(parser)
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("--force", action="store_true", help="also a run that may still be running")
+    parser.add_argument("-y", "--yes", action="store_true", help="remove without asking")
+    parser.add_argument("--force", action="store_true", help="remove also a run that may still be running")
     options.add_json(parser)
 
 
@@ -37,54 +37,56 @@ def main(args: argparse.Namespace) -> int:
     """Remove all of the runs or none. Return 1 if one of them must not be removed."""
     runs = list(dict.fromkeys(Path(os.path.abspath(catalog.find(wanted, args.dir))) for wanted in args.runs))
     sizes = {run: bytes_of(run) for run in runs}
-    refused = _refused(runs, force=args.force)
-    if not refused and not args.yes:
+    blocked = _blocked(runs, force=args.force)
+    if not blocked and not args.yes:
         if not sys.stdin.isatty():
-            output.warn("rm asks on a terminal before it removes, and this is none; --yes removes without asking")
+            output.warn(
+                "rm asks before it removes runs, and standard input is not a terminal; --yes removes without asking"
+            )
             return 2
-        if not _agreed(sizes):
+        if not _confirms(sizes):
             return 1
-        refused = _refused(runs, force=args.force)  # somebody may have resumed one while we asked
-    for run in [] if refused else runs:
+        blocked = _blocked(runs, force=args.force)  # somebody may have resumed one while we asked
+    for run in [] if blocked else runs:
         _remove(run)
         if not args.json:
             print(f"removed {printable(catalog.name_of(run))}, {output.size(sizes[run])}")
-    for run, why in refused.items():
+    for run, why in blocked.items():
         output.warn(f"{catalog.name_of(run)} {why}; nothing was removed")
     if args.json:
-        removed = [] if refused else [{"path": str(run), "bytes": sizes[run]} for run in runs]
-        output.print_json({"removed": removed, "refused": {str(run): why for run, why in refused.items()}})
-    return 1 if refused else 0
+        removed = [] if blocked else [{"path": str(run), "bytes": sizes[run]} for run in runs]
+        output.print_json({"removed": removed, "errors": {str(run): why for run, why in blocked.items()}})
+    return 1 if blocked else 0
 
 
-def _refused(runs: Sequence[Path], *, force: bool) -> dict[Path, str]:
+def _blocked(runs: Sequence[Path], *, force: bool) -> dict[Path, str]:
     """Return the runs that must not be removed, each with the reason."""
     return {run: why for run in runs if (why := _why_not(run, force=force))}
 
 
 def _why_not(run: Path, *, force: bool) -> str | None:
     if run.is_symlink():
-        return f"is a link to {os.path.realpath(run)}; name that"
+        return f"is a link to {os.path.realpath(run)}; give that path instead"
     try:
         manifest = load(run)
     except AsynctrackError:
         manifest = None
     if manifest is None and not segments(os.fspath(run / "journal")):
-        return "is no run: it has neither a run.json that can be read nor a segment of a journal"
+        return "is not a run: it has neither a run.json that can be read nor a journal segment"
     if force:
         return None
     at_work = run_state.activity_of(run)
     if at_work.callers:
-        return f"is running (process {in_words(at_work.callers)}); --force removes it all the same"
+        return f"is running (process {in_words(at_work.callers)}); --force removes it anyway"
     if at_work.worker:
-        return "has a worker that still delivers; --force removes it all the same"
+        return "has a worker that still delivers; --force removes it anyway"
     if manifest is not None and run_state.state_of(run, manifest) == "elsewhere":
         host = manifest.environment.get("host")
-        return f"may be running elsewhere: it was started on {host}; --force removes it all the same"
+        return f"may be running elsewhere: it was started on {host}; --force removes it anyway"
     return None
 
 
-def _agreed(sizes: dict[Path, int]) -> bool:
+def _confirms(sizes: dict[Path, int]) -> bool:
     """Ask on the terminal, and return True if the answer is yes."""
     for run, size in sizes.items():
         sys.stderr.write(f"  {printable(catalog.name_of(run))}, {output.size(size)}\n")

@@ -45,7 +45,7 @@ _CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
-    options.add_keys(parser, "the metrics to show")
+    options.add_keys(parser, "metrics to show, separated by commas")
     options.add_json(parser)
 
 
@@ -287,7 +287,7 @@ def _standing(backend: dict[str, Any]) -> Piece:
     if not backend["known"]:
         return Styled("private to who ran it", "dim")
     if backend["paused"]:
-        return Styled("paused until it is mended", "bold red")
+        return Styled("paused until you fix it", "bold red")
     if backend["last_error"]:
         left_s = seconds_between(datetime.now(UTC).isoformat(), backend["next_try_at"] or "")
         soon = "" if left_s is None else f", again in {output.duration(max(0, round(left_s)))}"
@@ -334,7 +334,7 @@ def _print_metrics(out: Output, curves: Sparklines, keys: options.KeyFilter | No
     _print_rest(out, len(chosen) - len(shown), "--keys '*'")
     if curves.omitted:
         out.line(
-            Styled(f"values of further metrics that are not told: {output.count(curves.omitted)}", "dim"), indent=2
+            Styled(f"values of further metrics that are not shown: {output.count(curves.omitted)}", "dim"), indent=2
         )
 
 

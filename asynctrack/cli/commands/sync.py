@@ -25,7 +25,7 @@ from asynctrack.backends.registry import class_of
 from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Output, Styled, TableColumn
-from asynctrack.cli.sync_job import PATIENCE_S, AttachJob, SyncJob, SyncProgress
+from asynctrack.cli.sync_job import NO_PROGRESS, PATIENCE_S, AttachJob, SyncJob, SyncProgress
 from asynctrack.cli.sync_plan import SyncPlan, has_all, orphaned, plan_sync
 from asynctrack.client import run_state
 from asynctrack.errors import AsynctrackError, InvalidSettings
@@ -41,35 +41,39 @@ _STYLES: Final = {"done": "green", "behind": "bold red", "live": "yellow"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
-    parser.add_argument("runs", nargs="*", metavar="RUN|DIR", help="runs, or directories of runs (default: --dir)")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN|DIR", help="runs, or directories with runs (default: that of --dir)"
+    )
     options.add_dir(parser)
     parser.add_argument(
         "--to",
         nargs="+",
         metavar=("KIND", "KEY=VALUE"),
-        help="deliver the whole run to one more backend, also of a live run; say RUN first",
+        help="deliver the whole run, even a live one, to one more backend; put RUN before --to",
     )
     parser.add_argument(
         "--as",
         dest="name",
         metavar="NAME",
-        help="with --to: as this backend of the run, which lived in its process; default: the one of the same class, else one more",
+        help="with --to: deliver as the run's backend NAME, one that ran in the process that logged (default: that of the same class, else a new one)",
     )
-    parser.add_argument("--follow", action="store_true", help="with --to: go on until the run has ended")
+    parser.add_argument("--follow", action="store_true", help="with --to: keep delivering until the run has ended")
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="go where a run.json from elsewhere leads: its addresses, its files, its code",
+        help="use the addresses, files and code that a run.json from elsewhere names; only for runs that you trust",
     )
     parser.add_argument(
-        "--force", action="store_true", help="deliver a copy of a run, though what its original delivered shows twice"
+        "--force",
+        action="store_true",
+        help="deliver a copy of a run, even though records that its original delivered then appear twice",
     )
     parser.add_argument(
         "--patience-s",
         type=options.seconds,
         default=PATIENCE_S,
         metavar="T",
-        help="give up a run that has stood still for so long (default: %(default)s)",
+        help="give up a run that makes no progress for T seconds (default: %(default)s)",
     )
     options.add_json(parser)
 
@@ -103,13 +107,13 @@ def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[s
     policy = Policy(offline_too=True, trust=args.trust, force=args.force)
     runs = list(dict.fromkeys(_chosen(args, unread)))
     orphans = set(orphaned())
-    outlooks = {run: found for run in runs if (found := _plan(run, policy, orphans, unread)) is not None}
-    todo = [run for run, found in outlooks.items() if found.todo or found.left_out]
+    plans = {run: found for run in runs if (found := _plan(run, policy, orphans, unread)) is not None}
+    todo = [run for run, found in plans.items() if found.todo or found.left_out]
     report: list[SyncProgress] = []
     if todo:
         with SyncJob(todo, policy, args.patience_s) as work:
             report = _work(work, args)
-    return report, len(outlooks) - len(todo), unread
+    return report, len(plans) - len(todo), unread
 
 
 def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
@@ -143,8 +147,8 @@ def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
             yield run
         else:
             output.warn(
-                f"{run} has gone, and a queue of it has records that are not journaled: move it back and sync again, or "
-                "let them go with it: the next run that begins clears the queue away"
+                f"{run} does not exist any more, but a queue still holds records of it that are not journaled: move it back and sync again; "
+                "otherwise the next run that starts removes the queue"
             )
             gone.append(str(run))
 
@@ -154,7 +158,7 @@ def _plan(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> S
     try:
         return plan_sync(run, policy, orphans)
     except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from being delivered
-        output.warn(f"{run} is left out: {error}")
+        output.warn(f"{run} is skipped: {error}")
         unread.append(str(run))
         return None
 
@@ -176,8 +180,8 @@ def _backend(to: list[str]) -> Backend:
         key, equals, text = pair.partition("=")
         if not equals or key not in known:
             close = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
-            problems.append(f"{pair!r} is not KEY=VALUE with a setting of {kind}{hint}")
+            hint = f"did you mean {close[0]}?" if close else f"its settings are {', '.join(known)}"
+            problems.append(f"--to {kind} takes KEY=VALUE with one of its settings, got {pair!r}; {hint}")
         values[key] = _value(text)
     if problems:
         raise InvalidSettings(problems)
@@ -280,10 +284,12 @@ def _missing(run: SyncProgress, name: str, why: str) -> str:
     what = "the run's end" if not behind else "1 record" if behind == 1 else f"{output.count(behind)} records"
     text = f"{what} {'are' if behind > 1 else 'is'} missing: {why}".replace("sync RUN", f"sync {shlex.quote(run.path)}")
     if name == "journal" and backend_stats is None:
-        return f"{text}; {'wait longer with --patience-s' if why.startswith('nothing has moved') else 'mend that, and sync again'}"
+        return (
+            f"{text}; {'wait longer with --patience-s' if why.startswith(NO_PROGRESS) else 'fix that, and sync again'}"
+        )
     if name in run.left_out or backend_stats is None:
         return text
-    return f"{text}; {'mend that, and sync again' if backend_stats.paused else 'sync again later, or wait longer with --patience-s'}"
+    return f"{text}; {'fix that, and sync again' if backend_stats.paused else 'sync again later, or wait longer with --patience-s'}"
 
 
 def _row(run: SyncProgress) -> list[output.Piece]:
@@ -293,7 +299,7 @@ def _row(run: SyncProgress) -> list[output.Piece]:
         for name, backend_stats in run.stats.backends.items()
     )
     state = "behind" if run.missing and run.state == "done" else run.state
-    said = {"live": "its own process and worker are at it"}.get(state, state)
+    said = {"live": "its own worker delivers"}.get(state, state)
     return [
         catalog.name_of(Path(run.path)),
         run.status,

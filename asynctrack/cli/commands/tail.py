@@ -24,10 +24,12 @@ from asynctrack.records.codec import Record
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
-    parser.add_argument("-n", type=options.whole(0), default=10, metavar="N", help="how many (default: %(default)s)")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with those that come, until the run ends")
-    options.add_keys(parser, "the metrics to print; records without any are left out")
-    options.add_json(parser, "print each record as a line of JSON, as metrics.jsonl has it")
+    parser.add_argument(
+        "-n", type=options.whole(0), default=10, metavar="N", help="number of records (default: %(default)s)"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new records until the run ends")
+    options.add_keys(parser, "metrics to print, separated by commas; records with none of them are left out")
+    options.add_json(parser, "print each record as a line of JSON, as in metrics.jsonl")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -81,5 +83,5 @@ def _follow(run: Path, last: _Last, keys: options.KeyFilter | None, show: Callab
     for stretch in follower.damage:
         warn(str(stretch))
     if follower.status == "lost":
-        warn(f"nobody is left who could end {run}: `asynctrack sync` recovers what is there")
+        warn(f"the process and the worker of {run} have died; `asynctrack sync` recovers what they left")
     return 1 if follower.status == "lost" else 0

@@ -6,6 +6,7 @@ import argparse
 
 import msgspec
 
+from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
 from asynctrack.cli.journal_check import Findings, JournalCheck
 from asynctrack.cli.output import Output, Piece, Styled, TableColumn
@@ -23,7 +24,7 @@ def main(args: argparse.Namespace) -> int:
     run = options.find(args)
     found = JournalCheck(run).take()
     if args.json:
-        output.print_json({"unharmed": not found.problems, **msgspec.to_builtins(found)})
+        output.print_json({"intact": not found.problems, **msgspec.to_builtins(found)})
     else:
         _print(found, name_of(run))
     return 1 if found.problems else 0
@@ -31,12 +32,12 @@ def main(args: argparse.Namespace) -> int:
 
 def _print(found: Findings, name: str) -> None:
     out = Output()
-    harm = Styled("damaged", "bold red") if found.problems else Styled("unharmed", "bold green")
+    harm = Styled("damaged", "bold red") if found.problems else Styled("intact", "bold green")
     out.line(Styled(name, "bold"), "  ", harm)
     out.line()
-    segments = f"{found.segments} segment{'' if found.segments == 1 else 's'}, {output.size(found.bytes)}"
+    segments = f"{counted(found.segments, 'segment')}, {output.size(found.bytes)}"
     facts = {
-        "journal": f"{segments}, {output.count(found.batches)} batches, every checksum looked at",
+        "journal": f"{segments}, {output.count(found.batches)} batches, every checksum compared",
         "records": f"{output.count(found.records)}"
         + (f", and {output.count(found.missing)} missing" if found.missing else "")
         + "".join(f", {output.count(dropped)} dropped ({reason})" for reason, dropped in found.dropped.items()),

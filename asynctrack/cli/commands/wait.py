@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--until",
         metavar="CONDITION",
-        help="such as 'loss < 0.1', 'val/acc >= 0.9 and step > 1000' or 'status == finished'; a record that was logged "
-        "before counts. Without it: until the run ends, 0 if it finished",
+        help="for example 'loss < 0.1', 'val/acc >= 0.9 and step > 1000' or 'status == finished'; records that were logged "
+        "before count. Without --until: wait for the end of the run, and exit with 0 if it finished",
     )
     parser.add_argument(
-        "--timeout-s", type=options.seconds, metavar="S", help="wait at most so long, then exit with 124"
+        "--timeout-s", type=options.seconds, metavar="S", help="wait at most S seconds, then exit with 124"
     )
     options.add_json(parser)
 
@@ -95,10 +95,10 @@ def _print(outcome: Outcome, run: Path, until: str | None) -> None:
     if outcome.record is not None:
         print_line(Output(), outcome.record)
     elif outcome.fulfilled is None:
-        warn(f"the time is over, and {run} still runs" + (f" without {until!r}" if until else ""))
+        warn(f"timed out: {run} still runs" + (f", and no record has met {until!r}" if until else ""))
     elif outcome.status == "lost":
-        warn(f"nobody is left who could end {run}: `asynctrack sync` recovers what is there")
+        warn(f"the process and the worker of {run} have died; `asynctrack sync` recovers what they left")
     elif outcome.fulfilled or until is None:
         Output().line(outcome.status)
     else:
-        warn(f"{run} has ended ({outcome.status}), and no record fulfilled {until!r}")
+        warn(f"{run} has ended ({outcome.status}), and no record met {until!r}")

@@ -32,14 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--end",
         nargs="+",
         metavar="PID",
-        help="end workers, or 'all': each when its callers have ended; what is behind then waits for `asynctrack sync`",
+        help="end these workers, or 'all': each when the processes that it serves have ended; `asynctrack sync` delivers what is left then",
     )
     parser.add_argument(
         "--force",
         action="store_true",
-        help="with --end: at once; nothing is lost, and a caller that logs starts another",
+        help="with --end: end them at once; nothing is lost, and a process that still logs starts another",
     )
-    options.add_json(parser, "print them as one JSON list")
+    options.add_json(parser, "print the workers as one JSON list")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -68,7 +68,7 @@ def _print(workers: Sequence[Worker]) -> None:
         TableColumn("doing"),
         TableColumn("callers"),
         TableColumn("queued", right=True),
-        TableColumn("looked", right=True, rank=1),
+        TableColumn("polled", right=True, rank=1),
         TableColumn("runs", cut=True),
     ]
     out.table(columns, [_row(worker) for worker in workers])
@@ -106,7 +106,7 @@ def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
     elsewhere = any(worker.pid == locks.ELSEWHERE for worker in workers)
     there = "; those in other containers can be ended there" if elsewhere else ""
     if unknown := [pid for pid in wanted if pid not in pids]:
-        output.warn(f"no worker has the pid {', '.join(unknown)}; there are {', '.join(pids) or 'none'}{there}")
+        output.warn(f"no worker has the pid {', '.join(unknown)}; the workers are {', '.join(pids) or 'none'}{there}")
         return 2
     if there and _ALL in args.end:
         output.warn(there[2:])
@@ -117,7 +117,10 @@ def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
     ended = _await_ends(waited_for)
     if args.json:
         output.print_json(
-            {pid: "ended" if pid in ended else "will end" if pid not in waited_for else "is there" for pid in wanted}
+            {
+                pid: "ended" if pid in ended else "will end" if pid not in waited_for else "still running"
+                for pid in wanted
+            }
         )
     else:
         for pid in wanted:
@@ -130,7 +133,7 @@ def _outcome_line(pid: str, worker: Worker, *, ended: bool, waited_for: bool) ->
         return f"worker {pid} has ended"
     if not waited_for:
         return f"worker {pid} ends after its callers ({in_words(worker.callers)}); --force ends it at once, and they start another"
-    return f"worker {pid} is still there after {_LEAVE_WAIT_S:.0f} s; --force kills it, and nothing is lost"
+    return f"worker {pid} still runs after {_LEAVE_WAIT_S:.0f} s; --force kills it, and nothing is lost"
 
 
 def _await_ends(pids: set[str]) -> set[str]:

@@ -27,7 +27,7 @@ from asynctrack.cli.demo_app.report import KillReport
 __all__ = ["PROJECT", "count", "demonstrate", "optimise"]
 
 PROJECT = "berlin52"
-REFUSED = ANNEALERS  # the word after those of the annealers
+DROPPED = ANNEALERS  # the word after those of the annealers
 START_DEADLINE_S = 30.0  # for an interpreter to start and a run to open; arbitrary
 END_DEADLINE_S = 60.0  # for the worker to notice, to drain and to mark the run; arbitrary
 POLL_S = 0.02
@@ -40,7 +40,7 @@ def optimise(counters: Path, *, folder: Path, seconds: float, seed: int) -> int:
 
         def log(data: Mapping[str, float], step: int | None = None) -> bool:
             accepted = run.log(data, step=step)
-            words[int(data["trial"]) % ANNEALERS if accepted else REFUSED] += 1
+            words[int(data["trial"]) % ANNEALERS if accepted else DROPPED] += 1
             return accepted
 
         print(run.path, flush=True)
@@ -80,7 +80,7 @@ def count(path: Path, counted: Sequence[int], killed_after_s: float, status: str
         uncounted=sum(max(len(one) - n, 0) for one, n in zip(steps, accepted, strict=True)),
         missing=sum(max(n - len(one), 0) for one, n in zip(steps, accepted, strict=True)),
         repeated=sum(one.total() - len(one) for one in steps),
-        refused=counted[REFUSED],
+        dropped=counted[DROPPED],
         gaps=sum(max(one, default=-1) + 1 - len(one) for one in steps),
         status=status,
         path=str(path),

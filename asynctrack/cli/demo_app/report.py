@@ -49,7 +49,7 @@ class KillReport:
     uncounted: int  # found beyond those: accepted, and killed before it was counted
     missing: int
     repeated: int
-    refused: int  # log() had returned False
+    dropped: int  # log() had returned False
     gaps: int  # steps missing between an annealer's first and last
     status: str
     path: str
@@ -57,7 +57,7 @@ class KillReport:
     @property
     def whole(self) -> bool:
         """Return True if each record that was accepted is there, once."""
-        return not (self.missing or self.repeated or self.gaps > self.refused)
+        return not (self.missing or self.repeated or self.gaps > self.dropped)
 
 
 def above_optimum_percent(length: int) -> float:
@@ -102,8 +102,8 @@ def kill_summary(kill_report: KillReport, out: TextIO) -> Iterator[str]:
         yield _dim(
             f"  ({kill_report.uncounted} accepted so late that the process was killed before it had counted it)", out
         )
-    if kill_report.refused or kill_report.gaps:
-        yield f"  {kill_report.refused:,} were refused by log(); {kill_report.gaps:,} steps are not there"
+    if kill_report.dropped or kill_report.gaps:
+        yield f"  {kill_report.dropped:,} were dropped by log(); {kill_report.gaps:,} steps are missing"
     yield f"  killed with SIGKILL after {kill_report.killed_after_s:.1f} s; the run is marked {kill_report.status!r}"
     yield ""
     yield from _where_next(kill_report.path)
