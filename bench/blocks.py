@@ -54,7 +54,7 @@ class Subject:
     Args:
         name: in the tables.
         call: a statement with `data` and `step`.
-        names: what else the statement knows.
+        names: the other names that the statement uses.
         make: an expression for `data`.
         before: a statement before each record is made.
         after: a statement after each call, outside of the time.
@@ -82,7 +82,7 @@ class Subject:
 
 @dataclass
 class Block:
-    """What one subject took in one cycle.
+    """The times of one subject in one cycle.
 
     Attributes:
         samples_ns: each timed call, reading the clock included.
@@ -102,7 +102,7 @@ Cycle = dict[str, Block]
 
 @dataclass(frozen=True)
 class Shape:
-    """How long the blocks are.
+    """The length of a block.
 
     Attributes:
         timed: calls of each thread for the percentiles.
@@ -129,7 +129,7 @@ class Blocks:
         self._random = random.Random(1)
 
     def round(self, cycles: int, warm_up: int = 3) -> list[Cycle]:
-        """So many cycles, after a few that do not count: until then caches, branches and the ring's pages are cold."""
+        """Run `cycles` cycles, after a few that do not count: until then caches, branches and the ring's pages are cold."""
         return [self._cycle() for _ in range(warm_up + cycles)][warm_up:]
 
     def _cycle(self) -> Cycle:
@@ -165,7 +165,7 @@ def _rate(subject: Subject, first: int, shape: Shape) -> float:
 
 
 def _in_threads(calls: Sequence[Callable[[], None]]) -> int:
-    """Make these calls at once; returns the nanoseconds from the first start to the last end."""
+    """Make these calls at once, and return the nanoseconds from the first start to the last end."""
     gate = threading.Barrier(len(calls))
     times: list[int] = []
 
@@ -184,7 +184,7 @@ def _in_threads(calls: Sequence[Callable[[], None]]) -> int:
 
 
 def pooled(cycles: Sequence[Cycle], name: str) -> array[int]:
-    """All timed calls of a subject."""
+    """Return all timed calls of a subject."""
     samples = array("Q")
     for cycle in cycles:
         samples.extend(cycle[name].samples_ns)
@@ -192,17 +192,17 @@ def pooled(cycles: Sequence[Cycle], name: str) -> array[int]:
 
 
 def timer_ns(cycles: Sequence[Cycle]) -> float:
-    """What reading the clock takes in this very place: the median of the calls that do nothing."""
+    """Return the time to read the clock in this very place: the median of the calls that do nothing."""
     return percentile(sorted(pooled(cycles, NOTHING)), 0.5)
 
 
 def call_ns(cycles: Sequence[Cycle], name: str) -> float:
-    """What a call takes in an untimed loop, without the loop and the making of the record: the median over the cycles."""
+    """Return the time of a call in an untimed loop, without the loop and the making of the record: the median over the cycles."""
     return median(cycle[name].loop_ns - cycle[NOTHING].loop_ns for cycle in cycles)
 
 
 def ratio(cycles: Sequence[Cycle], name: str, to: str) -> float:
-    """How much longer a call takes than another: p50 against p50 within a cycle, the median over the cycles."""
+    """Return how many times as long a call takes as another: p50 against p50 within a cycle, the median over the cycles."""
     return median(
         (cycle[name].p50_ns - cycle[NOTHING].p50_ns) / max(cycle[to].p50_ns - cycle[NOTHING].p50_ns, 1)
         for cycle in cycles
@@ -210,7 +210,7 @@ def ratio(cycles: Sequence[Cycle], name: str, to: str) -> float:
 
 
 def at_full_speed(cycles: Sequence[Cycle], gauge: str) -> list[Cycle]:
-    """The cycles in which the machine ran at the faster of its speeds, judged by how long the `gauge` took in them."""
+    """Return the cycles in which the machine ran at the faster of its speeds, judged by how long the `gauge` took in them."""
     times = sorted(cycle[gauge].p50_ns for cycle in cycles)
     limit = 1.2 * percentile(times, 0.1)  # its speeds are a factor of 1.3 to 2 apart
     return [cycle for cycle in cycles if cycle[gauge].p50_ns <= limit]

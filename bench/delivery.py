@@ -101,7 +101,7 @@ def _journaled(folder: Path, name: str, count: int) -> Path:
 
 @contextmanager
 def _server(app: str | None) -> Iterator[dict[str, str]]:
-    """A stand-in in a process of its own; the setting that leads to it."""
+    """Start a stand-in in a process of its own, and yield the setting that leads to it."""
     if app is None:
         yield {}
         return
@@ -120,7 +120,7 @@ def _deliver(run: Path, kind: str, settings: dict[str, Any], count: int) -> dict
 
 
 def deliver_one(run: str, kind: str, settings: str) -> None:
-    """In a process of its own: deliver a run, and print seconds, CPU seconds and growth of the peak in KiB."""
+    """Deliver a run in this process, and print seconds, CPU seconds and growth of the peak in KiB."""
     backend = class_of(kind)(**json.loads(settings))
     with tempfile.TemporaryDirectory() as folder:  # imports, and what a library sets up once
         warm = _journaled(Path(folder), "warm", 50)
@@ -153,7 +153,7 @@ class _AwaySink(Sink):
 
 
 def _outage(seconds: float) -> dict[str, float]:
-    """A loop that logs every 200 us while its backend is up, down, and up again."""
+    """Log every 200 us while the backend is up, down, and up again."""
     from array import array
 
     with tempfile.NamedTemporaryFile() as mark, open_run(backends=[Away(while_there=mark.name + ".down")]) as run:

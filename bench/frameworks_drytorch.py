@@ -26,7 +26,7 @@ Rows = list[dict[str, Cell | Spread]]
 
 
 def drytorch_rows(calls: int, rounds: int) -> Rows:
-    """A row per tracker; empty where DRYTorch is not installed."""
+    """Return a row per tracker; none where DRYTorch is not installed."""
     try:
         import drytorch
         from drytorch.core import log_events
@@ -41,7 +41,7 @@ def drytorch_rows(calls: int, rounds: int) -> Rows:
 
 
 def noether_rows(calls: int, rounds: int) -> Rows:
-    """What stands for its TensorBoard tracker where torch is installed, and ours."""
+    """Return the row of the stand-in for its TensorBoard tracker, where torch is installed, and ours."""
     makes: dict[str, Callable[[Path], Any]] = {"AsyncTracker(backends=[tensorboard])": _noether}
     if (own := _torchs_writer()) is not None:
         makes = {"SummaryWriter.add_scalar for each value": lambda folder: _Scalars(own(folder)), **makes}
@@ -53,7 +53,7 @@ def noether_rows(calls: int, rounds: int) -> Rows:
 
 
 def summary_writer_rows(calls: int, rounds: int) -> Rows:
-    """torch's writer where it is installed, and ours."""
+    """Return the row of torch's writer, where it is installed, and ours."""
     from asynctrack.integrations.tensorboard import SummaryWriter
 
     makes: dict[str, Callable[[Path], Any]] = {"asynctrack's": lambda folder: SummaryWriter(folder / "log", dir=folder)}
@@ -65,7 +65,7 @@ def summary_writer_rows(calls: int, rounds: int) -> Rows:
 def _rows(
     framework: str, makes: dict[str, Callable[[Path], Any]], call: Callable[[Any], Call], calls: int, rounds: int
 ) -> Rows:
-    """A row for each, whose rounds are taken in turns."""
+    """Return a row for each subject; their rounds are taken in turns."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in makes}
     ends: dict[str, list[float]] = {name: [] for name in makes}
     for _ in range(rounds):
@@ -151,7 +151,7 @@ class _Experiment:
 
 
 def _timed(call: Call, calls: int) -> dict[str, float]:
-    """Percentiles of what a call takes, with a pause behind each."""
+    """Return percentiles of a call, with a pause after each."""
     took = array("q", bytes(8 * calls))
     for at in range(calls):
         began = time.perf_counter_ns()

@@ -29,7 +29,7 @@ _ITERATION: Final = {f"train/value_{number}": 0.1 * number for number in range(1
 
 
 class Open(NamedTuple):
-    """A tracker that is open: what a step calls, and what ends it."""
+    """A tracker that is open: the call of a step, and the call that ends it."""
 
     step: Callable[[int], object]
     end: Callable[[], object]
@@ -39,7 +39,7 @@ Subject = tuple[str, Callable[[Path], Open]]
 
 
 def tianshou_rows(calls: int, rounds: int) -> list[dict[str, Cell | Spread]]:
-    """A row per logger; empty where Tianshou is not installed."""
+    """Return a row per logger; none where Tianshou is not installed."""
     try:
         from tianshou.utils import TensorboardLogger
         from torch.utils.tensorboard import SummaryWriter
@@ -63,7 +63,7 @@ def tianshou_rows(calls: int, rounds: int) -> list[dict[str, Cell | Spread]]:
 
 
 def tropt_rows(calls: int, rounds: int) -> list[dict[str, Cell | Spread]]:
-    """A row per tracker; empty where TROPT is not installed."""
+    """Return a row per tracker; none where TROPT is not installed."""
     try:
         from tropt import tracker as theirs
     except ImportError:
@@ -88,7 +88,7 @@ def tropt_rows(calls: int, rounds: int) -> list[dict[str, Cell | Spread]]:
 
 
 def stable_baselines3_rows(calls: int, rounds: int) -> list[dict[str, Cell | Spread]]:
-    """A row per output; empty where Stable-Baselines3 is not installed."""
+    """Return a row per output; none where Stable-Baselines3 is not installed."""
     try:
         from stable_baselines3.common.logger import Logger, make_output_format
     except ImportError:
@@ -122,7 +122,7 @@ def _output(logger: Any) -> Open:
 
 
 def _rows(framework: str, subjects: list[Subject], calls: int, rounds: int) -> list[dict[str, Cell | Spread]]:
-    """A row per subject; the rounds of all are taken in turns, so that the machine's mood is the same for all."""
+    """Return a row per subject; the rounds of all are taken in turns, so that the machine's state is the same for all."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name, _ in subjects}
     ends: dict[str, list[float]] = {name: [] for name, _ in subjects}
     for _ in range(rounds):
@@ -140,7 +140,7 @@ def _rows(framework: str, subjects: list[Subject], calls: int, rounds: int) -> l
 
 
 def _timed(call: Callable[[int], object], calls: int) -> dict[str, float]:
-    """Percentiles of what a call takes."""
+    """Return percentiles of a call."""
     took = array("q", bytes(8 * calls))
     for at in range(calls):
         began = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""What all benchmarks share: the machine's description, percentiles, rounds, tables, bars, and the file with the result.
+"""Harness: the parts that all benchmarks share: the machine's description, percentiles, rounds, tables, bars, and the file with the result.
 
 A benchmark is a module with a question as its docstring and a function `measure(quick) -> Report`. It asserts nothing:
 a bar that is missed says so in the result, and by how much. Nothing here or in a result names a host or a path.
@@ -47,7 +47,7 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Bar(msgspec.Struct, frozen=True):
-    """What a figure should be, and what it is."""
+    """A figure with its limit."""
 
     what: str
     bar: str
@@ -63,7 +63,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct):
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Attributes:
         tables: all figures.
@@ -77,7 +77,7 @@ class Report(msgspec.Struct):
 
 
 def main(question: str | None, measure: Callable[..., Report], **numbers: float) -> None:
-    """The command line of a benchmark: measure, then print tables or JSON, and save if asked to.
+    """Run the command line of a benchmark: measure, then print tables or JSON, and save if asked to.
 
     Args:
         question: what it measures, how long it takes, what the machine needs.
@@ -136,12 +136,12 @@ def _run(name: str, question: str | None, command: str, measure: Callable[[], Re
 
 
 def rounded(load: Sequence[float]) -> list[float]:
-    """A load average, with the digits that it bears."""
+    """Round a load average to its significant digits."""
     return [round(part, 2) for part in load]
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures depend on: processor, kernel, Python, and the versions of what was run."""
+    """Return what the figures depend on: processor, kernel, Python, and the versions of what was run."""
     facts: dict[str, str | int] = {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -163,7 +163,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def open_run(below: Path | None = None, **settings: Any) -> Iterator[asynctrack.Run]:
-    """A run in a temporary directory (`below` one, else of `TMPDIR`), which is removed with it; the worker has taken its ring."""
+    """Open a run in a temporary directory (`below` one, else of `TMPDIR`), which is removed with it; the worker has taken its ring."""
     with (
         tempfile.TemporaryDirectory(prefix="asynctrack-bench-", dir=below) as directory,
         asynctrack.init("bench", dir=directory, **settings) as run,
@@ -174,7 +174,7 @@ def open_run(below: Path | None = None, **settings: Any) -> Iterator[asynctrack.
 
 @contextlib.contextmanager
 def own_worker(shared_memory: Path | None = None) -> Iterator[None]:
-    """What is opened in here gets a worker of its own, with its queue in another directory than `/dev/shm` if one is given."""
+    """Give the runs that are opened in this context a worker of their own, with its queue in `shared_memory` instead of `/dev/shm`."""
     before, root = worker_registry._hosts, os.environ.get("ASYNCTRACK_SHM")
     worker_registry._hosts = {}
     if shared_memory is not None:
@@ -189,30 +189,30 @@ def own_worker(shared_memory: Path | None = None) -> Iterator[None]:
 
 
 def dropped(run: asynctrack.Run) -> int:
-    """Records that `log()` has turned away so far."""
+    """Return how many records `log()` has dropped so far."""
     return sum(run.stats().dropped.values())
 
 
 def percentile(ordered: Sequence[int], part: float) -> int:
-    """The value that this part of the sorted samples lies below."""
+    """Return the value that this part of the sorted samples lies below."""
     return ordered[min(int(len(ordered) * part), len(ordered) - 1)]
 
 
 def percentiles_us(samples_ns: array[int], timer_ns: float) -> dict[str, float]:
-    """p50, p99, p99.9 and max in microseconds, without what reading the clock takes."""
+    """Return p50, p99, p99.9 and max in microseconds, without the time to read the clock."""
     ordered = sorted(samples_ns)
     figures = {name: percentile(ordered, part) for name, part in PERCENTILES.items()}
     return {name: max(ns - timer_ns, 0) / 1000 for name, ns in {**figures, "max": ordered[-1]}.items()}
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """The median and the range of one figure per round."""
+    """Return the median and the range of one figure per round."""
     values = list(values)
     return Spread(*(float(f"{value:.4g}") for value in (median(values), min(values), max(values))))
 
 
 def spreads(rounds: Sequence[dict[str, float]], suffix: str = "") -> dict[str, Spread]:
-    """The same for each name in the rounds' dicts."""
+    """Return the spread of each name in the rounds' dicts."""
     return {f"{name}{suffix}": spread([figures[name] for figures in rounds]) for name in rounds[0]}
 
 
@@ -253,7 +253,7 @@ def _text(cell: Cell | Spread) -> str:
 
 
 def _digits(value: float) -> str:
-    """Three digits, as many as such measurements bear."""
+    """Format a number with three digits, as many as are significant."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -266,7 +266,7 @@ def _cpu_model() -> str:
 
 
 def _filesystem(path: str) -> str:
-    """The type of the file system a path lies on."""
+    """Return the type of the file system that a path lies on."""
     mounts = []
     with contextlib.suppress(OSError), open("/proc/mounts", encoding="utf-8") as file:
         mounts = [line.split()[1:3] for line in file]

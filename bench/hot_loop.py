@@ -27,7 +27,7 @@ Log = Callable[..., bool]
 
 @dataclass
 class Slice:
-    """A tenth of a second of one kind: each step's time, and that part of it that was spent in `log`."""
+    """A tenth of a second of one kind: each step's time, and the part of it that was spent in `log`."""
 
     steps_ns: array[int] = field(default_factory=lambda: array("Q"))
     logs_ns: array[int] = field(default_factory=lambda: array("Q"))
@@ -43,7 +43,7 @@ class Pass:
 
     @property
     def slowdowns(self) -> list[float]:
-        """Percent that a tracked slice takes longer than the mean of the plain ones before and after it."""
+        """Return by how many percent a tracked slice takes longer than the mean of the plain ones before and after it."""
         neighbours = zip(self.plain, self.plain[1:], strict=False)
         return [
             200 * part.took_ns / (before.took_ns + after.took_ns) - 100
@@ -52,7 +52,7 @@ class Pass:
 
 
 def no_log(data: dict[str, Any], step: int | None = None) -> bool:
-    """What the loop calls where it is not tracked."""
+    """Do nothing: the log of the slices without tracking."""
     return True
 
 
@@ -87,7 +87,7 @@ NOTES: Final = [
 
 
 def _pass(step: Step, log: Log, slices: int) -> Pass:
-    """Plain, tracked, plain, ..., plain."""
+    """Run slices in turn: plain, tracked, plain, ..., plain."""
     _run_slice(step, log, 0, WARM_UP_STEPS)
     plain, tracked, first = [_run_slice(step, no_log, 0, SLICE_STEPS)], [], 0
     for _ in range(slices):

@@ -46,12 +46,12 @@ class Life:
         self._disabled = settings.get("mode") == "disabled"
 
     def one_run(self) -> None:
-        """A script that has nothing to say."""
+        """Run a script that has nothing to say."""
         run = self._init("init: first")
         self._finish("finish: nothing logged, first run", run)
 
     def many_runs(self) -> None:
-        """A script that goes on."""
+        """Run a script that goes on."""
         began = perf_counter()
         run = self._init("init: first")
         run.log({"loss": 0.5})
@@ -85,7 +85,7 @@ class Life:
             sys.exit(f"{what}: it returned with {stats.behind} records undelivered")
 
     def _await_worker(self, run: asynctrack.Run, began: float) -> None:
-        """From the call of the first `init` until its first record is in the journal, and in the backend."""
+        """Time from the call of the first `init` until its first record is in the journal, and in the backend."""
         words = run._producer.ring.words
         while not words[WORKER_PID]:
             time.sleep(_POLL_S)

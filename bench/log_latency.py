@@ -119,7 +119,7 @@ def _between_numpy_steps(rounds: int, cycles: int) -> tuple[Rounds, int]:
 def _rounds(
     rounds: int, cycles: int, shape: Shape, subjects: Callable[[asynctrack.Run, contextlib.ExitStack], list[Subject]]
 ) -> tuple[Rounds, int]:
-    """So many rounds, each with a run of its own; and how many records were dropped."""
+    """Run rounds with a run of their own each. Return them, and how many records were dropped."""
     measured, lost = [], 0
     for _ in range(rounds):
         with contextlib.ExitStack() as opened:
@@ -139,7 +139,7 @@ def _write_to_whole_ring(run: asynctrack.Run) -> None:
 
 
 def _first_records(rounds: int) -> tuple[Rounds, int]:
-    """What the first records of a run take."""
+    """Time the first records of a run."""
     say("a run's first records")
     shape = Shape(timed=FIRST_RECORDS // 10, discarded=0)
     measured, lost = [], 0
@@ -162,7 +162,7 @@ def _in_so_many_threads(rounds: int, cycles: int) -> tuple[dict[int, Rounds], in
 
 
 def _busy_cores(rounds: int, cycles: int) -> tuple[Rounds, int]:
-    """With a process that computes on each core, so that the worker and the loop share them with others."""
+    """Measure with a process that computes on each core, so that the worker and the loop share them with others."""
     say("busy cores")
     spin = [sys.executable, "-c", "while True: pass"]
     spinners = [subprocess.Popen(spin) for _ in os.sched_getaffinity(0)]
@@ -175,7 +175,7 @@ def _busy_cores(rounds: int, cycles: int) -> tuple[Rounds, int]:
 
 
 def _large_heap(rounds: int, cycles: int) -> tuple[Rounds, int]:
-    """With much for the garbage collector to look at, and a threshold that lets it do so at each tenth container."""
+    """Measure with many objects for the garbage collector to visit, and a threshold that starts it at each tenth container."""
     say("large heap")
     kept = [[number] for number in range(LIVE_OBJECTS)]
     before = gc.get_threshold()
@@ -192,7 +192,7 @@ def _log_and_json(run: asynctrack.Run, _: contextlib.ExitStack) -> list[Subject]
 
 
 def _worker_stopped(episodes: int) -> tuple[Rounds, Rounds, int]:
-    """Episodes of a running and a stopped worker in turn."""
+    """Run episodes of a running and a stopped worker in turn."""
     say("worker stopped")
     running: Rounds = []
     stopped: Rounds = []
@@ -223,7 +223,7 @@ def _stopped_worker(run: asynctrack.Run) -> Iterator[None]:
 
 
 def _frame_bytes() -> int:
-    """What a record takes in the queue."""
+    """Return how many bytes a record takes in the queue."""
     with open_run(backends=[]) as run:
         words = run._producer.ring.words
         before = words[HEAD]
@@ -239,7 +239,7 @@ def _record_note() -> str:
 
 
 def _fast(rounds: Rounds) -> Rounds:
-    """The same rounds, only the cycles at full speed; as one round, since a round may have had none."""
+    """Return only the cycles at full speed; as one round, since a round may have had none."""
     return [at_full_speed([cycle for cycles in rounds for cycle in cycles], JSON)]
 
 
@@ -256,7 +256,7 @@ def _table(title: str, rounds: Rounds) -> Table:
 
 
 def _row(title: str, rounds: Rounds, name: str) -> dict[str, Any]:
-    """The figures of one subject: the median and range over the rounds."""
+    """Return the figures of one subject: the median and range over the rounds."""
     figures = []
     for cycles in rounds:
         own = {} if name == NOTHING else {"x json": ratio(cycles, name, JSON)}

@@ -26,13 +26,13 @@ def begin_anew(module: str) -> None:
 
 
 def allowed() -> bool:
-    """Whether this process may mount: what it mounts is its own."""
+    """Return True if this process may mount: what it mounts is its own."""
     return _MARK in os.environ
 
 
 @contextlib.contextmanager
 def memory(size: int) -> Iterator[Path]:
-    """A file system of so many bytes in memory."""
+    """Mount a file system of `size` bytes in memory."""
     with _mount_point() as point:
         _do("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(point))
         try:
@@ -43,7 +43,7 @@ def memory(size: int) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk() -> Iterator[Path | None]:
-    """An ext4 in a file of `TMPDIR`; None where loop devices cannot be had."""
+    """Mount an ext4 in a file of `TMPDIR`; yield None where no loop device is available."""
     with _mount_point() as point, tempfile.NamedTemporaryFile(prefix="asynctrack-bench-") as image:
         image.truncate(_DISK_BYTES)
         try:

@@ -22,7 +22,7 @@ _SAMPLED = 10
 
 
 class Loop:
-    """A run, and what was logged to it.
+    """A run, and the records that were logged to it.
 
     Args:
         run: an open one.
@@ -38,7 +38,7 @@ class Loop:
         self._taken = 0
 
     def last(self, seconds: int) -> None:
-        """Log for so many seconds; one that is late catches up."""
+        """Log for `seconds`; a record that is late catches up."""
         began = time.perf_counter()
         for second in range(1, seconds + 1):
             if not self.stopped:

@@ -1,4 +1,4 @@
-"""What the benchmarks log: 4 floats, an integer and a short string, made afresh for each call as a loop does. Imports nothing."""
+"""The record that the benchmarks log: 4 floats, an integer and a short string, made afresh for each call as a loop does. Imports nothing."""
 
 from __future__ import annotations
 

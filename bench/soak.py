@@ -77,15 +77,15 @@ class Sample(msgspec.Struct, frozen=True):
 
     @property
     def millions(self) -> float:
-        """Records accepted so far."""
+        """Return the records accepted so far, in millions."""
         return self.log["taken"] / 1e6
 
 
 class End(msgspec.Struct, frozen=True):
-    """What the caller says in the end, and what is there.
+    """The results at the end.
 
     Attributes:
-        said: counts of `log()` and the statistics of `finish()`.
+        said: counts of `log()` and the statistics of `finish()`, as the caller printed them.
         stats: the statistics, from the journal's headers and the cursor.
         lines: of the JSON Lines.
         seconds: of the loop.
@@ -132,7 +132,7 @@ NOTES: Final = [
 
 @contextlib.contextmanager
 def _child(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that ends with us. Ctrl-C tells it to come to its end; a second one interrupts us."""
+    """Start a process that ends with us. Ctrl-C tells it to come to its end; a second one interrupts us."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
 
         def end_early(*_: object) -> None:
@@ -150,7 +150,7 @@ def _child(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def _watch(out: Iterable[str], caller: int, path: Path) -> tuple[list[Sample], dict[str, float]]:
-    """A sample for each line of the caller, and what its last line says."""
+    """Take a sample for each line of the caller. Return the samples, and the contents of its last line."""
     samples: list[Sample] = []
     ring, collector = _ring_of(path), StatsCollector(path)
     try:
@@ -311,7 +311,7 @@ def _of(who: str, what: str, one: Sample) -> float:
 
 
 def _slope(who: str, samples: list[Sample]) -> float:
-    """Bytes of a process's own memory per million records, in the second half."""
+    """Return the bytes by which a process's own memory grows per million records, in the second half."""
     half = _second_half(samples)
     return linear_regression([one.millions for one in half], [_of(who, "own_bytes", one) for one in half]).slope
 
@@ -321,7 +321,7 @@ def _second_half(samples: list[Sample]) -> list[Sample]:
 
 
 def _grown(samples: list[Sample], figure: Callable[[Sample], float]) -> float:
-    """From the first tenth to the last: a descriptor that is open for a moment does not count."""
+    """Return the growth from the first tenth to the last: a descriptor that is open for a moment does not count."""
     first, last = _ends(samples)
     return median_low(map(figure, last)) - median_low(map(figure, first))
 

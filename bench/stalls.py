@@ -90,14 +90,14 @@ class DownSink(asynctrack.Sink):
 
 @dataclass(frozen=True)
 class Condition:
-    """What is wrong behind a run, for the time of an episode.
+    """A fault behind a run, for the time of an episode.
 
     Attributes:
         name: in the tables.
         stall: begins with the episode and ends with it.
-        drops: whether the queue is full before the first call that counts.
-        below: where the run's directory is made, None for `TMPDIR`.
-        shared_memory: where its queue is, None for `/dev/shm`.
+        drops: True if the queue is full before the first call that counts.
+        below: the directory in which the run's directory is made, None for `TMPDIR`.
+        shared_memory: the directory for its queue, None for `/dev/shm`.
         backends: of the run.
     """
 
@@ -111,7 +111,7 @@ class Condition:
 
 @dataclass
 class Count:
-    """What `log()` returned, and what the statistics say in the end.
+    """The counts of what `log()` returned, and the statistics at the end.
 
     Attributes:
         returned: how often False, how often True.
@@ -137,7 +137,7 @@ class Count:
 
     @property
     def wrong(self) -> int:
-        """By how many records they disagree."""
+        """Return by how many records they disagree."""
         dropped, accepted = self.returned
         return abs(dropped - self.dropped) + sum(
             abs(accepted - it) for it in (self.accepted, self.journaled, self.delivered)
@@ -269,7 +269,7 @@ NOTES: Final = [
 
 
 def _conditions(opened: contextlib.ExitStack, missing: list[str]) -> list[Condition]:
-    """Those that can be had on this machine."""
+    """Return the conditions that this machine allows."""
     down = _backends_down
     found = [
         Condition(NORMAL),
@@ -324,7 +324,7 @@ def _fill(subject: Subject, count: Count) -> None:
 
 
 def _cycles(shape: Shape) -> int:
-    """How many fit into a queue that nobody empties."""
+    """Return how many cycles fit into a queue that nobody empties."""
     return _MOST_IN_QUEUE // (shape.timed + shape.discarded)
 
 
@@ -339,7 +339,7 @@ def _row(name: str, rounds: Rounds) -> dict[str, Any]:
 
 
 def _figures(name: str, cycles: list[Cycle]) -> tuple[dict[str, float], dict[str, float]]:
-    """Percentiles in microseconds, and how many times those of `normal` they are."""
+    """Return percentiles in microseconds, and how many times those of `normal` they are."""
     if name == NOTHING:
         return percentiles_us(pooled(cycles, name), 0.0), {}
     timer = timer_ns(cycles)
@@ -365,7 +365,7 @@ def _count_row(name: str, count: Count) -> dict[str, Any]:
 
 
 def _bars(where: str, rounds: Rounds, dropping: list[str]) -> list[Bar]:
-    """For each percentile the worst condition, with room in the queue and without."""
+    """Return for each percentile the worst condition, with room in the queue and without."""
     ratios = {
         name: {tail: spread(_figures(name, cycles)[1][f"x {tail}"] for cycles in rounds).median for tail in PERCENTILES}
         for name in rounds[0][0]

@@ -92,7 +92,7 @@ def _interpreter(code: str) -> float:
 
 
 def _live(plan: str, kind: str, steps: Steps) -> int:
-    """A process from its start to its end; returns how many records it dropped."""
+    """Run a process from its start to its end, and return how many records it dropped."""
     with tempfile.TemporaryDirectory(prefix="asynctrack-bench-") as directory:
         command = [sys.executable, str(_LIFE), plan, directory, json.dumps(KINDS[kind])]
         environment = {**os.environ, "PYTHONPATH": str(_LIFE.parent.parent)}
@@ -111,7 +111,7 @@ def _title(kind: str) -> str:
 
 
 def _in_order(steps: Steps) -> Steps:
-    """Import, init, worker, finish: as they come in a process."""
+    """Sort the steps as they come in a process: import, init, worker, finish."""
     order = ("import", "init", "worker", "finish")
     return dict(sorted(steps.items(), key=lambda step: order.index(step[0].split()[0].strip(":"))))
 

@@ -1,4 +1,4 @@
-"""What the blocks of `log_latency` call: `log()`, what it is made of, and what people do instead."""
+"""Subjects of `log_latency`: `log()`, the operations that it is made of, and what people do instead."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VALUES: Final = {
 
 
 def log_subject(run: asynctrack.Run, **given: Any) -> Subject:
-    """A call of `run.log`, after whose blocks the journal catches up; `given` replaces or adds arguments of `Subject`."""
+    """Make the subject that calls `run.log`, after whose blocks the journal catches up; `given` replaces or adds arguments of `Subject`."""
     given = {"name": LOG, "call": LOG, "settle": lambda: run.flush("journaled"), **given}
     return Subject(given.pop("name"), given.pop("call"), names={"run": run, **given.pop("names", {})}, **given)
 
@@ -46,7 +46,7 @@ def json_subject() -> Subject:
 
 
 def rivals(run: asynctrack.Run, opened: contextlib.ExitStack) -> list[Subject]:
-    """log(), what it could be made of, and what people do instead."""
+    """Return log(), the operations that it could be made of, and what people do instead."""
     fd = opened.enter_context(_file())
     kept: deque[dict[str, object]] = deque()
     bounded: queue.Queue[dict[str, object]] = queue.Queue()

@@ -112,7 +112,7 @@ def _log_all(run: asynctrack.Run, first: int, count: int, pause_every: int = 0) 
 
 
 def _disk_bytes_per_s(size: int) -> dict[str, float]:
-    """The disk's own speed for one file from start to end."""
+    """Measure the disk's own speed for one file from start to end."""
     chunk = os.urandom(MIB)
     with tempfile.NamedTemporaryFile(prefix="asynctrack-bench-", buffering=0) as file:
         began = time.perf_counter()
@@ -124,7 +124,7 @@ def _disk_bytes_per_s(size: int) -> dict[str, float]:
 
 
 def _journal_bytes_per_s(size: int) -> dict[str, float]:
-    """How fast bytes go from the queue to the journal when `log()` only waits for room."""
+    """Measure how fast bytes go from the queue to the journal when `log()` only waits for room."""
     data = {"values": numpy.frombuffer(os.urandom(ARRAY_BYTES), dtype=numpy.float64)}
     with open_run(backends=[], when_full="block") as run:
         began = time.perf_counter()

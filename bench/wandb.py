@@ -121,7 +121,7 @@ def _loop(subject: str, url: str, folder: str, part: float) -> dict[str, float]:
 
 
 def loop_one(subject: str, url: str, folder: str, part: str) -> None:
-    """In a process of its own: a loop, plain, tracked and plain; prints its figures."""
+    """Run a loop in this process, plain, tracked and plain, and print its figures."""
     step, seconds = python_step(), float(part)
     plain = [_mean_us(_steps(step, lambda data, step: None, PLAIN_S * seconds)[0])]
     with _logger(subject, url, folder) as (log, behind):
@@ -140,7 +140,7 @@ def loop_one(subject: str, url: str, folder: str, part: str) -> None:
 
 
 def _steps(step: Step, log: Log, seconds: float) -> tuple[array[int], array[int]]:
-    """The time of each step of a loop, and that part of it that was spent in `log`."""
+    """Time each step of a loop, and the part of it that was spent in `log`."""
     steps, logs, clock = array("q"), array("q"), perf_counter_ns
     until = clock() + int(seconds * 1e9)
     while (began := clock()) < until:
@@ -173,7 +173,7 @@ def _mean_us(times_ns: array[int]) -> float:
 def _logger(
     subject: str, url: str, folder: str, run_id: str | None = None
 ) -> Iterator[tuple[Log, Callable[[], float]]]:
-    """A function that logs, and one that says how many records W&B does not have."""
+    """Yield a function that logs, and one that returns how many records W&B does not have."""
     if subject == NOTHING:
         yield lambda data, step: None, lambda: 0.0
     elif subject == OURS:
@@ -190,7 +190,7 @@ def _logger(
 
 
 def _kill(subject: str, rate: int, url: str, folder: str, part: float) -> dict[str, float]:
-    """Kill a process that logs; how many records there are when nothing moves any more."""
+    """Kill a process that logs, and count the records when nothing moves any more."""
     run_id = f"killed-{os.urandom(4).hex()}"
     with tempfile.NamedTemporaryFile(dir=folder) as count:
         count.write(bytes(8))
@@ -206,7 +206,7 @@ def _kill(subject: str, rate: int, url: str, folder: str, part: float) -> dict[s
 
 
 def log_and_count(subject: str, url: str, folder: str, run_id: str, rate: str, count: str) -> None:
-    """In a process of its own: log at a rate until killed, and count in a file the calls that have returned."""
+    """Log at a rate until this process is killed, and count in a file the calls that have returned."""
     pause_s = 1 / float(rate)
     with (
         _logger(subject, url, folder, run_id) as (log, _),

@@ -42,13 +42,13 @@ def server() -> Iterator[Server]:
 
 
 def rows(url: str) -> dict[str, int]:
-    """How many rows the server has of each run."""
+    """Return how many rows the server has of each run."""
     with urllib.request.urlopen(f"{url}/control/runs", timeout=10) as answer:
         return {run_id: run["lines"] for run_id, run in json.load(answer).items()}
 
 
 def at_rest(count: Callable[[], int], quiet_s: float, longest_s: float = 60.0) -> int:
-    """A count when it has been the same for `quiet_s`, or after `longest_s`."""
+    """Return a count when it has been the same for `quiet_s`, or after `longest_s`."""
     seen, moved_at = 0, time.monotonic()
     deadline = moved_at + longest_s
     while time.monotonic() < min(moved_at + quiet_s, deadline):

@@ -17,7 +17,7 @@ Step = Callable[[], float]
 
 
 def numpy_step() -> Step:
-    """`x = tanh(W @ x)`, over and over."""
+    """Make a step of `x = tanh(W @ x)`, over and over."""
     random = numpy.random.default_rng(1)
     weights = random.standard_normal((_SIDE, _SIDE), dtype=numpy.float32) / 16
     start = random.standard_normal(_SIDE, dtype=numpy.float32)
@@ -35,7 +35,7 @@ def numpy_step() -> Step:
 
 
 def python_step() -> Step:
-    """Arithmetic, comparisons and a list, as a small search has."""
+    """Make a step of arithmetic, comparisons and a list, as a small search has."""
 
     def make(repeats: int) -> Step:
         values = [0.0] * 64
@@ -54,7 +54,7 @@ def python_step() -> Step:
 
 
 def _of_step_length(make: Callable[[int], Step]) -> Step:
-    """A step of about 200 us at the machine's present speed."""
+    """Make a step of about 200 us at the machine's present speed."""
     few, many = 2, 12
     took_ns = _fastest_ns(make(many)) - _fastest_ns(make(few))
     return make(max(1, round(STEP_NS * (many - few) / max(took_ns, 1))))

@@ -31,7 +31,7 @@ STEPS_AXIS = f"steps of {MOVES_PER_STEP} tried moves"
 
 @dataclass(frozen=True)
 class ChartPanel:
-    """A rectangle of the picture with an axis each way: where it lies, in pixels, and what it spans."""
+    """A rectangle of the picture with an axis each way: its place, in pixels, and its range."""
 
     left: float
     top: float
@@ -42,25 +42,25 @@ class ChartPanel:
     logarithmic: bool = False
 
     def x(self, value: float) -> float:
-        """Pixels from the picture's left side."""
+        """Convert a value to pixels from the picture's left side."""
         first, last = self.across
         return self.left + self.width * (value - first) / (last - first)
 
     def y(self, value: float) -> float:
-        """Pixels from the picture's top."""
+        """Convert a value to pixels from the picture's top."""
         scale: Callable[[float], float] = log if self.logarithmic else float
         low, high = scale(self.upward[0]), scale(self.upward[1])
         return self.top + self.height * (1 - (scale(value) - low) / (high - low))
 
     def frame(self) -> str:
-        """The rectangle itself."""
+        """Draw the rectangle itself."""
         return (
             f'<rect x="{self.left:.1f}" y="{self.top:.1f}" width="{self.width:.1f}" height="{self.height:.1f}" '
             f'rx="4" fill="{PANEL}"/>'
         )
 
     def rows(self, values: Iterable[float]) -> Iterable[str]:
-        """Horizontal grid lines with their values, of which those outside are left out."""
+        """Draw horizontal grid lines with their values; those outside are left out."""
         low, high = self.upward
         for value in (value for value in values if low <= value <= high):
             y = self.y(value)
@@ -68,7 +68,7 @@ class ChartPanel:
             yield text(self.left - 8, y + 4, f"{value:,.0f}", anchor="end")
 
     def columns(self, values: Iterable[float], *, labels: bool = True) -> Iterable[str]:
-        """Vertical grid lines, with their values or without."""
+        """Draw vertical grid lines, with their values or without."""
         for value in values:
             x = self.x(value)
             yield line(x, self.top, x, self.top + self.height, GRID)
@@ -89,14 +89,14 @@ class TrialCurve:
         self._per_unit = buckets / (last - first) if last > first else 0.0
 
     def add(self, x: float, y: float) -> None:
-        """Take one point."""
+        """Add one point."""
         k = min(int((x - self._first) * self._per_unit), len(self.low) - 1)
         low, high = self.low[k], self.high[k]
         self.low[k] = y if low is None or y < low else low
         self.high[k] = y if high is None or y > high else high
 
     def spans(self) -> list[tuple[int, float, float]]:
-        """The buckets that have points: number, smallest and largest value."""
+        """Return the buckets that have points: number, smallest and largest value."""
         return [
             (k, low, high)
             for k, (low, high) in enumerate(zip(self.low, self.high, strict=True))
@@ -105,7 +105,7 @@ class TrialCurve:
 
 
 class TrialCurves:
-    """What is drawn of one trial."""
+    """The curves of one trial."""
 
     def __init__(self, steps: int, buckets: int) -> None:
         self.length = TrialCurve(0, steps, buckets)
@@ -113,7 +113,7 @@ class TrialCurves:
         self.temperature = TrialCurve(0, steps, buckets)
 
     def add(self, step: int, data: dict[str, float]) -> None:
-        """Take one record."""
+        """Add one record."""
         self.length.add(step, data["length"])
         self.best.add(step, data["best"])
         self.temperature.add(step, data["temperature"])
@@ -121,7 +121,7 @@ class TrialCurves:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What is drawn: the best tour, found by annealer `winner`, and the curves of all trials over `steps` steps."""
+    """The contents of the picture: the best tour, found by annealer `winner`, and the curves of all trials over `steps` steps."""
 
     caption: str
     tour: Sequence[int]
@@ -131,7 +131,7 @@ class Drawing:
     trials: Mapping[int, TrialCurves]
 
     def of_annealer(self, k: int) -> list[TrialCurves]:
-        """The curves of one annealer's trials, in order."""
+        """Return the curves of one annealer's trials, in order."""
         return [self.trials[trial] for trial in sorted(self.trials) if trial % ANNEALERS == k]
 
 
@@ -149,7 +149,7 @@ def main(run: Path, file: Path) -> None:
 
 
 def drawing_of(run: asynctrack.RunReader, length: int, tour: Sequence[int]) -> Drawing:
-    """What is drawn of a run whose best tour is known."""
+    """Read the contents of the picture from a run whose best tour is known."""
     count, steps, winner = 0, 0, 0
     first_ns = last_ns = None
     for record in run.records():
@@ -169,7 +169,7 @@ def drawing_of(run: asynctrack.RunReader, length: int, tour: Sequence[int]) -> D
 
 
 def curves_of(records: Iterable[asynctrack.Record], steps: int, buckets: int) -> dict[int, TrialCurves]:
-    """The curves of each trial, all of them over `steps` steps."""
+    """Return the curves of each trial, all of them over `steps` steps."""
     trials: dict[int, TrialCurves] = {}
     for record in records:
         trial = int(record.data["trial"])
@@ -180,7 +180,7 @@ def curves_of(records: Iterable[asynctrack.Record], steps: int, buckets: int) ->
 
 
 def draw(picture: Drawing) -> str:
-    """The whole SVG file."""
+    """Draw the whole SVG file."""
     above = 100.0 * (picture.length - OPTIMUM) / OPTIMUM
     verdict = "the shortest there is" if picture.length == OPTIMUM else f"{above:.2f} % longer than the shortest"
     title = f"A tour of berlin52, {picture.length:,} long: {verdict}"
@@ -239,7 +239,7 @@ def _lengths(picture: Drawing) -> Iterable[str]:
 
 
 def _annealer(panel: ChartPanel, k: int, trials: Sequence[TrialCurves], steps: int) -> Iterable[str]:
-    """The row of one annealer."""
+    """Draw the row of one annealer."""
     bests = (f"{min(low for _, low, _ in trial.best.spans()):,.0f}" for trial in trials)
     yield text(panel.left, panel.top - 8, f"Annealer {k + 1}: {WORDS[k]}", fill=COLOURS[k], weight=600)
     yield text(panel.left + panel.width, panel.top - 8, "best " + ", ".join(bests), anchor="end", fill=COLOURS[k])
@@ -260,7 +260,7 @@ def _optimum(panel: ChartPanel) -> str:
 
 
 def _band(panel: ChartPanel, curve: TrialCurve, colour: str) -> str:
-    """From the smallest to the largest value of each bucket."""
+    """Draw an area from the smallest to the largest value of each bucket."""
     spans = [(_bucket_x(panel, curve, k), panel.y(low), panel.y(high)) for k, low, high in curve.spans()]
     top = [f"{x:.1f},{high:.1f}" for x, _, high in spans]
     bottom = [f"{x:.1f},{low:.1f}" for x, low, _ in reversed(spans)]
@@ -272,7 +272,7 @@ def _band(panel: ChartPanel, curve: TrialCurve, colour: str) -> str:
 
 
 def _stroke(panel: ChartPanel, curve: TrialCurve, colour: str) -> str:
-    """A line that goes down through each bucket, as a best length and a temperature do."""
+    """Draw a line that goes down through each bucket, as a best length and a temperature do."""
     points: list[str] = []
     for k, low, high in curve.spans():
         x = _bucket_x(panel, curve, k)
@@ -288,7 +288,7 @@ def _bucket_x(panel: ChartPanel, curve: TrialCurve, k: int) -> float:
 
 
 def _ticks(steps: int) -> list[int]:
-    """Four to ten round numbers from 0 to `steps`."""
+    """Choose four to ten round numbers from 0 to `steps`."""
     size = 1
     while steps / size > 10:
         size *= 10

@@ -33,7 +33,7 @@ PAPER, INK, FAINT = "#16191f", "#d8dee6", "#8b95a3"
 
 
 def train(run: asynctrack.Run) -> None:
-    """A training that warms up, learns, and overfits a little."""
+    """Log a training that warms up, learns, and overfits a little."""
     noise = random.Random(0)
     training, validation = run.scope("train"), run.scope("val")
     for step in range(STEPS):
@@ -76,7 +76,7 @@ def main(folder: Path) -> None:
 
 
 def show(run: Path) -> list[str]:
-    """What `asynctrack show` prints of a run, without when and where it was."""
+    """Return the lines that `asynctrack show` prints of a run, without when and where it was."""
     said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     with contextlib.redirect_stdout(said):
         command_line(["show", str(run)])
@@ -88,7 +88,7 @@ def show(run: Path) -> list[str]:
 
 
 def write_text(path: Path, lines: Sequence[str]) -> None:
-    """A picture of lines on a terminal."""
+    """Draw lines on a terminal as a picture."""
     width = max(map(len, lines)) * CHARACTER + 2 * MARGIN
     height = len(lines) * LINE + 2 * MARGIN
     texts = [
@@ -106,7 +106,7 @@ def write_text(path: Path, lines: Sequence[str]) -> None:
 
 
 def photograph(page: Path, picture: Path) -> None:
-    """A picture of a page as Chromium shows it, where it is installed."""
+    """Take a picture of a page as Chromium shows it, where it is installed."""
     chromium = shutil.which("chromium")
     try:
         from playwright.sync_api import sync_playwright

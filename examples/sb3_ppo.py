@@ -12,7 +12,7 @@ from asynctrack.integrations.stable_baselines3 import AsyncCallback
 
 
 def make_model(**options):
-    """A small agent, the same each time."""
+    """Make a small agent, the same each time."""
     torch.set_num_threads(1)  # such a small net is faster on one
     return PPO("MlpPolicy", "CartPole-v1", n_steps=128, batch_size=64, n_epochs=2, seed=0, device="cpu", **options)
 

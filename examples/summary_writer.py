@@ -13,7 +13,7 @@ from asynctrack.integrations.tensorboard import SummaryWriter  # the one line; w
 
 
 def distance(angle):
-    """Metres that a throw of 20 m/s goes, from 2 m above the ground."""
+    """Return the metres that a throw of 20 m/s goes, from 2 m above the ground."""
     up, along = 20 * math.sin(angle), 20 * math.cos(angle)
     return along * (up + math.sqrt(up * up + 2 * 9.81 * 2)) / 9.81
 

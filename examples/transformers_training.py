@@ -22,7 +22,7 @@ class Counting(torch.utils.data.Dataset):
 
 
 def make_trainer(output_dir, *callbacks, steps=4):
-    """A trainer that starts from scratch, the same each time."""
+    """Make a trainer that starts from scratch, the same each time."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)

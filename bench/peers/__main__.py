@@ -36,7 +36,7 @@ _FIGURE_S: Final = 9.0
 
 
 def measure_all(names: list[str], rounds: int) -> dict[str, Measured]:
-    """Every figure of every peer, in random order within each round."""
+    """Measure every figure of every peer, in random order within each round."""
     found = {name: Measured() for name in names}
     left = [(number, name) for number in range(rounds) for name in random.Random(number).sample(names, len(names))]
     took: dict[str, list[float]] = {}
@@ -52,7 +52,7 @@ def measure_all(names: list[str], rounds: int) -> dict[str, Measured]:
 
 
 def _minutes(took: dict[str, list[float]], names: Iterable[str]) -> float:
-    """What these will take: as before, or by the number of their figures."""
+    """Estimate how long these will take: as before, or by the number of their figures."""
     return sum(mean(took.get(name, [_FIGURE_S * len(PEERS[name].figures())])) for name in names) / 60
 
 

@@ -1,4 +1,4 @@
-"""The calls of a process that logs at a rate, in a file that it shares with whoever measures it: what was done is there also when it was killed, or hangs."""
+"""The calls of a process that logs at a rate, in a file that it shares with the process that measures it. They survive when it is killed, or hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Call(NamedTuple):
 
 
 class Calls:
-    """What happened, in both processes."""
+    """The record of the calls, as both processes see it."""
 
     def __init__(self, words: memoryview) -> None:
         self._words = words
@@ -41,7 +41,7 @@ class Calls:
         self._words[_END] = 1
 
     def made(self) -> Iterator[Call]:
-        """All calls so far, in order."""
+        """Yield all calls so far, in order."""
         for at in range(_FIRST, _BYTES // 8, _EACH):
             began_ns, ended_ns, outcome = self._words[at : at + _EACH]
             if not began_ns:
@@ -76,7 +76,7 @@ class Calls:
 
 @contextmanager
 def calls(path: Path) -> Iterator[Calls]:
-    """The file, made where there is none."""
+    """Open the file, and make it where there is none."""
     with path.open("a+b") as file:
         file.truncate(_BYTES)
         with mmap.mmap(file.fileno(), _BYTES) as mapped, memoryview(mapped) as raw, raw.cast("Q") as words:

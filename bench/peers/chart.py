@@ -29,8 +29,8 @@ class Bar(NamedTuple):
         p50_us: of a call in a tight loop.
         p999_us: that of one in a thousand.
         lost: in percent, by rate; None where nothing is kept.
-        ours: whether it is the one that the page is about.
-        floor: whether it is none that one could use.
+        ours: True for the one that the page is about.
+        floor: True for one that is only a lower bound, which nobody could use.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Bar(NamedTuple):
 
 
 def draw(bars: Iterable[Bar], machine: str) -> str:
-    """The whole SVG file, the fastest first."""
+    """Draw the whole SVG file, the fastest first."""
     ordered = sorted(bars, key=lambda bar: bar.p50_us)
     height = _TOP + _ROW * len(ordered) + _BELOW
     parts = [
@@ -113,7 +113,7 @@ def _middle(number: int) -> float:
 
 
 def _decades(bars: Sequence[Bar]) -> tuple[int, int]:
-    """The powers of ten between which all times lie."""
+    """Return the powers of ten between which all times lie."""
     first = floor(log10(min(bar.p50_us for bar in bars)))
     return first, max(first + 1, ceil(log10(max(bar.p999_us for bar in bars))))
 

@@ -1,4 +1,4 @@
-"""How many records a process finds that has nothing but a peer's files, or its server. Each peer is read by its own reader where it has one."""
+"""Counts the records that a process finds that has nothing but a peer's files, or its server. Each peer is read by its own reader where it has one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def wandb_server(_: Path) -> int:
 
 
 def wandb_server_or_file(directory: Path) -> int:
-    """What `wandb sync` would still send counts as found."""
+    """Count what the server has and what `wandb sync` would still send."""
     return max(wandb_server(directory), wandb_file(directory))
 
 
@@ -71,7 +71,7 @@ def mlflow_server(_: Path) -> int:
 
 
 def neptune(directory: Path) -> int:
-    """Steps among the operations that wait for the server."""
+    """Count the steps among the operations that wait for the server."""
     from neptune_scale.sync.operations_repository import UpdateRunSnapshot
 
     steps = set()
@@ -108,7 +108,7 @@ def kohakuboard(directory: Path) -> int:
 
 
 def aim(directory: Path) -> int:
-    """In the run's container of values: its index, by which its `Repo` finds runs, is made by `aim up`."""
+    """Count in the run's container of values: its index, by which its `Repo` finds runs, is made by `aim up`."""
     from aim.storage.rockscontainer import RocksContainer
 
     found = 0

@@ -25,7 +25,7 @@ RATE: Final = {FULL: 1000, STOPPED: 100}
 
 
 def measure(peer: Peer, what: str) -> dict[str, Any] | None:
-    """One of the peer's figures; None where this machine does not allow it.
+    """Measure one of the peer's figures; return None where this machine does not allow it.
 
     Raises:
         bench.peers.scene.Failed: and why.
@@ -46,7 +46,7 @@ def measure(peer: Peer, what: str) -> dict[str, Any] | None:
 
 
 def _killed(place: Scene, rate: str) -> dict[str, Any]:
-    """Records whose `log()` had returned when its process was killed, and how many of them are found."""
+    """Count the records whose `log()` had returned when its process was killed, and how many of them are found."""
     with place.logging(int(rate)) as (child, made):
         time.sleep(KILLED_AFTER_S[rate])
         child.send_signal(signal.SIGKILL)
@@ -57,7 +57,7 @@ def _killed(place: Scene, rate: str) -> dict[str, Any]:
 
 
 def _disturbed(place: Scene, what: str, disturb: Callable[[], AbstractContextManager[None]]) -> dict[str, Any]:
-    """The calls during a disturbance, also the one that was under way when it began, and what is found after it."""
+    """Time the calls during a disturbance, also the one that was under way when it began, and count what is found after it."""
     with place.logging(RATE[what]) as (child, made):
         time.sleep(WELL_S)
         with disturb():
@@ -96,12 +96,12 @@ def _p50_us(calls: Sequence[Call], now_ns: int) -> float | None:
 
 
 def _took_ns(calls: Sequence[Call], now_ns: int) -> list[int]:
-    """In order; a call that has not come back has taken until now."""
+    """Sort the times of calls; a call that has not returned has taken until now."""
     return sorted((call.ended_ns or now_ns) - call.began_ns for call in calls)
 
 
 def _ended(child: subprocess.Popen[bytes]) -> str:
-    """How it ended; nothing if it did so in time and well."""
+    """Describe how a process ended; empty if it did so in time and well."""
     try:
         code = child.wait(FINISH_S)
     except subprocess.TimeoutExpired:

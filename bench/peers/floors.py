@@ -1,4 +1,4 @@
-"""What every tracker could at best be: nothing, a list, an encoder, a file; and the queues of two logging libraries."""
+"""Lower bounds of every tracker: nothing, a list, an encoder, a file; and the queues of two logging libraries."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _SETTLED_S: Final = 0.5
 
 
 def tight(peer: Peer, directory: Path) -> dict[str, Any]:
-    """A loop that does nothing but log: blocks of 100 timed calls, for the percentiles, and 100 untimed ones, for the rate."""
+    """Run a loop that does nothing but log: blocks of 100 timed calls, for the percentiles, and 100 untimed ones, for the rate."""
     opened, init_s = _open(peer, directory)
     memory = _rss_kib()
     used = cpu_s()
@@ -69,7 +69,7 @@ def tight(peer: Peer, directory: Path) -> dict[str, Any]:
 
 
 def loop(peer: Peer, directory: Path, work: Callable[[], float]) -> dict[str, Any]:
-    """A loop of 200 us steps: without tracking, with it, and without it again."""
+    """Run a loop of 200 us steps: without tracking, with it, and without it again."""
     before = _steps(STEPS // 2, work, lambda data, step: None)
     opened, _ = _open(peer, directory)
     tracked = _steps(STEPS, work, opened.log)
@@ -115,7 +115,7 @@ def _open(peer: Peer, directory: Path) -> tuple[Opened, float]:
 
 
 def cpu_s() -> float:
-    """Processor time of this process and of all that it has started: of its control group, or of those that have ended here."""
+    """Return the processor time of this process and of all that it has started: of its control group, or of those that have ended here."""
     group = os.environ.get("BENCH_CGROUP")
     if group:
         return int(Path(group, "cpuacct.usage").read_text()) / 1e9

@@ -1,4 +1,4 @@
-"""What a peer is: how it is opened, logged to and ended, and how many records are found of what it had."""
+"""Peer: how a tracker is opened, logged to and ended, and how many of its records are found."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Peer:
     goes_on_s: float = 5.0
 
     def figures(self) -> tuple[str, ...]:
-        """What is measured of it."""
+        """Return the names of the figures that are measured of it."""
         if self.of:
             return (STOPPED,)
         if self.count is None:
@@ -76,15 +76,15 @@ def numbers(data: Data) -> Iterator[tuple[str, float]]:
 
 
 def server_url() -> str:
-    """The address of the peer's server."""
+    """Return the address of the peer's server."""
     return os.environ[_URL]
 
 
 def server_home() -> Path:
-    """The directory in which the peer's server keeps what it has."""
+    """Return the directory in which the peer's server keeps its data."""
     return Path(os.environ[_HOME])
 
 
 def server_environment(url: str, home: Path) -> dict[str, str]:
-    """What tells a peer's process where its server is."""
+    """Return the variables that tell a peer's process where its server is."""
     return {_URL: url, _HOME: str(home)}

@@ -1,4 +1,4 @@
-"""Where one figure of a peer is measured: a directory, a server, and a group of processes that all end with it."""
+"""The place where one figure of a peer is measured: a directory, a server, and a group of processes that all end with it."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _ASK: Final = b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n
 
 
 class Failed(Exception):
-    """A figure that could not be had, and why."""
+    """A figure that could not be measured, and why."""
 
 
 class Scene(NamedTuple):
     """A peer's place.
 
     Attributes:
-        peer: who is measured.
+        peer: the peer that is measured.
         scratch: its processes' working directory.
-        data: what it is opened in; a small file system of its own where a disk shall be full.
+        data: the directory in which it is opened; a small file system of its own where a disk is to be full.
         server: that it logs to, or None.
         environment: of its processes.
         group: their control group, or None.
@@ -64,7 +64,7 @@ class Scene(NamedTuple):
 
     @contextmanager
     def start(self, what: str) -> Iterator[subprocess.Popen[bytes]]:
-        """A process of `bench.peers.measure`, killed at the end if it goes on."""
+        """Start a process of `bench.peers.measure`, killed at the end if it goes on."""
         command = [sys.executable, "-m", "bench.peers.measure", what, self.peer.name, str(self.data)]
         with (
             (self.scratch / "said").open("ab") as said,
@@ -79,7 +79,7 @@ class Scene(NamedTuple):
                 child.kill()
 
     def run(self, what: str) -> Any:
-        """What such a process finds."""
+        """Run such a process, and return what it finds."""
         with self.start(what) as child:
             try:
                 child.wait(LIMIT_S)
@@ -88,7 +88,7 @@ class Scene(NamedTuple):
         return self.result()
 
     def result(self) -> Any:
-        """What the last process has found."""
+        """Return what the last process has found."""
         path = self.scratch / RESULT
         try:
             found = json.loads(path.read_bytes())
@@ -99,7 +99,7 @@ class Scene(NamedTuple):
 
     @contextmanager
     def logging(self, rate: int) -> Iterator[tuple[subprocess.Popen[bytes], Calls]]:
-        """A process that logs at a rate, when it has begun, and its calls."""
+        """Start a process that logs at a rate; yield it when it has begun, and its calls."""
         with calls(self.scratch / CALLS) as made, self.start(str(rate)) as child:
             deadline = time.monotonic() + LIMIT_S
             while not made.ready:
@@ -115,7 +115,7 @@ class Scene(NamedTuple):
             time.sleep(0.02)
 
     def processes(self) -> list[int]:
-        """All that were started for the peer, by whomever."""
+        """Return the pids of all processes that were started for the peer, by whatever process."""
         if self.group is not None:
             return [int(pid) for pid in (self.group / "cgroup.procs").read_text().split()]
         mark, found = f"{_MARK}={self.environment[_MARK]}".encode(), []
@@ -126,7 +126,7 @@ class Scene(NamedTuple):
         return found
 
     def clear(self) -> None:
-        """Kill what is left."""
+        """Kill the processes that are left."""
         for _ in range(100):
             if not (left := self.processes()):
                 return
@@ -142,7 +142,7 @@ class Scene(NamedTuple):
 
 @contextmanager
 def scene(peer: Peer, own_disk: bool = False) -> Iterator[Scene]:
-    """A place for one figure; with `own_disk` its data lie on a small file system in memory."""
+    """Make a place for one figure; with `own_disk` its data lie on a small file system in memory."""
     with tempfile.TemporaryDirectory(prefix="asynctrack-peers-", ignore_cleanup_errors=True) as directory:
         scratch = Path(directory)
         data, home = scratch / "data", scratch / "server"
@@ -167,7 +167,7 @@ def scene(peer: Peer, own_disk: bool = False) -> Iterator[Scene]:
 
 @contextmanager
 def _group() -> Iterator[Path | None]:
-    """A control group, where one can be made: it counts the processor time of all that is started in it."""
+    """Make a control group where that is possible: it counts the processor time of all that is started in it."""
     group = _GROUPS / f"asynctrack-bench-{os.getpid()}-{time.monotonic_ns()}"
     try:
         group.mkdir()

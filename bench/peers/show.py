@@ -1,4 +1,4 @@
-"""What `bench/results/peers.json` says, for readers: a table in README.md, and the chart that it begins with. `python -m bench.peers.show [--check]`."""
+"""Shows `bench/results/peers.json` to readers: a table in README.md, and the chart that it begins with. `python -m bench.peers.show [--check]`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Result:
         return [row for row in self._tables.get(title, []) if row["peer"] == peer]
 
     def figure(self, title: str, peer: str, column: str) -> float | None:
-        """The median of a figure, if it is there."""
+        """Return the median of a figure, if it is there."""
         for row in self.rows(title, peer):
             if row.get(column) is not None:
                 return float(row[column]["median"])
@@ -52,13 +52,13 @@ class Result:
 
 
 def table(result: Result) -> str:
-    """The part of README.md: the table, and what is not comparable in it."""
+    """Return the part of README.md: the table, and what is not comparable in it."""
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *(_row(result, peer) for peer in result.peers())]
     return "\n".join([*lines, "", *(f"- {caveat}" for caveat in result.caveats)])
 
 
 def chart(result: Result) -> str:
-    """The SVG file."""
+    """Return the SVG file."""
     return draw((bar for peer in result.peers() if (bar := _bar(result, peer))), result.machine)
 
 
@@ -89,7 +89,7 @@ def _row(result: Result, peer: str) -> str:
 
 
 def _longest(row: Row) -> str:
-    """The longest call; and what became of the records, where it was not well."""
+    """Describe the longest call, and the fate of the records where something went wrong."""
     raised, calls, lost = (row[name]["median"] for name in ("raised", "calls", "lost %"))
     said = [f"raised in {_digits(100 * raised / calls)} %"] * (raised > 0) + [f"lost {_digits(lost)} %"] * (lost > 0)
     return ", ".join([_digits(row["max us"]["median"] / 1000), *said])
@@ -100,17 +100,17 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _digits(value: float | None, unit: str = "") -> str:
-    """Three digits, as many as such measurements bear."""
+    """Format a number with three digits, as many as are significant."""
     if value is None:
         return "-"
     return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + unit
 
 
 def with_part(readme: str, part: str) -> str:
-    """README.md with this between its two marks.
+    """Return README.md with this part between its two marks.
 
     Raises:
-        ValueError: it has not both, in this order.
+        ValueError: it does not have both marks, in this order.
     """
     before, begin, rest = readme.partition(_BEGIN)
     _, end, after = rest.partition(_END)

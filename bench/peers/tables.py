@@ -1,4 +1,4 @@
-"""The tables of what was found, and how to read them."""
+"""The tables of the results, and how to read them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Measured(msgspec.Struct):
 
 
 def tables(found: dict[str, Measured]) -> list[Table]:
-    """What was found, with the no-op's slow-down beside every other."""
+    """Return the tables of the results, with the no-op's slow-down beside every other."""
     rows: dict[str, Callable[[str, Measured], Row | None]] = {
         WHO: _who, TIGHT: _tight, LOOPS: _loops, KILL: _kill, DISK: _disk, SERVER: _server
     }  # fmt: skip

@@ -13,7 +13,7 @@ Open = Callable[[Path], Opened]
 
 
 def asynctrack(backends: Callable[[], list[Any]] | None = None) -> Open:
-    """With its default backend, or with these."""
+    """Set up asynctrack with its default backend, or with these."""
 
     def open_(directory: Path) -> Opened:
         import asynctrack
