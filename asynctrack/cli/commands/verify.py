@@ -41,7 +41,7 @@ def _print(found: Findings, name: str) -> None:
         "records": f"{output.count(found.records)}"
         + (f", and {output.count(found.missing)} missing" if found.missing else "")
         + "".join(f", {output.count(dropped)} dropped ({reason})" for reason, dropped in found.dropped.items()),
-        "backends": ", ".join(f"{name} has had {output.count(had)}" for name, had in found.backends.items()),
+        "backends": ", ".join(f"{name} processed {output.count(had)}" for name, had in found.backends.items()),
         "unfinished": f"{found.unfinished_bytes} bytes of a batch at the end; its records are still in the queue"
         if found.unfinished_bytes
         else "",
