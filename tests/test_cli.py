@@ -156,7 +156,7 @@ def test_run_that_is_not_there_is_told_with_those_like_it(kept: Path) -> None:
 
 
 def test_several_runs_that_may_be_meant_are_listed(kept: Path, tmp_path: Path) -> None:
-    with pytest.raises(AmbiguousRun, match=r"any of 2 runs; give more of its id: p/finished-2, p/finished-1$"):
+    with pytest.raises(AmbiguousRun, match=r"fits 2 runs; give more of the id: p/finished-2, p/finished-1$"):
         catalog.find("finished", kept)
     runs = tmp_path / "runs"
     for project in ("a", "b"):

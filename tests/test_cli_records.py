@@ -303,7 +303,7 @@ def test_wait_for_a_status(logger: Logger, status: str) -> None:
         ("status < 3", 8, "one of == !="),
         ("status == done", 11, "expected a status (running, finished"),
         ("'open < 1", 1, "a name, a number"),
-        ("(" * 60 + "a < 1" + ")" * 60, 52, "at most 50 parentheses"),
+        ("(" * 60 + "a < 1" + ")" * 60, 52, "at most 50 nested parentheses"),
         ("__import__('os')", 11, "one of < <="),
     ],
 )

@@ -119,7 +119,7 @@ def test_who_reads_a_damaged_run_is_told_once(harm: str, run: Path) -> None:
     assert len(records) < RECORDS or harm in notes_alone
     assert len(caught) == 1
     assert (caught[0].category, caught[0].filename) == (DamagedJournal, __file__)
-    assert "may lack records" in str(caught[0].message)
+    assert "records may be missing" in str(caught[0].message)
     assert found.damage
 
 
