@@ -292,7 +292,9 @@ def test_corrupt_segment_is_told_and_what_is_whole_is_read(runs: Path) -> None:
     content[at + 5] ^= 1
     segment.write_bytes(content)
     reader = asynctrack.open_run(path)
-    with pytest.warns(errors.DamagedJournal, match=r"records may be missing from what is read of it: .*a block fails its checksum"):
+    with pytest.warns(
+        errors.DamagedJournal, match=r"records may be missing from what is read of it: .*a block fails its checksum"
+    ):
         found = [record.data["i"] for record in reader.records()]
     assert found == list(range(30, 100))  # a checked block is larger than this batch
     assert len(reader.damage) == 1

@@ -256,7 +256,11 @@ def test_export_to_a_file_replaces_none_by_accident(kept: Path, tmp_path: Path) 
     assert said == {"path": str(file), "format": "jsonl", "records": 2020, "bytes": file.stat().st_size, "damage": []}
     assert file.read_bytes() == (run / "metrics.jsonl").read_bytes()
     file.write_text("mine")
-    for output, why in ((file, "--force replaces it"), (tmp_path, "is not one"), (tmp_path / "no/x", "exists")):
+    for output, why in (
+        (file, "--force replaces it"),
+        (tmp_path, "is not one"),
+        (tmp_path / "no/x", "existing folder"),
+    ):
         done = asynctrack_("export", run, "--format", "csv", "--output", output)
         assert (done.returncode, done.stdout) == (2, "")
         assert why in done.stderr

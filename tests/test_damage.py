@@ -250,7 +250,7 @@ def test_a_damaged_run_json_without_a_journal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "p" / "r"
     path.mkdir(parents=True)
     (path / "run.json").write_text("{")
-    with pytest.raises(NotARun, match=r"run\.json cannot be read .* no journal/ is beside it") as caught:
+    with pytest.raises(NotARun, match=r"run\.json cannot be read .* there is no journal/ beside it") as caught:
         open_run(path)
     assert isinstance(caught.value, ManifestUnreadable)
     assert "run.json" in said_here("ls", tmp_path).stdout
