@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 import asynctrack
-from asynctrack.delivery.repeated_errors import RepeatedErrors
+from asynctrack import Backend
+from asynctrack.delivery.failures import Failures
+from asynctrack.delivery.reports import Reports
 from asynctrack.delivery.retry_policy import MOST_REPEATS, classify_error
 from asynctrack.journal.cursor import load_cursor
 
@@ -77,35 +79,46 @@ def failed_at_once(error: Exception) -> Exception:
 @pytest.mark.parametrize(
     "error", [KeyError("x"), TypeError("x"), RuntimeError("x"), ValueError("x")], ids=lambda error: type(error).__name__
 )
-def test_error_that_comes_ten_times_the_same_way_is_left_to_a_person(error: Exception) -> None:
-    repeats, verdicts, traces = RepeatedErrors(), [], []
+def test_error_that_comes_ten_times_the_same_way_is_left_to_a_person(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    failures, reports, decisions = Failures(), Reports(tmp_path, "mine", Backend()), []
     for number in range(1, MOST_REPEATS + 3):
         again = failed_at_once(type(error)(f"in record {number}"))
-        traces.append(repeats.add(again))
-        verdicts.append(classify_error(again, number, repeats.count).paused)
-    assert traces[0] is not None and "Traceback" in traces[0]
-    assert traces[1:] == [None] * (MOST_REPEATS + 1)  # once is enough
-    assert verdicts == [False] * (MOST_REPEATS - 1) + [True] * 3
+        failures = failures.add(again)
+        decisions.append(classify_error(again, failures.count, failures.repeats))
+        reports.fail(again, failures, decisions[-1])
+    assert [decision.paused for decision in decisions] == [False] * (MOST_REPEATS - 1) + [True] * 3
+    said = [record.getMessage() for record in caplog.records]
+    assert ["Traceback" in text for text in said] == [True, False]  # once is enough
+    assert f"it has failed {MOST_REPEATS} times the same way" in said[1]
 
 
 def test_error_that_a_backend_keeps_and_raises_again_is_the_same() -> None:
-    repeats, kept = RepeatedErrors(), KeyError("x")
+    failures, kept = Failures(), KeyError("x")
     for _ in range(MOST_REPEATS + 1):
-        repeats.add(failed_at_once(kept))
-    assert repeats.count >= MOST_REPEATS
+        failures = failures.add(failed_at_once(kept))
+    assert failures.repeats >= MOST_REPEATS
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "x"), TimeoutError("x"), asynctrack.Retry("x")])
 def test_what_may_pass_is_tried_for_as_long_as_it_takes(error: Exception) -> None:
-    repeats = RepeatedErrors()
-    for number in range(1, 100):
-        assert repeats.add(failed_at_once(error)) is None
-        assert not classify_error(error, number, repeats.count).paused
+    failures = Failures()
+    for _ in range(1, 100):
+        failures = failures.add(failed_at_once(error))
+        assert failures.trace is None
+        assert not classify_error(error, failures.count, failures.repeats).paused
 
 
-def test_success_in_between_counts_anew() -> None:
-    repeats = RepeatedErrors()
+def test_another_error_in_between_counts_anew() -> None:
+    failures = Failures()
     for _ in range(100):
-        repeats.add(failed_at_once(KeyError("x")))
-        repeats.forget()
-    assert repeats.count == 0
+        failures = failures.add(failed_at_once(KeyError("x"))).add(asynctrack.Retry("later"))
+    assert (failures.count, failures.repeats) == (200, 0)
+
+
+def test_request_for_the_whole_run_in_between_does_not_hide_a_mistake() -> None:
+    failures = Failures()
+    for _ in range(MOST_REPEATS):
+        failures = failures.add(failed_at_once(KeyError("x"))).add_resend()
+    assert failures.repeats == MOST_REPEATS

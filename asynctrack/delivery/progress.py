@@ -6,24 +6,24 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from asynctrack._system import permissions
+from asynctrack._system import locks, permissions
 from asynctrack._system.loop_thread import in_thread
 from asynctrack.backends.base import ActionRequired
 from asynctrack.delivery.lease import Lease
-from asynctrack.journal.cursor import Cursor, cursor_path, load_cursor
+from asynctrack.delivery.pending import Pending
+from asynctrack.journal.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import replace_file
-
-# Between two saves of a cursor. What a crash delivers again to a backend that cannot tell is at most this much.
-CHECKPOINT_INTERVAL_S: Final = 1.0
 
 
 class DeliveryProgress:
     """A cursor, and what of it is on disk: there it moves only when the sink has said that all before it is safe.
+
+    Both are values: they are replaced, and never changed.
 
     Args:
         run: the run's directory.
@@ -33,7 +33,8 @@ class DeliveryProgress:
 
     Attributes:
         cursor: how far the backend is.
-        dirty: whether it is to be saved.
+        saved: the cursor that is on disk, and will be there after the next failure but for what that says.
+        saved_at: monotonic seconds.
     """
 
     def __init__(self, run: Path, name: str, lease: Lease, *, keep: bool) -> None:
@@ -41,28 +42,35 @@ class DeliveryProgress:
         self._name = name
         self._lease = lease
         self._keep = keep
-        self.dirty = False
-        self._saved_at = 0.0
         self._reopened_at: Position | None = None
-        self._set(load_cursor(run, name) if keep else Cursor())
+        self.saved_at = 0.0
+        self.cursor = self.saved = load_cursor(run, name) if keep else Cursor()
 
     @property
-    def saved_ends(self) -> dict[int, int]:
-        """For each ring, up to where the backend has it for good."""
-        return self._saved.ends
+    def dirty(self) -> bool:
+        """Whether the cursor is to be saved: the backend has got on, or works again."""
+        cursor, saved = self.cursor, self.saved
+        return cursor.position != saved.position or cursor.last_error != saved.last_error
 
-    def is_due(self, moved: bool, expedite: bool) -> bool:
-        """Whether to save: it was long ago, or somebody waits and nothing more moves."""
-        age = time.monotonic() - self._saved_at
-        return self.dirty and (age > CHECKPOINT_INTERVAL_S or (expedite and not moved))
+    def advance(self, pending: Pending) -> None:
+        """Move behind a batch that the backend has."""
+        self.cursor = pending.move(self.cursor)
+
+    def adopt(self, inode: int) -> None:
+        """Note which directory this is delivered from."""
+        self.cursor = msgspec.structs.replace(self.cursor, origin_inode=inode)
+
+    def succeed(self) -> None:
+        """Note that the backend works."""
+        if self.cursor.last_error is not None:
+            self.cursor = msgspec.structs.replace(self.cursor, last_error=None, next_try_at=None, paused=False)
 
     async def save(self, **changes: Any) -> None:
         """Save the cursor with these changes: with what the sink says of itself, since the one is nothing without the other."""
         cursor = msgspec.structs.replace(self.cursor, **changes)
         await self._write(cursor)
-        self._set(cursor)
-        self.dirty = False
-        self._saved_at = time.monotonic()
+        self.cursor = self.saved = cursor
+        self.saved_at = time.monotonic()
 
     async def fail(self, error: str, next_try_at: str, paused: bool) -> None:
         """Note what went wrong beside the place that is saved: the sink has not said that what came since is safe.
@@ -70,41 +78,31 @@ class DeliveryProgress:
         It is on disk before anybody is told here: who waits for a backend that is left to a person ends then, perhaps with this process.
         """
         changes = {"last_error": error, "next_try_at": next_try_at, "paused": paused}
+        saved = msgspec.structs.replace(self.saved, retries=self.saved.retries + 1, **changes)
         try:
             if self._lease.held or not self._keep:  # else it is another's to write
-                await self._write(msgspec.structs.replace(self._saved, retries=self._saved.retries + 1, **changes))
+                await self._write(saved)
         finally:
-            for cursor in (self.cursor, self._saved):
-                cursor.last_error, cursor.next_try_at, cursor.paused = error, next_try_at, paused
-                cursor.retries += 1
-
-    def succeed(self) -> None:
-        """The backend works."""
-        if self.cursor.last_error is not None:
-            self.cursor.last_error, self.cursor.next_try_at, self.cursor.paused = None, None, False
-            self.dirty = True
+            self.saved = saved
+            self.cursor = msgspec.structs.replace(self.cursor, retries=self.cursor.retries + 1, **changes)
 
     def reopen(self) -> None:
-        """The run has gone on after its end; what lives in memory gets the whole run again."""
+        """Go on, as the run has after its end; what lives in memory gets the whole run again."""
         self._reopened_at = self.cursor.position
-        self._set(msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor())
+        self.cursor = self.saved = msgspec.structs.replace(self.cursor, closed=False) if self._keep else Cursor()
 
     def catch_up(self) -> None:
-        """Another may have delivered since the cursor was read."""
+        """Read the cursor anew: another may have delivered since it was read."""
         found = load_cursor(self._run, self._name)
-        self._set(msgspec.structs.replace(found, closed=found.closed and found.position != self._reopened_at))
+        closed = found.closed and found.position != self._reopened_at
+        self.cursor = self.saved = msgspec.structs.replace(found, closed=closed)
 
     def start_over(self, state: dict[str, Any] | None) -> None:
-        """The backend gets the whole run again."""
+        """Go back to the beginning: the backend gets the whole run again."""
         before = self.cursor
-        self._set(
-            Cursor(
-                state=state, origin_inode=before.origin_inode, retries=before.retries, next_number=before.next_number
-            )
+        self.cursor = self.saved = Cursor(
+            state=state, origin_inode=before.origin_inode, retries=before.retries, next_number=before.next_number
         )
-
-    def _set(self, cursor: Cursor) -> None:
-        self.cursor, self._saved = cursor, msgspec.structs.replace(cursor)
 
     async def _write(self, cursor: Cursor) -> None:
         self._lease.check()
@@ -128,3 +126,16 @@ def make_directory(path: Path) -> None:
         os.mkdir(path.parent, permissions.PRIVATE_DIRECTORY)
     if os.path.islink(path.parent):
         raise ActionRequired(f"{path.parent} is a link, which may lead anywhere; make it a directory")
+
+
+def note_failure(run: Path, name: str, what: str, paused: bool = False) -> None:
+    """Note in a backend's cursor why nobody delivers to it just now; do nothing where somebody does again."""
+    fd = locks.take(lease_path(run, name))
+    if fd is None:
+        return
+    try:
+        cursor = load_cursor(run, name)
+        noted = msgspec.structs.replace(cursor, last_error=what, paused=paused, retries=cursor.retries + 1)
+        replace_file(cursor_path(run, name), msgspec.json.encode(noted), permissions.PRIVATE_FILE)
+    finally:
+        os.close(fd)

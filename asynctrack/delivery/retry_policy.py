@@ -1,4 +1,9 @@
-"""Retry policy: what to do about an error of a sink. The one retry layer there is."""
+"""Retry policy: what to do about an error of a sink. The one retry layer there is: a sink says what happened by what it raises, and nothing else retries.
+
+What waits for a person (a key, a quota, a full disk) does not hold up `finish()`. An error that comes ten times in a row by the same traceback is one of
+these: no retry mends wrong code. What says by its type that it may pass (`Retry`, an `OSError`: networks, time-outs, disks) is tried for as long
+as it takes.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,8 @@ DISK_PAUSE_S: Final = 2.0
 
 # An error that comes so often in a row by the same way is left to a person. Arbitrary.
 MOST_REPEATS: Final = 10
-# Between these tries of what only wrong code raises: nobody is spared by waiting. Arbitrary: ten of them take a second.
+# Between these tries of what only wrong code raises: nobody is spared by waiting. Arbitrary: ten of them take a second, so `finish()`
+# waits a second for them, not the 30 that back-off would take.
 WRONG_CODE_RETRY_S: Final = 0.1
 _WRONG_CODE: Final = (
     TypeError, AttributeError, NameError, LookupError, ArithmeticError, AssertionError, NotImplementedError, RecursionError, SyntaxError,
@@ -35,14 +41,20 @@ _FULL_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EA
 
 
 class RetryDecision(NamedTuple):
-    """What to do about an error: try again after a while; `paused` says that a person has to mend something first."""
+    """A decision about an error: try again after `wait_s`; `paused` says that a person has to mend something first."""
 
     wait_s: float
     paused: bool
 
 
 def classify_error(error: Exception, failures: int, repeats: int = 0) -> RetryDecision:
-    """What to do about the so-manieth failure in a row, which has come so often by the same way."""
+    """Decide what to do about an error.
+
+    Args:
+        error: of the sink.
+        failures: in a row, this one among them.
+        repeats: how often in a row this one has come by the same way; 0 for what may pass.
+    """
     if needs_a_person(error):
         return RetryDecision(DISK_PAUSE_S if isinstance(error, OSError) else PAUSE_S, True)
     if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:  # "at once" would be a storm
@@ -54,20 +66,31 @@ def classify_error(error: Exception, failures: int, repeats: int = 0) -> RetryDe
     return RetryDecision(back_off(failures), False)
 
 
+def classify_resend(failures: int) -> RetryDecision:
+    """Decide when a sink gets the whole run again; paused where it asks for that again and again.
+
+    Args:
+        failures: in a row, this request among them.
+    """
+    if failures >= MOST_REPEATS:
+        return RetryDecision(PAUSE_S, True)
+    return RetryDecision(back_off(failures) if failures > 1 else 0.0, False)
+
+
 def needs_a_person(error: Exception) -> bool:
-    """Whether only a person can mend it: a key, a library, room on a disk."""
+    """Return whether only a person can mend it: a key, a library, room on a disk."""
     return isinstance(error, ActionRequired | BackendUnavailable | ImportError) or (
         isinstance(error, OSError) and error.errno in _FULL_DISK
     )
 
 
 def back_off(failures: int) -> float:
-    """Seconds until the next try: full jitter under a limit that doubles from 1 s to 60 s."""
+    """Draw the seconds until the next try: full jitter under a limit that doubles from 1 s to 60 s."""
     return random.uniform(0.05, min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures - 1, 10)))
 
 
 def describe(error: Exception) -> str:
-    """An error as the cursor keeps it."""
+    """Put an error into words, as the cursor keeps it."""
     try:
         if isinstance(error, ActionRequired | Retry):
             text = str(error)
@@ -81,6 +104,6 @@ def describe(error: Exception) -> str:
 
 
 def _place_of(error: Exception) -> str:
-    """Where it was raised: " (mine.py, line 12)"."""
+    """Say where it was raised: " (mine.py, line 12)"."""
     frames = traceback.extract_tb(error.__traceback__)
     return f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""

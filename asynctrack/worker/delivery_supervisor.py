@@ -22,7 +22,8 @@ from asynctrack._system.spawn import spawn
 from asynctrack._system.throttle import Throttle
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.batcher import has_more
-from asynctrack.delivery.driver import STOP_WAIT_S, note_failure
+from asynctrack.delivery.driver import STOP_WAIT_S
+from asynctrack.delivery.progress import note_failure
 from asynctrack.delivery.retry_policy import MOST_REPEATS, back_off
 from asynctrack.journal.cursor import load_cursor
 from asynctrack.journal.layout import Position
