@@ -9,6 +9,9 @@ other end of its standard input, a socket: it sends orders, a line of JSON each,
     {"leave": true}                               stop everything, and end
     {"busy": {"/runs/p/a\\nwandb": 0.0}}           the sign of life: for how long each delivery has waited for its backend
 
+How far a delivery is says its cursor on disk, which is the only word that survives. An SDK that hangs with the interpreter lock held gives no sign of life
+at all; one that hangs without it is told by its call that takes too long. Either way the supervisor kills the whole process group.
+
 Its standard output is the lifeline, the read end of a pipe that the worker keeps open and never writes to: when the worker dies, the process
 group is killed. What a library prints goes to the log, and what it starts inherits none of this.
 """
@@ -26,7 +29,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
 
@@ -41,10 +44,14 @@ from asynctrack.errors import BackendUnavailable
 
 BEAT_S: Final = 0.5
 
-# Between two looks whether a delivery that was told to stop has done so.
-_STOP_POLL_S: Final = 0.05
-
 _log = logging.getLogger("asynctrack.delivery")
+
+
+class _Driven(NamedTuple):
+    """A poller that runs, and what is set when it has ended."""
+
+    poller: Poller
+    over: anyio.Event
 
 
 class DeliveryProcess:
@@ -57,7 +64,7 @@ class DeliveryProcess:
     def __init__(self, supervisor: socket.socket) -> None:
         self._supervisor = supervisor
         self._wanted: dict[str, dict[str, Any]] = {}
-        self._pollers: dict[str, Poller] = {}
+        self._driven: dict[str, _Driven] = {}
 
     async def run(self) -> None:
         """Obey until told to leave."""
@@ -72,46 +79,48 @@ class DeliveryProcess:
                 else:
                     self._obey(order)
             self._wanted.clear()
-            for poller in self._pollers.values():
-                poller.stop()
+            for driven in self._driven.values():
+                driven.poller.stop()
             deliveries.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
             tasks.cancel_scope.cancel()
 
     async def _deliver(self, order: dict[str, Any]) -> None:
         """Drive a delivery for as long as it is wanted."""
         key, failures = _key(order), 0
-        while key in self._pollers:  # the one before was told to stop
-            await anyio.sleep(_STOP_POLL_S)
+        while (before := self._driven.get(key)) is not None:  # it was told to stop
+            await before.over.wait()
         while self._wanted.get(key) is order:
-            self._pollers[key] = poller = Poller(
+            poller = Poller(
                 Path(order["run"]), {order["name"]: _build(order["backend"])}, keep=True, force=order["force"]
             )
+            self._driven[key] = _Driven(poller, anyio.Event())
             try:
                 return await poller.run()
             except Exception:  # a disk, or a mistake of ours: the others go on
                 _log.exception("%s of %s: the delivery failed, and is begun again", order["name"], order["run"])
             finally:
-                del self._pollers[key]
+                self._driven.pop(key).over.set()
             failures += 1
             await anyio.sleep(back_off(failures))
 
     def _obey(self, order: dict[str, Any]) -> None:
         if "expedite" in order:
-            for key, poller in self._pollers.items():
+            for key, driven in self._driven.items():
                 if self._wanted.get(key, {}).get("run") == order["expedite"]:
-                    poller.expedite()
+                    driven.poller.expedite()
         elif "stop" in order:
             key = _key(order["stop"])
             self._wanted.pop(key, None)
-            if key in self._pollers:
-                self._pollers[key].stop()
+            if key in self._driven:
+                self._driven[key].poller.stop()
 
     async def _heartbeat(self) -> None:
+        """Say every half second for how long each delivery has waited for its backend."""
         while True:
             now = time.monotonic()
             busy = dict.fromkeys(self._wanted, 0.0)
-            for key, poller in self._pollers.items():
-                since = [delivery.busy_since for delivery in poller.deliveries if delivery.busy_since]
+            for key, driven in self._driven.items():
+                since = [delivery.busy_since for delivery in driven.poller.deliveries if delivery.busy_since]
                 busy[key] = round(now - min(since, default=now), 1)
             # Nobody has listened for long; the next says the same.
             with contextlib.suppress(BlockingIOError, ConnectionError):
