@@ -19,7 +19,7 @@ class Downsampler:
         self._taken = 0
 
     def __len__(self) -> int:
-        """Records taken."""
+        """Count the records taken."""
         return self._taken
 
     def add(self, records: Iterable[Record]) -> None:
@@ -39,7 +39,7 @@ class Downsampler:
         self._kept = {index: record for index, record in self._kept.items() if index in needed}
 
     def kept(self) -> list[Record]:
-        """What is kept, in order."""
+        """Return the records that are kept, in order."""
         return list(self._kept.values())
 
     def _needed(self) -> set[int]:

@@ -1,4 +1,8 @@
-"""Lease: the right of one process at a time to deliver a run to a backend, a lock on `cursors/NAME.lock`. Runs with the driver."""
+"""Lease: the right of one process at a time to deliver a run to a backend, a lock on `cursors/NAME.lock`. Runs with the driver.
+
+The lock goes with the process that holds it, so there is nothing to expire or to clean up. It is known by the inode of its file: one run may have
+two names, by a link, and a POSIX lock does not keep its own process out.
+"""
 
 from __future__ import annotations
 
@@ -37,17 +41,20 @@ class Lease:
 
     @property
     def held(self) -> bool:
+        """Whether this process has the right by this lease."""
         return self._fd is not None
 
     def begin(self) -> None:
+        """Note that a driver uses it."""
         self.in_use = True
 
     def end(self) -> None:
+        """Give it back, once no thread is left at its sink."""
         self.in_use = False
         self._give_back()
 
     def take(self) -> bool:
-        """Whether this one has it now; False while another delivers the same."""
+        """Take it; returns False while another delivers the same."""
         with _taking:
             if self._is_ours():
                 return False
@@ -64,11 +71,11 @@ class Lease:
         return True
 
     def holder(self) -> int | None:
-        """The process that delivers the same, if it is still there."""
+        """Return the process that delivers the same, if it is still there."""
         return os.getpid() if self._is_ours() else locks.holder(self._path)
 
     def check(self) -> None:
-        """What lies where the run was may be another's.
+        """Check that the run is still where it was: what lies there may be another's.
 
         Raises:
             FileNotFoundError: it is held, and its file is no longer there.
@@ -97,7 +104,7 @@ class Lease:
                     os.close(fd)
 
     def _is_ours(self) -> bool:
-        """Whether this process has it, by another `Lease` too; to ask for the lock then would give it back."""
+        """Return whether this process has it, by another `Lease` too; to ask for the lock then would give it back."""
         try:
             return _identity(os.stat(self._path)) in _taken
         except FileNotFoundError:

@@ -82,7 +82,10 @@ def _make_folder(run: Path, folder: Path) -> None:
 
 
 def _copy(media: Media, target: Path) -> None:
-    """Copy what was logged by its path, if all of it is as it was."""
+    """Copy what was logged by its path, if all of it is as it was.
+
+    It takes the seal of the caller who logged it: a run from elsewhere must not fetch this user's files.
+    """
     if not trust.is_sealed("", FOLDER, {**sealed(media.files), trust.SEAL: media.seal}, here=True):
         why = "these files were logged by somebody else, or there is no place for this user's key; see `asynctrack._system.trust`"
         _give_up(media, target, why if media.files else "it has no files")
@@ -135,7 +138,7 @@ def _give_up(media: Media, target: Path, why: str) -> None:
 
 @contextlib.contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """A file or folder that is there when it is whole, or not at all."""
+    """Make a file or folder that is there when it is whole, or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     try:
         yield temporary
