@@ -191,7 +191,8 @@ class SummaryWriter:
 
         array = as_array("add_histogram", values).ravel()
         if bins == "tensorflow" and array.size <= _MOST_RAW_VALUES:
-            return self._add(tag, array, global_step, walltime)
+            # An array of one item would be recorded as a number.
+            return self._add(tag, Histogram(array) if array.size == 1 else array, global_step, walltime)
         finite = array[numpy.isfinite(array)]
         counts, edges = numpy.histogram(finite, _MOST_BINS if bins == "tensorflow" else bins)
         if max_bins is not None and len(counts) > max_bins:

@@ -29,6 +29,7 @@ from asynctrack.client.run import Run
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw, is_figure
 from asynctrack.integrations.restored import PROJECT, last_steps, nested, numbers_in, runs_in
+from asynctrack.records.values import Histogram
 
 try:
     from tianshou.highlevel.logger import LoggerFactory
@@ -291,9 +292,9 @@ def _alias(name: str) -> property:
 
 
 def _shown(value: Any) -> Any:
-    """Return a value as backends show it: a figure as a PNG, an array without dimensions as one with one item."""
+    """Return a value as backends show it: a figure as a PNG, an array of one item, which would be a number, as a histogram."""
     if isinstance(value, numpy.ndarray):
-        return value if value.ndim else value.reshape(1)
+        return Histogram(value) if value.size == 1 else value
     return draw(value) if is_figure(value) else value
 
 

@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::optuna.excep
 optuna = pytest.importorskip("optuna", reason="needs the frameworks: tests/README.md")
 
 from asynctrack.errors import InvalidSettings  # noqa: E402
+from asynctrack.integrations.naming import directory_name  # noqa: E402
 from asynctrack.integrations.optuna import AsyncCallback  # noqa: E402
 from integrations import examples  # noqa: E402
 
@@ -60,7 +61,7 @@ def test_several_objectives_have_a_value_each(runs: Path) -> None:
     found = optuna.create_study(directions=["minimize", "maximize"], study_name="two/at once")
     with AsyncCallback(dir=runs) as track:
         found.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 2.0), n_trials=2, callbacks=[track])
-    assert track.run is not None and track.run.project == "two_at once"
+    assert track.run is not None and track.run.project == directory_name("two/at once")
     assert [record.data["values"] for record in records(track.run.path)] == [
         {"0": trial.values[0], "1": 2.0} for trial in found.trials
     ]

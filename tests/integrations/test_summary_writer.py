@@ -265,6 +265,14 @@ def test_a_value_is_recorded_as_it_is_at_the_call(tmp_path: Path) -> None:
     assert not images(board)["image"][0][1].any()
 
 
+@pytest.mark.parametrize("values", [3.0, [3.0], np.array([[3.0]])])
+def test_one_value_is_a_histogram_too(tmp_path: Path, values: Any) -> None:
+    with SummaryWriter(tmp_path / "log", dir=tmp_path / "all") as writer:
+        writer.add_histogram("one", np.asarray(values), 1)
+    (event,) = accumulators(tmp_path / "log")["."].Histograms("one")
+    assert figures(event.histogram_value) == [3, 3, 1, 3, 9]
+
+
 def test_many_values_are_counted_at_the_call(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=200_000)
     values[7] = math.nan
