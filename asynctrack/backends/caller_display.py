@@ -250,7 +250,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 def _write(stream: TextIO, data: bytes) -> None:
     """Write past the stream's own buffer.
 
-    Data that a broken pipe refuses must not be tried again when the process ends.
+    Data that a broken pipe refuses must not be tried again when the process ends: its exit status would be 120.
     """
     fd = stream.fileno()
     # A terminal may be stopped (Ctrl-S): wait here rather than inside `flush`, which holds a lock that the process needs to end.

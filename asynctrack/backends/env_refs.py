@@ -3,6 +3,9 @@
 `${env:NAME}` in a text stands for the variable, `${env:NAME,text}` for `text` where there is none. OmegaConf's
 `${oc.env:NAME}` means the same. They are looked up in the process that uses the setting: in the caller, and again where
 the sink opens.
+
+A backend has the values in its fields and the references beside them, in `references`. A special text type in the
+fields would be lost with the first `str()`, f-string or `structs.replace` of a backend's code.
 """
 
 from __future__ import annotations

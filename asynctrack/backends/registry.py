@@ -122,6 +122,7 @@ def class_of(kind: str) -> type[Backend]:
 
 def plug_ins() -> dict[str, EntryPoint]:
     """List the backends that installed distributions offer, by name. Nothing is imported. A name of ours stays ours, and the first of a name counts."""
+    # It takes 10 to 22 ms, nearly what `init` may take: so it is asked only for a name that is not ours.
     from importlib.metadata import entry_points
 
     try:

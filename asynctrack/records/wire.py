@@ -3,6 +3,9 @@
 The encoder has no hook: it never calls code of ours for a value. It raises for a type that it does not know, and then `snapshot` makes a private,
 plain copy. msgspec walks dicts and lists with borrowed references and the length it saw first. If Python code ran meanwhile, another thread could
 change them: a crash, or a map whose header has another length.
+
+Without a hook msgspec still runs Python for some values: `__getattr__` (it looks for `__dataclass_fields__`), properties of dataclasses, `_value_` of enums,
+`astimezone` of a Python zone, `__iter__` of sets. On 3.11 any allocation may call the garbage collector. So only plain, private values come here.
 """
 
 from __future__ import annotations

@@ -222,7 +222,8 @@ def _beside(folder: Path, what: str) -> Path:
 def _exchange(merged: Path, folder: Path) -> None:
     """Swap the names of two directories, at once where the file system can.
 
-    Otherwise there is a moment without `folder`.
+    Otherwise there is a moment without `folder`. One part after another would be renamed with a reader in between, who
+    would find records twice or not at all.
     """
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2

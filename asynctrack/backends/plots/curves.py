@@ -3,6 +3,9 @@
 A curve is kept in stretches of 2**k steps, each with its least, greatest and mean value. When there are too many
 stretches, k grows by one, and two become one. So memory does not grow with the run, no spike gets lost, and the curve
 is the same in whatever order its values come.
+
+Curves are no part of a cursor's state: a thousand stretches of twenty curves are 0.8 MB of JSON, too much to save each
+second. After a kill they are made again from the journal, at 2 to 3 us a value.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class SQL(Backend, frozen=True, kw_only=True, tag="sql"):
         tags: of the run.
     """
 
+    # A thread would do, but a driver may hang in C, and a process can be killed.
     execution: ClassVar[Execution] = "process"
     batch_age_s: ClassVar[float] = 1.0
     milestones: ClassVar[bool] = True

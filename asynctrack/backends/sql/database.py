@@ -34,7 +34,8 @@ _MOST_WORDS: Final = 300
 _LOCK: Final = 0x6173796E6374
 
 _COLUMNS: Final = ", ".join(metrics.c.keys())
-# As text, with rows as tuples: a row takes twice the time through SQLAlchemy's compiler, and three times in PostgreSQL when rows go one by one.
+# As text, with rows as tuples: through SQLAlchemy's compiler a row takes 5.6 us of CPU, not 2.3 (SQLite). PostgreSQL unnests arrays: 4.6 us
+# a row and 65,000 rows/s, where one by one took 17 and 38,000. COPY into a temporary table: 100,000 rows/s, but four statements.
 _INSERT_SQLITE: Final = f"INSERT INTO metrics ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _INSERT_POSTGRESQL: Final = (
     f"INSERT INTO metrics ({_COLUMNS}) SELECT * FROM unnest(%s::int[], %s::text[], %s::int[], %s::bigint[], %s::bigint[], "
@@ -105,7 +106,7 @@ class Database:
         self._engine.dispose()
 
     def _check_file(self) -> None:
-        """Raise `Resend` where the file was removed or replaced: rows written to a removed file are lost."""
+        """Raise `Resend` where the file was removed or replaced: SQLite goes on writing to it, and these rows are lost."""
         if self._inode is not None and self._find() != self._inode:
             raise Resend(f"{self._path} was removed, or another took its place")
 
