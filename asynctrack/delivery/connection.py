@@ -38,7 +38,7 @@ class Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a sink."""
+        """Return True if there is a sink."""
         return self._sink is not None
 
     async def open(self, context: Context) -> None:

@@ -71,32 +71,32 @@ class Delivery:
 
     @property
     def name(self) -> str:
-        """The backend's name in this run."""
+        """Return the backend's name in this run."""
         return self._route.name
 
     @property
     def cursor(self) -> Cursor:
-        """How far it is. A value, which is replaced as the delivery gets on."""
+        """Return the position. It is a value, which is replaced as the delivery advances."""
         return self._progress.cursor
 
     @property
     def done(self) -> bool:
-        """Whether the backend has everything, the run's end included."""
+        """Return True if the backend has everything, the run's end included."""
         return self.cursor.closed
 
     @property
     def paused(self) -> bool:
-        """Whether a person has to mend something before anything more is delivered."""
+        """Return True if a person has to fix something before anything more is delivered."""
         return self.cursor.paused and self._failures.count > 0  # what an earlier process says has not been tried here
 
     @property
     def busy_since(self) -> float | None:
-        """Since when it has waited for its backend, monotonic seconds; None while it does not."""
+        """Return since when it has waited for its backend, in monotonic seconds; None while it does not."""
         return self._connection.busy_since
 
     @property
     def saved_ends(self) -> dict[int, int]:
-        """For each ring, up to where the backend has it for good."""
+        """Return for each ring the position up to which the backend has it for good."""
         return self._progress.saved.ends
 
     async def drive(

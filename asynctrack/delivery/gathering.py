@@ -82,23 +82,23 @@ class Gathering:
 
     @property
     def room_records(self) -> int:
-        """Records that it has room for."""
+        """Return how many more records it has room for."""
         return self._limits.records - len(self._records)
 
     @property
     def room_bytes(self) -> int:
-        """Bytes of frames to take next, at most: a piece is never more than a default batch."""
+        """Return the most bytes of frames to take next: a piece is never more than a default batch."""
         return min(self._limits.bytes - self._bytes, BATCH_BYTES)
 
     @property
     def full(self) -> bool:
-        """Whether nothing more belongs in it: it has reached its size, or its stretch of time is over."""
+        """Return True if nothing more belongs in it: it has reached its size, or its stretch of time is over."""
         if self._downsampler is None:
             return self._bytes >= self._limits.bytes or self.room_records <= 0
         return self._first_ns is not None and self.ends_stretch(self._first_ns, self._last_ns)
 
     def ends_stretch(self, first_ns: int, time_ns: int) -> bool:
-        """Whether a record of this time is the last of the stretch that begins with that of `first_ns`."""
+        """Return True if a record of this time is the last of the stretch that begins with that of `first_ns`."""
         if self._limits.stretch_ns is None:
             return False
         return time_ns - (first_ns if self._first_ns is None else self._first_ns) >= self._limits.stretch_ns

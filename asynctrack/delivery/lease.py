@@ -41,7 +41,7 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Whether this process has the right by this lease."""
+        """Return True if this process has the right by this lease."""
         return self._fd is not None
 
     def begin(self) -> None:

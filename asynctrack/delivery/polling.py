@@ -71,11 +71,11 @@ class Poller:
 
     @property
     def done(self) -> bool:
-        """Whether all of them have the run's end."""
+        """Return True if all of them have the run's end."""
         return bool(self.deliveries) and all(delivery.done for delivery in self.deliveries)
 
     def has(self, ring: int, position: int) -> bool:
-        """Whether all of them have what was in a ring up to a position."""
+        """Return True if all of them have what was in a ring up to a position."""
         return bool(self.deliveries) and all(
             delivery.saved_ends.get(ring, 0) >= position for delivery in self.deliveries
         )

@@ -48,7 +48,7 @@ class DeliveryProgress:
 
     @property
     def dirty(self) -> bool:
-        """Whether the cursor is to be saved: the backend has got on, or works again."""
+        """Return True if the cursor is to be saved: the backend has advanced, or works again."""
         cursor, saved = self.cursor, self.saved
         return cursor.position != saved.position or cursor.last_error != saved.last_error
 
