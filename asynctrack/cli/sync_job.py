@@ -131,7 +131,7 @@ class SyncJob:
             return
         watch.see(stats)
         drain, name = self._worker.drain, self._known_as[run]
-        failed = drain.failed.get(name) or drain.unwritable.get(name)
+        failed = drain.error_of(name)
         if failed is not None and needs_a_person(failed):
             self._give_up(run, str(failed))
         elif watch.still_s > self._patience_s:

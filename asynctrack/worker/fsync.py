@@ -24,15 +24,14 @@ class Sync:
 
     def stop(self) -> None:
         self._stopping = True
-        self._drain.wants_sync.set()
+        self._drain.syncs.ask()
 
     def _make_rounds(self) -> None:
         while not self._stopping:
             for run in list(self._drain.runs.values()):
                 if self._relay.may_visit(run.path, run.disk):
                     self._relay.visit(run.path, run.disk, self._sync, run)
-            self._drain.wants_sync.wait(self._drain.sync_interval_s)
-            self._drain.wants_sync.clear()
+            self._drain.syncs.wait()
 
     def _sync(self, run: RunJournal) -> None:
         if not run.sync() and self._throttle.admit("sync"):

@@ -56,7 +56,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
             continue
         if host_lock.is_at(host):  # else somebody has removed it, or another worker has made it again
             host = close_host(host)
-            drain.moved_to(host)
+            drain.move_to(host)
         if drain.serves_none() or not host_lock.is_at(host):
             break
     drain.stop()

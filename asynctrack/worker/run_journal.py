@@ -57,7 +57,6 @@ class RunJournal:
         self.live: list[Ring] = []
         self.ended: list[RingOutcome] = []
         self.status: str | None = None
-        self.retry_at = 0.0
         self.disk: int | None = None
         self._lock_fd = -1
         self._directory_fd = -1

@@ -42,7 +42,7 @@ class Service:
         That lane is there before it is known which disk it is for: when the main thread has ended, no thread can be had.
         """
         self._spare = DiskLane(self._drain, self._local, self._policy, first)
-        self._drain.notify_growth = self._grew
+        self._drain.notify_of_growth(self._grew)
         self._grew(list(self._drain.runs.values()))
 
     def wait(self, *, idle_exit_s: float) -> None:
