@@ -39,7 +39,8 @@ from asynctrack.client import run_lock, worker_handle
 from asynctrack.journal.cursor import Cursor, cursor_path
 from asynctrack.testing.scripted import Scripted, Trouble
 from asynctrack.worker import log_writer
-from asynctrack.worker.delivery_supervisor import DelegatedDelivery, SupervisedProcess
+from asynctrack.worker.delegated_delivery import DelegatedDelivery
+from asynctrack.worker.delivery_supervisor import SupervisedProcess
 from asynctrack.worker.relay import HELD_AFTER_S, Relay, Watchdog
 
 Opened = Callable[[Path], Run]

@@ -26,7 +26,7 @@ import asynctrack
 from asynctrack import Run
 from asynctrack.cli.sync_job import SyncJob
 from asynctrack.testing import JournaledRun, ScriptedInProcess, Trouble, calls
-from asynctrack.worker import delivery_supervisor
+from asynctrack.worker import delivery_supervisor, supervision_rules
 from asynctrack.worker.delivery_supervisor import SupervisedProcess
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -77,7 +77,7 @@ def worker_log(run: Run) -> str:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes of a worker that is threads of ours are started again at once."""
     monkeypatch.setattr(delivery_supervisor, "back_off", lambda failures: 0.0)
-    monkeypatch.setattr(delivery_supervisor, "_LEAST_SILENCE_S", 1.0)
+    monkeypatch.setattr(supervision_rules, "LEAST_SILENCE_S", 1.0)
 
 
 @pytest.mark.system
@@ -249,7 +249,7 @@ def test_process_that_gets_on_is_started_again_soon_each_time(tmp_path: Path) ->
         process._fail("has ended")
     process.progressed()
     process._fail("has ended")
-    assert (process.failures, process.deaths) == (1, 21)
+    assert (process.deaths.in_a_row, process.deaths.total) == (1, 21)
 
 
 class Twin(Faulty, frozen=True, kw_only=True):

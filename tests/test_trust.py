@@ -28,7 +28,7 @@ from asynctrack.journal import manifest
 from asynctrack.journal.cursor import cursor_path
 from asynctrack.journal.manifest import Manifest
 from asynctrack.testing import JournaledRun, Scripted, ScriptedInCaller, ScriptedInProcess, Trouble, deliver
-from asynctrack.worker.run_service import Policy
+from asynctrack.worker.policy import Policy
 
 pytestmark = pytest.mark.usefixtures("own_state")
 

@@ -41,7 +41,7 @@ from asynctrack.errors import InvalidSettings, JournalCorrupt
 from asynctrack.records.codec import Record, decode_record, encode_any
 from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_in_process
 from asynctrack.worker import delivery_supervisor
-from asynctrack.worker.run_service import Policy
+from asynctrack.worker.policy import Policy
 
 # The SDK's own pauses are for a network.
 QUICK = {

@@ -25,7 +25,7 @@ from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.worker.listing import list_workers
 from asynctrack.worker.orphan_rings import adopt
-from asynctrack.worker.run_service import CALLERS_ONLY, Policy
+from asynctrack.worker.policy import CALLERS_ONLY, Policy
 from asynctrack.worker.threads import WorkerThreads
 
 # Runs that get on at once. Each holds a few descriptors open; more would not be quicker on one interpreter.

@@ -19,7 +19,7 @@ from asynctrack.journal.cursor import load_cursor
 from asynctrack.journal.manifest import Manifest, has_begun
 from asynctrack.reading.reader import RunReader
 from asynctrack.worker.listing import list_workers
-from asynctrack.worker.run_service import CALLERS_ONLY, Policy
+from asynctrack.worker.policy import CALLERS_ONLY, Policy
 
 
 class SyncPlan(NamedTuple):

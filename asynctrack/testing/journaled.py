@@ -23,7 +23,8 @@ from asynctrack.journal.manifest import Manifest, Status, now_iso, start_payload
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
 from asynctrack.records.codec import encode, encode_update, make_plain
-from asynctrack.worker.delivery_supervisor import DelegatedDelivery, SupervisedProcess, Supervisor
+from asynctrack.worker.delegated_delivery import DelegatedDelivery
+from asynctrack.worker.delivery_supervisor import SupervisedProcess, Supervisor
 
 _POLL_S: Final = 0.005
 

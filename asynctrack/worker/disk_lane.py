@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
 from asynctrack._system.loop_thread import LoopThread
@@ -15,10 +16,12 @@ from asynctrack._system.throttle import Throttle
 from asynctrack.backends.base import Backend
 from asynctrack.delivery.driver import STOP_WAIT_S
 from asynctrack.delivery.retry_policy import FIRST_RETRY_S, LONGEST_RETRY_S
+from asynctrack.worker.delivery_opening import DeliveryOpener
 from asynctrack.worker.delivery_supervisor import Supervisor
 from asynctrack.worker.drain import Drain
+from asynctrack.worker.policy import Policy
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, Policy, RunService
+from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, RunService
 
 # Between two looks whether a run that cannot be served is still there. Arbitrary: soon enough for who waits in `finish`.
 _HOPE_INTERVAL_S = 0.2
@@ -99,21 +102,24 @@ class DiskLane:
         """Serve until stopped."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._processes.watch)
-            while not self._stopping:
-                self._changed = anyio.Event()
-                self._forget_closed()
-                for journal in self._wanted():
-                    if journal.path not in self._served and journal.writer is not None:
-                        self._served[journal.path] = served = self._service_of(journal)
-                        tasks.start_soon(self._serve, served)
-                with anyio.move_on_after(_POLL_S):
-                    await self._changed.wait()
-            for served in self._served.values():
-                served.stop()
-            with anyio.move_on_after(STOP_WAIT_S):
-                while not all(served.finished for served in self._served.values()):
-                    await anyio.sleep(0.01)
+            async with anyio.create_task_group() as serving:
+                while not self._stopping:
+                    self._changed = anyio.Event()
+                    self._forget_closed()
+                    self._begin_new(serving)
+                    with anyio.move_on_after(_POLL_S):
+                        await self._changed.wait()
+                for served in self._served.values():
+                    served.stop()
+                serving.cancel_scope.deadline = anyio.current_time() + STOP_WAIT_S
             tasks.cancel_scope.cancel()
+
+    def _begin_new(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin to serve the runs that nobody serves yet."""
+        for journal in self._wanted():
+            if journal.path not in self._served and journal.writer is not None:
+                self._served[journal.path] = served = self._service_of(journal)
+                tasks.start_soon(self._serve, served)
 
     async def _only_journal(self) -> None:
         """Let go of the runs whose callers have ended, without deliveries; `asynctrack sync` delivers."""
@@ -167,7 +173,8 @@ class DiskLane:
 
     def _service_of(self, journal: RunJournal) -> RunService:
         local = self._local.get(journal.path, {})
-        return RunService(journal, self._drain, self._processes, local, self._policy)
+        opener = DeliveryOpener(self._processes, local, self._policy)
+        return RunService(journal, self._drain, opener, self._policy)
 
     def _call(self, function: object, *arguments: object) -> None:
         if self._loop is not None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from asynctrack.backends.base import Backend
 from asynctrack.worker.disk_lane import DiskLane
 from asynctrack.worker.drain import Drain
+from asynctrack.worker.policy import CALLERS_ONLY, Policy
 from asynctrack.worker.run_journal import RunJournal
-from asynctrack.worker.run_service import CALLERS_ONLY, Policy
 
 # Between two looks whether the worker is idle, at most.
 _POLL_S = 0.5

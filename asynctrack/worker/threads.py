@@ -13,7 +13,7 @@ from asynctrack.queue.shm_paths import LOCK_NAME, remove_host, ring_paths
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.fsync import Sync
 from asynctrack.worker.host_lock import HostLock
-from asynctrack.worker.run_service import CALLERS_ONLY, Policy
+from asynctrack.worker.policy import CALLERS_ONLY, Policy
 from asynctrack.worker.service import Service
 
 _STOP_WAIT_S = 5.0

@@ -31,7 +31,7 @@ from asynctrack.client import run_state
 from asynctrack.errors import AsynctrackError, InvalidSettings
 from asynctrack.reading import catalog
 from asynctrack.reading.reader import RunReader
-from asynctrack.worker.run_service import Policy
+from asynctrack.worker.policy import Policy
 
 _POLL_S: Final = 0.1
 # Between two lines of progress where they cannot be drawn over each other.
