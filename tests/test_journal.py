@@ -570,7 +570,7 @@ class TestSync:
         journal = Writer(tmp_path)
         source = Source(journal)
         failing_fsync += [1] * 10_000
-        while journal._unsynced_bytes < 900:
+        while journal._backlog.bytes < 900:
             source.append(*words(source.number))
         with pytest.raises(OSError, match="fsync") as caught:
             source.append(b"x" * 100)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from asynctrack.journal import writer
+from asynctrack.journal import segment, writer
 from asynctrack.journal.reader import Reader
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import frame_size
@@ -48,7 +48,7 @@ class JournalModel(RuleBasedStateMachine):
         self.fsyncs_that_fail, self.room = 0, 2 * PLENTY
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(os, "fdatasync", self.fdatasync)
-        self.patch.setattr(writer, "_write_all", self.write_all)
+        self.patch.setattr(segment, "_write_all", self.write_all)
         self.patch.setattr(writer, "MAX_UNSYNCED_BYTES", 2000)
         self.open()
 
@@ -66,8 +66,7 @@ class JournalModel(RuleBasedStateMachine):
     def close_files(self) -> None:
         """What the end of the process does to its files."""
         self.live.close()
-        for segment in (*self.journal._open, *filter(None, [self.journal._fresh])):
-            os.close(segment.fd)
+        self.journal._segments.close()
 
     def end(self, ring: int) -> int:
         return max((batch.end for batch in self.appended if batch.ring == ring), default=0)

@@ -12,7 +12,7 @@ import os
 from asynctrack._system import permissions
 from asynctrack.journal import safe_read
 from asynctrack.journal.layout import Position
-from asynctrack.journal.writer import sync_directory
+from asynctrack.journal.segment import sync_directory
 
 _CURSORS = "cursors"
 _MANIFEST = "run.json"

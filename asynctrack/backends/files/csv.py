@@ -40,7 +40,7 @@ from asynctrack.backends.files.csv_rows import (
 )
 from asynctrack.backends.files.syncing import sync_file_system
 from asynctrack.journal.reader import is_blank
-from asynctrack.journal.writer import sync_directory
+from asynctrack.journal.segment import sync_directory
 from asynctrack.records.codec import Record
 from asynctrack.records.plain import flat
 from asynctrack.settings import check_name

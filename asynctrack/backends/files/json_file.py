@@ -15,7 +15,7 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 
 from asynctrack._system import permissions
-from asynctrack.journal.writer import sync_directory
+from asynctrack.journal.segment import sync_directory
 
 CONFIG: Final = "config"
 SUMMARY: Final = "run_summary"

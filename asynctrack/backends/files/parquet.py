@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from asynctrack._system import permissions
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
 from asynctrack.errors import InvalidSettings
-from asynctrack.journal.writer import sync_directory
+from asynctrack.journal.segment import sync_directory
 from asynctrack.records.codec import Record
 from asynctrack.settings import check_name
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from asynctrack._system import permissions
 from asynctrack.backends.files.reserved import free_name, put_back
-from asynctrack.journal.writer import sync_directory
+from asynctrack.journal.segment import sync_directory
 from asynctrack.records.codec import Record
 from asynctrack.records.column_types import Kind, as_kind, kind_of, kind_of_integers, widest
 from asynctrack.records.plain import flat
