@@ -1,4 +1,4 @@
-"""Run journal: the journal of one run, the rings that feed it, and the lock that says whose it is. Runs in the worker.
+"""Run journal: the journal of one run and the rings that feed it. Runs in the worker.
 
 Imports the standard library only.
 """
@@ -8,25 +8,12 @@ from __future__ import annotations
 import os
 import time
 
-from asynctrack._system import locks
-from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.writer import Writer
-from asynctrack.queue.layout import (
-    DELIVERED,
-    DONE,
-    END,
-    FIRST,
-    HEAD,
-    KIND_SHIFT,
-    NOTE,
-    PID,
-    SYNCED,
-    TAIL,
-    WANTED,
-    frame_size,
-)
+from asynctrack.queue.layout import DELIVERED, DONE, END, FIRST, HEAD, NOTE, PID, SYNCED, TAIL, WANTED
 from asynctrack.queue.ring import Ring, record_offset
 from asynctrack.worker.caller_exit import Caller, caller_of
+from asynctrack.worker.notes import Notes
+from asynctrack.worker.run_claim import RunClaim, is_asked_for
 from asynctrack.worker.run_outcome import RingOutcome, breathes, run_outcome
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
@@ -35,36 +22,53 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-LOCK_NAME = "lock"
-HANDOVER_NAME = "handover"
-# A ring is freed in pieces of about this size: 2 MiB at once take 10 to 30 ms of a busy machine, in which the rest fills.
+# A ring is freed in pieces of about this size. A look at a busy ring finds 2 MiB, which take 10 to 30 ms to checksum and write when other
+# programs want the cores, and in that time the rest of the ring fills.
 MOVE_BYTES = 256 << 10
-# The notes of one writer take less than a TiB of positions.
-_NOTES_SHIFT = 40
+
+
+class _Producer:
+    """What is known of the process of a live ring.
+
+    Attributes:
+        caller: how it ends; None where that cannot be seen.
+        dropped: what the journal says that it dropped, by reason.
+        silent_since: since when it has lost its ring's lock without a word; monotonic seconds.
+    """
+
+    __slots__ = ("caller", "dropped", "silent_since")
+
+    def __init__(self, caller: Caller | None) -> None:
+        self.caller = caller
+        self.dropped: dict[str, int] = {}
+        self.silent_since: float | None = None
 
 
 class RunJournal:
     """The journal of one run, and the rings that feed it.
 
     Attributes:
+        path: the run's directory.
         disk: the device that has it, once it is open: what hangs, hangs for all that is there.
+        writer: of the journal; None until it is open.
+        rings: all that have fed it.
+        live: those whose producers have not ended.
+        ended: how the others' have.
+        status: how the run ended; None while it goes on.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.disk: int | None = None
         self.writer: Writer | None = None
         self.rings: list[Ring] = []
         self.live: list[Ring] = []
         self.ended: list[RingOutcome] = []
         self.status: str | None = None
-        self.disk: int | None = None
-        self._lock_fd = -1
-        self._directory_fd = -1
-        self._notes_end = 0
-        self._dropped: dict[int, dict[str, int]] = {}
-        self._callers: dict[int, Caller | None] = {}
-        self._silent_since: dict[int, float] = {}
-        self._status_noted: tuple[str, str | None] | None = None
+        self._claim: RunClaim | None = None
+        self._notes: Notes | None = None
+        self._producers: dict[int, _Producer] = {}
+        self._noted: tuple[str, str | None] | None = None  # how the journal says that the run ended
         self._earlier: str | None = None
 
     def __repr__(self) -> str:
@@ -72,29 +76,25 @@ class RunJournal:
 
     def open(self) -> bool:
         """Take the run's lock and recover its journal; False while another worker has the lock."""
-        lock_fd = locks.take(os.path.join(self.path, LOCK_NAME))
-        if lock_fd is None:
-            self._ask_for_it()
+        claim = RunClaim.take(self.path)
+        if claim is None:
             return False
         try:
-            _unlink(os.path.join(self.path, HANDOVER_NAME))
+            claim.withdraw_request()
             writer = Writer(os.path.join(self.path, "journal"))
             if any(os.path.exists(os.path.join(self.path, name)) for name in ("cursors", "run.json")):
                 from asynctrack.worker.rewind import rewind_cursors
 
                 rewind_cursors(self.path, writer.found)
-            self._directory_fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.disk = claim.hold_directory()
         except BaseException:
-            os.close(lock_fd)
+            claim.close()
             raise
-        self.disk = os.fstat(self._directory_fd).st_dev
-        self._lock_fd, self.writer = lock_fd, writer
-        # Segment numbers only grow, so the notes of this writer lie behind all others, whatever the clock says.
-        self._notes_end = max(writer.ends.get(NOTES_RING, 0), writer.next_segment << _NOTES_SHIFT)
+        self._claim, self.writer, self._notes = claim, writer, Notes(writer)
         return True
 
     def settle(self) -> None:
-        """For a run that has no ring any more: how it ended, as far as anybody was left to say so.
+        """Note how a run ended that has no ring any more, as far as anybody was left to say so.
 
         A power cut may have taken from the journal what `run.json` still knows; the deliveries wait for it.
         """
@@ -107,7 +107,7 @@ class RunJournal:
         self.status = status
 
     def _ends_with_outcome(self) -> bool:
-        """Whether the last that the journal tells is how the run ended."""
+        """Return whether the last that the journal tells is how the run ended."""
         from asynctrack.journal.backwards import backwards
         from asynctrack.journal.manifest import read_note
 
@@ -116,16 +116,13 @@ class RunJournal:
         return bool(frames) and frames[-1].kind == NOTE and read_note(frames[-1])["note"] == "run_ended"
 
     def gone(self) -> bool:
-        """Whether its directory is no more where it was: removed, moved, or replaced by another; or let go of."""
-        if self._directory_fd < 0:
+        """Return whether its directory is no more where it was, or it has been let go of."""
+        if self._claim is None:
             return self.writer is not None
-        try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._directory_fd))
-        except OSError:
-            return True
+        return self._claim.is_gone()
 
     def restore(self) -> bool:
-        """Make the journal's directory again where somebody has removed it under the run; whether that was so.
+        """Make the journal's directory again where somebody has removed it under the run; returns whether that was so.
 
         What is not known to be safe is written again, with a note; what was safe is gone.
         """
@@ -136,21 +133,17 @@ class RunJournal:
         return True
 
     def asked_for(self) -> bool:
-        """Whether another worker wants this run, because its caller resumes it."""
-        return os.path.exists(os.path.join(self.path, HANDOVER_NAME))
-
-    def _ask_for_it(self) -> None:
-        """Ask the worker that has the run to let go of it; it does when its own callers have ended."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        os.close(os.open(os.path.join(self.path, HANDOVER_NAME), flags, 0o600))
+        """Return whether another worker wants this run, because its caller resumes it."""
+        return is_asked_for(self.path)
 
     def add(self, ring: Ring) -> None:
+        """Have a ring feed it, from where the journal has it."""
         assert self.writer is not None
         ring.words[TAIL] = max(ring.words[TAIL], self.writer.ends.get(ring.id, 0))
         self.rings.append(ring)
         self.live.append(ring)
-        self._callers[ring.id] = caller_of(ring)
-        self.status = self._status_noted = None
+        self._producers[ring.id] = _Producer(caller_of(ring))
+        self.status = self._noted = None
 
     def move(self, ring: Ring, head: int) -> int:
         """Journal what the ring holds up to `head`; returns how many bytes that was."""
@@ -165,46 +158,40 @@ class RunJournal:
 
     def note(self, content: dict[str, Any]) -> None:
         """Journal a note of the worker's own."""
-        import json
-
-        assert self.writer is not None
-        payload = json.dumps(content).encode()
-        header = len(payload).to_bytes(8, "little") + (NOTE << KIND_SHIFT).to_bytes(8, "little")
-        frame = (header + payload).ljust(frame_size(len(payload)), b"\0")
-        start, end = self._notes_end, self._notes_end + len(frame)
-        self.writer.append(NOTES_RING, start, end, 0, frame)
-        self._notes_end = end
+        assert self._notes is not None
+        self._notes.write(content)
 
     def note_drops(self, ring: Ring) -> None:
-        dropped = ring.dropped()
-        if dropped != self._dropped.get(ring.id, {}):
+        """Journal how many records a ring has turned away, where there are more."""
+        producer, dropped = self._producers[ring.id], ring.dropped()
+        if dropped != producer.dropped:
             self.note({"note": "dropped", "ring": f"{ring.id:016x}", "dropped": dropped})
-            self._dropped[ring.id] = dropped
+            producer.dropped = dropped
 
     def retire(self, ring: Ring) -> None:
-        """A ring whose producer has ended, and which is empty."""
-        outcome = RingOutcome(ring, self._callers.pop(ring.id, None))
+        """Note that the producer of a ring has ended, which is empty."""
+        outcome = RingOutcome(ring, self._producers[ring.id].caller)
         self.note({"note": "ring_ended", "ring": f"{ring.id:016x}", "end": outcome.declared, "dropped": ring.dropped()})
-        self.live.remove(ring)
-        self.ended.append(outcome)
+        self._end_ring(outcome)
 
     def abandon(self, ring: Ring) -> None:
-        """A ring whose journal is gone for good: nobody waits for it any more."""
+        """Let go of a ring whose journal is gone for good: nobody waits for it any more."""
         ring.words[DONE] = 1
-        self.live.remove(ring)
-        self.ended.append(RingOutcome(ring, self._callers.pop(ring.id, None)))
+        self._end_ring(RingOutcome(ring, self._producers[ring.id].caller))
         if not self.live:
             self.status, _ = run_outcome(self.ended)
 
     def watch(self) -> None:
         """See what only those can be asked that live."""
-        for caller in set(self._callers.values()):
+        for caller in {producer.caller for producer in self._producers.values()}:
             if caller is not None:
                 caller.poll()
 
     def breathes(self, ring: Ring) -> bool:
-        """Whether the process of a ring, which has lost its lock without a word, is still about to end: then it is known how."""
-        return breathes(self._callers.get(ring.id), self._silent_since.setdefault(ring.id, time.monotonic()))
+        """Return whether the process of a ring, which has lost its lock without a word, is still about to end: then it is known how."""
+        producer = self._producers[ring.id]
+        producer.silent_since = producer.silent_since or time.monotonic()
+        return breathes(producer.caller, producer.silent_since)
 
     def end(self) -> None:
         """Note how the run ended, once no producer is left; and again where an exit code says otherwise."""
@@ -212,16 +199,22 @@ class RunJournal:
         if not self.rings or self.live:
             return
         told = self._outcome()
-        if told != self._status_noted or news:
+        if told != self._noted or news:
             status, why = told
             self.note({"note": "run_ended", "status": status, "error": why, "time_ns": time.time_ns()})
-            self._status_noted, self.status = told, status
+            self._noted, self.status = told, status
 
     def awaits_exit(self) -> bool:
-        """Whether a process has said its last, but its exit code is still to come."""
+        """Return whether a process has said its last, but its exit code is still to come."""
         return any(outcome.is_open() for outcome in self.ended)
 
+    def _end_ring(self, outcome: RingOutcome) -> None:
+        self.live.remove(outcome.ring)
+        self._producers.pop(outcome.ring.id, None)
+        self.ended.append(outcome)
+
     def _outcome(self) -> tuple[str, str | None]:
+        """Find how the run ended, and why."""
         if any(outcome.is_root for outcome in self.ended):
             return run_outcome(self.ended)
         if self._earlier is None:  # only children go on: what the process said that has opened the run stays
@@ -231,7 +224,7 @@ class RunJournal:
         )
 
     def _note_failed_children(self) -> bool:
-        """Note which children have failed, as the kernel says; whether there was one."""
+        """Note which children have failed, as the kernel says; returns whether there was one."""
         failed = [
             (outcome, why)
             for outcome in self.ended
@@ -253,6 +246,7 @@ class RunJournal:
         return safe
 
     def set_delivered(self, ends: Callable[[int], int]) -> None:
+        """Tell the producers up to where each ring is delivered."""
         for ring in list(self.rings):
             words = ring.words
             words[DELIVERED] = max(words[DELIVERED], min(ends(ring.id), words[TAIL]))
@@ -265,7 +259,7 @@ class RunJournal:
             ring.words[DONE] = 1
 
     def wanted(self) -> bool:
-        """Whether a producer waits for what is not yet delivered."""
+        """Return whether a producer waits for what is not yet delivered."""
         return any(ring.words[WANTED] > ring.words[DELIVERED] or ring.words[END] for ring in list(self.rings))
 
     def close(self, *, done: bool) -> None:
@@ -276,20 +270,19 @@ class RunJournal:
         for ring in self.rings:
             ring.words[DONE] = int(done)
             ring.unlink()
-        for fd in (self._directory_fd, self._lock_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._directory_fd = self._lock_fd = -1
+        claim, self._claim = self._claim, None
+        if claim is not None:
+            claim.close()
 
 
 def _goes_on(ring: Ring) -> bool:
-    """Whether a ring's process may put more into it; one that has just died is asked for now, not with the next scan."""
+    """Return whether a ring's process may put more into it; one that has just died is asked for now, not with the next scan."""
     is_ours = ring.words[PID] == os.getpid()  # threads of the caller: it must not ask for its own lock
     return not ring.words[END] and (is_ours or ring.producer_lives())
 
 
 def _status_of(path: str) -> str:
-    """What `run.json` says of a run, also before a worker that has just started can import what readers need."""
+    """Read what `run.json` says of a run's status, also before a worker that has just started can import what readers need."""
     try:
         from asynctrack.reading.reader import RunReader
 
@@ -305,10 +298,3 @@ def _warn(message: str) -> None:
     import logging
 
     logging.getLogger("asynctrack.worker").warning(message)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
