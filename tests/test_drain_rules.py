@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -16,9 +16,7 @@ from asynctrack.worker.drain_rules import (
     PRESSURE_WINDOW_S,
     SYNC_INTERVAL_S,
     FillRate,
-    Intervals,
     Parting,
-    PartingFacts,
     after_failed_open,
     fastest_intervals,
     is_pressing,
@@ -27,6 +25,7 @@ from asynctrack.worker.drain_rules import (
     next_parting,
     next_round,
 )
+from asynctrack.worker.run_journal import RunJournal
 
 if TYPE_CHECKING:
     from asynctrack.worker.drain_rules import AfterFailedOpen, Missing, PartingStep, Round
@@ -72,9 +71,9 @@ def test_queue_is_given_up_only_where_its_run_was_removed(
 
 def test_intervals_are_those_of_the_most_eager_run_each() -> None:
     metas = [{"linger_s": "0.5", "sync_interval_s": "0.25"}, {"linger_s": "0.01"}, {}]
-    assert fastest_intervals(metas) == Intervals(0.01, 0.25)
-    assert fastest_intervals([{"linger_s": "7"}]) == Intervals(7.0, SYNC_INTERVAL_S)
-    assert fastest_intervals([]) == Intervals(LINGER_S, SYNC_INTERVAL_S)
+    assert fastest_intervals(metas) == (0.01, 0.25)
+    assert fastest_intervals([{"linger_s": "7"}]) == (7.0, SYNC_INTERVAL_S)
+    assert fastest_intervals([]) == (LINGER_S, SYNC_INTERVAL_S)
 
 
 def test_pressure_is_known_when_a_window_has_passed_and_stays_for_the_next() -> None:
@@ -99,7 +98,7 @@ def test_rate_of_rings_is_pressed_just_where_the_last_whole_window_had_too_many(
         if now - begun >= PRESSURE_WINDOW_S:
             pressed, begun, rings = rings / (now - begun) > PRESSED_RINGS_PER_S, now, 0.0
         rate = measure(rate, fullest, now)
-        assert rate == FillRate(rings, begun, pressed)
+        assert (rate.rings, rate.since, rate.pressed) == (rings, begun, pressed)
 
 
 @given(st.integers(1, 1 << 24).map(lambda words: 8 * words), st.data())
@@ -110,7 +109,19 @@ def test_no_ring_fills_unseen_while_the_drain_sleeps(capacity: int, data: st.Dat
     assert may_sleep(used / capacity) == (used < capacity / 4)
 
 
-RUN = object()
+RUN = RunJournal("/nowhere")
+
+
+class PartingFacts(NamedTuple):
+    """What a parting depends on."""
+
+    status: str
+    is_live: bool
+    is_replaced: bool
+    awaits_exit: bool
+    asked_for: bool
+
+
 EVERY_FACT = [
     PartingFacts(status, *flags)
     for status in ("finished", "failed")
@@ -145,20 +156,20 @@ EVERY_PARTING = [
 def test_run_is_let_go_of_when_it_is_known_how_it_ended(
     parting: Parting, facts: PartingFacts, step: PartingStep
 ) -> None:
-    assert next_parting(parting, facts) == step
+    assert next_parting(parting, **facts._asdict()) == step
 
 
 @pytest.mark.parametrize("parting", EVERY_PARTING)
 def test_run_that_goes_on_is_never_let_go_of(parting: Parting) -> None:
     for facts in EVERY_FACT:
         if facts.is_live:
-            assert next_parting(parting, facts) == "drop"
+            assert next_parting(parting, **facts._asdict()) == "drop"
         elif facts.is_replaced:
-            assert next_parting(parting, facts) in ("drop", "wait")
+            assert next_parting(parting, **facts._asdict()) in ("drop", "wait")
 
 
 @pytest.mark.parametrize("parting", EVERY_PARTING)
 def test_nothing_is_waited_for_once_another_worker_wants_the_run(parting: Parting) -> None:
     for facts in EVERY_FACT:
         if facts.asked_for:
-            assert next_parting(parting, facts) != "wait"
+            assert next_parting(parting, **facts._asdict()) != "wait"

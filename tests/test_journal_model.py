@@ -86,7 +86,7 @@ class JournalModel(RuleBasedStateMachine):
 
     def trouble(self) -> bool:
         """Whether the disk fails, is soon full, or has failed with something not yet written again."""
-        return bool(self.fsyncs_that_fail) or self.room < PLENTY or self.journal._suspect
+        return bool(self.fsyncs_that_fail) or self.room < PLENTY or self.journal._segments.is_suspect
 
     def read(self, reader: Reader, known: int = 0) -> None:
         """What the reader finds is what was appended, and more of it than before."""

@@ -7,31 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import namedtuple
 
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader, is_blank, journal_id_of, segments
 from asynctrack.journal.segment import segment_path
 
 
-class Recovered(namedtuple("Recovered", "ends found number journal_id")):
-    """A journal whose end is whole.
-
-    Attributes:
-        ends: up to where the rings are journaled that the last segment with batches tells of.
-        found: the place behind the last batch.
-        number: of the last segment; 0 where there is none.
-        journal_id: None where there is none.
-    """
-
-    __slots__ = ()
-
-
-def recover(directory: str) -> Recovered:
+def recover(directory: str) -> tuple[dict[int, int], Position, int, bytes | None]:
     """Cut the torn end of the last segment off.
 
     Only the last batch can be journaled without its ring's `TAIL` saying so, so the last segment that has one is
     all that needs reading, however long the run.
+
+    Returns:
+        Up to where the rings in that segment are journaled, the place behind its last batch, the number of the last segment
+        (0: none), and the journal's id (None: none).
     """
     numbers = segments(directory)
     while numbers and is_blank(segment_path(directory, numbers[-1])):
@@ -44,7 +34,7 @@ def recover(directory: str) -> Recovered:
             break
     if numbers and os.stat(last := segment_path(directory, numbers[-1])).st_size > torn.offset:
         _truncate(last, torn.offset)
-    return Recovered(ends, found, numbers[-1] if numbers else 0, journal_id_of(directory))
+    return ends, found, numbers[-1] if numbers else 0, journal_id_of(directory)
 
 
 class Inherited:

@@ -21,9 +21,9 @@ from asynctrack.worker.drain_rules import (
     measure,
     next_round,
 )
+from asynctrack.worker.drained_runs import DrainedRuns
 from asynctrack.worker.host_lock import HostLock
 from asynctrack.worker.log_writer import warn
-from asynctrack.worker.open_runs import OpenRuns
 from asynctrack.worker.partings import Partings
 from asynctrack.worker.relay import Relay, Watchdog
 from asynctrack.worker.ring_intake import RingIntake, heartbeat
@@ -67,7 +67,7 @@ class Drain:
         self.watchdog.relays.append(self.relay)
         self.syncs = SyncSchedule()
         self.leaving = False
-        self._runs = OpenRuns(self.relay, own if own is not None else {})
+        self._runs = DrainedRuns(self.relay, own if own is not None else {})
         self._intake = RingIntake(host, self._runs)
         self._partings = Partings(self._runs, self._check_ends)
         self._fill_rate = FillRate(0.0, time.monotonic())
@@ -91,7 +91,7 @@ class Drain:
     @property
     def pressed(self) -> bool:
         """Whether the deliveries should leave it the interpreter."""
-        return bool(self._fill_rate.pressed)
+        return self._fill_rate.pressed
 
     @property
     def idle_since(self) -> float:

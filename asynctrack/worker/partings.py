@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from asynctrack.worker.drain_rules import Parting, PartingFacts, next_parting
-from asynctrack.worker.open_runs import OpenRuns
+from asynctrack.worker.drain_rules import Parting, next_parting
+from asynctrack.worker.drained_runs import DrainedRuns
 from asynctrack.worker.run_journal import RunJournal
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asynctrack.worker.drain_rules import PartingStep
 
 
 class Partings:
@@ -22,7 +24,7 @@ class Partings:
         check_ends: sees how a run's producers have ended.
     """
 
-    def __init__(self, runs: OpenRuns, check_ends: Callable[[RunJournal], float]) -> None:
+    def __init__(self, runs: DrainedRuns, check_ends: Callable[[RunJournal], float]) -> None:
         self._runs = runs
         self._check_ends = check_ends
         self._asked: list[Parting] = []
@@ -42,7 +44,7 @@ class Partings:
                 self._advance(parting, leaving)
 
     def _advance(self, parting: Parting, leaving: bool) -> None:
-        run, step = parting.run, next_parting(parting, self._facts(parting, leaving))
+        run, step = parting.run, self._next_step(parting, leaving)
         if step == "wait":
             return
         if step == "wait for exit":
@@ -60,10 +62,11 @@ class Partings:
         if step == "let go":
             self._runs.relay.visit(run.path, run.disk, self._runs.let_go, run, parting.done)
 
-    def _facts(self, parting: Parting, leaving: bool) -> PartingFacts:
+    def _next_step(self, parting: Parting, leaving: bool) -> PartingStep:
         run = parting.run
         asked_for = parting.waits and (leaving or self._runs.relay.visit(run.path, run.disk, run.asked_for))
-        return PartingFacts(
+        return next_parting(
+            parting,
             status=run.status,
             is_live=bool(run.live),
             is_replaced=self._runs.by_path.get(run.path) is not run,

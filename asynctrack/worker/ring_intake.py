@@ -11,8 +11,8 @@ from asynctrack.queue.layout import DONE, HEARTBEAT, LAST_ERRNO, NO_ANSWER, WORK
 from asynctrack.queue.ring import Ring
 from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.worker.drain_rules import Failure, after_failed_open
+from asynctrack.worker.drained_runs import DrainedRuns
 from asynctrack.worker.log_writer import warn
-from asynctrack.worker.open_runs import OpenRuns
 from asynctrack.worker.run_journal import RunJournal
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
@@ -31,7 +31,7 @@ class RingIntake:
         runs: where the runs go that are opened.
     """
 
-    def __init__(self, host: str, runs: OpenRuns) -> None:
+    def __init__(self, host: str, runs: DrainedRuns) -> None:
         self.host = host
         self._runs = runs
         self._asked: list[str] = []

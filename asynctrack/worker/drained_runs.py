@@ -1,4 +1,4 @@
-"""Open runs: the runs that a drain moves bytes for, each visited so that a disk which fails or hangs holds up no other. Runs in the worker.
+"""Drained runs: the runs that a drain moves bytes for, each visited so that a disk which fails or hangs holds up no other. Runs in the worker.
 
 Standard library only.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-class OpenRuns:
+class DrainedRuns:
     """The runs of a drain.
 
     Attributes:
