@@ -67,12 +67,13 @@ class Caller:
             pass  # it has ended, or cannot be seen from here
 
     def has_ended(self) -> bool:
+        """Return whether it has ended; then its exit status is asked for, once."""
         if not self._asked and self._poll.poll(0):
             self._asked, self._status = True, _exit_status(self._fd, self._proc)
         return self._asked
 
     def why(self) -> str | None:
-        """What of an end is a failure, in words; None where it is none, goes on, or nobody knows."""
+        """Say why its end is a failure; None where it is none, where the process goes on, or nobody knows."""
         if not self.has_ended() or self._status is None:
             return None
         if number := self._status & 0x7F:
@@ -81,14 +82,18 @@ class Caller:
         return f"exit code {code}" if code else None
 
     def is_well(self) -> bool:
-        """Whether it is known to have ended as it wanted by a signal that it handled."""
+        """Return whether it is known to have ended as it wanted by a signal that it handled.
+
+        A process that dies of a SIGTERM which it handled half a second before has raised it again when all was done, as uvicorn does.
+        """
         return self.has_ended() and bool(self._status) and self.why() is None
 
     def went_silently(self) -> bool:
-        """Whether it is known to have ended with exit code 0."""
+        """Return whether it is known to have ended with exit code 0."""
         return self.has_ended() and self._status == 0
 
     def was_killed(self) -> bool:
+        """Return whether a signal is known to have ended it."""
         return bool((self._status or 0) & 0x7F)
 
     def _handled(self, number: int) -> bool:
@@ -96,7 +101,7 @@ class Caller:
 
 
 def caller_of(ring: Ring) -> Caller | None:
-    """The process that has made a ring; None where it has ended, cannot be seen from here, or is this one."""
+    """Find the process that has made a ring; None where it has ended, cannot be seen from here, or is this one."""
     pid = ring.held_by()
     if not pid or not hasattr(os, "pidfd_open"):
         return None
@@ -116,7 +121,7 @@ def caller_of(ring: Ring) -> Caller | None:
 
 
 def _proc_of(fd: int) -> str:
-    """Where `/proc` has a process, in whatever PID namespace that tells of; a path that leads nowhere where it has not."""
+    """Find where `/proc` has a process, in whatever PID namespace that tells of; a path that leads nowhere where it has not."""
     try:
         with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
             return f"/proc/{int(file.read().partition(b'Pid:')[2].split()[0])}"
@@ -125,7 +130,7 @@ def _proc_of(fd: int) -> str:
 
 
 def _exit_status(fd: int, proc: str) -> int | None:
-    """What `wait` tells its parent."""
+    """Find what `wait` tells its parent; None where nobody can know."""
     try:
         told = bytearray(_INFO.pack(_ASK_FOR_EXIT, 0))
         fcntl.ioctl(fd, _GET_INFO, told)

@@ -23,7 +23,8 @@ from asynctrack.worker.policy import Policy
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, RunService
 
-# Between two looks whether a run that cannot be served is still there. Arbitrary: soon enough for who waits in `finish`.
+# Between two looks whether a run that cannot be served is still there, which only its disk tells. Arbitrary: soon enough for who waits
+# in `finish`.
 _HOPE_INTERVAL_S = 0.2
 # Between two looks at which runs there are, where nothing is heard of them.
 _POLL_S = 0.5
@@ -78,6 +79,7 @@ class DiskLane:
         self._call(self._stop_one, run)
 
     def serves_none(self) -> bool:
+        """Return whether nothing is left to do for any run."""
         return all(served.finished for served in list(self._served.values())) and not self._wanted()
 
     def stop(self) -> None:
@@ -86,6 +88,7 @@ class DiskLane:
         self._call(self._wake)
 
     def join(self, timeout_s: float) -> None:
+        """Wait for its thread to end, but not for longer than told."""
         self._thread.join(timeout_s)
 
     async def _run(self) -> None:
@@ -135,7 +138,7 @@ class DiskLane:
         return [run for run in list(self.runs.values()) if self._drain.runs.get(run.path) is run]
 
     def _forget_closed(self) -> None:
-        """Runs that the drain has let go of, and those that somebody has begun to log to again."""
+        """Forget runs that the drain has let go of, and those that somebody has begun to log to again."""
         for path, run in list(self.runs.items()):
             if self._drain.runs.get(path) is not run and self.runs.get(path) is run:
                 del self.runs[path]
@@ -144,6 +147,7 @@ class DiskLane:
                 del self._served[path]
 
     async def _serve(self, served: RunService) -> None:
+        """Serve a run to its end, by as many services as it takes."""
         journal, done, pause_s = served.journal, False, FIRST_RETRY_S
         gives_up_at, throttle = float("inf"), Throttle()
         while not served.hopeless() and time.monotonic() < gives_up_at and journal.path not in self._given_up:
@@ -202,7 +206,7 @@ class DiskLane:
 
 
 def _disk_error(error: Exception) -> OSError | None:
-    """The first of the errors of a disk, if there are no others: they say where, and no line of ours does."""
+    """Find the first of the errors of a disk, if there are no others: they say where, and no line of ours does."""
     if isinstance(error, ExceptionGroup) and error.split(OSError)[1] is None:
         return _disk_error(error.exceptions[0])
     return error if isinstance(error, OSError) else None

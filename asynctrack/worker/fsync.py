@@ -19,10 +19,12 @@ class Sync:
         self._throttle = Throttle()
 
     def start(self) -> None:
+        """Start the thread, and have it watched."""
         self._relay.start()
         self._drain.watchdog.relays.append(self._relay)
 
     def stop(self) -> None:
+        """End the thread soon."""
         self._stopping = True
         self._drain.syncs.ask()
 

@@ -23,7 +23,7 @@ class HostLock:
         self._lock_fd = lock_fd
 
     def is_at(self, host: str) -> bool:
-        """Whether its lock is the one of this host directory."""
+        """Return whether its lock is the one of this host directory."""
         return locks.is_at(self._lock_fd, os.path.join(host, LOCK_NAME))
 
     def make_again(self, host: str) -> bool:

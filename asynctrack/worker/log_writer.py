@@ -62,7 +62,7 @@ def to_thread() -> None:
 
 @fork.in_child
 def _begin_anew() -> None:
-    """A forked child has no such thread; what waits is its parent's to write, and the locks are as some thread had them."""
+    """Begin anew in a forked child: it has no such thread, what waits is its parent's to write, and the locks are as some thread had them."""
     global _waiting, _there, _thread, _starting
     _waiting, _there, _thread, _starting = deque(), threading.Semaphore(0), None, threading.Lock()
 

@@ -14,6 +14,7 @@ import time
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
     from asynctrack.worker.drain import Drain
+    from asynctrack.worker.host_lock import HostLock
 
 # The run's directory may come from anyone: no link in it is followed, and no pipe waited for.
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,10 +29,16 @@ _LOCK_WAIT_S = 10.0
 
 
 def main(host: str, log_path: str = os.devnull) -> int:
+    """Serve a host directory until no caller is left; returns the exit status.
+
+    Args:
+        host: the directory.
+        log_path: where the worker's log goes.
+    """
     os.closerange(3, 4096)  # a library may have left descriptors open that the caller's end should close
     sys.setswitchinterval(0.0005)  # the drain must not wait 5 ms for the deliveries to let go of the interpreter
     _prepare_package()
-    from asynctrack.queue.shm_paths import close_host, remove_host, ring_paths
+    from asynctrack.queue.shm_paths import remove_host, ring_paths
     from asynctrack.worker.drain import Drain
     from asynctrack.worker.fsync import Sync
     from asynctrack.worker.host_lock import HostLock
@@ -48,6 +55,23 @@ def main(host: str, log_path: str = os.devnull) -> int:
     sync.start()
     _take_all_files()
     _exit_on_request(drain)
+    host = _serve_until_idle(drain, host, host_lock)
+    drain.stop()
+    sync.stop()
+    drain.join(_STOP_WAIT_S)
+    if host_lock.is_at(host) and not ring_paths(host):
+        remove_host(host)
+    return 0
+
+
+def _serve_until_idle(drain: Drain, host: str, host_lock: HostLock) -> str:
+    """Serve until no run comes any more; returns the name that the host directory has by then.
+
+    Leaving is a rename: from then on nobody can make a ring in the directory, so a forked child either finds a worker there or starts
+    its own. No lock is held by anybody who could be stopped while holding it.
+    """
+    from asynctrack.queue.shm_paths import close_host
+
     while True:
         _serve(drain, host)
         # A run has come meanwhile: without this directory its caller's next would start another worker.
@@ -58,13 +82,7 @@ def main(host: str, log_path: str = os.devnull) -> int:
             host = close_host(host)
             drain.move_to(host)
         if drain.serves_none() or not host_lock.is_at(host):
-            break
-    drain.stop()
-    sync.stop()
-    drain.join(_STOP_WAIT_S)
-    if host_lock.is_at(host) and not ring_paths(host):
-        remove_host(host)
-    return 0
+            return host
 
 
 def _take_all_files() -> None:
@@ -86,7 +104,7 @@ def _prepare_package() -> None:
 
 
 def _take_lock(host: str) -> int | None:
-    """The lock that makes this the host's one worker; None when another has it and keeps it, or has left for good."""
+    """Take the lock that makes this the host's one worker; None when another has it and keeps it, or has left for good."""
     from asynctrack._system import locks
     from asynctrack.queue.shm_paths import LOCK_NAME
 
@@ -98,7 +116,7 @@ def _take_lock(host: str) -> int | None:
             return None  # the worker before this one has taken the directory with it
         if fd is not None:
             return fd if os.path.isdir(host) else None
-        time.sleep(0.01)
+        time.sleep(0.01)  # a lock of the kernel's can be waited for only without a deadline
     return None
 
 
@@ -133,7 +151,7 @@ def _open_log(path: str) -> None:
 
 
 def _exit_on_request(drain: Drain) -> None:
-    """On SIGTERM: whoever ends the machine or the job ends the callers too, and they have to be served until then."""
+    """Leave on SIGTERM: whoever ends the machine or the job ends the callers too, and they have to be served until then."""
     import signal
 
     signal.signal(signal.SIGTERM, lambda *_: drain.leave())
@@ -174,7 +192,7 @@ def _only_journal(drain: Drain) -> None:
         for run in list(drain.runs.values()):
             if run.status is not None:
                 drain.finish(run, done=False)
-        time.sleep(0.1)
+        time.sleep(0.1)  # nobody notifies here: what does has failed
 
 
 def _idle_exit_s() -> float:
@@ -185,7 +203,10 @@ def _idle_exit_s() -> float:
 
 
 def _wait_for_calm(drain: Drain) -> None:
-    """The imports hold the interpreter for longer than a tight loop needs to fill its ring: they wait until it ends."""
+    """Wait for a tight loop to end: imports hold the interpreter for longer than it needs to fill its ring.
+
+    It polls: the drain has no time to tell of the end of pressure.
+    """
     deadline = time.monotonic() + CALM_WAIT_S
     calm = 0
     while calm < 5 and time.monotonic() < deadline and not any(run.wanted() for run in list(drain.runs.values())):

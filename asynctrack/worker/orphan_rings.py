@@ -69,7 +69,7 @@ def _worker_lock(host: str) -> Iterator[None]:
 
 
 def _inspect(path: str) -> tuple[bool, str]:
-    """Whether a ring's producer lives, and its run."""
+    """Find whether a ring's producer lives, and its run."""
     try:
         ring = Ring.attach(path)
     except (OSError, ValueError):

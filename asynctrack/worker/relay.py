@@ -48,18 +48,24 @@ class Relay:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
+        """Start a thread that makes the rounds."""
         self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def is_alive(self) -> bool:
+        """Return whether a thread makes the rounds."""
         return self._thread is not None and self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
+        """Wait for the rounds to end, but not for longer than told."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
     def may_visit(self, run: str, disk: int | None) -> bool:
-        """Whether nobody is held up at a run, nor was at another on the same disk, as far as that is known."""
+        """Return whether nobody is held up at a run, nor was at another on the same disk, as far as that is known.
+
+        Other runs on a disk that hangs are tried one by one, so fifty of them do not cost fifty threads, nor the others 0.2 s each.
+        """
         if run in self.held:
             return False
         risk = self._risks.get(disk) if disk is not None else None
@@ -124,9 +130,11 @@ class Watchdog(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
+        """Look until stopped. It polls: who hangs cannot tell, and a timer for each visit would cost more than ten looks a second."""
         while not self._stopped.wait(_POLL_INTERVAL_S):
             for relay in self.relays:
                 relay.relieve()
 
     def stop(self) -> None:
+        """End soon."""
         self._stopped.set()

@@ -41,7 +41,7 @@ def _cursors(run: str) -> list[str]:
 
 
 def _position(path: str) -> Position:
-    """The position that a file tells; the journal's begin where it tells none."""
+    """Read the position that a file tells; the journal's begin where it tells none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         import json
 

@@ -40,17 +40,17 @@ class RingOutcome:
         self._gives_up_at = time.monotonic() + _LONGEST_EXIT_S
 
     def is_open(self) -> bool:
-        """Whether its exit code is still to come: the process ends, and had nothing to say against it."""
+        """Return whether its exit code is still to come: the process ends, and had nothing to say against it."""
         exits = self.declared == "finished" and bool(self.ring.words[EXITING]) and self._caller is not None
         return exits and not self._has_exited() and time.monotonic() < self._gives_up_at
 
     def why(self) -> str | None:
-        """What the kernel says against it, in words."""
+        """Say what the kernel says against it; None where it says nothing."""
         final = self.declared in ("failed", "left") or (self.declared == "finished" and not self.ring.words[EXITING])
         return None if self._caller is None or final else self._caller.why()
 
     def status(self) -> str:
-        """One of `ENDS`, or "crashed"."""
+        """Decide how it ended: one of `ENDS`, or "crashed"."""
         why = self.why()
         if why is not None:
             assert self._caller is not None
@@ -60,7 +60,7 @@ class RingOutcome:
         return "finished" if well else self.declared
 
     def left_silently(self) -> bool:
-        """Whether it ended well, and said nothing of it."""
+        """Return whether it ended well, and said nothing of it."""
         return self.declared == "open" and self.is_root and self._caller is not None and self._caller.went_silently()
 
     def _has_exited(self) -> bool:
@@ -68,13 +68,15 @@ class RingOutcome:
 
 
 def breathes(caller: Caller | None, since: float) -> bool:
-    """Whether a process that has lost its ring's lock at `since` is still about to end."""
+    """Return whether a process that has lost its ring's lock at `since` is still about to end."""
     return caller is not None and not caller.has_ended() and time.monotonic() - since < _LAST_BREATH_S
 
 
 def run_outcome(outcomes: Sequence[RingOutcome]) -> tuple[str, str | None]:
-    """How the run ended, and why, where the journal does not know: what the process that opened it said, or how that died; if it went without a word, what
-    the last other said."""
+    """Decide how the run ended, and why where the journal does not know.
+
+    The process that opened it decides by what it said, or how it died; if it went without a word, what the last other said counts.
+    """
     if any(outcome.ring.words[PREEMPTED] for outcome in outcomes):
         return "preempted", None
     for outcome in reversed(outcomes):

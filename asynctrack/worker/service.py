@@ -46,7 +46,10 @@ class Service:
         self._grew(list(self._drain.runs.values()))
 
     def wait(self, *, idle_exit_s: float) -> None:
-        """Wait until there has been no run for so many seconds."""
+        """Wait until there has been no run for so many seconds.
+
+        It polls: a ring may lie in the directory that nobody can take in, and no one tells when it comes or goes.
+        """
         while not self._idle(idle_exit_s):
             time.sleep(min(_POLL_S, idle_exit_s))
 
@@ -65,7 +68,7 @@ class Service:
             lane.give_up(run)
 
     def _grew(self, runs: Iterable[RunJournal]) -> None:
-        """Called by the drain's thread, and those that it has left behind."""
+        """Have runs served whose journal has grown. Called by the drain's thread, and those that it has left behind."""
         by_disk: dict[int | None, list[RunJournal]] = {}
         for run in runs:
             by_disk.setdefault(run.disk, []).append(run)

@@ -66,10 +66,11 @@ class WorkerThreads:
             raise
 
     def alive(self) -> bool:
+        """Return whether the drain lives."""
         return self.drain.is_alive()
 
     def has(self, run: str) -> bool:
-        """Whether a run is served, or waited for."""
+        """Return whether a run is served, or waited for."""
         return self.drain.has(run)
 
     def give_up(self, run: str) -> None:
