@@ -31,7 +31,7 @@ _CHUNK_BYTES = 64 << 10
 def backwards(
     directory: str | os.PathLike[str], *, notes: bool = False, damage: list[Damage] | None = None
 ) -> Iterator[FrameBatch]:
-    """The batches there are, the newest first; damage is passed over, repeats come once.
+    """Iterate over the batches there are, the newest first; damage is passed over, repeats come once.
 
     Args:
         directory: the journal's.
@@ -69,7 +69,7 @@ def _size(path: str) -> int | None:
 
 
 def last_records(batch: FrameBatch, most: int) -> list[Frame]:
-    """The last records of a batch, the last first. The others are passed over in half the time that reading them takes."""
+    """Return the last records of a batch, the last first. The others are passed over in half the time that reading them takes."""
     data = batch.data
     words = data[: len(data) & -8].cast("Q")
     begins: deque[int] = deque(maxlen=most)
@@ -83,7 +83,7 @@ def last_records(batch: FrameBatch, most: int) -> list[Frame]:
 
 
 def _offsets(path: str, salt: int) -> Iterator[int]:
-    """Where the whole batches of a segment begin, the last first: each ends where the one behind it begins, or before damage."""
+    """Find where the whole batches of a segment begin, the last first: each ends where the one behind it begins, or before damage."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:  # the run was removed under us

@@ -58,7 +58,7 @@ class Cursor(msgspec.Struct, kw_only=True):
     closed: bool = False
 
     def rewind(self, end: Position, ends: dict[int, int], journaled: int) -> None:
-        """The journal has lost what the backend has: it goes on from the journal's end, and keeps what it has.
+        """Go on from the journal's end, where that has lost what the backend has, which keeps it.
 
         Args:
             end: of the journal; the position lies beyond it.
@@ -76,16 +76,17 @@ class Cursor(msgspec.Struct, kw_only=True):
 
 
 def cursor_path(run: Path, name: str) -> Path:
+    """Return where a backend's cursor lies."""
     return run / CURSORS / f"{name}.json"
 
 
 def lease_path(run: Path, name: str) -> Path:
-    """The file whose lock says which process delivers to a backend."""
+    """Return the file whose lock says which process delivers to a backend."""
     return run / CURSORS / f"{name}.lock"
 
 
 def load_cursor(run: Path, name: str) -> Cursor:
-    """A backend's cursor; a fresh one where it has none yet or cannot be read."""
+    """Read a backend's cursor; a fresh one where it has none yet or cannot be read."""
     try:
         return decode_cursor(safe_read.read(cursor_path(run, name)))
     except (FileNotFoundError, NotADirectoryError):
@@ -96,7 +97,7 @@ def load_cursor(run: Path, name: str) -> Cursor:
 
 
 def peek_cursor(run: Path, name: str) -> Cursor | None:
-    """A backend's cursor, to look at; None where it is another user's, whose cursors are private."""
+    """Read a backend's cursor, to look at; None where it is another user's, whose cursors are private."""
     try:
         return load_cursor(run, name)
     except PermissionError:
@@ -104,7 +105,7 @@ def peek_cursor(run: Path, name: str) -> Cursor | None:
 
 
 def decode_cursor(content: bytes) -> Cursor:
-    """The cursor in a file.
+    """Decode the cursor in a file.
 
     Raises:
         ValueError: it is none; also `RecursionError`.
@@ -117,7 +118,7 @@ def decode_cursor(content: bytes) -> Cursor:
 
 
 def _renamed(fields: object) -> object:
-    """The fields of a cursor by the names of this version."""
+    """Return the fields of a cursor by the names of this version."""
     if not isinstance(fields, dict):
         return fields
     fields = {_FORMER_NAMES.get(name, name): value for name, value in fields.items()}
@@ -127,5 +128,5 @@ def _renamed(fields: object) -> object:
 
 
 def _less(count: int, lost: int) -> tuple[int, int]:
-    """A count without what was lost of it, and how much more was lost."""
+    """Take what was lost off a count; returns the rest, and how much more was lost."""
     return max(0, count - lost), max(0, lost - count)

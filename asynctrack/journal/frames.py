@@ -55,17 +55,18 @@ class FrameBatch(namedtuple("FrameBatch", "segment offset header data whole")):
 
     @property
     def after(self) -> Position:
+        """The place behind it."""
         return Position(self.segment, self.offset + self.header.size)
 
     def frames(self, inner: int = 0, *, skip_records: bool = False) -> Iterator[Frame]:
-        """The unharmed frames from byte `inner` on, without those that only fill the ring's end."""
+        """Iterate over the unharmed frames from byte `inner` on, without those that only fill the ring's end."""
         for start, end in self.whole:
             yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
 
     def take(
         self, inner: int, max_bytes: int, max_records: int
     ) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:
-        """The unharmed frames from byte `inner` on, at least one, about `max_bytes`, at most so many records: the way of a delivery.
+        """Take the unharmed frames from byte `inner` on, at least one, about `max_bytes`, at most so many records: the way of a delivery.
 
         Returns:
             Number and payload of the records, the other frames, and the byte behind them all.
@@ -97,7 +98,7 @@ class FrameBatch(namedtuple("FrameBatch", "segment offset header data whole")):
 
 
 def walk(frames: memoryview, start: int, end: int, *, skip_records: bool = False) -> Iterator[Frame]:
-    """The frames between two bytes, both on frame boundaries, without those of kind `PAD`."""
+    """Iterate over the frames between two bytes, both on frame boundaries, without those of kind `PAD`."""
     words = frames[: len(frames) & -8].cast("Q")
     skipped = (PAD, RECORD) if skip_records else (PAD,)
     at = start
@@ -114,7 +115,7 @@ def walk(frames: memoryview, start: int, end: int, *, skip_records: bool = False
 
 
 def unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
-    """The stretches of whole frames outside the bad blocks.
+    """Find the stretches of whole frames outside the bad blocks.
 
     Behind a bad block the next boundary is not known: it is the first place from which a chain of frames, each counting
     on from the one before, leads exactly to the batch's end or into the next bad block.
@@ -137,7 +138,7 @@ def unharmed(frames: memoryview, bad: list[int]) -> list[tuple[int, int]]:
 
 
 def _chain(words: memoryview, dead: bytearray, start: int, end: int, exact: bool) -> int | None:
-    """The end of the last whole frame of a chain from `start`, or None if there is no such chain.
+    """Find the end of the last whole frame of a chain from `start`, or None if there is no such chain.
 
     What a failed chain has passed is marked in `dead`: another that gets there fails as it did. So bytes that are made to lead
     nowhere take no more time than others.

@@ -106,6 +106,7 @@ class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset
 
     @property
     def table_bytes(self) -> int:
+        """Bytes of the table of the blocks' checksums."""
         return 4 * (-(-int(self.length) // BLOCK_BYTES))
 
     @property
@@ -115,27 +116,30 @@ class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset
 
 
 def segment_name(number: int) -> str:
+    """Return the file name of a segment."""
     return f"{number:06d}{SUFFIX}"
 
 
 def segment_number(name: str) -> int | None:
-    """The number of the segment with this file name, None if it is not one."""
+    """Return the number of the segment with this file name, None if it is not one."""
     digits = name.removesuffix(SUFFIX)
     right = name.endswith(SUFFIX) and 6 <= len(digits) <= 12 and digits.isascii() and digits.isdigit()
     return int(digits) if right else None
 
 
 def salt_of(journal_id: bytes) -> int:
+    """Return what the checksums of a journal's batches begin with."""
     return zlib.crc32(journal_id)
 
 
 def pack_segment_header(number: int, journal_id: bytes, time_ns: int) -> bytes:
+    """Return the bytes of a segment's header."""
     unsigned = SEGMENT_HEADER.pack(SEGMENT_MAGIC, VERSION, number, journal_id, time_ns, 0)[:-4]
     return unsigned + zlib.crc32(unsigned, salt_of(journal_id)).to_bytes(4, "little")
 
 
 def unpack_segment_header(header: bytes) -> tuple[int, int, bytes] | None:
-    """Version, number and journal id, or None where the header is torn or damaged."""
+    """Return version, number and journal id, or None where the header is torn or damaged."""
     if len(header) < HEADER_BYTES:
         return None
     magic, version, number, journal_id, _, crc = SEGMENT_HEADER.unpack(header)
@@ -145,7 +149,7 @@ def unpack_segment_header(header: bytes) -> tuple[int, int, bytes] | None:
 
 
 def pack_batch(header: BatchHeader, frames: bytes, salt: int) -> bytes:
-    """The bytes of a whole batch."""
+    """Return the bytes of a whole batch."""
     view = memoryview(frames)
     blocks = [zlib.crc32(view[at : at + BLOCK_BYTES], salt) for at in range(0, len(frames), BLOCK_BYTES)]
     table = struct.pack(f"<{len(blocks)}I", *blocks)
@@ -154,7 +158,7 @@ def pack_batch(header: BatchHeader, frames: bytes, salt: int) -> bytes:
 
 
 def unpack_batch_header(header: bytes, salt: int) -> tuple[BatchHeader, int] | None:
-    """A batch's header and the checksum of its table, or None where the bytes are not a batch's header."""
+    """Return a batch's header and the checksum of its table, or None where the bytes are not a batch's header."""
     if len(header) < HEADER_BYTES or header[:4] != BATCH_MAGIC:
         return None
     _, *fields, table_crc, crc = BATCH_HEADER.unpack(header)

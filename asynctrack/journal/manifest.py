@@ -149,7 +149,7 @@ class Manifest(msgspec.Struct, kw_only=True):
             self._note(read_note(frame))
 
     def _resume(self, start: Manifest) -> None:
-        """The run was opened, for the first time or again."""
+        """Take note that the run was opened, for the first time or again."""
         self.status, self.error, self.ended_at, self.failed_children = "running", None, None, []
         self.config.update(start.config)
         self.labels.update(start.labels)
@@ -186,14 +186,14 @@ def _change(content: dict[str, Any], frame: Frame) -> None:
 
 
 def start_payload(manifest: Manifest) -> bytes:
-    """The payload of the frame that starts a run."""
+    """Encode the payload of the frame that starts a run."""
     checkpoint = None if manifest.checkpoint is None else make_plain(manifest.checkpoint)
     plain = {name: make_plain(getattr(manifest, name)) for name in ("config", "summary", "labels", "environment")}
     return encode(msgspec.structs.replace(manifest, checkpoint=checkpoint, **plain))
 
 
 def find_start(batch: FrameBatch) -> Manifest | None:
-    """The run as it was started, if this batch has that frame."""
+    """Find the run as it was started, if this batch has that frame."""
     for frame in batch.frames(skip_records=True):
         if frame.kind == START:
             with contextlib.suppress(*UNREADABLE):
@@ -202,19 +202,19 @@ def find_start(batch: FrameBatch) -> Manifest | None:
 
 
 def unreadable(run: Path, batch: FrameBatch, frame: Frame) -> Damage:
-    """What is said of a frame whose bytes are whole and mean nothing."""
+    """Say what is wrong with a frame whose bytes are whole and mean nothing."""
     path = os.path.join(run, "journal", segment_name(batch.segment))
     return Damage(path, batch.offset, 0, f"record {frame.number} of the batch cannot be decoded")
 
 
 def start_time_ns(start: Manifest) -> int:
-    """When the run was opened that a start frame tells of: for the first time or again."""
+    """Return when the run was opened that a start frame tells of: for the first time or again."""
     opened_at = datetime.fromisoformat(start.environment.get("opened_at") or start.created_at)
     return int(opened_at.timestamp() * 1e3) * 10**6
 
 
 def read_note(frame: Frame) -> dict[str, Any]:
-    """A note of the worker, as `worker.run_journal` writes them; what cannot be read says nothing."""
+    """Read a note of the worker, as `worker.notes` writes them; what cannot be read says nothing."""
     try:
         note: dict[str, Any] = dict(_note.decode(frame.payload))
     except UNREADABLE:
@@ -223,7 +223,7 @@ def read_note(frame: Frame) -> dict[str, Any]:
 
 
 def load(run: Path) -> Manifest:
-    """The content of a run's `run.json`.
+    """Read a run's `run.json`.
 
     Raises:
         NotARun: there is none.
@@ -247,7 +247,7 @@ def load(run: Path) -> Manifest:
 
 
 def as_started(manifest: Manifest) -> dict[str, Any]:
-    """A manifest as its journal will have it: what is not plain is made so, which may run code of the user's."""
+    """Return a manifest as its journal will have it: what is not plain is made so, which may run code of the user's."""
     return decode_as(start_payload(manifest), dict[str, Any])  # as a `Manifest` it would take a millisecond more
 
 
@@ -261,7 +261,7 @@ def announce(run: Path, start: dict[str, Any]) -> None:
 
 
 def has_begun(run: Path, manifest: Manifest) -> bool:
-    """Whether anything of a run was journaled; else its caller has announced it, and is about to say more or was killed before it could."""
+    """Return whether anything of a run was journaled; else its caller has announced it, and is about to say more or was killed before it could."""
     if manifest.status != "running" or manifest.position != Position():
         return True
     if os.path.isdir(run / "cursors"):
@@ -309,6 +309,7 @@ def replace_file(path: Path, content: bytes, mode: int = permissions.FILE, *, du
 
 
 def now_iso() -> str:
+    """Return the time, UTC, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -94,17 +94,18 @@ class Reader:
         self._whole = not position.segment and not self.ends  # a ring not met before begins at 0
 
     def close(self) -> None:
+        """Close the segment."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def __iter__(self) -> Iterator[FrameBatch]:
-        """The batches there are now."""
+        """Iterate over the batches there are now."""
         while (batch := self.next()) is not None:
             yield batch
 
     def next(self) -> FrameBatch | None:
-        """The next batch, or None when there is none yet. What is passed over on the way goes to `damage`."""
+        """Return the next batch, or None when there is none yet. What is passed over on the way goes to `damage`."""
         while True:
             if self._fd < 0 and not self._open():
                 return None
@@ -138,7 +139,7 @@ class Reader:
         return True
 
     def _following(self) -> int | None:
-        """The number of the next segment that has begun; the directory is listed only where the very next has not."""
+        """Find the number of the next segment that has begun; the directory is listed only where the very next has not."""
         following = int(self.position.segment) + 1
         if self._has_begun(following):
             return following
@@ -159,7 +160,7 @@ class Reader:
         self._entered = False
 
     def _read(self, *, last: bool) -> FrameBatch | None:
-        """The batch at the position, or the next that can be read in this segment; the position moves behind it."""
+        """Read the batch at the position, or the next that can be read in this segment; the position moves behind it."""
         size = os.fstat(self._fd).st_size
         if not self._entered and not self._enter(size):
             return None
@@ -216,7 +217,7 @@ class Reader:
         return False
 
     def _find_header(self, begin: int, end: int) -> int | None:
-        """Where the next batch begins, read in pieces: the file may be longer than any segment."""
+        """Find where the next batch begins, read in pieces: the file may be longer than any segment."""
         while begin < end:
             piece = os.pread(self._fd, _PIECE_BYTES + HEADER_BYTES, begin)
             at = piece.find(BATCH_MAGIC)
@@ -240,7 +241,7 @@ class Reader:
         return FrameBatch(segment, offset, header, frames, whole)
 
     def _report_gap(self, header: BatchHeader, offset: int) -> None:
-        """A batch that is gone without a trace shows in the next of its ring, which begins where it ended."""
+        """Report a batch that is gone without a trace: it shows in the next of its ring, which begins where it ended."""
         missing = header.start - self.ends.get(header.ring, 0 if self._whole else header.start)
         if missing > 0 and header.ring != NOTES_RING and len(self.damage) == self._reported:
             self._report(offset, 0, f"{missing} bytes of its ring are missing before the batch")
@@ -285,14 +286,14 @@ def begun(directory: str) -> list[int]:
 
 
 def missing_segments(directory: str, first: int, following: int) -> Damage:
-    """What is said of segments that are not there, from `first` up to one that is."""
+    """Say that segments are not there, from `first` up to one that is."""
     more = following - first - 1
     found = f"the segment and {more} after it are missing" if more else "the segment is missing"
     return Damage(os.path.join(directory, segment_name(first)), 0, 0, found)
 
 
 def is_blank(path: str) -> bool:
-    """Whether a segment never held anything: it was torn before its header was whole, or a power cut left zeros alone."""
+    """Return whether a segment never held anything: it was torn before its header was whole, or a power cut left zeros alone."""
     with open(path, "rb") as file:
         start = file.read(HEADER_BYTES)
         if len(start) == HEADER_BYTES and any(start):
@@ -301,7 +302,7 @@ def is_blank(path: str) -> bool:
 
 
 def journal_id_of(directory: str) -> bytes | None:
-    """The id of a journal: the one in the first segment with an unharmed header, None if there is none."""
+    """Find the id of a journal: the one in the first segment with an unharmed header, None if there is none."""
     for number in segments(directory):
         try:
             with open(os.path.join(directory, segment_name(number)), "rb") as file:
@@ -314,7 +315,7 @@ def journal_id_of(directory: str) -> bytes | None:
 
 
 def _size(path: str) -> int:
-    """Of a file; 0 where there is none, or something else."""
+    """Return the size of a file; 0 where there is none, or something else."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ MAX_BYTES = 64 << 20
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
-    """The content of a file. What is no file (a link, a pipe, a device) is not opened for reading, and holds nobody up.
+    """Read a file. What is no file (a link, a pipe, a device) is not opened for reading, and holds nobody up.
 
     Raises:
         FileNotFoundError: there is nothing.

@@ -59,18 +59,19 @@ class Tally:
         return sum(ring.header.record_offset - ring.first + self._in_last(ring) for ring in self._rings.values())
 
     def next_number(self) -> int:
-        """The number that a record of a resumed run gets."""
+        """Return the number that a record of a resumed run gets."""
         return max((self._last_number(ring) + 1 for ring in self._rings.values()), default=0)
 
     def end(self, ring: int) -> int:
-        """The position up to which a ring is journaled."""
+        """Return the position up to which a ring is journaled."""
         return self._rings[ring].header.end if ring in self._rings else 0
 
     def damage(self) -> list[Damage]:
-        """What is damaged among the headers."""
+        """Return what is damaged among the headers."""
         return [] if self._reader is None else self._reader.damage
 
     def close(self) -> None:
+        """Close the journal."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -85,12 +86,12 @@ class Tally:
         return frames[-1].number - (frames[-1].kind != RECORD) if frames else -1
 
     def _last_whole(self, ring: int) -> list[Frame]:
-        """The frames of the last batch of a ring that has some."""
+        """Return the frames of the last batch of a ring that has some."""
         batches = (list(batch.frames()) for batch in backwards(self.directory) if batch.header.ring == ring)
         return next(filter(None, batches), [])
 
     def _read(self, position: Position) -> list[Frame] | None:
-        """The frames of the batch there; None while the journal is not there: somebody removes or moves it."""
+        """Read the frames of the batch there; None while the journal is not there: somebody removes or moves it."""
         reader = Reader(self.directory, position)
         try:
             batch = reader.next()
