@@ -22,10 +22,12 @@ _UNEXPECTED = "nexpected keyword argument '"
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """Find the known word that is most like a wrong one, upper and lower case alike; None where none is like it."""
+    """Find the known word that is most like a wrong one, upper and lower case alike, the first of several; None where none is like it."""
     import difflib
 
-    names = {name.lower(): name for name in known}
+    names: dict[str, str] = {}
+    for name in known:
+        names.setdefault(name.lower(), name)
     found = difflib.get_close_matches(word.lower(), names, n=1)
     return names[found[0]] if found else None
 
@@ -58,9 +60,11 @@ def unknown_attribute(
         return AttributeError(f"{text}: import it first, by `import {module}.{name}`")
     public = namespace.get("__all__") or [one for one in namespace if not one.startswith("_")]
     others = getattr(sys.modules.get(elsewhere), "__all__", ())
-    written = {one: f"{elsewhere}.{one}" for one in others} | {
-        one: one for one in (*public, *more, *_submodules(namespace))
-    }
+    written = {one: one for one in (*more, *public)}
+    for one in others:
+        written.setdefault(one, f"{elsewhere}.{one}")
+    for one in _submodules(namespace):
+        written.setdefault(one, one)
     found = closest(name, written)
     return AttributeError(text if found is None else f"{text}; did you mean `{written[found]}`?")
 

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from asynctrack._system import messages
 from asynctrack._system.wording import counted
@@ -22,6 +22,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.client.disabled_run import DisabledRun
 from asynctrack.client.opening import check_settings
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunOptions
 from asynctrack.errors import AsynctrackError, FrameworkMissing, InvalidSettings
 from asynctrack.integrations.background_caller import BackgroundCaller
 from asynctrack.integrations.drytorch_run import ExperimentRun, History, load
@@ -36,6 +37,10 @@ except ImportError as _error:
 _FINISH_TIMEOUT_S: Final = 30.0
 # Seconds in which a tracker must take all events before its first batch: bars and consoles take microseconds. Arbitrary.
 _CATCH_UP_S: Final = 1.0
+
+
+class _Settings(RunOptions, total=False):
+    dir: str | os.PathLike[str] | None
 
 
 class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there when types are checked
@@ -78,7 +83,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         backends: Iterable[Backend | str] | None = None,
         project: str | None = None,
         synchronous: bool = False,
-        **settings: Any,
+        **settings: Unpack[_Settings],
     ) -> None:
         super().__init__()
         backends = backends if backends is None or isinstance(backends, str | Backend) else list(backends)

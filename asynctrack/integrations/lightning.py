@@ -10,12 +10,13 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from asynctrack._system.paths import expanded
 from asynctrack.backends.base import Backend
-from asynctrack.client.opening import check_settings, fresh_id, init
+from asynctrack.client.opening import Config, check_settings, fresh_id, init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunOptions
 from asynctrack.errors import FrameworkMissing
 from asynctrack.settings import DEFAULT_DIR, check_name, project_directory
 
@@ -33,6 +34,11 @@ def _import(module: str) -> Any:
 
 _Logger: Any = _import("loggers.logger").Logger
 _rank_zero_only: Any = _import("utilities.rank_zero").rank_zero_only
+
+
+class _Settings(RunOptions, total=False):
+    name: str | None
+    config: Config | None
 
 
 class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning is
@@ -64,10 +70,14 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
         prefix: str = "",
         dir: str | os.PathLike[str] = DEFAULT_DIR,
         backends: Iterable[Backend | str] | None = None,
-        **settings: Any,
+        **settings: Unpack[_Settings],
     ) -> None:
         super().__init__()
-        self._settings = {**settings, "dir": dir, "backends": backends if backends is None else list(backends)}
+        self._settings: dict[str, Any] = {
+            **settings,
+            "dir": dir,
+            "backends": backends if backends is None else list(backends),
+        }
         check_settings(
             project, {key: value for key, value in self._settings.items() if key != "config"}, settings.get("config")
         )

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from asynctrack.backends.base import Backend
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunArguments
 
 # Attributes that each of the standard library's records has; others come from `extra=`.
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -48,7 +49,7 @@ class AsyncHandler(logging.Handler):
         level: int | str = logging.NOTSET,
         *,
         backends: Iterable[Backend | str] | None = None,
-        **settings: Any,
+        **settings: Unpack[RunArguments],
     ) -> None:
         super().__init__(level)
         self._owns = isinstance(run, str)

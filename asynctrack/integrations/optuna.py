@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from asynctrack.backends.base import Backend
 from asynctrack.client.opening import check_settings, init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import TrackerArguments
 from asynctrack.integrations.naming import project_name
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ class AsyncCallback:
         value_name: str = "value",
         config: Mapping[str, Any] | None = None,
         backends: Iterable[Backend | str] | None = None,
-        **settings: Any,
+        **settings: Unpack[TrackerArguments],
     ) -> None:
         self.run: Run | None = None
         self._project = project
         self._value_name = value_name
         self._config = config or {}
-        self._settings = {"backends": backends if backends is None else list(backends), **settings}
+        self._settings: dict[str, Any] = {"backends": backends if backends is None else list(backends), **settings}
         self._best: float | None = None
         self._lock = threading.Lock()
         check_settings("optuna" if project is None else project, self._settings, config)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy
 
 from asynctrack.backends.base import Backend
 from asynctrack.client.opening import check_settings, init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunArguments, TrackerArguments
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
@@ -57,7 +58,7 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
         *,
         excluded: Iterable[str] = ("asynctrack",),
         backends: Iterable[Backend | str] | None = None,
-        **settings: Any,
+        **settings: Unpack[RunArguments],
     ) -> None:
         self._owns = isinstance(run, str)
         self.run: Run = init(run, backends=backends, **settings) if isinstance(run, str) else run
@@ -102,6 +103,7 @@ class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Sta
         verbose: as in Stable-Baselines3.
         excluded: as in `AsyncWriter`.
         config: of the runs, besides the model's settings.
+        backends: of the runs. Default: JSON Lines.
         settings: the other keyword arguments of `asynctrack.init`.
 
     Attributes:
@@ -118,15 +120,16 @@ class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Sta
         *,
         excluded: Iterable[str] = ("asynctrack",),
         config: Mapping[str, Any] | None = None,
-        **settings: Any,
+        backends: Iterable[Backend | str] | None = None,
+        **settings: Unpack[TrackerArguments],
     ) -> None:
         super().__init__(verbose)
-        check_settings(project, settings, config)
+        self._settings: dict[str, Any] = {"backends": backends, **settings}
+        check_settings(project, self._settings, config)
         self.run: Run | None = None
         self._project = project
         self._excluded = frozenset(excluded)
         self._config = config or {}
-        self._settings = settings
         self._writer: AsyncWriter | None = None
         self._unfinished: weakref.finalize[Any, Any] | None = None
 

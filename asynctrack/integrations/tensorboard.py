@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import msgspec
 
@@ -22,6 +22,7 @@ from asynctrack._system import messages
 from asynctrack.backends.base import Backend
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunArguments
 from asynctrack.errors import InvalidValueType
 from asynctrack.integrations.log_dir import HPARAMS, LogDir
 from asynctrack.integrations.naming import project_name
@@ -86,7 +87,7 @@ class SummaryWriter:
         queue_size: int | None = None,
         flush_seconds: float | None = None,
         backends: Iterable[Backend | str] = (),
-        **settings: Any,
+        **settings: Unpack[RunArguments],
     ) -> None:
         self.log_dir: str = os.path.expanduser(log_dir) if log_dir else _default_log_dir(comment)
         flush_s = flush_secs if flush_seconds is None else flush_seconds
@@ -96,7 +97,7 @@ class SummaryWriter:
         path = Path(os.path.abspath(self.log_dir))
         self._project = project_name(path.parent.name or "tensorboard")
         self._backends = [*backends]
-        self._settings = {"name": path.name or "run", **settings}
+        self._settings: dict[str, Any] = {"name": path.name or "run", **settings}
         self._left_out: set[str] = set()
         self.run: Run | None = self._open(board)
         self._board = msgspec.structs.replace(board, purge_step=None)  # for a run that is opened after `close()`

@@ -17,15 +17,16 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from numbers import Number
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import numpy
 
 from asynctrack.backends.base import Backend
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.tensorboard import TensorBoard
-from asynctrack.client.opening import init
+from asynctrack.client.opening import Config, init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunOptions
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw, is_figure
 from asynctrack.integrations.restored import PROJECT, last_steps, nested, numbers_in, runs_in
@@ -46,6 +47,10 @@ _PLAIN: Final = frozenset({int, float})
 _OLD: Final = not hasattr(BaseLogger, "log_training_data")
 _TRAINING: Final = "train" if _OLD else "training"
 _UPDATE_STEP: Final = "gradient_step" if _OLD else "update_step"
+
+
+class _Settings(RunOptions, total=False):
+    config: Config | None
 
 
 class DataScope(StrEnum):
@@ -102,7 +107,7 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
         name: str | None = None,
         backends: Iterable[Backend | str] | None = None,
         train_interval: int | None = None,
-        **settings: Any,
+        **settings: Unpack[_Settings],
     ) -> None:
         interval = training_interval if train_interval is None else train_interval
         super().__init__(interval, test_interval, update_interval, info_interval, exclude_arrays=exclude_arrays)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from asynctrack.backends.base import Backend
 from asynctrack.client.opening import check_settings, init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import RunArguments
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
 
@@ -45,9 +46,13 @@ class AsyncCallback(TrainerCallback):  # type: ignore[misc]  # known only where 
     """
 
     def __init__(
-        self, project: str = "transformers", *, backends: Iterable[Backend | str] | None = None, **settings: Any
+        self,
+        project: str = "transformers",
+        *,
+        backends: Iterable[Backend | str] | None = None,
+        **settings: Unpack[RunArguments],
     ) -> None:
-        self._settings = {**settings, "backends": backends if backends is None else list(backends)}
+        self._settings: dict[str, Any] = {**settings, "backends": backends if backends is None else list(backends)}
         checked = {key: value for key, value in self._settings.items() if key not in ("id", "resume", "config")}
         check_settings(project, checked, settings.get("config"))
         self._project = project

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from asynctrack.backends.base import Backend
 from asynctrack.client.opening import check_settings, init
 from asynctrack.client.run import Run
+from asynctrack.client.run_arguments import TrackerArguments
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.naming import project_name
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
@@ -52,12 +53,12 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
         experiment_config: Mapping[str, Any] | None = None,
         *,
         backends: Iterable[Backend | str] | None = None,
-        **settings: Any,
+        **settings: Unpack[TrackerArguments],
     ) -> None:
         super().__init__(experiment_name, experiment_config)
         self.run: Run | None = None
         self._project = project_name(experiment_name)
-        self._settings = {"backends": backends if backends is None else list(backends), **settings}
+        self._settings: dict[str, Any] = {"backends": backends if backends is None else list(backends), **settings}
         self._interrupted = False
         self._unfinished: weakref.finalize[Any, Any] | None = None
         check_settings(self._project, self._settings, experiment_config)
