@@ -27,7 +27,9 @@ BATCH_BYTES: Final = 128 * 1024
 
 
 class Update(NamedTuple):
-    """A change of a run's config or summary: first the names in `removed` are deleted, then `data` is merged key by key.
+    """A change of a run's config or summary.
+
+    First the names in `removed` are deleted, then `data` is merged key by key.
 
     A key that was changed somewhere inside comes with its whole value.
 
@@ -132,7 +134,9 @@ class TooLarge(Signal):
 
 
 class Rejected(Signal):
-    """The backend will never take some records: they go to `dead_letters.jsonl` with the reason, and the others come again.
+    """The backend will never take some records.
+
+    They go to `dead_letters.jsonl` with the reason, and the others come again.
 
     Args:
         reason: for people.

@@ -1,4 +1,4 @@
-"""Caller display: show a backend's output in the process that logs: on its standard output, in its notebook, in its log.
+"""Caller display: show a backend's output in the process that logs: on its standard output, in a notebook, in its log.
 
 The worker has no standard streams and must not have the caller's. A pipe that the worker holds open would keep its
 reader waiting, and the caller would overwrite the worker's output in a redirected file. So a backend makes its text in

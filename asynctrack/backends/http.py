@@ -224,7 +224,7 @@ def error_text(content: bytes) -> str:
 
 
 def retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Return the seconds that a server asks to wait; None where it names none, or a moment in the past or a strange one.
+    """Return the seconds that a server asks to wait; None where it names none, or an invalid or past moment.
 
     Args:
         value: of `Retry-After`: seconds, or a date.

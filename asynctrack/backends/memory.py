@@ -1,4 +1,4 @@
-"""Memory: everything that was logged, as Python objects in the process that logged it. For tests, notebooks and small runs."""
+"""Memory: keep all records as Python objects in the process that logs. For tests, notebooks and small runs."""
 
 from __future__ import annotations
 

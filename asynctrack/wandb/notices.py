@@ -1,4 +1,4 @@
-"""Notices: warn about names and arguments of W&B's that are ignored, and print the texts that scripts print by `wandb.termlog`.
+"""Notices: warn about names and arguments of W&B's that are ignored, and print the texts of `wandb.termlog`.
 
 Each warning comes once in a process.
 """

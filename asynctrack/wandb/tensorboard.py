@@ -1,7 +1,7 @@
-"""TensorBoard: record the values that `SummaryWriter`s of torch, tensorboardX and asynctrack write, for `sync_tensorboard=True`.
+"""TensorBoard: record the values that `SummaryWriter`s write, for `sync_tensorboard=True`.
 
-Their event files are written as before. Each value is a record under its tag, with `global_step`, which is also the
-record's step.
+It knows the writers of torch, tensorboardX and asynctrack, whose event files are written as before. Each value is a
+record under its tag, with `global_step`, which is also the record's step.
 """
 
 from __future__ import annotations

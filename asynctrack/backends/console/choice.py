@@ -36,7 +36,7 @@ class RecordFilter:
         keys: the metrics to show.
         every: steps between two records, None for any distance.
         pace_s: seconds between two records; 0 for all.
-        blank: whether records count of which nothing can be shown.
+        blank: whether a record counts although none of its values can be shown.
     """
 
     def __init__(self, keys: MetricSelection, every: int | None, pace_s: float, *, blank: bool = False) -> None:

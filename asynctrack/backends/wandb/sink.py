@@ -260,7 +260,10 @@ class WandBSink(Sink):
         self._fresh.clear()
 
     def _note(self) -> Path:
-        """Return the path of the note that says how many rows W&B had before ours; it is written before the first row is sent."""
+        """Return the path of the note that says how many rows W&B had before ours.
+
+        It is written before the first row is sent.
+        """
         settings, context = self._settings, self._context
         name = "/".join((settings.entity or "", settings.project or context.project, self._id))
         return context.directory / "wandb" / f"{quote(name, safe='')}.json"

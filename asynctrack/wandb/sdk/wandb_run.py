@@ -198,7 +198,9 @@ class Run:
         goal: str | None = None,
         overwrite: bool | None = None,
     ) -> None:
-        """Describe a metric: its look at W&B, and its aggregates in the summary, where they are a mapping of names to values.
+        """Describe a metric: its look at W&B, and its aggregates in the summary.
+
+        With aggregates, the summary has a mapping of their names to values in place of the metric's last value.
 
         Args:
             name: of the metric, or a pattern with `*` at its end.

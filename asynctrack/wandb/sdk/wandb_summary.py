@@ -1,4 +1,4 @@
-"""Summary of a run: values that are set in it; for other names the last logged value, or the aggregates of `define_metric`."""
+"""Summary of a run: values that are set; for other names the last logged value, or the aggregates of `define_metric`."""
 
 from __future__ import annotations
 
