@@ -64,8 +64,8 @@ class Batch(NamedTuple):
     """Records and updates that a sink gets in one call, each in the order of the journal.
 
     Attributes:
-        records: of the run; they may be none.
-        updates: of its config, summary, milestones and labels; they may be none.
+        records: of the run; there may be none.
+        updates: of its config, summary, milestones and labels; there may be none.
     """
 
     records: list[Record]
