@@ -138,6 +138,7 @@ class _FileCall(Generic[T]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
+        """Make the call on this thread, and keep what it returns or raises."""
         self._thread = _thread.get_native_id()
         try:
             self._found.append(self._do())
@@ -161,6 +162,7 @@ class _FileCall(Generic[T]):
         return False
 
     def result(self) -> T:
+        """Return the result, or raise what the call raised."""
         try:
             if self._error is not None:
                 raise self._error

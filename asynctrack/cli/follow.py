@@ -51,6 +51,7 @@ class Follower:
 
     @property
     def damage(self) -> list[Damage]:
+        """Return the damage that was skipped so far."""
         return self._reader.damage
 
     def batches(self) -> Iterator[FrameBatch | None]:
@@ -80,6 +81,7 @@ class Follower:
             time.sleep(_POLL_S)
 
     def close(self) -> None:
+        """Close the journal."""
         self._reader.close()
 
     def _learn(self, batch: FrameBatch) -> None:

@@ -27,6 +27,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_dir(parser: argparse.ArgumentParser, what: str = "directory that holds the runs, as DIR/project/id") -> None:
+    """Add --dir; `what` is its help."""
     parser.add_argument(
         "--dir",
         type=expanded,
@@ -36,10 +37,12 @@ def add_dir(parser: argparse.ArgumentParser, what: str = "directory that holds t
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON document") -> None:
+    """Add --json; `what` is its help."""
     parser.add_argument("--json", action="store_true", help=what)
 
 
 def add_keys(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --keys; `what` begins its help."""
     parser.add_argument(
         "--keys", type=KeyFilter, default=None, metavar="KEY,...", help=f"{what}; * and ? are wildcards"
     )

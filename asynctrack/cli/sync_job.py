@@ -191,16 +191,19 @@ class _Watch:
         self._moved_at = time.monotonic()
 
     def see(self, stats: RunStats) -> None:
+        """Note the statistics, and whether they have changed."""
         now = stats.journaled, stats.queued, [_gone(backend_stats) for backend_stats in stats.backends.values()]
         if now != self._last:
             self._last, self._moved_at = now, time.monotonic()
 
     @property
     def still_s(self) -> float:
+        """Return for how many seconds nothing has changed."""
         return time.monotonic() - self._moved_at
 
     @property
     def moves(self) -> bool:
+        """Return True if something has changed lately."""
         return self.still_s < _WAITS_AFTER_S
 
 

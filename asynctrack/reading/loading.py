@@ -58,12 +58,14 @@ class _Source:
         self._last = -math.inf
 
     def add(self, step: int, row: dict[str, float]) -> None:
+        """Add a row; drop all earlier ones if the steps go back, or a metric comes again at a step."""
         if step < self._last or not row.keys().isdisjoint(self._rows.get(step, {})):
             self._rows.clear()
         self._rows.setdefault(step, {}).update(row)
         self._last = step
 
     def metrics(self, max_step: int) -> SourceMetrics:
+        """Return the steps up to `max_step`, and the values of each metric."""
         rows = {step: row for step, row in self._rows.items() if max_step == ALL or step <= max_step}
         names = dict.fromkeys(name for row in rows.values() for name in row)
         return [*rows], {name: [row.get(name, math.nan) for row in rows.values()] for name in names}

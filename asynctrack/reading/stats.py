@@ -115,6 +115,7 @@ class StatsCollector:
         )
 
     def close(self) -> None:
+        """Close the journal."""
         self._tally.close()
 
     def _count_queued(self, rings: list[Ring]) -> int:

@@ -130,7 +130,7 @@ def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str
 
 
 def _chosen(args: argparse.Namespace, gone: list[str]) -> Iterator[Path]:
-    """Yield the chosen runs, also those of which only a queue is left. One whose directory is missing is reported, and added to `gone`."""
+    """Yield the chosen runs, also those that are left only as a queue. One whose directory is missing is reported, and added to `gone`."""
     for wanted in args.runs or [args.dir]:
         path = expanded(wanted)
         left = [] if args.to else orphaned(path if args.runs else None)
@@ -233,6 +233,7 @@ class _Line:
         self._last = ""
 
     def show(self, runs: list[SyncProgress]) -> None:
+        """Show the progress, if it is time to."""
         now = time.monotonic()
         if now < self._next_at:
             return
@@ -250,6 +251,7 @@ class _Line:
         sys.stderr.flush()
 
     def clear(self) -> None:
+        """Remove the line from the terminal."""
         if self._drawn:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
