@@ -1,4 +1,4 @@
-"""Delivery process: drives the backends of one kind, out of everybody's way.
+r"""Delivery process: drives the backends of one kind, out of everybody's way.
 
 An SDK may hang, crash or eat memory; here it can be killed, and everything goes on from the cursors. Its supervisor in the worker holds the
 other end of its standard input, a socket: it sends orders, a line of JSON each, and gets a sign of life every half second:
@@ -7,7 +7,7 @@ other end of its standard input, a socket: it sends orders, a line of JSON each,
     {"expedite": "/runs/p/a"}                     somebody waits for this run
     {"stop": {"run": "/runs/p/a", "name": "wandb"}}
     {"leave": true}                               stop everything, and end
-    {"busy": {"/runs/p/a\\nwandb": 0.0}}           the sign of life: for how long each delivery has waited for its backend
+    {"busy": {"/runs/p/a\nwandb": 0.0}}           the sign of life: for how long each delivery has waited for its backend
 
 How far a delivery is says its cursor on disk, which is the only word that survives. An SDK that hangs with the interpreter lock held gives no sign of life
 at all; one that hangs without it is told by its call that takes too long. Either way the supervisor kills the whole process group.

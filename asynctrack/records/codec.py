@@ -209,8 +209,9 @@ def coerce_step(step: object) -> int | None:
 
 
 def string_keys(data: Any, depth: int = 0) -> Any:
-    """Return `data` with strings as keys, also where it is nested. MessagePack keeps integers as keys, and looking for them takes a fifth of a
-    delivery's time. What is nested more than 64 levels deep stays as it is.
+    """Return `data` with strings as keys, also where it is nested.
+
+    MessagePack keeps integers as keys, and looking for them takes a fifth of a delivery's time. What is nested more than 64 levels deep stays as it is.
     """
     if depth > MAX_DEPTH:
         return data
