@@ -25,7 +25,7 @@ _log = logging.getLogger("asynctrack.delivery")
 
 
 class Cursor(msgspec.Struct, kw_only=True):
-    """How far a backend is: the content of `cursors/NAME.json`.
+    """The position of a backend in a run: the content of `cursors/NAME.json`.
 
     Attributes:
         position: of the journal, up to which the backend has everything.

@@ -55,7 +55,7 @@ class FrameBatch(namedtuple("FrameBatch", "segment offset header data whole")):
 
     @property
     def after(self) -> Position:
-        """The place behind it."""
+        """Return the position behind it."""
         return Position(self.segment, self.offset + self.header.size)
 
     def frames(self, inner: int = 0, *, skip_records: bool = False) -> Iterator[Frame]:

@@ -106,12 +106,12 @@ class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset
 
     @property
     def table_bytes(self) -> int:
-        """Bytes of the table of the blocks' checksums."""
+        """Return the bytes of the table of the blocks' checksums."""
         return 4 * (-(-int(self.length) // BLOCK_BYTES))
 
     @property
     def size(self) -> int:
-        """Bytes of the whole batch: header, table and frames."""
+        """Return the bytes of the whole batch: header, table and frames."""
         return HEADER_BYTES + self.table_bytes + int(self.length)
 
 
@@ -171,7 +171,7 @@ def unpack_batch_header(header: bytes, salt: int) -> tuple[BatchHeader, int] | N
 
 
 def bad_blocks(table: bytes, table_crc: int, frames: memoryview, salt: int) -> list[int]:
-    """Indices of the blocks that fail their checksum; all of them where the table itself does."""
+    """Return the indices of the blocks that fail their checksum; all of them where the table itself does."""
     count = -(-len(frames) // BLOCK_BYTES)
     if zlib.crc32(table, salt) != table_crc:
         return list(range(count))

@@ -41,7 +41,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class _Note(TypedDict, total=False):
-    """What a note of the worker may say."""
+    """A note of the worker, with the fields that it may have."""
 
     note: Required[str]
     ring: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,16}$")]

@@ -260,7 +260,7 @@ class Reader:
 
 
 def segments(directory: str) -> list[int]:
-    """Numbers of the segments in a journal's directory, in order; none where it does not exist, or is a link, as what is no file is none.
+    """Return the numbers of the segments in a journal's directory, in order; none where it does not exist, or is a link. Only files count.
 
     Raises:
         NoJournalDirectory: it is something else.
@@ -278,7 +278,7 @@ def segments(directory: str) -> list[int]:
 
 
 def begun(directory: str) -> list[int]:
-    """Numbers of the segments that can be read: the last may have been torn, or given up, before its header was whole."""
+    """Return the numbers of the segments that can be read: the last may have been torn, or given up, before its header was whole."""
     numbers = segments(directory)
     if numbers and _size(os.path.join(directory, segment_name(numbers[-1]))) < HEADER_BYTES:
         numbers.pop()

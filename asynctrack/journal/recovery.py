@@ -38,7 +38,7 @@ def recover(directory: str) -> tuple[dict[int, int], Position, int, bytes | None
 
 
 class Inherited:
-    """What the writer before this one left and perhaps had not synced; nobody has it in memory any more.
+    """The part of the journal that the writer before this one left and perhaps had not synced; no process has it in memory any more.
 
     Attributes:
         ends: up to where it is journaled, by ring.

@@ -55,7 +55,7 @@ class Tally:
             self._rings[batch.header.ring] = _RingTally(first, batch.header, position)
 
     def records(self) -> int:
-        """Records in the journal."""
+        """Return the number of records in the journal."""
         return sum(ring.header.record_offset - ring.first + self._in_last(ring) for ring in self._rings.values())
 
     def next_number(self) -> int:

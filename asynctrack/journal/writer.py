@@ -77,12 +77,12 @@ class Writer:
 
     @property
     def next_segment(self) -> int:
-        """The number that the next segment will have; they only grow."""
+        """Return the number of the next segment; numbers only grow."""
         return self._segments.number + 1
 
     @property
     def wants_sync(self) -> bool:
-        """Whether so much is not synced that it should not wait for the interval."""
+        """Return True if so much is not synced that it should not wait for the interval."""
         return self._backlog.bytes > SYNC_EARLY_BYTES
 
     def append(self, ring: int, start: int, end: int, record_offset: int, frames: bytes) -> None:

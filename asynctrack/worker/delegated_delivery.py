@@ -64,12 +64,12 @@ class DelegatedDelivery:
 
     @property
     def done(self) -> bool:
-        """Whether the backend has everything, the run's end included."""
+        """Return True if the backend has everything, the run's end included."""
         return self.cursor.closed and self.cursor.position != self._reopened_at
 
     @property
     def paused(self) -> bool:
-        """Whether a person has to mend something before anything more is delivered."""
+        """Return True if a person has to fix something before anything more is delivered."""
         tried_here = self.cursor.retries > self._retries_before  # else an earlier process says so
         return self.cursor.paused and tried_here
 
@@ -114,7 +114,7 @@ class DelegatedDelivery:
 
     @property
     def saved_ends(self) -> dict[int, int]:
-        """For each ring, up to where the saved cursor has it."""
+        """Return for each ring the position up to which the saved cursor has it."""
         return self.cursor.ends
 
     async def _note_death(self) -> None:

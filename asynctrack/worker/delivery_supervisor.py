@@ -62,7 +62,7 @@ class SupervisedProcess:
 
     @property
     def group(self) -> int | None:
-        """Its process group; None while there is none."""
+        """Return its process group; None while there is none."""
         return None if self._running is None else self._running.group
 
     def deliver(self, run: Path, name: str, backend: Backend, stored: dict[str, Any], *, force: bool = False) -> None:

@@ -80,22 +80,22 @@ class Drain:
 
     @property
     def host(self) -> str:
-        """The directory of the rings."""
+        """Return the directory of the rings."""
         return self._intake.host
 
     @property
     def runs(self) -> dict[str, RunJournal]:
-        """The runs it moves bytes for, by directory."""
+        """Return the runs whose bytes it moves, by directory."""
         return self._runs.by_path
 
     @property
     def pressed(self) -> bool:
-        """Whether the deliveries should leave it the interpreter."""
+        """Return True if the deliveries should leave it the interpreter."""
         return self._fill_rate.pressed
 
     @property
     def idle_since(self) -> float:
-        """When there was a run for the last time; monotonic seconds."""
+        """Return when there was a run for the last time, in monotonic seconds."""
         return self._runs.idle_since
 
     def start(self) -> None:

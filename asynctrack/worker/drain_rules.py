@@ -31,7 +31,7 @@ _CALM: Final = 1 / 4
 
 # The values below are classes, not named tuples: to make one of those takes 0.1 ms, and the drain has 9 ms to be there.
 class FillRate:
-    """How quickly the rings fill: rings that were moved since a moment, and whether that was too much in the window before."""
+    """The speed at which the rings fill: rings that were moved since a moment, and a mark if that was too much in the window before."""
 
     __slots__ = ("pressed", "rings", "since")
 

@@ -6,7 +6,7 @@ import anyio
 
 
 class Growth:
-    """What those wait for who read a journal. Belongs to one loop."""
+    """The event that readers of a journal wait for: it has grown. Belongs to one loop."""
 
     def __init__(self) -> None:
         self._waiters: list[anyio.Event] = []

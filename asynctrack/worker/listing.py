@@ -42,7 +42,7 @@ class Queue(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
-    """What serves one calling process and its forked children.
+    """The worker of one calling process and its forked children, or their queues where it has none.
 
     Attributes:
         directory: of its rings.
@@ -57,7 +57,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def callers(self) -> list[int]:
-        """The processes that log, those that are there."""
+        """Return the pids of the processes that log and are alive."""
         return sorted({queue.caller for queue in self.queues if queue.caller_lives})
 
     @property
@@ -66,7 +66,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def list_workers(*, but: Collection[str] = ()) -> list[Worker]:
-    """Every worker of this user, and every host that has none; `but` names host directories of this process."""
+    """List every worker of this user, and every host that has none; `but` names host directories of this process."""
     left_out = {os.path.basename(path) for path in but}
     found = []
     for directory in host_directories():

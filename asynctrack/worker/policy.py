@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Policy(NamedTuple):
-    """What a worker may do; `asynctrack sync` is told by its user.
+    """The rights of a worker; for `asynctrack sync` its user sets them.
 
     Attributes:
         offline_too: deliver to backends that need a network also where the run is offline.

@@ -28,7 +28,7 @@ MOVE_BYTES = 256 << 10
 
 
 class _Producer:
-    """What is known of the process of a live ring.
+    """The known facts about the process of a live ring.
 
     Attributes:
         caller: how it ends; None where that cannot be seen.

@@ -19,7 +19,7 @@ _LONGEST_EXIT_S = 60.0
 
 
 class RingOutcome:
-    """How one process has ended: what it said, and what the kernel says.
+    """The end of one process: its own word, and the kernel's.
 
     Attributes:
         ring: of the process.

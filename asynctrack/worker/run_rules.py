@@ -13,7 +13,7 @@ RunStep = Literal["wait", "leave", "tell", "give up"]
 
 
 class RunFacts(NamedTuple):
-    """What the next step of a run depends on.
+    """The facts on which the next step of a run depends.
 
     Attributes:
         stopping: whether somebody has asked to end soon.

@@ -18,7 +18,7 @@ Action = Literal["wait", "start", "kill", "end"]
 
 
 class ProcessFacts(NamedTuple):
-    """What is to be done about a process depends on this.
+    """The facts on which the next step for a process depends.
 
     Attributes:
         lives: whether it has been started, and has not been seen to end.
@@ -38,7 +38,7 @@ class ProcessFacts(NamedTuple):
 
 
 class Deaths(NamedTuple):
-    """How often a process has ended, or could not be started, while it was wanted.
+    """The count of times that a process has ended, or could not be started, while it was wanted.
 
     Attributes:
         total: in all.
