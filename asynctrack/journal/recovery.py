@@ -41,8 +41,8 @@ class Inherited:
     """The part of the journal that the writer before this one left and perhaps had not synced; no process has it in memory any more.
 
     Attributes:
-        ends: up to where it is journaled, by ring.
-        synced_until: up to where it survives a power cut.
+        ends: for each ring, the position up to which it is journaled there.
+        synced_until: the place up to which the journal survives a power cut.
 
     Args:
         directory: the journal's.
@@ -74,7 +74,7 @@ def _read_to_end(directory: str, segment: int, ends: dict[int, int]) -> tuple[Po
     """Read from a segment to the journal's end; `ends` gets those of the rings.
 
     Returns:
-        The place behind the last batch of which something is whole, and in the last segment that from which on all is torn.
+        The place behind the last batch that has anything whole, and the place in the last segment behind which all is torn.
     """
     found, torn = Position(), None
     reader = Reader(directory, Position(segment))

@@ -147,8 +147,8 @@ class Drain:
     def leave(self) -> None:
         """Serve until the callers have ended, and leave what is behind then to `asynctrack sync`.
 
-        Who sends SIGTERM to the worker, as a batch system or a machine that shuts down does, sends it to the callers too, and they
-        may log for as long as their grace lasts.
+        A batch system that ends a job, or a machine that shuts down, sends SIGTERM to the worker and to the callers. They may log for as
+        long as their grace lasts.
         """
         self.leaving = True
         self._pipe.wake()

@@ -31,7 +31,13 @@ _CALM: Final = 1 / 4
 
 # The values below are classes, not named tuples: to make one of those takes 0.1 ms, and the drain has 9 ms to be there.
 class FillRate:
-    """The speed at which the rings fill: rings that were moved since a moment, and a mark if that was too much in the window before."""
+    """The speed at which the rings fill.
+
+    Attributes:
+        rings: rings that were moved in this window.
+        since: the beginning of the window; monotonic seconds.
+        pressed: True if there were too many in the window before.
+    """
 
     __slots__ = ("pressed", "rings", "since")
 
@@ -42,7 +48,7 @@ class FillRate:
 
 
 class Failure:
-    """Why a run could not be opened or written the last time, and when it is tried again."""
+    """The reason why a run could not be opened or written the last time, and when it is tried again."""
 
     __slots__ = ("error", "retry_at")
 
@@ -69,9 +75,8 @@ def fastest_intervals(metas: Iterable[Mapping[str, str]]) -> tuple[float, float]
 def measure(rate: FillRate, fullest: float, now: float) -> FillRate:
     """Take a round into account.
 
-    While the rate is pressed, the deliveries leave the interpreter to the drain but for one batch every 250 ms. Imports and
-    deliveries hold it for up to 20 ms at a time, in which a tight loop overflows its ring: 31,190 of a million records were
-    dropped before.
+    While the rate is pressed, the deliveries take the interpreter for one batch every 250 ms only. Imports and deliveries hold it
+    for up to 20 ms at a time, in which a tight loop overflows its ring: 31,190 of a million records were dropped before.
 
     Args:
         rate: what was measured so far.

@@ -25,7 +25,7 @@ _starting = threading.Lock()
 
 
 def warn(message: str, error: BaseException | None = None) -> None:
-    """Log a warning. Never waits for whoever writes it."""
+    """Log a warning. Never waits for the thread that writes it."""
     call(_log, message, error)
 
 
@@ -53,7 +53,10 @@ def to_thread() -> None:
     import logging
 
     class LogWriter(logging.StreamHandler):  # type: ignore[type-arg]  # of whatever standard error is
+        """A handler whose lines the thread writes."""
+
         def emit(self, record: logging.LogRecord) -> None:
+            """Have a line written; never wait."""
             call(super().emit, record)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[LogWriter()])

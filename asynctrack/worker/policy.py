@@ -12,8 +12,9 @@ class Policy(NamedTuple):
         offline_too: deliver to backends that need a network also where the run is offline.
         trust: take settings that lead out of a run's directory from any `run.json`.
         force: deliver copies of runs also where what their originals delivered shows twice.
-        patient: the callers have ended, and a person waits. So go on for as long as it is let, not for as long as the run says, deliver
-            to what lived in a caller where that can be imported, and let go of a run at once when only a person can help.
+        patient: the callers have ended, and a person waits. So deliveries go on for as long as they are let, not for as long as the run
+            says. Backends that lived in a caller are delivered to where they can be imported. A run is let go of at once when only a
+            person can help.
     """
 
     offline_too: bool = False

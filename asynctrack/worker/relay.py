@@ -1,7 +1,7 @@
 """Relay: rounds from run to run that another thread goes on with while a disk holds one thread up. Runs in the worker. Standard library only.
 
-A disk may hang for hours, and whoever asks it for something hangs with it: no signal ends that. So whoever makes the rounds says where he
-is. If he is there for too long, that run is his alone until the disk answers, and a fresh thread visits the others.
+A disk may hang for hours, and a thread that asks it for something hangs with it: no signal ends that. So the thread that makes the rounds
+says where it is. If it is there for too long, that run is its alone until the disk answers, and a fresh thread visits the others.
 """
 
 from __future__ import annotations

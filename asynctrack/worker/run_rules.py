@@ -41,8 +41,8 @@ def next_step(facts: RunFacts) -> RunStep:
     """Decide how to go on with a run.
 
     Returns:
-        "leave" where nothing is left to do, or somebody has asked for that; "tell" where what is left waits for a person: `finish` does
-        not wait for it; "give up" where that person has to be told; else "wait".
+        "leave" where nothing is left to do, or somebody has asked for that. "tell" where the rest waits for a person: `finish` does not
+        wait for it. "give up" where that person has to be told. Else "wait".
     """
     if facts.stopping or is_finished(facts):
         return "leave"
