@@ -23,13 +23,13 @@ class CallerDeliveries:
         self._thread = LoopThread("asynctrack-local", self._poller.run)
 
     def has(self, ring: int, position: int) -> bool:
-        """Whether all of them have what was in a ring up to a position."""
+        """Tell whether all of them have what was in a ring up to a position."""
         self._poller.expedite()
         return self._poller.has(ring, position)
 
     @property
     def done(self) -> bool:
-        """Whether nothing is to be waited for: each of them has the run's end, or waits for a person."""
+        """Tell whether nothing is to be waited for: each of them has the run's end, or waits for a person."""
         self._poller.expedite()
         deliveries = self._poller.deliveries
         return bool(deliveries) and all(delivery.done or delivery.paused for delivery in deliveries)

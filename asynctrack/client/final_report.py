@@ -24,13 +24,13 @@ _MOST_CHILDREN: Final = 3
 
 
 def not_journaled(producer: Producer) -> int:
-    """Records of this process that are in its queue only; those of others are theirs to tell of."""
+    """Count the records of this process that are in its queue only; those of others are theirs to tell of."""
     ring = producer.ring
     return ring.queued(ring.words[TAIL]) or 0
 
 
 def dropped(producer: Producer) -> tuple[int, str]:
-    """How many records of this process were dropped, and in words with the reasons. Reads memory only."""
+    """Count the records of this process that were dropped, and say why. Reads memory only."""
     counts = producer.ring.dropped()
     full, large = counts.get("full", 0), counts.get("oversize", 0)
     why = [f"{full} found the queue full"] if full else []
@@ -39,7 +39,7 @@ def dropped(producer: Producer) -> tuple[int, str]:
 
 
 def hindered(what: str, producer: Producer) -> str:
-    """What is said while the journal cannot be written."""
+    """Say that the journal cannot be written, and what to do."""
     if producer.ring.words[LAST_ERRNO] == ENOENT:
         return "its directory has been removed or moved: move it back, or what is logged is lost"
     mib = producer.capacity / 2**20
@@ -47,7 +47,7 @@ def hindered(what: str, producer: Producer) -> str:
 
 
 def recovery_hint(run: Path, producer: Producer) -> str:
-    """Why something is not journaled, as far as that is known, and how it gets there. Looks at shared memory only."""
+    """Say why something is not journaled, as far as that is known, and how it gets there. Looks at shared memory only."""
     if producer.ring.words[LAST_ERRNO] == ENOENT:
         return ": the run's directory has been removed or moved, and they are lost with it"
     if not producer.ring.is_there():
@@ -60,7 +60,7 @@ def recovery_hint(run: Path, producer: Producer) -> str:
 
 
 def failed_children(run: Path) -> str:
-    """The forked children that have failed, in words; empty where none has.
+    """Say which forked children have failed; empty where none has.
 
     Raises:
         NotARun: `run.json` cannot be read.
@@ -76,7 +76,7 @@ def failed_children(run: Path) -> str:
 def undelivered(
     run: Path, stats: RunStats, backends: Mapping[str, Backend], producer: Producer, *, alone: bool
 ) -> Iterator[tuple[str, str]]:
-    """The backends that lack records of this process, and what is to be said of each.
+    """Find the backends that lack records of this process, and say so of each.
 
     Args:
         run: its directory.
@@ -106,7 +106,7 @@ def undelivered(
 
 
 def unknown(run: Path, stats: RunStats, error: OSError) -> list[tuple[str, str]]:
-    """What is to be said of the backends that are behind by the statistics, where the run's files do not say more."""
+    """Say which backends are behind by the statistics, where the run's files do not say more."""
     return [
         (
             name,
@@ -118,7 +118,7 @@ def unknown(run: Path, stats: RunStats, error: OSError) -> list[tuple[str, str]]
 
 
 def delivery_hint(run: Path, name: str, backend: Backend, paused: bool) -> str:
-    """How what a backend lacks gets there."""
+    """Say how a backend gets what it lacks."""
     settings = stored(backend, "", name)
     if not os.path.isdir(run):  # somebody has moved it
         return f"the run is no longer at {run}; run `asynctrack sync` with the directory where it is now"
@@ -136,5 +136,5 @@ def _lacks(run: Path, name: str, producer: Producer) -> bool:
 
 
 def accepted(producer: Producer) -> int:
-    """Records of this process that its queue has taken."""
+    """Count the records of this process that its queue has taken."""
     return producer.number - producer.ring.words[FIRST] - sum(producer.ring.dropped().values())

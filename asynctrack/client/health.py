@@ -64,7 +64,7 @@ class HealthMonitor:
             _thread.ask(lambda: None)  # it waits for nothing as yet
 
     def stop(self) -> None:
-        """The run has ended: what is left is said with its statistics."""
+        """Stop looking: the run has ended, and what is left is said with its statistics."""
         _watched.discard(self)
         # What it calls is the run's: without it the run goes with its last reference.
         self._warn, self._trouble, self._warn_of_trouble = _nothing, _nothing, _nothing

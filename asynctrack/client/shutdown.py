@@ -35,7 +35,7 @@ class OpenRun(Protocol):
 
     @property
     def needs_threads(self) -> bool:
-        """Whether threads of this process deliver: it has to be finished while executors can be had."""
+        """Tell whether threads of this process deliver: the run has to be finished while executors can be had."""
 
     def exiting(self, error: BaseException | None) -> Iterator[float]:
         """Take no more records, at the first step; then wait for delivery, as long as its settings allow.
@@ -64,12 +64,12 @@ def register(run: OpenRun) -> None:
 
 
 def unregister(run: OpenRun) -> None:
-    """The run has finished."""
+    """Forget a run that has finished."""
     _open.discard(run)
 
 
 def is_open(path: Path) -> bool:
-    """Whether this process has the run open, perhaps under another name."""
+    """Tell whether this process has the run open, perhaps under another name."""
     return any(run.path == path or _is_same(run.path, path) for run in list(_open))
 
 
@@ -111,7 +111,7 @@ def _await(runs: list[OpenRun], error: BaseException | None) -> None:
 
 
 def _step(waits: dict[OpenRun, Iterator[float]]) -> float | None:
-    """Take each wait a step on; returns the shortest pause, None when all are over."""
+    """Take each wait a step on, and return the shortest pause; None when all are over."""
     pauses = []
     for run, wait in list(waits.items()):
         try:
@@ -125,7 +125,7 @@ def _step(waits: dict[OpenRun, Iterator[float]]) -> float | None:
 
 
 def _why() -> BaseException | None:
-    """The exception that ends this process, as far as it can be known."""
+    """Find the exception that ends this process, as far as it can be known."""
     if (passing := sys.exception()) is not None:
         return passing
     if code := private.exit_code_of_child():  # from 3.13 on it is through with the exception by now

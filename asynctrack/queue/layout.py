@@ -117,5 +117,5 @@ PAD: Final = 255
 
 
 def frame_size(length: int) -> int:
-    """Bytes that a frame with a payload of `length` bytes takes in a ring and in the journal."""
+    """Return how many bytes a frame with a payload of `length` bytes takes in a ring and in the journal."""
     return (length + FRAME_HEADER_BYTES + 7) & -8

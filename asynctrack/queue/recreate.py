@@ -15,7 +15,7 @@ from asynctrack.queue.shm_paths import CLOSED_SUFFIX, LOCK_NAME, is_closed, make
 
 
 def worker_of(ring: Ring) -> int | None:
-    """The worker that drains a ring whose file is gone; `locks.ELSEWHERE` where it cannot be seen, None where it has ended.
+    """Find the worker that drains a ring whose file is gone; `locks.ELSEWHERE` where it cannot be seen, None where it has ended.
 
     The lock that it had in the ring's directory went with that; it has the run's, too.
     """
@@ -25,6 +25,7 @@ def worker_of(ring: Ring) -> int | None:
 
 
 def run_lock(ring: Ring) -> str:
+    """Return the path of the lock that the worker of a ring has on its run."""
     return os.path.join(ring.meta["run"], "lock")
 
 

@@ -114,7 +114,7 @@ class Ring:
             raise
 
     def is_there(self) -> bool:
-        """Whether its file is where it was: not removed, nor replaced by another."""
+        """Tell whether its file is where it was: not removed, nor replaced by another."""
         try:
             found = os.stat(self.path, follow_symlinks=False)
         except OSError:
@@ -166,7 +166,7 @@ class Ring:
             raise
 
     def producer_lives(self) -> bool:
-        """Whether the process that made this ring is still there. Never call it in that process."""
+        """Tell whether the process that made this ring is still there. Never call it in that process."""
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -175,16 +175,16 @@ class Ring:
         return self._is_mapped()
 
     def caller(self) -> int:
-        """The process that made this ring, as it is called here; `locks.ELSEWHERE` where it cannot be seen. Never call it in that process."""
+        """Find the process that made this ring, as it is called here; `locks.ELSEWHERE` where it cannot be seen. Never call it in that process."""
         holder = self.held_by()
         return self.words[PID] if holder is None else holder
 
     def held_by(self) -> int | None:
-        """The process that has the ring's lock, as it is called here; `locks.ELSEWHERE` where it cannot be seen, None where it has ended or is this one."""
+        """Find the process that has the ring's lock, as it is called here; `locks.ELSEWHERE` where it cannot be seen, None where it has ended or is this one."""
         return locks.holder_of(self._fd)
 
     def can_be(self) -> bool:
-        """Whether the header is one; else somebody has written over it."""
+        """Tell whether the header is one; else somebody has written over it."""
         try:
             self._check(HEADER_BYTES + self.capacity)
         except ValueError:
@@ -192,15 +192,15 @@ class Ring:
         return True
 
     def used(self) -> int:
-        """Bytes of frames that are not yet in the journal."""
+        """Return how many bytes of frames are not yet in the journal."""
         return self.words[HEAD] - self.words[TAIL]
 
     def is_blank(self) -> bool:
-        """Whether it was made to open a run, and nothing is said in it: its producer is about to, or was killed before it could."""
+        """Tell whether it was made to open a run, and nothing is said in it: its producer is about to, or was killed before it could."""
         return not self.words[HEAD] and self.meta.get("root") == "True"
 
     def copy(self, start: int, end: int) -> bytes:
-        """The bytes between two positions; right only while `end - capacity <= start` holds."""
+        """Copy the bytes between two positions; right only while `end - capacity <= start` holds."""
         first = HEADER_BYTES + start % self.capacity
         last = HEADER_BYTES + end % self.capacity
         if first < last or start == end:
@@ -208,7 +208,7 @@ class Ring:
         return self.data[first : HEADER_BYTES + self.capacity] + self.data[HEADER_BYTES:last]
 
     def batch_end(self, start: int, head: int, max_bytes: int) -> int:
-        """Where to cut what lies between a frame's start and the head: about `max_bytes` on, more where no mark is nearer."""
+        """Find where to cut what lies between a frame's start and the head: about `max_bytes` on, more where no mark is nearer."""
         if head - start <= max_bytes:
             return head
         marks = [mark for mark in self.words[MARKS : MARKS + MARK_COUNT].tolist() if start < mark < head]
@@ -216,7 +216,7 @@ class Ring:
         return max(near) if near else min(marks, default=head)
 
     def queued(self, after: int) -> int | None:
-        """Records between the position `after` and the head; None where some are in the journal only by now."""
+        """Count the records between the position `after` and the head; None where some are in the journal only by now."""
         words = self.words
         head = words[HEAD]
         if head - after > self.capacity:
@@ -228,7 +228,7 @@ class Ring:
         return count_records(frames)
 
     def next_number(self) -> int:
-        """The number after that of the last record that is not journaled; 0 where all is."""
+        """Return the number after that of the last record that is not journaled; 0 where all is."""
         frames = self.copy(self.words[TAIL], self.words[HEAD])
         words = memoryview(frames).cast("Q")
         at = following = 0
@@ -238,12 +238,12 @@ class Ring:
         return following
 
     def dropped(self) -> dict[str, int]:
-        """Records that were turned away, by reason; reasons without one are left out."""
+        """Count the records that were turned away, by reason; reasons without one are left out."""
         counts = {reason: self.words[DROPPED + i] for i, reason in enumerate(DROP_REASONS)}
         return {reason: count for reason, count in counts.items() if count}
 
     def trouble(self) -> str | None:
-        """What keeps the worker from journaling, in words; None where nothing does."""
+        """Say what keeps the worker from journaling; None where nothing does."""
         code = self.words[LAST_ERRNO]
         if code == NO_ANSWER:
             return "the disk hangs"
@@ -285,7 +285,7 @@ class Ring:
         _unlink(self.path)
 
     def _is_mapped(self) -> bool:
-        """Whether the producer lives all the same: its program may have closed the ring's file, and with it the lock."""
+        """Tell whether the producer lives all the same: its program may have closed the ring's file, and with it the lock."""
         pid = self.words[PID]
         if pid == os.getpid():  # its number, given again: we map the ring ourselves
             return False
@@ -314,7 +314,7 @@ class Ring:
 
 
 def count_records(frames: bytes | memoryview) -> int:
-    """Records among whole frames."""
+    """Count the records among whole frames."""
     words = memoryview(frames).cast("Q")
     at = records = 0
     while at < len(words):
@@ -324,14 +324,14 @@ def count_records(frames: bytes | memoryview) -> int:
 
 
 def record_offset(frames: bytes, first: int) -> int:
-    """Records that the producer had put before the first of these frames; `first` is its first number."""
+    """Count the records that the producer had put before the first of these frames; `first` is its first number."""
     number = int.from_bytes(frames[8 : FRAME_HEADER_BYTES - 1], "little")
     lost = int.from_bytes(frames[4:8], "little")
     return number - first - lost
 
 
 def _pack_meta(meta: Mapping[str, object]) -> bytes:
-    """Lines of `name=value`; the run's path comes last, since it may hold any character."""
+    """Write lines of `name=value`; the run's path comes last, since it may hold any character."""
     lines = [f"{name}={value}\n" for name, value in meta.items() if name != "run"]
     return os.fsencode("".join(lines) + f"run={meta['run']}")
 

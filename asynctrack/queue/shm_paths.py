@@ -32,7 +32,7 @@ _SHARE_OF_FREE = 16
 
 
 def shared_roots() -> Iterator[str]:
-    """Directories that may hold rings, best first: memory, then the temporary directory."""
+    """List the directories that may hold rings, best first: memory, then the temporary directory."""
     chosen = os.path.expanduser(os.environ.get("ASYNCTRACK_SHM", ""))
     if chosen or _usable("/dev/shm"):
         yield chosen or "/dev/shm"
@@ -41,7 +41,7 @@ def shared_roots() -> Iterator[str]:
 
 
 def user_root(shared: str, *, create: bool = False) -> str | None:
-    """This user's own directory under `shared`, or None where it is missing or not safely theirs.
+    """Return this user's own directory under `shared`, or None where it is missing or not safely theirs.
 
     A name squatted by another user, a symlink, or a directory that others can enter is left alone.
     """
@@ -53,7 +53,7 @@ def user_root(shared: str, *, create: bool = False) -> str | None:
 
 
 def user_roots(shared: str) -> list[str]:
-    """All directories of this user's own under `shared`: where another user has taken the name, there is one with a longer name."""
+    """List all directories of this user's own under `shared`: where another user has taken the name, there is one with a longer name."""
     name = os.path.basename(root_name(shared))
     try:
         names = sorted(found for found in os.listdir(shared) if found == name or found.startswith(f"{name}-"))
@@ -76,7 +76,7 @@ def _is_private(path: str) -> bool:
 
 
 def make_host_directory(shared: str) -> str:
-    """A fresh directory for the rings of this process, with its wake pipe.
+    """Make a fresh directory for the rings of this process, with its wake pipe.
 
     Raises:
         OSError: there is no room, or no right to write there; nothing is left.
@@ -100,7 +100,7 @@ def make_host_directory(shared: str) -> str:
 
 
 def host_directories() -> Iterator[str]:
-    """Every host directory of this user on this machine, those of ended processes too."""
+    """List every host directory of this user on this machine, those of ended processes too."""
     for shared in shared_roots():
         for root in user_roots(shared):
             try:
@@ -112,7 +112,7 @@ def host_directories() -> Iterator[str]:
 
 
 def ring_paths(host: str) -> list[str]:
-    """The rings in a host directory; empty when it is gone."""
+    """List the rings in a host directory; empty when it is gone."""
     try:
         with os.scandir(host) as entries:
             return sorted(entry.path for entry in entries if entry.name.endswith(RING_SUFFIX))
@@ -121,14 +121,14 @@ def ring_paths(host: str) -> list[str]:
 
 
 def fresh_ring_path(host: str) -> str:
-    """A path for the next ring of a host. Names sort by age, whatever the clock says: a run's earlier session is drained first."""
+    """Return a path for the next ring of a host. Names sort by age, whatever the clock says: a run's earlier session is drained first."""
     last = [os.path.basename(path) for path in ring_paths(host)[-1:]]
     number = 1 + max((int(name.partition("-")[0], 16) for name in last), default=0)
     return os.path.join(host, f"{number:016x}-{os.urandom(8).hex()}{RING_SUFFIX}")
 
 
 def has_room(shared: str) -> bool:
-    """Whether there is room for a small ring, as far as the file system tells."""
+    """Tell whether there is room for a small ring, as far as the file system tells."""
     try:
         space = os.statvfs(shared)
     except OSError:
@@ -137,7 +137,7 @@ def has_room(shared: str) -> bool:
 
 
 def ring_bytes(host: str) -> int:
-    """How big the next ring of this host should be: 4 MiB, less where less than sixteen times as much memory is free."""
+    """Say how big the next ring of this host should be: 4 MiB, less where less than sixteen times as much memory is free."""
     free = _SHARE_OF_FREE * DEFAULT_RING_BYTES
     with contextlib.suppress(OSError):
         space = os.statvfs(host)
@@ -181,12 +181,12 @@ def make_host_again(host: str) -> None:
 
 
 def is_closed(host: str) -> bool:
-    """Whether its worker has closed a host directory, and has not yet left."""
+    """Tell whether its worker has closed a host directory, and has not yet left."""
     return os.path.isdir(host + CLOSED_SUFFIX)
 
 
 def close_host(host: str) -> str:
-    """Rename a host directory so that no ring can be made in it any more; returns its name from then on."""
+    """Rename a host directory so that no ring can be made in it any more, and return its name from then on."""
     if host.endswith(CLOSED_SUFFIX):
         return host
     closed = host + CLOSED_SUFFIX
