@@ -26,13 +26,13 @@ from asynctrack.client.config_sources import as_config
 from asynctrack.client.current import current
 from asynctrack.client.default_backends import default_backends
 from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.handshake import hold_streams
 from asynctrack.client.labels import LABELS, as_labels, as_text
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.preflight import forewarn
 from asynctrack.client.preparation import prepare, take_back
 from asynctrack.client.run import Run
 from asynctrack.client.session import RunSession
-from asynctrack.client.worker_handle import hold_streams
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.manifest import Manifest, as_started, now_iso
 from asynctrack.records.media_types import unicode

@@ -11,26 +11,23 @@ import functools
 import os
 import posix  # eventlet's `os.write` waits where a pipe is full
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from asynctrack._system import locks, messages, trust
+from asynctrack._system import locks, messages
 from asynctrack._system.background import BackgroundThread
 from asynctrack._system.native_threads import allocate_lock
 from asynctrack._system.private import threads_are_over
 from asynctrack.backends.base import Backend
+from asynctrack.client.handshake import hold_streams, write_handshake
 from asynctrack.client.worker_launcher import WorkerLauncher
 from asynctrack.queue import recreate
 from asynctrack.queue.layout import DONE, HEAD, HEARTBEAT, TAIL, WORKER_PID
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring
 from asynctrack.queue.shm_paths import (
-    HANDSHAKE_NAME,
     LOCK_NAME,
     SMALLEST_RING_BYTES,
     WAKE_NAME,
@@ -150,7 +147,7 @@ class WorkerHandle:
                 os.close(fd)
 
     def poll_ring(self, ring: Ring, wake: bool) -> None:
-        """Called by a producer now and then: have the worker woken, and another started if it is gone.
+        """Have the worker woken, and another started if it is gone. A producer calls this now and then.
 
         It only asks for that: it is called between the acceptance of a record and the return of `log()`.
         """
@@ -223,26 +220,26 @@ class WorkerHandle:
 
     @property
     def serves_here(self) -> bool:
-        """Whether the worker is threads of this process."""
+        """Tell whether the worker is threads of this process."""
         return self._threads is not None
 
     def has(self, run: str) -> bool:
-        """Whether threads of this process have a run."""
+        """Tell whether threads of this process have a run."""
         return self._threads is not None and self._threads.has(run)
 
     def others(self) -> list[str]:
-        """Rings of other processes that share the worker."""
+        """List the rings of other processes that share the worker."""
         return [path for path in ring_paths(self.directory) if path not in self._own]
 
     def others_of(self, run: str) -> Iterator[Ring]:
-        """The rings of other processes that log to a run; each is closed when the next is asked for."""
+        """Open the rings of other processes that log to a run; each is closed when the next is asked for."""
         for path in self.others():
             with contextlib.suppress(OSError, ValueError), contextlib.closing(Ring.attach(path)) as ring:
                 if ring.meta["run"] == run:
                     yield ring
 
     def after_fork(self) -> None:
-        """In a forked child: the parent's rings and threads are not ours. No lock, no system call."""
+        """Forget the parent's rings and threads, in a forked child. No lock, no system call."""
         self._is_shared = True
         self._own = {}
         self._producers = {}
@@ -338,7 +335,7 @@ class WorkerHandle:
         messages.warn((self.directory, message), f"asynctrack: {message}")
 
     def _worker_lives(self) -> bool:
-        """Whether some process holds the worker's lock. A process cannot ask that of its own threads."""
+        """Tell whether some process holds the worker's lock. A process cannot ask that of its own threads."""
         if self._threads is not None:
             return self._threads.alive()
         return locks.is_taken(os.path.join(self.directory, LOCK_NAME))
@@ -379,41 +376,9 @@ _monitor: BackgroundThread[tuple[WorkerHandle, Ring, bool, bool]] = BackgroundTh
 
 
 def leave() -> None:
-    """At the end of the process: let the worker's monitor get done with what it is at, for a thread of ours dies in the middle of that.
+    """Let the worker's monitor get done with what it is at, at the end of the process: a thread of ours would die in the middle of it.
 
     Where it journals what no worker could, the run is done before its directory is removed and a word is said.
     """
     for pause in _monitor.until_done(_LEAVE_S):
         time.sleep(pause)
-
-
-def write_handshake(directory: str) -> None:
-    """Tell the worker what it needs to import what this process can, and to know what it has sealed."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    handshake = _as_json({"sys_path": _module_paths(), "argv": sys.argv, "key": trust.session_key()})
-    with open(os.open(os.path.join(directory, HANDSHAKE_NAME), flags, 0o600), "wb") as file:
-        file.write(handshake)
-
-
-def _as_json(value: object) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except (TypeError, ValueError):  # a path that is not UTF-8
-        import json
-
-        return json.dumps(value).encode()
-
-
-def _module_paths() -> list[str]:
-    """Where this process finds modules; the script's own folder last, since what lies there by chance is no library."""
-    script = getattr(sys.modules.get("__main__"), "__file__", None) or ""
-    return sorted(filter(None, sys.path), key=lambda path: path == os.path.dirname(script))
-
-
-def hold_streams() -> None:
-    """Open nothing of ours where a standard stream is closed: it would take what C code writes to that."""
-    for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # it gets the lowest number that is free

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asynctrack._system import fork, locks
-from asynctrack.client.worker_handle import WorkerHandle, write_handshake
+from asynctrack.client.handshake import write_handshake
+from asynctrack.client.worker_handle import WorkerHandle
 from asynctrack.errors import SharedMemoryUnavailable
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.shm_paths import has_room, make_host_directory, ring_paths, shared_roots
