@@ -86,7 +86,7 @@ class Life:
 
     def _await_worker(self, run: asynctrack.Run, began: float) -> None:
         """Time from the call of the first `init` until its first record is in the journal, and in the backend."""
-        words = run._producer.ring.words
+        words = run._publisher.producer.ring.words
         while not words[WORKER_PID]:
             time.sleep(_POLL_S)
         self._add("worker: has the run", began)

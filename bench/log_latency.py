@@ -131,7 +131,7 @@ def _rounds(
 
 
 def _write_to_whole_ring(run: asynctrack.Run) -> None:
-    producer = run._producer
+    producer = run._publisher.producer
     log = log_subject(run)
     while producer.head < producer.capacity:
         log.untimed(0, 2000)
@@ -201,7 +201,7 @@ def _worker_stopped(episodes: int) -> tuple[Rounds, Rounds, int]:
         _write_to_whole_ring(run)
         blocks = Blocks([log_subject(run, settle=lambda: None), json_subject()], shape)
         # They fill over half of the queue, which is when the caller begins to call for the worker.
-        cycles = int(0.7 * run._producer.capacity / _frame_bytes() / (shape.timed + shape.discarded))
+        cycles = int(0.7 * run._publisher.producer.capacity / _frame_bytes() / (shape.timed + shape.discarded))
         for _ in range(episodes):
             run.flush("delivered")
             running.append(blocks.round(cycles, warm_up=0))
@@ -213,7 +213,7 @@ def _worker_stopped(episodes: int) -> tuple[Rounds, Rounds, int]:
 
 @contextlib.contextmanager
 def _stopped_worker(run: asynctrack.Run) -> Iterator[None]:
-    pid = run._producer.ring.words[WORKER_PID]
+    pid = run._publisher.producer.ring.words[WORKER_PID]
     os.kill(pid, signal.SIGSTOP)
     try:
         time.sleep(STOPPED_BEFORE_S)
@@ -225,7 +225,7 @@ def _stopped_worker(run: asynctrack.Run) -> Iterator[None]:
 def _frame_bytes() -> int:
     """Return how many bytes a record takes in the queue."""
     with open_run(backends=[]) as run:
-        words = run._producer.ring.words
+        words = run._publisher.producer.ring.words
         before = words[HEAD]
         log_subject(run).untimed(100_000, 1)
         return words[HEAD] - before

@@ -156,7 +156,7 @@ class Session:
             self._runs[condition.name] = self._open(condition, opened)
         self._plain = [self._subject(condition) for condition in conditions]
         for subject, run in zip(self._plain, self._runs.values(), strict=True):
-            while run._producer.head < run._producer.capacity:  # until then the kernel maps a page for every 4 KiB
+            while run._publisher.producer.head < run._publisher.producer.capacity:  # until then the kernel maps a page for every 4 KiB
                 subject.untimed(0, 2000)
                 run.flush("journaled")
 
@@ -299,7 +299,7 @@ def _conditions(opened: contextlib.ExitStack, missing: list[str]) -> list[Condit
 
 @contextlib.contextmanager
 def _worker_stopped(run: asynctrack.Run) -> Iterator[None]:
-    pid = run._producer.ring.words[WORKER_PID]
+    pid = run._publisher.producer.ring.words[WORKER_PID]
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

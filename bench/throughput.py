@@ -76,7 +76,7 @@ def _tight_loop(records: int) -> Tight:
         _log_all(run, 0, WARM_UP_RECORDS, pause_every=2000)
         run.flush("delivered")
         _reset_peak()
-        before_bytes, words, lost_before = _peak_bytes(), run._producer.ring.words, dropped(run)
+        before_bytes, words, lost_before = _peak_bytes(), run._publisher.producer.ring.words, dropped(run)
         head = words[HEAD]
         began = time.perf_counter()
         _log_all(run, WARM_UP_RECORDS, records)
@@ -90,7 +90,7 @@ def _tight_loop(records: int) -> Tight:
         return Tight(
             records, queue_bytes, loop_s, journaled_s, delivered_s, stats.accepted - WARM_UP_RECORDS + lost_before,
             stats.backends["jsonl"].delivered - WARM_UP_RECORDS + lost_before, lost,
-            _peak_bytes() - before_bytes, run._producer.capacity,
+            _peak_bytes() - before_bytes, run._publisher.producer.capacity,
         )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def _journal_bytes_per_s(size: int) -> dict[str, float]:
         journaled_s = time.perf_counter() - began
         run.flush("synced")
         synced_s = time.perf_counter() - began
-        moved = run._producer.ring.words[HEAD]
+        moved = run._publisher.producer.ring.words[HEAD]
         return {"written": moved / journaled_s, "synced": moved / synced_s, "dropped": dropped(run)}
 
 

@@ -75,7 +75,7 @@ def test_statistics_flush_and_finish_keep_their_deadlines(
 def test_finish_counts_what_was_delivered_after_a_disk_has_answered_again(disk: HangingDisk, own_host: Path) -> None:
     run = asynctrack.init("p", id="run", dir=disk.path / "runs")
     run.log({"i": 0})
-    words = run._producer.ring.words
+    words = run._publisher.producer.ring.words
     disk.hang("write")
     finishing = threading.Thread(target=run.finish)
     finishing.start()

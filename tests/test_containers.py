@@ -120,7 +120,7 @@ worker_handle.HUNG_AFTER_S = 0.6
 run = asynctrack.init("p", id="run", dir=sys.argv[1], finish_timeout_s=1)
 run.log({"parent": 1})
 run.flush()
-worker = run._producer.ring.words[WORKER_PID]
+worker = run._publisher.producer.ring.words[WORKER_PID]
 CLONE_NEWPID = 0x20000000
 assert ctypes.CDLL(None).unshare(CLONE_NEWPID) == 0
 pid = os.fork()

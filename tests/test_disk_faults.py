@@ -282,7 +282,7 @@ loop = Loop(run)
 loop.log(100)
 run.flush()
 lock(0o500)
-os.kill(run._producer.ring.words[20], 9)
+os.kill(run._publisher.producer.ring.words[20], 9)
 for _ in range(4):
     loop.log(100)
     time.sleep(0.3)

@@ -137,7 +137,7 @@ def test_queue_of_a_run_whose_disk_hangs_fills_and_the_message_says_so(
     run = opened(disk.path, queue_bytes=1 << 16)
     run.flush("journaled")  # what hangs for 40 s fails, and a worker may take long to start
     hang_in_the_middle(disk, run)
-    wait_until(run._producer.ring.trouble, "the worker says what is wrong")
+    wait_until(run._publisher.producer.ring.trouble, "the worker says what is wrong")
     wait_until(lambda: worker_says("cannot write: the disk hangs"), "the command line knows it")
     while run.log({"x": "y" * 1000}):
         pass
@@ -495,7 +495,7 @@ def test_end_of_a_run_whose_disk_fails_once_the_statistics_are_read_says_what_ca
     run = asynctrack.init("p", id="run", dir=runs, backends=[never], finish_timeout_s=0.1)
     run.log({"a": 1})
     run.flush("journaled")
-    run._session._report_backends(run.stats(), fail)
+    run._session._reports.report_backends(run.stats(), fail)
     said = "whether Scripted has all records cannot be told from here ([Errno 22] Invalid argument)"
     wait_until(lambda: said in caplog.text, "it is said")
     run.finish()

@@ -98,7 +98,7 @@ def on_term(number, frame):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.raise_signal(signal.SIGTERM)
 signal.signal(signal.SIGTERM, on_term)
-words, since = run._producer.ring.words, time.monotonic_ns() + 1_000_000_000
+words, since = run._publisher.producer.ring.words, time.monotonic_ns() + 1_000_000_000
 for _ in range(3):  # looks of the worker, which sees twice a second which signals a process handles
     while words[HEARTBEAT] <= since or words[LAST_ERRNO]:
         time.sleep(0.01)

@@ -996,7 +996,7 @@ def test_left_open():
         assert run.log({{"i": i}})
     if "{worker}" == "process":
         run.flush()
-        worker = run._producer.ring.words[20]
+        worker = run._publisher.producer.ring.words[20]
         os.kill(worker, signal.SIGKILL)  # what is said about it comes later
 """
 

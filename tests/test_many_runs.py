@@ -168,7 +168,9 @@ def test_run_that_has_finished_goes_with_its_last_reference(own_host: Path, runs
         run = asynctrack.init("p", dir=runs)
         run.log({"i": 0})
         run.finish()
-        gone = [weakref.ref(part) for part in (run, run._publisher, run._producer, run._producer.ring)]
+        gone = [
+            weakref.ref(part) for part in (run, run._publisher, run._publisher.producer, run._publisher.producer.ring)
+        ]
         del run
         assert [part() for part in gone] == [None] * 4
     finally:

@@ -101,7 +101,7 @@ import signal
 from asynctrack.queue.layout import WORKER_PID
 run.flush()
 with open({str(package / "worker" / "drain.py")!r}, "w") as file: file.write({BROKEN!r})
-os.kill(run._producer.ring.words[WORKER_PID], signal.SIGKILL)
+os.kill(run._publisher.producer.ring.words[WORKER_PID], signal.SIGKILL)
 """
     # What this process has imported already it need not import again.
     err = said(runs, "import asynctrack.worker.drain", breaks, package.parent)
@@ -120,7 +120,7 @@ import signal, asynctrack._system.spawn
 from asynctrack.queue.layout import WORKER_PID
 run.flush()
 asynctrack._system.spawn._SHELL = "/no/sh"
-os.kill(run._producer.ring.words[WORKER_PID], signal.SIGKILL)
+os.kill(run._publisher.producer.ring.words[WORKER_PID], signal.SIGKILL)
 """
 
 

@@ -21,10 +21,11 @@ from types import FrameType, FunctionType
 from typing import Any
 
 import pytest
+from test_producer_bytecode import doctored, is_verified_here
 
 from asynctrack.journal.frames import Frame, walk
-from asynctrack.queue import producer as hot_path
-from asynctrack.queue import shm_paths
+from asynctrack.queue import fast_put, shm_paths
+from asynctrack.queue import producer as slow_way
 from asynctrack.queue.layout import (
     CAPACITY,
     CONFIG,
@@ -42,7 +43,7 @@ from asynctrack.queue.layout import (
     WANTED,
     frame_size,
 )
-from asynctrack.queue.producer import CLOSED, Producer
+from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring, record_offset
 
 DEADLINE_S = 20.0  # arbitrary: far more than any of these needs
@@ -83,6 +84,22 @@ def make(shm: Path) -> Iterator[Callable[..., Producer]]:
     for producer in made:
         producer.close("left")
         producer.ring.close()
+
+
+@pytest.fixture
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way in which `put` goes: as it is where the bytecode was verified, as it is elsewhere, or that with a claim into which others come."""
+    if request.param == WITHOUT_LOCK and not is_verified_here():
+        pytest.skip("no version that was verified")
+    monkeypatch.setattr(Producer, "put", Producer._put if request.param == WITHOUT_LOCK else Producer._put_locked)
+    if request.param == OPEN_CLAIM:
+        put = doctored("offset += FRAME_HEADER_BYTES", "offset += frame_header_bytes()")
+        put.__globals__["frame_header_bytes"] = lambda: 16
+        monkeypatch.setattr(Producer, "_put", put)
+        monkeypatch.setattr(fast_put, "_CLAIMING_CODE", put.__code__)
+
+
+WITHOUT_LOCK, WITH_LOCK, OPEN_CLAIM = "without a lock", "with a lock", "with a lock and calls in the claim"
 
 
 @contextlib.contextmanager
@@ -393,11 +410,11 @@ class TestProducerLives:
         body = (
             "p.put(b'parent')\n"
             "if not os.fork(): os._exit(p.put(b'child') + 2 * p.put(b'x' * 30000))\n"
-            "code = os.waitstatus_to_exitcode(os.wait()[1]); p.put(b'parent'); ready(code, p.state)"
+            "code = os.waitstatus_to_exitcode(os.wait()[1]); p.put(b'parent'); ready(code, int(p.is_open))"
         )
         with producer_process(shm / "a.ring", body) as process:
             ring = Ring.attach(str(shm / "a.ring"))
-            assert process.said.split() == ["0", "0"]  # type: ignore[attr-defined]
+            assert process.said.split() == ["0", "1"]  # type: ignore[attr-defined]
             assert payloads(ring) == [b"parent", b"parent"]
             ring.close()
 
@@ -602,6 +619,8 @@ class TestClose:
 
 
 @pytest.mark.parametrize("where", [INSIDE_PUT, INSIDE_SLOW_WAY], ids=["fast way", "slow way"])
+@pytest.mark.parametrize("way", [WITHOUT_LOCK, WITH_LOCK], indirect=True)
+@pytest.mark.usefixtures("way")
 class TestNestedCalls:
     """What a finaliser, tracer or signal handler may do while a put of the same thread is under way."""
 
@@ -653,7 +672,7 @@ class TestNestedCalls:
         placed = self.put_interrupted(producer, where, lambda: [producer.put(b"nested"), producer.close("finished")])
         assert placed == (where is INSIDE_PUT)
         assert not producer.put(b"after")
-        assert producer.state == CLOSED
+        assert not producer.is_open
         assert ENDS[producer.ring.words[END]] == "finished"
         assert producer.ring.dropped() == {"closed": 1}
         assert b"nested" not in payloads(producer.ring)
@@ -667,6 +686,29 @@ class TestNestedCalls:
         assert payloads(producer.ring)[-1] == b"after"
 
 
+def test_a_put_that_finds_the_ring_claimed_does_not_undo_the_release(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all others would wait for a claim that nobody has."""
+    monkeypatch.setattr(slow_way, "_CLAIM_WAIT_S", 1e9)
+    producer, claimed, found, released = make(), threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with interrupted(*INSIDE_PUT, lambda: (claimed.set(), found.wait(DEADLINE_S))):
+            assert producer.put(b"first")
+        released.set()
+
+    def second() -> None:
+        claimed.wait(DEADLINE_S)
+        with interrupted(Producer._put, "head = self._head", lambda: (found.set(), released.wait(DEADLINE_S))):
+            assert producer.put(b"second")
+
+    run_threads(lambda thread: (first, second)[thread](), 2)
+    assert payloads(producer.ring) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("way", [WITHOUT_LOCK, WITH_LOCK, OPEN_CLAIM], indirect=True)
+@pytest.mark.usefixtures("way")
 class TestStorms:
     @pytest.mark.system
     def test_finalisers_that_log_whenever_the_collector_runs(self, make: Any) -> None:
@@ -679,6 +721,7 @@ class TestStorms:
             def __del__(self) -> None:
                 producer.put(b"nested")
 
+        put = producer.put  # as a run does: on 3.11 the collector would come as the bound method is made
         thresholds = gc.get_threshold()
         gc.freeze()  # what the tests before left need not be looked at
         try:
@@ -688,7 +731,7 @@ class TestStorms:
                 slices.append(slice(0))  # 3.11 keeps one for reuse: without it, `put` allocates inside its claim
                 gc.set_threshold(1)
                 gc.enable()
-                assert producer.put(b"outer")
+                assert put(b"outer")
                 gc.set_threshold(*thresholds)
                 gc.collect()
                 frames += drain(producer.ring)
@@ -738,26 +781,6 @@ class TestStorms:
 
         run_threads(log, 4)
         assert_per_thread(drain(producer.ring), 4, 1000)
-
-    def test_a_put_that_finds_the_ring_claimed_does_not_undo_the_release(
-        self, make: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Else all others would wait for a claim that nobody has."""
-        monkeypatch.setattr(hot_path, "_CLAIM_WAIT_S", 1e9)
-        producer, claimed, found, released = make(), threading.Event(), threading.Event(), threading.Event()
-
-        def first() -> None:
-            with interrupted(*INSIDE_PUT, lambda: (claimed.set(), found.wait(DEADLINE_S))):
-                assert producer.put(b"first")
-            released.set()
-
-        def second() -> None:
-            claimed.wait(DEADLINE_S)
-            with interrupted(Producer._put, "head = self._head", lambda: (found.set(), released.wait(DEADLINE_S))):
-                assert producer.put(b"second")
-
-        run_threads(lambda thread: (first, second)[thread](), 2)
-        assert payloads(producer.ring) == [b"first", b"second"]
 
     def test_four_threads_and_a_worker(self, make: Any) -> None:
         producer, frames = make(), []

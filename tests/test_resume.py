@@ -31,7 +31,7 @@ for i in range(3):
 run.checkpoint(epoch=1)
 for i in range(3, 5):
     run.log({"i": i})
-print(run._producer.ring.words[20], flush=True)
+print(run._publisher.producer.ring.words[20], flush=True)
 time.sleep(60)
 """
 

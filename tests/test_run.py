@@ -975,7 +975,7 @@ def test_blocked_log_ends_when_the_run_is_finished(init: Opener, worker_pid: int
     with stopped(worker_pid):
         thread = threading.Thread(target=fill)
         thread.start()
-        ring = run._producer.ring
+        ring = run._publisher.producer.ring
         wait_until(lambda: ring.used() > ring.capacity - 1024, "the queue is full")
         run.finish()
         thread.join(20)

@@ -233,7 +233,7 @@ fill(SHM) if first is TEMPORARY else None
 if not (child := os.fork()):
     run = asynctrack.init("p", id="run", dir=runs)
     run.flush("journaled")
-    worker = run._producer.ring.words[20]
+    worker = run._publisher.producer.ring.words[20]
     os.kill(worker, signal.SIGSTOP)
     log(run)
     os.kill(worker, signal.SIGKILL)

@@ -921,7 +921,7 @@ with asynctrack.init("p", id="run", dir=sys.argv[1], when_full="block", max_bloc
         for i in range(200_000):
             run.log({"loss": i / 7})
         run.flush()
-        sizes.append(rss(run._producer.ring.words[20]))
+        sizes.append(rss(run._publisher.producer.ring.words[20]))
 print(json.dumps(sizes))
 """
 

@@ -77,7 +77,7 @@ run = init(finish_timeout_s=0.1)
 run.log({"a": 0})
 run.flush()
 shutil.rmtree(run.path)
-while not run._session.publisher.trouble():
+while not run._session.publisher.queue.trouble():
     run.log({"a": 1})
     time.sleep(0.01)
 run.log({"a": 2}), run.log({"a": 3})

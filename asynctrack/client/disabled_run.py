@@ -1,67 +1,95 @@
-"""Disabled run: what `mode="disabled"` gives. Runs in the caller."""
+"""Disabled run: what `mode="disabled"` gives: it takes every call, records nothing, and is done at once. Runs in the caller."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from asynctrack.backends.base import Backend
 from asynctrack.client.run import Run
+from asynctrack.client.write_gate import DISABLED, FINISHED, PutHolder, WriteState
 from asynctrack.journal.manifest import Manifest
 from asynctrack.reading.stats import RunStats
-from asynctrack.settings import Mode
+from asynctrack.settings import Mode, Until
 
 
 class DisabledRun(Run):
     """A run whose every call does nothing; `log` in under 100 ns."""
 
     def __init__(self, manifest: Manifest, path: Path, backends: dict[str, Backend]) -> None:
-        super().__init__(manifest, path, _NullSession(backends))  # type: ignore[arg-type]  # it does as a RunSession does
+        super().__init__(manifest, path, DisabledSession(backends))
 
     def __repr__(self) -> str:
         return f"<Run {self.project}/{self.id}, disabled>"
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
+        """Record nothing, and say that it is recorded."""
         return True
 
     @property
     def mode(self) -> Mode:
+        """Return "disabled"."""
         return "disabled"
 
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
+        """Record nothing, and say that it is recorded."""
         return True
 
 
-class _NullSession:
-    """Stands for the session of a run that records nothing, and for its publisher and its queue: takes all, and is done at once."""
+class DisabledWriter:
+    """Takes all, and records nothing."""
 
-    result: RunStats | None = None
+    state: WriteState = DISABLED
+    offered = 0
+
+    def serve(self, holder: PutHolder) -> None:
+        holder._put = self.on_put_failed
+
+    def encode(self, data: Mapping[Any, Any], step: object) -> bytes:
+        return b""
+
+    def on_put_failed(self, payload: bytes) -> bool:
+        return True
+
+    async def put_async(self, payload: bytes) -> bool:
+        return True
+
+    def hold(self, payload: bytes) -> bool:
+        return True
+
+    def update(
+        self,
+        kind: int,
+        what: str,
+        fresh: Mapping[str, Any],
+        deadline: float | None = None,
+        removed: Sequence[str] = (),
+    ) -> None: ...
+
+    def preempt(self) -> None: ...
+
+
+class DisabledSession:
+    """Waits for nothing."""
 
     def __init__(self, backends: dict[str, Backend]) -> None:
         self.backends = backends
-        self.publisher = self.producer = self
-        self.joined: list[object] = []
-        self.unrecorded: list[object] = []
-
-    def put(self, *_: object) -> bool:
-        return True
-
-    def update(self, *_: object) -> None: ...
-
-    def preempt(self) -> None: ...
+        self.publisher = DisabledWriter()
+        self.unrecorded: list[Callable[[], object]] = []
 
     def stats(self) -> RunStats:
         return RunStats()
 
-    def flushing(self, *_: object) -> Iterator[float]:
+    def read_in_time(self, read: object, timeout_s: float) -> NoReturn:
+        raise FileNotFoundError("a disabled run has no files")
+
+    def flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
         return iter(())
 
-    finishing = flushing
+    def finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> Iterator[float]:
+        return iter(())
 
-    def read_in_time(self, *_: object) -> NoReturn:
-        raise FileNotFoundError("nothing is recorded")
-
-    def settle(self, *, waited: bool) -> RunStats:
-        self.result = RunStats()
-        return self.result
+    def settle(self, *, waited: bool = True) -> RunStats:
+        self.publisher.state = FINISHED
+        return RunStats()

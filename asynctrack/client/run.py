@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import time_ns
@@ -18,12 +17,13 @@ from asynctrack.client import metrics
 from asynctrack.client.labels import as_tags, as_text
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run_dict import RunDict
+from asynctrack.client.run_parts import Session
 from asynctrack.client.scope import Arrays, Scope
-from asynctrack.client.session import RunSession
+from asynctrack.client.waits import wait, wait_async
+from asynctrack.client.write_gate import FINISHED, IS_OPEN, Put
 from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable, UsageError
 from asynctrack.journal.manifest import METRICS, Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, SUMMARY
-from asynctrack.queue.producer import CLOSED, OPEN, Producer
 from asynctrack.reading.last_values import LastValues, copied
 from asynctrack.reading.stats import RunStats
 from asynctrack.records.codec import HOLDS_OTHERS, encode, encode_quickly
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 # How long a look at the summary waits for the worker. Arbitrary.
 _READ_S: Final = 5.0
-# Between two looks of `alog` whether there is room. Arbitrary.
-_ROOM_POLL_S: Final = 0.01
 # Records that are taken to have values of NumPy and the like once one had. Arbitrary: to find out costs as much as to be careful for two.
 _FOREIGN_IN_A_ROW: Final = 64
 # How a time span begins as ISO 8601 has it; a name, a text or a float has such bytes by chance in one record of two hundred. It also has a T or a D,
@@ -62,8 +60,9 @@ class Run:
     """
 
     cell: int | None = None
+    _put: Put  # the run's `WriteGate` sets it, and nobody else
 
-    def __init__(self, manifest: Manifest, path: Path, session: RunSession, *, resumed: bool = False) -> None:
+    def __init__(self, manifest: Manifest, path: Path, session: Session, *, resumed: bool = False) -> None:
         self.id: str = manifest.id
         self.project: str = manifest.project
         self.path = path
@@ -86,15 +85,15 @@ class Run:
         self._publisher = session.publisher
         self._foreign = 0
         self._may_hold: Callable[[Any], bool] = HOLDS_OTHERS
-        self._publisher.joined.append(self._follow)
-        self._follow(self._publisher.producer)
+        self._publisher.serve(self)
 
     def __repr__(self) -> str:
-        state = "open" if self._producer.state == OPEN else "finished"
-        return f"<Run {self.project}/{self.id}, {state}, {self._producer.number} offered>"
+        state = "open" if self._publisher.state in IS_OPEN else "finished"
+        return f"<Run {self.project}/{self.id}, {state}, {self._publisher.offered} offered>"
 
     @property
     def name(self) -> str:
+        """Return the run's name, for people; it can be set."""
         return self._manifest.name
 
     @name.setter
@@ -103,6 +102,7 @@ class Run:
 
     @property
     def tags(self) -> tuple[str, ...]:
+        """Return the run's tags; they can be set."""
         return tuple(self.labels.get("tags", ()))
 
     @tags.setter
@@ -111,6 +111,7 @@ class Run:
 
     @property
     def notes(self) -> str | None:
+        """Return the run's notes; they can be set."""
         return self.labels.get("notes")
 
     @notes.setter
@@ -119,16 +120,17 @@ class Run:
 
     @property
     def mode(self) -> Mode:
-        """ "online", "offline" or "disabled"."""
+        """Return "online", "offline" or "disabled"."""
         return "offline" if self._manifest.offline else "online"
 
     @property
     def is_open(self) -> bool:
-        """Whether it has not finished in this process."""
-        return self._session.result is None
+        """Tell whether the run has not finished in this process."""
+        return self._publisher.state is not FINISHED
 
     @property
     def labels(self) -> Mapping[str, Any]:
+        """Return what names the run beside its name."""
         return MappingProxyType(self._manifest.labels)
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
@@ -162,40 +164,25 @@ class Run:
         except Exception:  # a value that MessagePack cannot hold, such as NumPy's
             payload = self._encode_foreign(data, step)
         if commit is False:
-            return self._hold(payload)
+            return self._publisher.hold(payload)
         put = self._put
         return put(payload) or self._publisher.on_put_failed(payload)
 
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
-        """`log`, but with `when_full="block"` it waits for room without holding the event loop."""
-        publisher = self._publisher
-        if publisher.settings.when_full != "block":
-            return self.log(data, step)
-        payload = publisher.encode(data, step)
-        if self._put(payload):
-            return True
-        if not publisher.waits_for_room(payload):
-            return publisher.on_put_failed(payload)
-        import anyio
-
-        deadline = time.monotonic() + publisher.settings.max_block_s
-        while time.monotonic() < deadline and self._producer.state == OPEN:
-            await anyio.sleep(_ROOM_POLL_S)
-            if self._put(payload):
-                return True
-        return publisher.drop("full") if self._producer.state == OPEN else publisher.on_put_failed(payload)
+        """Record `data` as `log` does, but with `when_full="block"` wait for room without holding the event loop."""
+        return await self._publisher.put_async(self._publisher.encode(data, step))
 
     def bind(self, fields: Mapping[str, Any]) -> Scope:
-        """A light child of this run that adds constant fields to each record."""
+        """Return a light child of this run that adds constant fields to each record."""
         return Scope(self).bind(fields)
 
     def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays = "keep") -> Scope:
-        """A light child of this run whose keys get `prefix/`, and which records every so many steps only; see `Scope.scope`."""
+        """Return a light child of this run whose keys get `prefix/`, and which records every so many steps only; see `Scope.scope`."""
         return Scope(self).scope(prefix, every, last=last, arrays=arrays)
 
     @property
     def metrics(self) -> Mapping[str, Mapping[str, Any]]:
-        """What `define_metric` was told, by the metric."""
+        """Return what `define_metric` was told, by the metric."""
         return MappingProxyType(dict(self.config.get(METRICS, {})))
 
     def define_metric(
@@ -254,34 +241,34 @@ class Run:
         return artifact
 
     def last_values(self) -> dict[str, Any]:
-        """The last value of each name that was logged, nested as it was. Reads the journal, from where it was when it was asked last.
+        """Return the last value of each name that was logged, nested as it was. Reads the journal from where the last call came to.
 
         Images and the like are `Media`. Of mappings that were logged by one name each name in them has its last value.
         """
-        _wait(self._session.flushing("journaled", _READ_S))
+        wait(self._session.flushing("journaled", _READ_S))
         try:
             return self._session.read_in_time(self._values.update, _READ_S)
         except (AsynctrackError, OSError):
             return copied(self._values.found)
 
     def stats(self) -> RunStats:
-        """The statistics as they stand. Reads files: not for the hot loop."""
+        """Return the statistics as they stand. Reads files: not for the hot loop."""
         return self._session.stats()
 
     def flush(self, until: Until = "delivered", timeout_s: float = 30.0) -> RunStats:
-        """Wait until what was logged so far is delivered, synced or journaled; returns the statistics, late or not.
+        """Wait until what was logged so far is delivered, synced or journaled, and return the statistics, late or not.
 
         Args:
             until: "journaled": it survives this process and the container's memory; "synced": a power cut too; "delivered": every
                 backend has it.
             timeout_s: seconds to wait at most.
         """
-        _wait(self._session.flushing(until, timeout_s))
+        wait(self._session.flushing(until, timeout_s))
         return self.stats()
 
     async def aflush(self, until: Until = "delivered", timeout_s: float = 30.0) -> RunStats:
-        """`flush` that leaves the event loop to others; under asyncio and trio."""
-        await _await(self._session.flushing(until, timeout_s))
+        """Wait as `flush` does, and leave the event loop to others; under asyncio and trio."""
+        await wait_async(self._session.flushing(until, timeout_s))
         return self.stats()
 
     def checkpoint(self, **counters: Any) -> RunStats:
@@ -296,17 +283,17 @@ class Run:
         return self.flush("synced")
 
     async def acheckpoint(self, **counters: Any) -> RunStats:
-        """`checkpoint` that leaves the event loop to others; under asyncio and trio."""
+        """Do what `checkpoint` does, and leave the event loop to others; under asyncio and trio."""
         self._mark(counters)
         return await self.aflush("synced")
 
     def last_checkpoint(self) -> dict[str, Any] | None:
-        """The counters of the last `checkpoint`, of this run or of the one it resumes; None if there was none."""
+        """Return the counters of the last `checkpoint`, of this run or of the one it resumes; None if there was none."""
         return None if self._checkpoint is None else dict(self._checkpoint)
 
     def mark_preempted(self) -> None:
         """Say that the machine is being taken away: however the run ends from here, its status is "preempted"."""
-        self._producer.preempt()
+        self._publisher.preempt()
 
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
         """End the run: take no more records, wait for delivery, return the statistics. Calling it again returns the same.
@@ -323,7 +310,7 @@ class Run:
         return self._finish(SystemExit(exit_code) if exit_code else None, summary)
 
     async def afinish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
-        """`finish` that leaves the event loop to others; under asyncio and trio.
+        """End the run as `finish` does, and leave the event loop to others; under asyncio and trio.
 
         If it is cancelled the run has finished all the same, and the worker goes on with what is left.
         """
@@ -350,16 +337,8 @@ class Run:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         await self._afinish(error)
 
-    @property
-    def _producer(self) -> Producer:
-        return self._publisher.producer
-
-    def _follow(self, producer: Producer) -> None:
-        """This process has got a queue: the first, or a forked child one of its own."""
-        self._put = producer.put
-
     def _encode_carefully(self, data: Mapping[str, Any], step: Any) -> bytes:
-        """A record with values that others may change meanwhile, or that need Python to become plain."""
+        """Encode a record with values that others may change meanwhile, or that need Python to become plain."""
         if self._foreign:
             self._foreign -= 1
             if not self._foreign:
@@ -371,21 +350,9 @@ class Run:
         return self._publisher.encode(data, step)
 
     def _encode_foreign(self, data: Mapping[str, Any], step: int | None) -> bytes:
-        """A record that the encoder does not take; those that follow are taken for such, too, so that it need not find out each time."""
+        """Encode a record that the encoder does not take. Those that follow are taken for such, too: to find out each time would cost more."""
         self._foreign, self._may_hold = _FOREIGN_IN_A_ROW, bool
         return self._publisher.encode(data, step)
-
-    def _hold(self, payload: bytes) -> bool:
-        """Keep a record back until the next: that is not put as it is, but together with what was kept back."""
-        if self._producer.state == CLOSED:
-            return self._publisher.on_put_failed(payload)
-        self._publisher.held.append(payload)
-        self._put = self._put_with_held
-        return True
-
-    def _put_with_held(self, payload: bytes) -> bool:
-        self._put = self._producer.put
-        return False
 
     def _label(self, label: str, value: Any) -> None:
         fresh = {label: value}
@@ -397,7 +364,7 @@ class Run:
         self._checkpoint = counters
 
     def _finish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> RunStats:
-        _wait(self._finishing(error, summary))
+        wait(self._finishing(error, summary))
         result = self._settle()
         messages.leave()
         return result
@@ -406,17 +373,17 @@ class Run:
         waited = False
         pauses = self._finishing(error, summary)
         try:
-            await _await(pauses)
+            await wait_async(pauses)
             waited = True
         finally:
             result = self._settle(waited=waited)
-        await _await(messages.leaving())
+        await wait_async(messages.leaving())
         return result
 
     def _finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None) -> Iterator[float]:
         if summary is not None and not isinstance(summary, Mapping):
             raise InvalidData(summary, "summary")
-        if summary and self._session.result is None:
+        if summary and self.is_open:
             dict.update(self.summary, summary)
         return self._session.finishing(error, summary)
 
@@ -425,14 +392,14 @@ class Run:
         return self._session.settle(waited=waited)
 
 
-def _logged(session: RunSession, config: Mapping[str, Any], path: Path, key: str) -> Any:
-    """What a name has in a run's summary that is not set there: its last value, or what `define_metric` says.
+def _logged(session: Session, config: Mapping[str, Any], path: Path, key: str) -> Any:
+    """Find what a name has in a run's summary that is not set there: its last value, or what `define_metric` says.
 
     Raises:
         KeyError: nothing was logged by that name.
     """
     kinds = metrics.summary_of(config.get(METRICS, {}), key)
-    _wait(session.flushing("journaled", _READ_S))
+    wait(session.flushing("journaled", _READ_S))
     try:
         from asynctrack.reading.reader import RunReader  # rarely needed
 
@@ -442,15 +409,3 @@ def _logged(session: RunSession, config: Mapping[str, Any], path: Path, key: str
         )
     except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
         raise KeyError(key) from None
-
-
-def _wait(pauses: Iterator[float]) -> None:
-    for pause in pauses:
-        time.sleep(pause)
-
-
-async def _await(pauses: Iterator[float]) -> None:
-    import anyio
-
-    for pause in pauses:
-        await anyio.sleep(pause)

@@ -1,14 +1,7 @@
-"""Producer: the hot path. One process puts frames into its ring. Runs in the caller, in any thread, signal handler or finaliser.
+"""Producer: puts frames into the ring that this process has made. Runs in the caller, in any thread, signal handler or finaliser.
 
-`put` makes no system call and, while it has the ring claimed, no call at all: between claim and release its bytecode
-has neither a call nor a backward jump, the only places where CPython switches threads or runs signal handlers
-(`tests/test_producer_bytecode.py` looks). So under the interpreter lock it is atomic without a lock of its own, which
-costs as much as encoding the record (see DESIGN.md, "The hot path"). What can still come in between on the same
-thread, a finaliser run by the garbage collector or a tracer, finds the limit at 0 and takes the slow way. Without
-an interpreter lock, `put` is wrapped in a real one.
-
-All rare events hide behind the one comparison with `_limit`: the ring is full, its end is near, it is half full and the
-worker may need waking, a claim, a fork, a finish.
+`fast_put` is the way of nearly every frame: no system call, and no lock. Here is what happens now and then: room is made, the worker is looked
+at, a frame that came in between waits until the one that it interrupted is through, the ring is made again in a new file, and the end.
 """
 
 from __future__ import annotations
@@ -20,14 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from asynctrack._system import fork, private
+from asynctrack._system import fork
+from asynctrack.queue.fast_put import FastPut
 from asynctrack.queue.layout import (
     DROP_REASONS,
     DROPPED,
     END,
     ENDS,
     EXITING,
-    FIRST,
     FRAME_HEADER_BYTES,
     HEAD,
     HEADER_BYTES,
@@ -44,10 +37,6 @@ from asynctrack.queue.layout import (
 )
 from asynctrack.queue.ring import Ring
 
-OPEN: Final = 0
-CLOSED: Final = 1
-FORKED: Final = 2
-
 # How many bytes may pass before the slow way looks at the worker again: about 600 records, so that its 2 us do not show.
 _POLL_EVERY_BYTES: Final = 64 * 1024
 # How long a full ring is taken to be full while the worker frees nothing: the worker is looked at again a hundred times a second.
@@ -60,8 +49,12 @@ _MOST_ASIDE: Final = 10_000
 _LOST_MASK: Final = ((1 << 32) - 1) << LOST_SHIFT
 
 
-class Producer:
+class Producer(FastPut):
     """Puts frames into a ring it has made.
+
+    Attributes:
+        is_open: whether the ring takes frames. It never does again once it does not.
+        is_inherited: whether this process is a forked child, and the ring its parent's.
 
     Args:
         ring: made by this process.
@@ -69,45 +62,16 @@ class Producer:
             should not; it wakes or restarts the worker.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_data",
-        "_draining",
-        "_full",
-        "_head",
-        "_limit",
-        "_lock",
-        "_lost",
-        "_mask",
-        "_number",
-        "_poll",
-        "_side",
-        "_slow",
-        "_words",
-        "put",
-        "ring",
-        "state",
-    )
-
-    put: Callable[..., bool]
+    __slots__ = ("__weakref__", "_draining", "_full", "_poll", "_slow", "is_inherited", "is_open")
 
     def __init__(self, ring: Ring, poll: Callable[[bool], object]) -> None:
-        self.ring: Ring = ring
-        self.state: int = OPEN
+        super().__init__(ring)
+        self.is_open: bool = True
+        self.is_inherited: bool = False
         self._poll = poll
-        self._words = ring.words
-        self._data = ring.data
-        self._mask = ring.capacity - 1
-        self._head = ring.words[HEAD]
-        self._limit = 0
-        self._lost = 0  # dropped so far, shifted to where a frame's header has it
-        self._number = ring.words[FIRST]
-        self._side: deque[tuple[bytes, int, int]] = deque()
         self._draining = False
         self._slow = 0  # the thread that makes room
         self._full = (-1, 0, 0.0)  # the tail at which a frame of so many bytes found no room, and until when that holds
-        self._lock = threading.RLock()
-        self.put = self._put if private.has_interpreter_lock() else self._put_locked
         self._limit = self._next_limit()
         fork.watch(self)
 
@@ -116,62 +80,23 @@ class Producer:
 
     @property
     def capacity(self) -> int:
+        """Return how many bytes of frames the ring holds."""
         return self.ring.capacity
 
     @property
     def largest(self) -> int:
-        """The longest payload that fits: a frame never wraps, so half the ring is always to be had."""
+        """Return the length of the longest payload that fits: a frame never wraps, so half the ring is always to be had."""
         return self.ring.capacity // 2 - 2 * FRAME_HEADER_BYTES
 
     @property
     def head(self) -> int:
-        """The position after the last frame."""
+        """Return the position after the last frame."""
         return self._head
 
     @property
     def number(self) -> int:
-        """The number of the next record."""
+        """Return the number of the next record."""
         return self._number
-
-    def _put(self, payload: bytes, kind: int = 0, count: int = 1) -> bool:
-        """Put one frame; False when there is no room or the ring is closed, and then nothing is counted.
-
-        Args:
-            payload: at most `largest` bytes.
-            kind: of the frame, shifted by `KIND_SHIFT`.
-            count: how many numbers the frame takes: 1 for a record, else 0.
-        """
-        length = len(payload)
-        size = (length + 23) & -8  # frame_size(length), without the call
-        limit, self._limit = self._limit, 0  # the claim: on one line, so that no tracer comes in between
-        try:
-            head = self._head
-            end = head + size
-            if end <= limit:
-                offset = HEADER_BYTES + (head & self._mask)
-                words = self._words
-                word = offset >> 3
-                words[word] = length + self._lost
-                words[word + 1] = self._number + kind
-                offset += FRAME_HEADER_BYTES
-                self._data[offset : offset + length] = payload
-                # On one line, so that what a tracer raises leaves a record whole or absent, its number too.
-                self._number, self._head, words[HEAD] = self._number + count, end, end
-                placed = True
-            else:
-                placed = False
-        finally:
-            self._limit = limit or self._limit  # whoever found 0 must not undo the release of another
-            released = True  # noqa: F841  # `_claimed_below` looks for it
-        if placed:
-            if self._side:
-                self._put_side()
-            return True
-        return self._put_slowly(payload, kind, count)
-
-    def _put_locked(self, payload: bytes, kind: int = 0, count: int = 1) -> bool:
-        with self._lock:
-            return self._put(payload, kind, count)
 
     def drop(self, reason: str, count: int = 1) -> None:
         """Count a record that was turned away: it takes a number, so that the gap shows."""
@@ -182,7 +107,7 @@ class Producer:
             self._number, self._lost = self._number + count, (self._lost + (count << LOST_SHIFT)) & _LOST_MASK
 
     def want(self) -> int:
-        """Ask the worker to make all that is here safe soon; returns the position it will have to reach."""
+        """Ask the worker to make all that is here safe soon, and return the position it will have to reach."""
         head = self._words[WANTED] = self._head
         return head
 
@@ -216,12 +141,12 @@ class Producer:
         A call from inside a `put` of this thread cannot wait for it: what has come in between is dropped, and counted.
         """
         with self._lock:
-            if self.state != OPEN:
+            if not self.is_open:
                 return
             if not self._slow and not self._claimed_below():
                 self._put_side()
                 self._claim()  # for good, once a thread interrupted inside its claim has put its frame
-            self.state = CLOSED
+            self.is_open = False
             self.drop("closed", sum(count for _, _, count in list(self._side)))
             self._shut()
             self._words[END] = ENDS.index(end)
@@ -232,8 +157,9 @@ class Producer:
         self._words, self._data = self.ring.words, self.ring.data
 
     def after_fork(self) -> None:
-        """In a forked child: forget the parent's ring. No lock, no system call: this runs inside `fork`."""
-        self.state = FORKED
+        """Forget the parent's ring, in a forked child. No lock, no system call: this runs inside `fork`."""
+        self.is_open = False
+        self.is_inherited = True
         self.ring.keep()
         self._lock = threading.RLock()
         self._slow = 0
@@ -245,20 +171,19 @@ class Producer:
         """Close the fast way, also against a `_put` below that is about to restore its limit."""
         self._side.append((b"", 0, 0))
         self._limit = 0
-        self.put = _refuse  # of its own it would be kept by itself, and the ring with it
 
     def _put_slowly(self, payload: bytes, kind: int, count: int) -> bool:
-        if self.state != OPEN:
+        if not self.is_open:
             self._limit = 0
             return False
         if self._limit == 0 and self._claimed_below():
             return self._put_aside(payload, kind, count)
-        size = frame_size(len(payload))
-        if len(payload) > self.largest or self._is_still_full(size):
+        if len(payload) > self.largest or self.is_known_to_be_full(len(payload)):
             return False
+        size = frame_size(len(payload))
         with self._lock:
-            if self.state != OPEN:  # closed while this thread waited for the lock
-                return False
+            if not self.is_open:
+                return False  # type: ignore[unreachable]  # another thread has closed it while this one waited for the lock
             if self._slow:  # a signal handler, finaliser or tracer inside the lines below
                 return self._put_aside(payload, kind, count)
             tail = self._words[TAIL]
@@ -275,9 +200,10 @@ class Producer:
         self._poll(wake)
         return placed
 
-    def _is_still_full(self, size: int) -> bool:
-        """Whether there was no room just now and none has been freed since, so that looking again would only cost time."""
+    def is_known_to_be_full(self, length: int) -> bool:
+        """Say whether a payload as long as this found no room just now and none has been freed since: to look again would only cost time."""
         tail, refused, until = self._full
+        size = frame_size(length)
         return tail == self._words[TAIL] and size >= refused and not self._slow and time.monotonic() < until
 
     def _make_room(self, size: int) -> tuple[bool, bool]:
@@ -298,31 +224,31 @@ class Producer:
             fits = self._head + size <= limit
             half_full = self._head + size - self._words[TAIL] > self.capacity // 2
         finally:
-            self._limit = limit if self.state == OPEN else 0
+            self._limit = limit if self.is_open else 0
         return fits, bool(half_full and self._words[SLEEPING])
 
     def _claim(self) -> int:
-        """Claim the ring for the slow way; waits for a thread that has it and was interrupted by a finaliser."""
+        """Claim the ring for the slow way; wait for a thread that has it and was interrupted by a finaliser."""
         deadline = time.monotonic() + _CLAIM_WAIT_S
         while True:
             limit, self._limit = self._limit, 0
-            if limit or self.state != OPEN or time.monotonic() > deadline:
+            if limit or not self.is_open or time.monotonic() > deadline:
                 return limit
             time.sleep(0)
 
     def _swap(self) -> None:
         claimed = self._claim()
         try:
-            if not claimed and self.state == OPEN:
+            if not claimed and self.is_open:
                 raise BlockingIOError(errno.EAGAIN, "the queue is in use", self.ring.path)
             self.ring.make_again()
             self._words, self._data = self.ring.words, self.ring.data
         finally:
             if claimed:
-                self._limit = self._next_limit() if self.state == OPEN else 0
+                self._limit = self._next_limit() if self.is_open else 0
 
     def _next_limit(self, size: int = 0) -> int:
-        """How far the fast way may go before something has to be looked at."""
+        """Return how far the fast way may go before something has to be looked at; see `FastPut` for what that may be."""
         head, tail = self._head, self._words[TAIL]
         boundary = (head | self._mask) + 1
         limit = min(boundary - FRAME_HEADER_BYTES, tail + self.capacity, max(head + size, head + _POLL_EVERY_BYTES))
@@ -336,14 +262,14 @@ class Producer:
         self._head = self._words[HEAD] = boundary
 
     def interrupted(self) -> bool:
-        """Whether this call came in between a put on this very thread: if it waited for room, it would wait for itself."""
+        """Tell whether this call came in between a put on this very thread: if it waited for room, it would wait for itself."""
         return self._slow == threading.get_ident() or (self._limit == 0 and self._claimed_below())
 
     def settle(self) -> bool:
-        """Put what came in between and found no room; whether nothing of it is left."""
-        if self._side and self.state == OPEN:
+        """Put what came in between and found no room, and return whether nothing of it is left."""
+        if self._side and self.is_open:
             self._put_side()
-        return not self._side or self.state != OPEN
+        return not (self._side and self.is_open)
 
     def _put_aside(self, payload: bytes, kind: int, count: int) -> bool:
         """Keep what came in between until the put that it interrupted is through."""
@@ -356,7 +282,7 @@ class Producer:
         """Put what came in between, in the order it came."""
         going = True
         # What comes in between while this thread makes room waits until it has.
-        while going and self._side and self.state == OPEN and not self._slow:
+        while going and self._side and self.is_open and not self._slow:
             taken = True
             try:  # 3.13 does not guard the jumps of a loop in here: an interrupt there would leave the flag set
                 taken, self._draining = self._draining, True  # on one line, so that no tracer comes in between
@@ -364,7 +290,7 @@ class Producer:
             finally:
                 if not taken:
                     self._draining = False
-        if self.state != OPEN:
+        if not self.is_open:
             self._limit = 0
 
     def _put_next(self) -> bool:
@@ -379,31 +305,11 @@ class Producer:
             if self._holds(payload, before):
                 self._side.popleft()
             raise
-        if placed or self.state != OPEN:
+        if placed or not self.is_open:
             self._side.popleft()
         return placed
 
     def _holds(self, payload: bytes, since: int) -> bool:
-        """Whether a frame behind the position `since` has this payload; taken for granted where others have overwritten it."""
+        """Tell whether a frame behind the position `since` has this payload; taken for granted where others have overwritten it."""
         head = self._head
         return head - since > self.capacity or payload in self.ring.copy(since, head)
-
-    def _claimed_below(self) -> bool:
-        """Whether this call came in between a claim and its release on this very thread."""
-        frame = private.frame(1)
-        while (frame := frame.f_back) is not None:  # type: ignore[assignment]  # it ends with None
-            if (
-                frame.f_code is _CLAIMING_CODE
-                and frame.f_locals.get("self") is self
-                and "released" not in frame.f_locals
-            ):
-                return True
-        return False
-
-
-_CLAIMING_CODE = Producer._put.__code__
-
-
-def _refuse(payload: bytes, kind: int = 0, count: int = 1) -> bool:
-    """`put` of a producer that takes nothing more."""
-    return False

@@ -190,7 +190,7 @@ def test_a_failed_real_optimiser_leaves_a_failed_run(tmp_path: Path, model: Path
 class Tracker(AsyncTracker):
     def log(self, data):
         super().log(data)
-        if data["loss"] and self.run._producer.number == 3:
+        if data["loss"] and self.run._publisher.producer.number == 3:
             raise FloatingPointError("diverged")
 tracker = Tracker("gcg", dir=directory)
 try:
