@@ -741,7 +741,8 @@ class TestStorms:
             gc.unfreeze()
         assert Counter(bytes(frame.payload) for frame in frames) == {b"outer": 1000, b"nested": 1000}
         assert [frame.number for frame in frames] == list(range(2000))
-        if sys.version_info < (3, 12):  # later ones collect between instructions only
+        # Later ones collect between instructions only, and with a lock as soon as its methods are bound.
+        if sys.version_info < (3, 12) and Producer.put is Producer._put:
             assert [bytes(frame.payload) for frame in frames].count(b"nested") == sum(
                 bytes(a.payload) + bytes(b.payload) == b"outernested" for a, b in itertools.pairwise(frames)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -93,10 +94,13 @@ def test_nothing_leads_out_of_a_run_that_has_finished_or_records_nothing() -> No
     assert [event for event, table in TRANSITIONS.items() if {FINISHED, DISABLED} & set(table)] == []
 
 
-def test_a_state_that_a_signal_handler_has_set_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", range(8))
+def test_a_state_that_a_signal_handler_has_set_meanwhile_stays(line: int) -> None:
     gate, holder = gate_in(HOLDING)
-    with at_each_line_of(WriteGate.change.__code__, lambda: gate.change("close")):
+    lines = itertools.count()
+    with at_each_line_of(WriteGate.change.__code__, lambda: next(lines) == line and gate.change("close")):
         gate.change("release")
+    assert next(lines) > line
     assert gate.state is CLOSED
     assert not holder._put(b"")
 

@@ -35,7 +35,10 @@ def _module_paths() -> list[str]:
 
 
 def hold_streams() -> None:
-    """Open nothing of ours where a standard stream is closed: it would take what C code writes to that."""
+    """Open nothing of ours where a standard stream is closed: it would take what C code writes to that.
+
+    A ring's descriptor became one of them, and a byte that C code wrote to "standard error" overwrote its header.
+    """
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

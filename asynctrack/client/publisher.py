@@ -224,7 +224,7 @@ class Publisher:
         return False
 
     def exit(self) -> None:
-        """Put what is kept back, and say that the end that follows is that of the process."""
+        """Say that the end that follows is that of the process; from here on nothing is kept back."""
         self.gate.change("exit")
         if self.queue.is_own:
             self.producer.exit()

@@ -1,4 +1,9 @@
-"""Session stats: the statistics of a run that this process has open. They lie in files, whose disk may hang. Runs in the caller."""
+"""Session stats: the statistics of a run that this process has open. Runs in the caller.
+
+They lie in files, and no signal ends a wait for a disk that hangs. So a thread reads them. It is waited for while the kernel says that it gets on,
+and for a second while it stands still; then the last statistics are returned, with what the queue says since. Nobody else is sent until that thread
+is back, and nobody at all where the worker has said that it waits for the disk.
+"""
 
 from __future__ import annotations
 

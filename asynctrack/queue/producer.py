@@ -219,6 +219,7 @@ class Producer(FastPut):
             free_until = self._words[TAIL] + self.capacity
             if self._head + size + FRAME_HEADER_BYTES > boundary and boundary + size <= free_until:
                 self._skip_to(boundary)
+            # The worker journals a full ring in pieces, and frees the room of each at once: here it may cut, without reading a frame.
             self._words[MARKS + self._head * MARK_COUNT // self.capacity % MARK_COUNT] = self._head
             limit = self._next_limit(size)
             fits = self._head + size <= limit
@@ -272,7 +273,10 @@ class Producer(FastPut):
         return not (self._side and self.is_open)
 
     def _put_aside(self, payload: bytes, kind: int, count: int) -> bool:
-        """Keep what came in between until the put that it interrupted is through."""
+        """Keep what came in between until the put that it interrupted is through.
+
+        Others may overtake it, and SIGKILL in that moment takes it. Ctrl-C does not, but for what was overwritten in the ring meanwhile.
+        """
         if len(payload) > self.largest or len(self._side) >= _MOST_ASIDE:
             return False
         self._side.append((payload, kind, count))

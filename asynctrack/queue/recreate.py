@@ -1,7 +1,10 @@
 """Recreate: makes a queue and its place again where somebody has removed them from shared memory under a run. Runs in the caller.
 
 So does `systemd-logind` with `RemoveIPC` when a user logs out, and whoever tidies `/dev/shm`. Both sides keep their mappings, so nothing is
-wrong while the worker lives. When it dies, the next has to find a file.
+wrong while the worker lives: it makes the directory, the pipe and its lock again itself. When it dies, the next has to find a file. A file without
+a name cannot be linked again, so the caller makes another at the same path, with the same id and positions, under the producer's claim
+(`Ring.make_again`): 2 ms for 4 MiB, on the monitor's thread. The journal knows what it has by ring and position, so nothing is repeated. Nobody can
+bring back the queue of a process that is killed, with its worker, after the removal.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ CLOSED_SUFFIX = ".closed"
 # What a worker says to its caller when it serves.
 SERVES = b"\0"
 
+# It bridges the worker's absence from its core for 40 ms of a tight loop, where 1 MiB bridges 10. In loops of two million records on a busy machine
+# 1 MiB dropped 1,395 to 21,611 of them, 4 MiB none or fewer; `put` is as fast with 1, 4 and 16 MiB.
 DEFAULT_RING_BYTES = 4 << 20
 SMALLEST_RING_BYTES = 64 << 10
 # A ring takes at most this part of what is free, so that a hundred runs fit the 64 MB that containers have.
