@@ -156,7 +156,8 @@ class Session:
             self._runs[condition.name] = self._open(condition, opened)
         self._plain = [self._subject(condition) for condition in conditions]
         for subject, run in zip(self._plain, self._runs.values(), strict=True):
-            while run._publisher.producer.head < run._publisher.producer.capacity:  # until then the kernel maps a page for every 4 KiB
+            producer = run._publisher.producer
+            while producer.head < producer.capacity:  # until then the kernel maps a page for every 4 KiB
                 subject.untimed(0, 2000)
                 run.flush("journaled")
 

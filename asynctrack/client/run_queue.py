@@ -33,9 +33,9 @@ class RunQueue:
     def __init__(self, path: Path, settings: Settings) -> None:
         self._path = path
         self._settings = settings
-        self.is_root = True
+        self.is_root: bool = True
         found = os.stat(path)
-        self.directory_id = found.st_dev, found.st_ino
+        self.directory_id: tuple[int, int] = (found.st_dev, found.st_ino)
 
     @property
     def is_own(self) -> bool:

@@ -49,7 +49,7 @@ class FastPut:
     __slots__ = ("_data", "_head", "_limit", "_lock", "_lost", "_mask", "_number", "_side", "_words", "ring")
 
     def __init__(self, ring: Ring) -> None:
-        self.ring = ring
+        self.ring: Ring = ring
         self._words = ring.words
         self._data = ring.data
         self._mask = ring.capacity - 1
