@@ -17,7 +17,7 @@ from asynctrack.client import metrics
 from asynctrack.client.labels import as_tags, as_text
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run_dict import RunDict
-from asynctrack.client.run_parts import Session
+from asynctrack.client.run_parts import AnySession
 from asynctrack.client.scope import Arrays, Scope
 from asynctrack.client.waits import wait, wait_async
 from asynctrack.client.write_gate import FINISHED, IS_OPEN, Put
@@ -62,7 +62,7 @@ class Run:
     cell: int | None = None
     _put: Put  # the run's `WriteGate` sets it, and nobody else
 
-    def __init__(self, manifest: Manifest, path: Path, session: Session, *, resumed: bool = False) -> None:
+    def __init__(self, manifest: Manifest, path: Path, session: AnySession, *, resumed: bool = False) -> None:
         self.id: str = manifest.id
         self.project: str = manifest.project
         self.path = path
@@ -392,7 +392,7 @@ class Run:
         return self._session.settle(waited=waited)
 
 
-def _logged(session: Session, config: Mapping[str, Any], path: Path, key: str) -> Any:
+def _logged(session: AnySession, config: Mapping[str, Any], path: Path, key: str) -> Any:
     """Find what a name has in a run's summary that is not set there: its last value, or what `define_metric` says.
 
     Raises:

@@ -13,7 +13,7 @@ from asynctrack.settings import Until
 T = TypeVar("T")
 
 
-class Writer(Protocol):
+class RunWriter(Protocol):
     """Takes what a run records. Called from any thread, signal handler or finaliser; see `Publisher` for what each call promises and raises."""
 
     @property
@@ -44,14 +44,14 @@ class Writer(Protocol):
     def preempt(self) -> None: ...
 
 
-class Session(Protocol):
+class AnySession(Protocol):
     """Waits for what a run has recorded, and ends it. Called from any thread; see `RunSession` for what each call promises and raises."""
 
     backends: dict[str, Backend]
     unrecorded: list[Callable[[], object]]
 
     @property
-    def publisher(self) -> Writer: ...
+    def publisher(self) -> RunWriter: ...
 
     def stats(self) -> RunStats: ...
 
