@@ -27,13 +27,13 @@ else:
     SimpleQueue, Empty = private.simple_queue()
 
 T = TypeVar("T")
-_Mark: TypeAlias = "SimpleQueue[None]"  # gets its one thing when what was asked for before it is done
+_Mark: TypeAlias = "SimpleQueue[None]"  # gets its one item when all items before it are done
 
-# Between two looks whether a thread is through. Arbitrary: it takes about 0.1 ms to print a line.
+# Between two checks that a thread is done. Arbitrary: printing a line takes about 0.1 ms.
 _POLL_S: Final = 0.0005
 _set_mask, _signals = private.signal_masks()
 _load_what_threads_end_with = functools.cache(private.load_what_threads_end_with)
-# A thread gets the others for what it does itself, and `faulthandler` has to see them.
+# A thread keeps the others for its own faults, and `faulthandler` has to see them.
 _OF_THE_PROCESS: Final = _signals() - {
     signal.SIGSEGV,
     signal.SIGBUS,
@@ -79,7 +79,7 @@ class BackgroundThread(Generic[T]):
         """Start the thread unless it runs, and return True if there is one."""
         started, self.started = self.started, True  # on one line, so that no other thread comes in between
         if not started:
-            before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+            before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread inherits its maker's mask
             try:
                 start_new_thread()(self._work, (self._waiting,))
                 _load_what_threads_end_with()
@@ -156,7 +156,7 @@ class BackgroundThread(Generic[T]):
                 thing.put(None)
             else:
                 self._guard(self._do, thing)
-            del thing  # who waits for the next must not keep a run that has gone
+            del thing  # a waiting thread must not keep a finished run alive
 
     def _guard(self, do: Callable[..., object], *things: T) -> None:
         self._busy_since = time.monotonic()
@@ -171,7 +171,7 @@ def start_thread(work: Callable[[], object]) -> None:
     Raises:
         RuntimeError: no thread can be started.
     """
-    before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread has what its maker has
+    before = _set_mask(signal.SIG_BLOCK, _OF_THE_PROCESS)  # the thread inherits its maker's mask
     try:
         start_new_thread()(work, ())
     finally:

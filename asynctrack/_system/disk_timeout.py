@@ -22,16 +22,16 @@ from asynctrack._system import messages
 from asynctrack._system.background import start_thread
 from asynctrack._system.native_threads import allocate_lock
 
-# What takes longer waits for a disk, and it is said. A run that is resumed waits 5 s for the worker of its earlier session.
+# A call that takes longer waits for a disk, and a message says so. A run that is resumed waits 5 s for the worker of its earlier session.
 WARN_AFTER_S: Final = 6.0
-# How long an interrupted call waits until what it has begun is undone. Arbitrary: it takes milliseconds on a disk that is well.
+# How long an interrupted call waits until its work is undone. Arbitrary: it takes milliseconds on a disk that works.
 _UNDO_WAIT_S: Final = 1.0
 
 T = TypeVar("T")
 
 # How long a thread is waited for that gets on, but slowly. Arbitrary.
 _MOST_S: Final = 5.0
-# Between two looks whether it gets on. Arbitrary.
+# Between two checks that it advances. Arbitrary.
 _POLL_S: Final = 0.1
 
 
@@ -123,7 +123,7 @@ class InterruptibleCall(Generic[T]):
         with self._turn:
             if self._unwanted and self._call.over:
                 for found in self._call.take_back():
-                    with contextlib.suppress(Exception):  # nobody is there to hear it
+                    with contextlib.suppress(Exception):  # nobody is there to catch it
                         self._undo(found)
 
 

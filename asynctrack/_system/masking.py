@@ -35,11 +35,11 @@ _OFTEN: Final = frozenset(
         "passcode",
     }
 )
-# What such names end with where they only say where a secret is, or of what kind.
+# Endings of such names that only say where a secret is, or of which kind.
 _ABOUT: Final = frozenset(
     {"file", "path", "dir", "name", "env", "type", "metric", "length", "len", "size", "dim", "count"}
 )
-# A look at these costs next to nothing, and most programs have none of them.
+# These checks cost next to nothing, and most programs have none of the names.
 _SIGNS: Final = ("pass", "secret", "credential", "key", "token", "pwd", "auth", "bearer", "pat", "jwt", "cookie", "://")
 # Shorter values of variables are words that anything may have for another reason. Arbitrary.
 _SHORTEST: Final = 6

@@ -28,9 +28,9 @@ from asynctrack._system.printable import printable
 from asynctrack._system.throttle import EVERY_S, ONCE, Throttle
 from asynctrack._system.wording import counted
 
-# How long `finish()` and the end of the process wait for somebody to read.
+# How long `finish()` and the end of the process wait for a reader.
 LEAVE_S: Final = 1.0
-# How many messages may wait; who does not read these has no use for more. Arbitrary.
+# How many messages may wait; a reader that misses so many needs no more. Arbitrary.
 _MOST: Final = 200
 # A fork waits so long at most for a handler that has a stream's lock, which the child would find taken for ever.
 _FORK_WAIT_S: Final = 0.2
@@ -41,7 +41,7 @@ _throttle: Final = Throttle()
 _lost = 0
 _closed = False
 _handling = native_threads.allocate_lock()
-_passing: set[int] = set()  # records that are handed to who listens
+_passing: set[int] = set()  # records that are being handed to handlers
 _forking: set[int] = set()  # threads that hold it while they fork
 
 
@@ -83,7 +83,7 @@ def leaving(timeout_s: float = LEAVE_S) -> Iterator[float]:
         Seconds to pause before asking again.
     """
     if _thread.waits and not _thread.start():
-        for message in _thread.take_back():  # no thread can be had: what nobody hinders is said here
+        for message in _thread.take_back():  # no thread can be started: what does not have to wait is said here
             with contextlib.suppress(Exception):
                 _speak(message, patient=False)
     yield from _thread.until_done(timeout_s)
@@ -143,7 +143,7 @@ class _Detour(logging.Filter):
         global _lost
         if id(record) in _passing:
             return True
-        with contextlib.suppress(Exception):  # its arguments may be anybody's; who handles it finds out
+        with contextlib.suppress(Exception):  # its arguments may raise anything; its handler will meet that
             record.msg, record.args = record.getMessage(), None
         if not _thread.ask(record):
             _lost += 1

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import posix  # what gevent and eventlet put in place of its functions in `os` waits for a hub that may not run
+import posix  # the replacements of gevent and eventlet in `os` wait for a hub that may not run
 import signal
 import sys
 from collections.abc import Sequence
 
-# A shell gives what it starts in the background an empty standard input, unless told otherwise.
+# A shell gives a background process an empty standard input unless it is redirected.
 _START = '"$@" <&3 3<&- &'
 _SHELL = "/bin/sh"
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -54,7 +54,7 @@ def unknown_attribute(
     """
     module = namespace["__name__"]
     text = f"module {module!r} has no attribute {name!r}"
-    if name.startswith("_"):  # what a tool looks for
+    if name.startswith("_"):  # a name that tools look up
         return AttributeError(text)
     if _is_submodule(namespace, name):  # the import system asks for one before it imports it
         return AttributeError(f"{text}: import it first, by `import {module}.{name}`")

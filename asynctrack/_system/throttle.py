@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EVERY_S: Final = 60.0
 # As an interval: say it once and never again.
 ONCE: Final = float("inf")
-# How many things are remembered to have been said. Arbitrary: more than a process has runs open at once.
+# How many things are remembered. Arbitrary: more than a process has runs open at once.
 _MOST: Final = 5000
 
 

@@ -17,7 +17,7 @@ SEAL: Final = "seal"
 
 _KEY_BYTES: Final = 32
 
-# Where no key can be kept: one of this process, which is told to its worker, through a file in shared memory that only its user can read.
+# Where no key can be kept: a key of this process, which its worker gets through a file in shared memory that only its user can read.
 _session: bytes | None = None
 
 

@@ -36,7 +36,7 @@ _SLICES: Final = 80
 _SYNCS: Final = 20
 _BLOCK_BYTES: Final = 1 << 20
 _BLOCKS: Final = 32
-# Beyond these a machine is poor, by the design's bars or by what a user would notice. Slow, noisy machines stay below.
+# Beyond these a check ends in a warning, by the design's bars or because a user would notice. Slow, noisy machines stay below.
 _POOR_LOG_US: Final = 10.0
 _POOR_SLOWDOWN_PERCENT: Final = 5.0
 _POOR_SYNC_MS: Final = 200.0

@@ -18,9 +18,9 @@ from asynctrack.queue.layout import NOTE, START
 from asynctrack.reading import catalog
 from asynctrack.reading.damage import manifest_of
 
-# Between two looks whether the journal has grown; each takes 20 us.
+# Between two checks for growth of the journal; each takes 20 us.
 _POLL_S: Final = 0.05
-# Between two looks whether somebody is there who could make it grow.
+# Between two checks for a process that could make it grow.
 _PRESENCE_S: Final = 1.0
 
 
@@ -72,8 +72,8 @@ class Follower:
                 self._present_until = time.monotonic() + _PRESENCE_S
                 state = _state(self._run)
                 gone = state not in ("running", "elsewhere")
-                # A worker that moves its queues is not to be seen for a moment, so that it is looked for twice. Whatever it was,
-                # the journal is read once more then: its last batches may have come while we looked.
+                # A worker that moves its queues cannot be seen for a moment, so it is looked for twice. Either way the journal
+                # is read once more: its last batches may have come meanwhile.
                 left_as = state if gone and suspected == state else None
                 suspected = state if gone else None
                 if gone:

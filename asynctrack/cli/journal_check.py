@@ -102,9 +102,9 @@ class JournalCheck:
         self._cursors = dict(self._read_cursors())
         self._waiting = dict(self._cursors)  # those whose place in the journal has not come
         self._manifest = self._read_manifest()
-        self._rebuilt: Manifest | None = None  # what the journal tells alone
+        self._rebuilt: Manifest | None = None  # by the journal alone
         self._has_ended = False  # once, or more often
-        self._early: list[tuple[FrameBatch, Frame]] = []  # what it tells before it says which run it is: notes of drops
+        self._early: list[tuple[FrameBatch, Frame]] = []  # frames before the one that names the run: notes of drops
         self._rings: dict[int, _Ring] = {}
         self._whole = True  # so far
 

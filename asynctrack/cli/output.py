@@ -35,7 +35,7 @@ STATE_STYLES: Final = {
 _GAP: Final = 2
 # A cell that may be cut keeps so many characters. Arbitrary.
 _SHORTEST_CUT: Final = 12
-# Between two looks of a person at progress.
+# Between two updates of a line of progress.
 _PROGRESS_S: Final = 0.1
 
 
@@ -137,7 +137,7 @@ class ProgressLine:
         self._what = what
         self._total = total
         self._shows = sys.stderr.isatty()
-        self._next_at = time.monotonic() + 5 * _PROGRESS_S  # what takes less needs none
+        self._next_at = time.monotonic() + 5 * _PROGRESS_S  # a shorter task needs no progress line
         self._shown = False
 
     def __enter__(self) -> ProgressLine:

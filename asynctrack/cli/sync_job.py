@@ -38,7 +38,7 @@ _WAITS_AFTER_S: Final = 2.0
 PATIENCE_S: Final = 60.0
 # How the reason begins where a run was given up because it stood still.
 NO_PROGRESS: Final = "no progress"
-# How long an attached delivery that is told to stop may wait for its sink.
+# How long an attached delivery that is stopped may wait for its sink.
 _STOP_WAIT_S: Final = 10.0
 
 State = Literal["waiting", "working", "done", "behind", "live"]
@@ -148,7 +148,7 @@ class SyncJob:
             self._ended[run] = "behind" if plan_sync(run, self._policy).todo else "done"
         except ManifestUnreadable as error:
             self._ended[run], self._still[run] = "behind", str(error)
-        except NotARun:  # its caller was killed before it had said anything
+        except NotARun:  # its caller was killed before it had announced the run
             self._ended[run] = "done"
         except (AsynctrackError, OSError) as error:
             self._ended[run], self._still[run] = "behind", str(error)

@@ -61,7 +61,7 @@ def plan_sync(run: Path, policy: Policy = CALLERS_ONLY, orphans: Collection[Path
             return SyncPlan(True, {})
         raise
     if not (left or (run / "journal").is_dir()):
-        manifests.load(run)  # what a run is called is not all that there was of it
+        manifests.load(run)  # without run.json nobody knows which backends the run had
     if not left and not has_begun(run, manifest):
         return SyncPlan(False, {})
     found = incomplete(run, manifest, policy)

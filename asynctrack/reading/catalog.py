@@ -24,7 +24,7 @@ from asynctrack.reading.reader import RunReader
 from asynctrack.settings import check_project, project_directory
 
 LATEST: Final = "latest"
-# What says that something is not there, or is not this user's; anything else is the disk's.
+# Errors for a path that is missing or another user's; any other is the disk's.
 _NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM})
 # Names offered where none fits.
 _OFFERED: Final = 3
@@ -87,7 +87,7 @@ def unreadable_under(directory: str | os.PathLike[str]) -> int:
     if is_run(directory):
         return 0
     found = 0
-    with contextlib.suppress(OSError):  # what its disk does not tell is among the runs
+    with contextlib.suppress(OSError):  # a directory whose disk fails counts as a run
         for path in _directories(directory):
             if not _may_read(path):
                 found += 1

@@ -118,7 +118,7 @@ def _missing_end(run: Path, said: Manifest) -> list[Damage]:
     if said.status == "running" or not segment or _size(path) >= offset:
         return []
     if not os.path.isdir(run / "journal"):
-        return []  # what is left of it is read in its place
+        return []  # the files of its backends are read instead
     found = "it ends here, before the run does" if os.path.exists(path) else "it is missing, and has the run's end"
     return [Damage(path, _size(path), offset - _size(path), found)]
 

@@ -19,7 +19,7 @@ from asynctrack.journal.manifest import read_note
 from asynctrack.journal.tally import Tally
 from asynctrack.queue.ring import Ring
 
-# While the statistics are collected a small ring may turn over between journal and queue; each look takes about 0.1 ms. Arbitrary.
+# Attempts: a small ring may turn over between the readings of journal and queue; each takes about 0.1 ms. Arbitrary.
 _MAX_TRIES: Final = 100
 
 

@@ -109,7 +109,7 @@ def _parquet(run: Path, name: str, settings: Settings) -> Records | None:
 def _sql(run: Path, name: str, settings: Settings) -> Records | None:
     path = run.absolute()
     if settings.get("url") is not None and not trust.is_sealed(path.name, name, settings):
-        return None  # an address that somebody else wrote
+        return None  # an address from another user's run.json
     url = settings.get("url") or f"sqlite:///{path.parent / 'metrics.db'}"
     if settings.get("url") is None and not (path.parent / "metrics.db").is_file():
         return None

@@ -200,7 +200,7 @@ def coerce_step(step: object) -> int | None:
     if isinstance(step, bool) or type(step).__name__ in ("bool_", "bool"):
         raise InvalidStep(step)
     try:
-        whole = operator.index(step)  # type: ignore[arg-type]  # it says itself whether it can
+        whole = operator.index(step)  # type: ignore[arg-type]  # it raises if it is no integer
     except TypeError:
         raise InvalidStep(step) from None
     if not -(1 << 63) <= whole < 1 << 64:

@@ -24,7 +24,7 @@ import msgspec
 from asynctrack.records import arrays
 from asynctrack.records.media_types import Array
 
-# Items of what can only be asked one by one, so that what never ends does. Arbitrary.
+# Most items that are read one by one, so that an endless mapping ends. Arbitrary.
 MOST_ITEMS: Final = 1 << 17
 # Arbitrary.
 _TRIES: Final = 10

@@ -45,7 +45,7 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
     buffer: bytes
 
     def __post_init__(self) -> None:
-        # The frame may be anybody's: what the items are is not left to those who ask for them.
+        # The frame may be anybody's, so its items are checked here and not by each user of them.
         size = struct.calcsize("<" + FORMATS[self.dtype]) if self.dtype in FORMATS else -1
         can_be = len(self.shape) <= MAX_DEPTH and min(self.shape, default=0) >= 0 <= size
         if not can_be or math.prod(self.shape) * size != len(self.buffer):

@@ -73,7 +73,7 @@ class Snapshot:
                 fresh = make(value)
                 if type(fresh) in _LEAVES or type(fresh) is Ext:
                     return self._next(fresh, depth)
-        except Exception:  # of its class's own code, or an array that has no such form: what is left is its `repr`
+        except Exception:  # of its class's own code, or an array that has no such form: its `repr` is recorded
             self.strange += 1
             return safe_repr(value)
         return self._of(value, kind, depth)  # an array of objects may be in itself, so it has to be on the path
@@ -88,7 +88,7 @@ class Snapshot:
         self._path.add(held)
         try:
             return self._known(value, kind, depth)
-        except Exception:  # a value's own code may raise anything: what is left is its `repr`
+        except Exception:  # a value's own code may raise anything: its `repr` is recorded
             self.strange += 1
             return safe_repr(value)
         finally:

@@ -83,7 +83,7 @@ def _execution(defined: type[Backend]) -> str | None:
     if not isinstance(execution, str):
         try:
             execution = defined().execution
-        except Exception:  # it needs settings; what checks them is its own code
+        except Exception:  # it needs settings, which its own code checks
             return None
     return str(execution)
 

@@ -37,7 +37,7 @@ _COLUMNS: Final = (
     TableColumn("last values", rank=5, cut=True),
 )
 _VALUES: Final = 4
-# Of a run's name, also where no terminal says how wide it is. Arbitrary; `--json` and `show` have all of it.
+# Characters of a run's name, also without a terminal. Arbitrary; `--json` and `show` have all of it.
 _LONGEST_NAME: Final = 60
 _HINTS: Final = {
     "lost": "its process and its worker have died: `asynctrack sync` recovers what they left",
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """List runs, the newest first."""
     directory = args.directory or Path(DEFAULT_DIR)
-    InterruptibleCall(directory.is_dir, directory).wait()  # a disk that hangs is said
+    InterruptibleCall(directory.is_dir, directory).wait()  # it says so if the disk hangs
     if args.directory is not None and not directory.is_dir():
         output.warn(f"there is no directory {directory}")
         return 2

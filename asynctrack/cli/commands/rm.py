@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
             return 2
         if not _confirms(sizes):
             return 1
-        blocked = _blocked(runs, force=args.force)  # somebody may have resumed one while we asked
+        blocked = _blocked(runs, force=args.force)  # a run may have been resumed while we asked
     for run in [] if blocked else runs:
         _remove(run)
         if not args.json:

@@ -28,7 +28,7 @@ from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.records.codec import flatten
 
-# What is shown where nobody has chosen; --json has all.
+# Limits of the display without options; --json has everything.
 _MOST_METRICS: Final = 20
 _MOST_SETTINGS: Final = 30
 # How many children that have failed are shown; `--json` has the others.

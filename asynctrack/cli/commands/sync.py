@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Catch up. Return 0 if nothing is missing."""
-    with _only_errors():  # what backends say is in the report
+    with _only_errors():  # the report has the errors of backends
         report, complete, unread = _attach(args) if args.to else _catch_up(args)
     if args.json:
         output.print_json({"complete": complete, "unreadable": unread, "runs": msgspec.to_builtins(report)})
@@ -171,7 +171,7 @@ def _backend(to: list[str]) -> Backend:
     """
     kind, *pairs = to
     if "." in kind and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a class of a script, say: who names it means it
+        sys.path.insert(0, os.getcwd())  # a class of a script: the user has named it
     defined = class_of(kind)
     known = [field.name for field in msgspec.structs.fields(defined)]
     values: dict[str, Any] = {}
@@ -213,7 +213,7 @@ def _name(run: Path, backend: Backend) -> str:
 def _work(work: SyncJob | AttachJob, args: argparse.Namespace) -> list[SyncProgress]:
     line = None if args.json else _Line()
     while True:
-        done, now = work.done, work.poll()  # in this order: what is done when it is asked is seen in the look
+        done, now = work.done, work.poll()  # in this order: the last poll sees what was done before it
         if done:
             break
         if line is not None:
@@ -244,7 +244,7 @@ class _Line:
         text = f"{ended} of {len(runs)} runs, {output.short_count(total - left)} of {output.short_count(total)} records"
         errors = [f"{name}: {backend_stats.last_error}" for run in runs for name, backend_stats in _troubled(run)]
         text += f", {errors[0]}" if errors else ""
-        if text == self._last and not self._drawn:  # nothing has moved: nobody wants to read that twice
+        if text == self._last and not self._drawn:  # nothing has changed: not worth a second line
             return
         self._last = text
         sys.stderr.write(f"\r\x1b[K{printable(text)[:150]}" if self._drawn else f"{printable(text)}\n")

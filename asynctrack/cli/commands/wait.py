@@ -74,7 +74,7 @@ def _wait_for_end(run: Path, deadline: float) -> Outcome:
 
 def _wait_for(run: Path, condition: Condition, deadline: float) -> Outcome:
     record: Record | None = None
-    caught_up = False  # what is there already is read however short the time is
+    caught_up = False  # existing records are read however short the time is
     with closing(Follower(run)) as follower:
         for batch in follower.batches():
             if batch is None:

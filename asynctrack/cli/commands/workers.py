@@ -20,7 +20,7 @@ from asynctrack.queue.shm_paths import LOCK_NAME
 from asynctrack.reading import catalog
 from asynctrack.worker.listing import Worker, list_workers
 
-# A worker that is told to leave saves its cursors and goes; its sinks get four seconds.
+# A worker that gets SIGTERM saves its cursors and ends; its sinks get four seconds.
 _LEAVE_WAIT_S: Final = 8.0
 _POLL_S: Final = 0.05
 _ALL: Final = "all"

@@ -28,7 +28,7 @@ class Facts:
     log_p50_us: float
     log_p99_us: float
     log_calls_timed: int
-    timer_us: float  # what reading the clock takes; already taken off the two above
+    timer_us: float  # time to read the clock; already subtracted from the two above
     speed_with_tracking_percent: float | None  # of the loop's speed without; None where too few slices were run
     slices: int
     slice_s: float

@@ -78,7 +78,7 @@ def _draw(data: Any) -> bytes:
     drawn = io.BytesIO()
     try:
         figure.savefig(drawn, format="png")
-    except Exception as error:  # of matplotlib, or of what the user has put into the figure
+    except Exception as error:  # of matplotlib, or of the user's code in the figure
         raise InvalidValue("Image", "a figure that can be drawn", f"{type(error).__name__}: {error}") from error
     return drawn.getvalue()
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.media_types import Value
 
-# Of a data frame that is logged as it is. As many as W&B shows; who wants more builds a `Table`.
+# Rows of a data frame that is logged directly. As many as W&B shows; for more, build a `Table`.
 MOST_ROWS: Final = 10_000
 
 
