@@ -16,9 +16,6 @@ PACKAGE = Path(asynctrack.__file__).parent
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 PUBLIC_MODULES = ("backends", "errors", "events", "integrations", "testing", "wandb")
 
-# Rooms whose docstrings are still to be rewritten.
-TO_DO = {"client", "queue"}
-
 NOUN_CLAUSE = {"how", "what", "whether"}
 # Words that are no verb. A list of verbs would need a line for each new one.
 NO_VERB = NOUN_CLAUSE | frozenset(
@@ -60,10 +57,6 @@ class Definition:
 
     def __repr__(self) -> str:
         return f"{self.path}:{self.node.lineno} {self.name}"
-
-    @property
-    def is_due(self) -> bool:
-        return self.module.split(".")[0] not in TO_DO
 
     @property
     def first_word(self) -> str:
@@ -186,9 +179,9 @@ def _is_overload(of: Definition) -> bool:
     return any(ast.unparse(decorator).rpartition(".")[2] == "overload" for decorator in of.node.decorator_list)
 
 
-PUBLIC = [each for each in _public().values() if each.is_due]
+PUBLIC = [*_public().values()]
 PUBLIC_FUNCTIONS = [each for each in PUBLIC if isinstance(each.node, FUNCTION) and not _is_overload(each)]
-ALL = [each for module in MODULES.values() for each in module.definitions.values() if each.is_due and each.doc]
+ALL = [each for module in MODULES.values() for each in module.definitions.values() if each.doc]
 
 
 def _begins_with_verb(doc: str) -> bool:

@@ -37,11 +37,11 @@ class EncodeErrors:
 
     @property
     def waiting(self) -> bool:
-        """Whether some were not told of."""
+        """Return True if some keys are not reported yet."""
         return bool(self._unreported)
 
     def take(self) -> str:
-        """What is to be said of those that were not told of."""
+        """Return the message about the keys that are not reported yet."""
         told, self._unreported = self._unreported, []
         if len(told) == 1:
             return f"the value of {told[0]!r:.80} cannot be encoded and is recorded as its repr: {self._value}"

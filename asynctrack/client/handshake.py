@@ -29,7 +29,7 @@ def _as_json(value: object) -> bytes:
 
 
 def _module_paths() -> list[str]:
-    """Where this process finds modules; the script's own folder last, since what lies there by chance is no library."""
+    """Return where this process finds modules; the script's own folder last, since a file that lies there by chance is no library."""
     script = getattr(sys.modules.get("__main__"), "__file__", None) or ""
     return sorted(filter(None, sys.path), key=lambda path: path == os.path.dirname(script))
 

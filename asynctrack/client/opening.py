@@ -189,9 +189,10 @@ def init(
 
 
 def _check_words(resume: Resume, reinit: Reinit) -> None:
-    """
+    """Check the values of `resume` and `reinit`.
+
     Raises:
-        InvalidSettings: one of them is none of its words.
+        InvalidSettings: one of them is not allowed.
     """
     for what, word, words in (("resume", resume, get_args(Resume)), ("reinit", reinit, get_args(Reinit))):
         if word not in words:
@@ -199,7 +200,10 @@ def _check_words(resume: Resume, reinit: Reinit) -> None:
 
 
 def _with_a_worker(settings: Settings) -> Settings:
-    """The same, with a worker that this process can have.
+    """Return the settings with a worker that this process can have.
+
+    Raises:
+        InvalidSettings: threads are asked for, and another library has put its own in their place.
 
     Raises:
         InvalidSettings: threads are asked for, and another library has put its own in their place.
@@ -272,7 +276,10 @@ def _finish_earlier(cell: int) -> None:
 
 
 def _changed(settings: Settings | Mapping[str, Any] | None) -> dict[str, Any]:
-    """What differs from the defaults in settings that were made before.
+    """Return the settings that differ from the defaults.
+
+    Raises:
+        InvalidSettings: they are neither `Settings` nor a mapping.
 
     Raises:
         InvalidSettings: they are none.
@@ -294,7 +301,7 @@ def _is_default(name: str, value: object) -> bool:
 
 
 def fresh_id() -> str:
-    """An id that sorts by time: UTC date and time, and six random hexadecimal digits."""
+    """Make an id that sorts by time: UTC date and time, and six random hexadecimal digits."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
 
 

@@ -119,7 +119,7 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
 
 
 def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool | None:
-    """Whether the run's directory is a new one; None where another has removed it in the moment between."""
+    """Return True if the run's directory is a new one; None where another process has removed it in the moment between."""
     if resume != "never" and os.path.isdir(path):
         return False
     if resume == "must":
@@ -169,7 +169,7 @@ def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerK
 
 
 def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
-    """What the run was: as the journal has it, and behind that the queues of its dead; None where there is nothing."""
+    """Return the run as its journal has it, with the queues of its dead processes after that; None where there is nothing."""
     from asynctrack.reading.reader import RunReader  # most runs are new
 
     found: Manifest | None = None
@@ -191,7 +191,7 @@ def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
 
 
 def _is_busy(path: Path, earlier: Manifest | None) -> bool:
-    """Whether the worker of a caller that has just died is still to say so, or somebody logs to the run."""
+    """Return True if a process logs to the run, or the worker of a caller that has just died has still to say how it ended."""
     if is_open(path):
         return True
     queues = [queue for worker in run_state.other_workers() for queue in worker.queues if queue.run == str(path)]

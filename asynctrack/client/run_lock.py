@@ -102,7 +102,7 @@ def _take(run: Path) -> RunLock:
 
 
 def is_held(run: Path) -> bool:
-    """Whether a process has a run open, this one too."""
+    """Return True if a process has a run open, this one too."""
     try:
         key = _identity(os.stat(run))
         with _turn_of(key):
@@ -112,7 +112,7 @@ def is_held(run: Path) -> bool:
 
 
 def _turn_of(run: tuple[int, int]) -> threading.Lock:
-    """The lock of those who open this run's file: to close it would drop another's. Each run has one, since the disk of one may hang."""
+    """Return the lock for opening this run's file: closing it would drop the lock of another open. Each run has one, since the disk of one may hang."""
     with _turns_lock:
         turn = _turns.get(run)
         if turn is None:
@@ -138,7 +138,7 @@ def _holder(path: Path) -> int:
 
 
 def _is(fd: int, file: tuple[int, int] | None) -> bool:
-    """Whether a descriptor is still that of a file; also where the file's disk fails, and does not say."""
+    """Return True if a descriptor is still that of a file, or the file's disk fails and does not say."""
     try:
         return _identity(os.fstat(fd)) == file
     except OSError as error:

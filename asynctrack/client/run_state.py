@@ -22,7 +22,7 @@ State = Literal["running", "finished", "failed", "crashed", "preempted", "lost",
 
 
 class RunActivity(NamedTuple):
-    """Who works on a run.
+    """The processes that work on a run.
 
     Attributes:
         callers: processes that log to it.
@@ -42,12 +42,12 @@ class RunActivity(NamedTuple):
 
 
 def other_workers() -> list[Worker]:
-    """The workers of this user on this machine, without this process's own."""
+    """Return the workers of this user on this machine, without this process's own."""
     return list_workers(but=own_directories())
 
 
 def activity_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivity:
-    """Who works on a run; `workers` is what `other_workers()` has found before, where that is recent enough."""
+    """Find the processes that work on a run; `workers` is an earlier result of `other_workers()`, where that is recent enough."""
     path = os.path.realpath(run)
     here, known_as = is_open(Path(path)), Path(path)
     callers, served, directories = [os.getpid()] if here else [], here, []
@@ -61,7 +61,7 @@ def activity_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivi
 
 
 def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = None) -> State:
-    """What has become of a run: its status, but "lost" where that is "running" and nobody is there to say otherwise.
+    """Return the state of a run: its status, but "lost" where that is "running" and no process is left to change it.
 
     "elsewhere": it runs, or was lost, on another machine or as another user; from here that cannot be told.
     """
@@ -85,13 +85,13 @@ def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = N
 
 
 def ended_as(run: Path) -> Status | None:
-    """How a run ended, as the last word of its journal has it; None where that is another."""
+    """Return how a run ended, if that is the last note of its journal; None otherwise."""
     batch = next(backwards(run / "journal", notes=True), None)
     return None if batch is None else end_in(batch)
 
 
 def end_in(batch: FrameBatch) -> Status | None:
-    """How the run ended, if a batch of the worker's notes says so last."""
+    """Return how the run ended, if that is the last note in a batch of the worker's notes."""
     status: Status | None = None
     if batch.header.ring == NOTES_RING:
         for frame in batch.frames():

@@ -90,7 +90,7 @@ class RunSession:
         publisher.on_joined(lambda: shutdown.register(self))
 
     def after_fork(self) -> None:
-        """In a forked child: begin anew what another thread of the parent may have been at."""
+        """Begin anew in a forked child: another thread of the parent may have been in the middle of something."""
         self._lock = threading.RLock()
         self._stats.after_fork()
         self._local = None

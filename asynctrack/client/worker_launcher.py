@@ -95,19 +95,19 @@ class WorkerLauncher:
                 self._note(serves=SERVES in said)
 
     def hopeless(self) -> bool:
-        """Whether there is no use in starting another."""
+        """Return True if there is no use in starting another."""
         self.read_report()
         tried_s = 0.0 if self._trying_since is None else time.monotonic() - self._trying_since
         most = _MOST_THAT_SAID_WHY if self._reason_reported else _MOST_STILLBORN
         return self._stillborn >= most or tried_s > _LONGEST_START_S
 
     def forget(self) -> None:
-        """In a forked child: what was started is the parent's. No lock, no system call."""
+        """Forget the started worker in a forked child: it is the parent's. No lock, no system call."""
         self._report = -1
         self._started_at, self._grace_s = -START_GRACE_S, START_GRACE_S  # a child may end before it could try again
 
     def _note(self, *, serves: bool) -> None:
-        """The last one serves, or has died before it did."""
+        """Note that the last one serves, or has died before it did."""
         self._stillborn = 0 if serves else self._stillborn + 1
         if serves:
             self._trying_since = None

@@ -24,7 +24,7 @@ _hosts_lock = threading.RLock()
 
 
 def host_for(kind: WorkerKind) -> WorkerHandle:
-    """This process's host of a kind, in the first place that has room.
+    """Return this process's host of a kind, in the first place that has room.
 
     Raises:
         SharedMemoryUnavailable: there is no place for one.
@@ -78,20 +78,20 @@ def own_directories() -> list[str]:
 
 
 def _forget(host: WorkerHandle) -> None:
-    """The next run gets a new host."""
+    """Forget a host: the next run gets a new one."""
     with _hosts_lock:
         if _hosts.get((host.kind, host.root)) is host:
             del _hosts[host.kind, host.root]
 
 
 def worker_of(run: Path) -> bool:
-    """Whether a worker has this run."""
+    """Return True if a worker has this run."""
     ours = any(host.has(str(run)) for host in list(_hosts.values()))  # to ask for a lock that is ours gives it back
     return ours or locks.is_taken(run / "lock")
 
 
 def stop_threads() -> None:
-    """At the interpreter's end, when all runs that need them have finished."""
+    """Stop all threads at the interpreter's end, when all runs that need them have finished."""
     for key, host in list(_hosts.items()):
         if host.kind == "thread" or host.serves_here:
             del _hosts[key]
@@ -99,7 +99,7 @@ def stop_threads() -> None:
 
 
 def make_directory() -> str:
-    """A directory for rings that were left behind.
+    """Make a directory for rings that were left behind.
 
     Raises:
         SharedMemoryUnavailable: there is no room for one.
@@ -114,7 +114,7 @@ def _make_directory_in(root: str) -> str:
 
 
 def _in_some_root(make: Callable[[str], T], roots: Iterable[str]) -> T:
-    """What `make` returns for the first place where it works."""
+    """Return what `make` returns for the first place where it works."""
     tried = []
     failed: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     for root in roots:
@@ -127,7 +127,7 @@ def _in_some_root(make: Callable[[str], T], roots: Iterable[str]) -> T:
 
 
 def _roots() -> Iterator[str]:
-    """The places for rings, those that have room first."""
+    """Yield the places for rings, those that have room first."""
     full = []
     for root in shared_roots():
         if has_room(root):

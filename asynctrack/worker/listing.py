@@ -62,7 +62,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def runs(self) -> list[str]:
-        """The directories of the runs that it serves."""
+        """Return the directories of the runs that it serves."""
         return sorted({queue.run for queue in self.queues})
 
 
