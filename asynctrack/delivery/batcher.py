@@ -49,7 +49,7 @@ def lacks(run: Path, cursor: Cursor) -> bool:
 
 
 class _Place(NamedTuple):
-    """Where it reads: a batch of the journal, and the byte of its frames that comes next."""
+    """The reading position: a batch of the journal, and the byte of its frames that comes next."""
 
     batch: JournalBatch
     inner: int
