@@ -182,7 +182,7 @@ def test_a_copy_of_what_holds_a_run_holds_the_same_run(runs: Path) -> None:
         scope = copy.deepcopy(run.scope("train"))
         scope.log({"x": 1})
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-            with pytest.raises(NotPicklable, match="opens a run of its own with init"):
+            with pytest.raises(NotPicklable, match="let it open a run of its own with init"):
                 pickle.dumps(run, protocol)
     assert values(run.path, "x") == []
     assert asynctrack.open_run(run.path).columns()["train/x"].values == [1]

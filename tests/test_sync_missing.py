@@ -289,7 +289,7 @@ def test_queue_whose_directory_has_gone_is_told(own_host: Path, runs: Path, name
     arguments = {"run": [run.path], "directory": [runs], "nothing": []}[name_it]
     told = command("sync", *arguments)
     assert told.returncode == 1
-    assert f"{run.path} has gone" in told.stderr
+    assert f"{run.path} does not exist any more" in told.stderr
     moved.rename(run.path)
     assert command("sync", *arguments).returncode == 0
     assert values(run.path, "i")[1:] == list(range(3, 103))

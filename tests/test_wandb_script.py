@@ -244,7 +244,7 @@ def test_module_without_a_run_says_so() -> None:
         lambda: wandb.define_metric("x"),
         lambda: wandb.log({}),
     ):
-        with pytest.raises(wandb.Error, match="needs an open run, and none is"):
+        with pytest.raises(wandb.Error, match="needs an open run, and there is none"):
             use()
     with pytest.raises(AttributeError, match=r"module 'asynctrack.wandb' has no attribute 'nonsense'"):
         _ = wandb.nonsense  # type: ignore[attr-defined]  # the mistake
