@@ -15,7 +15,8 @@ TABLE = ROOT / "docs" / "troubles.md"
 
 # What is said when it happens, by what the table calls it. Each prints the error, or ends as its user's script would.
 ERRORS = {
-    "A setting has a wrong name": "init(on_full='block')",
+    "An argument has a wrong name": "init(on_full='block')",
+    "A setting has a wrong name": "init(settings={'on_full': 'block'})",
     "A backend has a wrong name": "init(backends=['jsnl'])",
     "MLflow has no address": "init(backends=['mlflow'])",
     "The id is taken": "init(id='open')",

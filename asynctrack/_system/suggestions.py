@@ -6,6 +6,7 @@ Nothing runs for a name that is right, and `difflib` is loaded for one that is w
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -119,6 +120,9 @@ def _is_submodule(namespace: Mapping[str, Any], name: str) -> bool:
 
 
 def _submodules(namespace: Mapping[str, Any]) -> list[str]:
-    """List the public modules in a package's folders."""
-    found = [name.removesuffix(".py") for folder in namespace.get("__path__", ()) for name in os.listdir(folder)]
+    """List the public modules in a package's folders; none where it lies in an archive."""
+    found: list[str] = []
+    for folder in namespace.get("__path__", ()):
+        with contextlib.suppress(OSError):
+            found += (name.removesuffix(".py") for name in os.listdir(folder))
     return [name for name in found if name.isidentifier() and not name.startswith("_")]

@@ -111,6 +111,7 @@ class JournalCheck:
     def take(self) -> Findings:
         """Read everything, and return the findings."""
         found = self.findings
+        strange = self._strange_names()
         sizes = {number: (self._journal / segment_name(number)).stat().st_size for number in self._segments()}
         found.segments, found.bytes = len(sizes), sum(sizes.values())
         with (
@@ -127,7 +128,7 @@ class JournalCheck:
                 self._problem(path, offset, f"{length} bytes cannot be read: {what}" if length else what)
             self._whole = not reader.damage
             self._check_end(reader.position)
-        for name in self._strange_names(sizes):
+        for name in strange:
             self._problem(f"journal/{name}", None, "is not a file")
         self._check_cursors(reader.position)
         self._check_manifest(reader.position)
@@ -273,10 +274,11 @@ class JournalCheck:
             except (ValueError, RecursionError, OSError) as error:
                 self._problem(f"{CURSORS}/{path.name}", None, f"cannot be read: {error}")
 
-    def _strange_names(self, sizes: dict[int, int]) -> list[str]:
-        """Return links and the like that have names of segments."""
+    def _strange_names(self) -> list[str]:
+        """Return links and the like that have names of segments. Call it before the segments are listed: a live run begins others."""
         names = [] if self._journal.is_symlink() or not self._journal.is_dir() else os.listdir(self._journal)
-        return [name for name in names if (number := segment_number(name)) is not None and number not in sizes]
+        known = set(self._segments())
+        return [name for name in names if (number := segment_number(name)) is not None and number not in known]
 
     def _segments(self) -> list[int]:
         return segments(os.fspath(self._journal))
