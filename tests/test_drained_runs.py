@@ -97,3 +97,19 @@ def test_run_whose_disk_hangs_as_its_end_is_looked_at_is_let_go_of_later(runs: D
     assert runs.by_path == {run.path: run}
     partings.advance(leaving=False)
     assert runs.by_path == {}
+
+
+def test_run_is_not_let_go_of_before_its_queues_are_gone(runs: DrainedRuns, run: RunJournal) -> None:
+    """`asynctrack sync` looks at what is left of a run as soon as nobody has it any more."""
+    seen: list[bool] = []
+
+    class Closing(RunJournal):
+        def close(self, *, done: bool) -> None:
+            seen.append(self.path in runs.by_path)
+            run.close(done=done)
+
+    closing = Closing(run.path)
+    runs.add(closing)
+    runs.let_go(closing, True)
+    assert seen == [True]
+    assert runs.by_path == {}

@@ -91,9 +91,11 @@ class DrainedRuns:
 
     def let_go(self, run: RunJournal, done: bool) -> None:
         """Close a run's journal and its rings; `done` tells the producers that nothing is left to do."""
-        self.idle_since = time.monotonic()  # the last round that found the run may have been a linger ago
-        del self.by_path[run.path]
-        run.close(done=done)
+        try:
+            run.close(done=done)
+        finally:  # and not before: `asynctrack sync` looks at what is left of a run, its queues too, once nobody has it any more
+            self.idle_since = time.monotonic()  # the last round that found the run may have been a linger ago
+            del self.by_path[run.path]
         for ring in run.rings:
             if self.own.pop(ring.path, None) is None:
                 ring.close()
