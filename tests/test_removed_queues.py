@@ -103,7 +103,7 @@ def test_place_of_a_removed_queue_is_made_again_by_its_worker(own_host: Path, ru
     wait_until(lambda: list(own_host.glob("*/*/worker.lock")), "the worker has its place again")
     with asynctrack.init("p", id="other", dir=runs) as other:
         log(other, 10)
-        assert writers(other.path) == [worker]
+        assert wait_until(lambda: writers(other.path), "the other run is journaled") == [worker]
     log(run, 100, 100)
     assert run.finish().journaled == 200
     assert_whole(run.path, {"i": 200})
