@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from asynctrack.errors import UnsafeFile
 from asynctrack.journal import safe_read
 from asynctrack.reading import catalog
 
@@ -71,4 +72,11 @@ def test_file_that_another_has_replaced_on_a_networks_disk_is_read_again(
     assert safe_read.read(tmp_path / "run.json") == b"{}"
     stale += [OSError(errno.ESTALE, os.strerror(errno.ESTALE))] * 2
     with pytest.raises(OSError, match="tale"):
+        safe_read.read(tmp_path / "run.json")
+
+
+def test_error_about_a_file_that_is_none_says_what_was_expected_and_found(tmp_path: Path) -> None:
+    (tmp_path / "run.json").symlink_to("elsewhere")
+    expected = f"expected a regular file of at most {safe_read.MAX_BYTES >> 20} MiB, found a link"
+    with pytest.raises(UnsafeFile, match=expected):
         safe_read.read(tmp_path / "run.json")
