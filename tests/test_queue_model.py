@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from asynctrack.journal.frames import walk
 from asynctrack.queue.layout import CONFIG, END, ENDS, HEAD, KIND_SHIFT, RECORD, TAIL, frame_size
-from asynctrack.queue.producer import OPEN, Producer
+from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring, record_offset
 
 CAPACITY = 1024
@@ -49,7 +49,7 @@ class RingModel(RuleBasedStateMachine):
             self.expected.append((kind, self.number, self.lost, payload))
             self.number += kind == RECORD
         else:  # the room lies at both ends of the ring, and a frame takes one of them
-            closed = self.producer.state != OPEN
+            closed = not self.producer.is_open
             assert closed or CAPACITY - self.ring.used() < 2 * frame_size(size) + 16
 
     @rule(size=st.integers(CAPACITY - 15, 3 * CAPACITY))
