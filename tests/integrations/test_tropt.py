@@ -25,6 +25,7 @@ from wandb_server import KEY, WandbServer  # noqa: E402
 
 from asynctrack.errors import DirectoryNotWritable, InvalidData, InvalidSettings  # noqa: E402
 from asynctrack.integrations import tropt as ours  # noqa: E402
+from asynctrack.integrations.naming import directory_name  # noqa: E402
 from asynctrack.integrations.tropt import AsyncTracker  # noqa: E402
 from integrations import examples  # noqa: E402
 
@@ -116,7 +117,7 @@ def test_each_optimisation_is_a_run(tmp_path: Path) -> None:
         tracker.finish({"best": lr})
     first, second = (manifest(run) for run in runs_of(tmp_path))
     assert (first["project"], first["config"], first["summary"]) == (
-        "exp_one",
+        directory_name("exp/one"),
         {"model": "m", "lr": 0.1},
         {"best": 0.1},
     )
