@@ -18,8 +18,6 @@ from asynctrack.delivery.retry_policy import MOST_REPEATS, classify_error
 from asynctrack.journal.cursor import load_cursor
 
 MODULE = """
-from support import DEADLINE_S
-
 import asynctrack
 from asynctrack.backends.base import Backend, Sink
 
@@ -37,8 +35,6 @@ class Wrong(Sink):
 """
 SCRIPT = """
 import sys, time
-from support import DEADLINE_S
-
 import asynctrack
 from mine import Mine
 began = time.monotonic()
