@@ -634,7 +634,7 @@ def test_bytes_of_numbers_are_taken_for_a_time_span_by_chance_only(run: Run, mon
     monkeypatch.setattr(run, "_encode_carefully", lambda data, step: careful.append(data) or encode((0, step, data)))
     for _ in range(100):
         assert run.log({"lr": 0.001, "loss": 0.5, "phase": "DPS"})  # 0.001 has the byte of "P"
-    assert not careful
+    assert len(careful) < 5  # the time of one record in a thousand has "P" and a digit
 
 
 def test_what_a_mask_hides_is_never_shown(run: Run) -> None:
