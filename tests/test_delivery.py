@@ -265,7 +265,7 @@ def test_paused_backend_is_told_once_a_minute_and_goes_on_when_it_is_mended(
     assert run.stats().backends[name].behind == 100
     told = [record.getMessage() for record in caplog.records if "the key is wrong" in record.getMessage()]
     told = [text.removeprefix("asynctrack: ") for text in told]
-    assert told == [f"{name} of {run.path}: the key is wrong: renew it: waiting for you to mend that"]
+    assert told == [f"{name} of {run.path}: the key is wrong: renew it: waiting for you to fix that"]
     (run.path / "mended").touch()
     assert run.flush().backends[name].delivered == 100
     run.log({"i": 100})

@@ -429,16 +429,16 @@ MESSAGES = {
         Failures(10, None, MOST_REPEATS),
         True,
         None,
-        ("x: it has failed 10 times the same way, and is seldom tried again until you mend it", True),
+        ("x: it has failed 10 times the same way, and is seldom tried again until you fix it", True),
     ),
     "the eleventh time": (
         Failures(11, None, MOST_REPEATS + 1),
         True,
         None,
-        ("x: waiting for you to mend that", False),
+        ("x: waiting for you to fix that", False),
     ),
     "a network": (Failures(3), False, None, ("x: trying again", False)),
-    "a key": (Failures(1), True, None, ("x: waiting for you to mend that", False)),
+    "a key": (Failures(1), True, None, ("x: waiting for you to fix that", False)),
 }
 
 

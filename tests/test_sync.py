@@ -229,6 +229,7 @@ def test_delivery_that_follows_ends_with_the_run(own_host: Path, runs: Path) -> 
         (["RUN", "--to", "jsonl", "fiel=x"], "did you mean file?"),
         (["RUN", "--to", "jsonl", "max_records_s=-1"], "max_records_s"),
         (["RUN", "--to", "jsonl", "max_records_s=fast"], "max_records_s"),
+        (["RUN", "--to", "csv", "--as", "jsonl"], "has a backend of that name of kind jsonl"),
         (["--patience-s", "soon"], "expected a number of seconds"),
     ],
 )

@@ -99,7 +99,7 @@ class InterruptibleCall(Generic[T]):
             self._run()
         if not self._call.done.acquire(timeout=WARN_AFTER_S):
             messages.warn_now(
-                f"asynctrack: waiting for {self._path}: its disk does not answer; mend that (or its network), or press Ctrl-C and use a directory on another disk"
+                f"asynctrack: waiting for {self._path}: its disk does not answer; fix that (or its network), or press Ctrl-C and use a directory on another disk"
             )
             self._call.done.acquire()
         return self._call.result()

@@ -43,7 +43,7 @@ def hindered(what: str, producer: Producer) -> str:
     if producer.ring.words[LAST_ERRNO] == ENOENT:
         return "its directory has been removed or moved: move it back, or what is logged is lost"
     mib = producer.capacity / 2**20
-    return f"the journal cannot be written ({what}): mend that soon; the queue holds {mib:.3g} MiB of records, and what comes then is dropped"
+    return f"the journal cannot be written ({what}): fix that soon; the queue holds {mib:.3g} MiB of records, and what comes then is dropped"
 
 
 def recovery_hint(run: Path, producer: Producer) -> str:
@@ -127,7 +127,7 @@ def delivery_hint(run: Path, name: str, backend: Backend, paused: bool) -> str:
     if lives_in_caller(settings):
         return f"the journal has them; {delivery_command(settings).replace('sync RUN', f'sync {run}')}"
     sync = f"`asynctrack sync {run}`"
-    return f"mend that, then run {sync}" if paused else f"the worker keeps trying; later, {sync} delivers the rest"
+    return f"fix that, then run {sync}" if paused else f"the worker keeps trying; later, {sync} delivers the rest"
 
 
 def _lacks(run: Path, name: str, producer: Producer) -> bool:

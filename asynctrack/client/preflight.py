@@ -20,5 +20,5 @@ def forewarn(run: Path, backends: Mapping[str, Backend], *, offline: bool) -> No
         except Exception:  # its own code failed; what it lacks is said when it is opened
             continue
         if what:
-            text = f"{name} gets nothing yet: {'; '.join(what)}. The journal keeps everything: mend that while the run goes on, or sync later: asynctrack sync {run}"
+            text = f"{name} gets nothing yet: {'; '.join(what)}. The journal keeps everything: fix that while the run goes on, or sync later: asynctrack sync {run}"
             messages.warn((run, f"lacks {name}"), f"asynctrack: run {run.name}: {text}", every_s=ONCE)

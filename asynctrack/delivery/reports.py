@@ -89,6 +89,6 @@ def failure_message(what: str, failures: Failures, decision: RetryDecision, trac
     if traceback is not None:
         return Message(f"{what}: trying again\n{traceback}", at_once=True)
     if failures.repeats == MOST_REPEATS:
-        seldom = "and is seldom tried again until you mend it"
+        seldom = "and is seldom tried again until you fix it"
         return Message(f"{what}: it has failed {MOST_REPEATS} times the same way, {seldom}", at_once=True)
-    return Message(f"{what}: {'waiting for you to mend that' if decision.paused else 'trying again'}")
+    return Message(f"{what}: {'waiting for you to fix that' if decision.paused else 'trying again'}")

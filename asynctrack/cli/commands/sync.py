@@ -123,7 +123,7 @@ def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str
     report: list[SyncProgress] = []
     backend = _backend(args.to)
     for run in dict.fromkeys(_chosen(args, [])):
-        name = args.name or _name(run, backend)
+        name = _name(run, backend, args.name)
         with AttachJob(run, name, backend, force=args.force, follow=args.follow, patience_s=args.patience_s) as work:
             report += _work(work, args)
     return report, 0, []
@@ -199,9 +199,18 @@ def _value(text: str) -> Any:
         return text
 
 
-def _name(run: Path, backend: Backend) -> str:
-    """Name the backend: the run's own one of this class, if it lived in a process that ended before it had everything; else a name that is free."""
+def _name(run: Path, backend: Backend, wanted: str | None) -> str:
+    """Name the backend: as is wanted; else the run's own one of this class, if it lived in a process that ended before it had everything; else a name that is free.
+
+    Raises:
+        InvalidSettings: the run has a backend of another kind by the wanted name.
+    """
     own, kind = RunReader(run).manifest().backends, kind_of(backend)
+    if wanted is not None:
+        if own.get(wanted, {}).get("kind", kind) != kind:
+            problem = f"--as {wanted}: expected the name of a {kind} backend or a new one, but {run.name} has a backend of that name of kind {own[wanted]['kind']}"
+            raise InvalidSettings([problem])
+        return wanted
     if not run_state.activity_of(run).callers:
         for name, stored in own.items():
             if lives_in_caller(stored) and stored.get("kind") == kind and not has_all(run, name):
