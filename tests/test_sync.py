@@ -29,6 +29,7 @@ from support import (
 )
 
 import asynctrack
+from asynctrack.cli.sync_job import SyncJob
 from asynctrack.worker.listing import list_workers
 
 CALLER = """
@@ -217,6 +218,34 @@ def test_delivery_that_follows_ends_with_the_run(own_host: Path, runs: Path) -> 
             time.sleep(0.002)
     assert work.wait(timeout=20) == 0
     assert lines(run.path, "more.jsonl") == lines(run.path)
+
+
+RESUMED = """
+import sys
+import asynctrack
+
+away = asynctrack.MLflow(tracking_uri="http://127.0.0.1:9")
+with asynctrack.init("p", id="a", dir=sys.argv[1], resume="allow", backends=["jsonl", away], finish_timeout_s=0.1, after_exit_max_s=0.1) as run:
+    run.log({"i": 0})
+    run.flush("journaled")
+    print("logs", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.system
+def test_run_that_a_process_resumes_while_it_is_synced_is_live(own_host: Path, runs: Path) -> None:
+    first = start(RESUMED, runs)
+    first.communicate("\n", timeout=30)
+    wait_until(lambda: not workers(own_host), "the first worker has left")
+    with SyncJob([runs / "p" / "a"]) as job:
+        assert [run.state for run in job.poll()] == ["working"]
+        second = start(RESUMED, runs)
+        assert second.stdout is not None
+        second.stdout.readline()
+        wait_until(lambda: job.poll() and job.done, "sync lets go of it")
+        assert [(run.state, run.missing) for run in job.poll()] == [("live", {})]
+    second.communicate("\n", timeout=30)
 
 
 @pytest.mark.system

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -23,7 +23,7 @@ from asynctrack.journal.manifest import Status
 from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
-from asynctrack.worker.listing import list_workers
+from asynctrack.worker.listing import Worker, list_workers
 from asynctrack.worker.orphan_rings import adopt
 from asynctrack.worker.policy import CALLERS_ONLY, Policy
 from asynctrack.worker.threads import WorkerThreads
@@ -76,7 +76,7 @@ class SyncJob:
 
     def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY, patience_s: float = PATIENCE_S) -> None:
         workers = list_workers(but=own_directories())
-        served = {os.path.realpath(name) for worker in workers if worker.callers for name in worker.runs}
+        served = _served(workers)
         live = [run for run in runs if os.path.realpath(run) in served]
         named = {os.path.realpath(name): name for worker in workers for name in worker.runs}
         # As its queues have it, which may be by way of a link: under two names it would have two writers.
@@ -143,9 +143,12 @@ class SyncJob:
         self._end(run)
 
     def _end(self, run: Path) -> None:
+        """Note how the run has ended. Our worker lets go of one that a process resumes meanwhile: that is live."""
         del self._working[run]
         try:
-            self._ended[run] = "behind" if plan_sync(run, self._policy).todo else "done"
+            todo = plan_sync(run, self._policy).todo
+            resumed = todo and run not in self._still and os.path.realpath(run) in _served(list_workers(but=own_directories()))
+            self._ended[run] = "live" if resumed else "behind" if todo else "done"
         except ManifestUnreadable as error:
             self._ended[run], self._still[run] = "behind", str(error)
         except NotARun:  # its caller was killed before it had announced the run
@@ -181,6 +184,11 @@ class SyncJob:
             left_out={name: why for name, why in found.items() if why is not None},
             missing=missing,
         )
+
+
+def _served(workers: Iterable[Worker]) -> set[str]:
+    """Return the runs that processes log to, by their real paths."""
+    return {os.path.realpath(name) for worker in workers if worker.callers for name in worker.runs}
 
 
 class _Watch:
