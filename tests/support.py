@@ -53,6 +53,8 @@ def own_shared_memory(idle_exit_s: float = 0.05) -> Iterator[Path]:
         patch.setattr(worker_registry, "_hosts", {})
         try:
             yield path
+            # Threads that are stopped leave what they have not yet let go of; a process stays until it has.
+            wait_until(lambda: not rings_in(path), "every queue has gone")
             worker_registry.stop_threads()
             wait_until(lambda: not workers(path), "every worker has left")
             assert not (left := left_in(path)), f"left behind: {left}"

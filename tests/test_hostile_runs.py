@@ -263,6 +263,7 @@ TOLD: Final[dict[str, Any]] = {
     "last year": {"created_at": FAR, "ended_at": "0001-01-01T00:00:00+23:59"},
     "negative": {"position": [-5, -7, -9], "dropped": {"full": -1}, "limits": {"after_exit_max_s": -1e308}},
     "beyond": {"position": [10**30, 10**300, 2**64]},
+    "a position of other types": {"position": [0.5, "64", []]},
     "names": {"id": "../../outside/ours", "project": "/", "name": "a\n\x00/b", "backends": {"../x": {"kind": "jsonl"}}},
     "kinds": {"backends": {"a": {"kind": ["jsonl"]}, "b": {"kind": "os.system"}, "c": {}, "d": {"kind": "jsonl", "file": 5}}},
     "paths": {

@@ -58,14 +58,14 @@ def test_what_lies_in_a_journals_place_is_named_with_what_to_do(what: str, run: 
         journal.write_text("x")
     else:
         os.mkfifo(journal)
-    with pytest.raises(NoJournalDirectory, match="move it away"):
+    with pytest.raises(NoJournalDirectory, match="move that away"):
         list(asynctrack.open_run(run).records())
-    with pytest.raises(NoJournalDirectory, match="move it away"):
+    with pytest.raises(NoJournalDirectory, match="move that away"):
         asynctrack.init(project="p", id="r", dir=tmp_path, resume="allow")
     for command in ("verify", "sync", "show") if what == "a file" else ():  # each takes half a second
         said = asynctrack_(command, run)
         assert said.returncode != 0
-        assert "move it away" in said.stdout + said.stderr
+        assert "move that away" in said.stdout + said.stderr
         assert "Traceback" not in said.stderr
     journal.unlink()
     assert [record.data for record in asynctrack.open_run(run).records()] == [{"a": 1}]

@@ -21,6 +21,8 @@ from asynctrack.errors import NotARun
 from asynctrack.journal.layout import HEADER_BYTES, segment_name
 from asynctrack.journal.manifest import Manifest, now_iso
 from asynctrack.journal.writer import Writer
+from asynctrack.queue.shm_paths import make_host_directory, remove_host
+from asynctrack.worker import orphan_rings
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -196,3 +198,21 @@ def test_run_of_which_all_is_in_its_queue_is_not_called_damaged(own_host: Path, 
     (runs / "p" / "run" / "cursors").mkdir()
     (runs / "p" / "run" / "cursors" / "jsonl.json").write_bytes(b"{}")
     assert JournalCheck(runs / "p" / "run").take().problems  # something was delivered once
+
+
+def test_directory_that_is_taken_over_is_closed_before_it_is_removed(
+    own_host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else another worker that has just listed it makes the lock anew in it, and it stays."""
+    into, left = Path(make_host_directory(os.fspath(own_host))), Path(make_host_directory(os.fspath(own_host)))
+    os.utime(left, (1, 1))
+    was_there: list[bool] = []
+
+    def remove(host: str) -> None:
+        was_there.append(left.exists())
+        remove_host(host)
+
+    monkeypatch.setattr(orphan_rings, "remove_host", remove)
+    orphan_rings.adopt(os.fspath(into))
+    assert was_there == [False]
+    remove_host(os.fspath(into))

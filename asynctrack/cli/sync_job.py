@@ -147,7 +147,11 @@ class SyncJob:
         del self._working[run]
         try:
             todo = plan_sync(run, self._policy).todo
-            resumed = todo and run not in self._still and os.path.realpath(run) in _served(list_workers(but=own_directories()))
+            resumed = (
+                todo
+                and run not in self._still
+                and os.path.realpath(run) in _served(list_workers(but=own_directories()))
+            )
             self._ended[run] = "live" if resumed else "behind" if todo else "done"
         except ManifestUnreadable as error:
             self._ended[run], self._still[run] = "behind", str(error)

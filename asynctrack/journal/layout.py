@@ -98,6 +98,11 @@ class Position(_Position):
 
     __slots__ = ()
 
+    if not TYPE_CHECKING:  # msgspec decodes by these: `run.json` and cursors may come from anyone
+        segment: int
+        offset: int
+        inner: int
+
 
 class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset time_ns")):
     """The header of a batch, without its magic and checksums."""

@@ -12,7 +12,15 @@ from collections.abc import Callable, Collection, Iterator
 from asynctrack._system import locks
 from asynctrack._system.wording import counted
 from asynctrack.queue.ring import Ring
-from asynctrack.queue.shm_paths import CLOSED_SUFFIX, LOCK_NAME, host_directories, move_ring, remove_host, ring_paths
+from asynctrack.queue.shm_paths import (
+    CLOSED_SUFFIX,
+    LOCK_NAME,
+    close_host,
+    host_directories,
+    move_ring,
+    remove_host,
+    ring_paths,
+)
 
 # A host directory without rings may be one that a process is about to use; after this long it is not.
 _ABANDONED_AFTER_S = 60.0
@@ -52,7 +60,8 @@ def _adopt(host: str, into: str, wanted: Callable[[str], bool]) -> int:
         # The clock may have been set back since; what its worker has closed is nobody's any more.
         young = 0 <= time.time() - used_at <= _ABANDONED_AFTER_S and not host.endswith(CLOSED_SUFFIX)
         if len(moved) == len(rings) and (moved or not young):
-            remove_host(host)
+            # Closed first: another worker that has just listed it would make the lock anew in what is being removed.
+            remove_host(close_host(host))
         return len(moved)
 
 
