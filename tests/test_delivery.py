@@ -356,6 +356,15 @@ def test_sink_that_always_starts_over_does_so_ever_more_seldom(tmp_path: Path) -
     assert len([call for call in calls(run.path) if call.did == "trouble"]) < 12
 
 
+@pytest.mark.parametrize("on", ["close", "write"])
+def test_sink_that_takes_much_and_then_starts_over_each_time_does_so_ever_more_seldom(on: str, tmp_path: Path) -> None:
+    run = journal(tmp_path / "p" / "a", 30)
+    again = trouble("start_over", times=None, on=on, step=25 if on == "write" else None)
+    with pytest.raises(TimeoutError):
+        deliver(run.path, Few(troubles=(again,)), timeout_s=1.0)
+    assert 1 < len([call for call in calls(run.path) if call.did == "trouble"]) < 12
+
+
 def test_cursor_that_cannot_be_saved_is_saved_when_it_can(tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 30, end=False)
     obstacle = run.path / "cursors" / ".backend.json.new"

@@ -16,6 +16,7 @@ from asynctrack.delivery.failures import Failures
 from asynctrack.delivery.reports import Reports
 from asynctrack.delivery.retry_policy import MOST_REPEATS, classify_error
 from asynctrack.journal.cursor import load_cursor
+from asynctrack.journal.layout import Position
 
 MODULE = """
 import asynctrack
@@ -123,5 +124,5 @@ def test_another_error_in_between_counts_anew() -> None:
 def test_request_for_the_whole_run_in_between_does_not_hide_a_mistake() -> None:
     failures = Failures()
     for _ in range(MOST_REPEATS):
-        failures = failures.add(failed_at_once(KeyError("x"))).add_resend()
+        failures = failures.add(failed_at_once(KeyError("x"))).add_resend(Position())
     assert failures.repeats == MOST_REPEATS

@@ -34,8 +34,6 @@ STOP_WAIT_S: Final = 4.0
 # Between two looks whether another process still delivers the same. Its lock could be waited for, but only by a thread that no signal ends.
 _LEASE_WAIT_S: Final = 0.5
 
-_NO_FAILURES: Final = Failures()
-
 
 class Delivery:
     """Drives one sink from its cursor to the journal's end, and on as it grows.
@@ -61,7 +59,7 @@ class Delivery:
         self._progress = DeliveryProgress(run, name, self._lease, keep=keep)
         self._connection = Connection(backend, self._lease)
         self._reports = Reports(run, name, backend)
-        self._failures = _NO_FAILURES
+        self._failures = Failures()
         self._stopping = anyio.Event()
         self._transfer = Transfer(self._route, self._connection, self._progress, self._reports, self._stopping)
         self.reopen()
@@ -159,7 +157,7 @@ class Delivery:
 
     async def _settle(self, found: Found, hooks: Hooks) -> None:
         """Note that the backend works, and wait for what comes next."""
-        self._failures = _NO_FAILURES
+        self._failures = self._failures.succeed(self.cursor.position)
         self._progress.succeed()
         if not self._progress.dirty:
             hooks.saved()
@@ -179,9 +177,9 @@ class Delivery:
         """Go back to the run's beginning; returns seconds until then."""
         self._reports.say(f"{self._reports.describe(reason)}: giving it the whole run again")
         await self._transfer.abandon()
+        self._failures = self._failures.add_resend(self.cursor.position)
         self._progress.start_over(reason.state)
-        self._failures = self._failures.add_resend()
-        decision = classify_resend(self._failures.count)
+        decision = classify_resend(self._failures.resends)
         if decision.paused:
             decision = await self._fail(ActionRequired(f"it asks for the whole run again and again: {reason}"))
         return decision.wait_s

@@ -16,6 +16,7 @@ import msgspec
 from asynctrack._system import loop_thread
 from asynctrack.backends.base import Signal
 from asynctrack.delivery.retry_policy import needs_a_person
+from asynctrack.journal.layout import Position
 
 # Through these every call of a backend goes; they tell its author nothing.
 _OURS: Final = (
@@ -36,21 +37,33 @@ class Failures(msgspec.Struct, frozen=True):
         count: of all of them.
         trace: the way of the last one; None for what says that it will pass (`Retry`, a network, a disk) or what is to be done.
         repeats: how often in a row that has come by the same way.
+        resends: how often it has asked for the whole run since it last got further than before.
+        asked_at: how far it had been when it asked.
     """
 
     count: int = 0
     trace: Trace | None = None
     repeats: int = 0
+    resends: int = 0
+    asked_at: Position = Position()
 
     def add(self, error: Exception) -> Failures:
         """Count one more."""
         trace = None if isinstance(error, Signal | OSError) or needs_a_person(error) else trace_of(error)
         repeats = 0 if trace is None else self.repeats + 1 if trace == self.trace else 1
-        return Failures(self.count + 1, trace, repeats)
+        return msgspec.structs.replace(self, count=self.count + 1, trace=trace, repeats=repeats)
 
-    def add_resend(self) -> Failures:
-        """Count that the backend has asked for the whole run again: that is no error, and comes between none."""
-        return msgspec.structs.replace(self, count=self.count + 1)
+    def add_resend(self, position: Position) -> Failures:
+        """Count that the backend has asked for the whole run again, from where it was: that is no error, and comes between none."""
+        asked_at = max(position, self.asked_at)
+        return msgspec.structs.replace(self, count=self.count + 1, resends=self.resends + 1, asked_at=asked_at)
+
+    def succeed(self, position: Position) -> Failures:
+        """Forget them, since the backend works.
+
+        What it asked for counts until it is further than it was then: one that asks each time at the same place would get the run without end.
+        """
+        return Failures() if position > self.asked_at else Failures(resends=self.resends, asked_at=self.asked_at)
 
 
 def trace_of(error: Exception) -> Trace:

@@ -66,15 +66,15 @@ def classify_error(error: Exception, failures: int, repeats: int = 0) -> RetryDe
     return RetryDecision(back_off(failures), False)
 
 
-def classify_resend(failures: int) -> RetryDecision:
+def classify_resend(resends: int) -> RetryDecision:
     """Decide when a sink gets the whole run again; paused where it asks for that again and again.
 
     Args:
-        failures: in a row, this request among them.
+        resends: requests since it last got further than before, this one among them.
     """
-    if failures >= MOST_REPEATS:
+    if resends >= MOST_REPEATS:
         return RetryDecision(PAUSE_S, True)
-    return RetryDecision(back_off(failures) if failures > 1 else 0.0, False)
+    return RetryDecision(back_off(resends) if resends > 1 else 0.0, False)
 
 
 def needs_a_person(error: Exception) -> bool:
