@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import anyio
 import pytest
-from support import records, run_child, wait_until
+from support import records, run_child, stopped, wait_until
 
 import asynctrack
 from asynctrack.client import write_gate
@@ -32,6 +34,7 @@ from asynctrack.client.write_gate import (
     WriteState,
 )
 from asynctrack.errors import RunFinished
+from asynctrack.queue.layout import WORKER_PID
 from asynctrack.testing.scripted import Scripted, Trouble
 
 
@@ -297,6 +300,33 @@ run.finish()
     assert data(runs / "p" / "run") == [{"first": 1}, {"within": 1}, {"within": 2}]
 
 
+@pytest.mark.parametrize(
+    "first", ["run.config.update(x=1)", "run.log({'kept': 1}, commit=False)", "run.summary.update(x=1)"]
+)
+def test_what_a_signal_handler_logs_is_put_whatever_a_childs_queue_is_made_for(
+    first: str, own_host: Path, runs: Path
+) -> None:
+    script = f"""
+def child():
+    answers = []
+    join = run._publisher.queue.join
+    run._publisher.queue.join = lambda: (answers.append(run.log({{"within": 1}})), join())
+    {first}
+    run.finish()
+    print(json.dumps(answers), flush=True)
+
+fork(child)
+run.finish()
+"""
+    assert run_child(CHILD + script, runs) == [True]
+    assert {"within": 1} in data(runs / "p" / "run")
+
+
+@pytest.mark.parametrize("call", ["run.config.update(x=1)", "run.checkpoint(x=1)", "setattr(run, 'name', 'x')"])
+def test_a_child_of_a_run_that_has_finished_can_set_nothing(call: str, own_host: Path, runs: Path) -> None:
+    assert run_child(CHILD + f"run.finish()\nfork(lambda: {call})", runs) == "RunFinished"
+
+
 def test_a_daemon_thread_that_logs_as_the_process_ends_is_not_told_off(own_host: Path, runs: Path) -> None:
     script = """
 import atexit, json, sys
@@ -312,3 +342,56 @@ run.log({"a": 1})
 """
     assert run_child(script, runs) == [ENDED.name, False, False]
     assert data(runs / "p" / "run") == [{"a": 1}]
+
+
+def fill(run: Run) -> None:
+    """Leave no room for a record in a queue whose worker does nothing."""
+    while run._publisher.producer.put(b"\x93\x00\xc0\x80"):
+        pass
+
+
+@pytest.fixture
+def full(own_host: Path, runs: Path) -> Iterator[Run]:
+    run = asynctrack.init("p", id="run", dir=runs, queue_bytes=4096, when_full="block", max_block_s=0.5)
+    run.flush("journaled")
+    with stopped(run._publisher.producer.ring.words[WORKER_PID]):
+        fill(run)
+        yield run
+    run.finish()
+
+
+async def test_alog_that_waits_for_room_leaves_the_event_loop_to_others_also_with_what_is_kept_back(full: Run) -> None:
+    pauses: list[float] = []
+
+    async def look() -> None:
+        while True:
+            began = time.monotonic()
+            await anyio.sleep(0.01)
+            pauses.append(time.monotonic() - began)
+
+    full.log({"kept": 1}, commit=False)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(look)
+        assert await full.alog({"late": 1}) is False
+        tasks.cancel_scope.cancel()
+    assert max(pauses) < 0.4
+    assert full._publisher.producer.ring.dropped() == {"full": 1}
+
+
+async def test_what_is_kept_back_outlives_an_alog_that_is_cancelled(full: Run) -> None:
+    full.log({"kept": 1}, commit=False)
+    with anyio.move_on_after(0.1) as scope:
+        await full.alog({"late": 1})
+    assert scope.cancelled_caught
+    assert state_of(full) is HOLDING
+
+
+async def test_an_afinish_that_is_cancelled_before_it_waits_for_delivery_has_ended_the_run(full: Run) -> None:
+    full._publisher.producer._side.append(
+        (b"\x93\x00\xc0\x80", 0, 1)
+    )  # of a signal handler, and there is no room for it
+    with anyio.move_on_after(0.1) as scope:
+        await full.afinish()
+    assert scope.cancelled_caught
+    assert state_of(full) is FINISHED
+    assert not full._publisher.producer.is_open

@@ -49,8 +49,11 @@ class ChildQueue:
         self._join_at = 0.0
         self._turned_away = 0
 
-    def make(self) -> None:
+    def make(self) -> list[bytes]:
         """Make the queue, if there is none; another thread that makes it is waited for.
+
+        Returns:
+            The records of signal handlers and finalisers that came in between. They have been accepted, and are to be put into it.
 
         Raises:
             Exception: there is no room, it has just been tried, or an audit hook of the user is against it.
@@ -58,12 +61,16 @@ class ChildQueue:
         with self._lock:
             if self._gate.state is FORKED:
                 self._join()
+            if self._gate.state is REOPENING:  # this call came in between, too
+                return []
+            early, self._early = self._early, []
+            return early
 
     def make_for(self, payload: bytes) -> list[bytes] | None:
         """Make the queue for a record.
 
         Returns:
-            The records to be put into it: this one, and those of signal handlers that came in between. None: the record is one of those.
+            The records that came in between, see `make`. None: the record is one of those.
 
         Raises:
             Exception: see `make`.
@@ -72,9 +79,7 @@ class ChildQueue:
             if self._gate.state is REOPENING:
                 self._early.append(payload)
                 return None
-            self.make()
-        early, self._early = self._early, []
-        return [payload, *early]
+            return self.make()
 
     def turn_away(self, error: Exception) -> None:
         """Count a record for which there is no queue; the queue is told when there is one."""

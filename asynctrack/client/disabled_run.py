@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,8 +87,10 @@ class DisabledSession:
     def flushing(self, until: Until, timeout_s: float) -> Iterator[float]:
         return iter(())
 
-    def finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> Iterator[float]:
-        return iter(())
+    def finishing(
+        self, error: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> Generator[float, None, None]:
+        yield from ()
 
     def settle(self, *, waited: bool = True) -> RunStats:
         self.publisher.state = FINISHED

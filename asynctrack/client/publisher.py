@@ -145,13 +145,22 @@ class Publisher:
         import anyio
 
         deadline = time.monotonic() + self.settings.max_block_s
-        while self.gate.puts_at_once:
-            if time.monotonic() >= deadline:
-                return self.drop("full")
-            await anyio.sleep(_ASYNC_ROOM_POLL_S)
-            if self.producer.put(payload):
-                return True
-        return self.on_put_failed(payload)
+        held = (
+            self._take_held() if self.gate.change("release") else []
+        )  # it goes with this one: `put_held` would wait for room here
+        record = merge([*held, payload]) if held else payload
+        try:
+            while self.gate.puts_at_once and len(record) <= self.producer.largest:
+                if self.producer.put(record):
+                    return True
+                if time.monotonic() >= deadline:
+                    return self.drop("full")
+                await anyio.sleep(_ASYNC_ROOM_POLL_S)
+        except BaseException:  # the call is cancelled, not what was kept back before it
+            if held:
+                self._keep_back(held)
+            raise
+        return self.on_put_failed(record)
 
     def hold(self, payload: bytes) -> bool:
         """Keep a record back until the next, or the end; then both are put as one.
@@ -161,12 +170,16 @@ class Publisher:
         """
         if self.gate.state is FORKED:  # without a queue nobody would put it when the child ends
             try:
-                self._child.make()
+                early = self._child.make()
             except Exception as error:
                 return self._turn_away(error)
+            self._put_early(early)
         if self.gate.state not in (OPEN, HOLDING):
             return (self.gate.puts_at_once and self.producer.put(payload)) or self.on_put_failed(payload)
-        self._held.append(payload)
+        return self._keep_back([payload])
+
+    def _keep_back(self, payloads: Sequence[bytes]) -> bool:
+        self._held.extend(payloads)
         if self.gate.change("hold") or self.gate.state is HOLDING:
             return True
         return self.put_held()  # the run ends: another thread may have put what was kept back
@@ -197,11 +210,14 @@ class Publisher:
         payload = encode_update(fresh, removed)
         if self.gate.state in (FORKED, REOPENING):
             try:
-                self._child.make()  # what a child sets is recorded as what it logs is
+                early = self._child.make()  # what a child sets is recorded as what it logs is
             except Exception as error:
                 raise QueueFull(self.producer.capacity) from error
+            self._put_early(early)
+        if self.gate.state is FINISHED:
+            raise RunFinished(self._run_id, f"setting the {what}")
         if not self.queue.is_own:
-            return  # it has finished, or a signal handler has come in between
+            return  # a signal handler has come in between
         deadline = deadline or time.monotonic() + self.settings.max_block_s
         while not self._put_update(payload, kind, what):
             if time.monotonic() > deadline or self.producer.interrupted():
@@ -307,13 +323,26 @@ class Publisher:
     def _reopen(self, payload: bytes) -> bool:
         """Put the first record of a forked child: it gets a queue of its own, in the same run."""
         try:
-            ready = self._child.make_for(payload)
+            early = self._child.make_for(payload)
         except Exception as error:
             return self._turn_away(error)
-        if ready is None:  # it is put by the call that makes the queue
+        if early is None:  # it is put by the call that makes the queue
             return True
-        results = [self.producer.put(late) or self.on_put_failed(late) for late in ready]
-        return results[0]
+        try:
+            return self.producer.put(payload) or self.on_put_failed(payload)
+        finally:
+            self._put_early(early)
+
+    def _put_early(self, early: Sequence[bytes]) -> None:
+        """Put what was accepted while a forked child's queue was made; its callers are not told any more what becomes of it."""
+        for payload in early:
+            try:
+                if not self.producer.put(payload):
+                    self.on_put_failed(payload)
+            except QueueFull:  # it is counted
+                continue
+            except RunFinished:
+                self.drop("closed")
 
     def _turn_away(self, error: Exception) -> Literal[False]:
         self._child.turn_away(error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from time import time_ns
 from types import MappingProxyType
@@ -376,11 +376,14 @@ class Run:
             await wait_async(pauses)
             waited = True
         finally:
+            pauses.close()
             result = self._settle(waited=waited)
         await wait_async(messages.leaving())
         return result
 
-    def _finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None) -> Iterator[float]:
+    def _finishing(
+        self, error: BaseException | None, summary: Mapping[str, Any] | None
+    ) -> Generator[float, None, None]:
         if summary is not None and not isinstance(summary, Mapping):
             raise InvalidData(summary, "summary")
         if summary and self.is_open:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from asynctrack.backends.base import Backend
@@ -59,6 +59,8 @@ class AnySession(Protocol):
 
     def flushing(self, until: Until, timeout_s: float) -> Iterator[float]: ...
 
-    def finishing(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> Iterator[float]: ...
+    def finishing(
+        self, error: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> Generator[float, None, None]: ...
 
     def settle(self, *, waited: bool = True) -> RunStats: ...

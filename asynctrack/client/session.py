@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -147,8 +147,8 @@ class RunSession:
 
     def finishing(
         self, error: BaseException | None, summary: Mapping[str, Any] | None = None, timeout_s: float | None = None
-    ) -> Iterator[float]:
-        """Take no more records, and wait for delivery.
+    ) -> Generator[float, None, None]:
+        """Take no more records, and wait for delivery. A wait that is closed early leaves the run closed too.
 
         Args:
             error: what has ended the run; None where nothing went wrong.
@@ -161,8 +161,14 @@ class RunSession:
         with contextlib.suppress(QueueFull, RunFinished):  # it is counted
             self.publisher.put_held()
         deadline = time.monotonic() + (self._settings.finish_timeout_s if timeout_s is None else timeout_s)
-        while not self.publisher.producer.settle() and time.monotonic() < deadline:
-            yield _LONGEST_POLL_S
+        try:
+            while not self.publisher.producer.settle() and time.monotonic() < deadline:
+                yield _LONGEST_POLL_S
+        except GeneratorExit:
+            deadline = 0.0  # who has no time to wait has none for what follows
+            with self._lock:
+                self._close(error, summary or {}, deadline)
+            raise
         with self._lock:
             self._close(error, summary or {}, deadline)
         if self.publisher.queue.is_own:
