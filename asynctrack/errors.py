@@ -247,8 +247,8 @@ class InvalidExpression(UsageError, ValueError):
 class NoCurrentRun(UsageError, RuntimeError):
     """A module-level call needs an open run and there is none."""
 
-    def __init__(self, call: str) -> None:
-        super().__init__(f"{call} needs an open run, and there is none; call asynctrack.init(project) first")
+    def __init__(self, call: str, opens: str = "asynctrack.init(project)") -> None:
+        super().__init__(f"{call} needs an open run, and there is none; call {opens} first")
 
 
 class QueueFull(UsageError):

@@ -19,7 +19,7 @@ import asynctrack.events
 import asynctrack.integrations
 import asynctrack.testing
 import asynctrack.wandb
-from asynctrack import errors
+from asynctrack import cli, errors
 from asynctrack._system.suggestions import suggests
 from asynctrack.client.run_arguments import RunArguments
 
@@ -116,6 +116,12 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: asynctrack.init("p", backends=["tensorbord"]), errors.InvalidSettings, "got 'tensorbord'; did you mean `tensorboard`"),
     (lambda: asynctrack.Tracker.from_config({"projct": "p"}), errors.InvalidSettings, "unknown field `projct` at .*; did you mean `project`"),
     (lambda: asynctrack.Tracker.from_config({"project": "p", "backends": [{"kind": "jsonl", "flie": "a"}]}), errors.InvalidSettings, "did you mean `file`"),
+    (lambda: asynctrack.JSONLines("a"), TypeError, r"JSONLines\(\) takes its arguments by name: .*file, not_finite"),  # type: ignore[misc]
+    (lambda: asynctrack.JSONLines(file=3), errors.InvalidSettings, "file must be the name of a file"),  # type: ignore[arg-type]
+    (lambda: asynctrack.init("p", backends="jsonl"), errors.InvalidSettings, r"got 'jsonl'; write `\['jsonl'\]`"),  # type: ignore[arg-type]
+    (lambda: asynctrack.current_backend("memory"), errors.InvalidSettings, "kind must be the class of a backend, .*; got 'memory'"),  # type: ignore[arg-type]
+    (lambda: asynctrack.open_run(asynctrack.Tracker("p")), errors.InvalidValueType, r"open_run\(\) takes the path of a run's directory; got Tracker"),  # type: ignore[arg-type]
+    (lambda: asynctrack.open_run(__file__), errors.NotARun, "is not a run"),
 ]  # fmt: skip
 
 
@@ -212,3 +218,32 @@ def test_argument_of_init_comes_before_settings_and_settings_before_the_default(
         asynctrack.init("p", settings={"linger_s": 9.0})
     with pytest.raises(errors.InvalidSettings, match="linger_s must be"):
         asynctrack.Tracker("p", settings={"linger_s": 9.0})
+
+
+def test_wrong_argument_of_a_scope_is_told(tmp_path: Path) -> None:
+    with asynctrack.init("p", dir=tmp_path, mode="disabled") as run:
+        with pytest.raises(errors.InvalidData, match=r"bind\(\) takes a mapping of names to values, .*; got int: 3"):
+            run.bind(3)  # type: ignore[arg-type]  # the mistake
+        with pytest.raises(errors.InvalidSettings, match="prefix must be text; got 3"):
+            run.scope(3)  # type: ignore[arg-type]  # the mistake
+
+
+COMMAND_LINES = {
+    "lss": "invalid choice: 'lss' .*; did you mean `ls`?",
+    "ls --statsu finished": "usage: asynctrack ls .*unrecognized arguments: --statsu; did you mean `--status`?",
+    "workers --force": "--force needs --end",
+    "sync latest --follow": "--follow needs --to",
+    "sync latest --as x": "--as needs --to",
+}
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_wrong_word_on_the_command_line_says_what_was_perhaps_meant(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code: object = cli.main(line.split())
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert re.search(COMMAND_LINES[line].replace("?", r"\?"), capsys.readouterr().err, re.DOTALL)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # How Python and msgspec say it.
 _UNEXPECTED = "nexpected keyword argument '"
+_POSITIONAL = "Extra positional arguments provided"
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -71,17 +72,19 @@ def unknown_attribute(
 
 
 def clearer(error: TypeError, called: str, known: Iterable[str]) -> TypeError:
-    """Make a call's `TypeError` about a wrong keyword argument say which one was perhaps meant; any other is returned as it is.
+    """Make a call's `TypeError` about its arguments say which keyword arguments there are, or which was perhaps meant; any other is returned as it is.
 
     Args:
         error: what was raised.
         called: the name of what was called.
         known: the keyword arguments that it takes.
     """
+    known = list(known)
+    if str(error) == _POSITIONAL:
+        return TypeError(f"{called}() takes its arguments by name: {', '.join(known)}")
     name = str(error).partition(_UNEXPECTED)[2].partition("'")[0]
     if not name:
         return error
-    known = list(known)
     found = closest(name, known)
     told = f"Did you mean '{found}'?" if found else f"It takes {', '.join(known)}"
     return TypeError(f"{called}() got an unexpected keyword argument {name!r}. {told}")

@@ -60,7 +60,8 @@ def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
         InvalidSettings: One of them is not a backend. The message names all of these.
     """
     if isinstance(backends, str | Backend) or not isinstance(backends, Iterable):
-        raise InvalidSettings([f"backends must be a list of backends or their names; got {backends!r:.80}"])
+        single = f"; write `[{backends!r}]`" if isinstance(backends, str) else ""
+        raise InvalidSettings([f"backends must be a list of backends or their names; got {backends!r:.80}{single}"])
     named: dict[str, Backend] = {}
     problems = []
     for at, given in enumerate(backends):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 from asynctrack import __version__
 from asynctrack._system.printable import printable
+from asynctrack._system.suggestions import hint
 from asynctrack.errors import AsynctrackError, InvalidSettings, UsageError
 
 # Each command is the module of that name.
@@ -79,7 +81,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose error messages are escaped for terminals: a shell puts the names of files among the arguments."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(printable(message))
+        wrong = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        super().error(printable(message + (hint(wrong[1], COMMANDS) if wrong and "you mean" not in message else "")))
 
 
 class _Command(_Parser):
@@ -95,7 +98,14 @@ class _Command(_Parser):
             module = importlib.import_module(f"asynctrack.cli.commands.{name}")
             module.add_arguments(self)
             self.set_defaults(main=module.main)
-        return super().parse_known_args(*args, **kwargs)
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:  # here, where the options of the command are known
+            options = [option for action in self._actions for option in action.option_strings]
+            meant = next(
+                (told for one in unknown if one.startswith("-") and (told := hint(one.partition("=")[0], options))), ""
+            )
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return found, unknown
 
 
 def _discard_output() -> None:

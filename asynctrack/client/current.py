@@ -7,7 +7,7 @@ from typing import TypeVar
 from asynctrack.backends.base import Backend
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run import Run
-from asynctrack.errors import NoCurrentRun, NoSuchBackend
+from asynctrack.errors import InvalidSettings, NoCurrentRun, NoSuchBackend
 
 B = TypeVar("B", bound=Backend)
 
@@ -34,9 +34,12 @@ def current_backend(kind: type[B]) -> B:
         The backend with the settings that it has in this run. If there are several, the first of `backends=`.
 
     Raises:
+        InvalidSettings: `kind` is not a class.
         NoCurrentRun: No run is open.
         NoSuchBackend: The run has no backend of this class.
     """
+    if not isinstance(kind, type):
+        raise InvalidSettings([f"kind must be the class of a backend, such as asynctrack.Memory; got {kind!r:.80}"])
     run = current()
     if run is None:
         raise NoCurrentRun(f"current_backend({kind.__name__})")

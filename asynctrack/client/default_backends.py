@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
+from asynctrack._system.suggestions import hint
 from asynctrack.backends.base import Backend
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.registry import build, class_of, lacks, name_backends
@@ -100,7 +101,12 @@ def _from_environment() -> list[Backend | str]:
         try:
             found.append(build(name))
         except (AsynctrackError, TypeError) as error:
-            problems.append(f"{VARIABLE} takes kinds of backends, or one of {', '.join(PRESETS)}: {name!r} {error}")
+            more = f"; {name!r} stands alone" if name in PRESETS else ""
+            if not (more or "did you mean" in str(error)):
+                more = hint(name, PRESETS)
+            problems.append(
+                f"{VARIABLE} takes kinds of backends, or one of {', '.join(PRESETS)}: {name!r} {error}{more}"
+            )
     if problems:
         raise InvalidSettings(problems)
     return found

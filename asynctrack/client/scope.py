@@ -65,7 +65,7 @@ class Scope:
 
     @property
     def last(self) -> int | None:
-        """The step of the last record that was not left out; None before the first. Records without a step do not count.
+        """Return the step of the last record that was not left out; None before the first. Records without a step do not count.
 
         Set it to continue where an earlier run was: from then on a record is kept if its step is at least `last + every`.
         """
@@ -113,7 +113,12 @@ class Scope:
 
         Returns:
             The child.
+
+        Raises:
+            InvalidData: `fields` is not a mapping.
         """
+        if not is_mapping(fields):
+            raise InvalidData(fields, "bind()")
         last = self._last if self._forward else None
         return Scope(self._run, self._prefix, self._every, {**self._fields, **copied(fields)}, last, self._arrays)
 
@@ -131,8 +136,10 @@ class Scope:
             The child.
 
         Raises:
-            InvalidSettings: `every` is not a whole number of at least 1, or `arrays` is not one of its words.
+            InvalidSettings: `prefix` is not text, `every` is not a whole number of at least 1, or `arrays` is not one of its words.
         """
+        if not isinstance(prefix, str):
+            raise InvalidSettings([f"prefix must be text; got {prefix!r:.80}"])
         behind = f"{self._prefix}{prefix.strip('/')}/" if prefix else self._prefix
         return Scope(self._run, behind, every, self._fields, last, arrays or self._arrays)
 

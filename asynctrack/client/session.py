@@ -129,11 +129,13 @@ class RunSession:
         """Wait until what is in the queue has got so far.
 
         Raises:
-            InvalidSettings: `until` is none of its words.
+            InvalidSettings: `until` is none of its words, or `timeout_s` is no number.
         """
         producer = self.publisher.producer
         if until not in _WORDS:
             raise InvalidSettings([f"until must be one of {', '.join(map(repr, _WORDS))}; got {until!r:.80}"])
+        if not isinstance(timeout_s, int | float):
+            raise InvalidSettings([f"timeout_s must be a number of seconds; got {timeout_s!r:.80}"])
         if not producer.is_open:
             return
         self._record_changes()

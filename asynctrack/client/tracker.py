@@ -161,7 +161,7 @@ class Tracker:
             UsageError: See `Run.log`.
         """
         if self.run is None:
-            raise NoCurrentRun("Tracker.log()")
+            raise NoCurrentRun("Tracker.log()", "Tracker.init()")
         return self.run.log(data, step)
 
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:

@@ -18,7 +18,7 @@ import msgspec
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.backends.files.reserved import FlatNames
-from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
+from asynctrack.errors import InvalidSettings, InvalidValueType, LibraryMissing, NotARun
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal import safe_read
 from asynctrack.journal.backwards import backwards
@@ -346,10 +346,16 @@ def open_run(path: str | os.PathLike[str]) -> RunReader:
         path: the run's directory.
 
     Raises:
+        InvalidValueType: `path` is no path.
         NotARun: there is no run.
         UnsupportedVersion: a newer asynctrack wrote it.
     """
+    if not isinstance(path, str | os.PathLike):
+        mine = ", whose directory is its `path`" if hasattr(path, "path") else ""  # type: ignore[unreachable]  # not for a type checker
+        raise InvalidValueType("open_run()", "the path of a run's directory", f"{type(path).__name__}{mine}")
     InterruptibleCall(lambda: _touch(expanded(path)), path).wait()
+    if os.path.isfile(expanded(path)):  # such as its run.json
+        raise NotARun(path)
     return RunReader(path, warns=True)
 
 

@@ -61,6 +61,8 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
     def __post_init__(self) -> None:
         if self.not_finite not in get_args(NotFinite):
             raise InvalidSettings([f"not_finite must be 'text' or 'null'; got {self.not_finite!r:.80}"])
+        if not isinstance(self.file, str):
+            raise InvalidSettings([f"file must be the name of a file, as text; got {self.file!r:.80}"])
         super().__post_init__()
 
     def external_targets(self) -> list[str]:

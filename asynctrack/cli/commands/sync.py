@@ -80,6 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Catch up. Return 0 if nothing is missing."""
+    for option, given in (("--as", args.name is not None), ("--follow", args.follow)):
+        if given and not args.to:
+            raise InvalidSettings([f"{option} needs --to: asynctrack sync RUN --to KIND key=value {option}"])
     with _only_errors():  # the report has the errors of backends
         report, complete, unread = _attach(args) if args.to else _catch_up(args)
     if args.json:

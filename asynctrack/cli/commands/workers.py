@@ -16,6 +16,7 @@ from asynctrack._system import locks
 from asynctrack._system.locks import in_words
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Output, Styled, TableColumn
+from asynctrack.errors import InvalidSettings
 from asynctrack.queue.shm_paths import LOCK_NAME
 from asynctrack.reading import catalog
 from asynctrack.worker.listing import Worker, list_workers
@@ -44,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Show or end workers. Return 1 if one that should have ended has not."""
+    if args.force and args.end is None:
+        raise InvalidSettings(["--force needs --end: asynctrack workers --end PID --force"])
     workers = list_workers()
     if args.end is not None:
         return _end(workers, args)
