@@ -22,6 +22,7 @@ from support import ended, start, wait_until
 
 import asynctrack
 from asynctrack import cli
+from asynctrack.client.run_state import activity_of
 
 COMMAND = [sys.executable, "-m", "asynctrack"]
 
@@ -145,6 +146,7 @@ def make_runs(runs: Path) -> Path:
         wait_until(
             lambda cursor=cursor: cursor.exists() and b'"closed":true' in cursor.read_bytes(), "and is delivered"
         )  # type: ignore[misc]
+        wait_until(lambda path=path: not activity_of(runs / path).is_active, "and its worker has let go of it")  # type: ignore[misc]
     return runs
 
 

@@ -26,6 +26,8 @@ Kind = Literal["open", "read", "write", "sync", "stat", "names"]
 KINDS: tuple[Kind, ...] = ("open", "read", "write", "sync", "stat", "names")
 # How long the file system may take to answer, or to be mounted. Arbitrary: it takes 0.2 s.
 _PATIENCE_S = 20.0
+# How an answer begins, among other lines of the file system's process.
+_ANSWER = "answer: "
 # What has hung for so long fails: a test that waits for its own disk can be ended by nothing else, its time limit included.
 LONGEST_HANG_S = 40.0
 
@@ -52,6 +54,7 @@ class HangingDisk:
             text=True,
         )
         self._answers: queue.Queue[str] = queue.Queue()
+        self._words: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -83,11 +86,7 @@ class HangingDisk:
     def last_words(self) -> str:
         """What its process has said that was no answer."""
         self._end()
-        words: list[str] = []
-        with contextlib.suppress(queue.Empty):
-            while word := self._answers.get(timeout=0.5):
-                words.append(word)
-        return " ".join(words)
+        return " ".join(self._words)
 
     def close(self) -> None:
         """Unmount it. The end of its process lets go of all who wait: they get an error."""
@@ -110,7 +109,10 @@ class HangingDisk:
     def _listen(self) -> None:
         assert self._server.stdout is not None
         for line in self._server.stdout:
-            self._answers.put(line.strip())
+            if line.startswith(_ANSWER):
+                self._answers.put(line.removeprefix(_ANSWER).strip())
+            else:  # libfuse has words of its own
+                self._words.append(line.strip())
         self._answers.put("")
 
 
@@ -265,7 +267,7 @@ def _serve(backing: str, mount: str) -> None:
 
     def obey() -> None:
         for line in sys.stdin:
-            print(faults.obey(json.loads(line)), flush=True)
+            print(f"{_ANSWER}{faults.obey(json.loads(line))}", flush=True)
         unmount(Path(mount))  # who mounted it has died
         os._exit(0)
 

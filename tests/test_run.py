@@ -796,7 +796,9 @@ def test_tracker_that_is_initialised_while_open_finishes_first_and_warns(
 
 def test_tracker_without_a_run_refuses_log_and_ignores_finish(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = Tracker("tropt", dir=runs)
-    with pytest.raises(NoCurrentRun, match=r"Tracker\.log\(\) needs an open run, and there is none; call Tracker\.init\(\) first"):
+    with pytest.raises(
+        NoCurrentRun, match=r"Tracker\.log\(\) needs an open run, and there is none; call Tracker\.init\(\) first"
+    ):
         tracker.log({"x": 1})
     assert tracker.finish() is None
     assert [record.getMessage() for record in caplog.records] == ["asynctrack: finish() without an open run is ignored"]
