@@ -57,22 +57,22 @@ __all__ = [
 
 
 class AsynctrackError(Exception):
-    """The base of every exception raised on purpose. Its message may quote anybody's paths and keys, so it is escaped for terminals."""
+    """Stands for every exception raised on purpose. Its message may quote anybody's paths and keys, so it is escaped for terminals."""
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n")
 
 
 class UsageError(AsynctrackError):
-    """The caller did something that cannot work."""
+    """Raised when the caller did something that cannot work."""
 
 
 class EnvironmentFailure(AsynctrackError):
-    """The world (a disk, a file, a library) did not do its part."""
+    """Raised when the world (a disk, a file, a library) did not do its part."""
 
 
 class InvalidSettings(UsageError, ValueError):
-    """One or more settings cannot be used.
+    """Raised when one or more settings cannot be used.
 
     Attributes:
         problems: a sentence for each of them.
@@ -86,7 +86,7 @@ class InvalidSettings(UsageError, ValueError):
 
 
 class InvalidData(UsageError, TypeError):
-    """The data given to `log()`, or as config or summary, is not a mapping."""
+    """Raised when the data given to `log()`, or as config or summary, is not a mapping."""
 
     def __init__(self, data: object, what: str = "log()") -> None:
         super().__init__(
@@ -95,7 +95,7 @@ class InvalidData(UsageError, TypeError):
 
 
 class InvalidConfig(InvalidData):
-    """The object given as a config has no names and values."""
+    """Raised when the object given as a config has no names and values."""
 
     def __init__(self, given: object, what: str = "config", why: str = "") -> None:
         got = "the class" if isinstance(given, type) else type(given).__name__
@@ -108,7 +108,7 @@ class InvalidConfig(InvalidData):
 
 
 class InvalidStep(UsageError, TypeError):
-    """A step is not a 64-bit integer."""
+    """Raised when a step is not a 64-bit integer."""
 
     def __init__(self, step: object) -> None:
         super().__init__(
@@ -118,18 +118,18 @@ class InvalidStep(UsageError, TypeError):
 
 
 class InvalidValue(UsageError, ValueError):
-    """An image, a table or another value cannot be made of what was given."""
+    """Raised when an image, a table or another value cannot be made of what was given."""
 
     def __init__(self, what: str, expected: str, found: str) -> None:
         super().__init__(f"{what} takes {expected}; got {found}")
 
 
 class InvalidValueType(InvalidValue, TypeError):
-    """An image, a table or another value was given an argument of a type that it does not take."""
+    """Raised when an image, a table or another value was given an argument of a type that it does not take."""
 
 
 class InvalidRunId(UsageError, ValueError):
-    """A run id or folder cannot be the name of a directory, or means something else on the command line."""
+    """Raised when a run id or folder cannot be the name of a directory, or means something else on the command line."""
 
     def __init__(self, what: str, value: object) -> None:
         super().__init__(
@@ -139,7 +139,7 @@ class InvalidRunId(UsageError, ValueError):
 
 
 class InvalidProject(InvalidRunId):
-    """A text cannot be the name of a project."""
+    """Raised when a text cannot be the name of a project."""
 
     def __init__(self, value: object) -> None:
         ValueError.__init__(
@@ -149,7 +149,7 @@ class InvalidProject(InvalidRunId):
 
 
 class RunExists(UsageError, FileExistsError):
-    """A run with this id has been recorded already."""
+    """Raised when a run with this id has been recorded already."""
 
     def __init__(self, run_id: str, path: object) -> None:
         super().__init__(
@@ -158,7 +158,7 @@ class RunExists(UsageError, FileExistsError):
 
 
 class RunIsRunning(UsageError, RuntimeError):
-    """The run to resume is still open somewhere.
+    """Raised when the run to resume is still open somewhere.
 
     Args:
         run_id: the id of the run.
@@ -176,7 +176,7 @@ class RunIsRunning(UsageError, RuntimeError):
 
 
 class RunFinished(UsageError, RuntimeError):
-    """A call came after `finish()` that a run only takes before it."""
+    """Raised when a call came after `finish()` that a run only takes before it."""
 
     def __init__(self, run_id: str, call: str) -> None:
         super().__init__(
@@ -185,7 +185,7 @@ class RunFinished(UsageError, RuntimeError):
 
 
 class NotPicklable(UsageError, TypeError):
-    """A run was to be sent to another process, which cannot log to it."""
+    """Raised when a run was to be sent to another process, which cannot log to it."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
@@ -195,14 +195,14 @@ class NotPicklable(UsageError, TypeError):
 
 
 class NoSuchBackend(UsageError, LookupError):
-    """The current run does not have the backend that was asked for."""
+    """Raised when the current run does not have the backend that was asked for."""
 
     def __init__(self, wanted: str, run_id: str, names: Iterable[str]) -> None:
         super().__init__(f"run {run_id!r} has no {wanted} among its backends; it has {', '.join(names) or 'none'}")
 
 
 class NoSuchRun(UsageError, LookupError):
-    """There is no run of that name.
+    """Raised when there is no run of that name.
 
     Attributes:
         closest: names of runs that are like it, the most similar first.
@@ -218,7 +218,7 @@ class NoSuchRun(UsageError, LookupError):
 
 
 class AmbiguousRun(UsageError, LookupError):
-    """The beginning of an id fits several runs.
+    """Raised when the beginning of an id fits several runs.
 
     Attributes:
         candidates: the names of all of them, the newest first.
@@ -231,7 +231,7 @@ class AmbiguousRun(UsageError, LookupError):
 
 
 class InvalidExpression(UsageError, ValueError):
-    """A condition cannot be parsed.
+    """Raised when a condition cannot be parsed.
 
     Attributes:
         position: the character, from 1, where something else was expected.
@@ -245,14 +245,14 @@ class InvalidExpression(UsageError, ValueError):
 
 
 class NoCurrentRun(UsageError, RuntimeError):
-    """A module-level call needs an open run and there is none."""
+    """Raised when a module-level call needs an open run and there is none."""
 
     def __init__(self, call: str, opens: str = "asynctrack.init(project)") -> None:
         super().__init__(f"{call} needs an open run, and there is none; call {opens} first")
 
 
 class QueueFull(UsageError):
-    """There is no room in the queue and the run was opened with `when_full="raise"`."""
+    """Raised when there is no room in the queue and the run was opened with `when_full="raise"`."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__(
@@ -262,7 +262,7 @@ class QueueFull(UsageError):
 
 
 class FrameTooLarge(UsageError, ValueError):
-    """A config or summary does not fit the queue."""
+    """Raised when a config or summary does not fit the queue."""
 
     def __init__(self, what: str, size: int, limit: int, enough: int) -> None:
         super().__init__(
@@ -279,7 +279,7 @@ def _too_many_files(cause: OSError) -> str:
 
 
 class DirectoryNotWritable(EnvironmentFailure, OSError):
-    """The directory for runs cannot be created or written."""
+    """Raised when the directory for runs cannot be created or written."""
 
     def __init__(self, path: object, cause: OSError) -> None:
         why = _too_many_files(cause) or f"{cause.strerror}; choose another dir="
@@ -290,7 +290,7 @@ class DirectoryNotWritable(EnvironmentFailure, OSError):
 
 
 class SharedMemoryUnavailable(EnvironmentFailure, OSError):
-    """No place for the queue could be found."""
+    """Raised when no place for the queue could be found."""
 
     def __init__(self, tried: Sequence[str], cause: OSError) -> None:
         where = " or ".join(tried)
@@ -305,14 +305,14 @@ class SharedMemoryUnavailable(EnvironmentFailure, OSError):
 
 
 class NotARun(EnvironmentFailure, FileNotFoundError):
-    """A path does not hold a run."""
+    """Raised when a path does not hold a run."""
 
     def __init__(self, path: object, hint: str = "") -> None:
         super().__init__(f"{path} is not a run: it has neither a journal/ nor a run.json{hint}")
 
 
 class ManifestUnreadable(NotARun):
-    """A run's `run.json` cannot be read. Raised only where no journal can stand in for it.
+    """Raised when a run's `run.json` cannot be read. Raised only where no journal can stand in for it.
 
     Attributes:
         found: the problem with the file.
@@ -327,7 +327,7 @@ class ManifestUnreadable(NotARun):
 
 
 class UnsupportedVersion(EnvironmentFailure):
-    """A file was written by a newer asynctrack."""
+    """Raised when a file was written by a newer asynctrack."""
 
     def __init__(self, path: object, found: object, supported: int) -> None:
         super().__init__(
@@ -337,14 +337,14 @@ class UnsupportedVersion(EnvironmentFailure):
 
 
 class JournalCorrupt(EnvironmentFailure):
-    """A journal segment cannot be read where it must be."""
+    """Raised when a journal segment cannot be read where it must be."""
 
     def __init__(self, path: object, offset: int, found: str) -> None:
         super().__init__(f"{path} is damaged at byte {offset}: {found}")
 
 
 class DamagedJournal(UserWarning):
-    """Files of a run are damaged, and records may be missing from what is read. Given once for a run and process."""
+    """Warns that files of a run are damaged, and records may be missing from what is read. Given once for a run and process."""
 
     def __init__(self, path: object, damage: Sequence[object]) -> None:
         more = f"; and {len(damage) - 1} more, see `asynctrack verify`" if len(damage) > 1 else ""
@@ -354,7 +354,7 @@ class DamagedJournal(UserWarning):
 
 
 class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
-    """The path of a run's journal holds something that is no directory."""
+    """Raised when the path of a run's journal holds something that is no directory."""
 
     def __init__(self, path: object) -> None:
         super().__init__(
@@ -367,7 +367,7 @@ class NoJournalDirectory(EnvironmentFailure, NotADirectoryError):
 
 
 class UnsafeFile(EnvironmentFailure, OSError):
-    """A file of a run is a link, a pipe, a device or too large, and was not read.
+    """Raised when a file of a run is a link, a pipe, a device or too large, and was not read.
 
     Attributes:
         found: what is there instead of a file.
@@ -382,14 +382,14 @@ class UnsafeFile(EnvironmentFailure, OSError):
 
 
 class BackendUnavailable(EnvironmentFailure):
-    """A backend cannot be opened here."""
+    """Raised when a backend cannot be opened here."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"backend {kind!r} cannot be opened: {reason}")
 
 
 class LibraryMissing(BackendUnavailable, ImportError):
-    """A call needs a library that is not installed here."""
+    """Raised when a call needs a library that is not installed here."""
 
     def __init__(self, call: str, library: str, cause: ImportError) -> None:
         Exception.__init__(
@@ -398,7 +398,7 @@ class LibraryMissing(BackendUnavailable, ImportError):
 
 
 class FrameworkMissing(EnvironmentFailure, ImportError):
-    """A drop-in was imported where its framework is not installed."""
+    """Raised when a drop-in was imported where its framework is not installed."""
 
     def __init__(self, framework: str, requirement: str, cause: ImportError) -> None:
         super().__init__(

@@ -20,7 +20,7 @@ import msgspec
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened in a run.
+    """Tells of something that happened in a run.
 
     Attributes:
         run_id: id of the run, unique in its project.
@@ -32,7 +32,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStarted(Event, frozen=True, kw_only=True):
-    """A run was opened.
+    """Tells that a run was opened.
 
     Attributes:
         name: of the run, for people.
@@ -51,7 +51,7 @@ class RunStarted(Event, frozen=True, kw_only=True):
 
 
 class Metrics(Event, frozen=True, kw_only=True):
-    """A record was logged.
+    """Tells that a record was logged.
 
     Attributes:
         data: names to values, nested as they were logged.
@@ -65,7 +65,7 @@ class Metrics(Event, frozen=True, kw_only=True):
 
 
 class ConfigUpdated(Event, frozen=True, kw_only=True):
-    """Some of the run's config was set or removed.
+    """Tells that some of the run's config was set or removed.
 
     Attributes:
         data: what was set. A name whose nested part was changed comes with its whole value.
@@ -77,7 +77,7 @@ class ConfigUpdated(Event, frozen=True, kw_only=True):
 
 
 class SummaryUpdated(Event, frozen=True, kw_only=True):
-    """Some of the run's summary was set or removed.
+    """Tells that some of the run's summary was set or removed.
 
     Attributes:
         data: as in `ConfigUpdated`.
@@ -89,7 +89,7 @@ class SummaryUpdated(Event, frozen=True, kw_only=True):
 
 
 class Checkpoint(Event, frozen=True, kw_only=True):
-    """`Run.checkpoint` was called.
+    """Tells that `Run.checkpoint` was called.
 
     Attributes:
         counters: the values that it was given.
@@ -99,7 +99,7 @@ class Checkpoint(Event, frozen=True, kw_only=True):
 
 
 class RunEnded(Event, frozen=True, kw_only=True):
-    """The run has ended. Its time is that of the last event before it.
+    """Tells that the run has ended. Its time is that of the last event before it.
 
     Attributes:
         status: "finished", "failed", "crashed" or "preempted".

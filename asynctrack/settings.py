@@ -33,7 +33,7 @@ _TAKEN: Final = frozenset({"latest"})
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Say how a run is recorded: the limits that `asynctrack.init` takes, in one object.
+    """Says how a run is recorded: the limits that `asynctrack.init` takes, in one object.
 
     Nothing is checked here; `init` checks all of it.
 

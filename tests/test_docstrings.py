@@ -206,6 +206,12 @@ def test_docstrings_of_functions_begin_with_a_verb() -> None:
     assert not [each for each in ALL if isinstance(each.node, FUNCTION) and not _begins_with_verb(each.doc)]
 
 
+def test_docstrings_of_public_classes_begin_with_a_verb() -> None:
+    """One in the third person: a class says of itself what it does, and of an error when it is raised."""
+    classes = [each for each in PUBLIC if isinstance(each.node, ast.ClassDef) and each.doc]
+    assert not [each for each in classes if not re.match(r"(?!This\b|Its\b|Is\b)[A-Z]\w+s\b|Raised when\b", each.doc)]
+
+
 def test_arguments_of_public_functions_are_told() -> None:
     """One argument is told by its name; those of a framework's or of W&B's interface by its documentation."""
     ours = [

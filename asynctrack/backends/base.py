@@ -27,7 +27,7 @@ BATCH_BYTES: Final = 128 * 1024
 
 
 class Update(NamedTuple):
-    """A change of a run's config or summary.
+    """Holds a change of a run's config or summary.
 
     First the names in `removed` are deleted, then `data` is merged key by key.
 
@@ -61,7 +61,7 @@ class Update(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Records and updates that a sink gets in one call, each in the order of the journal.
+    """Holds the records and updates that a sink gets in one call, each in the order of the journal.
 
     Attributes:
         records: of the run; there may be none.
@@ -73,7 +73,7 @@ class Batch(NamedTuple):
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts about the run that a sink gets when it opens.
+    """Tells a sink about the run when it opens.
 
     Attributes:
         run_id: of the run, unique in its project.
@@ -97,7 +97,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Signal(Exception):
-    """Base of the exceptions by which a sink tells its delivery how to go on.
+    """Tells a delivery how to go on: the base of the exceptions that a sink may raise.
 
     After any other exception the batch is tried again.
     """
@@ -117,7 +117,7 @@ class Resend(Signal):
 
 
 class Retry(Signal):
-    """The backend cannot take the batch now: the same batch comes again later.
+    """Says that the backend cannot take the batch now: the same batch comes again later.
 
     Args:
         reason: for people.
@@ -130,11 +130,11 @@ class Retry(Signal):
 
 
 class TooLarge(Signal):
-    """The batch is too large: it comes again in halves. A single record that is too large is rejected."""
+    """Says that the batch is too large: it comes again in halves. A single record that is too large is rejected."""
 
 
 class Rejected(Signal):
-    """The backend will never take some records.
+    """Says that the backend will never take some records.
 
     They go to `dead_letters.jsonl` with the reason, and the others come again.
 
@@ -150,7 +150,7 @@ class Rejected(Signal):
 
 
 class ActionRequired(Signal):
-    """Only a person can solve the problem (a key, a quota, a missing library).
+    """Says that only a person can solve the problem (a key, a quota, a missing library).
 
     Nothing is lost; the delivery tries again now and then.
 
@@ -160,7 +160,7 @@ class ActionRequired(Signal):
 
 
 class Sink:
-    """An open backend.
+    """Writes a run's records, while a backend is open.
 
     All calls come from one delivery, one at a time, in this order: `write` any number of times with `checkpoint` in
     between, then `close` once. A call that raises is repeated.
@@ -211,7 +211,7 @@ class Sink:
 
 
 class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults=True):
-    """Settings of a backend. Subclass it with your own fields and an `open`.
+    """Holds the settings of a backend. Subclass it with your own fields and an `open`.
 
     Attributes:
         max_records_s: records a second that it gets at most; None for no limit.

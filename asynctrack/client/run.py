@@ -42,7 +42,7 @@ _may_have_span: Final = re.compile(rb"P[T0-9]").search
 
 
 class Run:
-    """One open run.
+    """Records a run, from `init()` to `finish()`.
 
     `log` may be called from any thread, task, signal handler or finaliser, and in forked children. Get one from `init()`.
 

@@ -20,7 +20,7 @@ class Logs(Protocol):
 
 
 class Scope:
-    """A light child of a run: it adds constant fields and a key prefix to what is logged, and leaves out steps.
+    """Logs to a run with constant fields and a key prefix, and leaves out steps.
 
     Get one from `Run.bind` or `Run.scope`, which say what the arguments mean. Scopes nest, and share the run's step counter.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Tracker:
-    """Open run after run with the same settings.
+    """Opens run after run with the same settings.
 
     Use it where a framework calls `init`, `log` and `finish` on an object that you give it. As a context manager it finishes the open run at
     the end of the block.

@@ -44,7 +44,7 @@ class _Settings(RunOptions, total=False):
 
 
 class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there when types are checked
-    """A DRYTorch tracker for which the training does not wait.
+    """Tracks a DRYTorch experiment; the training does not wait for it.
 
     With backends, or without arguments, each experiment is a run in the project of its name below
     `par_dir/asynctrack_runs`. Events that were notified survive SIGKILL.

@@ -54,7 +54,7 @@ History = tuple[list[int], dict[str, list[float]]]
 
 
 class ExperimentRun:
-    """The run of an experiment that has started.
+    """Holds the run of an experiment that has started.
 
     Args:
         event: of its start.

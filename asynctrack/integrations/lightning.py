@@ -42,7 +42,7 @@ class _Settings(RunOptions, total=False):
 
 
 class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning is
-    """A Lightning logger for which the training does not wait.
+    """Logs for Lightning; the training does not wait for it.
 
     Each logger is one run. It opens at the first call that logs on rank 0, and has its config from the model's
     `save_hyperparameters()`. It ends with the stage (failed, if the stage raised) and goes on with the next: `fit`,

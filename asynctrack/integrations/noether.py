@@ -39,7 +39,7 @@ _COUNTERS: Final = ("epoch", "update", "sample")
 
 
 class AsyncTrackerConfig(BaseTrackerConfig):  # type: ignore[misc]  # Noether is not there when types are checked
-    """The settings below `tracker:`.
+    """Holds the settings below `tracker:`.
 
     Attributes:
         backends: a list of their names, or of mappings of `kind` and settings; as in `asynctrack.Tracker.from_config`.
@@ -57,7 +57,7 @@ class AsyncTrackerConfig(BaseTrackerConfig):  # type: ignore[misc]  # Noether is
 
 
 class AsyncTracker(BaseTracker):  # type: ignore[misc]  # see above
-    """A Noether tracker for which the training does not wait.
+    """Tracks a Noether training, which does not wait for it.
 
     Each stage of a training is a run. `log` records the dict as it is then, with Noether's update counter as the step.
     The summary is in the run at once, and survives SIGKILL with all records. `tracker/summary.yaml` is written after

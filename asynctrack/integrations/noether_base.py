@@ -17,7 +17,7 @@ import msgspec
 
 
 class BaseTrackerConfig(msgspec.Struct, kw_only=True):
-    """The settings that every tracker has.
+    """Holds the settings that every tracker has.
 
     Attributes:
         kind: dotted path of the tracker's class.
@@ -27,7 +27,7 @@ class BaseTrackerConfig(msgspec.Struct, kw_only=True):
 
 
 class BaseTracker:
-    """The methods that a trainer calls. On other ranks than 0 they do nothing.
+    """Has the methods that a trainer calls. On other ranks than 0 they do nothing.
 
     Args:
         metric_property_provider: tells of a key whether a higher value is better.

@@ -13,7 +13,7 @@ from asynctrack.client.run import Run
 
 
 class NeverFinished(Exception):
-    """The outcome of a run whose framework never came to its end; the framework's own error is not known."""
+    """Says that a run's framework never came to its end; the framework's own error is not known."""
 
 
 def fail_with(owner: object, run: Run, why: str) -> weakref.finalize[Any, Any]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class RunReader:
-    """A recorded run. Each call reads what the journal holds then; nothing is cached.
+    """Reads a recorded run. Each call reads what the journal holds then; nothing is cached.
 
     Where the journal is missing, it reads what backends have left in the run's directory: see `asynctrack.reading.without_journal`.
 

@@ -24,7 +24,7 @@ _MAX_TRIES: Final = 100
 
 
 class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
-    """The statistics of one backend, in records.
+    """Counts the records of one backend.
 
     Attributes:
         delivered: the backend has them.
@@ -51,7 +51,7 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunStats(msgspec.Struct, frozen=True, kw_only=True):
-    """The statistics of a run, in records, over all processes that log to it.
+    """Counts the records of a run, over all processes that log to it.
 
     Attributes:
         accepted: `log()` returned True for them.

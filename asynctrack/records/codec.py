@@ -58,7 +58,7 @@ _MAX_REPR: Final = 1000
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One logged record. Run, ring and number identify it; `step` need not be unique or in order.
+    """Holds one logged record. Run, ring and number identify it; `step` need not be unique or in order.
 
     Attributes:
         number: of this record in the process that logged it, from 0; a gap is a record that was dropped.

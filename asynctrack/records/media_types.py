@@ -32,7 +32,7 @@ _MOST_BINS: Final = 1 << 20
 
 
 class Array(msgspec.Struct, frozen=True, array_like=True):
-    """An array as it was logged. `numpy.asarray` takes it; `tolist` needs no NumPy.
+    """Holds an array as it was logged. `numpy.asarray` takes it; `tolist` needs no NumPy.
 
     Attributes:
         dtype: NumPy's name without the byte order, such as "f4".
@@ -93,7 +93,7 @@ class LoggedFile(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Media:
-    """A value that is more than a number or a text, as a reader and a backend get it. Do not change it.
+    """Holds a value that is more than a number or a text, as a reader and a backend get it. Do not change it.
 
     Its `repr`, JSON and data frames have a short reference; `read()` returns the whole content. It is not a struct: an encoder that does not know it
     must fail, not write out its bytes.

@@ -50,7 +50,7 @@ _VALUES: Final[dict[Keeps, list[Any]]] = {
 
 
 class Row(NamedTuple):
-    """A value as a reader of the backend finds it.
+    """Holds a value as a reader of the backend finds it.
 
     Attributes:
         step: of the record.
@@ -64,7 +64,7 @@ class Row(NamedTuple):
 
 
 class BackendContract:
-    """Tests of a backend's contract.
+    """Tests a backend by its contract.
 
     Subclass it as `class TestMine(BackendContract)`, with `make_backend` and `read`.
 

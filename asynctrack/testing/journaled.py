@@ -30,7 +30,7 @@ _POLL_S: Final = 0.005
 
 
 class JournaledRun:
-    """A run whose journal is written in this process.
+    """Writes the journal of a run in this process.
 
     It looks like a worker's; as a context manager it closes the journal.
 

@@ -44,7 +44,7 @@ What = Literal[
 
 
 class Trouble(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A failure on demand: its kind, its moment, and how often it happens.
+    """Fails on demand: names the kind of failure, its moment, and how often it happens.
 
     Attributes:
         does: "fail" raises `ConnectionRefusedError`, "retry" `Retry` (after `seconds`), "too_large" `TooLarge`,
@@ -97,19 +97,19 @@ class Scripted(Backend, frozen=True, kw_only=True):
 
 
 class ScriptedInProcess(Scripted, frozen=True, kw_only=True):
-    """A `Scripted` that runs in a process of its own."""
+    """Runs a `Scripted` in a process of its own."""
 
     execution: ClassVar[Execution] = "process"
 
 
 class ScriptedInCaller(Scripted, frozen=True, kw_only=True):
-    """A `Scripted` that runs on a thread of the process that logs."""
+    """Runs a `Scripted` on a thread of the process that logs."""
 
     execution: ClassVar[Execution] = "caller"
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that a scripted sink has got.
+    """Notes a call that a scripted sink has got.
 
     Attributes:
         did: name of the call, or "trouble" just before a trouble happens.

@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class AlertLevel(Enum):
-    """The level of an alert."""
+    """Names the level of an alert."""
 
     INFO = "INFO"
     WARN = "WARN"

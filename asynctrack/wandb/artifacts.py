@@ -23,7 +23,7 @@ _PREFIX: Final = "artifacts/"
 
 
 class Artifact(asynctrack.Artifact):
-    """An `asynctrack.Artifact` with W&B's arguments. A run keeps one artifact of each name.
+    """Takes W&B's arguments for an `asynctrack.Artifact`. A run keeps one artifact of each name.
 
     Args:
         name: of the artifact.
@@ -199,7 +199,7 @@ def _time_of(run: Path) -> float:
 
 
 class Nothing:
-    """A stand-in for an artifact, in a run that records nothing: it has every name, and every call does nothing."""
+    """Stands for an artifact, in a run that records nothing: it has every name, and every call does nothing."""
 
     def __getattr__(self, name: str) -> Nothing:
         if name.startswith("__"):

@@ -9,11 +9,11 @@ __all__ = ["CommError", "ConfigError", "Error", "UsageError"]
 
 
 class CommError(Error):
-    """The script asks for something that only W&B's servers have."""
+    """Raised when the script asks for something that only W&B's servers have."""
 
 
 class ConfigError(Error):
-    """A config already has another value for a name.
+    """Raised when a config already has another value for a name.
 
     Args:
         key: the name.

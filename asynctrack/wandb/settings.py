@@ -47,7 +47,7 @@ _OWN: Final = frozenset(OwnSettings.__struct_fields__)
 
 
 class Settings:
-    """Settings for `init`: W&B's, and those of `asynctrack.Settings`.
+    """Holds settings for `init`: W&B's, and those of `asynctrack.Settings`.
 
     Args:
         given: settings by name.

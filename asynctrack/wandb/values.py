@@ -16,7 +16,7 @@ from asynctrack.wandb.notices import unsupported, warn_unsupported
 
 
 class Image(asynctrack.Image):
-    """An `asynctrack.Image` with W&B's arguments; boxes, masks, classes and the like are left out with a warning.
+    """Takes W&B's arguments for an `asynctrack.Image`; boxes, masks, classes and the like are left out with a warning.
 
     Args:
         data_or_path: an array, a figure of matplotlib, Pillow's image, or the path of a file; see `asynctrack.Image`
@@ -38,7 +38,7 @@ class Image(asynctrack.Image):
 
 
 class Histogram(asynctrack.Histogram):
-    """An `asynctrack.Histogram` with W&B's arguments.
+    """Takes W&B's arguments for an `asynctrack.Histogram`.
 
     Args:
         sequence: the values.
@@ -54,7 +54,7 @@ class Histogram(asynctrack.Histogram):
 
 
 class Table(asynctrack.Table):
-    """An `asynctrack.Table` with W&B's arguments; types of columns are left out with a warning.
+    """Takes W&B's arguments for an `asynctrack.Table`; types of columns are left out with a warning.
 
     Args:
         columns: their names.
@@ -85,7 +85,7 @@ class Table(asynctrack.Table):
 
 
 class Html(asynctrack.Html):
-    """An `asynctrack.Html` with W&B's arguments.
+    """Takes W&B's arguments for an `asynctrack.Html`.
 
     Args:
         data: the text, the path of a file that ends in `.html`, or an open file.
@@ -102,7 +102,7 @@ class Html(asynctrack.Html):
 
 
 class Plotly(asynctrack.Html):
-    """A figure of plotly as a page, or one of matplotlib as a page with a picture.
+    """Shows a figure of plotly as a page, or one of matplotlib as a page with a picture.
 
     Plotly's page needs a network to be drawn.
 
@@ -126,7 +126,7 @@ class Plotly(asynctrack.Html):
 
 
 class Unsupported(Value):
-    """A value of a kind that only W&B has. It takes any arguments, and is recorded as a text that says so.
+    """Stands for a value of a kind that only W&B has. It takes any arguments, and is recorded as a text that says so.
 
     Args:
         args: ignored.
@@ -145,23 +145,23 @@ class Unsupported(Value):
 
 
 class Audio(Unsupported):
-    """A stand-in for W&B's audio, recorded as a text."""
+    """Stands for W&B's audio, recorded as a text."""
 
 
 class Graph(Unsupported):
-    """A stand-in for W&B's graph, recorded as a text."""
+    """Stands for W&B's graph, recorded as a text."""
 
 
 class JoinedTable(Unsupported):
-    """A stand-in for W&B's joined table, recorded as a text."""
+    """Stands for W&B's joined table, recorded as a text."""
 
 
 class Video(Unsupported):
-    """A stand-in for W&B's video, recorded as a text."""
+    """Stands for W&B's video, recorded as a text."""
 
 
 class Molecule(Unsupported):
-    """A stand-in for W&B's molecule, recorded as a text."""
+    """Stands for W&B's molecule, recorded as a text."""
 
     @classmethod
     def from_smiles(cls, *args: object, **kwargs: object) -> Molecule:
@@ -177,7 +177,7 @@ class Molecule(Unsupported):
 
 
 class Object3D(Unsupported):
-    """A stand-in for W&B's 3D object, recorded as a text."""
+    """Stands for W&B's 3D object, recorded as a text."""
 
     @classmethod
     def from_point_cloud(cls, *args: object, **kwargs: object) -> Object3D:
@@ -194,7 +194,7 @@ class Object3D(Unsupported):
 
 
 class Plots:
-    """A stand-in for `wandb.plot`: its functions make values of kinds that only W&B has."""
+    """Stands for `wandb.plot`: its functions make values of kinds that only W&B has."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -14,7 +14,7 @@ from asynctrack.records.values.files import logged_file, seal
 
 
 class Artifact(Value):
-    """Files that belong to the run, such as a model. A delivery copies them, if they have not changed since they were added.
+    """Names files that belong to the run, such as a model. A delivery copies them, if they have not changed since they were added.
 
     Args:
         name: of the artifact; or, as a `pathlib.Path`, the file or folder that it consists of.

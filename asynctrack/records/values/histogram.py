@@ -18,7 +18,7 @@ _MOST_BINS: Final = 512
 
 
 class Histogram(Value):
-    """Counts of values by bins.
+    """Counts values by bins.
 
     Args:
         values: an array or a sequence of numbers of any shape; those that are not finite are left out. More than 65,536 are counted here, fewer by readers.

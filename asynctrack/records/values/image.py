@@ -20,7 +20,7 @@ _MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"})
 
 
 class Image(Value):
-    """An image, of pixels, a file or a figure.
+    """Shows an image, of pixels, a file or a figure.
 
     Args:
         data: one of

@@ -13,7 +13,7 @@ MOST_ROWS: Final = 10_000
 
 
 class Table(Value):
-    """Rows under named columns. Cells may be anything that `log()` takes, images too.
+    """Holds rows under named columns. Cells may be anything that `log()` takes, images too.
 
     Args:
         columns: names of the columns. Default: those of the data frame, or 0, 1, ...

@@ -11,7 +11,7 @@ from asynctrack.records.values.files import logged_file, seal
 
 
 class Html(Value):
-    """A page of HTML.
+    """Holds a page of HTML.
 
     Args:
         data: the text; or the path of a file that ends in `.html`; or an open file, which is read here.
@@ -38,7 +38,7 @@ class Html(Value):
 
 
 class Text(Value):
-    """A long text, which is kept in a file of its own. A short one can be logged as it is.
+    """Holds a long text, which is kept in a file of its own. A short one can be logged as it is.
 
     Args:
         text: any.

@@ -16,7 +16,7 @@ _OF_AN_ENTRY: Final = frozenset({"value", "desc"})
 
 
 class Config(Mapping[str, Any]):
-    """A run's config.
+    """Holds a run's config.
 
     Names are attributes, too. Each change is recorded; a copy is a plain dict whose changes are not.
 

@@ -28,7 +28,7 @@ _OTHER_SUMMARIES: Final = frozenset({"copy"})
 
 
 class Run:
-    """One open run.
+    """Records a run, from `init()` to `finish()`.
 
     Args:
         run: of asynctrack.

@@ -13,7 +13,7 @@ from asynctrack.reading.last_values import copied, merge
 
 
 class SummaryDict(MutableMapping[str, Any]):
-    """A mapping whose names are attributes, too. Changes of nested mappings change it, too."""
+    """Maps names to values; the names are attributes, too. Changes of nested mappings change it, too."""
 
     def _view(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -75,7 +75,7 @@ class SummaryDict(MutableMapping[str, Any]):
 
 
 class Summary(SummaryDict):
-    """The summary of a run.
+    """Holds the summary of a run.
 
     Args:
         run: of asynctrack.
@@ -124,7 +124,7 @@ class Summary(SummaryDict):
 
 
 class SubSummary(SummaryDict):
-    """A nested mapping of a summary."""
+    """Holds a nested mapping of a summary."""
 
     def __init__(self, parent: SummaryDict, key: str) -> None:
         self.__dict__.update(_parent=parent, _key=key)
@@ -141,7 +141,7 @@ class SubSummary(SummaryDict):
 
 
 class LocalSummary(SummaryDict):
-    """The summary of a run that records nothing; it exists only in this process."""
+    """Holds the summary of a run that records nothing; it exists only in this process."""
 
     def __init__(self) -> None:
         self.__dict__.update(_own={})
