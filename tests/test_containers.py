@@ -208,7 +208,9 @@ def test_what_a_container_has_started_is_no_orphan_outside(tmp_path: Path) -> No
 
     caller = start(STRAY, within=container())
     assert caller.stdout is not None
-    _, group = map(int, caller.stdout.readline().split())
+    said = caller.stdout.readline()
+    assert said, outcome_of(caller)
+    _, group = map(int, said.split())
     assert descendants.found() == []
     descendants.kill_orphans()
     descendants.kill_of(group)

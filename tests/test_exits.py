@@ -693,6 +693,11 @@ def test_nothing_is_lost_and_the_exit_is_its_own(
         wait_until(lambda opened=opened: ended(opened), "the run has ended")
         status = caller.status if opened.name != "next" else "finished"
         wait_until(lambda opened=opened, status=status: manifest(opened)["status"] == status, f"it has {status}")
+        # A worker that outlives the process notes its end first, and delivers then.
+        cursor = opened / "cursors" / "jsonl.json"
+        wait_until(
+            lambda cursor=cursor: cursor.exists() and b'"closed":true' in cursor.read_bytes(), "all is delivered"
+        )
         assert_whole(opened)
     assert_whole(path, {"i": int(seen.out or COUNT), "x": caller.also})
     assert left_in(memory) == []
