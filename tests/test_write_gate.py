@@ -198,7 +198,8 @@ def test_threads_that_keep_records_back_have_none_dropped(run: Run) -> None:
     assert stats.dropped == {}
     found = data(run.path)
     for who in range(4):
-        assert [r[f"whole {who}"] for r in found if f"whole {who}" in r] == list(range(300))
+        for key in (f"whole {who}", f"kept {who}"):
+            assert [r[key] for r in found if key in r] == list(range(300))
 
 
 def test_a_run_whose_end_waits_for_delivery_takes_no_more(own_host: Path, runs: Path) -> None:

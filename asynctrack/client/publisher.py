@@ -5,7 +5,7 @@ Runs in the caller, in any thread, signal handler or finaliser. `WriteGate` says
 
 from __future__ import annotations
 
-import contextlib
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +64,8 @@ class Publisher:
         self.reported_drops: int = 0
         self.gate: WriteGate = WriteGate()
         self._run_id = run_id
-        self._held: list[bytes] = []  # payloads of `log(commit=False)`
+        self._held: list[bytes] = []  # payloads of `log(commit=False)`, and never of a record that is complete
+        self._holding = threading.RLock()
         self.queue: RunQueue = RunQueue(path, settings)
         self._child = ChildQueue(self.queue, self.gate, self.warnings)
         fork.watch(self)  # before there is a ring: a child knows that it is one before its parent's ring is shut
@@ -126,8 +127,8 @@ class Publisher:
         """
         state = self.gate.state
         if state is HOLDING:
-            self._held.append(payload)
-            return self.put_held()
+            record = self._with_held(payload)
+            return self.producer.put(record) or self.on_put_failed(record)
         if state in (FORKED, REOPENING):
             return self._reopen(payload)
         if state is ENDED:
@@ -179,7 +180,8 @@ class Publisher:
         return self._keep_back([payload])
 
     def _keep_back(self, payloads: Sequence[bytes]) -> bool:
-        self._held.extend(payloads)
+        with self._holding:
+            self._held.extend(payloads)
         if self.gate.change("hold") or self.gate.state is HOLDING:
             return True
         return self.put_held()  # the run ends: another thread may have put what was kept back
@@ -268,7 +270,8 @@ class Publisher:
         self._child.after_fork()
         self.gate.after_fork()
         self.reported_drops = 0
-        self._held.clear()
+        self._held = []
+        self._holding = threading.RLock()
 
     def _put_when_there_is_room(self, payload: bytes) -> bool:
         """Put a record that the queue of an open run did not take, as `when_full` says."""
@@ -313,11 +316,16 @@ class Publisher:
             raise FrameTooLarge(f"this {what}", len(payload), self.producer.largest, required_queue_bytes(len(payload)))
         return False
 
+    def _with_held(self, payload: bytes) -> bytes:
+        """Take what is kept back, and return it with a record that goes with it, as one."""
+        self.gate.change("release")  # before it is taken: what another thread adds from here on is for the next
+        held = self._take_held()
+        return merge([*held, payload]) if held else payload
+
     def _take_held(self) -> list[bytes]:
-        held: list[bytes] = []
-        with contextlib.suppress(IndexError):  # one at a time: another thread may take them, too
-            while True:
-                held.append(self._held.pop(0))
+        """Take all at once: who took one after the other would merge what a thread kept back for its next record, and lose the former value."""
+        with self._holding:
+            held, self._held = self._held, []  # on one line: no signal handler comes in between
         return held
 
     def _reopen(self, payload: bytes) -> bool:
