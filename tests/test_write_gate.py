@@ -158,7 +158,17 @@ def test_what_is_kept_back_is_recorded_at_the_end(run: Run) -> None:
     assert data(run.path) == [{"a": 1}]
 
 
-@pytest.mark.parametrize("function", [WriteGate.change, Publisher.put_held, Publisher.hold, Publisher.on_put_failed])
+@pytest.mark.parametrize(
+    "function",
+    [
+        WriteGate.change,
+        Publisher.put_held,
+        Publisher._with_held,
+        Publisher._take_held,
+        Publisher.hold,
+        Publisher.on_put_failed,
+    ],
+)
 def test_a_signal_handler_that_logs_while_the_state_changes_loses_nothing(
     run: Run, function: Callable[..., object]
 ) -> None:
@@ -168,11 +178,13 @@ def test_a_signal_handler_that_logs_while_the_state_changes_loses_nothing(
         for i in range(20):
             assert run.log({"kept": i}, commit=False)
             assert run.log({"main": i})
+        assert run.log({"last": 0}, commit=False)
+        assert run._publisher.put_held()
     stats = run.finish()
     assert logged and all(logged)
     assert stats.dropped == {}
     found = data(run.path)
-    for name, count in (("kept", 20), ("main", 20), ("handler", len(logged))):
+    for name, count in (("kept", 20), ("main", 20), ("last", 1), ("handler", len(logged))):
         assert {record[name] for record in found if name in record} >= {0, count - 1}, name
     assert [record["main"] for record in found if "main" in record] == list(range(20))
 
