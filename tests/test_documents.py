@@ -18,7 +18,10 @@ DOCUMENTS: Final = [
     *sorted((ROOT / "tests").glob("*.md")),
     *sorted((ROOT / ".github").rglob("*.md")),
 ]
-DECISIONS: Final = sorted(set((ROOT / "docs" / "decisions").glob("*.md")) - {ROOT / "docs" / "decisions" / "README.md"})
+DECISIONS: Final = sorted(
+    set((ROOT / "docs" / "explanation" / "decisions").glob("*.md"))
+    - {ROOT / "docs" / "explanation" / "decisions" / "index.md"}
+)
 # Of Keep a Changelog, in its order.
 SECTIONS: Final = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
 
@@ -75,7 +78,7 @@ def test_the_map_has_every_room_in_the_order_of_the_house() -> None:
 
 
 def test_the_map_lists_every_record_of_a_decision() -> None:
-    listed = re.findall(r"\]\((docs/decisions/\w+\.md#[^)]+)\)", (ROOT / "DESIGN.md").read_text())
+    listed = re.findall(r"\]\((docs/explanation/decisions/\w+\.md#[^)]+)\)", (ROOT / "DESIGN.md").read_text())
     there = [f"{name(file)}#{anchor(heading)}" for file in DECISIONS for heading in headings(file)[1:]]
     assert sorted(listed) == sorted(there)
     assert len(there) > 50

@@ -1,4 +1,4 @@
-"""The tables of `docs/values.md` are what the project does, row by row; rows of libraries that are not installed are skipped, and said."""
+"""The tables of `docs/reference/values.md` are what the project does, row by row; rows of libraries that are not installed are skipped, and said."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import value_table
 
-PAGE = Path(__file__).parent.parent / "docs" / "values.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "values.md"
 
 
 def rows(head: str) -> list[list[str]]:
@@ -33,7 +33,7 @@ def test_value_becomes_what_the_page_says(library: str, expression: str) -> None
         pytest.importorskip(library)
     made = value_table.logged_row(library, expression)
     assert made in rows("Logged"), (
-        f"docs/values.md needs: | {' | '.join(made)} |; python tests/value_table.py prints all of it"
+        f"docs/reference/values.md needs: | {' | '.join(made)} |; python tests/value_table.py prints all of it"
     )
 
 

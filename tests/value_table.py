@@ -1,4 +1,4 @@
-"""The table of `docs/values.md`: what each type of value becomes, asked of the project itself. `python tests/value_table.py` prints it."""
+"""The table of `docs/reference/values.md`: what each type of value becomes, asked of the project itself. `python tests/value_table.py` prints it."""
 
 # ruff: noqa: F401  # rows are Python text that needs these
 from __future__ import annotations

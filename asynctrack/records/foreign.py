@@ -1,6 +1,6 @@
 """Foreign: makes values of other libraries, and of Python's rarer types, simpler. Runs in the caller.
 
-`simpler` makes one step towards a plain value, and `snapshot` goes on from there. `docs/values.md` lists what each type becomes. Code that is called
+`simpler` makes one step towards a plain value, and `snapshot` goes on from there. `docs/reference/values.md` lists what each type becomes. Code that is called
 here may be anybody's and raise anything: so no encoder is at work meanwhile, and `snapshot` catches what it raises.
 """
 

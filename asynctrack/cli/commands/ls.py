@@ -153,7 +153,8 @@ def _print_unreadable(out: Output, count: int) -> None:
     if count:
         out.line(
             Styled(
-                f"{counted(count, 'run')} that you may not read: ask who ran them, or see docs/permissions.md", "dim"
+                f"{counted(count, 'run')} that you may not read: ask who ran them, or see docs/reference/permissions.md",
+                "dim",
             )
         )
 
