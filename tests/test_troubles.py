@@ -11,7 +11,7 @@ import pytest
 from support import DEADLINE_S
 
 ROOT = Path(__file__).parents[1]
-TABLE = ROOT / "docs" / "troubles.md"
+TABLE = ROOT / "docs" / "how_to" / "troubles.md"
 
 # What is said when it happens, by what the table calls it. Each prints the error, or ends as its user's script would.
 ERRORS = {
@@ -99,7 +99,7 @@ while run.log({"a": "x" * 1000}):
 while sum(run.log({"a": "x" * 1000}) for _ in range(100)) > 98:
     pass
 """,
-    "A value is nothing that can be recorded": """
+    "A value cannot be recorded": """
 run = init()
 run.log({"a": object(), "b": run.log})
 """,
