@@ -136,6 +136,19 @@ def test_own_backend_with_settings_is_delivered_with_those_that_are_given(
 
 
 @pytest.mark.system
+def test_library_that_one_more_backend_lacks_is_named_once_for_all_runs(own_host: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with asynctrack.init("p", dir=tmp_path / "runs") as run:
+            run.log({"i": 1})
+    needs = '    needs = {"no_such_library": "asynctrack[no_such_extra]"}\n'
+    (tmp_path / "mine.py").write_text(MODULE.replace('    target: str = "mine.txt"\n', needs))
+    told = in_folder(tmp_path, "sync", tmp_path / "runs", "--to", "mine.Mine")
+    assert (told.returncode, told.stdout) == (1, "")
+    expected = "backend 'mine.Mine' cannot be opened: it needs no_such_library, which is not installed: pip install 'asynctrack[no_such_extra]'"
+    assert told.stderr == f"asynctrack: {expected}\n"
+
+
+@pytest.mark.system
 def test_code_of_a_caller_that_somebody_else_names_is_not_run(
     own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ from asynctrack.cli.output import Output, Styled, TableColumn
 from asynctrack.cli.sync_job import NO_PROGRESS, PATIENCE_S, AttachJob, SyncJob, SyncProgress
 from asynctrack.cli.sync_plan import SyncPlan, has_all, orphaned, plan_sync
 from asynctrack.client import run_state
-from asynctrack.errors import AsynctrackError, InvalidSettings
+from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 from asynctrack.reading import catalog
 from asynctrack.reading.reader import RunReader
 from asynctrack.worker.policy import Policy
@@ -120,11 +120,17 @@ def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[s
 
 
 def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
-    """Deliver runs to the backend that `--to` describes."""
+    """Deliver runs to the backend that `--to` describes.
+
+    Raises:
+        BackendUnavailable: a library or a key is missing.
+    """
     if not args.runs:
         raise InvalidSettings(["--to needs a RUN: asynctrack sync RUN --to KIND key=value"])
     report: list[SyncProgress] = []
     backend = _backend(args.to)
+    if lacking := backend.lacking():  # it would be the same for each run
+        raise BackendUnavailable(args.to[0], "; ".join(lacking))
     for run in dict.fromkeys(_chosen(args, [])):
         name = _name(run, backend, args.name)
         with AttachJob(run, name, backend, force=args.force, follow=args.follow, patience_s=args.patience_s) as work:
