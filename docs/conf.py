@@ -1,0 +1,37 @@
+"""Configures the documents' build: `.ci/docs` runs it, and nothing is fetched while it runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What is documented is this checkout, whatever is installed.
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "_ext")]
+
+import asynctrack  # noqa: E402
+
+project = "asynctrack"
+author = "The asynctrack developers"
+project_copyright = author
+version = release = asynctrack.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "repository_links"]
+exclude_patterns = ["_build", "_ext"]
+smartquotes = False  # `--flag` in a text stays as it is
+nitpicky = True
+suppress_warnings = [
+    # Until all pages are written.
+    "myst.xref_missing",
+    "toc.empty_glob",
+    "toc.not_included",
+    "toc.not_readable",
+]
+
+myst_heading_anchors = 6
+repository_url = "https://github.com/asynctrack/asynctrack"
+
+html_theme = "furo"
+html_title = f"asynctrack {version}"
+html_copy_source = False
+html_theme_options = {"source_repository": f"{repository_url}/", "source_branch": "main", "source_directory": "docs/"}
