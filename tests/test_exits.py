@@ -25,6 +25,7 @@ from support import (
     kernel_tells_exit_codes,
     left_in,
     manifest,
+    outcome,
     records,
     run_child,
     start,
@@ -880,6 +881,46 @@ run.finish()
             child.kill()
             child.wait()
         assert_served(own_host, runs / "p" / "patient")
+
+
+LATE = """
+import atexit, json, sys
+
+def late():
+    stats = run.finish()
+    print(json.dumps([stats.accepted, stats.journaled, stats.queued, stats.dropped]))
+
+atexit.register(late)  # before the import, and so called behind the end of the run
+import asynctrack
+
+run = asynctrack.init("p", id="run", dir=sys.argv[1], exit_timeout_s=0.2, finish_timeout_s=3600)
+
+for i in range(150):
+    assert run.log({"i": i})
+run.flush()
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(150, 300):
+    assert run.log({"i": i})
+"""
+
+
+@pytest.mark.parametrize("queue", ["there", "removed"])
+def test_finish_behind_the_end_of_the_run_returns_at_once_and_counts_what_was_accepted(
+    own_host: Path, runs: Path, queue: str
+) -> None:
+    with start(LATE, runs) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        with stopped(the_worker(own_host)):
+            if queue == "removed":
+                for ring in own_host.rglob("*.ring"):
+                    ring.unlink()
+            go_on(child)
+            assert outcome(child) == [300, 150, 150, {}]
+        wait_until(lambda: ended(runs / "p" / "run") and not workers(own_host), "the run has ended")
+    assert_whole(runs / "p" / "run", {"i": 300})
+    assert manifest(runs / "p" / "run")["status"] == "finished"
 
 
 @pytest.mark.system

@@ -34,6 +34,7 @@ class RunQueue:
         self._path = path
         self._settings = settings
         self.is_root: bool = True
+        self._is_released = False
         found = os.stat(path)
         self.directory_id: tuple[int, int] = (found.st_dev, found.st_ino)
 
@@ -41,6 +42,11 @@ class RunQueue:
     def is_own(self) -> bool:
         """Tell whether this process has made the ring; False in a forked child that has none yet."""
         return not self.producer.is_inherited
+
+    @property
+    def is_released(self) -> bool:
+        """Tell whether this process has let go of the ring that it has made; then nobody here waits for it any more."""
+        return self.is_own and self._is_released
 
     def open(self, first: int) -> None:
         """Make the ring of the process that opens the run, whose first record has this number.
@@ -80,6 +86,17 @@ class RunQueue:
         self.host.release(ring)
         return unknown
 
+    def release(self) -> None:
+        """Leave the ring to its worker, once the producer is closed. Its words and frames can still be read."""
+        if self.is_own and not self._is_released:
+            self.host.release(self.producer.ring)
+            self._is_released = True
+
+    def others(self) -> list[str]:
+        """List the rings of other processes that share the worker; in a forked child its parent's is one of them."""
+        own = self.producer.ring.path if self.is_own else None
+        return [path for path in self.host.others() if path != own]
+
     def trouble(self) -> str | None:
         """Say what keeps the worker from the journal; None where nothing does, or this process has no ring."""
         return self.producer.ring.trouble() if self.is_own else None
@@ -95,3 +112,4 @@ class RunQueue:
         self.host, self.producer = worker_registry.open_ring(
             self._settings.worker, meta, self._settings.queue_bytes, first=first
         )
+        self._is_released = False

@@ -157,7 +157,7 @@ class RunSession:
             summary: the last of it.
             timeout_s: seconds to wait at most. Default: `finish_timeout_s`.
         """
-        if self.publisher.state is FINISHED:
+        if self.publisher.state is FINISHED or self.publisher.queue.is_released:
             return
         self._record_changes()
         with contextlib.suppress(QueueFull, RunFinished):  # it is counted
@@ -200,7 +200,7 @@ class RunSession:
             yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
             self._reports.report_queue()
             yield from health.reading(self._report_at_exit)
-        self._let_go()
+        self._leave()  # the ring stays mapped: an exit handler behind this one may ask for the statistics
 
     def _report(self, stats: RunStats) -> None:
         def read_files(read: Callable[[], T]) -> T:
@@ -273,12 +273,14 @@ class RunSession:
         return bool(self.publisher.producer.ring.words[DONE]) and (self._local is None or self._local.done)
 
     def _let_go(self) -> None:
+        self._leave()
+        if self.publisher.queue.is_own:
+            self.publisher.producer.let_go()
+
+    def _leave(self) -> None:
         self._watch.stop()
         shutdown.unregister(self)
-        queue = self.publisher.queue
-        if queue.is_own:
-            queue.host.release(queue.producer.ring)
-            queue.producer.let_go()
+        self.publisher.queue.release()
         self._stats.close()
         if self._local is not None:
             self._local.stop()

@@ -111,7 +111,7 @@ class SessionStats:
             raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self._path))
         queue = self._publisher.queue
         own = [queue.producer.ring] if queue.is_own else []
-        return collector.collect(own, queue.host.others(), self._backends)
+        return collector.collect(own, queue.others(), self._backends)
 
     def _without_files(self) -> RunStats:
         """Return the last statistics, and what this process's queue says since."""
