@@ -382,9 +382,16 @@ class UnsafeFile(EnvironmentFailure, OSError):
 
 
 class BackendUnavailable(EnvironmentFailure):
-    """Raised when a backend cannot be opened here."""
+    """Raised when a backend cannot be opened here.
+
+    Attributes:
+        reason: the part of the message that says why.
+    """
+
+    reason: str = ""
 
     def __init__(self, kind: str, reason: str) -> None:
+        self.reason = reason
         super().__init__(f"backend {kind!r} cannot be opened: {reason}")
 
 

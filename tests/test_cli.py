@@ -89,7 +89,7 @@ def test_ls_imports_no_other_command_and_no_event_loop(kept: Path) -> None:
         (["ls", "-n", "0"], 2, "expected a whole number from 1 on, got '0'"),
         (["ls", "--status", "odd"], 2, "expected some of running, finished"),
         (["show", "nope"], 2, "asynctrack: 'nope' is neither the directory of a run nor the beginning of an id"),
-        (["wait", "latest", "--timeout-s", "soon"], 2, "expected a number of seconds, got 'soon'"),
+        (["wait", "latest", "--timeout-s", "soon"], 2, "expected a number of seconds from 0 on, got 'soon'"),
         (["tail", "latest", "--keys", ","], 2, "expected names of metrics"),
     ],
 )

@@ -246,6 +246,40 @@ def test_wait_knows_what_was_logged_before(
     assert (said["record"] and said["record"]["_step"]) == step
 
 
+@pytest.mark.parametrize(
+    ("until", "told"),
+    [
+        ("los < -1", "no record has `los`; did you mean `loss`?"),
+        ("nothing-like-it < 1 or lsos < 0", "no record has `lsos` or `nothing-like-it`; did you mean `loss`?"),
+        ("nothing-like-it < 1", "no record has `nothing-like-it`; there are huge, loss, phase, "),
+        ("loss < -1", None),
+        ("loss < -1 or step < 0 or status == failed", None),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_wait_names_the_metric_that_no_record_has(
+    kept: Path, until: str, told: str | None, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["wait", str(kept / "p/finished-1"), "--until", until, *["--json"] * as_json]) == 1
+    said = capsys.readouterr().err
+    assert told is None or told in said
+    assert ("no record has" in said) == (told is not None)
+
+
+@pytest.mark.system
+def test_wait_says_while_it_waits_that_no_record_has_the_metric(logger: Logger) -> None:
+    logger.log(0, 3)
+    with running("wait", logger.run, "--until", "hlaf > 9") as waiting:
+        assert waiting.stderr is not None
+        assert (
+            waiting.stderr.readline()
+            == "asynctrack: still waiting, but so far no record has `hlaf`; did you mean `half`?\n"
+        )
+        logger.log(3, 9)
+        logger.end()
+        assert waiting.communicate(timeout=50)[1].count("did you mean `half`?") == 1
+
+
 @pytest.mark.parametrize(("run", "code"), [("p/finished-1", 0), ("p/failed", 1), ("q/crashed", 1)])
 def test_wait_for_the_end_says_whether_it_finished(kept: Path, run: str, code: int) -> None:
     done = asynctrack_("wait", kept / run)

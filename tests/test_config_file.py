@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -268,7 +269,8 @@ class NotOne:
 )  # fmt: skip
 def test_nothing_but_a_backend_is_constructed(target: str, key: str) -> None:
     (problem,) = problems_of({"project": "p", "backends": [{key: target, "command": "touch /tmp/never"}]})
-    assert problem == f"backend '{target}' cannot be opened: it is not a Backend at `$.backends[0]`"
+    assert problem.startswith(f"backend '{target}' cannot be opened: it is ")
+    assert re.search(r"not the class of a backend|not a backend itself|not derived from asynctrack\.Backend", problem)
     assert NotOne.made == 0
 
 
@@ -545,13 +547,11 @@ def test_backend_of_another_distribution_is_known_by_its_short_name(
 
 
 def test_plug_in_that_is_broken_harms_only_who_asks_for_it(runs: Path, plugged: Path, own_host: Path) -> None:
-    with pytest.raises(
-        InvalidSettings, match=r"backends\[1\] backend 'broken' .* it cannot be imported: half installed"
-    ):
+    with pytest.raises(InvalidSettings, match=r"backends\[1\] is 'broken': it cannot be imported: half installed"):
         asynctrack.init("p", dir=runs, backends=["jsonl", "broken"])
     (problem,) = problems_of({"project": "p", "backends": ["broken"]})
     assert problem.endswith("it cannot be imported: half installed at `$.backends[0]`")
-    with pytest.raises(BackendUnavailable, match="it is not a Backend"):
+    with pytest.raises(BackendUnavailable, match=r"it is the class .*, which is not derived from"):
         class_of("strange")
     info = plugged / "garbled-1.0.dist-info"
     info.mkdir()
@@ -614,7 +614,7 @@ def test_command_lists_every_backend_and_whether_it_works(plugged: Path) -> None
     assert found["shouter"]["writes"] == "Writes every record in capitals."
     assert found["needy"]["problem"] == "pip install 'shouter[loud]'"
     assert "half installed" in found["broken"]["problem"]
-    assert "it is not a Backend" in found["strange"]["problem"]
+    assert "not derived from asynctrack.Backend" in found["strange"]["problem"]
     assert not any(found[kind]["works"] for kind in ("needy", "broken", "strange"))
 
 

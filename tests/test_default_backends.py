@@ -133,9 +133,9 @@ def test_environment_may_list_kinds_and_classes(monkeypatch: pytest.MonkeyPatch,
     [
         ("jsonl,consol", r"'consol' must be a backend or one of .*jsonl, .*; got 'consol'; did you mean `console`\?"),
         ("tensorbord", r"'tensorbord' must be .*; did you mean `tensorboard`\?"),
-        ("os.system", r"'os\.system' backend 'os\.system' cannot be opened: it is not a Backend"),
+        ("os.system", r"'os\.system': it is a function, and not the class of a backend"),
         ("no.such.Class", r"it cannot be imported: No module named 'no'"),
-        ("asynctrack.Backend", r"it is not a Backend"),
+        ("asynctrack.Backend", r"it is the base class of all backends"),
         ("standard,jsonl", r"or one of standard, hydra, minimal, none: 'standard' must be"),
     ],
 )

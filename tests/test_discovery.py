@@ -112,6 +112,9 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: asynctrack.Settings(lingr_s=1), TypeError, r"Settings\(\) got .*'lingr_s'\. Did you mean 'linger_s'"),  # type: ignore[call-arg]
     (lambda: asynctrack.init("p", settings={"lingr_s": 1}), errors.InvalidSettings, "lingr_s is not a setting; .*; did you mean `linger_s`"),
     (lambda: asynctrack.init("p", backends=[asynctrack.JSONLines]), errors.InvalidSettings, r"backends\[0\] must be a backend, .*: write `JSONLines\(\)`"),  # type: ignore[list-item]
+    (lambda: asynctrack.init("p", backends=["os.path"]), errors.InvalidSettings, r"backends\[0\] is 'os\.path': it is a module, and not the class of a backend; expected one of console, csv, .*yaml, or the path of a class"),
+    (lambda: asynctrack.init("p", backends=["asynctrack.Settings"]), errors.InvalidSettings, "it is the class Settings, which is not derived from asynctrack.Backend"),
+    (lambda: asynctrack.init("p", backends=["os.sep"]), errors.InvalidSettings, "it is of type str, and not the class of a backend"),
     (lambda: asynctrack.set_default_backends([asynctrack.CSV]), errors.InvalidSettings, r"write `CSV\(\)` in place of `CSV`"),  # type: ignore[list-item]
     (lambda: asynctrack.init("p", backends=["tensorbord"]), errors.InvalidSettings, "got 'tensorbord'; did you mean `tensorboard`"),
     (lambda: asynctrack.Tracker.from_config({"projct": "p"}), errors.InvalidSettings, "unknown field `projct` at .*; did you mean `project`"),
@@ -229,6 +232,16 @@ def test_wrong_argument_of_a_scope_is_told(tmp_path: Path) -> None:
 
 
 COMMAND_LINES = {
+    "--verson": "unrecognized arguments: --verson; did you mean `--version`?",
+    "--verson ls": "unrecognized arguments: --verson; did you mean `--version`?",
+    "wait latest --timeout-s -1": "--timeout-s: expected a number of seconds from 0 on, got '-1'",
+    f"doctor --dir {__file__}": f"--dir: expected a directory, but {__file__} is a file",
+    f"sync --dir {__file__}/runs": f"--dir: expected a directory, but {__file__} is a file",
+    f"ls {__file__}": f"expected a directory, but {__file__} is a file",
+    "ls --dir nowhere": "there is no directory nowhere",
+    "sync latest --to jsonll": "--to expects the kind of a backend; got 'jsonll': .*; did you mean `jsonl`?",
+    "sync latest --to nothing-like-it": "'nothing-like-it': there is none of this name; expected one of console, csv, .*yaml, or the path of a class",
+    "sync latest --to os.path": "'os.path': it is a module, and not the class of a backend; expected one of console,",
     "lss": "invalid choice: 'lss' .*; did you mean `ls`?",
     "ls --statsu finished": "usage: asynctrack ls .*unrecognized arguments: --statsu; did you mean `--status`?",
     "workers --force": "--force needs --end",

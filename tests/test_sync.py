@@ -255,7 +255,7 @@ def test_run_that_a_process_resumes_while_it_is_synced_is_live(own_host: Path, r
         (["nothing-like-it"], "nothing-like-it"),
         (["--to", "jsonl"], "--to needs a RUN"),
         (["RUN", "--to", "nonsense"], "nonsense"),
-        (["RUN", "--to", "jsonl", "fiel=x"], "did you mean file?"),
+        (["RUN", "--to", "jsonl", "fiel=x"], "did you mean `file`?"),
         (["RUN", "--to", "jsonl", "max_records_s=-1"], "max_records_s"),
         (["RUN", "--to", "jsonl", "max_records_s=fast"], "max_records_s"),
         (["RUN", "--to", "csv", "--as", "jsonl"], "has a backend of that name of kind jsonl"),
@@ -283,6 +283,7 @@ def test_workers_are_seen_and_end_after_their_callers(own_host: Path, runs: Path
         [str(runs / "p" / "a")],
     )
     assert "p/a" in command("workers").stdout
+    assert f"got 'abc'; the only worker has the pid {worker['pid']}" in command("workers", "--end", "abc").stderr
     told = command("workers", "--end", worker["pid"])
     assert (told.returncode, f"after its callers ({caller.pid})" in told.stdout) == (0, True), told.stdout
     time.sleep(0.5)
@@ -309,6 +310,9 @@ def test_worker_that_is_killed_by_force_is_replaced(own_host: Path, runs: Path) 
 def test_there_is_no_such_worker(own_host: Path) -> None:
     told = command("workers", "--end", 1)
     assert (told.returncode, "no worker has the pid 1" in told.stderr) == (2, True)
+    told = command("workers", "--end", "abc")
+    expected = "asynctrack: --end expects the pids of workers, or 'all'; got 'abc'; no worker of yours runs\n"
+    assert (told.returncode, told.stderr) == (2, expected)
     assert said("workers") == []
     assert "no worker runs" in command("workers").stdout
 

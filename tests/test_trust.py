@@ -335,7 +335,7 @@ def test_what_cannot_be_imported_elsewhere_runs_in_its_caller() -> None:
         ({"kind": "jsonl", "file": 3}, "Expected `str`"),
         ({"kind": "jsonl", "max_records_s": -1}, "max_records_s"),
         ({"kind": "jsonl", "max_records_s": "fast"}, "Expected"),
-        ({"kind": "os.path.join"}, "it is not a Backend"),
+        ({"kind": "os.path.join"}, "it is a function, and not the class of a backend"),
         ({"kind": "no.such.module"}, "it cannot be imported"),
         ({"kind": "this"}, "there is none of this name"),
         ({}, "there is none of this name"),

@@ -11,6 +11,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -67,6 +68,9 @@ def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
     for at, given in enumerate(backends):
         try:
             backend = given if isinstance(given, Backend) else build(given)
+        except BackendUnavailable as error:
+            problems.append(f"backends[{at}] is {given!r:.80}: {unusable(error)}")
+            continue
         except (AsynctrackError, TypeError) as error:
             problems.append(f"backends[{at}] {error}")
             continue
@@ -95,7 +99,7 @@ def build(kind: object) -> Backend:
         name = kind.__name__
         raise TypeError(f"must be a backend, and is the class of one: write `{name}()` in place of `{name}`")
     if not isinstance(kind, str) or ("." not in kind and kind not in KINDS and kind not in plug_ins()):
-        known = [*KINDS, *plug_ins()]
+        known = _kinds()
         meant = hint(kind, known) if isinstance(kind, str) else ""
         raise TypeError(f"must be a backend or one of {', '.join(known)}; got {kind!r:.80}{meant}")
     return class_of(kind)()
@@ -115,10 +119,19 @@ def class_of(kind: str) -> type[Backend]:
     except (Exception, SystemExit) as error:  # what runs there is another's code
         raise BackendUnavailable(kind, f"it cannot be imported: {error}") from error
     if found is None:
-        raise BackendUnavailable(kind, f"there is none of this name{hint(kind, [*KINDS, *plug_ins()])}")
+        raise BackendUnavailable(kind, f"there is none of this name{hint(kind, _kinds())}")
     if not (isinstance(found, type) and issubclass(found, Backend) and found is not Backend):
-        raise BackendUnavailable(kind, "it is not a Backend")
+        raise BackendUnavailable(kind, _no_backend(found))
     return found
+
+
+def unusable(error: BackendUnavailable) -> str:
+    """Say why what a user has named is no backend, and, unless a library is missing or one name is much alike, which backends there are."""
+    if error.__cause__ is not None or "did you mean" in error.reason:
+        return error.reason
+    return (
+        f"{error.reason}; expected one of {', '.join(_kinds())}, or the path of a class, such as 'my_package.MyBackend'"
+    )
 
 
 def plug_ins() -> dict[str, EntryPoint]:
@@ -284,6 +297,26 @@ class Unbuilt(Backend, frozen=True, kw_only=True, tag="unbuilt"):
             raise ActionRequired(what)
         importlib.invalidate_caches()
         return from_stored(self.settings).open(context)
+
+
+def _kinds() -> list[str]:
+    return [*KINDS, *plug_ins()]
+
+
+def _no_backend(found: object) -> str:
+    """Say what a path leads to that is not the class of a backend."""
+    if found is Backend:
+        return "it is the base class of all backends, and not a backend itself"
+    if isinstance(found, type):
+        return f"it is the class {found.__name__}, which is not derived from asynctrack.Backend"
+    kind = (
+        "a module"
+        if isinstance(found, ModuleType)
+        else "a function"
+        if callable(found)
+        else f"of type {type(found).__name__}"
+    )
+    return f"it is {kind}, and not the class of a backend"
 
 
 def _load(kind: str) -> object:

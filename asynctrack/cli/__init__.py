@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import re
 import signal
@@ -60,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
     for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", command=name)
+    given_words = sys.argv[1:] if arguments is None else list(arguments)
+    parser.refuse_unknown_options(given_words)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # somebody has closed it
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(given_words)
     try:
         code = int(given.main(given))
         sys.stdout.flush()
@@ -79,6 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose error messages are escaped for terminals: a shell puts the names of files among the arguments."""
+
+    def refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """Refuse an unknown option before the command. The parser itself would say that the command is missing."""
+        for word in itertools.takewhile(lambda word: word.startswith("-"), words):
+            options = self.options()
+            if not any(option.startswith(word) for option in options):
+                self.error(f"unrecognized arguments: {word}{hint(word, options)}")
+
+    def options(self) -> list[str]:
+        """List the options, as they are written."""
+        return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         wrong = re.match(r"argument COMMAND: invalid choice: '([^']*)'", message)
@@ -100,7 +114,7 @@ class _Command(_Parser):
             self.set_defaults(main=module.main)
         found, unknown = super().parse_known_args(*args, **kwargs)
         if unknown:  # here, where the options of the command are known
-            options = [option for action in self._actions for option in action.option_strings]
+            options = self.options()
             meant = next(
                 (told for one in unknown if one.startswith("-") and (told := hint(one.partition("=")[0], options))), ""
             )

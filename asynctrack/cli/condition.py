@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple, get_args
 
+from asynctrack._system.suggestions import hint
 from asynctrack.client.run_state import State
 from asynctrack.errors import InvalidExpression
 from asynctrack.records.codec import Record
@@ -30,6 +31,10 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 }  # fmt: skip
 # Deeper than any person nests, shallow enough for the recursion below.
 _MAX_DEPTH: Final = 50
+# Names that are remembered for a suggestion; a run that makes up a name per record must not fill the memory.
+_MOST_KNOWN: Final = 10_000
+# Names that a message shows. Arbitrary.
+_SHOWN: Final = 5
 
 
 class Moment(NamedTuple):
@@ -49,6 +54,8 @@ class Condition:
     Attributes:
         text: as it was given.
         of_status: True if it asks for the run's status.
+        missing: the metrics that it asks for and that none of the records so far has.
+        known: metrics that those records have, as long as one is missing.
 
     Raises:
         InvalidExpression: it cannot be parsed; the message says where, and what was expected.
@@ -57,6 +64,8 @@ class Condition:
     def __init__(self, text: str) -> None:
         self.text = text
         self.of_status = False
+        self.missing: set[str] = set()
+        self.known: set[str] = set()
         self._tokens = _split(text)
         self._at = 0
         self._test = self._any(0)
@@ -67,7 +76,24 @@ class Condition:
         """Return True if a record of a run with this status meets the condition."""
         if record is None:
             return self._test(Moment(status, None, {}))
-        return self._test(Moment(status, record.step, flat(record.data)))
+        values = flat(record.data)
+        if self.missing:
+            self._learn(values)
+        return self._test(Moment(status, record.step, values))
+
+    def what_is_missing(self) -> str:
+        """Say which metrics no record so far has, and which were perhaps meant; empty where each was in a record, or where there are no records."""
+        if not self.missing or not self.known:
+            return ""
+        names = sorted(self.missing)
+        listed = " or ".join(f"`{name}`" for name in names)
+        meant = next((told for name in names if (told := hint(name, self.known))), "")
+        return f"no record has {listed}{meant or f'; there are {_some(self.known)}'}"
+
+    def _learn(self, values: Mapping[str, Any]) -> None:
+        self.missing.difference_update(values)
+        if len(self.known) < _MOST_KNOWN:
+            self.known.update(values)
 
     def _any(self, depth: int) -> Test:
         tests = [self._all(depth)]
@@ -100,6 +126,7 @@ class Condition:
         if token.kind == "word" and token.text == "step":
             return lambda moment: moment.step is not None and compare(moment.step, wanted)
         key = token.text
+        self.missing.add(key)
         return lambda moment: isinstance(value := moment.values.get(key), int | float) and compare(value, wanted)
 
     def _status(self) -> Test:
@@ -142,6 +169,11 @@ class Condition:
         return InvalidExpression(
             self.text, token.at + 1, expected, repr(token.text) if token.kind != "end" else "the end"
         )
+
+
+def _some(names: Collection[str]) -> str:
+    shown = sorted(names)[:_SHOWN]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 class _Token(NamedTuple):

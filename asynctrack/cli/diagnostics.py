@@ -19,6 +19,7 @@ import msgspec
 from asynctrack._system import locks, trust
 from asynctrack._system.private import has_interpreter_lock
 from asynctrack._system.wording import counted
+from asynctrack.cli.options import file_at
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
 from asynctrack.errors import SharedMemoryUnavailable
@@ -280,12 +281,14 @@ def _scratch(directory: Path) -> Iterator[Path | Finding]:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".doctor-", dir=directory) as path:
             yield Path(path)
-    except OSError as error:
-        yield Finding(
-            check="disk",
-            status="error",
-            message=f"{directory} cannot be written: {error.strerror}; choose another --dir",
+    except (FileExistsError, NotADirectoryError):
+        message = (
+            f"expected a directory for runs, but {file_at(directory) or directory} is a file; choose another --dir"
         )
+        yield Finding(check="disk", status="error", message=message)
+    except OSError as error:
+        message = f"{directory} cannot be written: {error.strerror}; choose another --dir"
+        yield Finding(check="disk", status="error", message=message)
     finally:
         if missing:
             with suppress(OSError):

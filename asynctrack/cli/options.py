@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.reading import catalog
 from asynctrack.records.codec import flatten
@@ -30,10 +31,23 @@ def add_dir(parser: argparse.ArgumentParser, what: str = "directory that holds t
     """Add --dir; `what` is its help."""
     parser.add_argument(
         "--dir",
-        type=expanded,
+        type=directory,
         default=Path(DEFAULT_DIR),
         help=f"{what} (default: %(default)s)",
     )
+
+
+def directory(text: str) -> Path:
+    """Parse the path of a directory, which may be missing."""
+    path = expanded(text)
+    if (file := InterruptibleCall(lambda: file_at(path), path).wait()) is not None:
+        raise argparse.ArgumentTypeError(f"expected a directory, but {file} is a file")
+    return path
+
+
+def file_at(path: Path) -> Path | None:
+    """Return the file that stands where a directory is expected: the path itself or one above it. None where there is none."""
+    return next((one for one in (path, *path.parents) if one.is_file()), None)
 
 
 def add_json(parser: argparse.ArgumentParser, what: str = "print one JSON document") -> None:
@@ -97,5 +111,5 @@ def seconds(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0 on, got {text!r}")
     return value

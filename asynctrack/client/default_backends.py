@@ -101,12 +101,11 @@ def _from_environment() -> list[Backend | str]:
         try:
             found.append(build(name))
         except (AsynctrackError, TypeError) as error:
+            said = f": {error.reason}" if isinstance(error, BackendUnavailable) else f" {error}"
             more = f"; {name!r} stands alone" if name in PRESETS else ""
             if not (more or "did you mean" in str(error)):
                 more = hint(name, PRESETS)
-            problems.append(
-                f"{VARIABLE} takes kinds of backends, or one of {', '.join(PRESETS)}: {name!r} {error}{more}"
-            )
+            problems.append(f"{VARIABLE} takes kinds of backends, or one of {', '.join(PRESETS)}: {name!r}{said}{more}")
     if problems:
         raise InvalidSettings(problems)
     return found

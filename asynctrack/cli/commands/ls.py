@@ -12,7 +12,6 @@ from typing import Final
 import msgspec
 
 from asynctrack._system.disk_timeout import InterruptibleCall
-from asynctrack._system.paths import expanded
 from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
 from asynctrack.cli.output import STATE_STYLES, Output, Styled, TableColumn
@@ -51,9 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "directory",
         metavar="DIR",
         nargs="?",
-        type=expanded,
+        type=options.directory,
         help=f"directory that holds the runs (default: {DEFAULT_DIR})",
     )
+    parser.add_argument("--dir", type=options.directory, metavar="DIR", help="the same, as the other commands take it")
     parser.add_argument(
         "--status",
         type=_states,
@@ -68,9 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """List runs, the newest first."""
-    directory = args.directory or Path(DEFAULT_DIR)
+    given = args.directory or args.dir
+    directory = given or Path(DEFAULT_DIR)
     InterruptibleCall(directory.is_dir, directory).wait()  # it says so if the disk hangs
-    if args.directory is not None and not directory.is_dir():
+    if given is not None and not directory.is_dir():
         output.warn(f"there is no directory {directory}")
         return 2
     found = islice(_chosen(args, directory), args.n)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import logging
 import os
 import re
@@ -20,8 +19,9 @@ import msgspec
 
 from asynctrack._system.paths import expanded
 from asynctrack._system.printable import printable
+from asynctrack._system.suggestions import hint
 from asynctrack.backends.base import Backend, kind_of
-from asynctrack.backends.registry import class_of
+from asynctrack.backends.registry import class_of, unusable
 from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Output, Styled, TableColumn
@@ -181,16 +181,15 @@ def _backend(to: list[str]) -> Backend:
     kind, *pairs = to
     if "." in kind and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a class of a script: the user has named it
-    defined = class_of(kind)
+    defined = _class_of(kind)
     known = [field.name for field in msgspec.structs.fields(defined)]
     values: dict[str, Any] = {}
     problems = []
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"its settings are {', '.join(known)}"
-            problems.append(f"--to {kind} takes KEY=VALUE with one of its settings, got {pair!r}; {hint}")
+            meant = hint(key, known) or f"; its settings are {', '.join(known)}"
+            problems.append(f"--to {kind} expects KEY=VALUE with one of its settings, got {pair!r}{meant}")
         values[key] = _value(text)
     if problems:
         raise InvalidSettings(problems)
@@ -198,6 +197,21 @@ def _backend(to: list[str]) -> Backend:
         return msgspec.convert({**values, "kind": defined.__struct_config__.tag}, defined, strict=False).prepare()
     except msgspec.ValidationError as error:
         raise InvalidSettings([f"{kind}: {error}"]) from error
+
+
+def _class_of(kind: str) -> type[Backend]:
+    """Find the class that `--to` names.
+
+    Raises:
+        InvalidSettings: it names no backend.
+        BackendUnavailable: its class cannot be imported.
+    """
+    try:
+        return class_of(kind)
+    except BackendUnavailable as error:
+        if error.__cause__ is not None:
+            raise
+        raise InvalidSettings([f"--to expects the kind of a backend; got {kind!r:.80}: {unusable(error)}"]) from None
 
 
 def _value(text: str) -> Any:
@@ -281,6 +295,8 @@ def _troubled(run: SyncProgress) -> Iterator[tuple[str, Any]]:
 
 def _print(report: list[SyncProgress], complete: int) -> None:
     out = Output()
+    if not complete and not report:
+        out.line("no runs there")
     if report:
         columns = [
             TableColumn("run"),
@@ -290,7 +306,7 @@ def _print(report: list[SyncProgress], complete: int) -> None:
             TableColumn(""),
         ]
         out.table(columns, [_row(run) for run in report])
-    if complete or not report:
+    if complete:
         out.line(f"{output.count(complete)} {'runs are' if complete != 1 else 'run is'} complete")
     for run in report:
         for name, why in run.missing.items():

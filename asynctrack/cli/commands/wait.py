@@ -61,6 +61,8 @@ def main(args: argparse.Namespace) -> int:
         })  # fmt: skip
     else:
         _print(outcome, run, args.until)
+    if condition is not None and not outcome.fulfilled and (missing := condition.what_is_missing()):
+        warn(missing)
     return TIMED_OUT if outcome.fulfilled is None else 0 if outcome.fulfilled else 1
 
 
@@ -74,10 +76,14 @@ def _wait_for_end(run: Path, deadline: float) -> Outcome:
 
 def _wait_for(run: Path, condition: Condition, deadline: float) -> Outcome:
     record: Record | None = None
+    told = False
     caught_up = False  # existing records are read however short the time is
     with closing(Follower(run)) as follower:
         for batch in follower.batches():
             if batch is None:
+                if not told and follower.status == "running" and (missing := condition.what_is_missing()):
+                    told = True
+                    warn(f"still waiting, but so far {missing}")
                 caught_up = True
                 if condition.of_status and condition.holds(record, follower.status):
                     return Outcome(True, follower.status, record)

@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,7 +109,7 @@ def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
     elsewhere = any(worker.pid == locks.ELSEWHERE for worker in workers)
     there = "; those in other containers can be ended there" if elsewhere else ""
     if unknown := [pid for pid in wanted if pid not in pids]:
-        output.warn(f"no worker has the pid {', '.join(unknown)}; the workers are {', '.join(pids) or 'none'}{there}")
+        output.warn(f"{_no_worker(unknown)}; {_which_there_are(pids)}{there}")
         return 2
     if there and _ALL in args.end:
         output.warn(there[2:])
@@ -129,6 +129,23 @@ def _end(workers: Sequence[Worker], args: argparse.Namespace) -> int:
         for pid in wanted:
             print(_outcome_line(pid, pids[pid], ended=pid in ended, waited_for=pid in waited_for))
     return 0 if ended == waited_for else 1
+
+
+def _no_worker(unknown: Sequence[str]) -> str:
+    """Say what is wrong with the words that `--end` was given: some are no numbers of processes, or no worker has them."""
+    if words := [word for word in unknown if not word.isdecimal()]:
+        return f"--end expects the pids of workers, or 'all'; got {', '.join(map(repr, words))}"
+    return f"no worker has the pid {', '.join(unknown)}"
+
+
+def _which_there_are(pids: Collection[str]) -> str:
+    if not pids:
+        return "no worker of yours runs"
+    return (
+        f"the only worker has the pid {next(iter(pids))}"
+        if len(pids) == 1
+        else f"the workers have the pids {', '.join(pids)}"
+    )
 
 
 def _outcome_line(pid: str, worker: Worker, *, ended: bool, waited_for: bool) -> str:
