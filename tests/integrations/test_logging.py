@@ -14,6 +14,7 @@ from support import ended, manifest, records, run_child, start, wait_until
 
 import asynctrack
 from asynctrack.integrations.logging import AsyncHandler
+from integrations import examples
 
 pytestmark = pytest.mark.usefixtures("shared_host")
 
@@ -145,3 +146,13 @@ os.kill(os.getpid(), signal.SIGKILL)
     (run,) = (runs / "app").iterdir()
     wait_until(lambda: ended(run), "the worker has noted the end")
     assert [record.data["message"] for record in records(run)] == [f"message {number}" for number in range(1000)]
+
+
+def test_the_example_runs(tmp_path: Path) -> None:
+    printed = examples.run("logging_handler", cwd=tmp_path)
+    (run,) = (tmp_path / "asynctrack_runs" / "shop").iterdir()
+    assert printed == f"{run} has the run\n"
+    found = [record.data for record in asynctrack.open_run(run).records()]
+    assert [record["message"] for record in found] == ["sold 3 items", "sold 5 items", "an order without items", "sold 2 items"]  # fmt: skip
+    assert found[0]["each"] == 10.0
+    assert "ZeroDivisionError" in found[2]["exception"]
