@@ -12,7 +12,7 @@ ROOT: Final = Path(__file__).parents[1]
 PAGES: Final = ROOT / "docs" / "how_to" / "frameworks"
 # A page may be named after what its reader has, not after our module.
 MODULES: Final = {"tensorboard_scripts": "tensorboard"}
-_BLOCK: Final = re.compile(r"^<!-- file: (\S+) -->\n(?:<!-- not run: [^\n]+ -->\n)?```\w+\n(.*?)^```$", re.M | re.S)
+_BLOCK: Final = re.compile(r"^<!-- example: (\S+) -->\n(?:<!-- not run: [^\n]+ -->\n)?```\w+\n(.*?)^```$", re.M | re.S)
 
 
 def pages() -> list[str]:
@@ -27,7 +27,7 @@ def files_of(page: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("page", pages())
 def test_the_script_of_a_page_is_that_of_the_examples(page: str) -> None:
     shown = files_of(page)
-    assert shown, "a page shows a file of examples/, behind <!-- file: NAME -->"
+    assert shown, "a page shows a file of examples/, behind <!-- example: NAME -->"
     assert [name for name, text in shown if (ROOT / name).read_text() != text] == []
 
 
