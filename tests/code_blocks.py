@@ -24,7 +24,8 @@ from typing import Final, NamedTuple
 LIMIT_S: Final = 50.0
 
 _BLOCK: Final = re.compile(
-    r"^(?:<!-- (?P<mark>[\w ]+?)(?:: (?P<value>[^\n]*?))? -->\n)?```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$", re.M | re.S
+    r"^(?:<!-- (?P<mark>[\w ]+?)(?:: (?P<value>[^\n]*?))? -->\n)?```(?P<language>[^\n`]*)\n(?P<text>.*?)^```$",
+    re.M | re.S,
 )
 _RUN_ID: Final = re.compile(r"\b\d{8}-\d{6}-[0-9a-f]{6}\b")
 
