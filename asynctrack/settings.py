@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 from asynctrack._system.paths import expanded
 from asynctrack._system.structs import Struct
 from asynctrack._system.suggestions import hint
+from asynctrack._system.wording import in_figures
 from asynctrack.errors import DirectoryNotWritable, InvalidProject, InvalidRunId, InvalidSettings
 
 Mode = Literal["online", "offline", "disabled"]
@@ -30,6 +31,8 @@ _STRANGE: Final = re.compile(r"[^A-Za-z0-9_\-. ]")
 _DIGITS: Final = 10
 # What the command line takes for something else.
 _TAKEN: Final = frozenset({"latest"})
+# In seconds.
+_DAY: Final = 86_400.0
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -159,10 +162,17 @@ def _one_of(choices: Any) -> Callable[[object], str | None]:
     return lambda value: None if value in names else f"must be one of {', '.join(map(repr, names))}"
 
 
+def _days(seconds: float) -> str:
+    """Say in brackets how many days a long time is."""
+    return f" ({'a day' if seconds < 2 * _DAY else f'{seconds / _DAY:.0f} days'})" if seconds >= _DAY else ""
+
+
 def _seconds(low: float, high: float) -> Callable[[object], str | None]:
     def check(value: object) -> str | None:
         right = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-        return None if right else f"must be a number of seconds from {low:g} to {high:g}"
+        return (
+            None if right else f"must be a number of seconds from {in_figures(low)} to {in_figures(high)}{_days(high)}"
+        )
 
     return check
 
@@ -177,10 +187,9 @@ def _queue_bytes(value: object) -> str | None:
     right = isinstance(value, int) and not isinstance(value, bool)
     if right and SMALLEST_QUEUE_BYTES <= value <= LARGEST_QUEUE_BYTES:  # type: ignore[operator]  # it is an int
         return None
-    return f"must be None or a number of bytes from {SMALLEST_QUEUE_BYTES} to {LARGEST_QUEUE_BYTES}"
+    return f"must be None or a number of bytes from {SMALLEST_QUEUE_BYTES:,} to {LARGEST_QUEUE_BYTES:,}"
 
 
-_DAY: Final = 86_400.0
 _CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "dir": _path,
     "mode": _one_of(Mode),

@@ -117,11 +117,13 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: asynctrack.init("p", backends=["os.sep"]), errors.InvalidSettings, "it is of type str, and not the class of a backend"),
     (lambda: asynctrack.set_default_backends([asynctrack.CSV]), errors.InvalidSettings, r"write `CSV\(\)` in place of `CSV`"),  # type: ignore[list-item]
     (lambda: asynctrack.init("p", backends=["tensorbord"]), errors.InvalidSettings, "got 'tensorbord'; did you mean `tensorboard`"),
-    (lambda: asynctrack.Tracker.from_config({"projct": "p"}), errors.InvalidSettings, "unknown field `projct` at .*; did you mean `project`"),
+    (lambda: asynctrack.Tracker.from_config({"projct": "p"}), errors.InvalidSettings, "unknown field `projct`; did you mean `project`"),
     (lambda: asynctrack.Tracker.from_config({"project": "p", "backends": [{"kind": "jsonl", "flie": "a"}]}), errors.InvalidSettings, "did you mean `file`"),
     (lambda: asynctrack.JSONLines("a"), TypeError, r"JSONLines\(\) takes its arguments by name: .*file, not_finite"),  # type: ignore[misc]
     (lambda: asynctrack.JSONLines(file=3), errors.InvalidSettings, "file must be the name of a file"),  # type: ignore[arg-type]
     (lambda: asynctrack.init("p", backends="jsonl"), errors.InvalidSettings, r"got 'jsonl'; write `\['jsonl'\]`"),  # type: ignore[arg-type]
+    (lambda: asynctrack.init("p", resume="must"), errors.InvalidSettings, r"resume='must' needs id=, the id of the run to resume"),
+    (lambda: asynctrack.wandb.init(project="p", resume="must"), errors.InvalidSettings, r"resume='must' needs id="),
     (lambda: asynctrack.current_backend("memory"), errors.InvalidSettings, "kind must be the class of a backend, .*; got 'memory'"),  # type: ignore[arg-type]
     (lambda: asynctrack.open_run(asynctrack.Tracker("p")), errors.InvalidValueType, r"open_run\(\) takes the path of a run's directory; got Tracker"),  # type: ignore[arg-type]
     (lambda: asynctrack.open_run(__file__), errors.NotARun, "is not a run"),

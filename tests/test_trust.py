@@ -332,9 +332,9 @@ def test_what_cannot_be_imported_elsewhere_runs_in_its_caller() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"kind": "jsonl", "file": 3}, "Expected `str`"),
+        ({"kind": "jsonl", "file": 3}, "file must be text; got 3"),
         ({"kind": "jsonl", "max_records_s": -1}, "max_records_s"),
-        ({"kind": "jsonl", "max_records_s": "fast"}, "Expected"),
+        ({"kind": "jsonl", "max_records_s": "fast"}, "max_records_s must be .*; got 'fast'"),
         ({"kind": "os.path.join"}, "it is a function, and not the class of a backend"),
         ({"kind": "no.such.module"}, "it cannot be imported"),
         ({"kind": "this"}, "there is none of this name"),

@@ -21,6 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 from asynctrack._system import messages
 from asynctrack._system.background import start_thread
 from asynctrack._system.native_threads import allocate_lock
+from asynctrack._system.wording import in_figures
 
 # A call that takes longer waits for a disk, and a message says so. A run that is resumed waits 5 s for the worker of its earlier session.
 WARN_AFTER_S: Final = 6.0
@@ -66,7 +67,7 @@ class DiskTimeout:
             call.run()
         if not call.wait(timeout_s, most_s):
             self._away = call
-            raise TimeoutError(f"its disk has not answered for {timeout_s:g} s")
+            raise TimeoutError(f"its disk has not answered for {in_figures(timeout_s)} s")
         return call.result()
 
 

@@ -12,3 +12,8 @@ def counted(count: int, one: str, more: str | None = None) -> str:
         more: the noun for any other count. Default: `one` with an "s".
     """
     return f"{count} {one if count == 1 else more or one + 's'}"
+
+
+def in_figures(number: float) -> str:
+    """Format a number as people write it: 0.25, 60, 2,592,000."""
+    return f"{number:,.10g}"

@@ -27,6 +27,7 @@ from typing import Any, Final, NamedTuple
 import anyio
 import msgspec
 
+from asynctrack._system.wording import in_figures
 from asynctrack.backends.base import ActionRequired, Rejected, Retry, TooLarge
 from asynctrack.backends.endpoint import Credentials
 
@@ -136,7 +137,7 @@ class HTTPClient:
                 async with self._client.stream(method, f"{self.url}/{path}", **request) as response:
                     return await self._answer(response, also)
         except TimeoutError:
-            raise Retry(self._describe(f"has not answered in {self._timeout_s:g} s")) from None
+            raise Retry(self._describe(f"has not answered in {in_figures(self._timeout_s)} s")) from None
         except httpx.ProxyError as error:
             raise ActionRequired(
                 self._describe(f"cannot be reached through the proxy: {error}; is HTTP_PROXY right?")

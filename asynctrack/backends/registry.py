@@ -262,6 +262,10 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
     resolved = {**plain, **env_refs.resolve(written), "kind": defined.__struct_config__.tag}
     try:
         backend = msgspec.convert(resolved, defined, strict=not written)
+    except msgspec.ValidationError as error:
+        from asynctrack._system.wrong_types import explain  # rarely needed
+
+        raise BackendUnavailable(kind, env_refs.hide(explain(error, plain), written)) from error
     except Exception as error:  # the settings are wrong, or what checks them is another's code
         raise BackendUnavailable(kind, env_refs.hide(str(error), written)) from error
     if not trusted and (leads := backend.external_targets()):

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from asynctrack._system.wording import in_figures
 from asynctrack.backends.base import Backend
 from asynctrack.cli.sync_plan import incomplete, plan_sync
 from asynctrack.client.worker_registry import make_directory, own_directories
@@ -135,7 +136,7 @@ class SyncJob:
         if failed is not None and needs_a_person(failed):
             self._give_up(run, str(failed))
         elif watch.still_s > self._patience_s:
-            self._give_up(run, str(failed) if failed else f"{NO_PROGRESS} for {self._patience_s:g} s")
+            self._give_up(run, str(failed) if failed else f"{NO_PROGRESS} for {in_figures(self._patience_s)} s")
 
     def _give_up(self, run: Path, why: str) -> None:
         self._still[run] = why
@@ -275,7 +276,7 @@ class AttachJob:
         if any(delivery.paused for delivery in self._poller.deliveries):
             self._poller.stop()
         elif self._watch.still_s > self._patience_s and not (self._follow and backend_stats.last_error is None):
-            self._still = f"{NO_PROGRESS} for {self._patience_s:g} s"
+            self._still = f"{NO_PROGRESS} for {in_figures(self._patience_s)} s"
             self._poller.stop()
         behind = backend_stats.behind or backend_stats.last_error
         state: State = "working" if not self.done else "behind" if behind else "done"

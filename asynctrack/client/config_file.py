@@ -31,6 +31,7 @@ import msgspec
 
 from asynctrack._system.paths import expanded
 from asynctrack._system.suggestions import hint
+from asynctrack._system.wrong_types import explain, shown
 from asynctrack.backends import env_refs
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import KINDS, class_of, plug_ins
@@ -89,7 +90,7 @@ class _Reading:
     """Reads a configuration, and collects all that is wrong with it.
 
     Attributes:
-        problems: The problems in words, each with its place: `$` is the whole configuration.
+        problems: The problems in words, each with its place, such as `backends[0].flush_s`.
     """
 
     def __init__(self) -> None:
@@ -98,22 +99,22 @@ class _Reading:
     def tracker(self, tree: object) -> dict[str, Any]:
         """Read the arguments of `Tracker`."""
         if not isinstance(tree, Mapping):
-            self._note(f"expected a mapping, got {_kind(tree)}", "$")
+            self._note(f"expected a mapping of names to settings, got {shown(tree)}", "")
             return {}
         if str(tree.get("_target_", "asynctrack.Tracker")) not in _TRACKERS:
-            self._note(f"`_target_` must be `asynctrack.Tracker`; got {tree['_target_']!r:.80}", "$")
+            self._note(f"`_target_` must be `asynctrack.Tracker`; got {tree['_target_']!r:.80}", "")
         known = _tracker_fields()
         arguments: dict[str, Any] = {}
         for key, value in tree.items():
             if key in _HYDRAS:
                 continue
             if key not in known:
-                self._unknown(key, known, "$")
+                self._unknown(key, known, "")
             elif key == "backends":
-                arguments[key] = self.backends(value, "$.backends")
+                arguments[key] = self.backends(value, "backends")
             elif key == "config":
                 arguments[key] = value
-            elif (found := self._value(value, known[key], f"$.{key}")) is not _WRONG:
+            elif (found := self._value(value, known[key], key)) is not _WRONG:
                 arguments[key] = found
         self._check(arguments)
         return arguments
@@ -138,11 +139,11 @@ class _Reading:
         if isinstance(tree, str):
             tree = {"kind": tree}
         if not isinstance(tree, Mapping):
-            self._note(f"expected the kind of a backend, or a mapping, got {_kind(tree)}", at)
+            self._note(f"expected the kind of a backend, or a mapping, got {shown(tree)}", at)
             return None
         kinds = [str(tree[key]) for key in ("kind", "_target_") if key in tree] or ([] if name is None else [str(name)])
         if len(kinds) != 1:
-            self._note("say which backend it is, by one of `kind` and `_target_`", at)
+            self._note("say which backend it is, by either `kind` or `_target_`", at)
             return None
         defined = self._class_of(kinds[0], at)
         settings = {key: tree[key] for key in tree if key not in {*_HYDRAS, "kind"}}
@@ -151,7 +152,7 @@ class _Reading:
     def _class_of(self, kind: str, at: str) -> type[Backend] | None:
         if "." not in kind and kind not in KINDS and kind not in (theirs := plug_ins()):
             known = [*KINDS, *theirs]
-            self._note(f"unknown kind `{kind}` at `{at}`{hint(kind, known) or _there_are(known)}")
+            self._note(f"unknown kind `{kind}`", at, hint(kind, known) or _there_are(known))
             return None
         try:
             return class_of(kind)
@@ -196,8 +197,7 @@ class _Reading:
             resolved = env_refs.resolve(value)
             return msgspec.convert(resolved, wanted, strict=not refers, dec_hook=_made_of_text)
         except msgspec.ValidationError as error:
-            problem, _, inner = str(error).partition(" - at `$")
-            self._note(env_refs.hide(problem, value), at + inner.rstrip("`"))
+            self._note(env_refs.hide(explain(error, value, at), value), "")
             return _WRONG
         except TypeError:  # a type that only its own code knows
             return resolved
@@ -205,22 +205,23 @@ class _Reading:
     def _check(self, arguments: Mapping[str, Any]) -> None:
         """Collect what `Tracker` itself would refuse."""
         if "project" not in arguments:
-            return self._note("`project` is missing", "$")
+            return self._note("`project` is missing", "")
         rest = {key: value for key, value in arguments.items() if key not in ("project", "config")}
         try:
             check_settings(arguments["project"], rest, arguments.get("config"))
         except InvalidSettings as error:
             for problem in error.problems:
-                self._note(problem, "$")
+                self._note(problem, "")
         except AsynctrackError as error:
-            self._note(str(error), "$")
+            self._note(str(error), "")
         return None
 
     def _unknown(self, key: object, known: Mapping[str, Any], at: str) -> None:
-        self._note(f"unknown field `{key}` at `{at}`{hint(str(key), known) or _there_are(known)}")
+        self._note(f"unknown field `{key}`", at, hint(str(key), known) or _there_are(known))
 
-    def _note(self, problem: str, at: str | None = None) -> None:
-        self.problems.append(problem if at is None else f"{problem} at `{at}`")
+    def _note(self, problem: str, at: str, remedy: str = "") -> None:
+        """Note a problem with its place, which is empty for the whole configuration, and perhaps with what to do."""
+        self.problems.append(f"{problem}{at and f' at `{at}`'}{remedy}")
 
 
 def _tracker_fields() -> dict[str, Any]:
@@ -246,11 +247,7 @@ def _is_off(tree: object) -> bool:
 def _made_of_text(wanted: type, value: Any) -> Any:
     if issubclass(wanted, os.PathLike) and isinstance(value, str):
         return wanted(value)  # type: ignore[call-arg]  # paths take text
-    raise TypeError(f"Expected `{wanted.__name__}`, got `{_kind(value)}`")
-
-
-def _kind(value: object) -> str:
-    return "null" if value is None else type(value).__name__
+    raise TypeError(f"Expected `{wanted.__name__}`, got `{type(value).__name__}`")
 
 
 def _is_small(tree: object) -> bool:

@@ -172,6 +172,8 @@ def init(
         as_text("name", name)
     run_id = check_name("id", id) if id is not None else fresh_id()
     _check_words(resume, reinit)
+    if resume == "must" and id is None:
+        raise InvalidSettings(["resume='must' needs id=, the id of the run to resume: without id= a new run is opened"])
     named = name_backends(default_backends() if backends is None else backends)
     if settings.mode != "disabled":
         named = {name: backend.prepare() for name, backend in named.items()}

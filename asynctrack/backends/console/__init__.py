@@ -92,7 +92,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
         checks = [
             ("style", self.style in styles, f"one of {', '.join(map(repr, styles))}"),
             ("every", self.every is None or (_is_whole(self.every) and self.every > 0), "a number of steps, 1 or more"),
-            ("every_s", self.every_s is None or _is_pause(self.every_s), "from 0 to 86400 seconds"),
+            ("every_s", self.every_s is None or _is_pause(self.every_s), "from 0 to 86,400 seconds (a day)"),
             ("total", _is_total(self.total), "steps, steps by scope, or the name of a setting"),
             ("stream", self.stream in ("stdout", "stderr", None), "'stdout', 'stderr' or None"),
             ("logger", isinstance(self.logger, str), "the name of a logger"),

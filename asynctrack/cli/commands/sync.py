@@ -20,6 +20,7 @@ import msgspec
 from asynctrack._system.paths import expanded
 from asynctrack._system.printable import printable
 from asynctrack._system.suggestions import hint
+from asynctrack._system.wrong_types import explain
 from asynctrack.backends.base import Backend, kind_of
 from asynctrack.backends.registry import class_of, unusable
 from asynctrack.backends.stored_settings import lives_in_caller
@@ -196,7 +197,7 @@ def _backend(to: list[str]) -> Backend:
     try:
         return msgspec.convert({**values, "kind": defined.__struct_config__.tag}, defined, strict=False).prepare()
     except msgspec.ValidationError as error:
-        raise InvalidSettings([f"{kind}: {error}"]) from error
+        raise InvalidSettings([f"--to {kind}: {explain(error, values)}"]) from error
 
 
 def _class_of(kind: str) -> type[Backend]:
