@@ -206,6 +206,16 @@ def test_whole_run_is_delivered_to_one_more_backend_while_it_is_live(own_host: P
 
 
 @pytest.mark.system
+def test_whole_run_is_delivered_to_each_place_that_is_named(own_host: Path, runs: Path) -> None:
+    with asynctrack.init("p", dir=runs) as run:
+        run.log({"i": 1})
+    for file in ("a.jsonl", "b.jsonl", "a.jsonl"):
+        report = said("sync", run.path, "--to", "jsonl", f"file={file}")
+        assert [done["state"] for done in report["runs"]] == ["done"]
+    assert lines(run.path, "a.jsonl") == lines(run.path, "b.jsonl") == lines(run.path)
+
+
+@pytest.mark.system
 def test_delivery_that_follows_ends_with_the_run(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         run.log({"i": 0})

@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from itertools import chain, count
 from pathlib import Path
@@ -133,7 +134,7 @@ def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str
     if lacking := backend.lacking():  # it would be the same for each run
         raise BackendUnavailable(args.to[0], "; ".join(lacking))
     for run in dict.fromkeys(_chosen(args, [])):
-        name = _name(run, backend, args.name)
+        name = _name(run, backend, args.to, args.name)
         with AttachJob(run, name, backend, force=args.force, follow=args.follow, patience_s=args.patience_s) as work:
             report += _work(work, args)
     return report, 0, []
@@ -223,8 +224,10 @@ def _value(text: str) -> Any:
         return text
 
 
-def _name(run: Path, backend: Backend, wanted: str | None) -> str:
+def _name(run: Path, backend: Backend, to: list[str], wanted: str | None) -> str:
     """Name the backend: as is wanted; else the run's own one of this class, if it lived in a process that ended before it had everything; else a name that is free.
+
+    Settings that are given are in the name, as a hash: a delivery to another place must not go on from the cursor of this one.
 
     Raises:
         InvalidSettings: the run has a backend of another kind by the wanted name.
@@ -240,6 +243,8 @@ def _name(run: Path, backend: Backend, wanted: str | None) -> str:
             if lives_in_caller(stored) and stored.get("kind") == kind and not has_all(run, name):
                 return name
     base = re.sub(r"[^A-Za-z0-9_]+", "_", kind)
+    if given := sorted((key, str(getattr(backend, key))) for key, _, _ in (pair.partition("=") for pair in to[1:])):
+        base += f"~{zlib.crc32(repr(given).encode()):08x}"
     return next(name for name in chain([base], (f"{base}-{number}" for number in count(2))) if name not in own)
 
 
