@@ -163,8 +163,9 @@ def test_what_is_kept_back_is_recorded_at_the_end(run: Run) -> None:
     [
         WriteGate.change,
         Publisher.put_held,
-        Publisher._with_held,
-        Publisher._take_held,
+        Publisher._put_with_held,
+        Publisher._release,
+        Publisher._keep_back,
         Publisher.hold,
         Publisher.on_put_failed,
     ],
@@ -210,8 +211,8 @@ def test_threads_that_keep_records_back_have_none_dropped(run: Run) -> None:
     assert stats.dropped == {}
     found = data(run.path)
     for who in range(4):
-        for key in (f"whole {who}", f"kept {who}"):
-            assert [r[key] for r in found if key in r] == list(range(300))
+        seen = [(i, key) for record in found for key, i in sorted(record.items()) if key.endswith(f" {who}")]
+        assert seen == [(i, f"{what} {who}") for i in range(300) for what in ("kept", "whole")]
 
 
 def test_a_run_whose_end_waits_for_delivery_takes_no_more(own_host: Path, runs: Path) -> None:
@@ -397,6 +398,22 @@ async def test_what_is_kept_back_outlives_an_alog_that_is_cancelled(full: Run) -
         await full.alog({"late": 1})
     assert scope.cancelled_caught
     assert state_of(full) is HOLDING
+
+
+def test_a_record_that_waits_for_room_takes_nothing_along_that_is_kept_back_later(own_host: Path, runs: Path) -> None:
+    run = asynctrack.init("p", id="run", dir=runs, queue_bytes=4096, when_full="block", max_block_s=50)
+    run.flush("journaled")
+    with stopped(run._publisher.producer.ring.words[WORKER_PID]):
+        fill(run)
+        assert run.log({"a": 1}, commit=False)
+        waits = threading.Thread(target=run.log, args=({"b": 1},))
+        waits.start()
+        wait_until(lambda: state_of(run) is OPEN, "the first record waits for room")
+        assert run.log({"a": 2}, commit=False)
+    waits.join()
+    assert run.log({"b": 2})
+    run.finish()
+    assert [record for record in data(run.path) if record] == [{"a": 1, "b": 1}, {"a": 2, "b": 2}]
 
 
 async def test_an_afinish_that_is_cancelled_before_it_waits_for_delivery_has_ended_the_run(full: Run) -> None:

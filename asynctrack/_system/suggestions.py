@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # How Python and msgspec say it.
 _UNEXPECTED = "nexpected keyword argument '"
 _POSITIONAL = "Extra positional arguments provided"
+# Not asked of `sys.version_info`: type checkers would take one half of the code for unreachable.
+_PYTHON_SUGGESTS = sys.hexversion >= 0x030D0000
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -97,7 +99,7 @@ def was_never_entered(error: BaseException) -> bool:
 
 def suggests(function: F) -> F:
     """Let a function say which keyword argument was perhaps meant, where Python does not: before 3.13."""
-    if sys.version_info >= (3, 13):
+    if _PYTHON_SUGGESTS:
         return function
     code = function.__code__
     known = [name for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if name != "self"]

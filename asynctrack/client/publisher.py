@@ -125,43 +125,32 @@ class Publisher:
             RunFinished: the run has finished.
             QueueFull: there is no room, with `when_full="raise"`.
         """
-        state = self.gate.state
-        if state is HOLDING:
-            record = self._with_held(payload)
-            return self.producer.put(record) or self.on_put_failed(record)
-        if state in (FORKED, REOPENING):
-            return self._reopen(payload)
-        if state is ENDED:
-            return self.drop("closed")
-        if state in (CLOSED, FINISHED):
-            raise RunFinished(self._run_id, "log()")
-        return self._put_when_there_is_room(payload)
+        if self.gate.state is HOLDING:
+            is_put, record, _ = self._put_with_held(payload)
+            return is_put or self._put_alone(record)
+        return self._put_alone(payload)
 
     async def put_async(self, payload: bytes) -> bool:
         """Put a record; where it has to wait for room, leave the event loop to others."""
         if self.gate.puts_at_once and self.producer.put(payload):
             return True
-        if self.settings.when_full != "block" or len(payload) > self.producer.largest:
+        if self.settings.when_full != "block" or not self.gate.is_writable:
             return self.on_put_failed(payload)
         import anyio
 
         deadline = time.monotonic() + self.settings.max_block_s
-        held = (
-            self._take_held() if self.gate.change("release") else []
-        )  # it goes with this one: `put_held` would wait for room here
-        record = merge([*held, payload]) if held else payload
+        is_put, record, held = self._put_with_held(payload)
         try:
-            while self.gate.puts_at_once and len(record) <= self.producer.largest:
-                if self.producer.put(record):
-                    return True
+            while not is_put and self.gate.is_writable and len(record) <= self.producer.largest:
                 if time.monotonic() >= deadline:
                     return self.drop("full")
                 await anyio.sleep(_ASYNC_ROOM_POLL_S)
+                is_put = self.producer.put(record)
         except BaseException:  # the call is cancelled, not what was kept back before it
             if held:
-                self._keep_back(held)
+                self._keep_back(before=held)
             raise
-        return self.on_put_failed(record)
+        return is_put or self._put_alone(record)
 
     def hold(self, payload: bytes) -> bool:
         """Keep a record back until the next, or the end; then both are put as one.
@@ -177,22 +166,12 @@ class Publisher:
             self._put_early(early)
         if self.gate.state not in (OPEN, HOLDING):
             return (self.gate.puts_at_once and self.producer.put(payload)) or self.on_put_failed(payload)
-        return self._keep_back([payload])
-
-    def _keep_back(self, payloads: Sequence[bytes]) -> bool:
-        with self._holding:
-            self._held.extend(payloads)
-        if self.gate.change("hold") or self.gate.state is HOLDING:
-            return True
-        return self.put_held()  # the run ends: another thread may have put what was kept back
+        return self._keep_back(after=[payload])
 
     def put_held(self) -> bool:
         """Put what is kept back, as one record; see `on_put_failed`."""
-        self.gate.change("release")  # before it is taken: what another thread adds from here on is for the next
-        if not (held := self._take_held()):  # another thread has put it
-            return True
-        payload = merge(held)
-        return self.producer.put(payload) or self.on_put_failed(payload)
+        is_put, record, _ = self._put_with_held()
+        return is_put or self._put_alone(record)
 
     def update(
         self,
@@ -250,7 +229,9 @@ class Publisher:
     def close(self, end: str) -> None:
         """Take no more, and tell the worker how the run ended. Where Ctrl-C breaks this off it can be called again."""
         self.gate.change("close")
-        if self._take_held():  # another thread has kept it back behind the last look
+        with self._holding:
+            late, self._held = self._held, []
+        if late:  # another thread has kept it back behind the last look
             self.producer.drop("closed")
         self.producer.close(end)
 
@@ -273,6 +254,17 @@ class Publisher:
         self._held = []
         self._holding = threading.RLock()
 
+    def _put_alone(self, payload: bytes) -> bool:
+        """Decide as `on_put_failed` does, of a record that takes nothing along of what is kept back."""
+        state = self.gate.state
+        if state in (FORKED, REOPENING):
+            return self._reopen(payload)
+        if state is ENDED:
+            return self.drop("closed")
+        if state in (CLOSED, FINISHED):
+            raise RunFinished(self._run_id, "log()")
+        return self._put_when_there_is_room(payload)
+
     def _put_when_there_is_room(self, payload: bytes) -> bool:
         """Put a record that the queue of an open run did not take, as `when_full` says."""
         producer = self.producer
@@ -283,8 +275,8 @@ class Publisher:
             return True
         if self.settings.when_full == "block" and not producer.interrupted() and self._wait_for_room(payload):
             return True
-        if not self.gate.puts_at_once:  # the run has finished meanwhile, or another thread keeps records back
-            return self.on_put_failed(payload)
+        if not self.gate.is_writable:  # the run has finished meanwhile
+            return self._put_alone(payload)
         self.drop("full")
         if self.settings.when_full == "raise":
             raise QueueFull(producer.capacity)
@@ -292,7 +284,7 @@ class Publisher:
 
     def _wait_for_room(self, payload: bytes) -> bool:
         deadline = time.monotonic() + self.settings.max_block_s
-        while time.monotonic() < deadline and self.gate.puts_at_once:
+        while time.monotonic() < deadline and self.gate.is_writable:
             time.sleep(ROOM_POLL_S)
             if self.producer.put(payload):
                 return True
@@ -316,17 +308,33 @@ class Publisher:
             raise FrameTooLarge(f"this {what}", len(payload), self.producer.largest, required_queue_bytes(len(payload)))
         return False
 
-    def _with_held(self, payload: bytes) -> bytes:
-        """Take what is kept back, and return it with a record that goes with it, as one."""
-        self.gate.change("release")  # before it is taken: what another thread adds from here on is for the next
-        held = self._take_held()
-        return merge([*held, payload]) if held else payload
+    def _keep_back(self, before: Sequence[bytes] = (), after: Sequence[bytes] = ()) -> bool:
+        with self._holding:
+            self._held[:0] = before
+            self._held.extend(after)
+            if self.gate.change("hold") or self.gate.state is HOLDING:
+                return True
+        return self.put_held()  # the run ends: another thread may have put what was kept back
 
-    def _take_held(self) -> list[bytes]:
-        """Take all at once: who took one after the other would merge what a thread kept back for its next record, and lose the former value."""
+    def _put_with_held(self, *last: bytes) -> tuple[bool, bytes, list[bytes]]:
+        """Try to put what is kept back, and the record that goes with it, as one; return whether it is put, the record, and what was kept back.
+
+        It is put before anything else is kept back: so what a thread records stays in its order, whichever thread puts it. What finds no room waits
+        outside of the lock, and may be overtaken there; nothing is added to it any more, since it is older than what is kept back meanwhile.
+        """
         with self._holding:
             held, self._held = self._held, []  # on one line: no signal handler comes in between
-        return held
+            record = merge([*held, *last]) if held else b"".join(last)
+            is_put = not record or self.producer.put(record)
+            self._release()
+        return is_put, record, held
+
+    def _release(self) -> None:
+        """Keep nothing back any more, but for what a signal handler has kept back meanwhile."""
+        if not self._held:
+            self.gate.change("release")
+        if self._held:
+            self.gate.change("hold")
 
     def _reopen(self, payload: bytes) -> bool:
         """Put the first record of a forked child: it gets a queue of its own, in the same run."""
