@@ -63,7 +63,7 @@ def load_what_threads_end_with() -> None:
     glibc looks for it only then, and after `chroot` it is not there: the process would be aborted after its last line. The interpreter loads the library
     as a module, which it is not, and keeps it.
     """
-    if sys.version_info >= (3, 14):  # such threads just wait
+    if sys.hexversion >= 0x030E0000:  # such threads just wait
         return
     with contextlib.suppress(Exception):
         from _frozen_importlib import ModuleSpec
