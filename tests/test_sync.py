@@ -209,9 +209,10 @@ def test_whole_run_is_delivered_to_one_more_backend_while_it_is_live(own_host: P
 def test_whole_run_is_delivered_to_each_place_that_is_named(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         run.log({"i": 1})
-    for file in ("a.jsonl", "b.jsonl", "a.jsonl"):
-        report = said("sync", run.path, "--to", "jsonl", f"file={file}")
+    for more in ("file=a.jsonl",), ("file=b.jsonl",), ("max_records_s=50", "file=a.jsonl"):
+        report = said("sync", run.path, "--to", "jsonl", *more)
         assert [done["state"] for done in report["runs"]] == ["done"]
+    assert len(list(run.path.glob("cursors/jsonl~*.json"))) == 2
     assert lines(run.path, "a.jsonl") == lines(run.path, "b.jsonl") == lines(run.path)
 
 

@@ -250,6 +250,13 @@ def test_module_without_a_run_says_so() -> None:
         _ = wandb.nonsense  # type: ignore[attr-defined]  # the mistake
 
 
+@pytest.mark.parametrize("name", ["Api", "agent", "sweep", "controller"])
+def test_name_that_asks_the_server_is_sent_to_the_package_that_has_it(name: str) -> None:
+    assert not hasattr(wandb, name)
+    with pytest.raises(AttributeError, match=f"take it from W&B's own package, by `from wandb import {name}`"):
+        getattr(wandb, name)
+
+
 def test_the_package_itself_knows_nothing_of_it() -> None:
     for name in ("run", "config", "summary", "login", "watch", "plot", "nonsense"):
         assert not hasattr(asynctrack, name)

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     summary: Summary
 else:
     _OF_THE_MOMENT = ("run", "config", "summary")
+    # Names of W&B's package that ask W&B's server.
+    _NEED_A_SERVER = frozenset({"Api", "agent", "apis", "controller", "sweep"})
 
     def __getattr__(name: str) -> Any:
         """Return `run`, or its `config` or `summary`, as they are at this moment.
@@ -65,6 +67,10 @@ else:
         Raises:
             AttributeError: there is no such name.
         """
+        if name in _NEED_A_SERVER:
+            raise AttributeError(
+                f"module {__name__!r} has no {name!r}, which asks W&B's server: take it from W&B's own package, by `from wandb import {name}`"
+            )
         if name not in _OF_THE_MOMENT:
             raise unknown_attribute(globals(), name, more=_OF_THE_MOMENT)
         current = state.current()

@@ -38,6 +38,8 @@ from asynctrack.worker.policy import Policy
 _POLL_S: Final = 0.1
 # Between two lines of progress where they cannot be drawn over each other.
 _LINE_S: Final = 5.0
+# Settings of every backend that change when it gets a record, and not where that goes.
+_SAME_PLACE: Final = frozenset({"max_records_s", "stall_timeout_s"})
 _STYLES: Final = {"done": "green", "behind": "bold red", "live": "yellow"}
 
 
@@ -243,7 +245,8 @@ def _name(run: Path, backend: Backend, to: list[str], wanted: str | None) -> str
             if lives_in_caller(stored) and stored.get("kind") == kind and not has_all(run, name):
                 return name
     base = re.sub(r"[^A-Za-z0-9_]+", "_", kind)
-    if given := sorted((key, str(getattr(backend, key))) for key, _, _ in (pair.partition("=") for pair in to[1:])):
+    keys = {pair.partition("=")[0] for pair in to[1:]} - _SAME_PLACE
+    if given := [(key, str(getattr(backend, key))) for key in sorted(keys)]:
         base += f"~{zlib.crc32(repr(given).encode()):08x}"
     return next(name for name in chain([base], (f"{base}-{number}" for number in count(2))) if name not in own)
 
