@@ -16,7 +16,7 @@ author = "The asynctrack developers"
 project_copyright = author
 version = release = asynctrack.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "repository_links"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "backend_tables", "repository_links"]
 exclude_patterns = ["_build", "_ext"]
 smartquotes = False  # `--flag` in a text stays as it is
 nitpicky = True
