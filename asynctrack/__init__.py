@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from asynctrack.backends.wandb import WandB
     from asynctrack.client.tracker import Tracker
     from asynctrack.reading.loading import load_metrics
-    from asynctrack.reading.reader import RunReader, open_run
+    from asynctrack.reading.opening import open_run
+    from asynctrack.reading.reader import RunReader
     from asynctrack.records.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
@@ -67,7 +68,7 @@ _LATER = {
     "RunReader": "asynctrack.reading.reader",
     "Tracker": "asynctrack.client.tracker",
     "load_metrics": "asynctrack.reading.loading",
-    "open_run": "asynctrack.reading.reader",
+    "open_run": "asynctrack.reading.opening",
 }
 
 

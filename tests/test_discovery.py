@@ -126,7 +126,8 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: asynctrack.wandb.init(project="p", resume="must"), errors.InvalidSettings, r"resume='must' needs id="),
     (lambda: asynctrack.current_backend("memory"), errors.InvalidSettings, "kind must be the class of a backend, .*; got 'memory'"),  # type: ignore[arg-type]
     (lambda: asynctrack.open_run(asynctrack.Tracker("p")), errors.InvalidValueType, r"open_run\(\) takes the path of a run's directory; got Tracker"),  # type: ignore[arg-type]
-    (lambda: asynctrack.open_run(__file__), errors.NotARun, "is not a run"),
+    (lambda: asynctrack.open_run(__file__), errors.NotARun, r"is not a run.*; open_run\(\) takes the path of a run's directory$"),
+    (lambda: asynctrack.open_run("latest"), errors.NotARun, "takes the path of a run's directory; ids and 'latest' are for the command line"),
 ]  # fmt: skip
 
 
@@ -134,6 +135,59 @@ WRONG: list[tuple[Callable[[], object], type[Exception], str]] = [
 def test_wrong_name_says_which_was_perhaps_meant(use: Callable[[], object], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         use()
+
+
+@pytest.mark.parametrize("given", ["latest", "r", "p/r"])
+def test_open_run_says_which_directory_the_command_line_would_find(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_host: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asynctrack.init("p", id="r", backends=[]).finish()
+    with pytest.raises(
+        errors.NotARun, match="such as 'asynctrack_runs/p/r'; ids and 'latest' are for the command line"
+    ):
+        asynctrack.open_run(given)
+    assert asynctrack.open_run("asynctrack_runs/p/r").id == "r"
+
+
+@pytest.mark.parametrize("of", ["config", "summary", "nested"])
+def test_wrong_name_in_a_config_says_which_was_perhaps_meant(of: str, tmp_path: Path) -> None:
+    with asynctrack.init(
+        "p", dir=tmp_path, mode="disabled", config={"learning_rate": 1, "nested": {"learning_rate": 2}}
+    ) as run:
+        run.summary["learning_rate"] = 3
+        found = run.config.nested if of == "nested" else getattr(run, of)
+        with pytest.raises(AttributeError, match=r"^'lerning_rate' is not set; did you mean `learning_rate`\?$"):
+            found.lerning_rate  # noqa: B018
+        with pytest.raises(AttributeError, match=r"^'updat' is not set; did you mean `update`\?$"):
+            found.updat({"a": 1})
+        with pytest.raises(AttributeError, match=r"^'zzz' is not set$"):
+            del found.zzz
+        assert not hasattr(found, "_repr_html_")
+
+
+STRAY = {
+    "run.nmae = 'x'": "`run.nmae` was set, which a run does not have, and is not recorded; did you mean `run.name`?",
+    "run.tag = ['x']": "did you mean `run.tags`?",
+    "run.confg = {}": "did you mean `run.config`?",
+    "run.config = {'lr': 1}": "`run.config` was replaced by another object, which is not recorded; use `run.config.update(...)`",
+    "run.steps = 1; run.best = 2; run.lr = 3; run._x = 4; run.name = 'n'; run.tags = ['t']": None,
+}
+
+
+@pytest.mark.parametrize("line", STRAY)
+def test_name_that_is_set_on_a_run_and_not_recorded_is_said_once(
+    line: str, tmp_path: Path, own_host: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = asynctrack.init("p", dir=tmp_path, id="r", backends=[])
+    exec(line)
+    run.flush()
+    run.finish()
+    expected = STRAY[line]
+    assert [message for message in caplog.messages if "run." in message] == (
+        [] if expected is None else caplog.messages[:1]
+    )
+    assert expected is None or expected in caplog.messages[0]
 
 
 def test_wrong_name_of_a_user_s_own_backend_says_which_was_perhaps_meant() -> None:

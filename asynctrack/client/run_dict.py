@@ -16,9 +16,11 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from itertools import islice
 from typing import Any, Final, Protocol, SupportsIndex
 
 from asynctrack._system import fork
+from asynctrack._system.suggestions import hint
 from asynctrack.client.config_sources import as_mapping
 from asynctrack.records.codec import encode, make_plain
 
@@ -29,6 +31,8 @@ _CONSTANTS: Final = frozenset((int, float, bool, str, bytes, type(None), complex
 _ABSENT: Final = object()
 # For the turn of who records what has changed in place: who has it that long waits for room in the queue, and there is none for others either. Arbitrary.
 _TURN_S: Final = 5.0
+# Names that a wrong one is compared with: it takes 5 us for each. Arbitrary.
+_MOST_NAMES: Final = 200
 
 
 class Recorder(Protocol):
@@ -87,7 +91,7 @@ class _Changing(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(f"{name!r} is not set") from None
+            raise _unset(self, name) from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
@@ -96,7 +100,7 @@ class _Changing(dict[str, Any]):
         try:
             del self[name]
         except KeyError:
-            raise AttributeError(f"{name!r} is not set") from None
+            raise _unset(self, name) from None
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a value; the default if the name has none."""
@@ -424,6 +428,12 @@ class _LiveList(list[Any]):
 
 
 _LIVE: Final[dict[type, Any]] = {dict: _LiveDict, list: _LiveList}
+
+
+def _unset(fields: _Changing, name: str) -> AttributeError:
+    """Make the error for a name that is neither set nor a method."""
+    methods = (method for method in dir(dict) + list(vars(_Changing)) if not method.startswith("_"))
+    return AttributeError(f"{name!r} is not set{hint(name, [*islice(fields, _MOST_NAMES), *methods])}")
 
 
 def _copied(value: Any, depth: int = 0, known: dict[int, tuple[Any, Any]] | None = None) -> Any:

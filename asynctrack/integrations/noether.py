@@ -25,7 +25,7 @@ from asynctrack.client.opening import init
 from asynctrack.client.run import Run
 from asynctrack.errors import AsynctrackError
 from asynctrack.integrations.naming import directory_name
-from asynctrack.reading.reader import open_run
+from asynctrack.reading.opening import open_run
 from asynctrack.settings import DEFAULT_DIR
 
 try:

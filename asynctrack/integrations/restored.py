@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from asynctrack.errors import NotARun
 from asynctrack.reading.catalog import newest_first, runs_under
-from asynctrack.reading.reader import RunReader, open_run
+from asynctrack.reading.opening import open_run
+from asynctrack.reading.reader import RunReader
 from asynctrack.records.codec import flatten
 
 PROJECT: Final = "tianshou"

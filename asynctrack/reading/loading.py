@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from asynctrack.reading.reader import RunReader, open_run
+from asynctrack.reading.opening import open_run
+from asynctrack.reading.reader import RunReader
 from asynctrack.records.codec import Record, flatten, split_source
 from asynctrack.records.column_types import as_float
 

@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.backends.files.reserved import FlatNames
-from asynctrack.errors import InvalidSettings, InvalidValueType, LibraryMissing, NotARun
+from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
 from asynctrack.journal import manifest as manifests
-from asynctrack.journal import safe_read
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
 from asynctrack.journal.reader import Damage, Reader
@@ -333,36 +331,6 @@ class RunReader:
         finally:
             reader.close()
         raise missing
-
-
-def open_run(path: str | os.PathLike[str]) -> RunReader:
-    """Read a run from its directory. Works as soon as `init` has returned.
-
-    Where damage may have cost records, it warns with `errors.DamagedJournal`, once for a run and process; the reader's `damage` has the details. The torn
-    end that a crash leaves is no damage: those records were never acknowledged. Where the disk hangs, this waits until it answers, and says so; Ctrl-C
-    ends the wait.
-
-    Args:
-        path: the run's directory.
-
-    Raises:
-        InvalidValueType: `path` is no path.
-        NotARun: there is no run.
-        UnsupportedVersion: a newer asynctrack wrote it.
-    """
-    if not isinstance(path, str | os.PathLike):
-        mine = ", whose directory is its `path`" if hasattr(path, "path") else ""  # type: ignore[unreachable]  # not for a type checker
-        raise InvalidValueType("open_run()", "the path of a run's directory", f"{type(path).__name__}{mine}")
-    InterruptibleCall(lambda: _touch(expanded(path)), path).wait()
-    if os.path.isfile(expanded(path)):  # such as its run.json
-        raise NotARun(path)
-    return RunReader(path, warns=True)
-
-
-def _touch(run: Path) -> None:
-    """Wait until the disk of a run answers."""
-    with contextlib.suppress(OSError, ValueError):
-        safe_read.read(run / manifests.FILE_NAME)
 
 
 def _import(library: str, call: str) -> Any:
