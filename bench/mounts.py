@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 # Says that this process has its own mounts already.
-_MARK: Final = "ASYNCTRACK_BENCH_MOUNTS"
+_MARK: Final = "BENCH_MOUNTS"
 _DISK_BYTES: Final = 256 << 20
 _CHUNK: Final = bytes(64 << 10)
 

@@ -1,6 +1,6 @@
 """Visdom: a line per key, each point once, whatever its server does. The tests that are marked slow need a Visdom server:
 
-python3.12 -m venv V && V/bin/pip install visdom==0.3.0 && ASYNCTRACK_VISDOM_PYTHON=V/bin/python pytest -m slow tests/test_visdom.py
+python3.12 -m venv V && V/bin/pip install visdom==0.3.0 && VISDOM_PYTHON=V/bin/python pytest -m slow tests/test_visdom.py
 """
 
 from __future__ import annotations
@@ -334,7 +334,7 @@ class TestContract(BackendContract):
 
 # With a Visdom server.
 
-PYTHON = os.environ.get("ASYNCTRACK_VISDOM_PYTHON", sys.executable)
+PYTHON = os.environ.get("VISDOM_PYTHON", sys.executable)
 SERVE = "import sys; from visdom.server.run_server import main; main()"
 
 
@@ -348,7 +348,7 @@ def envs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def real_server(envs: Path) -> Iterator[str]:
     """The address of a Visdom server."""
     if subprocess.run([PYTHON, "-c", "import visdom.server.run_server"], capture_output=True).returncode:
-        pytest.skip("no Python with visdom: set ASYNCTRACK_VISDOM_PYTHON")
+        pytest.skip("no Python with visdom: set VISDOM_PYTHON")
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     command = [PYTHON, "-c", SERVE, "-port", str(port), "-bind_local", "-env_path", str(envs)]

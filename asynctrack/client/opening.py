@@ -26,6 +26,7 @@ from asynctrack.client.config_sources import as_config
 from asynctrack.client.current import current
 from asynctrack.client.default_backends import default_backends
 from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.environment import warn_of_unknown_variables
 from asynctrack.client.handshake import hold_streams
 from asynctrack.client.labels import LABELS, as_labels, as_text
 from asynctrack.client.open_runs import open_runs
@@ -179,6 +180,7 @@ def init(
         named = {name: backend.prepare() for name, backend in named.items()}
     if before is not None and reinit == "finish_previous":
         before.finish()
+    warn_of_unknown_variables()
     cell = None if _is_ours(private.frame(1)) else banner.cell()
     if cell is not None and reinit == "default":
         _finish_earlier(cell)

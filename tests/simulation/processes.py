@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-MARK = "ASYNCTRACK_SIMULATION"
+MARK = "SIMULATED_BY_TESTS"
 # Where all of them find `simulation`, and the asynctrack that it belongs to, also where another is installed.
 TESTS = Path(__file__).parent.parent
 PYTHONPATH = f"{TESTS}:{TESTS.parent}"
