@@ -16,7 +16,10 @@ author = "The asynctrack developers"
 project_copyright = author
 version = release = asynctrack.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "backend_tables", "repository_links"]
+extensions = [
+    *["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
+    *["backend_tables", "docstrings", "repository_links"],
+]
 exclude_patterns = ["_build", "_ext"]
 smartquotes = False  # `--flag` in a text stays as it is
 nitpicky = True
@@ -30,6 +33,24 @@ suppress_warnings = [
 
 myst_heading_anchors = 6
 repository_url = "https://github.com/asynctrack/asynctrack"
+
+default_role = "name"  # of docs/_ext/docstrings.py
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+# None of them is needed for the build.
+autodoc_mock_imports = [
+    *["drytorch", "lightning", "noether", "optuna", "stable_baselines3", "tianshou", "torch", "transformers", "tropt"],
+    *["numpy", "pandas", "polars"],
+]
+autodoc_preserve_defaults = True
+nitpick_ignore_regex = [
+    # Types of Python and of libraries: their documents are elsewhere, and no inventory is fetched.
+    (r"py:.*", r"(argparse|builtins|collections|contextlib|datetime|enum|logging|os|pathlib|types|typing)(\..*)?"),
+    # A type variable.
+    (r"py:class", r"asynctrack\.client\.current\.B"),
+    (r"py:.*", r"(drytorch|msgspec|numpy|pandas|polars|pyarrow)(\..*)?"),
+]
+napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = f"asynctrack {version}"

@@ -48,10 +48,8 @@ class Run:
 
     Attributes:
         id: unique in the project.
-        name: for people; it can be set, and so can `tags` and `notes`.
         project: the directory above the run's.
         path: the run's directory.
-        labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
         resumed: whether it goes on from where an earlier session was.
         cell: of the notebook that has opened it; None anywhere else.
         config: of the run; what is set later is recorded too, also by a forked child.
@@ -131,19 +129,19 @@ class Run:
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """Return what names the run beside its name."""
+        """Return the labels of the run, where it has them, "entity", "group", "job_type", "notes" and "tags"."""
         return MappingProxyType(self._manifest.labels)
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
         """Record `data` as it is now. Never waits for I/O (but see `when_full="block"`).
 
         Args:
-            data: names to values: numbers, strings, arrays, nested dicts, `Image`s and the other values of ours. What cannot be encoded is recorded as its `repr`.
+            data: names to values: numbers, strings, arrays, nested dicts, images and the other values of ours. What cannot be encoded is recorded as its `repr`.
             step: steps may repeat and come in any order; without one it is the number of the record.
             commit: False keeps `data` back, in this process, until the next call or the end, and makes one record of both.
 
         Returns:
-            True: accepted, it survives the process (but see `commit`). False: dropped and counted, see `when_full`.
+            True if it was accepted and survives the process (but see `commit`), False if it was dropped and counted (see `when_full`).
 
         Raises:
             InvalidData: `data` is not a mapping.

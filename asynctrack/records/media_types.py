@@ -184,7 +184,7 @@ class Media:
 
     @property
     def missing(self) -> str | None:
-        """Return the reason why there will never be a file: the files that were logged had changed or gone before a delivery came. None otherwise."""
+        """Return the reason why there will never be a file, if the files that were logged had changed or gone before a delivery came; else None."""
         if self.run is None or self.path is None or self.file is not None:
             return None
         try:

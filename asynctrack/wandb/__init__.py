@@ -285,7 +285,7 @@ def watch(*args: Any, **kwargs: Any) -> tuple[()]:
         kwargs: of that method.
 
     Returns:
-        Nothing to unhook: an empty tuple.
+        An empty tuple, for there is nothing to unhook.
 
     Raises:
         NoCurrentRun: no run is open.

@@ -50,7 +50,7 @@ class Artifact(asynctrack.Artifact):
 
     @property
     def version(self) -> str:
-        """Return "v0": versions are not counted."""
+        """Return "v0", for versions are not counted."""
         return VERSION
 
     @property
@@ -60,7 +60,7 @@ class Artifact(asynctrack.Artifact):
 
     @property
     def qualified_name(self) -> str:
-        """Return name and version, "NAME:v0"."""
+        """Return the name and the version, with a colon between."""
         return f"{self.name}:{VERSION}"
 
     def add_file(self, local_path: str | os.PathLike[str], name: str | None = None, **others: Any) -> None:

@@ -100,7 +100,7 @@ def init(
         fork_from: ignored.
         save_code: ignored.
         tensorboard: the older name of `sync_tensorboard`.
-        sync_tensorboard: whether the values that `SummaryWriter`s write are recorded, too; see
+        sync_tensorboard: whether the values that every `SummaryWriter` writes are recorded, too; see
             `asynctrack.wandb.tensorboard`.
         monitor_gym: ignored.
         settings: W&B's or ours.

@@ -1,4 +1,4 @@
-"""TensorBoard: record the values that `SummaryWriter`s write, for `sync_tensorboard=True`.
+"""TensorBoard: record the values that every `SummaryWriter` writes, for `sync_tensorboard=True`.
 
 It knows the writers of torch, tensorboardX and asynctrack, whose event files are written as before. Each value is a
 record under its tag, with `global_step`, which is also the record's step.

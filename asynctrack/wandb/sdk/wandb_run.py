@@ -347,7 +347,7 @@ class Run:
         self.asynctrack.mark_preempted()
 
     def watch(self, models: object = None, *args: object, **kwargs: object) -> tuple[()]:
-        """Do nothing but warn: log gradients yourself, as arrays or `Histogram`s.
+        """Do nothing but warn: log gradients yourself, as arrays or histograms.
 
         Args:
             models: ignored.
