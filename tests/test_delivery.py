@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any
 import anyio
 import pytest
 from delivery_support import assert_balanced, cursor, gone, journal, steps
-from support import ROOT, lines, outcome, start, values, wait_until
+from support import ROOT, lines, outcome, start, the_worker, values, wait_until
 
 import asynctrack
 from asynctrack import ActionRequired, Backend, Batch, Context, Rejected, Retry, Sink
+from asynctrack.client import shutdown
 from asynctrack.delivery import polling, retry_policy
 from asynctrack.delivery.batcher import Batcher
 from asynctrack.delivery.dead_letters import FILE_NAME as REFUSED
@@ -28,6 +30,7 @@ from asynctrack.delivery.polling import Poller
 from asynctrack.delivery.retry_policy import classify_error
 from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.journal.cursor import cursor_path, lease_path
+from asynctrack.queue.layout import WORKER_PID
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.testing import (
     JournaledRun,
@@ -290,6 +293,40 @@ def test_state_that_json_cannot_hold_stops_this_backend_only(
     stats = run.finish()
     assert_balanced(stats)
     assert stats.backends["Strange"].behind == 1
+
+
+def removals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "was removed" in record.getMessage()]
+
+
+def test_worker_goes_on_for_as_long_as_finish_waits(
+    own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = trouble("retry", times=None, seconds=0.1, until="back")
+    run = asynctrack.init("p", dir=runs, backends=[Scripted(troubles=(away,))], after_exit_max_s=0)
+    run.log({"i": 0})
+    run.flush("journaled")
+    worker = the_worker(own_host)
+    back = threading.Timer(2.0, (run.path / "back").touch)  # another worker would have been started by then
+    back.start()
+    assert run.finish().backends["Scripted"].delivered == 1
+    assert run._publisher.producer.ring.words[WORKER_PID] == worker
+    assert removals(caplog) == []
+
+
+def test_finish_does_not_wait_for_threads_that_have_left_the_rest_to_sync(
+    own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = trouble("retry", times=None, seconds=0.1)
+    run = asynctrack.init(
+        "p", dir=runs, backends=[Scripted(troubles=(away,))], worker="thread", after_exit_max_s=0, finish_timeout_s=60
+    )
+    run.log({"i": 0})
+    begin = time.monotonic()
+    assert run.finish().behind == 1
+    assert time.monotonic() - begin < 30
+    assert not shutdown.is_open(run.path)  # else the end of the process would wait for it, and miss its queue
+    assert removals(caplog) == []
 
 
 class Strange(Backend, frozen=True, kw_only=True):

@@ -70,6 +70,7 @@ class RunJournal:
         self._producers: dict[int, _Producer] = {}
         self._noted: tuple[str, str | None] | None = None  # how the journal says that the run ended
         self._earlier: str | None = None
+        self._is_left = False  # what is behind is left to `asynctrack sync`: another worker would do no more
 
     def __repr__(self) -> str:
         return f"<RunJournal {self.path}, {len(self.live)} live rings, {self.status or 'running'}>"
@@ -144,6 +145,7 @@ class RunJournal:
         self.live.append(ring)
         self._producers[ring.id] = _Producer(caller_of(ring))
         self.status = self._noted = None
+        self._is_left = False
 
     def move(self, ring: Ring, head: int) -> int:
         """Journal what the ring holds up to `head`; returns how many bytes that was."""
@@ -262,13 +264,22 @@ class RunJournal:
         """Return whether a producer waits for what is not yet delivered."""
         return any(ring.words[WANTED] > ring.words[DELIVERED] or ring.words[END] for ring in list(self.rings))
 
+    def is_awaited(self) -> bool:
+        """Return whether a process still waits in `finish`, or while it ends. A process whose threads do this asks nobody for that."""
+        pid = os.getpid()
+        return any(ring.words[PID] != pid and ring.producer_lives() for ring in list(self.rings))
+
+    def leave_to_sync(self) -> None:
+        """Leave what is behind to `asynctrack sync`, for good: no other worker goes on with it, and nobody waits for one."""
+        self._is_left = True
+
     def close(self, *, done: bool) -> None:
         """Let go of the journal and the rings; `done` tells the producers that nothing is left to do."""
         if self.writer is not None:
             self.writer.close()
             self.sync()
         for ring in self.rings:
-            ring.words[DONE] = int(done)
+            ring.words[DONE] = int(done or self._is_left)
             ring.unlink()
         claim, self._claim = self._claim, None
         if claim is not None:

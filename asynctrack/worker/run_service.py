@@ -131,6 +131,8 @@ class RunService:
             # another worker that wants it.
             await self._wait(interval_s(ended=keeper.ended))
             if self._is_overdue(keeper):
+                if not self._is_wanted():
+                    self.journal.leave_to_sync()
                 self.stop()
         self.stop()
         return True
@@ -160,13 +162,19 @@ class RunService:
         if not keeper.ended:
             self._ended_at = None
             return False
-        self._ended_at = self._ended_at or time.monotonic()
+        now = time.monotonic()
+        if self._ended_at is None and not self.journal.is_awaited():  # `finish` waits as long as its own limit allows
+            self._ended_at = now
         return is_overdue(
-            wanted=self._drain.leaving or self.journal.asked_for(),
+            wanted=self._is_wanted(),
             patient=self._policy.patient,
-            ended_for_s=time.monotonic() - self._ended_at,
+            ended_for_s=0.0 if self._ended_at is None else now - self._ended_at,
             limit_s=keeper.manifest.limits.get("after_exit_max_s", AFTER_EXIT_MAX_S),
         )
+
+    def _is_wanted(self) -> bool:
+        """Return whether another worker is to go on with the run."""
+        return self._drain.leaving or self.journal.asked_for()
 
     def _publish(self) -> None:
         """Tell the producers how far all deliveries are."""
