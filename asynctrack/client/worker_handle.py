@@ -366,8 +366,8 @@ class WorkerHandle:
             from asynctrack.worker.rescue import journal_now
 
             self._threads = None
-            journal_now(self.directory, self._own)
-            self._warn(f"{said}; all is in the journal, and `asynctrack sync` delivers it")
+            told = f"{said}; all is in the journal, and `asynctrack sync` delivers it"
+            journal_now(self.directory, self._own, lambda: self._warn(told))
 
 
 # Looks after the workers of this process. Not the thread that says what we have to say: that may wait for a reader.
@@ -377,9 +377,6 @@ _monitor: BackgroundThread[tuple[WorkerHandle, Ring, bool, bool]] = BackgroundTh
 
 
 def leave() -> None:
-    """Let the worker's monitor get done with what it is at, at the end of the process: a thread of ours would die in the middle of it.
-
-    Where it journals what no worker could, the run is done before its directory is removed and a word is said.
-    """
+    """Let the worker's monitor get done with what it is at, at the end of the process: a thread of ours would die in the middle of it."""
     for pause in _monitor.until_done(_LEAVE_S):
         time.sleep(pause)

@@ -9,13 +9,18 @@ from asynctrack.queue.ring import Ring
 from asynctrack.queue.shm_paths import LOCK_NAME, remove_host, ring_paths
 from asynctrack.worker.drain import Drain
 
+TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def journal_now(directory: str, own: dict[str, Ring | None]) -> None:
+
+def journal_now(directory: str, own: dict[str, Ring | None], journaled: Callable[[], object]) -> None:
     """Journal what the rings of a host hold, on the calling thread; of those whose producers have ended all is done.
 
     Args:
         directory: the host's.
         own: rings of this process by path; see `Drain`.
+        journaled: called when all is in the journal, before anybody is told that nothing is left to do: that ends the process.
     """
     lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
     if lock_fd is None:
@@ -23,11 +28,15 @@ def journal_now(directory: str, own: dict[str, Ring | None]) -> None:
     try:
         drain = Drain(directory, own=own)
         drain.scan_rings()
-        for run in list(drain.runs.values()):
+        for run in drain.runs.values():
             run.sync()
-            if run.status is not None:
-                run.close(done=True)
+        ended = [run for run in drain.runs.values() if run.status is not None]
+        for ring in [ring for run in ended for ring in run.rings]:
+            ring.unlink()
+        if not ring_paths(directory):
+            remove_host(directory)
+        journaled()
+        for run in ended:
+            run.close(done=True)
     finally:
         os.close(lock_fd)
-    if not ring_paths(directory):
-        remove_host(directory)
