@@ -34,7 +34,9 @@ from support import (
 
 import asynctrack
 from asynctrack import Run
-from asynctrack.client import worker_handle, worker_launcher
+from asynctrack.client import worker_handle, worker_launcher, worker_registry
+from asynctrack.queue.shm_paths import LOCK_NAME
+from asynctrack.worker.threads import WorkerThreads
 
 
 class Logging:
@@ -347,3 +349,23 @@ def test_worker_whose_deliveries_cannot_start_journals_and_leaves(own_host: Path
     assert asynctrack.open_run(runs / "p" / "a").status == "finished"
     assert values(runs / "p" / "a", "i") == list(range(1000))
     assert "half an installation" in (runs / "p" / "a" / "worker.log").read_text()
+
+
+def test_threads_come_behind_who_only_looks_for_queues_that_are_left(own_host: Path) -> None:
+    host = worker_registry.make_directory()
+    script = """
+import os, sys, time
+from asynctrack._system import locks
+
+lock = locks.take(sys.argv[1])
+print("has it", flush=True)
+time.sleep(0.1)
+os.close(lock)
+"""
+    with start(script, Path(host, LOCK_NAME)) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "has it\n"
+        threads = WorkerThreads(host)
+        threads.start()
+        assert threads.alive()
+        threads.stop()

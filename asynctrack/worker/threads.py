@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
 
 from asynctrack._system import locks
@@ -17,6 +18,8 @@ from asynctrack.worker.policy import CALLERS_ONLY, Policy
 from asynctrack.worker.service import Service
 
 _STOP_WAIT_S = 5.0
+# How long another process may have the lock that only looks for queues which are left behind: it takes milliseconds. Arbitrary.
+_LOCK_WAIT_S = 1.0
 
 
 class WorkerThreads:
@@ -41,10 +44,7 @@ class WorkerThreads:
         adopt: Callable[[], object] = lambda: None,
         policy: Policy = CALLERS_ONLY,
     ) -> None:
-        lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
-        if lock_fd is None:
-            raise BlockingIOError(errno.EAGAIN, "another worker serves it", directory)
-        self._host_lock = HostLock(lock_fd)
+        self._host_lock = HostLock(_take_lock(directory))
         self.drain = Drain(directory, own=own, host_lock=self._host_lock)
         self._directory = directory
         self._adopt = adopt
@@ -86,3 +86,12 @@ class WorkerThreads:
         self._host_lock.close()
         if not ring_paths(self._directory):
             remove_host(self._directory)
+
+
+def _take_lock(directory: str) -> int:
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while (fd := locks.take(os.path.join(directory, LOCK_NAME))) is None:
+        if time.monotonic() > deadline:
+            raise BlockingIOError(errno.EAGAIN, "another worker serves it", directory)
+        time.sleep(0.001)
+    return fd
