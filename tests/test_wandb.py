@@ -245,11 +245,11 @@ def test_wandb_core_that_is_killed_is_followed_by_another(server: WandbServer, o
         for pid in cores(own_host):
             kill(pid)
         run.flush("delivered", timeout_s=DEADLINE_S)
-    stats = run.finish()
-    assert_whole(server.runs[run.id], 200, stats.backends["wandb"])
     assert len(deliverers(own_host)) == 1  # it is the same process
     pids = [*workers(own_host), *cores(own_host)]
     assert not any(KEY.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    stats = run.finish()
+    assert_whole(server.runs[run.id], 200, stats.backends["wandb"])
     for path in run.path.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
 
