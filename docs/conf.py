@@ -18,7 +18,7 @@ version = release = asynctrack.__version__
 
 extensions = [
     *["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
-    *["backend_tables", "docstrings", "repository_links"],
+    *["backend_tables", "docstrings", "made_tables", "repository_links"],
 ]
 exclude_patterns = ["_build", "_ext"]
 smartquotes = False  # `--flag` in a text stays as it is

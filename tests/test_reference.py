@@ -15,6 +15,7 @@ import asynctrack
 import asynctrack.errors
 import asynctrack.testing
 import asynctrack.wandb
+from asynctrack.cli import COMMANDS
 
 REFERENCE: Final = ROOT / "docs" / "reference"
 INTEGRATIONS: Final = ROOT / "asynctrack" / "integrations"
@@ -67,3 +68,27 @@ def test_every_public_name_has_one_entry() -> None:
     wanted = list(public_names())
     assert len(wanted) > 180
     assert {name: found[name] for name in wanted if found[name] != 1} == {}
+
+
+def variables_read() -> set[str]:
+    """List the variables of the environment that the package names, by their beginning, or reads by any name."""
+    texts = [file.read_text() for file in (ROOT / "asynctrack").rglob("*.py")]
+    ours = re.compile(r"\b(?:ASYNCTRACK|WANDB|MLFLOW|TRACKIO)_[A-Z_]*[A-Z]\b|\bPGPASSWORD\b")
+    read = re.compile(r'environ(?:\.get\(|\.pop\(|\.setdefault\(|\[)\s*"([A-Z_]+)"|"([A-Z_]+)" (?:not )?in os\.environ')
+    named = {name for text in texts for name in ours.findall(text)}
+    return named | {name for text in texts for groups in read.findall(text) for name in groups if name}
+
+
+def test_every_variable_of_the_environment_has_a_row() -> None:
+    rows = re.findall(r"^\| (`[A-Z_`, ]+`) \|", (REFERENCE / "environment.md").read_text(), re.M)
+    told = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    read = variables_read()
+    assert read - told == set(), "docs/reference/environment.md says nothing of them"
+    assert told - read == set(), "nothing reads them"
+    assert len(told) > 30
+
+
+def test_every_command_has_its_section() -> None:
+    page = (REFERENCE / "command_line.md").read_text()
+    sections = re.findall(r"^## asynctrack (\w+)\n\n```\{command\} (\w+)\n```$", page, re.M)
+    assert sections == [(name, name) for name in COMMANDS]

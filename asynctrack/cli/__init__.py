@@ -51,16 +51,7 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command, and return its exit code: see `asynctrack --help`."""
-    parser = _Parser(
-        prog="asynctrack",
-        description="Background logging that makes experiment tracking free for the loop that calls it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"asynctrack {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
-    for name, summary in COMMANDS.items():
-        commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", command=name)
+    parser = make_parser()
     given_words = sys.argv[1:] if arguments is None else list(arguments)
     parser.refuse_unknown_options(given_words)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # somebody has closed it
@@ -78,6 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = "; ".join(error.problems) if isinstance(error, InvalidSettings) else str(error)
         sys.stderr.write(f"asynctrack: {printable(' '.join(text.split()))}\n")
         return 2 if isinstance(error, UsageError) else 1
+
+
+def make_parser() -> _Parser:
+    """Make the parser of the command line. The module of a command is imported when its arguments are asked for."""
+    parser = _Parser(
+        prog="asynctrack",
+        description="Background logging that makes experiment tracking free for the loop that calls it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"asynctrack {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
+    for name, summary in COMMANDS.items():
+        commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", command=name)
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):
@@ -106,12 +112,16 @@ class _Command(_Parser):
         super().__init__(*args, **kwargs)
         self._command: str | None = command
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+    def load(self) -> None:
+        """Import the command's module and add its arguments, unless that has been done."""
         name, self._command = self._command, None
         if name is not None:
             module = importlib.import_module(f"asynctrack.cli.commands.{name}")
             module.add_arguments(self)
             self.set_defaults(main=module.main)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        self.load()
         found, unknown = super().parse_known_args(*args, **kwargs)
         if unknown:  # here, where the options of the command are known
             options = self.options()

@@ -27,11 +27,11 @@ class BackendStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts the records of one backend.
 
     Attributes:
-        delivered: the backend has them.
-        skipped: it cannot show them, by reason.
-        rejected: it will never take them; the run's `dead_letters.jsonl` has them.
-        behind: they are journaled and still to be delivered.
-        retries: attempts that failed, in all.
+        delivered: records that the backend has.
+        skipped: records that it cannot show, by reason.
+        rejected: records that it will never take; the run's `dead_letters.jsonl` has them.
+        behind: records that are journaled and still to be delivered.
+        retries: attempts to deliver that failed, in all.
         last_error: what went wrong last; None while it works.
         next_try_at: when the next attempt is due, UTC, ISO 8601; None while it works.
         paused: True while deliveries wait for a person to mend something; `last_error` says what.
@@ -54,10 +54,10 @@ class RunStats(msgspec.Struct, frozen=True, kw_only=True):
     """Counts the records of a run, over all processes that log to it.
 
     Attributes:
-        accepted: `log()` returned True for them.
-        journaled: they are in the journal.
-        queued: they are still in shared memory.
-        dropped: `log()` returned False or raised, by reason: "full", "oversize", "closed".
+        accepted: records for which `log()` returned True.
+        journaled: records that are in the journal.
+        queued: records that are still in shared memory.
+        dropped: records that were turned away, by reason: "full", "oversize", "closed". `log()` returned False for them, or raised.
         backends: each backend's own statistics.
     """
 
