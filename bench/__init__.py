@@ -9,7 +9,7 @@
     delivery      records a second and their cost, backend by backend; catching up after an outage
     wandb         a loop that logs to W&B, and what W&B has after SIGKILL: by its own `log`, and through asynctrack
     frameworks    what a call takes of the loggers of Tianshou, TROPT, DRYTorch and SB3, and of ours in their place
-    peers         asynctrack beside nineteen other ways to track; `bench.peers.show` puts it into the README
+    peers         asynctrack beside nineteen other ways to track; `bench.peers.show` puts it into docs/explanation/performance.md, `bench.bars` the bars of all
 
 `--help` says what each measures, how long it takes and what it needs of the machine.
 """

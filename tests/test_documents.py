@@ -64,6 +64,33 @@ def test_every_path_in_code_style_is_there(document: Path) -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+NAMED_TESTS: Final = [
+    (document, name, file)
+    for document in DOCUMENTS
+    for name, file in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", prose(document))
+]
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    missing = [
+        f"{name(document)}: {file}::{test}"
+        for document, test, file in NAMED_TESTS
+        if not re.search(rf"^ *(async )?def {test}\(", (document.parent / file).read_text(), re.M)
+    ]
+    assert missing == []
+
+
+def test_every_guarantee_names_a_test() -> None:
+    """Of the tables' rows; one says that it has none, and the short one and the secrets have no column for it."""
+    page = ROOT / "docs" / "explanation" / "guarantees.md"
+    rows = [
+        row for row in re.findall(r"^\| .* \|$", prose(page), re.M) if row.count(" | ") in (2, 3) and "---" not in row
+    ]
+    without = [row for row in rows if "test_" not in row and "Shown by" not in row]
+    assert len(rows) > 50
+    assert [row for row in without if "not by a test of its own" not in row] == []
+
+
 def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
     document = tmp_path / "a.md"
     document.write_text("# A thing's `name`\n\n[good](a.md#a-things-name) and [bad](a.md#another)\n")

@@ -188,15 +188,9 @@ def test_ci_runs_the_readmes_test_line() -> None:
     assert line in (ROOT / ".ci" / "test").read_text().splitlines()
 
 
-def test_every_test_that_a_readme_names_is_there() -> None:
-    named = [
-        (path.parent / file, name)
-        for path in (ROOT / "README.md", ROOT / "tests" / "README.md")
-        for name, file in re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", path.read_text())
-    ]
-    assert len(named) > 8
-    assert [f"{file.name}::{name}" for file, name in named if f"def {name}(" not in file.read_text()] == []
-
-
 def test_table_and_chart_of_peers_are_those_of_the_result() -> None:
     subprocess.run([sys.executable, "-m", "bench.peers.show", "--check"], cwd=ROOT, check=True, timeout=50)
+
+
+def test_every_bar_is_that_of_the_results() -> None:
+    subprocess.run([sys.executable, "-m", "bench.bars", "--check"], cwd=ROOT, check=True, timeout=50)

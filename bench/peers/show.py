@@ -1,4 +1,4 @@
-"""Shows `bench/results/peers.json` to readers: a table in README.md, and the chart that it begins with. `python -m bench.peers.show [--check]`."""
+"""Shows `bench/results/peers.json` to readers: a table in docs/explanation/performance.md, and the chart above it. `python -m bench.peers.show [--check]`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
 from bench.harness import RESULTS
+from bench.pages import PERFORMANCE, bring_up_to_date, with_part
 from bench.peers.chart import Bar, draw
 from bench.peers.tables import DISK, KILL, LOOPS, SERVER, TIGHT, WHO
 
-README: Final = Path(__file__).parent.parent.parent / "README.md"
-_BEGIN, _END = "<!-- peers -->", "<!-- /peers -->"
 _OURS: Final = "asynctrack"
 _COLUMNS: Final = (
     "", "`log()` p50 us", "p99.9 us", "NumPy loop +%", "records/s, with `finish`", "CPU us/record", "lost at SIGKILL: 20/s, 1,000/s",
@@ -52,7 +50,7 @@ class Result:
 
 
 def table(result: Result) -> str:
-    """Return the part of README.md: the table, and what is not comparable in it."""
+    """Return the part of the page: the table, and what is not comparable in it."""
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS)), *(_row(result, peer) for peer in result.peers())]
     return "\n".join([*lines, "", *(f"- {caveat}" for caveat in result.caveats)])
 
@@ -106,39 +104,18 @@ def _digits(value: float | None, unit: str = "") -> str:
     return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + unit
 
 
-def with_part(readme: str, part: str) -> str:
-    """Return README.md with this part between its two marks.
-
-    Raises:
-        ValueError: it does not have both marks, in this order.
-    """
-    before, begin, rest = readme.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ValueError(f"README.md must have {_BEGIN} and, after it, {_END}")
-    return f"{before}{begin}\n{part}\n{end}{after}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.peers.show", description=__doc__)
     parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 if README.md or the chart is out of date"
+        "--check", action="store_true", help="write nothing; exit 1 if the page or the chart is out of date"
     )
     check = parser.parse_args().check
     try:
         result = Result((RESULTS / "peers.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         sys.exit("there is no bench/results/peers.json: python -m bench.peers --save makes it")
-    wanted = {
-        RESULTS / "peers.svg": chart(result),
-        README: with_part(README.read_text(encoding="utf-8"), table(result)),
-    }
-    old = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    for path in old:
-        print(f"{path.relative_to(README.parent)} {'is out of date' if check else 'is written'}")
-        if not check:
-            path.write_text(wanted[path], encoding="utf-8")
-    sys.exit(1 if check and old else 0)
+    page = with_part(PERFORMANCE.read_text(encoding="utf-8"), "peers", table(result))
+    sys.exit(bring_up_to_date({RESULTS / "peers.svg": chart(result), PERFORMANCE: page}, check=check))
 
 
 if __name__ == "__main__":
