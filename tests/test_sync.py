@@ -370,11 +370,18 @@ def test_doctor_checks_everything_and_leaves_nothing(own_host: Path, tmp_path: P
     assert not (tmp_path / "runs").exists()
 
 
-def test_doctor_says_what_does_not_work(own_host: Path, tmp_path: Path) -> None:
+def test_doctor_says_what_does_not_work(own_host: Path) -> None:
+    told = command("doctor", "--dir", "/proc/runs")  # nobody can make it
+    assert told.returncode == 1
+    assert "/proc/runs cannot be written" in told.stdout
+    assert "choose another --dir" in told.stdout
+
+
+def test_doctor_says_that_a_file_is_no_directory(own_host: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     told = command("doctor", "--dir", tmp_path / "runs")
-    assert told.returncode == 1
-    assert "choose another --dir" in told.stdout
+    assert told.returncode == 2
+    assert f"expected a directory, but {tmp_path / 'runs'} is a file" in told.stderr
 
 
 @pytest.mark.system
