@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctrack import errors
 from asynctrack._system import messages
-from asynctrack._system.suggestions import unknown_attribute
+from asynctrack._system.suggestions import suggests, unknown_attribute
 from asynctrack.backends.base import (
     ActionRequired,
     Backend,
@@ -93,6 +93,7 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = 
     return run.log(data, step, commit)
 
 
+@suggests
 def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:
     """Finish the current run. Without one it warns and does nothing.
 

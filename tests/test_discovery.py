@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import pydoc
 import re
 import traceback
@@ -196,6 +197,73 @@ def test_wrong_name_of_a_user_s_own_backend_says_which_was_perhaps_meant() -> No
 
     with pytest.raises(TypeError, match=r"Shout\(\) got .*'wrod'\. Did you mean 'word'"):
         Shout(wrod="ho")  # type: ignore[call-arg]
+
+
+# What a loop calls, and coroutine functions, which would no longer be known as such. Python 3.13 says it of these as well.
+NOT_WRAPPED = {"log", "alog", "aflush", "afinish", "acheckpoint"}
+
+
+def calls_by_name() -> dict[str, Callable[..., Any]]:
+    """Every public function and method that takes an argument of at least four letters by its name."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in CALLS:
+        thing = getattr(asynctrack, name)
+        if not isinstance(thing, type):
+            found[name] = thing
+        elif not issubclass(thing, msgspec.Struct | BaseException):
+            found |= {f"{name}.{method}": getattr(thing, method) for method in ["__init__", *vars(thing)]}
+    return {name: call for name, call in found.items() if is_public(name) and long_names(call)}
+
+
+def is_public(name: str) -> bool:
+    method = name.rpartition(".")[2]
+    return (method == "__init__" or not method.startswith("_")) and method not in NOT_WRAPPED
+
+
+def long_names(call: Any) -> list[str]:
+    """The arguments that one may get wrong."""
+    if not (inspect.isfunction(call) or inspect.ismethod(call)):
+        return []
+    taken = inspect.signature(call).parameters.values()
+    return [
+        one.name
+        for one in taken
+        if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD) and len(one.name) > 3 and one.name != "self"
+    ]
+
+
+# Made and called by asynctrack itself, many times a second, and not by users.
+NOT_CALLED = {"Media.__init__", "Run.__init__", "Sink.write", "Sink.close", "Sink.open", "Update.change"}
+
+
+@pytest.mark.parametrize("name", sorted({*calls_by_name()} - NOT_CALLED))
+def test_wrong_keyword_of_each_public_call_says_which_was_perhaps_meant(name: str) -> None:
+    call = calls_by_name()[name]
+    right = long_names(call)[-1]
+    with pytest.raises(TypeError, match=rf"got an unexpected keyword argument '\w+'\. Did you mean '{right}'\?"):
+        call(**{right[0] + right[2:]: 1})
+
+
+def test_calls_that_suggest_are_what_they_were() -> None:
+    parameters = inspect.signature(asynctrack.Run.scope).parameters
+    assert [*parameters] == ["self", "prefix", "every", "last", "arrays"]
+    assert (asynctrack.Run.scope.__qualname__, asynctrack.Run.scope.__module__) == (
+        "Run.scope",
+        "asynctrack.client.run",
+    )
+    assert "Return a light child" in pydoc.render_doc(asynctrack.Run.scope, renderer=pydoc.plaintext)
+    assert inspect.iscoroutinefunction(asynctrack.Run.aflush)
+    assert not hasattr(asynctrack.Run.log, "__wrapped__")
+    assert pickle.loads(pickle.dumps(asynctrack.open_run)) is asynctrack.open_run
+
+    class Mine(asynctrack.Table):
+        def __init__(self, more: int, **given: Any) -> None:
+            super().__init__(**given)
+            self.more = more
+
+    assert Mine(3, columns=["a"]).more == 3
+    with pytest.raises(TypeError, match=r"Table\.__init__\(\) got .*Did you mean 'columns'"):
+        Mine(3, colums=["a"])
 
 
 def test_wrong_keyword_is_said_where_init_is_called_and_not_within() -> None:

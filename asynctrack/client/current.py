@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run import Run
@@ -22,6 +23,7 @@ def current() -> Run | None:
     return run
 
 
+@suggests
 def current_backend(kind: type[B]) -> B:
     """Return the current run's backend of a class.
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Final
 
-from asynctrack._system.suggestions import hint
+from asynctrack._system.suggestions import hint, suggests
 from asynctrack.backends.base import Backend
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.registry import build, class_of, lacks, name_backends
@@ -50,6 +50,7 @@ def default_backends() -> list[Backend | str]:
     return [*(_from_environment() if _set is None else _set), *_more]
 
 
+@suggests
 def set_default_backends(backends: Iterable[Backend | str]) -> None:
     """Set the backends of every run that is opened from now on without `backends=`, whatever the environment says.
 
@@ -64,6 +65,7 @@ def set_default_backends(backends: Iterable[Backend | str]) -> None:
     _set, _more = _checked(backends), ()
 
 
+@suggests
 def extend_default_backends(backends: Iterable[Backend | str]) -> None:
     """Add backends to those of every run that is opened from now on without `backends=`.
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from asynctrack._system import messages
+from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
 from asynctrack.client import metrics, stray_names
 from asynctrack.client.labels import as_tags, as_text
@@ -171,10 +172,12 @@ class Run:
         """Record `data` as `log` does, but with `when_full="block"` wait for room without holding the event loop."""
         return await self._publisher.put_async(self._publisher.encode(data, step))
 
+    @suggests
     def bind(self, fields: Mapping[str, Any]) -> Scope:
         """Return a light child of this run that adds constant fields to each record."""
         return Scope(self).bind(fields)
 
+    @suggests
     def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays = "keep") -> Scope:
         """Return a light child of this run whose keys get `prefix/`, and which records every so many steps only; see `Scope.scope`."""
         return Scope(self).scope(prefix, every, last=last, arrays=arrays)
@@ -184,6 +187,7 @@ class Run:
         """Return what `define_metric` was told, by the metric."""
         return MappingProxyType(dict(self.config.get(METRICS, {})))
 
+    @suggests
     def define_metric(
         self,
         name: str,
@@ -209,6 +213,7 @@ class Run:
         told = {"step_metric": step_metric, "hidden": hidden, "summary": summary, "goal": goal}
         metrics.define(self.config, str(name), told, overwrite=overwrite)
 
+    @suggests
     def log_artifact(
         self,
         artifact_or_path: Artifact | str | os.PathLike[str],
@@ -254,6 +259,7 @@ class Run:
         """Return the statistics as they stand. Reads files: not for the hot loop."""
         return self._session.stats()
 
+    @suggests
     def flush(self, until: Until = "delivered", timeout_s: float = 30.0) -> RunStats:
         """Wait until what was logged so far is delivered, synced or journaled, and return the statistics, late or not.
 
@@ -294,6 +300,7 @@ class Run:
         """Say that the machine is being taken away: however the run ends from here, its status is "preempted"."""
         self._publisher.preempt()
 
+    @suggests
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
         """End the run: take no more records, wait for delivery, return the statistics. Calling it again returns the same.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, get_args
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidData, InvalidSettings
 from asynctrack.records.codec import coerce_step, is_mapping
 from asynctrack.records.media_types import MAX_DEPTH
@@ -38,6 +39,7 @@ class Scope:
 
     __slots__ = ("_arrays", "_calls", "_every", "_fields", "_forward", "_last", "_prefix", "_run")
 
+    @suggests
     def __init__(
         self,
         run: Logs,
@@ -105,6 +107,7 @@ class Scope:
         named = {f"{prefix}{plain_key(key)}": value for key, value in data.items()} if prefix else data
         return self._run.log({**self._fields, **named} if self._fields else named, step)
 
+    @suggests
     def bind(self, fields: Mapping[str, Any]) -> Scope:
         """Make a child scope that adds constant fields to each record.
 
@@ -122,6 +125,7 @@ class Scope:
         last = self._last if self._forward else None
         return Scope(self._run, self._prefix, self._every, {**self._fields, **copied(fields)}, last, self._arrays)
 
+    @suggests
     def scope(self, prefix: str, every: int = 1, *, last: int | None = None, arrays: Arrays | None = None) -> Scope:
         """Make a child scope with a longer prefix, and perhaps an interval of its own.
 

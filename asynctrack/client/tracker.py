@@ -108,6 +108,7 @@ class Tracker:
         return f"<Tracker of {self.project}, {self.run!r}>"
 
     @classmethod
+    @suggests
     def from_config(cls, source: Source) -> Tracker:
         """Make a tracker from a mapping or a file.
 
@@ -126,6 +127,7 @@ class Tracker:
 
         return cls(**tracker_arguments(source))
 
+    @suggests
     def init(self, config: Config | None = None) -> Run:
         """Open a run. A run that is still open is finished first, with a warning.
 
@@ -164,6 +166,7 @@ class Tracker:
             raise NoCurrentRun("Tracker.log()", "Tracker.init()")
         return self.run.log(data, step)
 
+    @suggests
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:
         """Finish the open run. Without one it warns and does nothing. The next `init` opens a fresh run, even if this raises.
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.reading.opening import open_run
 from asynctrack.reading.reader import RunReader
 from asynctrack.records.codec import Record, flatten, split_source
@@ -18,6 +19,7 @@ ALL: Final = -1
 SourceMetrics = tuple[list[int], dict[str, list[float]]]
 
 
+@suggests
 def load_metrics(
     source: str | os.PathLike[str] | RunReader, max_step: int = ALL, *, within: str = ""
 ) -> dict[str, SourceMetrics]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import AsynctrackError, InvalidValueType, ManifestUnreadable, NotARun
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal import safe_read
@@ -16,6 +17,7 @@ from asynctrack.reading.reader import RunReader
 from asynctrack.settings import DEFAULT_DIR
 
 
+@suggests
 def open_run(path: str | os.PathLike[str]) -> RunReader:
     """Read a run from its directory. Works as soon as `init` has returned.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 
 from asynctrack._system.paths import expanded
+from asynctrack._system.suggestions import suggests
 from asynctrack.backends.files.reserved import FlatNames
 from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
 from asynctrack.journal import manifest as manifests
@@ -46,6 +47,7 @@ class RunReader:
         path: the run's directory.
     """
 
+    @suggests
     def __init__(self, path: str | os.PathLike[str], *, warns: bool = False) -> None:
         self.path: Path = expanded(path)
         self._warns = warns
@@ -101,6 +103,7 @@ class RunReader:
         """Return the summary as it was set; the last values that were logged are in `columns` and `arrays`."""
         return self.manifest().summary
 
+    @suggests
     def records(self, history: History = "all") -> Iterator[Record]:
         """Yield the records in the order of the journal, which is that of the calls within a process. Images and the like are `Media` with all of their content.
 
@@ -119,6 +122,7 @@ class RunReader:
         """Return the last record in the journal that can be read, without reading those before it; None where there is none."""
         return next(self._records_backwards(), None)
 
+    @suggests
     def columns(self, history: History = "last") -> dict[str, Column]:
         """Return the values and steps of each key, with nested keys joined by `/`.
 
@@ -140,6 +144,7 @@ class RunReader:
             column.settle()
         return columns
 
+    @suggests
     def arrays(self, history: History = "last") -> dict[str, Any]:
         """Return a `Curve` for each key: all of its values and their steps as NumPy arrays.
 
@@ -162,6 +167,7 @@ class RunReader:
             put(nested, key, Curve(steps_as_array(column.steps), as_array(column.values)))
         return nested
 
+    @suggests
     def summarise(self, key: str, how: str = "last") -> Any:
         """Reduce all values of a key to one.
 
@@ -183,6 +189,7 @@ class RunReader:
             return sum(map(as_float, values)) / len(values)
         return min(values) if how == "min" else max(values) if how == "max" else light(values[0])
 
+    @suggests
     def to_pandas(self, history: History = "last") -> pandas.DataFrame:
         """Return a pandas data frame with a row for each record. The first columns are `_step` and `_timestamp` (seconds since the epoch).
 
@@ -198,6 +205,7 @@ class RunReader:
         frame: pandas.DataFrame = data_frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
         return frame
 
+    @suggests
     def to_polars(self, history: History = "last") -> polars.DataFrame:
         """Return a polars data frame with the columns of `to_pandas`.
 
@@ -210,6 +218,7 @@ class RunReader:
         frame: polars.DataFrame = data_frames.to_polars(_import("polars", "to_polars"), self._table(history))
         return frame
 
+    @suggests
     def to_arrow(self, history: History = "last") -> Any:
         """Return a pyarrow table with the columns of `to_pandas`.
 

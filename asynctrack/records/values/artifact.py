@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.media_types import LoggedFile, Value, unicode
 from asynctrack.records.values.files import logged_file, seal
@@ -27,6 +28,7 @@ class Artifact(Value):
         InvalidValue: there is no such file or folder.
     """
 
+    @suggests
     def __init__(
         self,
         name: str | os.PathLike[str],
@@ -54,6 +56,7 @@ class Artifact(Value):
     def __repr__(self) -> str:
         return f"<Artifact {self.name!r} of {len(self._files)} files>"
 
+    @suggests
     def add_file(self, local_path: str | os.PathLike[str], name: str | None = None) -> None:
         """Add a file.
 
@@ -67,6 +70,7 @@ class Artifact(Value):
         path = os.fspath(local_path)
         self._add({name or os.path.basename(path): path})
 
+    @suggests
     def add_dir(self, local_path: str | os.PathLike[str], name: str | None = None) -> None:
         """Add all files below a folder.
 

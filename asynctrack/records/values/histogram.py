@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.arrays import of_torch, unmasked
 from asynctrack.records.bins import count
@@ -29,6 +30,7 @@ class Histogram(Value):
         InvalidValue: neither of the two is given, or both, or their lengths do not fit.
     """
 
+    @suggests
     def __init__(
         self,
         values: Any = None,

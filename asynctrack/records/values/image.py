@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records import png
 from asynctrack.records.arrays import of_torch, unmasked
@@ -40,6 +41,7 @@ class Image(Value):
         InvalidValue: `data` is none of these, or empty; or there is no such file.
     """
 
+    @suggests
     def __init__(self, data: Any, caption: str | None = None, *, mode: str | None = None) -> None:
         self._meta: dict[str, Any] = {} if caption is None else {"caption": str(caption)}
         self._content: bytes | None = None

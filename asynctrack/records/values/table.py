@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidValue, InvalidValueType
 from asynctrack.records.media_types import Value
 
@@ -24,6 +25,7 @@ class Table(Value):
         InvalidValue: a row has another length.
     """
 
+    @suggests
     def __init__(
         self,
         columns: Sequence[Any] | None = None,
@@ -55,6 +57,7 @@ class Table(Value):
         self._check(cells)
         self.data.append(list(cells))
 
+    @suggests
     def add_column(self, name: str, data: Iterable[Any]) -> None:
         """Add a column.
 
@@ -74,6 +77,7 @@ class Table(Value):
         for row, cell in zip(self.data, cells, strict=True):
             row.append(cell)
 
+    @suggests
     def get_column(self, name: str) -> list[Any]:
         """Return the cells of the column of this name."""
         at = self.columns.index(name)

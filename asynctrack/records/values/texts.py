@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidValueType
 from asynctrack.records.media_types import LoggedFile, Value
 from asynctrack.records.values.files import logged_file, seal
@@ -21,6 +22,7 @@ class Html(Value):
         InvalidValue: it is none of these, or there is no such file.
     """
 
+    @suggests
     def __init__(self, data: Any, caption: str | None = None) -> None:
         self._meta = {} if caption is None else {"caption": str(caption)}
         self._content: bytes | None = None
@@ -48,6 +50,7 @@ class Text(Value):
         InvalidValue: it is no text.
     """
 
+    @suggests
     def __init__(self, text: str, caption: str | None = None) -> None:
         self._meta = {} if caption is None else {"caption": str(caption)}
         self._content = _bytes("Text", "a text", text)
