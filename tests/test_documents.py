@@ -14,7 +14,7 @@ from test_house import ORDER, ROOT
 
 DOCUMENTS: Final = [
     *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(set((ROOT / "docs").rglob("*.md")) - set((ROOT / "docs" / "_build").rglob("*.md"))),
     *sorted((ROOT / "tests").glob("*.md")),
     *sorted((ROOT / ".github").rglob("*.md")),
 ]
@@ -104,11 +104,18 @@ def test_the_map_has_every_room_in_the_order_of_the_house() -> None:
     assert rooms == ORDER
 
 
-def test_the_map_lists_every_record_of_a_decision() -> None:
-    listed = re.findall(r"\]\((docs/explanation/decisions/\w+\.md#[^)]+)\)", (ROOT / "DESIGN.md").read_text())
-    there = [f"{name(file)}#{anchor(heading)}" for file in DECISIONS for heading in headings(file)[1:]]
+def test_the_index_of_decisions_lists_every_record() -> None:
+    index = ROOT / "docs" / "explanation" / "decisions" / "index.md"
+    listed = re.findall(r"\]\((\w+\.md#[^)]+)\)", prose(index))
+    there = [f"{file.name}#{anchor(heading)}" for file in DECISIONS for heading in headings(file)[1:]]
     assert sorted(listed) == sorted(there)
     assert len(there) > 50
+
+
+def test_the_glossary_has_few_terms_and_a_line_for_each() -> None:
+    rows = re.findall(r"^\| ([\w ]+) \| (.*) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.M)[1:]
+    assert 20 <= len(rows) <= 25
+    assert [term for term, meaning in rows if not meaning.endswith(".")] == []
 
 
 @pytest.mark.parametrize("file", DECISIONS, ids=name)
