@@ -208,9 +208,6 @@ def _with_a_worker(settings: Settings) -> Settings:
 
     Raises:
         InvalidSettings: threads are asked for, and another library has put its own in their place.
-
-    Raises:
-        InvalidSettings: threads are asked for, and another library has put its own in their place.
     """
     if settings.worker == "thread" and (library := replaced_by()):
         raise InvalidSettings([_no_threads(library)])
@@ -284,9 +281,6 @@ def _changed(settings: Settings | Mapping[str, Any] | None) -> dict[str, Any]:
 
     Raises:
         InvalidSettings: they are neither `Settings` nor a mapping.
-
-    Raises:
-        InvalidSettings: they are none.
     """
     if settings is None:
         return {}

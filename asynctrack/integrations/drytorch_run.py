@@ -171,7 +171,7 @@ def _open(event: log_events.StartExperimentEvent, project: str, settings: Mappin
     run_id = directory_name(event.run_id)
     try:
         return opening(id=run_id)
-    except RunExists:  # DRYTorch's ids are times in seconds, so two may be the same, so two may be the same
+    except RunExists:  # DRYTorch's ids are times in seconds, so two may be the same
         return opening(id=f"{run_id}-{os.urandom(3).hex()}")
 
 

@@ -32,6 +32,8 @@ except ImportError as _error:
 _NEVER: Final = "learn() did not come to its end"
 # Types of a model's settings; its other attributes are parts of it.
 _PLAIN: Final = (int, float, str, bool)
+# Such attributes that are no settings: how far a training is, and when it began.
+_PROGRESS: Final = frozenset({"num_timesteps", "start_time"})
 
 
 class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Baselines3 is
@@ -160,7 +162,7 @@ def _settings_of(model: Any) -> dict[str, Any]:
     """Return the numbers and texts that a model was made with."""
     names = {"algorithm": type(model).__name__, "policy": type(model.policy).__name__}
     plain = {key: value for key, value in vars(model).items() if isinstance(value, _PLAIN) and key[0] != "_"}
-    return {**names, **plain}
+    return {**names, **{key: value for key, value in plain.items() if key not in _PROGRESS}}
 
 
 def _shown(value: Any) -> Any:

@@ -67,13 +67,14 @@ def test_a_training_is_recorded_as_by_its_own_outputs(tmp_path: Path) -> None:
 def test_by_itself_nothing_is_left_out(tmp_path: Path) -> None:
     track = AsyncCallback("ppo", dir=tmp_path)
     model = examples.load("sb3_ppo").make_model()
-    before = None
+    configs = {}
     for _ in range(2):
         model.learn(128, callback=track)
         assert track.run is not None
         assert records(track.run.path)[0].data["time/iterations"] == 1
-        assert track.run is not before
-        before = track.run
+        configs[track.run.path] = manifest(track.run.path)["config"]
+    first, second = configs.values()
+    assert first == second, "how far a training is, and when it began, is no setting"
     assert not any(isinstance(output, AsyncWriter) for output in model.logger.output_formats)
 
 
