@@ -185,6 +185,7 @@ _, status = os.waitpid(pid, 0)
         ("raise ValueError('in the child')", "ValueError: in the child"),
         ("os._exit(0)", None),
         ("sys.exit()", None),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)", None),  # as its parent ends it
     ],
 )
 def test_child_that_fails_is_named_and_does_not_decide(

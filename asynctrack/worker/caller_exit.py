@@ -29,8 +29,9 @@ _ASK_FOR_EXIT = 1 << 3
 _STATE, _EXIT_CODE = 0, 49
 # Between two looks at which signals a process handles; one takes 20 us.
 _POLL_INTERVAL_S = 0.4
-# Signals by which a process is told to end: SIGHUP, SIGINT and SIGTERM.
-_ASKED_TO_END = (1, 2, 15)
+_SIGTERM = 15
+# Signals by which a process is told to end: SIGHUP and SIGINT beside it.
+_ASKED_TO_END = (1, 2, _SIGTERM)
 
 _known: dict[int, ref[Caller]] = {}
 
@@ -95,6 +96,10 @@ class Caller:
     def was_killed(self) -> bool:
         """Return whether a signal is known to have ended it."""
         return bool((self._status or 0) & 0x7F)
+
+    def was_terminated(self) -> bool:
+        """Return whether SIGTERM is known to have ended it."""
+        return (self._status or 0) & 0x7F == _SIGTERM
 
     def _handled(self, number: int) -> bool:
         return bool(self._caught >> (number - 1) & 1)

@@ -230,7 +230,7 @@ class RunJournal:
         failed = [
             (outcome, why)
             for outcome in self.ended
-            if not (outcome.is_root or outcome.reported) and (why := outcome.why())
+            if not (outcome.is_root or outcome.reported) and (why := outcome.child_error())
         ]
         for outcome, why in failed:
             self.note({"note": "child_failed", "child": outcome.pid, "error": why})

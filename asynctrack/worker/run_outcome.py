@@ -49,6 +49,11 @@ class RingOutcome:
         final = self.declared in ("failed", "left") or (self.declared == "finished" and not self.ring.words[EXITING])
         return None if self._caller is None or final else self._caller.why()
 
+    def child_error(self) -> str | None:
+        """Say why a child has failed; None where it has not. SIGTERM is no failure: its parent ends it so, as a `with` block ends a pool."""
+        why = self.why()
+        return None if self._caller is not None and self._caller.was_terminated() else why
+
     def status(self) -> str:
         """Decide how it ended: one of `ENDS`, or "crashed"."""
         why = self.why()
