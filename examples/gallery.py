@@ -1,4 +1,4 @@
-"""Makes the pictures of the README's gallery: one training with two scopes, as the console, Matplotlib, Plotly and `asynctrack show` show it.
+"""Makes the pictures of the documents' gallery: one training with two scopes, as the console, Matplotlib, Plotly and `asynctrack show` show it.
 
     pip install 'asynctrack[matplotlib,plotly]'
     python examples/gallery.py [FOLDER]
