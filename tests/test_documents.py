@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -89,6 +91,37 @@ def test_every_guarantee_names_a_test() -> None:
     without = [row for row in rows if "test_" not in row and "Shown by" not in row]
     assert len(rows) > 50
     assert [row for row in without if "not by a test of its own" not in row] == []
+
+
+def test_the_readme_is_short_and_has_every_extra() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 200
+    rows = re.findall(r"^\| (`.*`) \| ", readme[: readme.index("## Log")], re.M)
+    listed = {extra for row in rows for extra in re.findall(r"`(\w+)`", row)}
+    assert listed == set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+
+
+def test_the_five_numbers_are_those_of_the_results() -> None:
+    bars = {
+        bar["what"]: bar["seen"]
+        for benchmark in ("log_latency", "hot_loop", "startup")
+        for bar in json.loads((ROOT / "bench" / "results" / f"{benchmark}.json").read_text())["bars"]
+    }
+    tight, loop = "tight loop, {} at the machine's faster speed", "{} loop: slow-down"
+    p50, p999 = (bars[tight.format(part)].split()[0] for part in ("p50", "p99.9"))
+    numpy, python = (
+        next(seen for what, seen in bars.items() if what.startswith(loop.format(kind)))
+        for kind in ("NumPy", "pure Python")
+    )
+    imports, first = bars["the statement 'import asynctrack', median"], bars["init, first, worker='process', median"]
+    wanted = [
+        f"{float(p50):.2f} us",
+        f"{float(p999):.0f} us",
+        f"{float(numpy.split()[0]):.1f} % (NumPy), {float(python.split()[0]):.1f} % (pure Python)",
+        f"{float(imports.split()[0]):.0f} ms, {float(first.split()[0]):.0f} ms",
+    ]
+    for page in (ROOT / "README.md", ROOT / "docs" / "explanation" / "performance.md"):
+        assert [figure for figure in wanted if figure not in page.read_text()] == []
 
 
 def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
