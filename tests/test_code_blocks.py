@@ -27,7 +27,7 @@ def ids(block: CodeBlock) -> str:
 
 def missing(block: CodeBlock) -> list[str]:
     """The libraries that a block imports and that are not here."""
-    return sorted(name for name in block.imports() if not _is_here(name) and f"{name}.py" not in block.files)
+    return sorted(name for name in block.imports() if not _is_here(name) and f"{name}.py" not in dict(block.files))
 
 
 def _is_here(name: str) -> bool:
@@ -61,10 +61,11 @@ def test_a_block_that_is_not_run_says_why_and_is_python() -> None:
 def test_a_block_that_fails_or_prints_something_else_would_be_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
-        "<!-- file: data.txt -->\n```text\n7\n```\n\n```python\nprint(open('data.txt').read(), end='')\n```\n\n<!-- prints -->\n```text\n8\n```\n\n"
+        "<!-- file: helper.py -->\n```python\nX = 1\n```\n\n```python\nimport helper\n```\n\n<!-- file: data.txt -->\n```text\n7\n```\n\n```python\nprint(open('data.txt').read(), end='')\n```\n\n<!-- prints -->\n```text\n8\n```\n\n"
         "```python\nraise SystemExit(3)\n```\n\n<!-- not run: it needs a key -->\n```python\nimport nothing\n```\n"
     )
-    other, failing, unrun = code_blocks(page)
+    helped, other, failing, unrun = code_blocks(page)
+    assert missing(helped) == []
     assert "it prints\n7" in run(other, sys.executable, tmp_path).problem
     assert run(other._replace(prints="7\n"), sys.executable, tmp_path).problem == ""
     assert "exit code 3" in run(failing, sys.executable, tmp_path).problem
