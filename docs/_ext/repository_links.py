@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sphinx.application import Sphinx
 
+_PICTURES: Final = {".png", ".svg"}
 _FENCED: Final = re.compile(r"(^ *(`{3,}|:{3,}).*?^ *\2`*$)", re.M | re.S)
 _LINK: Final = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)(#[^)\s]*)?(?=[)\s])")
 
@@ -30,6 +31,8 @@ def _target(link: re.Match[str], folder: Path, docs: Path, url: str) -> str:
     heading = link[2] or ""
     if not file.exists() or (folder.is_relative_to(docs) and file.is_relative_to(docs)):
         return link[0]  # a link between two documents, or one that the build will report
+    if file.suffix in _PICTURES and folder.is_relative_to(docs):
+        return link[0]  # the build copies it: the page of a file on the web is no picture
     if file.is_relative_to(docs):
         return f"/{file.relative_to(docs)}{heading}"
     return f"{url}/{'tree' if file.is_dir() else 'blob'}/main/{file.relative_to(docs.parent)}{heading}"
