@@ -25,6 +25,7 @@ from asynctrack import cli
 from asynctrack.cli import output
 from asynctrack.cli.condition import Condition
 from asynctrack.cli.sparklines import POINTS, Sparkline, Sparklines
+from asynctrack.client.run_state import activity_of
 from asynctrack.errors import InvalidExpression
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Reader
@@ -74,6 +75,26 @@ def test_show_is_text_for_people(kept: Path) -> None:
     assert re.search(r"jsonl +2,020 +0 +0 +0 +\S+/s  has all$", text, re.M)
 
 
+def test_show_says_that_a_backend_of_an_offline_run_waits_for_sync(own_host: Path, tmp_path: Path) -> None:
+    server = asynctrack.MLflow(tracking_uri="http://127.0.0.1:9")
+    with asynctrack.init("p", dir=tmp_path, mode="offline", backends=["jsonl", server]) as run:
+        run.log({"i": 1})
+    wait_until(lambda: not activity_of(run.path).is_active, "its worker lets go of it")
+    text = asynctrack_("show", run.path).stdout
+    assert re.search(r"mlflow +0 +1 +0 +0 +-  waits for `asynctrack sync`$", text, re.M), text
+    assert re.search(r"jsonl +1 .* has all$", text, re.M), text
+
+
+@pytest.mark.system
+def test_show_says_when_a_backend_of_a_live_run_is_tried_again(own_host: Path, tmp_path: Path) -> None:
+    server = asynctrack.MLflow(tracking_uri="http://127.0.0.1:9")
+    limits = {"finish_timeout_s": 0.1, "after_exit_max_s": 0.1}
+    with asynctrack.init("p", dir=tmp_path, backends=["jsonl", server], settings=limits) as run:
+        run.log({"i": 1})
+        again = re.compile(r"mlflow +0 +1 +0 +0 +-  failed \d times?, again in \d+ m?s$", re.M)
+        wait_until(lambda: again.search(asynctrack_("show", run.path).stdout), "it has failed")
+
+
 def test_show_of_a_failed_run_tells_the_error_and_no_control_character(kept: Path) -> None:
     text = asynctrack_("show", kept / "p" / "failed").stdout
     assert r"ValueError: [red]no[/red]\n\x1b[31mgood" in text
@@ -113,7 +134,7 @@ def test_a_backend_in_trouble_is_shown(kept: Path, tmp_path: Path) -> None:
     cursor.write_text(json.dumps(json.loads(cursor.read_text()) | trouble | {"delivered": 1, "skipped": {"thin": 1}}))
     assert answer("show", run)["backends"]["jsonl"].items() >= {**trouble, "behind": 1, "skipped": {"thin": 1}}.items()
     text = asynctrack_("show", run).stdout
-    assert re.search(r"jsonl +1 +1 +1 +0 .*  failed 7 times, again in \d+ y", text)
+    assert re.search(r"jsonl +1 +1 +1 +0 .*  failed 7 times, waits for `asynctrack sync`$", text, re.M)
     assert "jsonl: OSError: no" in text
     assert "jsonl skipped: thin=1" in text
 

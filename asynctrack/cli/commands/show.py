@@ -38,6 +38,8 @@ _LONGEST_CURVE: Final = 48
 _SHORTEST_CURVE: Final = 12
 # Of a line of metrics: the indentation, the gaps, and the count of values.
 _BLANKS: Final = 2 + 5 * 2 + 6
+# Of a backend that no process delivers to.
+_WAITS: Final = "waits for `asynctrack sync`"
 # Fields of a cursor that are shown beside the statistics, where it has them.
 _CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
 
@@ -65,7 +67,7 @@ def main(args: argparse.Namespace) -> int:
     _print_settings(out, "config", manifest.config)
     _print_settings(out, "summary", manifest.summary)
     _print_stats(out, stats)
-    _print_backends(out, backends)
+    _print_backends(out, backends, served=activity.is_active)
     curves, damage = _read(run)
     _print_metrics(out, curves, args.keys)
     _print_damage(out, damage)
@@ -258,7 +260,7 @@ def _count(name: str, count: int) -> Piece:
     return Styled(output.count(count), "bold red" if wrong else "")
 
 
-def _print_backends(out: Output, backends: dict[str, dict[str, Any]]) -> None:
+def _print_backends(out: Output, backends: dict[str, dict[str, Any]], *, served: bool) -> None:
     if not backends:
         return
     out.heading("backends")
@@ -273,7 +275,7 @@ def _print_backends(out: Output, backends: dict[str, dict[str, Any]]) -> None:
     for name, backend in backends.items():
         counts = {**backend, "skipped": sum(backend["skipped"].values())}
         row = [_count(number, counts[number]) if backend["known"] else "-" for number in numbers]
-        rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend)])
+        rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend, served=served)])
     out.table(columns, rows, indent=2)
     for name, backend in backends.items():
         if len(backend["skipped"]):
@@ -282,8 +284,8 @@ def _print_backends(out: Output, backends: dict[str, dict[str, Any]]) -> None:
             out.line(Styled(f"{name}: {backend['last_error']}", "red"), indent=2)
 
 
-def _standing(backend: dict[str, Any]) -> Piece:
-    """Describe in a few words how a backend is doing."""
+def _standing(backend: dict[str, Any], *, served: bool) -> Piece:
+    """Describe in a few words how a backend is doing, which depends on whether a process works on the run."""
     if not backend["known"]:
         return Styled("private to who ran it", "dim")
     if backend["paused"]:
@@ -291,7 +293,10 @@ def _standing(backend: dict[str, Any]) -> Piece:
     if backend["last_error"]:
         left_s = seconds_between(datetime.now(UTC).isoformat(), backend["next_try_at"] or "")
         soon = "" if left_s is None else f", again in {output.duration(max(0, round(left_s)))}"
+        soon = soon if served else f", {_WAITS}"
         return Styled(f"failed {counted(backend['retries'], 'time')}{soon}", "red")
+    if not (served or backend["closed"]):
+        return Styled(_WAITS, "yellow")
     retries = f", {counted(backend['retries'], 'try', 'tries')} failed" if backend["retries"] else ""
     return Styled(("has all" if backend["closed"] else "works") + retries, "dim")
 
