@@ -275,7 +275,9 @@ def _print_backends(out: Output, backends: dict[str, dict[str, Any]], *, served:
     for name, backend in backends.items():
         counts = {**backend, "skipped": sum(backend["skipped"].values())}
         row = [_count(number, counts[number]) if backend["known"] else "-" for number in numbers]
-        rows.append([Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend, served=served)])
+        rows.append(
+            [Styled(name, "dim"), *row, output.rate(backend["records_per_s"]), _standing(backend, served=served)]
+        )
     out.table(columns, rows, indent=2)
     for name, backend in backends.items():
         if len(backend["skipped"]):
