@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support import records, run_child, stopped, wait_until
+from support import DEADLINE_S, ended, records, run_child, start, stopped, wait_until
 
 import asynctrack
 from asynctrack.client import write_gate
@@ -35,6 +35,7 @@ from asynctrack.client.write_gate import (
 )
 from asynctrack.errors import RunFinished
 from asynctrack.queue.layout import WORKER_PID
+from asynctrack.reading.stats import StatsCollector
 from asynctrack.testing.scripted import Scripted, Trouble
 
 
@@ -312,6 +313,60 @@ run.finish()
 """
     assert run_child(CHILD + script, runs) == [REOPENING.name]
     assert data(runs / "p" / "run") == [{"first": 1}, {"within": 1}, {"within": 2}]
+
+
+EARLY = """
+import errno, json, os, signal, sys
+import asynctrack
+faulthandler.cancel_dump_traceback_later()  # a forked child would wait for its thread as it ends
+run = asynctrack.init("p", id="run", dir=sys.argv[1])
+if os.fork():
+    os.wait()
+    raise SystemExit
+join, fails = run._publisher.queue.join, FAILS
+
+def log_within(*_):
+    accepted.append(run.log({"within": len(accepted)}))
+
+def joins():
+    os.kill(os.getpid(), signal.SIGUSR1)  # comes in between, once more at each try
+    if fails():
+        raise OSError(errno.ENOSPC, "no room")
+    join()
+
+accepted = []
+signal.signal(signal.SIGUSR1, log_within)
+run._publisher.queue.join = joins
+print(json.dumps(run.log({"first": 1})), flush=True)
+END
+"""
+ONCE = "iter([True, False]).__next__"
+ALWAYS = "lambda: True"
+
+
+@pytest.mark.parametrize("end", ["", "run.finish()", "sys.exit(3)"])
+def test_what_a_signal_handler_logs_while_no_queue_can_be_made_is_put_at_the_end(
+    end: str, own_host: Path, runs: Path
+) -> None:
+    run = runs / "p" / "run"
+    assert run_child(EARLY.replace("FAILS", ONCE).replace("END", end), runs) is False
+    wait_until(lambda: ended(run), "the run has ended")
+    assert data(run) == [{"within": 0}, {"within": 1}]
+    assert StatsCollector(run).collect([], [], []).dropped == {"full": 1}
+
+
+@pytest.mark.parametrize("end", ["", "run.finish()"])
+def test_what_a_signal_handler_logs_while_no_queue_can_be_made_is_told_as_dropped_where_it_cannot_be_put(
+    end: str, own_host: Path, runs: Path
+) -> None:
+    child = start(EARLY.replace("FAILS", ALWAYS).replace("END", end), runs)
+    out, err = child.communicate(timeout=DEADLINE_S)
+    assert (child.returncode, out) == (0, "false\n")
+    first, last = err.splitlines()
+    assert "1 record of this process dropped so far: [Errno 28] no room" in first
+    assert "3 records were dropped in all by this process, which has no queue: [Errno 28] no room" in last
+    wait_until(lambda: ended(runs / "p" / "run"), "the run has ended")
+    assert data(runs / "p" / "run") == []
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ class Publisher:
         """Return the number of the next record."""
         return self.producer.number
 
-    def on_joined(self, call: Callable[[], object]) -> None:
-        """Have a function called when a forked child has got its queue."""
-        self._child.joined.append(call)
+    def on_child_begun(self, call: Callable[[], object]) -> None:
+        """Have a function called when a forked child has something to do at its end; see `ChildQueue`."""
+        self._child.begun.append(call)
 
     def start(self, payload: bytes) -> None:
         """Put the frame that starts the run.
@@ -173,6 +173,18 @@ class Publisher:
         is_put, record, _ = self._put_with_held()
         return is_put or self._put_alone(record)
 
+    def put_early(self) -> None:
+        """Put what was accepted while a forked child's queue could not be made; what gets none now is counted as dropped."""
+        if self._child.has_early:
+            try:
+                self._put_early(self._child.make(at_once=True))
+            except Exception as error:
+                self._child.turn_early_away(error)
+
+    def report_turned_away(self) -> None:
+        """Say how many records a forked child has dropped that got no queue."""
+        self._child.report()
+
     def update(
         self,
         kind: int,
@@ -239,7 +251,7 @@ class Publisher:
         """Say that the run is over in this process, and in those that it forks from here on."""
         self.gate.change("finish")
         self.gate.leave()
-        self._child.joined.clear()
+        self._child.begun.clear()
 
     def abandon(self) -> bool:
         """Give up a run that could not be opened, and return whether nobody knows of it; see `RunQueue.discard`."""

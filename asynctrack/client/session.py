@@ -87,7 +87,7 @@ class RunSession:
             publisher.queue.trouble,
             self._reports.journal_is_hindered,
         )
-        publisher.on_joined(lambda: shutdown.register(self))
+        publisher.on_child_begun(lambda: shutdown.register(self))
 
     def after_fork(self) -> None:
         """Begin anew in a forked child: another thread of the parent may have been in the middle of something."""
@@ -159,6 +159,7 @@ class RunSession:
         """
         if self.publisher.state is FINISHED or self.publisher.queue.is_released:
             return
+        self.publisher.put_early()
         self._record_changes()
         with contextlib.suppress(QueueFull, RunFinished):  # it is counted
             self.publisher.put_held()
@@ -196,6 +197,7 @@ class RunSession:
         if self.publisher.state is FINISHED:
             yield from self._until(self._is_done, self._settings.exit_timeout_s)
         else:
+            self.publisher.put_early()  # a child that gets its queue only now ends like the others
             self.publisher.exit()
             yield from self.finishing(error, timeout_s=self._settings.exit_timeout_s)
             self._reports.report_queue()

@@ -49,6 +49,7 @@ class SessionReports:
         warnings = self._publisher.warnings
         warnings.report_encode_errors(last=True)
         if not self._publisher.queue.is_own:
+            self._publisher.report_turned_away()
             return
         producer = self._publisher.producer
         lost, said = final_report.dropped(producer)
@@ -76,7 +77,8 @@ class SessionReports:
 
     def report_failed_children(self, read_files: ReadFiles) -> None:
         """Say which forked children have failed, as far as the worker knows by now; `read_files` reads a file."""
-        if _has_forked and self._publisher.queue.is_root:
+        queue = self._publisher.queue
+        if _has_forked and queue.is_root and queue.is_own:
             with contextlib.suppress(AsynctrackError, OSError):
                 if said := read_files(lambda: final_report.failed_children(self._path)):
                     self._publisher.warnings.warn("children", said, once=True)
