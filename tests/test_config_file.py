@@ -362,8 +362,8 @@ def test_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("NOT_SET", raising=False)
     tree = {"project": "p", "dir": "${env:NOT_SET}/runs", "backends": [{"kind": "jsonl", "file": "${env:NOT_SET}"}]}
     assert problems_of(tree) == [
-        "the environment has no NOT_SET, which is referred to at `dir`",
-        "the environment has no NOT_SET, which is referred to at `backends[0].file`",
+        "dir refers to NOT_SET, which is not set in the environment",
+        "backends[0].file refers to NOT_SET, which is not set in the environment",
     ]
 
 

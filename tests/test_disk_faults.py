@@ -355,7 +355,9 @@ class TestRemoved:
         told = [text for text in told if "move it back" not in text]  # where it takes more than some seconds
         assert len(told) == 5, told
         assert "the queue is full: the journal cannot be written (No such file or directory)" in told[0]
-        assert "the statistics cannot be read: [Errno 2] this process sees the run's directory no more" in told[1]
+        assert (
+            "the statistics cannot be read: [Errno 2] this process cannot see the run's directory any more" in told[1]
+        )
         assert f"{dropped} records were dropped in all: {dropped} found the queue full" in told[2]
         assert f"{stats.queued} records are not journaled: the run's directory has been removed or moved" in told[3]
         assert "whether jsonl has all records cannot be told from here" in told[4]

@@ -107,9 +107,7 @@ def _shared_memory() -> Finding:
         return Finding(check="shared memory", status="error", message=message, facts=facts)
     message = f"{fits[0]}, {_mib(free[fits[0]])} free"
     if squatted:
-        message += (
-            f"; {root_name(squatted[0])} is not safely this user's: queues get random names, and orphans are not found"
-        )
+        message += f"; {root_name(squatted[0])} may be written by others: queues get random names, and `asynctrack sync` does not find those of dead processes"
     elif fits[0] != "/dev/shm" and "ASYNCTRACK_SHM" not in os.environ:
         message += "; /dev/shm cannot be used, and queues on a disk may be slower"
     elif free[fits[0]] < 16 * DEFAULT_RING_BYTES:

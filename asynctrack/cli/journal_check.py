@@ -210,7 +210,9 @@ class JournalCheck:
         if self._whole and self._rebuilt is not None and not self._has_ended:
             for name, cursor in self._cursors.items():
                 if cursor.closed:
-                    self._problem(f"{CURSORS}/{name}.json", None, "has the run's end, and the journal has not")
+                    self._problem(
+                        f"{CURSORS}/{name}.json", None, "says that the run has ended, and the journal does not"
+                    )
 
     def _check_end(self, end: Position) -> None:
         """Check the bytes after the last batch that can be read."""

@@ -215,7 +215,7 @@ def _count(run: Path, manifest: Manifest) -> tuple[int, str | None]:
         furthest = max(known, key=_position, default=cursor)
         segment, offset, _ = furthest.position
         if segment and sizes.get(segment, 0) < offset:
-            problem = f"{journal / segment_name(segment)} ends before byte {offset}, up to where a backend has had it"
+            problem = f"{journal / segment_name(segment)} ends before byte {offset}, and a backend has received it up to there"
         else:
             cursor = furthest
     start = cursor.position._replace(inner=0)

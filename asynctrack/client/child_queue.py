@@ -124,7 +124,7 @@ class ChildQueue:
         self._gate.change("reopen")
         try:
             if time.monotonic() < self._join_at and not at_once:
-                raise BlockingIOError(errno.EAGAIN, "it has just been tried")
+                raise BlockingIOError(errno.EAGAIN, "the last attempt failed a moment ago")
             self._queue.join()
             if self._turned_away:
                 self._queue.producer.drop("full", self._turned_away)

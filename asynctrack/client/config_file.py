@@ -191,7 +191,7 @@ class _Reading:
         """Look up the references in a value and convert it to the type that is wanted; `_WRONG` if it has another."""
         refers = env_refs.refers(value)
         if unset := env_refs.missing(value):
-            self._note(f"the environment has no {', '.join(unset)}, which is referred to", at)
+            self._note(f"{at} refers to {', '.join(unset)}, which is not set in the environment", "")
             return _WRONG
         try:
             resolved = env_refs.resolve(value)

@@ -31,4 +31,4 @@ def warn_of_unknown_variables() -> None:
 def _not_read(name: str) -> str:
     found = closest(name, VARIABLES)
     meant = f"did you mean {PREFIX}{found}?" if found else f"there are {', '.join(PREFIX + one for one in VARIABLES)}"
-    return f"the variable {PREFIX}{name} in the environment is none that asynctrack reads; {meant}"
+    return f"{PREFIX}{name} is set in the environment, and asynctrack does not read it; {meant}"

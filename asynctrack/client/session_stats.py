@@ -108,7 +108,9 @@ class SessionStats:
     def _collect(self, collector: StatsCollector) -> RunStats:
         # Elsewhere the path leads to the statistics of another run, or to empty ones.
         if _which(self._path) != self._publisher.queue.directory_id:
-            raise FileNotFoundError(errno.ENOENT, "this process sees the run's directory no more", str(self._path))
+            raise FileNotFoundError(
+                errno.ENOENT, "this process cannot see the run's directory any more", str(self._path)
+            )
         queue = self._publisher.queue
         own = [queue.producer.ring] if queue.is_own else []
         return collector.collect(own, queue.others(), self._backends)
@@ -132,13 +134,13 @@ class SessionStats:
             return self._last_known(error)
         except OSError as error:
             self._publisher.warnings.warn(
-                "stats", f"the statistics cannot be read: {error}; what is known is what the queue says"
+                "stats", f"the statistics cannot be read: {error}; the numbers are those of the queue alone"
             )
             return msgspec.structs.replace(self._without_files(), backends=_unknown(self._backends))
 
     def _last_known(self, error: TimeoutError) -> RunStats:
         self._publisher.warnings.warn(
-            "stats", f"the statistics cannot be read: {error}; these are the last that could be"
+            "stats", f"the statistics cannot be read: {error}; these are the last that could be read"
         )
         return self._without_files()
 

@@ -180,7 +180,7 @@ class WorkerHandle:
         except ValueError:  # the run has finished meanwhile, and its ring is closed
             pass
         except Exception as error:  # whatever it was, the queue takes what it can
-            self._warn(f"the worker cannot be started: {error}; the queue holds what it can")
+            self._warn(f"the worker cannot be started: {error}; records wait in the queue until it is full")
         finally:
             self._starting.release()
 
@@ -194,7 +194,7 @@ class WorkerHandle:
                 if not self._worker_lives():
                     self._start()
             except Exception as error:
-                self._warn(f"the worker cannot be started: {error}; the queue holds what it can")
+                self._warn(f"the worker cannot be started: {error}; records wait in the queue until it is full")
             finally:
                 self._starting.release()
         self.wake()
@@ -320,7 +320,7 @@ class WorkerHandle:
         lock = os.path.join(self.directory, LOCK_NAME)
         if locks.holder(lock) == locks.ELSEWHERE:
             self._warn(
-                "the worker does not move, and it is in another PID namespace: kill it there; the queue holds what it can"
+                "the worker does not move, and it is in another PID namespace: kill it there; records wait in the queue until it is full"
             )
         # Else the one that hung is gone, and another could not take this ring.
         elif locks.signal_holder(lock, signal.SIGKILL, pid):

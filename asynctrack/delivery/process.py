@@ -97,7 +97,7 @@ class DeliveryProcess:
             try:
                 return await poller.run()
             except Exception:  # a disk, or a mistake of ours: the others go on
-                _log.exception("%s of %s: the delivery failed, and is begun again", order["name"], order["run"])
+                _log.exception("%s of %s: the delivery failed, and is started again", order["name"], order["run"])
             finally:
                 self._driven.pop(key).over.set()
             failures += 1

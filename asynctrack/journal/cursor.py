@@ -113,7 +113,7 @@ def decode_cursor(content: bytes) -> Cursor:
     cursor = msgspec.convert(_renamed(msgspec.json.decode(content)), Cursor, strict=False, str_keys=True)
     counts = (*cursor.position, cursor.delivered, cursor.rejected, cursor.next_number, *cursor.skipped.values())
     if not all(0 <= count < _TOO_MANY for count in counts):
-        raise ValueError("it counts what cannot be")
+        raise ValueError("its counts are impossible")
     return cursor
 
 

@@ -305,12 +305,12 @@ class Ring:
             raise ValueError(f"{self.path} is not a ring of version {RING_VERSION}")
         capacity = words[CAPACITY]
         if capacity + HEADER_BYTES != size or capacity & (capacity - 1) or words[META_BYTES] > META_MAX:
-            raise ValueError(f"{self.path} has a header that cannot be: capacity {capacity}, file of {size} bytes")
+            raise ValueError(f"{self.path} has an impossible header: capacity {capacity}, file of {size} bytes")
         # Both move on, and between two reads of an observer's for as long as that does not run.
         for tail, head in ((words[TAIL], words[HEAD]) for _ in range(_TRIES)):
             if not (head | tail) % 8 and 0 <= head - tail <= capacity and words[END] < len(ENDS):
                 return
-        raise ValueError(f"{self.path} has positions that cannot be: {tail} to {head}")
+        raise ValueError(f"{self.path} has impossible positions: {tail} to {head}")
 
 
 def count_records(frames: bytes | memoryview) -> int:

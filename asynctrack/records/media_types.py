@@ -127,7 +127,7 @@ class Media:
         self.run = run
         self._format = format
         if not _can_be(kind, format, meta, content):  # the frame may be anybody's
-            raise ValueError(f"there is no such medium: {kind!r:.20} in {format!r:.20}")
+            raise ValueError(f"asynctrack knows no medium of the kind {kind!r:.20} in the format {format!r:.20}")
 
     def __repr__(self) -> str:
         return f"<{self}{f', {self.path}' if self.path else ''}>"

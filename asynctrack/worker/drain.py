@@ -226,7 +226,10 @@ class Drain:
         """Move what is in a ring; returns how full it was, 0 to 1."""
         words = ring.words
         if not ring.can_be():
-            self._runs.warn(ring.path, f"the queue of {run.path} was written over; what it still had is lost")
+            self._runs.warn(
+                ring.path,
+                f"another program has written over the queue of {run.path}; the records that were still in it are lost",
+            )
             run.retire(ring)
             run.end()
             self._runs.notify_growth([run])

@@ -37,4 +37,6 @@ class Sync:
 
     def _sync(self, run: RunJournal) -> None:
         if not run.sync() and self._throttle.admit("sync"):
-            warn(f"the journal of {run.path} cannot be synced; what is not safe is kept and written again")
+            warn(
+                f"the journal of {run.path} cannot be synced; records that are not safe yet are kept and written again"
+            )

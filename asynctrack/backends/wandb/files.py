@@ -65,7 +65,7 @@ class WandbFile:
         with open(self.path, "rb") as file:
             magic = file.read(len(_MAGIC))
             if not _MAGIC.startswith(magic):
-                raise JournalCorrupt(self.path, 0, "no file of W&B's begins so")
+                raise JournalCorrupt(self.path, 0, "it does not begin as a file of W&B's does")
             file.seek(self._at)
             data = file.read()
         began = self._at
