@@ -123,7 +123,7 @@ def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool | None:
     if resume != "never" and os.path.isdir(path):
         return False
     if resume == "must":
-        raise NotARun(path, "; with resume='allow' it is begun")
+        raise NotARun(path, "; resume='allow' begins a new run there")
     try:
         return _make_run_directory(path, run_id) or None
     except RunExists:
