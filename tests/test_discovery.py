@@ -167,30 +167,6 @@ def test_wrong_name_in_a_config_says_which_was_perhaps_meant(of: str, tmp_path: 
         assert not hasattr(found, "_repr_html_")
 
 
-STRAY = {
-    "run.nmae = 'x'": "`run.nmae` was set, which a run does not have, and is not recorded; did you mean `run.name`?",
-    "run.tag = ['x']": "did you mean `run.tags`?",
-    "run.confg = {}": "did you mean `run.config`?",
-    "run.config = {'lr': 1}": "`run.config` was replaced by another object, which is not recorded; use `run.config.update(...)`",
-    "run.steps = 1; run.best = 2; run.lr = 3; run._x = 4; run.name = 'n'; run.tags = ['t']": None,
-}
-
-
-@pytest.mark.parametrize("line", STRAY)
-def test_name_that_is_set_on_a_run_and_not_recorded_is_said_once(
-    line: str, tmp_path: Path, own_host: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    run = asynctrack.init("p", dir=tmp_path, id="r", backends=[])
-    exec(line)
-    run.flush()
-    run.finish()
-    expected = STRAY[line]
-    assert [message for message in caplog.messages if "run." in message] == (
-        [] if expected is None else caplog.messages[:1]
-    )
-    assert expected is None or expected in caplog.messages[0]
-
-
 def test_wrong_name_of_a_user_s_own_backend_says_which_was_perhaps_meant() -> None:
     class Shout(asynctrack.Backend, frozen=True, kw_only=True, tag="shout"):
         word: str = "hey"

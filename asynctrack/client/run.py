@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 from asynctrack._system import messages
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
-from asynctrack.client import metrics, stray_names
+from asynctrack.client import metrics
 from asynctrack.client.labels import as_tags, as_text
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run_dict import RunDict
@@ -85,7 +85,6 @@ class Run:
         self._foreign = 0
         self._may_hold: Callable[[Any], bool] = HOLDS_OTHERS
         self._publisher.serve(self)
-        session.unrecorded.append(stray_names.watch_for(self))
 
     def __repr__(self) -> str:
         state = "open" if self._publisher.state in IS_OPEN else "finished"
