@@ -23,13 +23,6 @@ extensions = [
 exclude_patterns = ["_build", "_ext"]
 smartquotes = False  # `--flag` in a text stays as it is
 nitpicky = True
-suppress_warnings = [
-    # Until all pages are written.
-    "myst.xref_missing",
-    "toc.empty_glob",
-    "toc.not_included",
-    "toc.not_readable",
-]
 
 myst_heading_anchors = 6
 repository_url = "https://github.com/asynctrack/asynctrack"

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Final
@@ -165,17 +162,3 @@ def test_the_changelog_has_the_sections_of_keep_a_changelog() -> None:
     for version in re.split(r"^## ", prose(ROOT / "CHANGELOG.md"), flags=re.M)[1:]:
         found = re.findall(r"^### (.*)$", version, re.M)
         assert found and found == [section for section in SECTIONS if section in found]
-
-
-@pytest.mark.system
-@pytest.mark.timeout(200)  # the whole contract, in a pytest of its own: 8 s alone, 29 s at a load of 11 on two cores
-def test_the_backend_of_the_contributors_guide_keeps_the_contract(tmp_path: Path) -> None:
-    blocks = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.S)
-    assert [file for file, _ in blocks] == ["test_logfmt.py", "logfmt.py"]
-    for file, text in blocks:
-        (tmp_path / file).write_text(text)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)  # warnings are errors there, too
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "test_logfmt.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stdout
-    assert re.search(r"\b1\d passed", done.stdout), done.stdout  # all of the contract

@@ -25,20 +25,14 @@ _POSITIONAL = "Extra positional arguments provided"
 _PYTHON_SUGGESTS = sys.hexversion >= 0x030D0000
 
 
-def closest(word: str, known: Iterable[str], alike: float = 0.6) -> str | None:
-    """Find the known word that is most like a wrong one, upper and lower case alike, the first of several; None where none is like it.
-
-    Args:
-        word: The wrong one.
-        known: The right ones.
-        alike: How much alike they must be, 0 to 1; the default is that of `difflib`.
-    """
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Find the known word that is most like a wrong one, upper and lower case alike, the first of several; None where none is like it."""
     import difflib
 
     names: dict[str, str] = {}
     for name in known:
         names.setdefault(name.lower(), name)
-    found = difflib.get_close_matches(word.lower(), names, n=1, cutoff=alike)
+    found = difflib.get_close_matches(word.lower(), names, n=1)
     return names[found[0]] if found else None
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from asynctrack._system.masking import is_secret
-
-TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
-if TYPE_CHECKING:
-    from typing import Any
 
 _WORDS = {
     "float": "a number",
