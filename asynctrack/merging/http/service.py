@@ -1,0 +1,106 @@
+"""Service: a collector that listens, from its start to a clean end. Runs in `asynctrack serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from asynctrack.backends.base import Backend
+from asynctrack.merging.http.app import CollectorApp
+from asynctrack.merging.http.listening import HTTPServer, TLSFiles, make_server
+from asynctrack.merging.http.tokens import TokenFile
+from asynctrack.merging.server.deliveries import Deliveries
+from asynctrack.merging.server.limits import ServerLimits
+from asynctrack.merging.server.served_runs import RunChange, ServedRuns
+from asynctrack.merging.server.upkeep import upkeep
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what a collector is started with.
+
+    Attributes:
+        directory: for the merged runs.
+        limits: of what it takes.
+        tokens: the file of tokens; None where anybody may write.
+        tls: the files of TLS; None for plain HTTP.
+        backends: to which merged runs are delivered.
+    """
+
+    directory: Path
+    limits: ServerLimits = ServerLimits()
+    tokens: Path | None = None
+    tls: TLSFiles | None = None
+    backends: dict[str, Backend] = {}
+
+
+class CollectorServer:
+    """Serves until a signal comes.
+
+    Args:
+        settings: what it is started with.
+        host: the directory of this process's handshake, for delivery processes.
+        tell: is told how a merged run is when that has changed.
+
+    Raises:
+        InvalidSettings: tokens or certificates cannot be used.
+    """
+
+    def __init__(self, settings: ServerSettings, host: str, tell: Callable[[RunChange], None]) -> None:
+        self._settings = settings
+        self._host = host
+        self._tell = tell
+        self._deliveries: Deliveries | None = None
+        self._runs = ServedRuns(settings.directory, settings.limits, settings.backends, self._on_change)
+        tokens = None if settings.tokens is None else TokenFile(settings.tokens)
+        self._server = make_server(CollectorApp(self._runs, settings.limits, tokens).asgi, settings.tls)
+
+    def serve(self, sock: socket.socket) -> None:
+        """Serve at a socket that listens, until SIGTERM or SIGINT; what was acknowledged is safe then."""
+        asyncio.run(self._serve(sock))
+
+    async def _serve(self, sock: socket.socket) -> None:
+        if self._settings.backends:
+            self._deliveries = Deliveries(self._settings.backends, self._host)
+        with _ending(self._server):
+            async with upkeep(self._runs, self._deliveries, self._settings.directory):
+                resuming = asyncio.create_task(self._runs.resume())
+                try:
+                    await self._server.serve([sock])
+                finally:
+                    resuming.cancel()
+                    await asyncio.gather(resuming, return_exceptions=True)
+
+    def _on_change(self, change: RunChange) -> None:
+        if self._deliveries is not None and change.hosts:
+            self._deliveries.note(Path(change.path), has_ended=change.has_ended)
+        self._tell(change)
+
+
+@contextlib.contextmanager
+def _ending(server: HTTPServer) -> Iterator[None]:
+    """Have signals end the server; a second one ends it without waiting for requests, and a third the process."""
+    loop, left = asyncio.get_running_loop(), list(range(2))
+
+    def end(number: int) -> None:
+        if not left:
+            os._exit(128 + number)
+        server.force_exit = left.pop() == 0
+        server.should_exit = True
+
+    for one in _SIGNALS:
+        loop.add_signal_handler(one, end, one)
+    try:
+        yield
+    finally:
+        for one in _SIGNALS:
+            loop.remove_signal_handler(one)
