@@ -1,0 +1,163 @@
+"""Curve: the numbers of a metric, summed up for as many places as a picture has. Runs anywhere."""
+
+from __future__ import annotations
+
+import array
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from asynctrack._system.suggestions import suggests
+from asynctrack.curves.layout import CELL, Bytes, DrawnCell
+from asynctrack.curves.totals import clamped
+from asynctrack.records.libraries import import_library
+
+_COLUMNS: Final = ("x", "x_min", "x_max", "min", "max", "mean", "last", "count", "not_finite")
+
+
+class CurveBuckets(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Sums a metric up in buckets along the x axis, from left to right, without empty ones. Each column is a memoryview, of floats or of integers.
+
+    Every number that was logged in the window lies within one of the buckets: between its `x_min` and `x_max`, and between its `min` and `max`.
+
+    Attributes:
+        key: the metric.
+        axis: "step", "time", "relative", or the metric that is the x axis.
+        x: where to draw a bucket: the middle of `x_min` and `x_max`.
+        x_min: the least x of a bucket.
+        x_max: the greatest x of a bucket.
+        min: the least finite number, NaN where there is none.
+        max: the greatest finite number.
+        mean: of the finite numbers.
+        last: the finite number with the greatest x, of several the last.
+        count: how many finite numbers.
+        not_finite: how many NaN and infinities.
+        exact: each bucket is one number, as it was logged.
+    """
+
+    key: str
+    axis: str
+    x: memoryview
+    x_min: memoryview
+    x_max: memoryview
+    min: memoryview
+    max: memoryview
+    mean: memoryview
+    last: memoryview
+    count: memoryview
+    not_finite: memoryview
+    exact: bool
+
+    def __len__(self) -> int:
+        """Return how many buckets there are."""
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        numbers = sum(self.count) + sum(self.not_finite)
+        return f"<CurveBuckets {self.key!r} over {self.axis!r}: {numbers} numbers in {len(self)} buckets>"
+
+    def arrays(self) -> dict[str, Any]:
+        """Return the columns as NumPy arrays, without a copy.
+
+        Raises:
+            LibraryMissing: NumPy is not installed.
+        """
+        numpy = import_library("numpy", "arrays")
+        return {name: numpy.asarray(getattr(self, name)) for name in _COLUMNS}
+
+    @suggests
+    def smoothed(self, width: float, how: Literal["exponential", "window"] = "exponential") -> memoryview:
+        """Smooth the means by x, not by bucket: a gap counts for what it is.
+
+        Args:
+            width: on the x axis. An exponential mean forgets all but a 2.7th over it; a window is as wide, and reaches as far back as forth.
+            how: "exponential" or "window".
+
+        Returns:
+            A float for each bucket; NaN where the bucket has no finite number.
+        """
+        weights = [float(count) for count in self.count]
+        if how == "window":
+            return _view("d", _window(self.x, self.mean, weights, width))
+        return _view("d", _exponential(self.x, self.mean, width))
+
+
+def _exponential(x: Sequence[float], mean: Sequence[float], width: float) -> Iterable[float]:
+    total = weight = 0.0
+    before = None
+    for at, value in zip(x, mean, strict=True):
+        if value != value:
+            yield math.nan
+            continue
+        kept = math.exp(-(at - before) / width) if before is not None and width > 0 else 0.0
+        # A value counts for the stretch since the one before, so that dense ones do not outweigh sparse ones.
+        share = 1.0 if before is None else 1.0 - kept
+        total, weight = kept * total + share * value, kept * weight + share
+        if not weight:  # several at one x
+            total, weight = value, 1.0
+        before = at
+        yield total / weight
+
+
+def _window(x: Sequence[float], mean: Sequence[float], weights: Sequence[float], width: float) -> Iterable[float]:
+    first = end = 0
+    for at in range(len(x)):
+        while x[first] < x[at] - width / 2:
+            first += 1
+        while end < len(x) and x[end] <= x[at] + width / 2:
+            end += 1
+        found = [(mean[i], weights[i]) for i in range(first, end) if weights[i]]
+        total = math.fsum(weight for _, weight in found)
+        yield math.fsum(value * (weight / total) for value, weight in found) if weights[at] else math.nan
+
+
+def of_cells(key: str, axis: str, cells: Bytes) -> CurveBuckets:
+    """Make a curve of what is drawn."""
+    found = [cell for cell in map(DrawnCell._make, CELL.iter_unpack(cells)) if cell.finite or cell.broken]
+    found.sort(key=lambda cell: (cell.x_low + cell.x_high) / 2)
+    number = [(cell.low, cell.high, mean_of(cell), cell.last) if cell.finite else (math.nan,) * 4 for cell in found]
+    return CurveBuckets(
+        key=key,
+        axis=axis,
+        x=_view("d", (cell.x_low + (cell.x_high - cell.x_low) / 2 for cell in found)),
+        x_min=_view("d", (cell.x_low for cell in found)),
+        x_max=_view("d", (cell.x_high for cell in found)),
+        min=_view("d", (low for low, _, _, _ in number)),
+        max=_view("d", (high for _, high, _, _ in number)),
+        mean=_view("d", (mean for _, _, mean, _ in number)),
+        last=_view("d", (last for _, _, _, last in number)),
+        count=_view("q", (cell.finite for cell in found)),
+        not_finite=_view("q", (cell.broken for cell in found)),
+        exact=all(cell.finite + cell.broken == 1 for cell in found),
+    )
+
+
+def of_points(key: str, axis: str, points: Sequence[tuple[float, float]]) -> CurveBuckets:
+    """Make a curve of single numbers, each with its place."""
+    x = _view("d", (place for place, _ in points))
+    number = _view("d", (y if y - y == 0 else math.nan for _, y in points))
+    return CurveBuckets(
+        key=key,
+        axis=axis,
+        x=x,
+        x_min=x,
+        x_max=x,
+        min=number,
+        max=number,
+        mean=number,
+        last=number,
+        count=_view("q", (int(y - y == 0) for _, y in points)),
+        not_finite=_view("q", (int(y - y != 0) for _, y in points)),
+        exact=True,
+    )
+
+
+def mean_of(cell: DrawnCell) -> float:
+    """Return the mean of the finite numbers of a cell that has some."""
+    return clamped(cell.total / cell.finite, cell.low, cell.high)
+
+
+def _view(kind: str, numbers: Iterable[float]) -> memoryview:
+    return memoryview(array.array(kind, numbers))

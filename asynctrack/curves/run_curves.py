@@ -1,0 +1,105 @@
+"""Run curves: the curves of one run, brought up to date each time that they are asked for. Runs anywhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from asynctrack._system.native import is_native
+from asynctrack.curves import saved
+from asynctrack.curves.curve import CurveBuckets
+from asynctrack.curves.cuts import History
+from asynctrack.curves.drawing import DrawnMetric, axis_of, curve_of, draw, extent
+from asynctrack.curves.pyramid import Pyramid
+from asynctrack.curves.totals import MetricTotals
+from asynctrack.errors import InvalidSettings
+from asynctrack.journal.reader import Damage
+
+# More buckets than any picture has. Arbitrary.
+_MOST_BUCKETS: Final = 1 << 20
+
+
+class RunCurves:
+    """The curves of a run. For any thread.
+
+    Args:
+        run: its directory.
+        history: "last" leaves out what was logged again after a resume; "all" does not.
+        cache: what was read of a long run is kept in the user's cache, and found there.
+        native: False has Python do all.
+    """
+
+    def __init__(self, run: Path, history: History = "last", *, cache: bool = False, native: bool = is_native) -> None:
+        self._pyramid = Pyramid(run, history, native=native)
+        self._has_cache = cache
+        self._is_begun = False
+        self._saved = 0
+        self._is_native = native
+        self._lock = threading.RLock()
+
+    def grow(self, fixed: Mapping[int, int] | None = None) -> list[Damage]:
+        """Read what the journal has since; see `Pyramid.grow`."""
+        with self._lock:
+            if self._has_cache and not self._is_begun and saved.load(self._pyramid):
+                self._saved = saved.count(self._pyramid)
+            self._is_begun = True
+            damage = self._pyramid.grow(fixed)
+            if self._has_cache and saved.is_worth_saving(self._pyramid, self._saved):
+                self._saved = saved.count(self._pyramid)
+                saved.save(self._pyramid)
+            return damage
+
+    def names(self) -> list[str]:
+        """Return the metrics in the order of their first numbers."""
+        with self._lock:
+            return self._pyramid.names()
+
+    def totals(self, key: str) -> MetricTotals | None:
+        """Return what a metric comes to; None where it has no number."""
+        with self._lock:
+            return self._pyramid.totals(key)
+
+    def extent(self, key: str, x: str) -> tuple[float, float] | None:
+        """Return the least and the greatest x of a metric, or somewhat less and more; None where it has no number there."""
+        with self._lock:
+            return extent(self._pyramid, key, axis_of(self._pyramid, x))
+
+    def curves(
+        self, keys: Iterable[str], x: str, x0: float | None, x1: float | None, buckets: int
+    ) -> dict[str, CurveBuckets]:
+        """Return curves of several metrics.
+
+        Raises:
+            KeyError: the run has no number by a name.
+            InvalidSettings: there is no such window.
+        """
+        keys = tuple(dict.fromkeys(keys))
+        with self._lock:
+            axis = axis_of(self._pyramid, x)
+            drawn = self.drawn(keys, x, x0, x1, buckets)
+            return {key: curve_of(key, axis, drawn[key], buckets) for key in keys}
+
+    def drawn(
+        self, keys: tuple[str, ...], x: str, x0: float | None, x1: float | None, buckets: int
+    ) -> dict[str, DrawnMetric]:
+        """Draw several metrics; arguments as for `curves`."""
+        if not 0 < buckets <= _MOST_BUCKETS:
+            raise InvalidSettings([f"buckets must be from 1 to {_MOST_BUCKETS}; got {buckets}"])
+        if x0 is not None and x1 is not None and not x0 <= x1:
+            raise InvalidSettings([f"x0 must not be greater than x1; got {x0} and {x1}"])
+        with self._lock:
+            axis, known = axis_of(self._pyramid, x), {*self._pyramid.names()}
+            for key in (*keys, *([axis.metric] if axis.metric is not None else [])):
+                if key not in known:
+                    raise KeyError(key)
+            windows: dict[tuple[float, float], list[str]] = {}
+            for key in keys:
+                whole = extent(self._pyramid, key, axis) or (0.0, 0.0)
+                windows.setdefault((whole[0] if x0 is None else x0, whole[1] if x1 is None else x1), []).append(key)
+            found: dict[str, DrawnMetric] = {}
+            for (begin, end), some in windows.items():
+                drawn = draw(self._pyramid, tuple(some), axis, begin, end, buckets, native=self._is_native)
+                found.update(zip(some, drawn, strict=True))
+            return found
