@@ -6,10 +6,12 @@ A script for W&B runs unchanged with one line: `import asynctrack.wandb as wandb
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal
 
 from asynctrack import errors
 from asynctrack._system import messages
+from asynctrack._system.native import is_native
 from asynctrack._system.suggestions import suggests, unknown_attribute
 from asynctrack.backends.base import (
     ActionRequired,
@@ -25,8 +27,11 @@ from asynctrack.backends.base import (
 )
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.registry import KINDS
-from asynctrack.client.current import current, current_backend
+from asynctrack.client import following
+from asynctrack.client.current import current, current_backend, current_or_attached
 from asynctrack.client.default_backends import extend_default_backends, reset_default_backends, set_default_backends
+from asynctrack.client.following import followed
+from asynctrack.client.open_runs import open_runs
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
 from asynctrack.client.scope import Scope
@@ -53,27 +58,49 @@ if TYPE_CHECKING:
     from asynctrack.backends.trackio import Trackio
     from asynctrack.backends.visdom import Visdom
     from asynctrack.backends.wandb import WandB
+    from asynctrack.client.attaching import attach
     from asynctrack.client.tracker import Tracker
+    from asynctrack.collection.comparison import Comparison, compare
+    from asynctrack.collection.group_curves import curve_of_runs
+    from asynctrack.collection.query import query
+    from asynctrack.collection.query_result import QueryResult
+    from asynctrack.collection.runs import Runs, runs
+    from asynctrack.curves.curve import CurveBuckets
+    from asynctrack.curves.group import GroupCurve
     from asynctrack.reading.loading import load_metrics
     from asynctrack.reading.opening import open_run
     from asynctrack.reading.reader import RunReader
     from asynctrack.records.values import Artifact, Histogram, Html, Image, Table, Text
 
 __version__ = "0.1.0"
+__native__ = is_native
+"""Whether records are put by the native core; without it, by Python alone."""
 
 # Imported when they are asked for.
 _LATER = {
     **{path.rpartition(".")[2]: path.rpartition(".")[0] for path in KINDS.values()},
     **dict.fromkeys(("Artifact", "Histogram", "Html", "Image", "Table", "Text"), "asynctrack.records.values"),
+    "Comparison": "asynctrack.collection.comparison",
+    "CurveBuckets": "asynctrack.curves.curve",
+    "GroupCurve": "asynctrack.curves.group",
+    "QueryResult": "asynctrack.collection.query_result",
     "RunReader": "asynctrack.reading.reader",
+    "Runs": "asynctrack.collection.runs",
     "Tracker": "asynctrack.client.tracker",
+    "attach": "asynctrack.client.attaching",
+    "curve_of_runs": "asynctrack.collection.group_curves",
+    "compare": "asynctrack.collection.comparison",
     "load_metrics": "asynctrack.reading.loading",
     "open_run": "asynctrack.reading.opening",
+    "query": "asynctrack.collection.query",
+    "runs": "asynctrack.collection.runs",
 }
 
 
 def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
-    """Record values into the current run.
+    """Record values into the current run. A process that has none attaches to the run of a process from which it descends, as `attach()` does.
+
+    A process that has attached follows: where the other has finished the run and opened its next one, this goes to the next one.
 
     Args:
         data: See `Run.log`.
@@ -84,22 +111,25 @@ def log(data: Mapping[str, Any], step: int | None = None, commit: bool | None = 
         True if the record was accepted, False if it was dropped and counted.
 
     Raises:
-        NoCurrentRun: No run is open.
+        NoCurrentRun: No run is open, here or in a process from which this one descends.
         UsageError: See `Run.log`.
     """
-    run = current()
-    if run is None:
-        raise NoCurrentRun("log()")
+    run = open_runs.current()
+    if run is None or (followed and monotonic() >= following.due_at):
+        run = current_or_attached("log()")
     return run.log(data, step, commit)
 
 
 @suggests
-def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats | None:
+def finish(
+    summary: Mapping[str, Any] | None = None, exit_code: int | None = None, *, wait: Literal["own", "all"] = "own"
+) -> RunStats | None:
     """Finish the current run. Without one it warns and does nothing.
 
     Args:
         summary: See `Run.finish`.
         exit_code: See `Run.finish`.
+        wait: See `Run.finish`.
 
     Returns:
         The final statistics of the run; None if no run was open.
@@ -111,7 +141,7 @@ def finish(summary: Mapping[str, Any] | None = None, exit_code: int | None = Non
     if run is None:
         messages.warn_now("asynctrack: finish() without an open run is ignored")
         return None
-    return run.finish(summary, exit_code)
+    return run.finish(summary, exit_code, wait=wait)
 
 
 if not TYPE_CHECKING:  # a type checker that saw it would let every name pass
@@ -140,8 +170,11 @@ __all__ = [
     "Backend",
     "BackendStats",
     "Batch",
+    "Comparison",
     "Console",
     "Context",
+    "CurveBuckets",
+    "GroupCurve",
     "Histogram",
     "Html",
     "HydraLink",
@@ -155,6 +188,7 @@ __all__ = [
     "NoCurrentRun",
     "Parquet",
     "Plotly",
+    "QueryResult",
     "QueueFull",
     "Record",
     "Rejected",
@@ -163,6 +197,7 @@ __all__ = [
     "Run",
     "RunReader",
     "RunStats",
+    "Runs",
     "Scope",
     "Settings",
     "Sink",
@@ -176,8 +211,11 @@ __all__ = [
     "Update",
     "Visdom",
     "WandB",
+    "attach",
+    "compare",
     "current",
     "current_backend",
+    "curve_of_runs",
     "errors",
     "extend_default_backends",
     "finish",
@@ -185,6 +223,8 @@ __all__ = [
     "load_metrics",
     "log",
     "open_run",
+    "query",
     "reset_default_backends",
+    "runs",
     "set_default_backends",
 ]

@@ -6,6 +6,8 @@
 | `Metrics` | a record was logged |
 | `ConfigUpdated`, `SummaryUpdated` | some of it was set |
 | `Checkpoint` | the state was saved: all events before it are on disk |
+| `WriterJoined` | another process has begun to write to the run |
+| `WriterEnded` | a process that writes to the run has ended, or was killed; only where it has several |
 | `RunEnded` | the run has finished, failed, crashed or was preempted |
 
 They come in the order of the journal, after the call that made them. Records and changes of one batch come in the order of the clock.
@@ -57,11 +59,13 @@ class Metrics(Event, frozen=True, kw_only=True):
         data: names to values, nested as they were logged.
         step: the step that was given, or the number where none was.
         number: of the record in the process that logged it, from 0.
+        writer: the label of that process, in a run that several write to.
     """
 
     data: dict[str, Any]
     step: int
     number: int
+    writer: str | None = None
 
 
 class ConfigUpdated(Event, frozen=True, kw_only=True):
@@ -96,6 +100,40 @@ class Checkpoint(Event, frozen=True, kw_only=True):
     """
 
     counters: dict[str, Any]
+
+
+class WriterJoined(Event, frozen=True, kw_only=True):
+    """Tells that a process has joined the run, beside the one that has opened it.
+
+    Attributes:
+        writer: its label. A rank that is started again has the same.
+        rank: of the process; None where it has none.
+        host: the name of its machine.
+        pid: of the process.
+    """
+
+    writer: str
+    rank: int | None = None
+    host: str = ""
+    pid: int = 0
+
+
+class WriterEnded(Event, frozen=True, kw_only=True):
+    """Tells how a process has ended that wrote to a run with several writers. It comes within a second of the death of the process.
+
+    Where its exit code says otherwise than it did, the event comes again.
+
+    Attributes:
+        writer: its label.
+        status: "finished", "failed", "crashed" (it died without a word) or "terminated" (by SIGTERM, as its parent ends it).
+        last_step: the step of its last record; None where it has logged none.
+        error: what ended it, where something went wrong: "killed by SIGKILL".
+    """
+
+    writer: str
+    status: Literal["finished", "failed", "crashed", "terminated"]
+    last_step: int | None = None
+    error: str | None = None
 
 
 class RunEnded(Event, frozen=True, kw_only=True):

@@ -19,7 +19,9 @@ WorkerKind = Literal["process", "thread"]
 WhenFull = Literal["drop_newest", "block", "raise"]
 Resume = Literal["never", "allow", "must"]
 Until = Literal["journaled", "synced", "delivered"]
+FinishWait = Literal["own", "all"]
 
+DEFAULT_STRAGGLER_S: Final = 30.0
 DEFAULT_DIR: Final = "asynctrack_runs"
 SMALLEST_QUEUE_BYTES: Final = 4096
 LARGEST_QUEUE_BYTES: Final = 1 << 30
@@ -31,6 +33,11 @@ _STRANGE: Final = re.compile(r"[^A-Za-z0-9_\-. ]")
 _DIGITS: Final = 10
 # What the command line takes for something else.
 _TAKEN: Final = frozenset({"latest"})
+# What `ASYNCTRACK_ENVIRONMENT` may say, and what that is of `environment` and `diff`.
+_ENVIRONMENTS: Final = {
+    "": (True, True), "1": (True, True), "true": (True, True), "yes": (True, True), "on": (True, True), "nodiff": (True, False),
+    "0": (False, True), "false": (False, True), "no": (False, True), "off": (False, True),
+}  # fmt: skip
 # In seconds.
 _DAY: Final = 86_400.0
 
@@ -51,8 +58,8 @@ class Settings(Struct, frozen=True, kw_only=True):
         when_full: What to do when the journal's disk does not keep up and the queue is full. "drop_newest" (default): `log()` returns
             False, and the record is counted as dropped. "block": it waits up to `max_block_s`. "raise": it raises `QueueFull`.
         max_block_s: Seconds that `log()` waits for room with "block". Default: 5. Then the record is dropped and counted.
-        queue_bytes: Bytes of shared memory between `log()` and the worker, rounded up to a power of two. Default: 4 MiB, less if memory is
-            short. A record may take half of it. A larger queue bridges longer stalls of the disk, and changes nothing else.
+        queue_bytes: Bytes of shared memory between `log()` and the worker, rounded up to a power of two. Default: 16 MiB, less beside many
+            open runs or if memory is short. A record may take half of it. A larger queue bridges longer stalls of the disk, and changes nothing else.
         finish_timeout_s: Seconds that `finish()` waits for delivery. Default: 30. The rest stays on disk, and the worker delivers it.
         exit_timeout_s: Seconds that the exit of the process waits for delivery if `finish()` was not called. Default: 5.
         linger_s: Seconds that the worker sleeps between two looks at the queue. Default: 0.1. Records of this time are lost if a container dies
@@ -60,6 +67,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         sync_interval_s: Seconds between two fsyncs of the journal. Default: 1. Records of this time are lost in a power cut.
         after_exit_max_s: Seconds that the worker goes on delivering after the process has ended. Default: 300. `asynctrack sync` delivers the
             rest.
+        straggler_s: Seconds after which a run ends whose process has ended, while others that write to it live and log nothing, as the idle workers
+            of a pool. Default: 30. What one of them logs later reopens the run.
+        environment: Whether it is kept where a run comes from, in `environment.json`: commit, script, arguments, packages, machine. Default: True. A process
+            of low priority finds it out. `init` takes `ASYNCTRACK_ENVIRONMENT` in the environment before this default.
+        diff: Whether the changes that git has not committed are kept with it, in `uncommitted.diff`, of 1 MiB at most. Default: True.
     """
 
     dir: Path = Path(DEFAULT_DIR)
@@ -73,13 +85,17 @@ class Settings(Struct, frozen=True, kw_only=True):
     linger_s: float = 0.1
     sync_interval_s: float = 1.0
     after_exit_max_s: float = 300.0
+    straggler_s: float = DEFAULT_STRAGGLER_S
+    environment: bool = True
+    diff: bool = True
 
     @classmethod
     def build(cls, given: dict[str, Any]) -> Settings:
         """Check settings, and make an object of them.
 
         Args:
-            given: Values by the name of their setting. `mode=None` stands for `ASYNCTRACK_MODE` in the environment, else "online".
+            given: Values by the name of their setting. `mode=None` stands for `ASYNCTRACK_MODE` in the environment, else "online";
+                None for `environment` and `diff` stands for `ASYNCTRACK_ENVIRONMENT`, else True.
 
         Returns:
             The settings, with the absolute path of `dir`.
@@ -93,6 +109,7 @@ class Settings(Struct, frozen=True, kw_only=True):
         if values.get("mode") is None:
             values["mode"] = os.environ.get("ASYNCTRACK_MODE") or "online"
             origin["mode"] = " from the environment's ASYNCTRACK_MODE"
+        origin["environment"] = _choose_environment(values)
         problems = [
             f"{name} is not a setting; there are {', '.join(_CHECKS)}{hint(name, _CHECKS)}"
             for name in values
@@ -109,6 +126,18 @@ class Settings(Struct, frozen=True, kw_only=True):
         except FileNotFoundError as error:  # the current directory has been removed
             raise DirectoryNotWritable(directory, error) from error
         return cls(**values)
+
+
+def _choose_environment(values: dict[str, Any]) -> str:
+    """Let `ASYNCTRACK_ENVIRONMENT` say what was not given of `environment` and `diff`; returns where a wrong value comes from."""
+    said = os.environ.get("ASYNCTRACK_ENVIRONMENT", "")
+    chosen = _ENVIRONMENTS.get(said.lower())
+    given = values.get("environment")
+    if given is None:
+        values["environment"] = said if chosen is None else chosen[0]
+    if values.get("diff") is None:
+        values["diff"] = chosen is None or chosen[1]
+    return " from the environment's ASYNCTRACK_ENVIRONMENT, which may be 1, 0 or nodiff" if given is None else ""
 
 
 def check_name(what: str, value: object) -> str:
@@ -177,6 +206,10 @@ def _seconds(low: float, high: float) -> Callable[[object], str | None]:
     return check
 
 
+def _switch(value: object) -> str | None:
+    return None if isinstance(value, bool) else "must be True or False"
+
+
 def _path(value: object) -> str | None:
     return None if isinstance(value, str | os.PathLike) and str(value) else "must be the path of a directory"
 
@@ -202,4 +235,7 @@ _CHECKS: Final[dict[str, Callable[[object], str | None]]] = {
     "linger_s": _seconds(0.001, 0.25),
     "sync_interval_s": _seconds(0.001, 3600),
     "after_exit_max_s": _seconds(0, 30 * _DAY),
+    "straggler_s": _seconds(0, 30 * _DAY),
+    "environment": _switch,
+    "diff": _switch,
 }

@@ -25,13 +25,14 @@ from typing import Any, Final
 from asynctrack.backends.base import Backend, Retry, Sink
 from asynctrack.backends.registry import class_of
 from asynctrack.testing import JournaledRun, deliver
-from bench.harness import Bar, Cell, Report, Spread, Table, main, open_run, percentiles_us, say, spread
+from bench.harness import Bar, Cell, Report, Spread, Table, bar, main, open_run, percentiles_us, say, spread
 from bench.record import record
 
 TESTS: Final = Path(__file__).parent.parent / "tests"
 RECORDS: Final = 200_000
 # A server is slower than a file, and a round should take seconds.
 FEWER: Final = {"trackio": 10, "mlflow": 20, "sql": 4}
+LINES_US: Final = 1.3
 OUTAGE_S: Final = 5.0
 STEP_S: Final = 200e-6
 
@@ -68,7 +69,7 @@ def measure(quick: bool) -> Report:
         Table("from the journal", rows),
         Table(f"down for {OUTAGE_S:g} s while a loop of 200 us steps logs on", after),
     ]
-    return Report(tables, _bars(outages), NOTES)
+    return Report(tables, [_lines_bar(found["jsonl"]), *_bars(outages)], NOTES)
 
 
 SUBJECTS: Final[list[tuple[str, str, dict[str, Any], str | None]]] = [
@@ -195,6 +196,15 @@ def _outage(seconds: float) -> dict[str, float]:
         "log() p99 up us": up["p99"],
         "log() p99 down us": gone["p99"],
     }
+
+
+def _lines_bar(rounds: list[dict[str, float]]) -> Bar:
+    return bar(
+        "JSON Lines from the journal, CPU per record",
+        LINES_US,
+        spread(one["CPU us/record"] for one in rounds).median,
+        "us",
+    )
 
 
 def _bars(outages: list[dict[str, float]]) -> list[Bar]:

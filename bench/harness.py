@@ -26,6 +26,7 @@ from typing import Any, Final
 import msgspec
 
 import asynctrack
+from asynctrack._system import native
 from asynctrack.client import worker_registry
 
 RESULTS: Final = Path(__file__).parent / "results"
@@ -96,6 +97,8 @@ def main(question: str | None, measure: Callable[..., Report], **numbers: float)
     for option, default in numbers.items():
         parser.add_argument(f"--{option}", type=float, default=default, help=f"default: {default:g}")
     given = parser.parse_args()
+    if why := core_is_missing():
+        sys.exit(f"{parser.prog}: {why}")
     chosen = {option: getattr(given, option) for option in numbers}
     command = parser.prog + " --quick" * given.quick + "".join(f" --{name} {value:g}" for name, value in chosen.items())
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is stopped, filled or frozen must not stay so
@@ -135,6 +138,15 @@ def _run(name: str, question: str | None, command: str, measure: Callable[[], Re
     }
 
 
+def core_is_missing() -> str | None:
+    """Say what to do where the copy of the package that is measured has no native core, and nobody has asked for that; None where all is well."""
+    if asynctrack.__native__ or native.is_pure:
+        return None
+    folder = Path(asynctrack.__file__).parent
+    build = "python setup.py build_ext --inplace"
+    return f"{folder} has no native core ({native.why_not}); run `{build}` there, or set {native.PURE_VARIABLE}=1 to measure the Python version"
+
+
 def rounded(load: Sequence[float]) -> list[float]:
     """Round a load average to its significant digits."""
     return [round(part, 2) for part in load]
@@ -149,6 +161,7 @@ def machine() -> dict[str, str | int]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "filesystem": _filesystem(tempfile.gettempdir()),
         "asynctrack": asynctrack.__version__,
+        "native": asynctrack.__native__,
     }
     for package in ("msgspec", "anyio", "aiofiles", "numpy"):
         with contextlib.suppress(PackageNotFoundError):

@@ -265,7 +265,7 @@ NOTES: Final = [
     f"Retry every {_RETRY_S} s, or does not return.",
     "the machine has no slow disk; one that does not answer for seconds is slower than any.",
     "returned: all calls, warm-up too. journaled: a tally of the journals' headers after the end. Each stall has ended by then; a record that log() returned True for must be there.",
-    "max is the machine's scheduling more than the call's; with the worker gone quiet about one call in 600 looks after it.",
+    "max is the machine's scheduling more than the call's; with the worker gone quiet about one call in 2,000 looks after it.",
 ]
 
 

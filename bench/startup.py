@@ -72,7 +72,7 @@ NOTES: Final = [
     "median [least..greatest] of all samples; p90; n: how many. Steps of a first run have a process of their own for each sample.",
     "the step 'import asynctrack' is the statement alone; what it adds to an empty interpreter includes what the interpreter takes down in the end.",
     "hundredth: after 99 that have finished; 'all of them open': 100 rings in one host directory.",
-    "worker: from the call of the first `init`. 'has the run': its drain has taken the ring; `init` waits for that, at most 20 ms. 'journaled': the record "
+    "worker: from the call of the first `init`. 'has the run': its drain has taken the ring; `init` waits for that, at most 12 ms. 'journaled': the record "
     "that is logged as soon as `init` returns, without a flush. 'delivered': after `flush('delivered')`, with the worker's imports.",
     "finish: until it returns with the statistics; everything is in metrics.jsonl then. It has a journal to close, a run.json to write and an fsync to wait for.",
 ]

@@ -29,8 +29,9 @@ VALUES: Final = {
     "6 NumPy scalars": '{"a": f8(step), "b": f8(0.5), "c": f4(step), "d": f4(0.5), "e": i8(step), "f": i8(7)}',
     "10 floats": "{key: step * 0.5 for key in keys10}",
     "100 floats": "{key: step * 0.5 for key in keys100}",
-    "2 dicts of 3 floats": '{"train": {"a": step * 0.1, "b": step * 0.2, "c": step * 0.3}, '
-    '"test": {"a": step * 0.4, "b": step * 0.5, "c": step * 0.6}}',
+    "3 dicts of 4 floats": '{"train": {"a": step * 0.1, "b": step * 0.2, "c": step * 0.3, "d": step * 0.4}, '
+    '"validate": {"a": step * 0.5, "b": step * 0.6, "c": step * 0.7, "d": step * 0.8}, '
+    '"test": {"a": step * 0.9, "b": step * 1.1, "c": step * 1.2, "d": step * 1.3}}',
     "float, array of 16": '{"a": step * 0.1, "b": array16}',
 }
 

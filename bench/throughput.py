@@ -1,9 +1,10 @@
 """How many records a second does a tight loop hand over, how fast do they reach the journal and the backend, and is one lost?
 
 Five million records as fast as a loop can log them, then everything until `finish()` returns; the caller's memory over that
-time; and how fast bytes go from queue to journal when the caller is not what limits them, against the disk's own speed.
+time; the processor time of caller and worker together, beside two loops that encode and write every record themselves; and how fast bytes
+go from queue to journal when the caller is not what limits them, against the disk's own speed.
 
-Takes a minute and a half, and 2 GB in TMPDIR. Wants two free cores and a disk of its own.
+Takes two minutes, and 2 GB in TMPDIR. Wants two free cores and a disk of its own.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import numpy
 
 import asynctrack
-from asynctrack.queue.layout import HEAD
-from bench.harness import Bar, Report, Table, bar, dropped, main, open_run, say, spread
+from asynctrack.queue.layout import HEAD, WORKER_PID
+from bench.harness import Bar, Report, Spread, Table, bar, dropped, main, open_run, say, spread
+from bench.processes import cpu_s
 
 RECORDS: Final = 5_000_000
+# The rivals do the same for each record, so that fewer show what one takes.
+RIVAL_RECORDS: Final = RECORDS // 5
 WARM_UP_RECORDS: Final = 50_000  # once around the ring: its pages are mapped, everything is imported
 MIB: Final = 1 << 20
 DISK_BYTES: Final = 256 * MIB
+ROUNDS: Final = 10
 ARRAY_BYTES: Final = 64 * 1024
 
 
@@ -43,11 +49,23 @@ class Tight:
     dropped: int
     grown_bytes: int
     ring_bytes: int
+    cpu_s: float
+
+
+@dataclass(frozen=True)
+class Own:
+    """One run of a loop that writes each record itself: seconds until its file is closed, and of processor time."""
+
+    records: int
+    took_s: float
+    cpu_s: float
 
 
 def measure(quick: bool) -> Report:
-    rounds, records = (1, RECORDS // 10) if quick else (3, RECORDS)
+    rounds, part = (1, 10) if quick else (ROUNDS, 1)
+    records = RECORDS // part
     disk, journal, tight = [], [], []
+    own: dict[str, list[Own]] = {name: [] for name in RIVALS}
     for _ in range(3 if quick else 5):
         say("disk and queue to journal")
         disk.append(_disk_bytes_per_s(DISK_BYTES // (4 if quick else 1)))
@@ -55,16 +73,21 @@ def measure(quick: bool) -> Report:
     for _ in range(rounds):
         say(f"{records:,} records")
         tight.append(_tight_loop(records))
-    tables = [_tight_table(tight), _bytes_table(disk, journal)]
-    return Report(tables, _bars(tight, disk, journal), NOTES)
+        for name, write in RIVALS.items():
+            own[name].append(_own_loop(write, RIVAL_RECORDS // part))
+    tables = [_tight_table(tight), _rivals_table(tight, own), _bytes_table(disk, journal)]
+    return Report(tables, [*_bars(tight, disk, journal), *_rival_bars(tight, own)], NOTES)
 
 
 NOTES: Final = [
     "record: 4 floats, an integer, a short string, made afresh for each call; making it is part of the loop's time.",
     "until journaled: until the journal has all, as `flush('journaled')` sees it. until delivered: until `finish()` returns, all of "
-    "it in metrics.jsonl; the worker decodes and encodes that in Python, on its own core.",
+    "it in metrics.jsonl; the worker makes those lines, on its own core.",
     f"queue to journal: arrays of {ARRAY_BYTES // 1024} KiB logged with when_full='block', no backend; 'synced': until it survives a power cut. disk: "
     "the same amount by write() of 1 MiB and one fdatasync. In turn, in the same directory.",
+    "encode + os.write: a line of JSON for each record, in one call of the system; the other rival writes a MessagePack frame, its length before it. Neither has a "
+    "checksum, a sync or a second copy; both lie in the same directory as the journal.",
+    "CPU: of the caller and of its worker, which journals and writes the JSON Lines; the making of the records is part of it, for all alike.",
     "memory: growth of the process's peak (VmHWM, reset after the warm-up) while it logs, flushes and finishes. The bar is for 10 "
     "million records; this is the most that a run of this loop took.",
     "MB is 10^6 bytes.",
@@ -78,6 +101,7 @@ def _tight_loop(records: int) -> Tight:
         _reset_peak()
         before_bytes, words, lost_before = _peak_bytes(), run._publisher.producer.ring.words, dropped(run)
         head = words[HEAD]
+        worker, used = words[WORKER_PID], time.process_time() + cpu_s(words[WORKER_PID])
         began = time.perf_counter()
         _log_all(run, WARM_UP_RECORDS, records)
         loop_s = time.perf_counter() - began
@@ -86,11 +110,12 @@ def _tight_loop(records: int) -> Tight:
         queue_bytes = words[HEAD] - head
         stats = run.finish()
         delivered_s = time.perf_counter() - began
+        used_s = time.process_time() + cpu_s(worker) - used
         lost = sum(stats.dropped.values()) - lost_before
         return Tight(
             records, queue_bytes, loop_s, journaled_s, delivered_s, stats.accepted - WARM_UP_RECORDS + lost_before,
             stats.backends["jsonl"].delivered - WARM_UP_RECORDS + lost_before, lost,
-            _peak_bytes() - before_bytes, run._publisher.producer.capacity,
+            _peak_bytes() - before_bytes, run._publisher.producer.capacity, used_s,
         )  # fmt: skip
 
 
@@ -109,6 +134,51 @@ def _log_all(run: asynctrack.Run, first: int, count: int, pause_every: int = 0) 
         )
         if pause_every and step % pause_every == 0:
             run.flush("journaled")
+
+
+def _write_lines(fd: int, records: int) -> None:
+    encode, write = msgspec.json.Encoder().encode, os.write
+    for step in range(records):
+        data = {
+            "loss": 0.5 + step * 1e-7,
+            "accuracy": 0.9 - step * 1e-8,
+            "lr": 0.001 + step * 1e-9,
+            "grad_norm": step * 0.5,
+            "epoch": step // 1000,
+            "phase": "train",
+        }
+        write(fd, encode({"step": step, **data}) + b"\n")
+
+
+def _write_frames(fd: int, records: int) -> None:
+    encode, write = msgspec.msgpack.Encoder().encode, os.write
+    for step in range(records):
+        payload = encode(
+            (
+                step,
+                {
+                    "loss": 0.5 + step * 1e-7,
+                    "accuracy": 0.9 - step * 1e-8,
+                    "lr": 0.001 + step * 1e-9,
+                    "grad_norm": step * 0.5,
+                    "epoch": step // 1000,
+                    "phase": "train",
+                },
+            )
+        )
+        write(fd, len(payload).to_bytes(4, "little") + payload)
+
+
+ENCODE_AND_WRITE: Final = "encode + os.write"
+RIVALS: Final = {ENCODE_AND_WRITE: _write_lines, "msgpack frame + os.write": _write_frames}
+
+
+def _own_loop(write: Callable[[int, int], None], records: int) -> Own:
+    with tempfile.NamedTemporaryFile(prefix="asynctrack-bench-", buffering=0) as file:
+        write(file.fileno(), WARM_UP_RECORDS)
+        used, began = time.process_time(), time.perf_counter()
+        write(file.fileno(), records)
+        return Own(records, time.perf_counter() - began, time.process_time() - used)
 
 
 def _disk_bytes_per_s(size: int) -> dict[str, float]:
@@ -152,6 +222,39 @@ def _tight_table(tight: list[Tight]) -> Table:
         {"figure": name, "median [min..max]": spread(map(figure, tight))} for name, figure in figures.items()
     ]
     return Table(f"{tight[0].records:,} records in a tight loop, {len(tight)} rounds", rows)
+
+
+def _rivals_table(tight: list[Tight], own: dict[str, list[Own]]) -> Table:
+    rows: list[dict[str, Any]] = [
+        {
+            "way": "asynctrack, JSON Lines included",
+            "records/s, with finish": spread(one.delivered / one.delivered_s for one in tight),
+            "CPU us/record": spread(1e6 * one.cpu_s / one.records for one in tight),
+        }
+    ]
+    rows += [
+        {
+            "way": name,
+            "records/s, with finish": spread(one.records / one.took_s for one in rounds),
+            "CPU us/record": spread(1e6 * one.cpu_s / one.records for one in rounds),
+        }
+        for name, rounds in own.items()
+    ]
+    return Table("All processes, beside loops that write each record themselves", rows)
+
+
+def _rival_bars(tight: list[Tight], own: dict[str, list[Own]]) -> list[Bar]:
+    ours, theirs = _rivals_table(tight, own).rows[:2]
+    figures = []
+    for row in (ours, theirs):
+        speed, cpu = row["records/s, with finish"], row["CPU us/record"]
+        assert isinstance(speed, Spread) and isinstance(cpu, Spread)
+        figures.append((speed.median, cpu.median))
+    (speed, cpu), (their_speed, their_cpu) = figures
+    return [
+        bar(f"CPU per record of all processes, against {ENCODE_AND_WRITE}", 1.0, cpu / their_cpu, "x"),
+        bar(f"records/s with finish, against {ENCODE_AND_WRITE}", 1.0, speed / their_speed, "x", at_least=True),
+    ]
 
 
 def _bytes_table(disk: list[dict[str, float]], journal: list[dict[str, float]]) -> Table:

@@ -33,12 +33,14 @@ autodoc_typehints_format = "short"
 # None of them is needed for the build.
 autodoc_mock_imports = [
     *["drytorch", "lightning", "noether", "optuna", "stable_baselines3", "tianshou", "torch", "transformers", "tropt"],
-    *["numpy", "pandas", "polars"],
+    *["numpy", "pandas", "polars", "pyarrow"],
 ]
 autodoc_preserve_defaults = True
 nitpick_ignore_regex = [
     # Types of Python and of libraries: their documents are elsewhere, and no inventory is fetched.
     (r"py:.*", r"(argparse|builtins|collections|contextlib|datetime|enum|logging|os|pathlib|types|typing)(\..*)?"),
+    # What keywords a drop-in takes beside those that its page has.
+    (r"py:class", r"asynctrack\.integrations\.\w+\._Settings"),
     # A type variable.
     (r"py:class", r"asynctrack\.client\.current\.B"),
     (r"py:.*", r"(drytorch|msgspec|numpy|pandas|polars|pyarrow)(\..*)?"),

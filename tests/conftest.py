@@ -10,15 +10,24 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from collector_server import certificate as certificate
 from delivery_support import rough_shared_memory
 from hanging_disk import hanging_disk as hanging_disk
 from postgres import postgresql as postgresql
+from reading_versions import reading as reading
 from support import own_shared_memory
 
 from asynctrack.client import worker_registry
 
-pytest_plugins = ["selection"]
+pytest_plugins = ["nats_server", "selection", "versions"]
 os.environ["ASYNCTRACK_QUIET"] = "1"  # what `init` says on a terminal and in a notebook has tests of its own
+# What commands keep in the user's cache goes to another one. Some libraries keep theirs there too: it stays, and models that were fetched are found.
+os.environ.setdefault(
+    "HF_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface")
+)
+os.environ["XDG_CACHE_HOME"] = os.path.join(tempfile.gettempdir(), f"asynctrack-test-cache-{os.geteuid()}")
+os.environ["ASYNCTRACK_ENVIRONMENT"] = "0"  # a process for each program; the tests of where runs come from switch it on
+os.environ["ASYNCTRACK_PRIORITY"] = "normal"  # else that process waits until the other tests leave it a core
 # CPython 3.12 and later say this of any process that forks and has threads, as ours have.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:This process:DeprecationWarning")
 # How long an example takes says more of the machine than of what is tested; each test has a time limit.

@@ -14,6 +14,7 @@ from typing import Any, assert_type
 
 import pandas
 import polars
+import pyarrow
 
 import asynctrack
 import asynctrack.errors
@@ -36,7 +37,7 @@ def init_takes_these(options: Options, parsed: argparse.Namespace) -> None:
     asynctrack.init("p", config={"lr": 0.1}, dir=Path("runs"), id="a", name="b", resume="allow")
     asynctrack.init("p", config=options, backends=["jsonl", asynctrack.TensorBoard(), asynctrack.WandB(project="p")])
     asynctrack.init("p", config=parsed, settings=asynctrack.Settings(linger_s=0.05), mode="offline", worker="thread")
-    asynctrack.init("p", exit_timeout_s=1, sync_interval_s=0.5, after_exit_max_s=60, finish_timeout_s=5, max_block_s=1)
+    asynctrack.init("p", exit_timeout_s=1, sync_interval_s=0.5, after_exit_max_s=60, finish_timeout_s=5, straggler_s=5)
     asynctrack.init("p", when_full="block", queue_bytes=1 << 20, settings={"linger_s": 0.05}, backends=None)
     with asynctrack.init("p") as opened:
         assert_type(opened, asynctrack.Run)
@@ -175,6 +176,7 @@ def readers_give_these(reader: asynctrack.RunReader) -> None:
     assert_type(asynctrack.open_run("runs/p/a"), asynctrack.RunReader)
     assert_type(asynctrack.open_run("runs/p/a").to_pandas(), pandas.DataFrame)
     assert_type(reader.to_polars("all"), polars.DataFrame)
+    assert_type(reader.to_arrow("all"), pyarrow.Table)
     assert_type(reader.config, dict[str, Any])
     assert_type(reader.last_record(), asynctrack.Record | None)
     for record in reader.records():
@@ -184,6 +186,7 @@ def readers_give_these(reader: asynctrack.RunReader) -> None:
 
 def readers_refuse_these(reader: asynctrack.RunReader) -> None:
     reader.to_pandas("first")  # error: arg-type reportArgumentType
+    reader.to_arrow("first")  # error: arg-type reportArgumentType
     reader.to_panda()  # error: attr-defined reportAttributeAccessIssue
     asynctrack.open_run()  # error: call-arg reportCallIssue
     asynctrack.open_run(3)  # error: arg-type reportArgumentType

@@ -178,10 +178,14 @@ def test_name_with_a_path_in_it_is_refused(runs: Path, name: Any) -> None:
 
 
 def test_id_that_exists_is_refused_and_its_run_stays_as_it_is(run: Run, runs: Path) -> None:
-    with pytest.raises(
-        errors.RunExists, match=rf"run '{run.id}' exists in .*; resume it with resume='allow', choose another id"
-    ):
+    with pytest.raises(errors.RunIsRunning, match=rf"run '{run.id}' in .* is open in this process"):
         asynctrack.init("p", id=run.id, dir=runs)
+    with asynctrack.init("p", id="ended", dir=runs):
+        pass
+    with pytest.raises(
+        errors.RunExists, match=r"run 'ended' exists in .*; resume it with resume='allow', choose another id"
+    ):
+        asynctrack.init("p", id="ended", dir=runs)
 
 
 def test_project_that_cannot_be_used_by_a_tracker_is_told_when_it_is_made() -> None:

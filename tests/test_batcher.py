@@ -30,9 +30,15 @@ def test_a_piece_of_work_is_bounded_by_a_count(
     batcher = Batcher(run.path, cursor(run.path), backend)
     decoded = given = 0
     pieces: list[int] = []
-    decode, gather = batcher._decoder.record, Batcher._gather
+    take, decode, gather = batcher._batches.take, batcher._decode, Batcher._gather
 
-    def counting(*arguments: Any) -> Any:
+    def taking(*arguments: Any) -> Any:
+        nonlocal decoded
+        found = take(*arguments)
+        decoded += len(found.records)
+        return found
+
+    def decoding(*arguments: Any) -> Any:
         nonlocal decoded
         decoded += 1
         return decode(*arguments)
@@ -42,7 +48,8 @@ def test_a_piece_of_work_is_bounded_by_a_count(
         gather(self, into)
         pieces.append(decoded - before)
 
-    monkeypatch.setattr(batcher._decoder, "record", counting)
+    monkeypatch.setattr(batcher._batches, "take", taking)
+    monkeypatch.setattr(batcher, "_decode", decoding)
     monkeypatch.setattr(Batcher, "_gather", piece)
     expedite = False
     while not expedite:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import runpy
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,6 +70,28 @@ def test_statistics_flush_and_finish_keep_their_deadlines(
     wait_until(lambda: asynctrack.open_run(path).status == "finished", "the worker goes on")
     wait_until(lambda: load_cursor(path, "jsonl").delivered == 150, "all is delivered")
     assert_whole(path, {"i": 150})
+
+
+@pytest.mark.system
+def test_finish_keeps_its_deadline_where_the_disk_with_the_source_of_the_error_hangs(
+    disk: HangingDisk, shared_host: Path, runs: Path
+) -> None:
+    source = disk.path / "of_the_error.py"
+    source.write_text("def fall():\n    raise ValueError('here')\n")
+    code = runpy.run_path(str(source))
+    run = asynctrack.init("p", dir=runs)
+    disk.hang()
+
+    def fail() -> None:
+        with pytest.raises(ValueError, match="here"), run:
+            code["fall"]()
+
+    try:
+        assert takes_s(fail) < LATE_S
+    finally:
+        disk.go_on()
+    found = asynctrack.open_run(run.path)
+    assert (found.manifest().error, found.traceback) == ("ValueError: here", None)
 
 
 @pytest.mark.system

@@ -12,8 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-# It asks servers of others, so only a workflow runs it.
-NEEDS_INTERNET = {".ci/links"}
+# It asks servers of others, and it runs containers: so only a workflow runs them.
+NEEDS_INTERNET = {".ci/links", ".ci/wheels"}
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from cli_support import COMMAND, Logger, answer, asynctrack_, line_of, make_runs, running
-from support import ROOT, kill_the_worker, lines, records, wait_until, workers
+from support import INSTALLED, kill_the_worker, lines, records, wait_until, workers
 
 import asynctrack
 from asynctrack import cli
@@ -99,7 +99,7 @@ def test_what_is_asked_wrongly_is_told_without_a_traceback(
     done = subprocess.run(
         [*COMMAND, *arguments],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(INSTALLED)},
         capture_output=True,
         text=True,
     )
@@ -214,11 +214,19 @@ def test_ls_chooses(kept: Path, options: list[str], ids: list[str]) -> None:
 
 def test_ls_is_a_table_that_tools_can_read(kept: Path) -> None:
     title, *rows = asynctrack_("ls", kept, "--keys", "loss").stdout.splitlines()
-    assert title.split() == ["run", "name", "status", "age", "records", "rate", "step", "size", "last", "values"]
-    assert rows[2].split()[:3] == ["p/finished-2", "näme-2", "finished"]
-    assert rows[2].endswith("loss=0.0005")
+    names = ["run", "name", "status", "age", "lr", "model/depth", "bad", "loss", "records", "step", "size", "rate"]
+    assert title.split() == names
+    cells = dict(zip(names, rows[2].replace(" kB", "kB").replace(" s ", "s ").split(), strict=True))
+    assert (cells["run"], cells["name"], cells["status"], cells["loss"]) == (
+        "p/finished-2",
+        "näme-2",
+        "finished",
+        "0.0005",
+    )
     status = title.index("status")
-    assert [row[status:].split()[0] for row in rows] == ["crashed", "failed", "finished", "finished"]
+    assert [row[status:].split()[0] for row in rows[:4]] == ["crashed", "failed", "finished", "finished"]
+    assert rows[4] == ""
+    assert re.fullmatch(r"4 runs, \d+ kB", rows[5])
 
 
 def test_ls_of_nothing_says_so(tmp_path: Path) -> None:
@@ -226,6 +234,7 @@ def test_ls_of_nothing_says_so(tmp_path: Path) -> None:
     assert answer("ls", tmp_path) == []
 
 
+@pytest.mark.system
 def test_live_run_is_running_and_a_lost_one_is_lost(logger: Logger, own_host: Path, runs: Path) -> None:
     logger.log(0, 5)
     wait_until((logger.run / "run.json").exists, "the worker has told of the run")

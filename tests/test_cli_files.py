@@ -253,7 +253,10 @@ def test_chosen_keys_are_exported_alone(kept: Path) -> None:
 def test_export_to_a_file_replaces_none_by_accident(kept: Path, tmp_path: Path) -> None:
     run, file = kept / "p" / "finished-1", tmp_path / "out.jsonl"
     said = answer("export", run, "--format", "jsonl", "--output", file)
-    assert said == {"path": str(file), "format": "jsonl", "records": 2020, "bytes": file.stat().st_size, "damage": []}
+    assert said == {
+        "path": str(file), "format": "jsonl", "runs": [str(run)], "records": 2020, "bytes": file.stat().st_size, "damage": [],
+        "history": "last", "left_out": {"rows": 0, "values": 0}, "formulas": 0,
+    }  # fmt: skip
     assert file.read_bytes() == (run / "metrics.jsonl").read_bytes()
     file.write_text("mine")
     for output, why in (

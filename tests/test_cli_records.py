@@ -1,7 +1,8 @@
-"""`asynctrack show`, `tail` and `wait` on real runs; the conditions, curves and tables beneath them."""
+"""`asynctrack show`, `tail` and `wait` on real runs; the curves and tables beneath them."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -12,25 +13,22 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cli_support import Logger, answer, asynctrack_, line_of, make_runs, on_terminal, plain, running
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support import stopped, the_worker, wait_until, workers
+from support import manifest, stopped, the_worker, wait_until, workers
 
 import asynctrack
 from asynctrack import cli
 from asynctrack.cli import output
-from asynctrack.cli.condition import Condition
+from asynctrack.cli.follow import Follower
 from asynctrack.cli.sparklines import POINTS, Sparkline, Sparklines
 from asynctrack.client.run_state import activity_of
-from asynctrack.errors import InvalidExpression
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Reader
 from asynctrack.journal.writer import Writer
-from asynctrack.records.codec import Record
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +122,7 @@ def test_statistics_of_a_live_run_balance(logger: Logger, own_host: Path) -> Non
         assert stats == {"offered": 25, "accepted": 25, "journaled": 10, "queued": 15, "dropped": {}}
         assert shown["status"] == "running"
         assert shown["callers"] == [logger.process.pid]
-        assert f"process {logger.process.pid}, logging" in asynctrack_("show", logger.run).stdout
+        assert f"process {logger.process.pid}, which has it open" in asynctrack_("show", logger.run).stdout
 
 
 def test_a_backend_in_trouble_is_shown(kept: Path, tmp_path: Path) -> None:
@@ -235,6 +233,23 @@ def test_tail_follows_into_a_resumed_run(logger: Logger, own_host: Path, runs: P
         assert follower.returncode == 0
 
 
+@pytest.mark.system
+def test_run_json_of_an_earlier_session_does_not_end_a_follower(logger: Logger, own_host: Path, runs: Path) -> None:
+    """A worker that has just started has journaled a resumed run for a moment before it has saved `run.json`."""
+    logger.log(0, 3)
+    logger.end("die")
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    of_earlier_session = (logger.run / "run.json").read_bytes()
+    resumed = Logger(runs)
+    resumed.log(3, 6)
+    wait_until(lambda: manifest(resumed.run)["status"] == "running", "the worker has saved it")
+    (resumed.run / "run.json").write_bytes(of_earlier_session)
+    with contextlib.closing(Follower(resumed.run)) as follower:
+        looks = (batch for batch in follower.batches() if batch is None)
+        assert len(list(itertools.islice(looks, 6))) == 6
+    resumed.end()
+
+
 def test_tail_of_an_ended_run_does_not_wait(kept: Path) -> None:
     assert asynctrack_("tail", "-f", kept / "q" / "crashed").returncode == 0
 
@@ -341,67 +356,11 @@ def test_wait_for_a_status(logger: Logger, status: str) -> None:
         assert waiting.wait(timeout=50) == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "at", "expected"),
-    [
-        ("", 1, "the name of a metric"),
-        ("loss", 5, "one of < <= > >= == !="),
-        ("loss = 3", 6, "one of < <= > >= == !="),
-        ("loss < ", 7, "a number"),
-        ("loss < x", 8, "a number"),
-        ("loss < 'x'", 8, "a number"),
-        ("(loss < 1", 10, "expected ')'"),
-        ("loss < 1)", 9, "'and', 'or' or the end"),
-        ("loss < 1 and", 13, "the name of a metric"),
-        ("and < 1", 1, "the name of a metric"),
-        ("a < 1 'b' > 2", 7, "'and', 'or' or the end"),
-        ("status < 3", 8, "one of == !="),
-        ("status == done", 11, "expected a status (running, finished"),
-        ("'open < 1", 1, "a name, a number"),
-        ("(" * 60 + "a < 1" + ")" * 60, 52, "at most 50 nested parentheses"),
-        ("__import__('os')", 11, "one of < <="),
-    ],
-)
-def test_a_condition_that_cannot_be_read_says_where(
-    text: str, at: int, expected: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(InvalidExpression, match=re.escape(expected)) as raised:
-        Condition(text)
-    assert raised.value.position == at
-    assert cli.main(["wait", "latest", "--until", text]) == 2
-    assert f"at character {at} " in capsys.readouterr().err
-
-
-def holds(text: str, data: dict[str, Any], *, step: int = 0, status: str = "running") -> bool:
-    return Condition(text).holds(Record(0, step, 0, data), status)
-
-
-def test_any_key_can_be_named() -> None:
-    assert holds("val/top-5.acc>=.5", {"val": {"top-5.acc": 0.5}})
-    assert holds("'my loss (new)' < 1 and \"step\" == 3", {"my loss (new)": 0, "step": 3}, step=9)
-    assert holds("é_1@x:y == -1e-3", {"é_1@x:y": -0.001})
-    assert holds("done == 1 and status == running", {"done": True})
-    assert not holds("a < 1", {"a": "0"})
-    assert not holds("a != 1", {"b": 0})
-
-
-OPERATORS = ("<", "<=", ">", ">=", "==", "!=")
-numbers = st.sampled_from([0, 1, -1, 0.5, 2**70, math.inf, -math.inf, math.nan])
-comparisons = st.tuples(st.sampled_from("abc"), st.sampled_from(OPERATORS), numbers).map(
-    lambda parts: f"{parts[0]} {parts[1]} {parts[2]}"
-)
-conditions = st.recursive(
-    comparisons,
-    lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner, st.booleans()).map(
-        lambda parts: f"({parts[0]} {parts[1]} {parts[2]})" if parts[3] else f"{parts[0]} {parts[1]} {parts[2]}"
-    ),
-    max_leaves=8,
-)
-
-
-@given(conditions, st.fixed_dictionaries(dict.fromkeys("abc", numbers)))
-def test_conditions_mean_what_they_mean_in_python(text: str, data: dict[str, float]) -> None:
-    assert holds(text, data) == eval(text, {"inf": math.inf, "nan": math.nan}, dict(data))
+def test_a_condition_that_cannot_be_read_is_shown_with_a_mark(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["wait", "latest", "--until", "(loss < 1"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "at character 10 expected ')', got the end" in said[0]
+    assert said[1:] == ["  (loss < 1", "           ^"]
 
 
 # Curves, tables, numbers

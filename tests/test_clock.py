@@ -6,57 +6,16 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from clock_library import build_clock
 from support import assert_whole, lines, manifest, records, start, the_worker, wait_until, workers
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here to set the clock with")
 
 DAY_S = 86_400
-# The C library's clocks, ahead by the seconds in the file that CLOCK_AHEAD names.
-CLOCK = r"""
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <time.h>
-
-static volatile long long *ahead;
-
-__attribute__((constructor)) static void map(void) {
-    const char *path = getenv("CLOCK_AHEAD");
-    int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd >= 0) ahead = mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0);
-}
-
-int clock_gettime(clockid_t id, struct timespec *now) {
-    static int (*real)(clockid_t, struct timespec *);
-    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
-    int result = real(id, now);
-    if (ahead && (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE)) now->tv_sec += *ahead;
-    return result;
-}
-
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
-    struct timespec exact;
-    clock_gettime(CLOCK_REALTIME, &exact);
-    now->tv_sec = exact.tv_sec;
-    now->tv_usec = exact.tv_nsec / 1000;
-    return 0;
-}
-
-time_t time(time_t *seconds) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (seconds) *seconds = now.tv_sec;
-    return now.tv_sec;
-}
-"""
 # Logs so many records from a number on, whenever it is told to; "finish" or a kill ends it. "alone", it cannot start a worker.
 SESSION = """
 import os, sys
@@ -83,11 +42,7 @@ for line in sys.stdin:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("clock")
-    (directory / "clock.c").write_text(CLOCK)
-    command = ["cc", "-shared", "-fPIC", "-O1", "-o", "clock.so", "clock.c", "-ldl"]
-    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=30)
-    return directory / "clock.so"
+    return build_clock(tmp_path_factory.mktemp("clock"))
 
 
 class Clock:

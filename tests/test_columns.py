@@ -28,7 +28,7 @@ from asynctrack.errors import InvalidSettings
 from asynctrack.reading.reader import RunReader
 from asynctrack.testing import JournaledRun, deliver
 
-pytestmark = pytest.mark.usefixtures("own_state")
+pytestmark = pytest.mark.usefixtures("own_state", "version")
 
 NAN = math.nan
 ROWS: list[dict[str, Any]] = [

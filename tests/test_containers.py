@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, outcome, run_child, start, state, the_worker, wait_until, workers
+from support import INSTALLED, outcome, run_child, start, state, the_worker, wait_until, workers
 
 import asynctrack
 from asynctrack._system import locks
@@ -92,7 +92,7 @@ def test_worker_in_a_container_is_ended_from_outside_by_the_pid_it_has_there(rou
     assert caller.stdout is not None
     assert caller.stdout.readline() == "ready\n"
     worker = the_worker(rough_host)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(INSTALLED)}
     end = [sys.executable, "-m", "asynctrack", "workers", "--end", str(worker), "--force"]
     ended = subprocess.run(end, env=environment, capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stdout) == (0, f"worker {worker} has ended\n"), ended.stderr
@@ -193,7 +193,8 @@ from asynctrack._system import descendants
 
 with descendants.marked():
     child = subprocess.Popen(["sleep", "60"])
-assert descendants.own() == [child.pid]
+while descendants.own() != [child.pid]:  # a program has begun a moment before its environment can be read
+    time.sleep(0.001)
 print(child.pid, os.getpgrp(), flush=True)
 sys.stdin.readline()
 assert child.poll() is None, "killed from outside"
@@ -211,7 +212,7 @@ def test_what_a_container_has_started_is_no_orphan_outside(tmp_path: Path) -> No
     said = caller.stdout.readline()
     assert said, outcome_of(caller)
     _, group = map(int, said.split())
-    assert descendants.found() == []
+    assert not [one for one in descendants.found() if one.group == group]  # tests beside this one may have some
     descendants.kill_orphans()
     descendants.kill_of(group)
     outcome_of(caller)

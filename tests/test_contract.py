@@ -93,6 +93,10 @@ class TestYAML(BackendContract):
         super()._log(*arguments, **how)
         return []
 
+    def _log_by_turns(self, *arguments: Any) -> list[Any]:
+        super()._log_by_turns(*arguments)
+        return []
+
 
 @pytest.mark.system
 class TestParquet(BackendContract):

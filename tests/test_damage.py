@@ -25,7 +25,7 @@ from asynctrack.journal.layout import segment_name
 from asynctrack.reading import damage as told
 from asynctrack.testing import JournaledRun
 
-pytestmark = pytest.mark.usefixtures("own_state")
+pytestmark = pytest.mark.usefixtures("own_state", "reading")
 
 RECORDS = 300
 

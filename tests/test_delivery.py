@@ -22,6 +22,7 @@ from support import ROOT, lines, outcome, start, the_worker, values, wait_until
 
 import asynctrack
 from asynctrack import ActionRequired, Backend, Batch, Context, Rejected, Retry, Sink
+from asynctrack.backends.base import Unreachable
 from asynctrack.client import shutdown
 from asynctrack.delivery import polling, retry_policy
 from asynctrack.delivery.batcher import Batcher
@@ -86,11 +87,14 @@ def test_retry_after_is_honoured_within_bounds(
         assert found == (longest_s if wait_s is None else wait_s, False)
 
 
-def test_other_waits_are_jittered_fully_below_a_limit_that_doubles_up_to_a_minute() -> None:
+@pytest.mark.parametrize(
+    ("error", "most_s"), [(ConnectionResetError(), 60.0), (Retry("busy"), 60.0), (Unreachable("nobody is there"), 10.0)]
+)
+def test_other_waits_are_jittered_fully_below_a_limit_that_doubles(error: Exception, most_s: float) -> None:
     random.seed(7)
     for failures in range(1, 40):
-        longest_s = min(60.0, 2.0 ** (failures - 1))
-        waits = [classify_error(ConnectionResetError(), failures).wait_s for _ in range(300)]
+        longest_s = min(most_s, 2.0 ** (failures - 1))
+        waits = [classify_error(error, failures).wait_s for _ in range(300)]
         assert 0 < min(waits) < 0.1 * longest_s + 0.05
         assert 0.9 * longest_s < max(waits) <= longest_s
     assert retry_policy.back_off(10**6) <= 60.0
@@ -469,6 +473,31 @@ def test_sinks_that_hang_leave_others_their_threads(tmp_path: Path, monkeypatch:
         released.touch()
 
     anyio.run(work)
+
+
+def test_delivery_that_begins_while_the_first_segment_cannot_be_seen_goes_on_when_it_can(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "a", segment_bytes=1000) as run:
+        for step in range(100):
+            run.log({"loss": step}, step)
+            run.journal()
+        run.end_ring()
+        run.end()
+    first = min((run.path / "journal").iterdir())
+    aside = first.rename(tmp_path / "aside")
+
+    async def work() -> None:
+        poller = Poller(run.path, {"backend": Scripted()}, keep=True)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(poller.run)
+            await anyio.sleep(3 * polling._POLL_S)
+            assert not poller.deliveries
+            aside.rename(first)
+            with anyio.fail_after(30):
+                while not cursor(run.path).closed:
+                    await anyio.sleep(0.01)
+
+    anyio.run(work)
+    assert steps(run.path) == list(range(100))
 
 
 # Limits

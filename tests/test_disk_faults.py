@@ -118,7 +118,7 @@ def on_a_small_disk(disk: Path, script: str, *arguments: object, size: str = "1m
     resize = f"""
 
 def resize(size):
-    subprocess.run(["mount", "-o", f"remount,size={{size}}", {str(disk)!r}], check=True)
+    subprocess.run(["mount", "-o", f"remount,size={{size}}", "tmpfs", {str(disk)!r}], check=True)
 
 """
     return run_confined(f"mount -t tmpfs -o size={size} tmpfs {disk}", BEGIN + resize + script, disk, *arguments)

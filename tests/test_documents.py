@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Final
 
 import pytest
 from test_house import ORDER, ROOT
+
+from asynctrack import cli
+from asynctrack.errors import RunExists, SharedMemoryUnavailable
 
 DOCUMENTS: Final = [
     *sorted(ROOT.glob("*.md")),
@@ -113,12 +118,44 @@ def test_the_five_numbers_are_those_of_the_results() -> None:
     imports, first = bars["the statement 'import asynctrack', median"], bars["init, first, worker='process', median"]
     wanted = [
         f"{float(p50):.2f} us",
-        f"{float(p999):.0f} us",
+        f"{float(p999):.1f} us",
         f"{float(numpy.split()[0]):.1f} % (NumPy), {float(python.split()[0]):.1f} % (pure Python)",
         f"{float(imports.split()[0]):.0f} ms, {float(first.split()[0]):.0f} ms",
     ]
     for page in (ROOT / "README.md", ROOT / "docs" / "explanation" / "performance.md"):
         assert [figure for figure in wanted if figure not in page.read_text()] == []
+
+
+def pages_named_by_code() -> dict[str, set[str]]:
+    """Find the pages that messages name: what is given to `see` and `page`, the `page` of errors, and what is written out."""
+    named = r"""\b(?:see|page)\(['"]([^'"]+)['"]\)|^ +page = "([^"]+)"|\bdocs/([\w/]+\.md(?:#[\w-]+)?)"""
+    found: dict[str, set[str]] = {f"asynctrack {command}": {page} for command, page in cli.PAGES.items()}
+    for path in (ROOT / "asynctrack").rglob("*.py"):
+        if pages := {"".join(parts) for parts in re.findall(named, path.read_text(), re.M)}:
+            found[name(path)] = pages
+    return found
+
+
+def test_every_page_that_the_code_names_is_there() -> None:
+    found = pages_named_by_code()
+    assert {
+        "asynctrack/errors.py",
+        "asynctrack/client/final_report.py",
+        "asynctrack/cli/commands/ls.py",
+    } <= found.keys()
+    for place, pages in found.items():
+        for page in pages:
+            path, _, heading = page.partition("#")
+            assert (ROOT / "docs" / path).is_file(), f"{place} names docs/{page}"
+            assert not heading or heading in map(anchor, headings(ROOT / "docs" / path)), f"{place} names docs/{page}"
+
+
+def test_help_and_errors_end_with_the_page_where_more_stands() -> None:
+    assert cli.PAGES.keys() == cli.COMMANDS.keys()
+    assert str(RunExists("a", "runs/a")).endswith("to get a new one; see docs/tutorial/resume.md")
+    assert str(SharedMemoryUnavailable(["/dev/shm"], OSError(28, "full"))).endswith("#a-small-devshm")
+    shown = subprocess.run([sys.executable, "-m", "asynctrack", "sync", "--help"], capture_output=True, text=True)
+    assert shown.stdout.endswith("more: docs/how_to/offline_and_sync.md\n")
 
 
 def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
@@ -132,6 +169,21 @@ def test_the_map_has_every_room_in_the_order_of_the_house() -> None:
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "DESIGN.md").read_text(), re.M)
     rooms = [room.strip("/") for row in rows for room in re.findall(r"`([\w/]+)`", row)]
     assert rooms == ORDER
+
+
+def test_the_map_names_only_what_is_there() -> None:
+    text = (ROOT / "DESIGN.md").read_text()
+    has_c = (ROOT / "asynctrack" / "_native").is_dir()  # a wheel has no sources in C
+    for path in re.findall(r"`(\w+/[\w/]+\.(?:py|c))`", text):
+        assert (ROOT / path).is_file() or (path.endswith(".c") and not has_c), f"DESIGN.md names {path}"
+    duties = re.findall(r"^\| `(\w+)/` \| (.*?) \|", text, re.M)
+    assert len(duties) >= 10
+    for room, duty in duties:
+        for name in re.findall(r"`(\w+/?)`", duty):
+            found = ROOT / "asynctrack" / room / name
+            assert found.is_dir() if name.endswith("/") else found.with_suffix(".py").is_file(), (
+                f"{room}/ has no {name}"
+            )
 
 
 def test_the_index_of_decisions_lists_every_record() -> None:

@@ -77,8 +77,10 @@ def test_intervals_are_those_of_the_most_eager_run_each() -> None:
 
 
 def test_pressure_is_known_when_a_window_has_passed_and_stays_for_the_next() -> None:
-    full = 1.5 * PRESSED_RINGS_PER_S * PRESSURE_WINDOW_S
-    rate = measure(FillRate(0.0, 100.0), full, 100.0 + PRESSURE_WINDOW_S / 2)
+    third = 1.5 * PRESSED_RINGS_PER_S * PRESSURE_WINDOW_S / 3
+    rate = FillRate(0.0, 100.0)
+    for part in (0.2, 0.3, 0.5):
+        rate = measure(rate, third, 100.0 + PRESSURE_WINDOW_S * part)
     assert not rate.pressed
     rate = measure(rate, 0.0, 100.0 + PRESSURE_WINDOW_S * 1.01)
     assert rate.pressed
@@ -87,15 +89,23 @@ def test_pressure_is_known_when_a_window_has_passed_and_stays_for_the_next() -> 
     assert not measure(rate, 0.0, 100.0 + PRESSURE_WINDOW_S * 2.1).pressed
 
 
+def test_look_that_finds_more_than_half_a_ring_is_pressure_at_once() -> None:
+    rate = measure(FillRate(0.0, 100.0), 0.6, 100.001)
+    assert rate.pressed
+    assert not measure(rate, 0.0, rate.since + PRESSURE_WINDOW_S * 1.01).pressed
+
+
 @given(st.lists(st.tuples(st.floats(0.0, 1.0), st.floats(0.0001, 0.05)), min_size=1, max_size=50))
-def test_rate_of_rings_is_pressed_just_where_the_last_whole_window_had_too_many(
+def test_rate_of_rings_is_pressed_where_the_last_whole_window_had_too_many_or_a_look_came_late(
     rounds: list[tuple[float, float]],
 ) -> None:
     rate, now, begun, rings, pressed = FillRate(0.0, 0.0), 0.0, 0.0, 0.0, False
     for fullest, took_s in rounds:
         now += took_s
         rings += fullest
-        if now - begun >= PRESSURE_WINDOW_S:
+        if fullest > 1 / 2:
+            pressed, begun, rings = True, now, 0.0
+        elif now - begun >= PRESSURE_WINDOW_S:
             pressed, begun, rings = rings / (now - begun) > PRESSED_RINGS_PER_S, now, 0.0
         rate = measure(rate, fullest, now)
         assert (rate.rings, rate.since, rate.pressed) == (rings, begun, pressed)
@@ -120,12 +130,13 @@ class PartingFacts(NamedTuple):
     is_replaced: bool
     awaits_exit: bool
     asked_for: bool
+    has_news: bool = False
 
 
 EVERY_FACT = [
     PartingFacts(status, *flags)
     for status in ("finished", "failed")
-    for flags in itertools.product([False, True], repeat=4)
+    for flags in itertools.product([False, True], repeat=5)
 ]
 EVERY_PARTING = [
     Parting(RUN, done, told, waits)
@@ -140,6 +151,8 @@ EVERY_PARTING = [
     ("parting", "facts", "step"),
     [
         (Parting(RUN, True, "finished"), PartingFacts("finished", False, False, False, False), "let go"),
+        (Parting(RUN, True, "finished"), PartingFacts("finished", False, False, False, False, True), "check"),
+        (Parting(RUN, False, "finished"), PartingFacts("finished", False, False, False, False, True), "check"),
         (Parting(RUN, True, None), PartingFacts("finished", False, False, False, False), "let go"),
         (Parting(RUN, False, None), PartingFacts("finished", False, False, True, False), "let go"),
         (Parting(RUN, True, "finished"), PartingFacts("finished", False, False, True, False), "wait for exit"),

@@ -80,6 +80,22 @@ def test_backends_are_told_once_more_of_an_end_that_is_another_than_they_know(
     assert runs.by_path == {}
 
 
+def test_run_is_kept_while_its_journal_has_notes_that_backends_do_not_know(runs: DrainedRuns, run: RunJournal) -> None:
+    told: list[RunJournal] = []
+    runs.notify_growth = told.extend
+    partings = Partings(runs, works)
+    run.status = "finished"
+    known = run.notes
+    run.note({"note": "ring_ended", "ring": "1", "dropped": {}})
+    partings.ask(run, done=True, told="finished", notes=known)
+    partings.advance(leaving=False)
+    assert told == [run]
+    assert runs.by_path == {run.path: run}
+    partings.ask(run, done=True, told="finished", notes=run.notes)
+    partings.advance(leaving=False)
+    assert runs.by_path == {}
+
+
 def test_run_whose_disk_hangs_as_its_end_is_looked_at_is_let_go_of_later(runs: DrainedRuns, run: RunJournal) -> None:
     hangs = [True]
 

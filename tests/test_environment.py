@@ -40,7 +40,7 @@ def said(**variables: str) -> list[str]:
         ("ASYNCTRACK_mode", "did you mean ASYNCTRACK_MODE?"),
         (
             "ASYNCTRACK_NOTHING_LIKE_IT",
-            "there are ASYNCTRACK_BACKENDS, ASYNCTRACK_MODE, ASYNCTRACK_QUIET, ASYNCTRACK_SHM",
+            "there are ASYNCTRACK_BACKENDS, ASYNCTRACK_COLLECT, ASYNCTRACK_COLLECT_CA, ASYNCTRACK_COLLECT_FILE_BYTES, ASYNCTRACK_COLLECT_TOKEN, ASYNCTRACK_COLLECT_TOKEN_FILE, ASYNCTRACK_ENVIRONMENT, ASYNCTRACK_HOST, ASYNCTRACK_MODE, ASYNCTRACK_PURE, ASYNCTRACK_QUIET, ASYNCTRACK_RUN, ASYNCTRACK_RUN_ID, ASYNCTRACK_SHM, and those of NATS",
         ),
     ],
 )
@@ -63,7 +63,7 @@ def test_list_of_variables_is_what_the_package_reads() -> None:
     package = Path(asynctrack.__file__).parent
     found = {
         name
-        for path in package.rglob("*.py")
+        for path in (*package.rglob("*.py"), ROOT / "setup.py")
         for name in re.findall(r"[\"']ASYNCTRACK_([A-Z_]+)[\"']", path.read_text())
     }
     assert found == {*VARIABLES, *INTERNAL}

@@ -43,6 +43,8 @@ def hostile(tmp_path: Path) -> Path:
         run.end("failed")
     found = open_run(path).manifest()
     found.name, found.project, found.error = EVIL, EVIL, EVIL
+    found.labels = {"tags": [EVIL, EVIL], "group": EVIL, "job_type": EVIL, "entity": EVIL, "notes": f"{EVIL}\n{EVIL}"}
+    found.failed_children = [{"pid": EVIL, "error": EVIL}]
     found.environment = {"host": EVIL, "python": EVIL, "pid": EVIL, "command": [EVIL]}
     manifest.save(path, found)
     cursor_path(path, "jsonl").parent.mkdir()
@@ -55,6 +57,27 @@ COMMANDS: dict[str, list[Any]] = {
     "ls --json": ["ls", "DIR", "--json"],
     "show": ["show", "RUN"],
     "show --json": ["show", "RUN", "--json"],
+    "ls by its name": [
+        "ls",
+        "DIR",
+        "--where",
+        f"name == '{EVIL}'",
+        "--columns",
+        f"`{EVIL}`,tags,notes,config.`{EVIL}`",
+    ],
+    "ls of groups": ["ls", "DIR", "--group", "group"],
+    "ls of no such name": ["ls", "DIR", "--sort", f"`{EVIL}x`"],
+    "no condition": ["ls", "DIR", "--where", f"{EVIL} >"],
+    "best of its metric": ["best", f"min(`{EVIL}`)", "DIR"],
+    "best of no such metric": ["best", f"`{EVIL}x`", "DIR"],
+    "query": ["query", "select * from runs", "--dir", "DIR"],
+    "query --json": ["query", "select * from metrics", "--dir", "DIR", "--json"],
+    "a wrong query": ["query", f"select '{EVIL}' from", "--dir", "DIR"],
+    "its name": ["show", EVIL, "--dir", "DIR"],
+    "a name like its": ["show", EVIL[:-1], "--dir", "DIR"],
+    "rm that would": ["rm", "--where", f"name == '{EVIL}'", "--dir", "DIR", "--dry-run"],
+    "export of several": ["export", "RUN", "RUN", "--format", "csv", "--writer", EVIL],
+    "export to a file": ["export", "RUN", "--format", "csv", "--output", "FILE", "--json"],
     "tail": ["tail", "RUN"],
     "tail --json": ["tail", "RUN", "--json"],
     "wait": ["wait", "RUN", "--until", f"'{EVIL}' > 9"],
@@ -70,7 +93,14 @@ COMMANDS: dict[str, list[Any]] = {
     "no such directory": ["ls", EVIL],
     "no such file": ["export", "RUN", "--format", "csv", "--output", f"{EVIL}/x"],
     "workers": ["workers", "--end", EVIL],
+    "best": ["best", "min(loss)", "DIR"],
+    "best --json": ["best", "min(loss)", "DIR", "--json"],
+    "best of a wrong metric": ["best", f"max({EVIL})", "DIR"],
+    "a wrong condition": ["best", "min(loss)", "DIR", "--where", f"'{EVIL}' < 1"],
+    "a name that no run has": ["best", "min(loss)", "DIR", "--where", f"`{EVIL}x` < 1"],
     "rm": ["rm", "RUN"],
+    "rm --dry-run": ["rm", "RUN", "--dry-run"],
+    "rm --where": ["rm", "--where", "size > 1", "--dir", "DIR"],
     "rm --yes": ["rm", "RUN", "--yes"],
 }
 
@@ -78,15 +108,36 @@ COMMANDS: dict[str, list[Any]] = {
 @pytest.mark.system
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_says_what_a_terminal_obeys(name: str, hostile: Path) -> None:
-    words = {"RUN": hostile, "DIR": hostile.parent.parent}
+    words = {"RUN": hostile, "DIR": hostile.parent.parent, "FILE": hostile.with_name(f"{EVIL}.csv")}
     done = said_here(*(words.get(word, word) for word in COMMANDS[name]))
     said = done.stdout + done.stderr
     assert said.strip() and not CONTROL.search(said), said
 
 
-@pytest.mark.parametrize("name", ["show", "tail", "export jsonl", "export csv", "sync --to console"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "show",
+        "show --json",
+        "tail",
+        "ls",
+        "ls of columns",
+        "ls --json",
+        "best",
+        "export jsonl",
+        "export csv",
+        "export of several",
+        "sync --to console",
+    ],
+)
 def test_a_terminal_gets_styles_of_ours_and_nothing_else(name: str, hostile: Path) -> None:
     arguments: dict[str, list[Any]] = {
+        "show --json": ["show", hostile, "--json"],
+        "ls": ["ls", hostile.parent.parent],
+        "ls of columns": ["ls", hostile.parent.parent, "--columns", f"tags,notes,name,`{EVIL}`"],
+        "ls --json": ["ls", hostile.parent.parent, "--json"],
+        "best": ["best", f"min(`{EVIL}`)", hostile.parent.parent],
+        "export of several": ["export", hostile, hostile, "--format", "jsonl"],
         "export jsonl": ["export", hostile, "--format", "jsonl"],
         "export csv": ["export", hostile, "--format", "csv"],
         "sync --to console": ["sync", hostile, "--to", "console", "every_s=0"],

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from support import DEADLINE_S, ROOT, assert_whole, kernel_tells_exit_codes, man
 
 import asynctrack
 from asynctrack.journal.cursor import load_cursor
-from asynctrack.worker.caller_exit import Caller, _status_of_zombie
+from asynctrack.worker.caller_exit import Caller, _exit_status, _status_of_zombie
 
 needs_kernel = pytest.mark.skipif(not kernel_tells_exit_codes(), reason="only Linux 6.15 and newer keep the exit code")
 
@@ -247,6 +248,25 @@ def test_exit_code_of_a_zombie_is_read_where_the_kernel_does_not_keep_it() -> No
     assert _status_of_zombie(proc) == 3 << 8
     child.wait()
     assert _status_of_zombie(proc) is None
+
+
+@needs_kernel
+def test_exit_code_is_known_though_the_parent_asks_for_it_while_it_is_looked_for(tmp_path: Path) -> None:
+    """The kernel keeps it from then on, and `/proc` has it until then."""
+    child = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    handle = os.pidfd_open(child.pid)
+    wait_until(lambda: _status_of_zombie(f"/proc/{child.pid}") is not None, "it is a zombie")
+    os.mkfifo(tmp_path / "stat")
+
+    def reap() -> None:
+        with (tmp_path / "stat").open("wb"):  # waits until somebody reads it
+            child.wait()
+
+    reaper = threading.Thread(target=reap)
+    reaper.start()
+    assert _exit_status(handle, str(tmp_path)) == 3 << 8
+    reaper.join()
+    os.close(handle)
 
 
 @needs_kernel

@@ -128,7 +128,7 @@ def test_old_run_is_shown(version: Path, name: str, tmp_path: Path) -> None:
 @each_run
 def test_old_run_is_exported(version: Path, name: str, tmp_path: Path) -> None:
     run, told = copied(version, tmp_path) / name, expected(version, name)["records"]
-    done = said_here("export", run, "--format", "jsonl")
+    done = said_here("export", run, "--format", "jsonl", "--history", "all")
     assert done.returncode == int(name in DAMAGED - {"cut"}), done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     if name == "journalless":  # only Python reads what is left
@@ -136,8 +136,12 @@ def test_old_run_is_exported(version: Path, name: str, tmp_path: Path) -> None:
         return
     assert [line["_step"] for line in found] == [step for step, _, _ in told]
     assert [line["i"] for line in found if "i" in line] == [data["i"] for _, _, data in told if "i" in data]
-    rows = list(csv.DictReader(io.StringIO(said_here("export", run, "--format", "csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(said_here("export", run, "--format", "csv", "--history", "all").stdout)))
     assert [int(row["_step"]) for row in rows] == [step for step, _, _ in told]
+    for form in ("jsonl", "csv"):
+        text = said_here("export", run, "--format", form).stdout
+        last = map(json.loads, text.splitlines()) if form == "jsonl" else csv.DictReader(io.StringIO(text))
+        assert [int(row["_step"]) for row in last] == [step for step, _ in expected(version, name)["last"]]
 
 
 @each_version

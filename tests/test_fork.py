@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from support import ended, left_in, lines, manifest, outcome, records, run_child, start, values, wait_until, workers
 
+pytestmark = pytest.mark.usefixtures("version")
+
 HOSTS = pytest.mark.parametrize("worker", ["process", "thread"])
 
 # What all scripts below begin with: an open run, and a child that runs a function and ends without a word.
@@ -164,6 +166,30 @@ print(json.dumps([stats.accepted, stats.backends["jsonl"].delivered]))
     )
     assert stats == [5010, 5010]
     assert_all_there(run_path, {"parent": 10, "child": 5000})
+
+
+@pytest.mark.system
+def test_child_is_seen_at_once_also_by_a_worker_that_has_no_rest(runs: Path, own_host: Path) -> None:
+    """As where its parent logs all the time. How a child has ended that is killed before nobody can tell."""
+    script = f"""
+from asynctrack.worker import drain
+drain.may_sleep = lambda fullest: False
+{PARENT}
+from asynctrack.queue.layout import WORKER_PID
+run.flush()
+def see():
+    run.log({{"child": 1}})
+    began, words = time.monotonic(), run._publisher.producer.ring.words
+    while not words[WORKER_PID] and time.monotonic() < began + 5:
+        time.sleep(0.001)
+    os.write(theirs, b"%f\\n" % (time.monotonic() - began))
+ours, theirs = os.pipe()
+for _ in range(10):
+    wait_for(fork(see))
+print(json.dumps([float(took) for took in os.read(ours, 1000).split()]))
+"""
+    took = run_child(script, runs, "thread")
+    assert len(took) == 10 and max(took) < 0.3
 
 
 @pytest.mark.system

@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from support import DEADLINE_S, ROOT
+
+pytestmark = pytest.mark.usefixtures("version")
 
 FORKED = """
 import gc, os, sys

@@ -15,7 +15,7 @@ from fixtures.make import described
 
 from asynctrack.journal.layout import SEGMENT_BYTES
 from asynctrack.queue import layout
-from asynctrack.queue.producer import Producer
+from asynctrack.queue import producer as queue_producer
 from asynctrack.queue.ring import Ring
 
 ROOT = Path(__file__).parent.parent
@@ -71,12 +71,12 @@ def test_the_reader_of_the_page_reads_the_runs_of_earlier_versions(name: str, re
 
 
 def test_the_reader_of_the_page_finds_the_kinds_that_it_lists(reader: types.ModuleType) -> None:
-    listed = dict(re.findall(r"^\| (\d+) \| (\w+) \| ", (REFERENCE / "journal_format.md").read_text(), re.M)[-9:])
+    listed = dict(re.findall(r"^\| (\d+) \| (\w+) \| ", (REFERENCE / "journal_format.md").read_text(), re.M)[-10:])
     assert listed == {
         str(kind): name
         for kind, name in (
             (layout.RECORD, "record"), (layout.START, "start"), (layout.CONFIG, "config"), (layout.SUMMARY, "summary"), (layout.FAILURE, "failure"),
-            (layout.CHECKPOINT, "checkpoint"), (layout.LABELS, "labels"), (layout.NOTE, "note"), (layout.PAD, "pad"),
+            (layout.CHECKPOINT, "checkpoint"), (layout.LABELS, "labels"), (layout.JOIN, "join"), (layout.NOTE, "note"), (layout.PAD, "pad"),
         )
     }  # fmt: skip
     kinds = {kind for name in WHOLE for _, _, kind, _ in reader.frames_of(V1 / "runs" / "p" / name / "journal")}
@@ -91,7 +91,9 @@ def test_the_words_of_a_ring_are_those_of_the_page(tmp_path: Path) -> None:
     }
     assert len(rows) == 22
 
-    producer = Producer(Ring.create(str(tmp_path / "a.ring"), 65536, {"run": "/runs/p/first"}), lambda: None)
+    producer = queue_producer.create(
+        Ring.create(str(tmp_path / "a.ring"), 65536, {"run": "/runs/p/first"}), lambda: None
+    )
     assert producer.put(b"\x93\x01\x02\x80")
     data = (tmp_path / "a.ring").read_bytes()
     words = struct.unpack("<1024Q", data[:8192])

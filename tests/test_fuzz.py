@@ -1,4 +1,4 @@
-"""What comes from outside is anything: journals, frames, run.json, cursors, configurations, conditions. Only our own errors, and never what was not written.
+"""What comes from outside is anything: journals, frames, run.json, cursors, configurations. Only our own errors, and never what was not written.
 
 By default some hundred examples of each; behind the mark "slow" ten thousand.
 """
@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 import asynctrack
 from asynctrack import cli
-from asynctrack.cli.condition import Condition
-from asynctrack.errors import AsynctrackError, InvalidExpression, InvalidSettings
+from asynctrack.errors import AsynctrackError, InvalidSettings
 from asynctrack.journal import manifest
 from asynctrack.journal.cursor import Cursor, cursor_path, load_cursor
 from asynctrack.journal.frames import FrameBatch
@@ -411,23 +410,3 @@ def test_mapping_that_holds_itself_is_refused() -> None:
     tree["config"] = {"again": tree}
     with pytest.raises(InvalidSettings, match="nested"):
         asynctrack.Tracker.from_config(tree)
-
-
-# Conditions
-
-words_of_conditions = st.sampled_from(
-    ["loss", "step", "status", "and", "or", "(", ")", "<", "<=", "==", "!=", "1", "nan", "-1e999", "'a b'", '"', "'", "finished", "=", "!", "\0", "é", "not"]
-)  # fmt: skip
-conditions = st.lists(words_of_conditions, max_size=12).map(" ".join) | st.text(max_size=40) | st.just("(" * 10_000)
-
-
-@pytest.mark.system
-@few
-@given(conditions, st.dictionaries(words, leaves, max_size=3))
-def test_any_condition_is_asked_or_refused(text: str, data: dict[str, Any]) -> None:
-    try:
-        condition = Condition(text)
-    except InvalidExpression:
-        return
-    assert condition.holds(Record(1, 1, 1, data), "running") in (True, False)
-    assert condition.holds(None, "finished") in (True, False)

@@ -8,12 +8,14 @@ import functools
 import re
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import asynctrack
+from asynctrack._system import native
 
 PACKAGE = Path(asynctrack.__file__).parent
 ROOT = Path(__file__).parent.parent
@@ -27,18 +29,24 @@ ORDER = [
     "testing",
     "integrations",
     "__init__",
+    "collection",
     "client",
+    "merging",
     "worker",
     "delivery",
+    "carriers",
     "reading",
+    "curves",
     "backends",
     "journal",
+    "provenance",
     "queue",
     "records",
     "settings",
     "events",
     "errors",
     "_system",
+    "_native",
 ]
 # What a worker needs before it drains: of Python's own, what it has imported within 10 ms.
 SLOW_TO_IMPORT = {"anyio", "asyncio", "json", "logging", "msgspec", "re", "subprocess", "tempfile", "typing"}
@@ -74,7 +82,7 @@ def _known(dotted: str) -> str:
     return name or "__init__"
 
 
-MODULES = {module.name: module for module in map(Module, sorted(PACKAGE.rglob("*.py")))}
+MODULES = {module.name: module for module in map(Module, sorted([*PACKAGE.rglob("*.py"), PACKAGE / "_native.pyi"]))}
 
 
 def room_of(name: str) -> str:
@@ -135,11 +143,11 @@ def test_a_circle_would_be_found() -> None:
 
 def test_the_package_has_few_rooms() -> None:
     entries = {path.name for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-    assert len(entries - {"__init__.py", "__main__.py"}) <= 20
+    assert len(entries - {"__init__.py", "__main__.py"}) <= 21
 
 
 def test_rooms_within_begin_with_an_empty_page() -> None:
-    public = {"", "backends", "integrations", "testing", "wandb", "records.values", "cli"}
+    public = {"", "backends", "integrations", "testing", "wandb", "records.values", "records.expressions", "cli"}
     inits = {str(path.parent.relative_to(PACKAGE)).replace("/", "."): path for path in PACKAGE.rglob("__init__.py")}
     inner = {name: path for name, path in inits.items() if name.split(".")[0] in ("client", "records", "_system")}
     assert [name for name, path in inner.items() if name not in public and path.read_text()] == []
@@ -151,11 +159,11 @@ def test_every_module_says_first_what_it_is() -> None:
 
 
 def test_no_two_classes_have_one_name() -> None:
-    """But for the drop-ins, each of which has the name that its framework's users write."""
+    """But for the drop-ins, each of which has the name that its framework's users write, and the core, which has that of its Python version."""
     names = collections.Counter(
         node.name
         for module in MODULES.values()
-        if module.room not in ("integrations", "wandb")
+        if module.room not in ("integrations", "wandb", "_native")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.ClassDef)
     )
@@ -188,8 +196,19 @@ def test_ci_runs_the_readmes_test_line() -> None:
     assert line in (ROOT / ".ci" / "test").read_text().splitlines()
 
 
+def test_native_core_bears_the_checksum_of_what_it_offers() -> None:
+    checksum = zlib.crc32((PACKAGE / "_native.pyi").read_bytes())
+    assert checksum == native.API, (
+        f"asynctrack/_native.pyi has changed: set `API: Final = 0x{checksum:08X}` in asynctrack/_system/native.py, and build the core anew"
+    )
+
+
 def test_table_and_chart_of_peers_are_those_of_the_result() -> None:
     subprocess.run([sys.executable, "-m", "bench.peers.show", "--check"], cwd=ROOT, check=True, timeout=50)
+
+
+def test_tables_and_chart_of_growth_are_those_of_the_result() -> None:
+    subprocess.run([sys.executable, "-m", "bench.growth_page", "--check"], cwd=ROOT, check=True, timeout=50)
 
 
 def test_every_bar_is_that_of_the_results() -> None:

@@ -21,6 +21,7 @@ from asynctrack import Run
 from asynctrack._system import disk_timeout
 from asynctrack.client import preparation
 from asynctrack.errors import RunExists, RunIsRunning
+from asynctrack.worker.run_claim import RunClaim
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_init_on_a_disk_that_hangs_says_that_it_waits_and_opens_the_run_when_it_
     opening.start()
     try:
         wait_until(lambda: f"waiting for {disk.path}/runs/p/run: its disk does not answer" in caplog.text, "it is said")
-        assert len(caplog.messages) == 1
+        assert len([message for message in caplog.messages if str(disk.path) in message]) == 1
     finally:
         disk.go_on()
         opening.join()
@@ -198,6 +199,159 @@ def test_ctrl_c_anywhere_in_init_leaves_nothing_or_a_run_that_has_failed(
     own_host: Path, runs: Path, worker: str, first: int
 ) -> None:
     assert_interrupted_everywhere(own_host, runs, worker, first, 7)
+
+
+# Ctrl-C as one of the worker's threads has begun, while whoever starts it waits for that.
+INTERRUPTED_AS_A_THREAD_BEGINS = """
+import asynctrack, asynctrack.worker.threads, json, os, signal, sys, threading
+
+folder, name = sys.argv[1:3]
+begin, begun = threading.Thread.start, []
+
+def begin_and_interrupt(thread):
+    begin(thread)
+    if thread.name == name and not begun:
+        begun.append(thread)
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread.start = begin_and_interrupt
+try:
+    asynctrack.init("p", id="interrupted", dir=folder, worker="thread")
+    raise SystemExit("it is not interrupted")
+except KeyboardInterrupt:
+    pass
+for number in range(5):
+    with asynctrack.init("p", id=f"run-{number}", dir=folder, worker="thread") as run:
+        assert run.log({"i": 0})
+names = [thread.name for thread in threading.enumerate()]
+print(json.dumps({name: names.count(name) for name in names if name.startswith("asynctrack-")}))
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "asynctrack-drain",
+        *[
+            pytest.param(f"asynctrack-{name}", marks=pytest.mark.system)
+            for name in ("files", "service", "sync", "watchdog")
+        ],
+    ],
+)
+def test_ctrl_c_as_the_worker_starts_leaves_one_worker_that_loses_nothing(
+    own_host: Path, runs: Path, name: str
+) -> None:
+    threads = run_child(INTERRUPTED_AS_A_THREAD_BEGINS, runs, name)
+    assert {name: n for name, n in threads.items() if name != "asynctrack-files"} == dict.fromkeys(
+        ("asynctrack-drain", "asynctrack-service", "asynctrack-sync", "asynctrack-watchdog"), 1
+    )
+    for number in range(5):
+        assert_whole(runs / "p" / f"run-{number}", {"i": 1})
+    assert left_in(own_host) == []
+
+
+# Ctrl-C before one line after the other of what starts the worker, `threading` too. Then the next run must have a worker, and threads of ours look after it.
+INTERRUPTED_STARTS = """
+import asynctrack, asynctrack.worker.threads, json, os, sys, threading
+from asynctrack._system import messages
+from asynctrack.client import worker_registry
+from asynctrack.client.run_queue import RunQueue
+from asynctrack.client.worker_monitor import monitor
+
+faulthandler.cancel_dump_traceback_later()
+folder, worker, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
+files = os.path.dirname(asynctrack.__file__), threading.__file__
+serve, left, places = RunQueue.serve, 0, []
+
+def trace(frame, event, _):
+    global left
+    if not frame.f_code.co_filename.startswith(files):
+        return None
+    left -= event == "line"
+    if left == 0:
+        sys.settrace(None)
+        places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        raise KeyboardInterrupt
+    return trace
+
+def serve_until_interrupted(queue):
+    if left > 0 and threading.current_thread() is threading.main_thread():
+        sys.settrace(trace)
+    try:
+        serve(queue)
+    finally:
+        sys.settrace(None)
+
+def does(thread):
+    for pause in thread.until_done(10):
+        threading.Event().wait(pause)
+    return thread.started and not thread.waits
+
+RunQueue.serve = serve_until_interrupted
+for number in range(1, 120, step):  # the last lines are those of the wait for the worker, again and again
+    for thread in (monitor, messages._thread):
+        thread.after_fork()  # each of our threads is to be started anew
+    left = number
+    try:
+        asynctrack.init("p", id=f"first-{number}", dir=folder, worker=worker).finish()
+    except KeyboardInterrupt:
+        pass
+    left = 0
+    run = asynctrack.init("p", id=f"next-{number}", dir=folder, worker=worker, finish_timeout_s=10)
+    assert run.log({"i": 0})
+    assert run.finish().behind == 0, places
+    assert sum(thread.name == "asynctrack-drain" for thread in threading.enumerate()) == (worker == "thread"), places
+    assert does(monitor), places
+    assert does(messages._thread), places
+    worker_registry.stop_threads()
+    worker_registry._hosts.clear()  # the next begins without a worker
+print(json.dumps(len(places)))
+"""
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("worker", "step"), [("process", 5), ("thread", 1)])
+def test_run_behind_an_interrupted_start_of_the_worker_has_one(
+    own_host: Path, runs: Path, worker: str, step: int
+) -> None:
+    assert run_child(INTERRUPTED_STARTS, runs, worker, step) > 10
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    for run in (runs / "p").glob("next-*"):
+        assert_whole(run, {"i": 1})
+    assert left_in(own_host) == []
+
+
+def test_two_workers_of_one_process_never_have_one_run(tmp_path: Path) -> None:
+    first = RunClaim.take(str(tmp_path))
+    assert first is not None
+    assert RunClaim.take(str(tmp_path)) is None
+    assert first.is_asked_for()
+    asked = subprocess.run([sys.executable, "-c", ASKS, tmp_path / "lock"], capture_output=True, check=True)
+    assert asked.stdout == b"taken\n"  # to ask for it has not given it back
+    first.close()
+    second = RunClaim.take(str(tmp_path))
+    assert second is not None
+    second.close()
+
+
+def test_request_of_who_has_its_queues_where_the_worker_has_its_own_is_none(tmp_path: Path) -> None:
+    """A forked child makes the place again that somebody has removed, and begins a worker there, before its parent's takes the place back."""
+    claim = RunClaim.take(str(tmp_path), "/shared/here")
+    assert claim is not None
+    assert RunClaim.take(str(tmp_path), "/shared/here") is None
+    assert not claim.is_asked_for()
+    assert RunClaim.take(str(tmp_path), "/shared/elsewhere") is None
+    assert claim.is_asked_for()
+    claim.close()
+
+
+ASKS = """
+import fcntl, sys
+try:
+    fcntl.lockf(open(sys.argv[1], "r+"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    print("taken")
+"""
 
 
 def test_directory_that_another_removes_as_a_run_is_opened_is_made_again(tmp_path: Path) -> None:

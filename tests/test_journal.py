@@ -34,6 +34,8 @@ from asynctrack.journal.reader import Reader, journal_id_of, segments
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.layout import CONFIG, KIND_SHIFT, LOST_SHIFT, PAD, RECORD, frame_size
 
+pytestmark = pytest.mark.usefixtures("version")
+
 DEADLINE_S = 20.0  # arbitrary: far more than any of these needs
 
 
@@ -860,6 +862,6 @@ class TestDamage:
     def test_a_batch_that_lies_about_its_length_is_not_taken(self, tmp_path: Path) -> None:
         journal_id = b"i" * 16
         header = BatchHeader(layout.MAX_BATCH_BYTES + 8, 1, 0, layout.MAX_BATCH_BYTES + 8, 0, 0)
-        liar = pack_batch(header, b"", salt_of(journal_id))
+        liar = pack_batch(header, (b"",), salt_of(journal_id))
         segment(tmp_path, 1).write_bytes(pack_segment_header(1, journal_id, 0) + liar)
         assert read(tmp_path) == []

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-from support import ROOT, run_child, start
+from support import INSTALLED, run_child, start
 
 import asynctrack
 from asynctrack import JSON, ActionRequired, Batch, Context, Record
@@ -309,7 +309,9 @@ def test_a_path_of_sync_is_that_of_where_it_is_called(own_host: Path, own_state:
     with asynctrack.init("p", id="run", dir=tmp_path / "runs", worker="thread") as run:
         run.log({"i": 0})
     command = [sys.executable, "-m", "asynctrack", "sync", run.path, "--to", "json", "file=logs/{id}.json"]
-    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(INSTALLED)}, check=True, capture_output=True
+    )
     assert content(tmp_path / "logs", "run.json") == {"i": [0]}
     assert asynctrack.open_run(run.path).status == "finished"
 

@@ -15,14 +15,16 @@ from support import a_minute_later, assert_whole, left_in, manifest, run_child, 
 
 import asynctrack
 from asynctrack.cli.journal_check import JournalCheck
-from asynctrack.cli.run_summary import summarise_run
 from asynctrack.cli.sync_plan import plan_sync
+from asynctrack.collection.run_summary import summarise_run
 from asynctrack.errors import NotARun
 from asynctrack.journal.layout import HEADER_BYTES, segment_name
 from asynctrack.journal.manifest import Manifest, now_iso
 from asynctrack.journal.writer import Writer
 from asynctrack.queue.shm_paths import make_host_directory, remove_host
 from asynctrack.worker import orphan_rings
+
+pytestmark = pytest.mark.usefixtures("version")
 
 # Forks children that log as fast as they can, and kills each at a random moment: from before its run is open to 0.2 s
 # after its first record. Each tells what was accepted through a word that it shares with us.
@@ -139,7 +141,7 @@ import os, signal, sys, time
 import asynctrack
 from asynctrack.client.publisher import Publisher
 
-def die(publisher, payload):
+def die(publisher, *arguments):
     time.sleep(0.7 if sys.argv[2] == "seen" else 0)  # the worker looks every half second
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -149,6 +151,7 @@ asynctrack.init("p", id="silent", dir=sys.argv[1])
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("queue", ["seen", "not seen"])
 def test_caller_killed_before_it_has_said_anything_has_begun_no_run(own_host: Path, runs: Path, queue: str) -> None:
     child = start(SILENT, runs, queue)

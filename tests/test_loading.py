@@ -22,7 +22,7 @@ from asynctrack.testing import JournaledRun, deliver
 
 Row = dict[str, Any]
 
-pytestmark = pytest.mark.usefixtures("own_state")
+pytestmark = pytest.mark.usefixtures("own_state", "reading")
 
 ROWS: list[Row] = [
     {"train": {"loss": 0.5, "acc": math.nan}, "lr": 0.1},

@@ -15,7 +15,6 @@ import asynctrack
 
 CALLER = """
 import os, sys, time
-sys.path.remove("")  # the folder of these tests
 BEFORE
 import asynctrack
 
@@ -143,6 +142,7 @@ for i in range(300):
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("pause_s", [0.0, 2.0])
 def test_script_that_just_ends_before_it_can_know_is_journaled_and_told_how_to_go_on(
     own_host: Path, runs: Path, tmp_path: Path, pause_s: float

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import records, run_child
+from versions import NATIVE
 
 pytestmark = pytest.mark.usefixtures("own_host")
 
@@ -197,7 +198,7 @@ def test_nothing_foreign_holds_up_a_forked_child_whose_queue_is_forbidden(
 @pytest.mark.parametrize("setter", ["profile", "trace"])
 @pytest.mark.parametrize("what", ["logs", "raises"])
 def test_tracer_that_logs_or_raises_in_log_loses_no_record_that_was_accepted(
-    own_host: Path, runs: Path, what: str, setter: str
+    version: str, own_host: Path, runs: Path, what: str, setter: str
 ) -> None:
     end = END.replace('"took": took,', '"took": took, "logged": logged,')
     told = run_child(HOSTILE + TRACED + end, runs, f"{what} {setter}", "stays", "none")
@@ -205,6 +206,7 @@ def test_tracer_that_logs_or_raises_in_log_loses_no_record_that_was_accepted(
     accepted = sum(bool(result) for result in [*told["took"], *told["logged"]])
     assert len(there) >= accepted
     if what == "logs":
-        assert len(there) == accepted and told["logged"].count(True) == there.count(-1) > 100
+        assert len(there) == accepted and told["logged"].count(True) == there.count(-1)
+        assert version == NATIVE or there.count(-1) > 100  # most calls are one of C, in which there is nothing to trace
     else:
         assert accepted >= 301  # those that nobody traced

@@ -17,7 +17,7 @@ import pytest
 from support import wait_until, workers
 
 import asynctrack
-from asynctrack.testing import Scripted, Trouble
+from asynctrack.testing import JournaledRun, Scripted, Trouble
 
 OTHER: Final = 65534  # nobody
 PRIVATE: Final = {"lock", "caller.lock", "cursors", "worker.log", "handover"}
@@ -176,3 +176,37 @@ def test_runs_that_may_not_be_read_are_counted(own_host: Path, open_folder: Path
     asynctrack.init("p", id="open", dir=open_folder / "runs").finish()
     listed = asynctrack_("ls", open_folder / "runs")
     assert "p/open" in listed.stdout and "3 runs that you may not read" in listed.stdout, listed
+    assert "ask who ran them; see" in listed.stdout
+
+
+@needs_root
+def test_runs_of_another_user_are_left_out_of_the_sequence_with_a_warning(open_folder: Path, umask: None) -> None:
+    for number in range(3):
+        (open_folder / "runs" / "p" / f"closed-{number}").mkdir(parents=True, mode=0o700)
+    with JournaledRun(open_folder / "runs" / "p" / "open") as run:
+        run.log({"loss": 0.5}, 0)
+        run.end()
+    give_away(open_folder)
+    script = (
+        "import asynctrack, sys; print([run.path.name for run in asynctrack.runs(sys.argv[1], where='min(loss) < 1')])"
+    )
+    found = as_colleague("-c", script, open_folder / "runs")
+    assert found.stdout == "['open']\n" and "3 runs that you may not read: left out" in found.stderr, found
+
+
+@pytest.mark.system
+@needs_root
+def test_rm_of_chosen_runs_leaves_out_what_may_not_be_read(own_host: Path, open_folder: Path, umask: None) -> None:
+    for run_id in ("closed", "open"):
+        asynctrack.init("p", id=run_id, dir=open_folder / "runs", backends=[], environment=False, quiet=True).finish()
+    wait_until(lambda: not workers(own_host), "the worker has left")
+    closed = open_folder / "runs" / "p" / "closed" / "run.json"
+    closed.chmod(0)
+    os.chown(closed, OTHER, OTHER)
+    would = asynctrack_("rm", "--older", "0s", "--dir", open_folder / "runs", "--dry-run")
+    assert (would.returncode, would.stdout.splitlines()[0].startswith("would remove p/open, ")) == (0, True), would
+    assert "left out: p/closed cannot be read: Permission denied" in would.stderr
+    give_away(open_folder)
+    done = asynctrack_("rm", "--older", "0s", "--dir", open_folder / "runs", "--yes")
+    assert (done.returncode, done.stdout) == (1, "nothing was removed\n"), done
+    assert "p/open could not be removed: " in done.stderr

@@ -236,15 +236,16 @@ def test_picture_has_a_line_for_each_scope(tmp_path: Path) -> None:
 @pytest.mark.system
 @needs_matplotlib
 def test_picture_of_many_metrics_has_pages_and_the_names_are_taken_as_they_are(tmp_path: Path) -> None:
-    with JournaledRun(tmp_path / "p" / "run $x_1$ 的") as run:
-        run.log({f"$m_{at}$ <{at}>": float(at) for at in range(12)})
-        run.log({f"scope-{at}/loss": -1.0 for at in range(9)})
-        run.end()
-        deliver(run.path, Matplotlib(format="svg"))
-    names = sorted(os.listdir(run.path / "plots"))
+    named = msgspec.structs.replace(context(tmp_path), name="run $x_1$ 的")
+    sink: Any = Matplotlib(format="svg").open(named)
+    values = {f"$m_{at}$ <{at}>": float(at) for at in range(12)}
+    scopes = {f"scope-{at}": {"loss": -1.0} for at in range(9)}
+    sink.write(Batch([record(0, values), record(1, scopes)], []))  # drawn once: a page takes a second of a core
+    sink.close("stopped")
+    names = sorted(os.listdir(tmp_path / "plots"))
     assert names == ["metrics-2.svg", "metrics.svg"]
     for name in names:
-        ElementTree.parse(run.path / "plots" / name)
+        ElementTree.parse(tmp_path / "plots" / name)
 
 
 @needs_matplotlib

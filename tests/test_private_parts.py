@@ -17,7 +17,7 @@ import weakref
 from pathlib import Path
 
 import pytest
-from support import DEADLINE_S, ROOT, own_shared_memory
+from support import DEADLINE_S, INSTALLED, ROOT, own_shared_memory
 
 import asynctrack
 from asynctrack._system import loop_thread, private
@@ -222,7 +222,7 @@ def test_end_of_a_child_of_multiprocessing_and_why_are_known_in_the_child(
     script.write_text(CHILD)
     done = subprocess.run(
         [sys.executable, script, how], capture_output=True, text=True, timeout=DEADLINE_S, check=True,
-        env={"PYTHONPATH": str(ROOT)},
+        env={"PYTHONPATH": str(INSTALLED)},
     )  # fmt: skip
     registered, first, second, ended = done.stdout.splitlines()
     assert (registered, ended) == ("True True", str(code))
@@ -234,6 +234,49 @@ def test_process_that_is_no_child_has_no_code_and_calls_nothing(monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "multiprocessing.util", raising=False)
     assert private.exit_code_of_child() is None
     assert not private.call_when_child_ends(print, -100)
+
+
+UNPICKLED = """
+import multiprocessing, sys
+from asynctrack._system import private
+
+class Argument:
+    def __reduce__(self):
+        return arrive, ()
+
+def begins():
+    print("begins", flush=True)
+
+def arrive():
+    print("arrives", flush=True)
+    private.call_when_child_begins(begins)
+
+def work(argument):
+    private.call_when_child_begins(begins)
+    print("works", flush=True)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context("forkserver").Process(target=work, args=(Argument(),))
+    child.start()
+    child.join()
+"""
+
+
+def test_child_of_a_fork_server_that_still_gets_its_arguments_is_known(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(UNPICKLED)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=DEADLINE_S, env={"PYTHONPATH": str(INSTALLED)}
+    )
+    assert (done.stdout.split(), done.stderr) == (["arrives", "begins", "works"], "")
+
+
+def test_child_that_gets_its_arguments_is_not_known_without_the_private_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    import multiprocessing.util
+
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    monkeypatch.delattr(multiprocessing.util, "register_after_fork")
+    private.call_when_child_begins(print)
 
 
 def test_handler_that_prints_what_nobody_handles_is_known() -> None:

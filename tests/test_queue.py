@@ -21,11 +21,12 @@ from types import FrameType, FunctionType
 from typing import Any
 
 import pytest
-from test_producer_bytecode import doctored, is_verified_here
+from versions import NATIVE
 
 from asynctrack.journal.frames import Frame, walk
-from asynctrack.queue import fast_put, shm_paths
 from asynctrack.queue import producer as slow_way
+from asynctrack.queue import shm_paths
+from asynctrack.queue.fast_put import FastPut
 from asynctrack.queue.layout import (
     CAPACITY,
     CONFIG,
@@ -45,6 +46,8 @@ from asynctrack.queue.layout import (
 )
 from asynctrack.queue.producer import Producer
 from asynctrack.queue.ring import Ring, record_offset
+
+pytestmark = pytest.mark.usefixtures("version")
 
 DEADLINE_S = 20.0  # arbitrary: far more than any of these needs
 
@@ -69,7 +72,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 @pytest.fixture
-def make(shm: Path) -> Iterator[Callable[..., Producer]]:
+def make(shm: Path, version: str) -> Iterator[Callable[..., Producer]]:
     """Makes producers with a ring of their own."""
     made: list[Producer] = []
 
@@ -77,29 +80,13 @@ def make(shm: Path) -> Iterator[Callable[..., Producer]]:
         capacity: int = shm_paths.SMALLEST_RING_BYTES, poll: Callable[[bool], object] = bool, first: int = 0
     ) -> Producer:
         path = str(shm / f"{len(made)}.ring")
-        made.append(Producer(Ring.create(path, capacity, {"run": "/runs/a"}, first=first), poll))
+        made.append(slow_way.create(Ring.create(path, capacity, {"run": "/runs/a"}, first=first), poll))
         return made[-1]
 
     yield make
     for producer in made:
         producer.close("left")
         producer.ring.close()
-
-
-@pytest.fixture
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A way in which `put` goes: as it is where the bytecode was verified, as it is elsewhere, or that with a claim into which others come."""
-    if request.param == WITHOUT_LOCK and not is_verified_here():
-        pytest.skip("no version that was verified")
-    monkeypatch.setattr(Producer, "put", Producer._put if request.param == WITHOUT_LOCK else Producer._put_locked)
-    if request.param == OPEN_CLAIM:
-        put = doctored("offset += FRAME_HEADER_BYTES", "offset += frame_header_bytes()")
-        put.__globals__["frame_header_bytes"] = lambda: 16
-        monkeypatch.setattr(Producer, "_put", put)
-        monkeypatch.setattr(fast_put, "_CLAIMING_CODE", put.__code__)
-
-
-WITHOUT_LOCK, WITH_LOCK, OPEN_CLAIM = "without a lock", "with a lock", "with a lock and calls in the claim"
 
 
 @contextlib.contextmanager
@@ -146,7 +133,7 @@ def interrupted(function: FunctionType, line: str, action: Callable[[], object])
     assert not pending, f"{line!r} was not reached"
 
 
-INSIDE_PUT = (Producer._put, "= payload")
+INSIDE_PUT = (FastPut._place, "= payload")
 INSIDE_SLOW_WAY = (Producer._make_room, "limit = self._next_limit(size)")
 
 
@@ -194,17 +181,26 @@ class TestPlaces:
         os.chmod(root, 0o755)  # others may have put something there
         assert list(shm_paths.host_directories()) == []
 
-    def test_each_run_gets_a_whole_queue_while_memory_is_plentiful(
-        self, shm: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("others", "free", "size"),
+        [
+            (0, 24 << 30, 16 << 20),
+            (7, 24 << 30, 16 << 20),
+            (8, 24 << 30, 8 << 20),
+            (16, 24 << 30, 4 << 20),
+            (300, 24 << 30, 4 << 20),
+            (0, 255 << 20, 8 << 20),
+            (16, 63 << 20, 2 << 20),
+        ],
+    )
+    def test_a_queue_is_as_large_as_memory_and_the_others_allow(
+        self, shm: Path, monkeypatch: pytest.MonkeyPatch, others: int, free: int, size: int
     ) -> None:
         host = shm_paths.make_host_directory(str(shm))
-        for i in range(20):
-            with open(f"{host}/{i}.ring", "wb") as file:
-                file.truncate(shm_paths.DEFAULT_RING_BYTES)
-        free_bytes(monkeypatch, 24 << 30)
-        assert shm_paths.ring_bytes(host) == shm_paths.DEFAULT_RING_BYTES
-        free_bytes(monkeypatch, 63 << 20)
-        assert shm_paths.ring_bytes(host) == shm_paths.DEFAULT_RING_BYTES // 2
+        for i in range(others):
+            Path(host, f"{i}.ring").touch()
+        free_bytes(monkeypatch, free)
+        assert shm_paths.ring_bytes(host) == size
 
     def test_a_hundred_rings_fit_the_shared_memory_of_a_container(
         self, shm: Path, monkeypatch: pytest.MonkeyPatch
@@ -239,6 +235,12 @@ def free_bytes(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     """Let the file system of queues say that so much is free."""
     said = os.statvfs_result((4096, 4096, 1 << 24, free // 4096, free // 4096, 0, 0, 0, 0, 255))
     monkeypatch.setattr(os, "statvfs", lambda path: said)
+
+
+def mapped_bytes(path: str) -> int:
+    """The bytes of a mapped file for which this process has pages."""
+    _, _, entry = Path("/proc/self/smaps").read_text().partition(path)
+    return 1024 * int(entry.partition("Rss:")[2].split()[0])
 
 
 class TestRing:
@@ -281,6 +283,26 @@ class TestRing:
                 65536,
             )
             ring.close()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such call")
+    def test_pages_of_the_first_lap_are_mapped_before_they_are_written_to(self, shm: Path) -> None:
+        path = str(shm / "a.ring")
+        ring = Ring.create(path, 1 << 20, {"run": "/r"})
+        ring.populate(0, 100_000)
+        first = mapped_bytes(path)
+        assert first >= 100_000
+        ring.populate(50_000, 300_000)
+        assert mapped_bytes(path) >= 300_000
+        ring.populate((1 << 20) - 8, (1 << 20) + 50_000)  # what lies beyond the end is mapped by now
+        assert ring.words[HEAD] == 0 and ring.copy(0, 300_000) == bytes(300_000)
+
+    def test_system_that_cannot_map_pages_beforehand_is_asked_once(
+        self, shm: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("asynctrack.queue.ring._POPULATE_WRITE", 12_345)  # no such advice
+        ring = Ring.create(str(shm / "a.ring"), 1 << 20, {"run": "/r"})
+        ring.populate(0, 4096)
+        assert ring._populated == ring.capacity
 
     def test_a_symlink_is_not_followed(self, shm: Path, make: Callable[..., Producer]) -> None:
         (shm / "link.ring").symlink_to(make().ring.path)
@@ -356,12 +378,12 @@ def producer_process(path: Path, body: str) -> Iterator[subprocess.Popen[str]]:
     code = f"""
 import os, sys, time
 from asynctrack.queue.layout import *
-from asynctrack.queue.producer import Producer
+from asynctrack.queue.producer import create
 from asynctrack.queue.ring import Ring
 def ready(*said):
     print(*said, flush=True)
     sys.stdin.read()
-p = Producer(Ring.create({str(path)!r}, 65536, {{"run": "/runs/a"}}), bool)
+p = create(Ring.create({str(path)!r}, 65536, {{"run": "/runs/a"}}), bool)
 {body}
 """
     process = subprocess.Popen(
@@ -591,14 +613,15 @@ class TestClose:
         producer.close("finished")
         assert ENDS[producer.ring.words[END]] == "failed"
 
-    def test_a_put_that_waits_while_another_thread_closes_is_refused(self, make: Any) -> None:
+    def test_a_put_that_waits_while_another_thread_closes_is_refused(self, make: Any, version: str) -> None:
         producer, placed = make(1024), []
         for _ in range(2):
             producer.put(b"x" * 400)
             drain(producer.ring)
         head = producer.head
         waits = threading.Thread(target=lambda: placed.append(producer.put(b"y" * 400)))  # it would have to wrap
-        at_the_lock = Producer._put_slowly.__code__, line_of(Producer._put_slowly, "with self._lock:")
+        function: Any = Producer._put_slowly if version == NATIVE else FastPut.put
+        at_the_lock = function.__code__, line_of(function, "with self._lock:")
         with producer._lock:
             waits.start()
             wait_until(lambda: at_the_lock in [(f.f_code, f.f_lineno) for f in sys._current_frames().values()])
@@ -618,9 +641,14 @@ class TestClose:
         assert payloads(producer.ring) == [b"before"]
 
 
-@pytest.mark.parametrize("where", [INSIDE_PUT, INSIDE_SLOW_WAY], ids=["fast way", "slow way"])
-@pytest.mark.parametrize("way", [WITHOUT_LOCK, WITH_LOCK], indirect=True)
-@pytest.mark.usefixtures("way")
+@pytest.fixture(params=[INSIDE_PUT, INSIDE_SLOW_WAY], ids=["fast way", "slow way"])
+def where(request: pytest.FixtureRequest, version: str) -> Any:
+    """A line of a put at which others come in between."""
+    if request.param is INSIDE_PUT and version == NATIVE:
+        pytest.skip("nothing comes in between: it is one call of C")
+    return request.param
+
+
 class TestNestedCalls:
     """What a finaliser, tracer or signal handler may do while a put of the same thread is under way."""
 
@@ -670,7 +698,7 @@ class TestNestedCalls:
     def test_a_nested_close_ends_and_counts_what_it_cut_off(self, make: Any, where: Any) -> None:
         producer = make()
         placed = self.put_interrupted(producer, where, lambda: [producer.put(b"nested"), producer.close("finished")])
-        assert placed == (where is INSIDE_PUT)
+        assert not placed
         assert not producer.put(b"after")
         assert not producer.is_open
         assert ENDS[producer.ring.words[END]] == "finished"
@@ -686,29 +714,6 @@ class TestNestedCalls:
         assert payloads(producer.ring)[-1] == b"after"
 
 
-def test_a_put_that_finds_the_ring_claimed_does_not_undo_the_release(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else all others would wait for a claim that nobody has."""
-    monkeypatch.setattr(slow_way, "_CLAIM_WAIT_S", 1e9)
-    producer, claimed, found, released = make(), threading.Event(), threading.Event(), threading.Event()
-
-    def first() -> None:
-        with interrupted(*INSIDE_PUT, lambda: (claimed.set(), found.wait(DEADLINE_S))):
-            assert producer.put(b"first")
-        released.set()
-
-    def second() -> None:
-        claimed.wait(DEADLINE_S)
-        with interrupted(Producer._put, "head = self._head", lambda: (found.set(), released.wait(DEADLINE_S))):
-            assert producer.put(b"second")
-
-    run_threads(lambda thread: (first, second)[thread](), 2)
-    assert payloads(producer.ring) == [b"first", b"second"]
-
-
-@pytest.mark.parametrize("way", [WITHOUT_LOCK, WITH_LOCK, OPEN_CLAIM], indirect=True)
-@pytest.mark.usefixtures("way")
 class TestStorms:
     @pytest.mark.system
     def test_finalisers_that_log_whenever_the_collector_runs(self, make: Any) -> None:
@@ -741,11 +746,6 @@ class TestStorms:
             gc.unfreeze()
         assert Counter(bytes(frame.payload) for frame in frames) == {b"outer": 1000, b"nested": 1000}
         assert [frame.number for frame in frames] == list(range(2000))
-        # Later ones collect between instructions only, and with a lock as soon as its methods are bound.
-        if sys.version_info < (3, 12) and Producer.put is Producer._put:
-            assert [bytes(frame.payload) for frame in frames].count(b"nested") == sum(
-                bytes(a.payload) + bytes(b.payload) == b"outernested" for a, b in itertools.pairwise(frames)
-            )
 
     def test_a_tracer_that_logs_every_line(self, make: Any) -> None:
         producer, traced, frames = make(1 << 20), itertools.count(), []

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from asynctrack._system.native import is_native
 from asynctrack.journal.frames import walk
 from asynctrack.queue.layout import CONFIG, END, ENDS, HEAD, KIND_SHIFT, RECORD, TAIL, frame_size
-from asynctrack.queue.producer import Producer
+from asynctrack.queue.producer import PythonProducer, create
 from asynctrack.queue.ring import Ring, record_offset
 
 CAPACITY = 1024
@@ -22,6 +23,8 @@ FIRST = 3
 
 class RingModel(RuleBasedStateMachine):
     """The model is `expected`: kind, number, drops before and payload of every frame that is still in the ring."""
+
+    make = staticmethod(create)
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +36,7 @@ class RingModel(RuleBasedStateMachine):
     def create(self) -> None:
         self.directory = tempfile.TemporaryDirectory(prefix="asynctrack-test-")
         path = str(Path(self.directory.name) / "a.ring")
-        self.producer = Producer(Ring.create(path, CAPACITY, {"run": "/runs/a"}, first=FIRST), bool)
+        self.producer = self.make(Ring.create(path, CAPACITY, {"run": "/runs/a"}, first=FIRST), bool)
         self.ring = self.producer.ring
 
     def teardown(self) -> None:
@@ -90,11 +93,21 @@ class RingModel(RuleBasedStateMachine):
         assert self.producer.number == self.number
 
 
+class PythonRingModel(RingModel):
+    make = staticmethod(PythonProducer)
+
+
 @pytest.mark.system
 class TestRing(RingModel.TestCase):
     settings = settings(
         max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
+
+
+@pytest.mark.skipif(not is_native, reason="the other test has done it")
+@pytest.mark.system
+class TestRingInPython(PythonRingModel.TestCase):
+    settings = TestRing.settings
 
 
 @pytest.mark.slow

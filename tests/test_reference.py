@@ -28,6 +28,7 @@ PRIVATE: Final = {
     "naming",
     "noether_base",
     "pixels",
+    "ranks",
     "restored",
     "tropt_base",
     "unfinished",

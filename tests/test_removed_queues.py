@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-from support import assert_whole, kill_the_worker, manifest, rings_in, run_child, the_worker, wait_until, writers
+from support import assert_whole, kill_the_worker, manifest, rings_in, run_child, said, the_worker, wait_until, writers
 
 import asynctrack
 from asynctrack import Run
+from asynctrack.client.worker_handle import WorkerHandle
+from asynctrack.queue.shm_paths import move_ring, remove_host
 
 STEPS = [
     ("kill", "remove"),
@@ -75,7 +79,9 @@ def test_removed_queue_is_noticed_by_no_run_whose_worker_lives(own_host: Path, r
     for i in range(100):
         run.log({"i": i})
     run.flush("journaled")
-    shutil.rmtree(next(shared.iterdir()))
+    place = next(shared.iterdir())
+    while place.exists():  # the worker may be making its files in it
+        shutil.rmtree(place, ignore_errors=True)
     if not os.fork():
         for i in range(200):
             run.log({"child": i})
@@ -130,7 +136,7 @@ def test_removed_queues_of_a_process_and_its_children_are_all_journaled(own_host
             os.read(gone, 1)
             for i in range(300, 400):
                 run.log({name: i})
-            assert run.finish().queued == 0
+            run.finish()
             os._exit(0)
         os.close(gone)
         children.append(go)
@@ -138,7 +144,9 @@ def test_removed_queues_of_a_process_and_its_children_are_all_journaled(own_host
         os.read(said, 1)
     run.flush("journaled")
     worker = int(next(shared.glob("*/*/worker.lock")).read_text())
-    shutil.rmtree(next(shared.iterdir()))
+    place = next(shared.iterdir())
+    while place.exists():  # the worker may be making its files in it
+        shutil.rmtree(place, ignore_errors=True)
     os.kill(worker, signal.SIGKILL)
     for i in range(1, 300):
         run.log({"i": i})
@@ -172,3 +180,68 @@ def test_removed_queue_that_cannot_be_made_again_is_told_of_and_made_when_it_can
     assert stats.journaled == 1100
     assert_whole(run.path, {"i": 1100})
     assert rings_in(own_host) == []
+
+
+LEAVES = """
+import os, sys
+from asynctrack._system import locks
+os.rename(sys.argv[1], sys.argv[1] + ".closed")
+lock = locks.take(os.path.join(sys.argv[1] + ".closed", "worker.lock"))
+print("closed", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_queue_whose_place_a_worker_closes_as_it_leaves_is_not_removed(own_host: Path, runs: Path) -> None:
+    """A process that joins a run may make its queue at that moment. The worker finds it there and stays for it."""
+    handle = WorkerHandle("process", str(own_host), list)
+    ring = handle.open_ring({"run": str(runs / "p" / "run")}, 65536).ring
+    closed = Path(f"{handle.directory}.closed")
+    worker = subprocess.Popen(
+        [sys.executable, "-c", LEAVES, handle.directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"closed\n"
+        handle.release(ring)
+        assert not os.path.exists(handle.directory)
+        assert [path.suffix for path in closed.iterdir() if path.name != "worker.lock"].count(".ring") == 1
+        worker.communicate()
+    remove_host(str(closed))
+
+
+HOLDS = """
+import os, sys
+from asynctrack._system import locks
+lock = locks.take(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_queue_that_another_process_has_brought_to_its_worker_is_left_there_as_long_as_that_lives(
+    own_host: Path, runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (runs / "p").mkdir(
+        parents=True
+    )  # without its run: a worker that finds the queue has nothing to do but to remove it
+    handle, other = (WorkerHandle("process", str(own_host), list) for _ in range(2))
+    ring = handle.open_ring({"run": str(runs / "p" / "run")}, 65536).ring
+    path = ring.path
+    move_ring(path, other.directory)
+    worker = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, f"{other.directory}/worker.lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == b"held\n"
+        handle._leave_to_another(ring)
+        assert not os.path.exists(path)
+        assert ring.held_by() is None and len(rings_in(own_host)) == 1
+        worker.communicate()
+    handle.release(ring)
+    assert os.path.exists(path)
+    ring.let_go()
+    wait_until(lambda: not rings_in(own_host), "a worker of its own has it")
+    assert said(caplog, tmp_path) == []
+    remove_host(other.directory)

@@ -16,9 +16,10 @@ from support import ended, lines, records, start, wait_until, workers
 
 import asynctrack
 from asynctrack.cli.journal_check import JournalCheck
-from asynctrack.client.worker_handle import WorkerHandle
+from asynctrack.client import preparation
+from asynctrack.client.host_worker import HostWorker
 from asynctrack.errors import NotARun, RunExists, RunIsRunning
-from asynctrack.testing import ScriptedInCaller, ScriptedInProcess, calls
+from asynctrack.testing import JournaledRun, ScriptedInCaller, ScriptedInProcess, calls
 
 pytestmark = pytest.mark.usefixtures("own_host")
 
@@ -101,7 +102,7 @@ def test_run_that_lost_its_last_segments_to_a_power_cut_goes_on_in_a_fresh_worke
     for path in (run.path / "journal").iterdir():
         path.write_bytes(kept[path]) if path in kept else path.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(WorkerHandle, "_start", lambda host: None)
+        patch.setattr(HostWorker, "start", lambda worker: None)
         run = asynctrack.init("p", id="run", dir=runs, resume="must")
     for i in range(8, 12):
         run.log({"i": i})
@@ -175,7 +176,7 @@ def test_of_processes_that_open_one_run_at_once_one_has_it(runs: Path, before: b
     finally:
         for child in children:
             end(child)
-    assert sorted(said) == sorted(["open", *3 * ["RunExists" if resume == "never" else "RunIsRunning"]]), ends
+    assert sorted(said) == sorted(["open", *3 * ["RunIsRunning"]]), ends
     steps = [record.step for record in records(runs / "p" / "run")]
     assert steps == list(range(101 if before else 100)), "each step once"
     assert asynctrack.open_run(runs / "p" / "run").status == "finished"
@@ -202,6 +203,28 @@ def test_threads_that_open_one_run_at_once_get_it_once(runs: Path) -> None:
     assert [type(one) for one in found].count(RunIsRunning) == 3
 
 
+def test_a_run_that_ends_between_two_looks_is_resumed_and_not_begun_again(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker journals all of it after this process has found nothing but its directory, and is gone before that is asked whether it still works."""
+    path = runs / "p" / "run"
+    path.mkdir(parents=True)
+    is_ending = preparation._is_ending
+
+    def ends_meanwhile(*looked: Any) -> bool:
+        if not (path / "journal").exists():
+            with JournaledRun(path) as run:
+                run.log({"i": 0})
+                run.end()
+        return is_ending(*looked)
+
+    monkeypatch.setattr(preparation, "_is_ending", ends_meanwhile)
+    with asynctrack.init("p", id="run", dir=runs, resume="allow") as run:
+        assert run.resumed
+        run.log({"i": 1})
+    assert [record.step for record in records(run.path)] == [0, 1]
+
+
 def test_a_directory_in_which_nothing_has_begun_is_begun_with_allow(runs: Path) -> None:
     (runs / "p" / "run").mkdir(parents=True)
     with pytest.raises(NotARun):
@@ -222,8 +245,9 @@ def test_a_run_that_could_not_begin_leaves_nothing_and_can_begin_later(runs: Pat
 def test_what_the_dead_left_in_their_queue_is_known_to_who_goes_on(own_host: Path, runs: Path) -> None:
     script = """
 import asynctrack, os, sys
-from asynctrack.client import worker_handle
-worker_handle.WorkerHandle._start = lambda self: None  # its worker dies before it has journaled anything
+from asynctrack.client import host_worker
+assert host_worker.HostWorker.start
+host_worker.HostWorker.start = lambda self: None  # its worker dies before it has journaled anything
 run = asynctrack.init("p", id="run", dir=sys.argv[1], config={"opt": {"lr": 1}, "gone": 1})
 for i in range(3): run.log({"i": i})
 run.config["opt"]["lr"] = 2

@@ -25,7 +25,7 @@ import asynctrack
 from asynctrack import Backend, Batch, Context, Memory, Run, RunStats, Sink, Tracker
 from asynctrack.errors import NoCurrentRun, QueueFull, RunFinished
 
-pytestmark = pytest.mark.usefixtures("shared_host")
+pytestmark = pytest.mark.usefixtures("shared_host", "version")
 
 HOSTS = pytest.mark.parametrize("worker", ["process", "thread"])
 
@@ -910,8 +910,8 @@ def test_explicit_mode_goes_over_the_environments(init: Opener, monkeypatch: pyt
 
 @pytest.fixture
 def worker_pid(init: Opener, shared_host: Path) -> int:
-    """Of a worker that has started and is at rest."""
-    init("warm").finish()
+    """Of a worker that has started, is at rest, and stays for the test: it has a run that is open."""
+    init("warm").flush()
     return the_worker(shared_host)
 
 
@@ -947,7 +947,7 @@ def test_full_queue_drops_the_newest_and_counts_them(
     told = [record.getMessage() for record in caplog.records if "dropped" in record.getMessage()]
     first, last = told
     assert "1 record dropped so far, the queue is full: the worker does not keep up" in first
-    assert last.endswith(": 10 records were dropped in all: 10 found the queue full")
+    assert ": 10 records were dropped in all: 10 found the queue full; see docs/" in last
 
 
 def test_full_queue_raises_where_that_was_asked_for(init: Opener, worker_pid: int) -> None:

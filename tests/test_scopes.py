@@ -16,6 +16,8 @@ import asynctrack
 from asynctrack import Scope
 from asynctrack.errors import InvalidSettings, InvalidStep
 
+pytestmark = pytest.mark.usefixtures("version")
+
 
 class Kept:
     """What a scope lets through."""

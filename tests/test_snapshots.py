@@ -23,7 +23,7 @@ from asynctrack import Artifact, Run
 from asynctrack.records.codec import decode_record, encode, encode_any, encode_quickly
 from asynctrack.records.snapshot import MOST_NODES
 
-pytestmark = pytest.mark.usefixtures("shared_host")
+pytestmark = pytest.mark.usefixtures("shared_host", "version")
 
 # A container holds consecutive numbers at each moment, in the order of time; an array holds one. So a copy that was torn shows.
 CHANGING = """

@@ -178,14 +178,15 @@ def test_by_default_the_runs_of_a_project_share_a_database_in_its_directory(shar
 def test_what_the_documentation_asks_is_answered(place: Place, tmp_path: Path) -> None:
     shown = [query.strip() for query in re.findall(r"SELECT .*?;", str(sql.__doc__), re.S)]
     (run_id,) = {found for query in shown for found in re.findall(r"run_id = '([^']*)'", query)}
-    with JournaledRun(tmp_path / "runs" / "p" / run_id) as run:
+    with JournaledRun(tmp_path / "runs" / "p" / run_id, environment={"writer": "rank0"}) as run:
         for step in (2, 0, 1):
             run.log({"train": {"loss": step / 2}, "loss": 9.0}, step)
         run.end()
         deliver(run.path, SQL(url=place.url))
-    last, curve = (place.ask(query) for query in shown)
+    last, curve, of_writers = (place.ask(query) for query in shown)
     assert [float(value) for (value,) in last] == [0.5]
     assert [(int(step), float(value)) for step, value in curve] == [(0, 0.0), (1, 0.5), (2, 1.0)]
+    assert [(label, int(step)) for label, step, _ in of_writers] == [("rank0", 0), ("rank0", 1), ("rank0", 2)]
 
 
 def test_pandas_reads_it(file: Place, tmp_path: Path) -> None:
@@ -560,3 +561,49 @@ class TestContractOnPostgreSQL(BackendContract):
     def read(self, run: Path) -> Iterator[tuple[int, str, Any]]:
         for record in read_records(self.server.url, run.name):
             yield from ((record.step, key, value) for key, value in record.data.items())
+
+
+@pytest.mark.system
+def test_several_writers_have_a_label_for_each_queue(place: Place, tmp_path: Path) -> None:
+    run = JournaledRun(tmp_path / "p" / "r", environment={"writer": "rank0", "rank": 0})
+    writers = [run, run.join("rank1", 1), run.join("rank1", 1)]  # a rank that was started again
+    for i in range(4):
+        for writer in writers:
+            writer.log({"i": i}, i)
+            writer.journal()
+        deliver(run.path, SQL(url=place.url), name="sql")
+    run.end()
+    deliver(run.path, SQL(url=place.url), name="sql")
+    run.close()
+    query = (
+        "SELECT w.label, count(*) FROM metrics m JOIN writers w ON w.ring = m.ring GROUP BY w.label ORDER BY w.label"
+    )
+    assert [(label, int(count)) for label, count in place.ask(query)] == [("rank0", 4), ("rank1", 8)]
+    assert len(place.ask("SELECT ring FROM writers")) == 3
+    found = list(read_records(place.url, "r"))
+    assert sorted({(record.ring, record.writer) for record in found}) == sorted(
+        {(record.ring, record.writer) for record in asynctrack.open_run(run.path).records()}
+    )
+
+
+def test_a_run_of_one_writer_has_no_label(file: Place, tmp_path: Path) -> None:
+    run = journaled(tmp_path / "p" / "r", 2)
+    run.end()
+    run.close()
+    deliver(run.path, SQL(url=file.url), name="sql")
+    assert file.ask("SELECT count(*) FROM writers") == [(0,)]
+
+
+def test_a_database_of_an_earlier_version_is_read_and_written(file: Place, tmp_path: Path) -> None:
+    run = journaled(tmp_path / "p" / "r", 2)
+    deliver(run.path, SQL(url=file.url), name="sql")
+    with contextlib.closing(sqlite3.connect(file.url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("DROP TABLE writers")
+    assert [record.writer for record in read_records(file.url, "r")] == [None, None]
+    other = run.join("rank1", 1)
+    other.log({"i": 2}, 2)
+    other.journal()
+    run.end()
+    run.close()
+    deliver(run.path, SQL(url=file.url), name="sql")
+    assert [record.writer for record in read_records(file.url, "r")] == [None, None, "rank1"]

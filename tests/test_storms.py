@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import lines, records, run_child
 
-pytestmark = pytest.mark.usefixtures("shared_host")
+pytestmark = pytest.mark.usefixtures("shared_host", "version")
 
 # Every source counts by itself, so that its order can be checked, and notes the calls that returned True and False.
 # Of a call that Ctrl-C interrupted it cannot be known.

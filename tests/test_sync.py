@@ -68,8 +68,8 @@ def said(*arguments: object, code: int = 0) -> Any:
 # Its worker is never started, as where no process can be.
 NO_WORKER = """
 import os, signal, sys
-import asynctrack, asynctrack.client.worker_handle
-asynctrack.client.worker_handle.WorkerHandle._start = lambda self: None
+import asynctrack, asynctrack.client.host_worker
+asynctrack.client.host_worker.HostWorker.start = lambda self: None
 run = asynctrack.init("p", id="run", dir=sys.argv[1])
 assert all(run.log({"i": i}) for i in range(3))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -94,6 +94,7 @@ def killed_with_its_worker(host: Path, runs: Path, id: str) -> Path:
     return runs / "p" / id
 
 
+@pytest.mark.system
 def test_what_a_crash_left_in_memory_is_recovered(own_host: Path, runs: Path) -> None:
     run = killed_with_its_worker(own_host, runs, "a")
     other = killed_with_its_worker(own_host, runs, "b")
@@ -328,6 +329,7 @@ def test_there_is_no_such_worker(own_host: Path) -> None:
     assert "no worker runs" in command("workers").stdout
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("name_it", [True, False], ids=["run", "directory"])
 def test_run_whose_worker_never_came_is_recovered(own_host: Path, runs: Path, name_it: bool) -> None:
     child = start(NO_WORKER, runs)
@@ -364,9 +366,11 @@ def test_sync_called_in_a_process_leaves_its_warnings_to_be_heard(
 def test_doctor_checks_everything_and_leaves_nothing(own_host: Path, tmp_path: Path) -> None:
     report = said("doctor", "--dir", tmp_path / "runs")
     checks = [finding["check"] for finding in report["findings"]]
-    assert checks == ["python", "shared memory", "key", "left behind", "locks", "disk", "worker", "log()", "jitter"]
+    assert checks == [
+        *("python", "core", "shared memory", "key", "left behind", "locks", "disk", "worker", "log()", "jitter")
+    ]
     assert report["works"]
-    assert report["findings"][7]["facts"]["p50_us"] > 0
+    assert report["findings"][checks.index("log()")]["facts"]["p50_us"] > 0
     assert not (tmp_path / "runs").exists()
 
 

@@ -54,8 +54,8 @@ if __name__ == "__main__":
 """
 RESUMED = """
 import os, signal, sys
-import asynctrack, asynctrack.client.worker_handle
-asynctrack.client.worker_handle.WorkerHandle._start = lambda self: None  # its worker dies before it has taken anything
+import asynctrack, asynctrack.client.host_worker
+asynctrack.client.host_worker.HostWorker.start = lambda self: None  # its worker dies before it has taken anything
 run = asynctrack.init("p", id="a", dir=sys.argv[1], resume="must")
 assert all(run.log({"i": i}) for i in range(3, 103))
 os.kill(os.getpid(), signal.SIGKILL)
@@ -326,6 +326,6 @@ def test_ls_marks_what_is_behind_and_says_why(own_host: Path, runs: Path) -> Non
     wait_until(lambda: not workers(own_host), "the worker has left")
     told = command("ls", runs)
     rows = {line.split()[0]: line for line in told.stdout.splitlines() if line.startswith("p/")}
-    assert "finished, behind" in rows["p/a"] and "behind" not in rows["p/whole"], told.stdout
-    (hint,) = [line for line in told.stdout.splitlines() if line.startswith("behind: p/a: ")]
+    assert "finished !" in rows["p/a"] and "!" not in rows["p/whole"], told.stdout
+    (hint,) = [line for line in told.stdout.splitlines() if line.startswith("! behind: p/a: ")]
     assert "Scripted" in hint and "`asynctrack sync`" in hint

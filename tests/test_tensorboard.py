@@ -107,7 +107,14 @@ class TestContract(BackendContract):
         return TensorBoard(flush_s=0)
 
     def read(self, run: Path) -> Iterable[tuple[int, str, Any]]:
-        found = load(run / "tensorboard")
+        return self.read_folder(run / "tensorboard")
+
+    def read_writer(self, run: Path, writer: str) -> Iterable[tuple[int, str, Any]]:
+        return self.read_folder(run / "tensorboard" / writer)
+
+    def read_folder(self, folder: Path) -> Iterable[tuple[int, str, Any]]:
+        # TensorBoard itself takes each folder by itself, and a loader all that is below.
+        found = EventAccumulator(str(folder), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
         for tag in found.Tags()["scalars"]:
             if not tag.startswith("summary/"):
                 yield from ((event.step, tag, event.value) for event in found.Scalars(tag))

@@ -19,13 +19,13 @@ ERRORS = {
     "A setting has a wrong name": "init(settings={'on_full': 'block'})",
     "A backend has a wrong name": "init(backends=['jsnl'])",
     "MLflow has no address": "init(backends=['mlflow'])",
-    "The id is taken": "init(id='open')",
+    "The id is taken": "init(id=ended.id)",
     "The run to resume is open here": "init(id='open', resume='must')",
     "The run to resume is open elsewhere": "elsewhere()",
     "The run to resume is not there": "init(id='nowhere', resume='must')",
     "`log()` comes after the end": "ended.log({'a': 1})",
     "`log()` gets no mapping": "run.log(5)",
-    "A run is given to a process that is spawned": "pickle.dumps(run)",
+    "A process attaches to a run that has ended": "asynctrack.attach(ended.path)",
     "Runs cannot be written there": "init(dir=__import__('sys').executable)",
 }
 CALLS = """

@@ -26,6 +26,8 @@ from asynctrack.records.codec import decode_record, encode_any
 from asynctrack.records.media_types import Value
 from asynctrack.testing import JournaledRun, deliver
 
+pytestmark = pytest.mark.usefixtures("version")
+
 PIXELS = numpy.arange(4 * 5 * 3, dtype="u1").reshape(4, 5, 3)
 
 
@@ -401,7 +403,8 @@ def test_file_that_has_changed_or_gone_is_said_and_its_record_is_there(
     (line,) = delivered(run)
     assert line["loss"] == 0.5
     assert "cannot be read" in line["model"]["missing"] or "has changed since it was logged" in line["model"]["missing"]
-    assert f"<artifact model.bin, {line['model']['path']}> of {run.path} has no content" in caplog.text
+    told = f"<artifact model.bin, {line['model']['path']}> of {run.path} has no content"
+    wait_until(lambda: told in caplog.text, "it is said")  # on another thread, once a run was opened in this process
     (record,) = records(run.path)
     assert record.data["model"].file is None
     with pytest.raises(FileNotFoundError, match=r"model\.bin"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import math
 import os
@@ -21,9 +22,10 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 import raw_server
-from delivery_support import assert_balanced, deliverers, kill, kill_workers
+from delivery_support import assert_balanced, command, deliverers, kill, kill_workers
 from raw_server import says
 from support import DEADLINE_S, manifest, wait_until, workers
+from wandb_fixtures import server, surroundings
 from wandb_server import KEY, StoredRun, WandbServer
 
 import asynctrack
@@ -43,30 +45,14 @@ from asynctrack.testing import BackendContract, JournaledRun, deliver, deliver_i
 from asynctrack.worker import delivery_supervisor
 from asynctrack.worker.policy import Policy
 
+__all__ = ["server", "surroundings"]  # fixtures
+
 # The SDK's own pauses are for a network.
 QUICK = {
     "x_file_stream_retry_wait_min_seconds": 1,
     "x_file_stream_retry_wait_max_seconds": 1,
     "x_file_stream_timeout_seconds": 2,
 }
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A key, and a home without one."""
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.delenv("WANDB_SERVICE", raising=False)
-    yield
-    wandb_core.kill()
-
-
-@pytest.fixture
-def server() -> Iterator[WandbServer]:
-    with WandbServer() as server:
-        yield server
-        assert not server.unknown
 
 
 def wandb(server: WandbServer, **settings: Any) -> WandB:
@@ -151,6 +137,7 @@ def test_records_are_rows(server: WandbServer, shared_host: Path, runs: Path) ->
     assert (backend_stats.delivered, backend_stats.skipped) == (3, {"nothing that W&B can hold": 1})
 
 
+@pytest.mark.system
 def test_resumed_run_goes_on_as_the_same_run(server: WandbServer, shared_host: Path, runs: Path) -> None:
     metrics = {"i": {"summary": "min,max"}, "val/*": {"summary": "last"}}
     backend = wandb(server, name="mine", metrics=metrics)
@@ -165,6 +152,75 @@ def test_resumed_run_goes_on_as_the_same_run(server: WandbServer, shared_host: P
     assert stored.facts["displayName"] == "given by a person"
     assert stored.summary["i"] == {"min": 0, "max": 79}
     assert stored.summary["session 0"] is stored.summary["session 1"] is True
+
+
+@pytest.mark.system
+def test_each_writer_has_a_run_in_one_group(server: WandbServer, tmp_path: Path) -> None:
+    run = JournaledRun(tmp_path / "p" / "job", environment={"writer": "rank0", "rank": 0}, config={"lr": 0.1})
+    writers = [run, run.join("rank1", 1), run.join("node:7")]
+    for part in range(2):  # two deliveries, each of a process of its own
+        for step in range(3 * part, 3 * part + 3):
+            for writer in writers:
+                writer.log({"i": step}, step)
+                writer.journal()
+        if part:
+            run.update("config", {"lr": 0.2})
+            run.end("failed")
+        deliver(run.path, wandb(server, writers="split"), name="wandb")
+    run.close()
+    assert sorted(server.runs) == ["job", "job-node_7-ff123dfc", "job-rank1"]
+    for each in server.runs.values():
+        assert_whole(each, 6)
+        assert each.facts["groupName"] == "job"
+        assert each.values().items() >= {"lr": 0.2}.items()
+        assert each.exit_code == 1
+    assert {name: each.facts["displayName"] for name, each in server.runs.items()} == {
+        "job": "job",
+        "job-rank1": "job rank1",
+        "job-node_7-ff123dfc": "job node:7",
+    }
+
+
+@pytest.mark.system
+def test_library_cleans_up_silently_behind_a_wandb_core_that_was_killed(
+    server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects of the library are collected at any moment, also between the kill and the end of the connection."""
+    failed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    with opened(wandb(server), tmp_path) as sink:
+        sink.write(batch(0))
+    wandb_core.start()
+    (pid,) = descendants.own()
+    service = importlib.import_module("wandb.sdk.wandb_setup").singleton().assert_service()
+    settings = importlib.import_module("wandb.sdk.wandb_setup").singleton().settings
+    apis = [importlib.import_module("wandb.apis.public.service_api").ServiceApi(settings) for _ in range(3)]
+    for api in apis:
+        api._get_api_session()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: service._client._mailbox._closed, "the library has noticed")
+    del api
+    apis.clear()
+    gc.collect()
+    wandb_core.kill()
+    assert failed == []
+
+
+@pytest.mark.system
+def test_of_several_writers_it_gets_the_rows_of_rank_0(server: WandbServer, tmp_path: Path) -> None:
+    run = JournaledRun(tmp_path / "p" / "job", environment={"writer": "rank0", "rank": 0})
+    for step in range(3):
+        run.log({"i": step}, step)
+    run.journal()
+    other = run.join("rank1", 1)
+    other.log({"i": 100})
+    other.journal()
+    run.end()
+    cursor = deliver(run.path, wandb(server), name="wandb")
+    run.close()
+    (stored,) = server.runs.values()
+    assert_whole(stored, 3)
+    assert (cursor.delivered, cursor.skipped) == (3, {"of other writers": 1})
 
 
 MILD = [[says(503)] * 2, [says(429, retry_after="1")], [raw_server.processes_and_resets]]
@@ -245,9 +301,9 @@ def test_wandb_core_that_is_killed_is_followed_by_another(server: WandbServer, o
         for pid in cores(own_host):
             kill(pid)
         run.flush("delivered", timeout_s=DEADLINE_S)
-    assert len(deliverers(own_host)) == 1  # it is the same process
-    pids = [*workers(own_host), *cores(own_host)]
-    assert not any(KEY.encode() in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids)
+    # It is the same process. What it starts looks like it until it has become another program.
+    wait_until(lambda: len(deliverers(own_host)) == 1, "one process delivers")
+    assert not any(KEY.encode() in command(pid) for pid in [*workers(own_host), *cores(own_host)])
     stats = run.finish()
     assert_whole(server.runs[run.id], 200, stats.backends["wandb"])
     for path in run.path.rglob("*"):
@@ -661,10 +717,12 @@ def test_calls_are_made_on_one_thread_which_ends_with_its_owner() -> None:
     assert not worker.is_alive()
 
 
-def slowly(test: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:
+def slowly(
+    test: Callable[[Any, Path], None], mark: pytest.MarkDecorator = pytest.mark.slow
+) -> Callable[[Any, Path], None]:
     """A test of the contract that is not run by default."""
 
-    @pytest.mark.slow
+    @mark
     @pytest.mark.timeout(300)
     @functools.wraps(test)
     def run(self: Any, tmp_path: Path) -> None:
@@ -699,6 +757,9 @@ class TestContract(BackendContract):
     )
     test_killed_again_and_again_it_goes_on_without_loss = slowly(
         BackendContract.test_killed_again_and_again_it_goes_on_without_loss
+    )
+    test_killed_with_two_writers_it_goes_on_without_loss = slowly(
+        BackendContract.test_killed_with_two_writers_it_goes_on_without_loss, pytest.mark.system
     )
     test_killed_after_a_failure_it_goes_on_without_loss = slowly(
         BackendContract.test_killed_after_a_failure_it_goes_on_without_loss

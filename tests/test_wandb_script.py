@@ -522,6 +522,7 @@ def test_a_silent_environment_is_told_nothing(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.system
 def test_auto_resume_goes_on_with_the_last_run_that_has_not_finished(
     own_host: Path, runs: Path, tmp_path: Path
 ) -> None:
@@ -544,6 +545,7 @@ if sys.argv[2] == "killed":
     assert found[0][0] == found[1][0] != found[2][0]
 
 
+@pytest.mark.system
 def test_auto_resume_leaves_a_run_that_lives_alone(own_host: Path, runs: Path) -> None:
     script = """
 import asynctrack.wandb as wandb, json, sys

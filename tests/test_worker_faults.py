@@ -34,7 +34,8 @@ from support import (
 
 import asynctrack
 from asynctrack import Run
-from asynctrack.client import worker_handle, worker_launcher, worker_registry
+from asynctrack.client import worker_handle, worker_launcher, worker_monitor, worker_registry
+from asynctrack.queue.layout import WORKER_PID
 from asynctrack.queue.shm_paths import LOCK_NAME
 from asynctrack.worker.threads import WorkerThreads
 
@@ -114,6 +115,25 @@ def test_killed_worker_is_replaced_without_loss(own_host: Path, runs: Path, capl
     assert stats.backends["jsonl"].delivered == len(logging.accepted) == stats.accepted
     assert_all_there(run, logging.accepted)
     assert "the worker is gone; starting another, nothing is lost" in caplog.text
+
+
+@pytest.mark.system
+def test_worker_that_is_killed_again_is_replaced_as_soon_as_the_first_unless_it_dies_all_the_time(
+    own_host: Path, runs: Path
+) -> None:
+    run = asynctrack.init("p", dir=runs)
+    run.flush()
+    words = run._publisher.producer.ring.words
+    took = []
+    for _ in range(6):
+        pid, killed_at = words[WORKER_PID], time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: words[WORKER_PID] != pid, "another worker has the queue")  # type: ignore[misc]
+        took.append(time.monotonic() - killed_at)
+    # A look comes four times a second, half a second behind the last sign of life.
+    assert max(took[:4]) < took[0] + 1.0
+    assert took[5] > 1.5
+    assert run.finish().dropped == {}
 
 
 @pytest.mark.system
@@ -369,3 +389,22 @@ os.close(lock)
         threads.start()
         assert threads.alive()
         threads.stop()
+
+
+def test_look_that_comes_late_is_left_out_since_the_worker_may_have_been_stopped_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Slurm stops all processes of a job, and has them go on; the caller may be first, and would kill a worker that has not moved."""
+    lookers: list[int] = []
+
+    class Host:
+        def look(self) -> bool:
+            lookers.append(threading.get_ident())
+            return True
+
+    monkeypatch.setattr(worker_monitor, "_watched", {Host()})
+    monkeypatch.setattr(worker_monitor, "_looked_at", time.monotonic() - 60)
+    worker_monitor._look()
+    assert threading.get_ident() not in lookers
+    worker_monitor._look()
+    assert threading.get_ident() in lookers

@@ -38,6 +38,8 @@ from asynctrack.queue.layout import WORKER_PID
 from asynctrack.reading.stats import StatsCollector
 from asynctrack.testing.scripted import Scripted, Trouble
 
+pytestmark = pytest.mark.usefixtures("version")
+
 
 class Holder:
     """Who keeps the bound method of a gate."""
@@ -294,6 +296,7 @@ def test_a_child_of_a_run_that_has_finished_is_told_so(own_host: Path, runs: Pat
     assert run_child(CHILD + "run.finish()\nfork(lambda: run.log({'late': 1}))", runs) == "RunFinished"
 
 
+@pytest.mark.system
 def test_a_signal_handler_that_logs_while_a_childs_queue_is_made_has_its_record_put(own_host: Path, runs: Path) -> None:
     script = """
 def child():
@@ -344,6 +347,7 @@ ONCE = "iter([True, False]).__next__"
 ALWAYS = "lambda: True"
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("end", ["", "run.finish()", "sys.exit(3)"])
 def test_what_a_signal_handler_logs_while_no_queue_can_be_made_is_put_at_the_end(
     end: str, own_host: Path, runs: Path
@@ -355,6 +359,7 @@ def test_what_a_signal_handler_logs_while_no_queue_can_be_made_is_put_at_the_end
     assert StatsCollector(run).collect([], [], []).dropped == {"full": 1}
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("end", ["", "run.finish()"])
 def test_what_a_signal_handler_logs_while_no_queue_can_be_made_is_told_as_dropped_where_it_cannot_be_put(
     end: str, own_host: Path, runs: Path
@@ -369,6 +374,7 @@ def test_what_a_signal_handler_logs_while_no_queue_can_be_made_is_told_as_droppe
     assert data(runs / "p" / "run") == []
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "first", ["run.config.update(x=1)", "run.log({'kept': 1}, commit=False)", "run.summary.update(x=1)"]
 )

@@ -21,8 +21,12 @@ _FLOCK = struct.Struct("qqihh" if _IS_MAC else "hhqqi0q")
 ELSEWHERE = 0
 
 
-def take(path: str | os.PathLike[str]) -> int | None:
+def take(path: str | os.PathLike[str], said: str = "") -> int | None:
     """Take the lock of a file, and return None if another process has it. Makes the file where it is missing, and writes our pid into it for people.
+
+    Args:
+        path: of the file.
+        said: a line to write behind the pid, which `said_by_holder` returns to others.
 
     Returns:
         A descriptor: closing it releases the lock.
@@ -40,7 +44,7 @@ def take(path: str | os.PathLike[str]) -> int | None:
         raise
     try:
         os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        os.pwrite(fd, b"%d\n%s" % (os.getpid(), f"{said}\n".encode() if said else b""), 0)
     except OSError:
         pass  # the disk is full: people will have to do without
     return fd
@@ -68,14 +72,36 @@ def holder(path: str | os.PathLike[str]) -> int | None:
     Raises:
         OSError: the file cannot be opened.
     """
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
+    if (fd := _open(path)) is None:
         return None
     try:
         return holder_of(fd)
     finally:
         os.close(fd)
+
+
+def said_by_holder(path: str | os.PathLike[str]) -> str | None:
+    """Return the line that the process has written that has the lock of a file; None where nobody has it, or has written any.
+
+    Whoever has just taken it writes a moment later: until then the line is that of the one before.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    if (fd := _open(path)) is None:
+        return None
+    try:
+        lines = [] if holder_of(fd) is None else os.pread(fd, 1000, 0).decode("utf-8", "replace").splitlines()
+    finally:
+        os.close(fd)
+    return lines[1] if len(lines) > 1 else None
+
+
+def _open(path: str | os.PathLike[str]) -> int | None:
+    try:
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
 
 
 def holder_of(fd: int) -> int | None:

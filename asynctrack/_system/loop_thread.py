@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ import aiofiles.ospath
 import anyio
 import anyio.to_thread
 
+from asynctrack._system.background import call_undisturbed
 from asynctrack._system.private import load_asyncio_backend
 
 __all__ = ["LoopThread", "in_file_thread", "in_thread"]
@@ -50,15 +52,19 @@ class LoopThread:
 
     def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._main = main
-        self._files = _FileThreads()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        call_undisturbed(functools.partial(self._start, name))
 
     def join(self, timeout_s: float) -> None:
         self._thread.join(timeout_s)
 
+    def _start(self, name: str) -> None:
+        self._files = _FileThreads()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
     def _run(self) -> None:
-        runner = asyncio.Runner()
+        # `python -X dev` is about the user's loops: asyncio would tell them of each step of ours that a busy machine holds up.
+        runner = asyncio.Runner(debug=False)
         runner.get_loop().set_default_executor(self._files)
         try:
             runner.run(self._main())

@@ -63,6 +63,16 @@ def warn(about: Hashable, text: str, *, every_s: float = EVERY_S) -> None:
         _lost += 1
 
 
+def warn_of_failure(doing: str, error: BaseException) -> None:
+    """Say that a thread of ours has failed at something, and goes on; once in a while for each thing.
+
+    Args:
+        doing: what it was about, as the subject of a sentence: "looking after the worker".
+        error: what was raised.
+    """
+    warn(("failure", doing), _failure(doing, error))
+
+
 def due(about: Hashable) -> bool:
     """Return True if `warn` would say something about it."""
     return _throttle.due(about)
@@ -162,6 +172,16 @@ def _speak(message: tuple[str, int] | logging.LogRecord, patient: bool = True) -
     _log_record(logging.getLogger(message.name), message, patient)
 
 
+def _failed(error: BaseException) -> None:
+    """Say that a message was not handed on: on standard error, since its handlers would fail again."""
+    if _throttle.admit("failure"):
+        _thread.ask((_failure("passing on a message", error), 0))
+
+
+def _failure(doing: str, error: BaseException) -> str:
+    return f"asynctrack: {doing} failed, and goes on: {f'{type(error).__name__}: {error}'.removesuffix(': ')}"
+
+
 def _log_record(logger: logging.Logger, record: logging.LogRecord, patient: bool) -> None:
     handlers, last = _handlers(logger), logging.lastResort
     here = not handlers and private.writes_to_stderr_of_the_moment(last)
@@ -241,4 +261,4 @@ def _after_fork_in_child() -> None:
 
 
 _detour: Final = _Detour()
-_thread: BackgroundThread[tuple[str, int] | logging.LogRecord] = BackgroundThread(_speak, _MOST)
+_thread: BackgroundThread[tuple[str, int] | logging.LogRecord] = BackgroundThread(_speak, _MOST, failed=_failed)

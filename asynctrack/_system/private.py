@@ -128,6 +128,18 @@ def call_when_child_ends(function: Callable[[], object], priority: int) -> bool:
     return True
 
 
+def call_when_child_begins(function: Callable[[], object]) -> None:
+    """Call a function when the code of a child of a fork server begins, in a child that still gets its arguments; elsewhere do nothing.
+
+    Until then it is not known as a child, and then it forgets what is to be called at its end. A spawned child ends like any process. Where `_inheriting`
+    or `register_after_fork` of `multiprocessing` is missing, the call does not come: a child that was given a run ends without a word.
+    """
+    process = getattr(sys.modules.get("multiprocessing.process"), "_current_process", None)
+    register = getattr(sys.modules.get("multiprocessing.util"), "register_after_fork", None)
+    if register is not None and getattr(process, "_inheriting", False):
+        register(function, lambda function: function())
+
+
 def exit_code_of_child() -> int | None:
     """Return the exit code of a child of `multiprocessing` that ends: the local `exitcode` of its `_bootstrap`, which must be below on the stack.
 

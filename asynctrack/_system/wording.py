@@ -1,4 +1,4 @@
-"""Wording: a number with its noun, for messages to people. Runs anywhere. Standard library only."""
+"""Wording: a number with its noun, and the page where more stands, for messages to people. Runs anywhere. Standard library only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,20 @@ def counted(count: int, one: str, more: str | None = None) -> str:
         more: the noun for any other count. Default: `one` with an "s".
     """
     return f"{count} {one if count == 1 else more or one + 's'}"
+
+
+def page(name: str) -> str:
+    """Name a page of the documents as messages do: by its path in the repository.
+
+    Args:
+        name: below `docs/`, perhaps with a heading: "how_to/media.md#how-large-a-value-may-be".
+    """
+    return f"docs/{name}"
+
+
+def see(name: str) -> str:
+    """Return the end of a message that names the page where more stands; nothing for no page."""
+    return name and f"; see {page(name)}"
 
 
 def in_figures(number: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Collection, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -21,6 +21,7 @@ from asynctrack.records.codec import Record
 
 Execution = Literal["worker", "process", "caller"]
 Outcome = Literal["finished", "failed", "crashed", "preempted", "stopped"]
+WriterSelection = Literal["all", "owner", "prefix", "split", "mean"]
 
 # A batch is cut at this many bytes of frames: about 1,200 records, 2 ms of the worker's loop to decode and encode.
 BATCH_BYTES: Final = 128 * 1024
@@ -35,7 +36,8 @@ class Update(NamedTuple):
 
     Some kinds change neither config nor summary. Backends that ask for `milestones` get "start" (the run was opened
     with this config; always the first of a batch) and "checkpoint" (with its counters). Those that ask for
-    `takes_labels` get "labels" (the run's new name, tags or notes).
+    `takes_labels` get "labels" (the run's new name, tags or notes). Those that ask for `takes_writers` get "join" (a
+    process has begun to write to the run) and "leave" (how one has ended).
 
     Attributes:
         kind: of change, as above.
@@ -44,7 +46,7 @@ class Update(NamedTuple):
         removed: keys to delete.
     """
 
-    kind: Literal["config", "summary", "start", "checkpoint", "labels"]
+    kind: Literal["config", "summary", "start", "checkpoint", "labels", "join", "leave"]
     time_ns: int
     data: dict[str, Any]
     removed: tuple[str, ...] = ()
@@ -84,6 +86,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
         config: of the run when it started.
         labels: further labels of the run, where it has them: "entity", "group", "job_type", "notes" and "tags".
         state: the return value of the sink's last `checkpoint`, None the first time.
+        writer: with `writers = "split"`, the label of the process whose records the sink gets; None for those of the
+            owner, whose sink also gets all updates. Other sinks get changes of the config only.
     """
 
     run_id: str
@@ -94,6 +98,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any]
     labels: dict[str, Any] = {}
     state: dict[str, Any] | None = None
+    writer: str | None = None
 
 
 class Signal(Exception):
@@ -127,6 +132,10 @@ class Retry(Signal):
     def __init__(self, reason: str, after_s: float | None = None) -> None:
         super().__init__(reason)
         self.after_s = after_s
+
+
+class Unreachable(Retry):
+    """Says that nobody is there, which one try of a connection tells: it is tried again soon, since that costs nobody anything."""
 
 
 class TooLarge(Signal):
@@ -220,6 +229,11 @@ class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults
             None for every record.
         stall_timeout_s: with `execution = "process"`: seconds that one call of the sink may take. After that its
             process is killed and started again.
+        writers: what it gets of a run that several processes write to. "all": every record, with the label of its
+            writer where the backend has a place for it. "owner": the records of rank 0, or of the process that opened
+            the run. "prefix": every record, with its writer in front of each name: `rank3/loss`. "split": a run, folder
+            or file for each writer. "mean": per step the mean over the writers as `loss`, with `loss/min`, `loss/max`
+            and `loss/ranks`, the number of writers. A run of one writer is not changed by it.
 
         execution: where its sink runs: "worker" (importable, light and asynchronous), "process" (importable, in a
             process of its own per kind: for SDKs, which may hang or crash) or "caller" (a thread of the process that
@@ -232,6 +246,8 @@ class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults
         batch_age_s: seconds that the first record of a batch waits for others, at most.
         milestones: whether it also gets the run's starts and checkpoints, as updates.
         takes_labels: whether it also gets other names, tags and notes of the run, as updates.
+        can_split: whether it can do `writers="split"`: its `open` then makes a place of its own for `Context.writer`.
+        takes_writers: whether it also gets which processes join a run of several writers and how each ends, as updates.
         needs: modules of other projects without which it cannot open, each with the argument of `pip install` that
             brings it.
         references: settings that were given as references to the environment, by field, as they were written.
@@ -246,11 +262,14 @@ class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults
     batch_age_s: ClassVar[float] = 0.0
     milestones: ClassVar[bool] = False
     takes_labels: ClassVar[bool] = False
+    takes_writers: ClassVar[bool] = False
+    can_split: ClassVar[bool] = False
     needs: ClassVar[Mapping[str, str]] = {}
 
     max_records_s: float | None = None
     downsample_interval_s: float | None = None
     stall_timeout_s: float = 120.0
+    writers: WriterSelection = "all"
     references: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -261,6 +280,10 @@ class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults
             if value is not None
             and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf)
         ]
+        choices = selections_of(self)
+        if self.writers not in choices:
+            known = ", ".join(f"'{choice}'" for choice in choices)
+            problems.append(f"writers of {type(self).__name__} must be one of {known}; got {self.writers!r:.80}")
         if problems:
             raise InvalidSettings(problems)
 
@@ -317,3 +340,15 @@ class Backend(Struct, frozen=True, kw_only=True, tag_field="kind", omit_defaults
 def kind_of(backend: Backend) -> str:
     """Return the name by which `run.json` knows a backend."""
     return str(type(backend).__struct_config__.tag)
+
+
+def selections_of(*backends: Backend) -> list[str]:
+    """List what the setting `writers` of all these backends may be."""
+    can_split = all(backend.can_split for backend in backends)
+    return [choice for choice in get_args(WriterSelection) if can_split or choice != "split"]
+
+
+def instead_of_means(*backends: Backend) -> str:
+    """Name what the setting `writers` of all these backends may be in place of "mean", for a message."""
+    *first, last = (repr(choice) for choice in selections_of(*backends) if choice != "mean")
+    return f"writers={', '.join(first)} or {last}"

@@ -42,7 +42,7 @@ _MOST_ERROR_BYTES: Final = 64 << 10
 _MOST_WORDS: Final = 300
 _MOST_LINE: Final = 600
 
-_RETRIED: Final = frozenset({408, 425, 429, 499})
+RETRIED: Final = frozenset({408, 425, 429, 499})
 
 
 class Answer(NamedTuple):
@@ -80,7 +80,7 @@ class HTTPClient:
         self._credentials = credentials or Credentials()
         self._timeout_s = timeout_s
         self._mend = mend or {}
-        self._httpx = _import_httpx2()
+        self._httpx = import_httpx2()
         self._client = self._httpx.AsyncClient(
             headers={
                 **self._credentials.headers,
@@ -145,7 +145,7 @@ class HTTPClient:
         except httpx.TimeoutException as error:
             raise Retry(self._describe(f"has not answered in time ({type(error).__name__})")) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
-            if _is_distrust(error):
+            if is_distrust(error):
                 raise ActionRequired(
                     self._describe(
                         f"cannot be trusted: {error}; is the address right, and its certificate one this machine knows?"
@@ -164,7 +164,7 @@ class HTTPClient:
             raise TooLarge(reason)
         if status in (400, 422):
             raise Rejected(reason)
-        if status in _RETRIED or status >= 500 or status < 200:
+        if status in RETRIED or status >= 500 or status < 200:
             headers = response.headers
             raise Retry(reason, retry_after(headers.get("retry-after"), headers.get("date"), time.time()))
         if status < 400:
@@ -243,7 +243,7 @@ def retry_after(value: str | None, date: str | None, now: float) -> float | None
     return seconds if seconds > 0 else None
 
 
-def _import_httpx2() -> Any:
+def import_httpx2() -> Any:
     try:
         import httpx2
     except ImportError as error:
@@ -260,7 +260,7 @@ def _epoch(date: str) -> float | None:
         return None
 
 
-def _is_distrust(error: BaseException | None) -> bool:
+def is_distrust(error: BaseException | None) -> bool:
     """Return whether TLS failed for good, and not because the connection broke in the middle of it."""
     import ssl
 

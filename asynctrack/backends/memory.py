@@ -17,6 +17,7 @@ class Memory(Backend, frozen=True, kw_only=True, tag="memory"):
         records: the records in order: one dict per `log()`, as it was at that call.
         history: the values of each key, in order.
         steps: the step of each record.
+        record_writers: the label of the process that has logged each record; None where the run has one writer alone.
         config: of the run.
         summary: of the run.
     """
@@ -24,12 +25,13 @@ class Memory(Backend, frozen=True, kw_only=True, tag="memory"):
     records: list[dict[str, Any]] = msgspec.field(default_factory=list)
     history: dict[str, list[Any]] = msgspec.field(default_factory=dict)
     steps: list[int] = msgspec.field(default_factory=list)
+    record_writers: list[str | None] = msgspec.field(default_factory=list)
     config: dict[str, Any] = msgspec.field(default_factory=dict)
     summary: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def open(self, context: Context) -> Sink:
         """Empty the lists, and open a sink that fills them."""
-        for container in (self.records, self.history, self.steps, self.config, self.summary):
+        for container in (self.records, self.history, self.steps, self.record_writers, self.config, self.summary):
             container.clear()
         self.config.update(context.config)
         return _Lists(self)
@@ -45,6 +47,7 @@ class _Lists(Sink):
             data = string_keys(record.data)
             memory.records.append(data)
             memory.steps.append(record.step)
+            memory.record_writers.append(record.writer)
             for key, value in data.items():
                 memory.history.setdefault(key, []).append(value)
         for update in batch.updates:

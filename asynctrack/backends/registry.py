@@ -53,6 +53,13 @@ KINDS: Final[dict[str, str]] = {
     "yaml": "asynctrack.backends.files.yaml.YAML",
 }
 
+# Not for users to choose.
+_INTERNAL: Final = {
+    "collector": "asynctrack.backends.collector.Collector",
+    "files": "asynctrack.backends.part_files.PartFiles",
+}
+_OURS: Final = {**KINDS, **_INTERNAL}
+
 
 def name_backends(backends: Iterable[Backend | str]) -> dict[str, Backend]:
     """Name the backends of a run: by their kind, with a number if there are several of one kind.
@@ -167,7 +174,7 @@ def execution_of(backend: Backend) -> Execution:
 def stored(backend: Backend, run_id: str, name: str) -> dict[str, Any]:
     """Make the entry of a backend in `run.json`: its settings, or only its kind if it lives in the caller."""
     defined = type(backend)
-    own = KINDS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
+    own = _OURS.get(kind_of(backend)) == f"{defined.__module__}.{defined.__qualname__}"
     if execution_of(backend) == "caller":
         return _of_caller(backend, run_id, name, own=own)
     plain: dict[str, Any] = msgspec.to_builtins(backend, str_keys=True)
@@ -251,7 +258,7 @@ def from_stored(settings: dict[str, Any], *, trusted: bool = True) -> Backend:
     kind = str(plain.get("kind"))
     if lives_in_caller(plain):
         raise BackendUnavailable(kind, "it lives in the process that logs")
-    if not trusted and kind not in KINDS:
+    if not trusted and kind not in _OURS:
         raise BackendUnavailable(kind, "it is code that the run brings along; `asynctrack sync --trust` runs it")
     written = plain.get("references") or {}
     if not trusted and written:
@@ -325,7 +332,7 @@ def _no_backend(found: object) -> str:
 
 def _load(kind: str) -> object:
     """Import what a kind names; None if nothing has this name."""
-    path = KINDS.get(kind, kind)
+    path = _OURS.get(kind, kind)
     if "." not in path:
         point = plug_ins().get(kind)
         return None if point is None else point.load()

@@ -14,9 +14,21 @@ from typing import Any, ClassVar, Final
 
 from asynctrack.backends.base import Backend, Batch, Context, Outcome, Rejected, Retry, Signal, Sink, Update
 from asynctrack.errors import InvalidSettings
-from asynctrack.events import Checkpoint, ConfigUpdated, Event, Metrics, RunEnded, RunStarted, SummaryUpdated
+from asynctrack.events import (
+    Checkpoint,
+    ConfigUpdated,
+    Event,
+    Metrics,
+    RunEnded,
+    RunStarted,
+    SummaryUpdated,
+    WriterEnded,
+    WriterJoined,
+)
 from asynctrack.records.codec import Record, string_keys
 
+# The events whose attributes are the data of an update.
+_BY_KIND: Final[dict[str, type[Event]]] = {"join": WriterJoined, "leave": WriterEnded}
 # Pause after a failure, where other events of the batch were taken before it. Arbitrary.
 _SOON_S: Final = 0.1
 
@@ -42,6 +54,7 @@ class Subscriber(Backend, frozen=True, tag=_tag):
     """
 
     milestones: ClassVar[bool] = True
+    takes_writers: ClassVar[bool] = True
 
     handler: Any = None
 
@@ -126,10 +139,12 @@ class _Events(Sink):
         context = self._context
         what: dict[str, Any] = {"run_id": context.run_id, "time_ns": item.time_ns}
         if isinstance(item, Record):
-            return Metrics(**what, data=string_keys(item.data), step=item.step, number=item.number)
+            return Metrics(**what, data=string_keys(item.data), step=item.step, number=item.number, writer=item.writer)
         if item.kind == "start":
             what |= {"name": context.name, "project": context.project, "directory": context.directory}
             return RunStarted(**what, config=item.data, resumed=self._starts > 0)
+        if item.kind in _BY_KIND:
+            return _BY_KIND[item.kind](**what, **item.data)
         if item.kind == "checkpoint":
             return Checkpoint(**what, counters=item.data)
         return (ConfigUpdated if item.kind == "config" else SummaryUpdated)(

@@ -13,6 +13,9 @@ when the first record was delivered. It is also the text `config`, which is writ
 the summary are scalars and texts `summary/KEY` at step 0, which the table shows as metrics. TensorBoard's fast loader,
 its default, forgets points when their step comes again: start it with `--load_fast=false` where steps repeat.
 
+Of several writers each has a folder, `rank3` below that of the owner: TensorBoard shows a line for each. The HParams
+table, the config and the summary are the owner's.
+
 With `serve=True` the server belongs to the worker, not to the caller. It runs for as long as the run is delivered, and
 never forks; the user's process gets no child, no pipe and no thread. The caller only finds a free port, and prints the
 server's address.
@@ -29,7 +32,7 @@ from typing import ClassVar, Final
 import msgspec
 
 from asynctrack._system import messages
-from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Sink
+from asynctrack.backends.base import ActionRequired, Backend, Context, Execution, Sink, WriterSelection
 from asynctrack.errors import InvalidSettings, UsageError
 from asynctrack.settings import check_name, check_project, project_directory
 
@@ -53,12 +56,14 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
     """
 
     execution: ClassVar[Execution] = "worker"
+    can_split: ClassVar[bool] = True
 
     dir: str | None = None
     flat: bool = False
     flush_s: float = 1.0
     serve: bool = False
     port: int = 0
+    writers: WriterSelection = "split"
 
     @property
     def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere
@@ -105,7 +110,7 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         from asynctrack.backends.tfevents.sink import EventSink
 
         sink = EventSink(context, self._folder(context), f".{context.run_id}" if self.flat else "")
-        if self.serve:
+        if self.serve and context.writer is None:
             # The parent of the event files' folder: TensorBoard would call that folder ".", and find no metrics for its HParams table.
             logdir = context.directory if self.dir is None else Path(self.dir)
             sink.serve(logdir, self.port, max(_SHORTEST_RELOAD_S, self.flush_s))
@@ -115,8 +120,10 @@ class TensorBoard(Backend, frozen=True, kw_only=True, tag="tensorboard"):
         from asynctrack.backends.tfevents.sink import inside
 
         if self.dir is None:
-            return inside(context.directory, _FOLDER)
-        return Path(self.dir) if self.flat else Path(self.dir, *_checked(context))
+            folder = inside(context.directory, _FOLDER)
+        else:
+            folder = Path(self.dir) if self.flat else Path(self.dir, *_checked(context))
+        return folder if context.writer is None else inside(folder, context.writer)
 
 
 def _checked(context: Context) -> tuple[str, str]:

@@ -24,7 +24,18 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Rejected, Sink, Update
+from asynctrack.backends.base import (
+    ActionRequired,
+    Backend,
+    Batch,
+    Context,
+    Execution,
+    Outcome,
+    Rejected,
+    Sink,
+    Update,
+    WriterSelection,
+)
 from asynctrack.backends.endpoint import (
     Credentials,
     read_secret,
@@ -85,6 +96,7 @@ class Trackio(Backend, frozen=True, kw_only=True, tag="trackio"):
     server_url: str | None = None
     write_token: str = "env:TRACKIO_WRITE_TOKEN"
     request_timeout_s: float = REQUEST_TIMEOUT_S
+    writers: WriterSelection = "owner"
 
     @property
     def execution(self) -> Execution:  # type: ignore[override]  # importing the library takes seconds; a request takes nothing

@@ -30,6 +30,7 @@ from asynctrack.backends.base import (
     Resend,
     Retry,
     Sink,
+    WriterSelection,
 )
 from asynctrack.backends.endpoint import timeout_problems, url_problems
 from asynctrack.backends.http import REQUEST_TIMEOUT_S, HTTPClient
@@ -68,6 +69,7 @@ class Visdom(Backend, frozen=True, kw_only=True, tag="visdom"):
     env: str | None = None
     request_timeout_s: float = REQUEST_TIMEOUT_S
     downsample_interval_s: float | None = 1.0
+    writers: WriterSelection = "owner"
 
     def __post_init__(self) -> None:
         problems = url_problems("server_url", self.server_url)

@@ -13,27 +13,56 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from asynctrack import __version__
 from asynctrack._system.printable import printable
 from asynctrack._system.suggestions import hint
-from asynctrack.errors import AsynctrackError, InvalidSettings, UsageError
+from asynctrack._system.wording import page
+from asynctrack.errors import AsynctrackError, InvalidExpression, InvalidSettings, UsageError
 
 # Each command is the module of that name.
 COMMANDS: Final = {
     "demo": "run a real optimisation, and show what tracking it costs",
-    "ls": "list runs with status, records, rate, last values and size",
-    "show": "show one run: config, summary, statistics, backends and a curve per metric",
+    "ls": "list runs with status, config and metrics: chosen, sorted and grouped by any of them",
+    "compare": "show what differs between runs, and their metrics side by side",
+    "query": "ask SQL of runs, by DuckDB",
+    "show": "show one run: config, summary, where it comes from, why it failed, backends and a curve per metric",
+    "best": "list the best runs by a metric, with the config that differs among them",
     "tail": "print the last records of a run, and follow it",
     "wait": "wait until a record of a run meets a condition, or until the run ends",
     "sync": "recover what a crash left in memory, and deliver what backends still lack",
+    "collect": "merge what several machines have recorded of their runs in a folder that they share, or send by NATS",
+    "serve": "take by HTTP what several machines record of their runs, and merge it",
     "verify": "check every byte of a run's journal, and that run.json and the cursors agree with it",
-    "export": "write a run's records as JSON Lines or CSV",
-    "rm": "remove runs",
+    "export": "write the records of runs as JSON Lines, CSV or Parquet",
+    "rm": "remove runs, by name or by what is known of them",
+    "cache": "say what is kept in your cache, and empty it",
     "backends": "list the backends, what each writes and needs, and which of them work here",
     "workers": "list your background workers on this machine, and end them",
     "doctor": "check what asynctrack needs on this machine, and measure what it costs",
+}
+# Of each command, the page of the documents where more stands.
+PAGES: Final = {
+    "demo": "explanation/performance.md",
+    "ls": "how_to/compare_runs.md",
+    "compare": "how_to/compare_runs.md#side-by-side",
+    "query": "how_to/compare_runs.md#ask-sql",
+    "show": "how_to/offline_and_sync.md#why-is-a-backend-behind",
+    "best": "how_to/compare_runs.md#find-the-best-runs",
+    "tail": "how_to/read_runs.md#on-the-command-line",
+    "wait": "reference/expressions.md",
+    "sync": "how_to/offline_and_sync.md",
+    "collect": "how_to/several_machines.md",
+    "serve": "how_to/collector.md",
+    "verify": "how_to/read_runs.md#damaged-runs",
+    "export": "how_to/read_runs.md#on-the-command-line",
+    "rm": "how_to/compare_runs.md#tidy-up",
+    "cache": "reference/cache.md",
+    "backends": "how_to/choose_a_backend.md",
+    "workers": "how_to/containers_and_clusters.md#see-what-runs",
+    "doctor": "how_to/troubles.md",
 }
 TIMED_OUT: Final = 124  # as timeout(1) says it
 _BROKEN_PIPE: Final = 128 + signal.SIGPIPE
@@ -46,6 +75,8 @@ exit codes:
   2    wrong usage: an unknown option, or a run that does not exist
   124  timed out (wait --timeout-s)
   130  interrupted by Ctrl-C
+
+documents: https://github.com/asynctrack/asynctrack/blob/main/docs/index.md
 """
 
 
@@ -68,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (AsynctrackError, OSError) as error:
         text = "; ".join(error.problems) if isinstance(error, InvalidSettings) else str(error)
         sys.stderr.write(f"asynctrack: {printable(' '.join(text.split()))}\n")
+        if isinstance(error, InvalidExpression):
+            _show_where(error)
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -82,7 +115,10 @@ def make_parser() -> _Parser:
     parser.add_argument("--version", action="version", version=f"asynctrack {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Command)
     for name, summary in COMMANDS.items():
-        commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", command=name)
+        description = summary[0].upper() + summary[1:] + "."
+        commands.add_parser(
+            name, help=summary, description=description, epilog=f"more: {page(PAGES[name])}", command=name
+        )
     return parser
 
 
@@ -120,9 +156,14 @@ class _Command(_Parser):
             module.add_arguments(self)
             self.set_defaults(main=module.main)
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        from asynctrack.cli.options import joined  # here: not all commands need it
+
         self.load()
-        found, unknown = super().parse_known_args(*args, **kwargs)
+        found, unknown = super().parse_known_args(joined(args or (), self._actions), namespace)
+        if len(unknown) == 1 and not unknown[0].startswith("-") and getattr(found, "directory", "") is None:
+            # Python before 3.13 does not look for a DIR that may be missing behind the options that follow another argument.
+            found.directory, unknown = self._directory(unknown[0]), []
         if unknown:  # here, where the options of the command are known
             options = self.options()
             meant = next(
@@ -130,6 +171,23 @@ class _Command(_Parser):
             )
             self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
         return found, unknown
+
+    def _directory(self, text: str) -> Path:
+        from asynctrack.cli.options import directory
+
+        try:
+            return directory(text)
+        except argparse.ArgumentTypeError as error:
+            self.error(f"argument DIR: {error}")
+
+
+def _show_where(error: InvalidExpression) -> None:
+    """Print the expression with a mark below the character of an error."""
+    from asynctrack.cli.output import pointed_at
+
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    for line in pointed_at(error.text, error.position):
+        sys.stderr.write(line.encode(encoding, "replace").decode(encoding) + "\n")
 
 
 def _discard_output() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from asynctrack._system import locks, trust
+from asynctrack._system import locks, native, trust
 from asynctrack._system.private import has_interpreter_lock
 from asynctrack._system.wording import counted
 from asynctrack.cli.options import file_at
@@ -70,6 +70,7 @@ def diagnose(directory: Path) -> Iterator[Finding]:
         directory: where runs are kept; what is written there is removed again.
     """
     yield _python()
+    yield _core()
     yield _shared_memory()
     yield _key()
     yield _left_behind()  # before a worker of ours takes it over
@@ -89,11 +90,16 @@ def _python() -> Finding:
     facts = {"version": platform.python_version(), "cores": os.cpu_count(), "interpreter_lock": lock}
     if platform.system() != "Linux" or machine not in ("x86_64", "AMD64"):
         return Finding(check="python", status="warning", message=f"{message}: not tested on this platform", facts=facts)
-    if not lock:
-        return Finding(
-            check="python", status="warning", message=f"{message}, free-threaded: log() takes a lock", facts=facts
-        )
     return Finding(check="python", status="ok", message=message, facts=facts)
+
+
+def _core() -> Finding:
+    facts = {"native": native.is_native}
+    if native.is_native:
+        return Finding(check="core", status="ok", message="native", facts=facts)
+    message = f"Python, log() takes several times as long: {native.why_not}"
+    status: Status = "ok" if os.environ.get(native.PURE_VARIABLE) else "warning"
+    return Finding(check="core", status=status, message=message, facts=facts)
 
 
 def _shared_memory() -> Finding:
@@ -111,7 +117,7 @@ def _shared_memory() -> Finding:
     elif fits[0] != "/dev/shm" and "ASYNCTRACK_SHM" not in os.environ:
         message += "; /dev/shm cannot be used, and queues on a disk may be slower"
     elif free[fits[0]] < 16 * DEFAULT_RING_BYTES:
-        message += "; queues will be smaller than the usual 4 MiB (in a container, raise --shm-size)"
+        message += "; queues will be smaller than the usual 16 MiB (in a container, raise --shm-size)"
     else:
         return Finding(check="shared memory", status="ok", message=message, facts=facts)
     return Finding(check="shared memory", status="warning", message=message, facts=facts)
@@ -162,7 +168,7 @@ def _disk(scratch: Path) -> Finding:
 def _with_a_run(scratch: Path) -> Iterator[Finding]:
     began = time.perf_counter()
     try:
-        run = init("doctor", dir=scratch, mode="online", finish_timeout_s=10.0)
+        run = init("doctor", dir=scratch, collect="", mode="online", finish_timeout_s=10.0)
     except SharedMemoryUnavailable as error:
         yield Finding(check="worker", status="error", message=str(error))
         return

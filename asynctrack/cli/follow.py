@@ -70,7 +70,7 @@ class Follower:
                 return
             if time.monotonic() > self._present_until:
                 self._present_until = time.monotonic() + _PRESENCE_S
-                state = _state(self._run)
+                state = self._state()
                 gone = state not in ("running", "elsewhere")
                 # A worker that moves its queues cannot be seen for a moment, so it is looked for twice. Either way the journal
                 # is read once more: its last batches may have come meanwhile.
@@ -90,12 +90,14 @@ class Follower:
         for frame in batch.frames(skip_records=True):
             if frame.kind == START:
                 self.status = "running"
-            elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
-                self.status = note["status"]
+            elif frame.kind == NOTE and (note := read_note(frame))["note"] in ("run_ended", "run_reopened"):
+                self.status = note["status"] if note["note"] == "run_ended" else "running"
 
-
-def _state(run: Path) -> State:
-    try:
-        return state_of(run, catalog.load(run))
-    except NotARun:  # the journal has lost its beginning; its end may still tell
-        return ended_as(run) or ("running" if activity_of(run).is_active else "lost")
+    def _state(self) -> State:
+        try:
+            manifest = catalog.load(self._run)
+        except NotARun:  # the journal has lost its beginning; its end may still tell
+            return ended_as(self._run) or ("running" if activity_of(self._run).is_active else "lost")
+        if manifest.position < self._reader.position and activity_of(self._run).is_active:
+            return "running"  # the end that it may tell of is that of an earlier session: the journal goes on behind it
+        return state_of(self._run, manifest)

@@ -161,13 +161,13 @@ class JournalCheck:
         self._rebuilt = self._rebuilt or find_start(batch)
         if self._rebuilt is not None:
             for at, frame in self._early:
-                if not self._rebuilt.apply(frame):
+                if not self._rebuilt.apply(frame, at.header.ring):
                     self._problem(at.segment, at.offset, f"a frame of kind {frame.kind} cannot be read")
                 self._has_ended = self._has_ended or self._rebuilt.status != "running"
             self._early.clear()
         for frame in others:
             if self._manifest is not None and (batch.segment, batch.offset) >= self._manifest.position[:2]:
-                self._manifest.apply(frame)
+                self._manifest.apply(frame, batch.header.ring)
         if self._rebuilt is not None:
             self.findings.dropped = self._rebuilt.dropped
 

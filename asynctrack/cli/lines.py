@@ -27,10 +27,13 @@ def as_document(record: Record) -> dict[str, Any]:
 
 
 def print_line(out: Output, record: Record) -> None:
-    """Print `step  time  key=value ...`; on a terminal as many values as fit in a line."""
+    """Print `step  time  key=value ...`, and behind the time the writer, where there are several; on a terminal as many values as fit in a line."""
     at = datetime.fromtimestamp(record.time_ns / 1e9).strftime("%H:%M:%S.%f")[:-3]
     pieces: list[Piece] = [Styled(f"{record.step:>{_STEP_WIDTH}}", "bold"), _GAP, Styled(at, "dim")]
     used = max(_STEP_WIDTH, len(str(record.step))) + len(_GAP) + len(at)
+    if record.writer is not None:
+        pieces += [_GAP, record.writer]
+        used += len(_GAP) + width_of(record.writer)
     pairs = [(key, brief(value)) for key, value in flatten(record.data)]
     for number, (key, text) in enumerate(pairs):
         used += len(_GAP) + width_of(key) + 1 + width_of(text)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 import sys
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TextIO
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TextIO, TypeVar
 
 import msgspec
 
 from asynctrack._system.printable import printable
 from asynctrack.records.codec import Array, Media, to_json
+
+T = TypeVar("T")
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
 ASCII_BLOCKS: Final = "_.:-=+*#"
@@ -33,8 +37,12 @@ STATE_STYLES: Final = {
 }
 
 _GAP: Final = 2
+# A text of one character, in whose place any other stands.
+_MARK: Final = "x"
 # A cell that may be cut keeps so many characters. Arbitrary.
 _SHORTEST_CUT: Final = 12
+# Characters of a line before and after the one that a mark points at. Arbitrary.
+_BESIDE_MARK: Final = 60
 # Between two updates of a line of progress.
 _PROGRESS_S: Final = 0.1
 
@@ -74,18 +82,14 @@ class Output:
         self.blocks = BLOCKS if _can_print(BLOCKS, self._out) else ASCII_BLOCKS
         self._cut_mark = "…" if self.blocks is BLOCKS else "~"
         self._console = _console(self._out) if self.width is not None else None
+        self._codes_by_style: dict[str, tuple[str, str]] = {}
 
     def line(self, *pieces: Piece, indent: int = 0) -> None:
         """Print one line; without pieces an empty one."""
         styled = [Styled(" " * indent), *map(self._clean, pieces)]
         while styled and not styled[-1].text.strip():
             styled.pop()
-        if self._console is None:
-            self._out.write("".join(piece.text for piece in styled) + "\n")
-        else:
-            from rich.text import Text
-
-            self._console.print(Text.assemble(*styled), soft_wrap=True)
+        self._write(styled)
 
     def heading(self, title: str) -> None:
         """Print a title."""
@@ -96,19 +100,63 @@ class Output:
         self, columns: Sequence[TableColumn], rows: Iterable[Sequence[Piece]], *, indent: int = 0, titles: bool = True
     ) -> None:
         """Print rows in aligned columns."""
-        lines = [[Styled(column.title, "dim") for column in columns]] if titles else []
-        lines += [[self._clean(piece) for piece in row] for row in rows]
-        widths = [max((width_of(line[at].text) for line in lines), default=0) for at in range(len(columns))]
+        rows = list(rows)
+        found = [
+            self._column(column.title if titles else None, [row[at] for row in rows])
+            for at, column in enumerate(columns)
+        ]
         room = None if self.width is None else self.width - indent
-        shown = _fit(columns, widths, room)
-        for line in lines:
-            pieces: list[Styled] = []
-            for at, width in shown.items():
-                text = shorten(line[at].text, width, self._cut_mark)
-                blank = " " * (width - width_of(text))
-                pieces.append(Styled(blank + text if columns[at].right else text + blank, line[at].style))
-                pieces.append(Styled(" " * _GAP))
-            self.line(*_without_end(pieces), indent=indent)
+        shown = _fit(columns, [width for *_, width in found], room)
+        texts = [self._padded(found[at][0], width, found[at][2], columns[at].right) for at, width in shown.items()]
+        before, between = " " * indent, " " * _GAP
+        if self._console is None:
+            self._out.writelines([(before + between.join(row)).rstrip() + "\n" for row in zip(*texts, strict=True)])
+            return
+        styles = [found[at][1] for at in shown]
+        for row, of in zip(zip(*texts, strict=True), zip(*styles, strict=True), strict=True):
+            cells = [
+                Styled(text if at == 0 else between + text, style)
+                for at, (text, style) in enumerate(zip(row, of, strict=True))
+            ]
+            self._write(_without_end([Styled(before), *cells]))
+
+    def _column(self, title: str | None, pieces: Sequence[Piece]) -> tuple[list[str], list[str], int]:
+        """Return the texts of a column, their styles, and the width of the widest."""
+        given = pieces if title is None else [Styled(title, "dim"), *pieces]
+        texts = [piece if isinstance(piece, str) else piece[0] for piece in given]
+        styles = ["" if isinstance(piece, str) else piece[1] for piece in given]
+        if not (whole := "".join(texts)).isascii() or not whole.isprintable():
+            texts = [self._clean(text).text for text in texts]
+            return texts, styles, max(map(width_of, texts), default=0)
+        return texts, styles, max(map(len, texts), default=0)
+
+    def _padded(self, texts: list[str], width: int, widest: int, right: bool) -> list[str]:
+        """Return the texts of a column as wide as that."""
+        if widest > width:
+            texts = [shorten(text, width, self._cut_mark) for text in texts]
+        if right:
+            return [" " * (width - width_of(text)) + text for text in texts]
+        return [text + " " * (width - width_of(text)) for text in texts]
+
+    def _write(self, pieces: Iterable[Styled]) -> None:
+        """Write a line of pieces that are clean."""
+        line = ""
+        for text, style in pieces:
+            before, after = (
+                self._codes(style, self._console) if style and text and self._console is not None else ("", "")
+            )
+            line += f"{before}{text}{after}"
+        self._out.write(line + "\n")
+
+    def _codes(self, style: str, console: Any) -> tuple[str, str]:
+        """Return what the terminal is told before and after a text of a style. To ask `rich` for each text takes a second for ten thousand rows."""
+        codes = self._codes_by_style.get(style)
+        if codes is None:
+            with console.capture() as capture:
+                console.print(_MARK, style=style, end="")
+            before, _, after = capture.get().partition(_MARK)
+            codes = self._codes_by_style[style] = before, after
+        return codes
 
     def fit(self, text: str, used: int = 0) -> str:
         """Cut `text` to the room that a terminal's line has left beside `used` characters."""
@@ -121,12 +169,13 @@ class Output:
 
     def _clean(self, piece: Piece) -> Styled:
         """Escape what would move the cursor, and what the stream cannot encode."""
-        text, style = (piece, "") if isinstance(piece, str) else piece
-        if not (text.isascii() and text.isprintable()):
-            text = printable(text)
-            if not _can_print(text, self._out):
-                encoding = self._out.encoding
-                text = text.encode(encoding, "backslashreplace").decode(encoding)
+        text, style = cell = Styled(piece) if isinstance(piece, str) else piece
+        if text.isascii() and text.isprintable():
+            return cell
+        text = printable(text)
+        if not _can_print(text, self._out):
+            encoding = self._out.encoding
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
         return Styled(text, style)
 
 
@@ -158,6 +207,14 @@ class ProgressLine:
             self._shown = True
 
 
+def with_progress(what: str, items: Sequence[T]) -> Iterator[T]:
+    """Yield items, and show how far that is, as `ProgressLine` does."""
+    with ProgressLine(what, len(items)) as progress:
+        for at, item in enumerate(items):
+            progress.at(at)
+            yield item
+
+
 def print_json(document: Any, out: TextIO | None = None) -> None:
     """Print one JSON document: in lines for a terminal, else in one. NaN and infinities are strings, as in JSON Lines."""
     out = sys.stdout if out is None else out
@@ -170,11 +227,33 @@ def json_text(text: str) -> str:
     return text if text.isprintable() else "".join(map(_as_json, text))
 
 
+@contextlib.contextmanager
+def warnings_as_messages() -> Iterator[None]:
+    """Print Python's warnings as messages for people, for a while."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        warn(str(message))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def warn(message: str) -> None:
     """Print a message for people on stderr, beside the output."""
     text = printable(" ".join(message.split()))
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr.write(f"asynctrack: {text.encode(encoding, 'backslashreplace').decode(encoding)}\n")
+
+
+def pointed_at(text: str, position: int) -> list[str]:
+    """Return a line of a text and a line with a mark below its character, counted from 1."""
+    start = max(0, position - 1 - _BESIDE_MARK)
+    before, after = (
+        "".join(char if char.isprintable() else " " for char in part)
+        for part in (text[start : position - 1], text[position - 1 : position - 1 + _BESIDE_MARK])
+    )
+    return [f"  {before}{after}".rstrip(), " " * (2 + width_of(before)) + "^"]
 
 
 def count(number: int) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from asynctrack.reading.scan import FLOAT, INT
 from asynctrack.records.plain import numbers_in
+
+if TYPE_CHECKING:
+    from asynctrack._native import Scan
 
 # Points a curve is kept in: between this and half of it, when two neighbours become one.
 POINTS: Final = 96
@@ -23,8 +27,12 @@ class Point:
 
     def absorb(self, following: Point) -> None:
         """Add the stretch that follows."""
-        self.low, self.high = min(self.low, following.low), max(self.high, following.high)
-        self.last, self.broken = following.last, self.broken or following.broken
+        self.take(following.low, following.high, following.last, following.broken)
+
+    def take(self, low: float, high: float, last: float, broken: bool) -> None:  # as `Scan.extremes` has them
+        """Add what follows: its lowest, highest and last value, and if one was not finite."""
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.last, self.broken = last, self.broken or broken
 
     @property
     def shown(self) -> float:
@@ -57,6 +65,18 @@ class Sparkline:
             point.high = value
         if value - value != 0:  # NaN and the infinities
             point.broken = True
+
+    def add_column(self, scan: Scan, index: int, count: int) -> None:
+        """Add the values of a column that has nothing but numbers."""
+        at = 0
+        while at < count:
+            if not self._missing:
+                self._begin()
+            size = min(self._missing, count - at)
+            self._points[-1].take(*scan.extremes(index, at, size))
+            self._missing -= size
+            at += size
+        self.count += count
 
     @property
     def low(self) -> float:
@@ -118,11 +138,30 @@ class Sparklines:
                 for inner, number in numbers_in(value, f"{key}/", truths=False):
                     self._add(inner, number)
 
+    def add_scan(self, scan: Scan) -> None:
+        """Add the numbers of the rows that a scan has."""
+        names = scan.names()
+        for _, index in sorted((place, index) for index in range(len(names)) if (place := scan.first_number(index))):
+            key, (tags, count, *_) = names[index], scan.describe(index)
+            if tags & ~(INT | FLOAT):
+                for value in scan.objects_of(index):
+                    if type(value) is float or type(value) is int:
+                        self._add(key, value)
+            elif (curve := self._curve(key)) is None:
+                self.omitted += count
+            else:
+                curve.add_column(scan, index, count)
+
     def _add(self, key: str, value: float) -> None:
-        curve = self.by_key.get(key)
+        curve = self._curve(key)
         if curve is None:
-            if len(self.by_key) == MOST:
-                self.omitted += 1
-                return
+            self.omitted += 1
+        else:
+            curve.add(value)
+
+    def _curve(self, key: str) -> Sparkline | None:
+        """Find or begin a metric's curve; None where there are too many."""
+        curve = self.by_key.get(key)
+        if curve is None and len(self.by_key) < MOST:
             curve = self.by_key[key] = Sparkline()
-        curve.add(value)
+        return curve

@@ -15,7 +15,8 @@ import msgspec
 
 from asynctrack._system.wording import in_figures
 from asynctrack.backends.base import Backend
-from asynctrack.cli.sync_plan import incomplete, plan_sync
+from asynctrack.cli.sync_plan import has_all, incomplete, plan_sync
+from asynctrack.client.run_state import other_workers
 from asynctrack.client.worker_registry import make_directory, own_directories
 from asynctrack.delivery.polling import Poller
 from asynctrack.delivery.retry_policy import needs_a_person
@@ -24,7 +25,7 @@ from asynctrack.journal.manifest import Status
 from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
-from asynctrack.worker.listing import Worker, list_workers
+from asynctrack.worker.listing import Worker
 from asynctrack.worker.orphan_rings import adopt
 from asynctrack.worker.policy import CALLERS_ONLY, Policy
 from asynctrack.worker.threads import WorkerThreads
@@ -56,6 +57,7 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
         stats: its statistics.
         left_out: backends that do not have everything and cannot be delivered to from here, and why.
         missing: once nothing more is done for the run: every backend that does not have everything, those left out too, and why.
+        had_all: backends that had everything before, as their cursors say; nobody has asked them.
     """
 
     path: str
@@ -64,6 +66,7 @@ class SyncProgress(msgspec.Struct, frozen=True, kw_only=True):
     stats: RunStats
     left_out: dict[str, str] = {}
     missing: dict[str, str] = {}
+    had_all: list[str] = []
 
 
 class SyncJob:
@@ -76,7 +79,7 @@ class SyncJob:
     """
 
     def __init__(self, runs: Collection[Path], policy: Policy = CALLERS_ONLY, patience_s: float = PATIENCE_S) -> None:
-        workers = list_workers(but=own_directories())
+        workers = other_workers()
         served = _served(workers)
         live = [run for run in runs if os.path.realpath(run) in served]
         named = {os.path.realpath(name): name for worker in workers for name in worker.runs}
@@ -148,11 +151,7 @@ class SyncJob:
         del self._working[run]
         try:
             todo = plan_sync(run, self._policy).todo
-            resumed = (
-                todo
-                and run not in self._still
-                and os.path.realpath(run) in _served(list_workers(but=own_directories()))
-            )
+            resumed = todo and run not in self._still and os.path.realpath(run) in _served(other_workers())
             self._ended[run] = "live" if resumed else "behind" if todo else "done"
         except ManifestUnreadable as error:
             self._ended[run], self._still[run] = "behind", str(error)
@@ -249,7 +248,11 @@ class AttachJob:
         self._patience_s = patience_s
         self._watch = _Watch()
         self._still = "delivery was stopped"
-        self._poller = Poller(run, {name: backend}, keep=True, force=force, follow=follow)
+        # Only what lies here: a server would show the run as running for a while, and what it has lost can be given by `--again`.
+        self._had_all = has_all(run, name) and backend.remote
+        self._poller = Poller(
+            run, {name: backend}, keep=True, force=force, follow=follow, look_again=not backend.remote
+        )
         self._thread = threading.Thread(target=self._serve, name="asynctrack-attached", daemon=True)
 
     def __enter__(self) -> AttachJob:
@@ -281,7 +284,17 @@ class AttachJob:
         behind = backend_stats.behind or backend_stats.last_error
         state: State = "working" if not self.done else "behind" if behind else "done"
         missing = {self._name: backend_stats.last_error or self._still} if state == "behind" else {}
-        return [SyncProgress(path=str(self._run), state=state, status=manifest.status, stats=stats, missing=missing)]
+        had_all = [self._name] if self._had_all else []
+        return [
+            SyncProgress(
+                path=str(self._run),
+                state=state,
+                status=manifest.status,
+                stats=stats,
+                missing=missing,
+                had_all=had_all,
+            )
+        ]
 
     def _serve(self) -> None:
         asyncio.run(self._poller.run())

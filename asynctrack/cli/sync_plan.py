@@ -11,14 +11,13 @@ from asynctrack._system import trust
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import from_caller, from_stored, goes_with_its_process
 from asynctrack.backends.stored_settings import lives_in_caller
-from asynctrack.client.worker_registry import own_directories
+from asynctrack.client.run_state import other_workers
 from asynctrack.delivery.batcher import has_more, lacks
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal.cursor import load_cursor
 from asynctrack.journal.manifest import Manifest, has_begun
 from asynctrack.reading.reader import RunReader
-from asynctrack.worker.listing import list_workers
 from asynctrack.worker.policy import CALLERS_ONLY, Policy
 
 
@@ -36,7 +35,7 @@ class SyncPlan(NamedTuple):
 
 def orphaned(under: Path | None = None) -> list[Path]:
     """Return runs whose dead processes and workers left queues, perhaps before anything was journaled; `under` a directory, or anywhere."""
-    dead = [worker for worker in list_workers(but=own_directories()) if worker.pid is None and not worker.callers]
+    dead = [worker for worker in other_workers() if worker.pid is None and not worker.callers]
     found = list(dict.fromkeys(Path(os.path.realpath(run)) for worker in dead for run in worker.runs))
     return [run for run in found if under is None or run.is_relative_to(os.path.realpath(under))]
 
@@ -100,5 +99,6 @@ def _why_not(manifest: Manifest, name: str, stored: dict[str, Any], policy: Poli
     try:
         build(stored, trusted=policy.trust or trust.is_sealed(manifest.id, name, stored))
     except AsynctrackError as error:
-        return str(error)
+        elsewhere = isinstance(error.__cause__, ModuleNotFoundError)
+        return f"{error}; if its module is a file, sync with PYTHONPATH=FOLDER" if elsewhere else str(error)
     return None

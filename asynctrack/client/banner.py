@@ -29,7 +29,7 @@ def show_banner(name: str, run: Path) -> None:
     try:
         if os.environ.get(VARIABLE, "") in ("", "0") and not _is_child() and (_is_terminal() or cell() is not None):
             messages.announce(printable(f"asynctrack: run {name} -> {_near(run)} ({_viewing_hint(run)})"))
-    except Exception:  # a stream of the user's, or no current directory: the run is open all the same
+    except Exception:  # the user's own stream or a removed current directory may raise; the run is open all the same
         pass
 
 

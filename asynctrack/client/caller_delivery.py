@@ -20,7 +20,10 @@ class CallerDeliveries:
 
     def __init__(self, run: Path, backends: dict[str, Backend], ring: int) -> None:
         self._poller = Poller(run, backends, keep=False, session=ring)
-        self._thread = LoopThread("asynctrack-local", self._poller.run)
+
+    def start(self) -> None:
+        """Start the thread. Where Ctrl-C breaks this off, `stop` ends it all the same."""
+        LoopThread("asynctrack-local", self._poller.run)
 
     def has(self, ring: int, position: int) -> bool:
         """Tell whether all of them have what was in a ring up to a position."""

@@ -41,7 +41,7 @@ class ChildQueue:
         self._early: list[bytes] = []  # records of signal handlers and finalisers while the queue is made
         self._join_at = 0.0
         self._turned_away = 0
-        self._told = 0  # of those
+        self._told = 0  # how many of the dropped ones were reported
         self._why = ""
 
     def after_fork(self) -> None:
@@ -66,7 +66,7 @@ class ChildQueue:
         with self._lock:
             if self._gate.state is FORKED:
                 self._join(at_once=at_once)
-            if self._gate.state is REOPENING:  # this call came in between, too
+            if self._gate.state is REOPENING:  # this call interrupts the one that makes the queue
                 return []
             early, self._early = self._early, []
             return early

@@ -36,7 +36,8 @@ from asynctrack.backends import env_refs
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import KINDS, class_of, plug_ins
 from asynctrack.client.config_sources import read_file
-from asynctrack.client.opening import check_settings, init
+from asynctrack.client.init_arguments import check_settings
+from asynctrack.client.opening import init
 from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
 from asynctrack.settings import Settings
 
@@ -44,12 +45,12 @@ Source = Mapping[str, Any] | str | os.PathLike[str] | None
 
 DISABLED: Final = "disabled"
 
-# What is written in a few lines of YAML may have billions of values, or itself within itself. Arbitrary: far more than anybody writes.
+# A few lines of YAML with anchors can have billions of values, or contain themselves. Arbitrary: far more than anybody writes.
 _MOST_VALUES: Final = 1_000_000
 _DEEPEST: Final = 100
-# Of a number: more than the 4300 digits that Python writes cannot be told of.
+# Digits of a number: Python refuses to write more than 4300, so an error could not show it.
 _MOST_BITS: Final = 14_000
-# What a configuration made for Hydra says to Hydra.
+# The keys of a configuration that are meant for Hydra.
 _HYDRAS: Final = frozenset({"_target_", "_convert_", "_recursive_"})
 _WRONG: Final = object()
 _TRACKERS: Final = frozenset(
@@ -183,7 +184,7 @@ class _Reading:
         except InvalidSettings as error:
             for problem in error.problems:
                 self._note(env_refs.hide(problem, written), at)
-        except Exception as error:  # what checks a user's settings is his own code
+        except Exception as error:  # a user's backend checks its settings by code of its own
             self._note(env_refs.hide(f"{type(error).__name__}: {error}", written), at)
         return None
 
@@ -199,7 +200,7 @@ class _Reading:
         except msgspec.ValidationError as error:
             self._note(env_refs.hide(explain(error, value, at), value), "")
             return _WRONG
-        except TypeError:  # a type that only its own code knows
+        except TypeError:  # msgspec does not know the type: its own code checks the value
             return resolved
 
     def _check(self, arguments: Mapping[str, Any]) -> None:

@@ -57,7 +57,7 @@ def as_mapping(given: Any, what: str = "config", *, pairs: bool = False) -> Mapp
             found = dict(given)
     except (InvalidConfig, InvalidSettings):
         raise
-    except Exception as error:  # its own code failed
+    except Exception as error:  # the object's own code failed
         raise InvalidConfig(given, what, f"{type(error).__name__}: {error}") from error
     if found is None:
         raise InvalidConfig(given, what)
@@ -83,7 +83,7 @@ def read_file(path: Path) -> Any:
     try:
         content = path.read_text(encoding="utf-8-sig")
         if kind == ".json":
-            import json  # it takes NaN, which its own `dump` writes
+            import json  # unlike msgspec it reads NaN, which `json.dump` writes
 
             return json.loads(content)
         if kind == ".toml":
@@ -98,7 +98,7 @@ def read_file(path: Path) -> Any:
         raise InvalidSettings(["YAML needs PyYAML: pip install 'asynctrack[yaml]'"], str(path)) from error
     except RecursionError as error:
         raise InvalidSettings(["it is nested too deeply"], str(path)) from error
-    except ValueError as error:  # each format's own
+    except ValueError as error:  # each format raises its own kind of it
         raise InvalidSettings([f"it cannot be read as {kind[1:].upper()}: {error}"], str(path)) from error
     raise InvalidSettings([f"its name must end with {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}"], str(path))
 
@@ -131,7 +131,7 @@ def _fields(given: Any) -> Mapping[str, Any] | None:
     if (flags := _flags(given)) is not None:
         return flags
     if (names := _names(kind)) is not None:
-        extra = getattr(given, "__pydantic_extra__", None)  # what a model takes beyond its fields
+        extra = getattr(given, "__pydantic_extra__", None)  # values that a model accepts beyond its fields
         return {name: getattr(given, name) for name in names if hasattr(given, name)} | dict(extra or {})
     if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):
         return {name: given[name] for name in given.keys()}  # noqa: SIM118  # it need not be a mapping

@@ -50,6 +50,11 @@ def default_backends() -> list[Backend | str]:
     return [*(_from_environment() if _set is None else _set), *_more]
 
 
+def has_chosen_backends() -> bool:
+    """Return whether the user has chosen the default backends, in code or in the environment."""
+    return _set is not None or bool(_more) or bool(os.environ.get(VARIABLE))
+
+
 @suggests
 def set_default_backends(backends: Iterable[Backend | str]) -> None:
     """Set the backends of every run that is opened from now on without `backends=`, whatever the environment says.

@@ -10,8 +10,9 @@ from asynctrack.backends.base import Backend
 from asynctrack.client.run import Run
 from asynctrack.client.write_gate import DISABLED, FINISHED, PutHolder, WriteState
 from asynctrack.journal.manifest import Manifest
+from asynctrack.journal.writer_list import WriterStats
 from asynctrack.reading.stats import RunStats
-from asynctrack.settings import Mode, Until
+from asynctrack.settings import FinishWait, Mode, Until
 
 
 class DisabledRun(Run):
@@ -19,6 +20,7 @@ class DisabledRun(Run):
 
     def __init__(self, manifest: Manifest, path: Path, backends: dict[str, Backend]) -> None:
         super().__init__(manifest, path, DisabledSession(backends))
+        self.created_at = manifest.created_at
 
     def __repr__(self) -> str:
         return f"<Run {self.project}/{self.id}, disabled>"
@@ -31,6 +33,11 @@ class DisabledRun(Run):
     def mode(self) -> Mode:
         """Return "disabled"."""
         return "disabled"
+
+    @property
+    def writers(self) -> Mapping[str, WriterStats]:
+        """Return none."""
+        return {}
 
     async def alog(self, data: Mapping[str, Any], step: int | None = None) -> bool:
         """Record nothing, and say that it is recorded."""
@@ -88,7 +95,11 @@ class DisabledSession:
         return iter(())
 
     def finishing(
-        self, error: BaseException | None, summary: Mapping[str, Any] | None = None
+        self,
+        error: BaseException | None,
+        summary: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        wait: FinishWait = "own",
     ) -> Generator[float, None, None]:
         yield from ()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from asynctrack._system.wording import see
 from asynctrack.records.codec import short_repr
 
 # Keys that are said by name. Arbitrary: they fit a line.
 _NAMED: Final = 3
+_VALUES: Final = see("reference/values.md")
 # Keys that are remembered, so as to be told of once. Arbitrary: whoever makes up more names has been told.
 _MOST: Final = 10_000
 
@@ -44,7 +46,9 @@ class EncodeErrors:
         """Return the message about the keys that are not reported yet."""
         told, self._unreported = self._unreported, []
         if len(told) == 1:
-            return f"the value of {told[0]!r:.80} cannot be encoded and is recorded as its repr: {self._value}"
+            return f"the value of {told[0]!r:.80} cannot be encoded and is recorded as its repr: {self._value}{_VALUES}"
         named = ", ".join(f"{key!r:.80}" for key in told[:_NAMED])
         more = f" and {len(told) - _NAMED} more" if len(told) > _NAMED else ""
-        return f"the values of {len(told)} keys cannot be encoded and are recorded as their repr: {named}{more}"
+        return (
+            f"the values of {len(told)} keys cannot be encoded and are recorded as their repr: {named}{more}{_VALUES}"
+        )

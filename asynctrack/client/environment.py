@@ -9,10 +9,14 @@ from asynctrack._system import messages
 from asynctrack._system.suggestions import closest
 
 PREFIX: Final = "ASYNCTRACK_"
-# For users, without the prefix.
-VARIABLES: Final = ("BACKENDS", "MODE", "QUIET", "SHM")
-# The first is for tests; the second marks the processes that a library of a backend starts.
-INTERNAL: Final = ("IDLE_EXIT_S", "STARTED_BY")
+# Variables for users, without the prefix.
+VARIABLES: Final = (
+    "BACKENDS", "COLLECT", "COLLECT_CA", "COLLECT_FILE_BYTES", "COLLECT_TOKEN", "COLLECT_TOKEN_FILE", "ENVIRONMENT", "HOST", "MODE",
+    "NATS_CA", "NATS_CERT", "NATS_CREDS", "NATS_KEY", "NATS_MAX_BYTES", "NATS_NKEY", "NATS_PASSWORD", "NATS_PASSWORD_FILE", "NATS_REPLICAS", "NATS_TOKEN",
+    "NATS_TOKEN_FILE", "NATS_USER", "PURE", "QUIET", "RUN", "RUN_ID", "SHM",
+)  # fmt: skip
+# The first two are for tests; the third is for builds; the last marks the processes that a library of a backend starts.
+INTERNAL: Final = ("IDLE_EXIT_S", "PRIORITY", "REQUIRE_NATIVE", "STARTED_BY")
 
 _has_looked = False
 
@@ -30,5 +34,6 @@ def warn_of_unknown_variables() -> None:
 
 def _not_read(name: str) -> str:
     found = closest(name, VARIABLES)
-    meant = f"did you mean {PREFIX}{found}?" if found else f"there are {', '.join(PREFIX + one for one in VARIABLES)}"
+    listed = ", ".join(PREFIX + one for one in VARIABLES if not one.startswith("NATS_"))
+    meant = f"did you mean {PREFIX}{found}?" if found else f"there are {listed}, and those of NATS"
     return f"{PREFIX}{name} is set in the environment, and asynctrack does not read it; {meant}"

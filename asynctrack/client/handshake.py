@@ -43,4 +43,5 @@ def hold_streams() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)  # it gets the lowest number that is free
+            # It gets the lowest free number, which is the closed stream's.
+            os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)

@@ -6,12 +6,13 @@ It reads the cursors, which lie on the run's disk. That may hang: then this thre
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from asynctrack._system import fork
+from asynctrack._system import fork, messages
 from asynctrack._system.background import BackgroundThread
 from asynctrack.journal.cursor import Cursor, load_cursor
 
@@ -23,7 +24,7 @@ POLL_S = 1.0
 _MOST_OF_A_CORE: Final = 0.005
 # How long `reading` waits for a disk.
 _READ_S: Final = 1.0
-# How much may wait for the thread. Arbitrary: more than a process has runs open.
+# How many items may wait for the thread. Arbitrary: more than a process has open runs.
 _MOST_ASKED: Final = 1000
 
 _watched: set[HealthMonitor] = set()
@@ -61,12 +62,12 @@ class HealthMonitor:
         """Look from now on. Before a record is accepted: see `background`."""
         if _thread.start():
             _watched.add(self)
-            _thread.ask(lambda: None)  # it waits for nothing as yet
+            _thread.ask(lambda: None)  # wakes the thread: without a watched run it waits without a limit
 
     def stop(self) -> None:
         """Stop looking: the run has ended, and what is left is said with its statistics."""
         _watched.discard(self)
-        # What it calls is the run's: without it the run goes with its last reference.
+        # These functions hold the run: without them it is freed with its last reference.
         self._warn, self._trouble, self._warn_of_trouble = _nothing, _nothing, _nothing
 
     def poll(self) -> None:
@@ -88,7 +89,7 @@ class HealthMonitor:
         elif self._trouble_since is None:
             self._trouble_since = now
         elif now - self._trouble_since >= PATIENCE_S and self in _watched:
-            self._trouble_since = float("inf")  # once, until it has passed
+            self._trouble_since = float("inf")  # say it once, until the trouble has passed
             self._warn_of_trouble(what)
 
 
@@ -116,7 +117,11 @@ def _go_round() -> None:
 
 
 _thread: BackgroundThread[Callable[[], object]] = BackgroundThread(
-    lambda read: read(), _MOST_ASKED, idle=_go_round, idle_after=lambda: _pause_s if _watched else None
+    lambda read: read(),
+    _MOST_ASKED,
+    failed=functools.partial(messages.warn_of_failure, "looking at the files of the open runs"),
+    idle=_go_round,
+    idle_after=lambda: _pause_s if _watched else None,
 )
 
 fork.in_child(_watched.clear)

@@ -8,55 +8,47 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal, get_args
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from asynctrack._system import messages, private, suggestions
-from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.masking import mask_arguments
-from asynctrack._system.native_threads import replaced_by
 from asynctrack._system.printable import printable
-from asynctrack._system.spawn import why_not
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import name_backends, stored
 from asynctrack.client import banner
 from asynctrack.client.config_sources import as_config
 from asynctrack.client.current import current
-from asynctrack.client.default_backends import default_backends
+from asynctrack.client.default_backends import default_backends, has_chosen_backends
 from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.entering import enter
 from asynctrack.client.environment import warn_of_unknown_variables
-from asynctrack.client.handshake import hold_streams
-from asynctrack.client.labels import LABELS, as_labels, as_text
+from asynctrack.client.init_arguments import (
+    DEFAULT_PROJECT,
+    Config,
+    Reinit,
+    check_join,
+    check_words,
+    merge,
+    with_a_worker,
+)
+from asynctrack.client.job_id import given_id, shared_id
+from asynctrack.client.labels import as_labels, as_text
 from asynctrack.client.open_runs import open_runs
+from asynctrack.client.pickling import register
 from asynctrack.client.preflight import forewarn
-from asynctrack.client.preparation import prepare, take_back
+from asynctrack.client.preparation import PreparedRun, prepare
+from asynctrack.client.program import program
 from asynctrack.client.run import Run
-from asynctrack.client.session import RunSession
+from asynctrack.client.writer import Joining, one_of_several
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.manifest import Manifest, as_started, now_iso
+from asynctrack.queue.layout import START
 from asynctrack.records.media_types import unicode
-from asynctrack.settings import (
-    Mode,
-    Resume,
-    Settings,
-    WhenFull,
-    WorkerKind,
-    check_name,
-    check_project,
-    project_directory,
-)
+from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerKind, check_project, project_directory
 
-# What a config is given as: a mapping, an object with fields, or the path of a file; see `asynctrack.client.config_sources`.
-Config = Any
-Reinit = Literal["default", "create_new", "finish_previous", "return_previous"]
-# Of a run that was opened without one.
-DEFAULT_PROJECT: Final = "uncategorized"
-# Of the arguments of `init` that are settings.
-_DEFAULTS: Final[dict[str, Any]] = {**msgspec.structs.asdict(Settings()), "dir": None, "mode": None}
-# Of its arguments that are checked elsewhere.
-_NO_SETTINGS: Final = frozenset({"backends", "name", "settings", "reinit", "quiet", *LABELS})
+if TYPE_CHECKING:
+    from asynctrack.client.collecting import Collecting
 
 
 @suggests
@@ -78,7 +70,14 @@ def init(
     linger_s: float = 0.1,
     sync_interval_s: float = 1.0,
     after_exit_max_s: float = 300.0,
+    straggler_s: float = 30.0,
+    environment: bool | None = None,
+    diff: bool | None = None,
     resume: Resume = "never",
+    join: bool = False,
+    writer: str | None = None,
+    expected: int | None = None,
+    collect: str | os.PathLike[str] | None = None,
     entity: str | None = None,
     group: str | None = None,
     job_type: str | None = None,
@@ -108,7 +107,8 @@ def init(
         project: The name of the group of runs that this one belongs to. Its runs are kept in one directory below `dir`. Default:
             "uncategorized".
         name: The name to show to people. Default: the id.
-        id: The id, unique in the project. Default: the time and six random digits.
+        id: The id, unique in the project. Default: `ASYNCTRACK_RUN_ID` in the environment; else, with `join`, the id of the job that Slurm,
+            torchrun, Ray, PBS or LSF has given; else the time and six random digits.
         config: The configuration to record: a mapping; a namespace; an instance of a dataclass or of a class made with attrs, pydantic or
             msgspec; absl's flags; or the path of a YAML, JSON or TOML file.
         dir: The directory of all projects. Default: "asynctrack_runs" in the current directory.
@@ -120,15 +120,30 @@ def init(
         when_full: What to do when the queue is full: "drop_newest" drops the record and counts it, "block" waits up to `max_block_s`,
             "raise" raises `QueueFull`.
         max_block_s: Seconds that `log()` waits for room when `when_full` is "block". Then the record is dropped and counted.
-        queue_bytes: Bytes of shared memory between `log()` and the worker, rounded up to a power of two. Default: 4 MiB, less if memory is
-            short.
+        queue_bytes: Bytes of shared memory between `log()` and the worker, rounded up to a power of two. Default: 16 MiB, less beside many
+            open runs or if memory is short.
         finish_timeout_s: Seconds that `finish()` waits for delivery. The worker delivers what is left after that.
         exit_timeout_s: Seconds that the exit of the process waits for delivery if `finish()` was not called.
         linger_s: Seconds that the worker sleeps between two looks at the queue. Records of this time are lost if the container dies.
         sync_interval_s: Seconds between two fsyncs of the journal. Records of this time are lost in a power cut.
         after_exit_max_s: Seconds that the worker goes on delivering after the process has ended. `asynctrack sync` delivers the rest.
+        straggler_s: Seconds after which the run ends once this process has, while others that write to it live and log nothing, as the idle workers of a
+            pool. What one of them logs later reopens the run.
+        environment: Whether it is kept where the run comes from, in `environment.json` beside its journal: commit, script, arguments, packages, machine. A
+            process of low priority finds it out, and nothing waits for it. Default: what `ASYNCTRACK_ENVIRONMENT` in the environment says, else True.
+        diff: Whether the changes that git has not committed are kept with it, in `uncommitted.diff`, of 1 MiB at most. Default: as for `environment`;
+            `ASYNCTRACK_ENVIRONMENT=nodiff` says False.
         resume: What to do if the project has a run with this id: "never" raises `RunExists`, "allow" continues it, "must" continues it and
             raises `NotARun` if there is none. A run that is continued keeps its journal, its config and its step counter.
+        join: True where several processes of one machine call this for one run, in any order: the first opens it, and all others join, as `attach` does.
+            Of those that join, `backends` and labels do not count, and of `config` what the run does not have.
+        writer: The label of this process among several: see `attach`.
+        expected: How many processes write to the run in all. Default: `WORLD_SIZE` in the environment.
+        collect: What merges the parts of a run that several machines record. A folder that they share, for `asynctrack collect`: this machine's part is
+            kept in `collect/project/id@host`, and `backends` are those of the merged run. Or the address of `asynctrack serve`, such as
+            "http://node-1:4380": the part is kept in `dir/project/id@host` and sent there, and the server has the backends. Either way the processes of
+            a machine join as with `join`. Default: `ASYNCTRACK_COLLECT` in the environment; where that says nothing, or with "", the run is one
+            machine's alone. `ASYNCTRACK_HOST` names the host.
         entity: The user or team that backends show as the owner.
         group: The name of the group that backends show the run in.
         job_type: The kind of work the run does, such as "train".
@@ -136,8 +151,8 @@ def init(
         notes: A longer text about the run.
         reinit: What to do with a run that is open already: "finish_previous" finishes it, "return_previous" returns it and opens no other,
             "create_new" keeps both open. "default" keeps both open too, but in a notebook it finishes the runs that other cells have opened.
-        settings: Values for the arguments from `dir` to `after_exit_max_s`, as `asynctrack.Settings` or a mapping. An argument that is given here
-            and is not the default has precedence.
+        settings: Values for the arguments from `dir` to `diff`, as `asynctrack.Settings` or a mapping. An argument
+            that is given here and is not the default has precedence.
         quiet: True to not print the line that says where the run is kept. It is printed on terminals and in notebooks only.
 
     Returns:
@@ -148,9 +163,10 @@ def init(
         InvalidProject: The project is not a line of text, or it holds a path.
         InvalidRunId: The id cannot be the name of a directory.
         InvalidConfig: A config cannot be made of what was given.
-        RunExists: The project has a run with this id, and `resume` is "never".
+        RunExists: The project has a run with this id that has ended, `resume` is "never", and `join` is not given.
         NotARun: The project has no run with this id, and `resume` is "must".
-        RunIsRunning: The run to continue is open in another process.
+        RunIsRunning: A process has the run open, and `join` is not given.
+        RunElsewhere: The run to join is open in a container or on a machine whose queues are out of reach.
         UnsupportedVersion: The run to continue was written by a newer asynctrack.
         DirectoryNotWritable: The run's directory cannot be created.
         SharedMemoryUnavailable: The queue does not fit into shared memory.
@@ -162,18 +178,21 @@ def init(
     given: dict[str, Any] = {
         "dir": dir, "mode": mode, "worker": worker, "when_full": when_full, "max_block_s": max_block_s,
         "queue_bytes": queue_bytes, "finish_timeout_s": finish_timeout_s, "exit_timeout_s": exit_timeout_s, "linger_s": linger_s,
-        "sync_interval_s": sync_interval_s, "after_exit_max_s": after_exit_max_s,
+        "sync_interval_s": sync_interval_s, "after_exit_max_s": after_exit_max_s, "straggler_s": straggler_s,
+        "environment": environment, "diff": diff,
     }  # fmt: skip
-    chosen = {name: value for name, value in given.items() if not _is_default(name, value)}
-    settings = Settings.build({**_changed(settings), **chosen})
+    settings = merge(settings, given)
     project = check_project(DEFAULT_PROJECT if project is None else project)
     labels = as_labels({"entity": entity, "group": group, "job_type": job_type, "notes": notes, "tags": tags})
     config = as_config(config)
     if name is not None:
         as_text("name", name)
-    run_id = check_name("id", id) if id is not None else fresh_id()
-    _check_words(resume, reinit)
-    if resume == "must" and id is None:
+    check_join(join)
+    collected = None if settings.mode == "disabled" else _collecting(collect)
+    join = join or collected is not None
+    shared = shared_id(id) if join else given_id(id)
+    check_words(resume, reinit)
+    if resume == "must" and shared is None:
         raise InvalidSettings(["resume='must' needs id=, the id of the run to resume: without id= a new run is opened"])
     named = name_backends(default_backends() if backends is None else backends)
     if settings.mode != "disabled":
@@ -184,37 +203,42 @@ def init(
     cell = None if _is_ours(private.frame(1)) else banner.cell()
     if cell is not None and reinit == "default":
         _finish_earlier(cell)
-    place = settings.dir / project_directory(project) / run_id
-    manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels)
+    run_id = shared or fresh_id()
+    place = _place(settings.dir, project_directory(project), run_id, collected)
+    me = one_of_several(writer, expected, config, {} if settings.mode == "disabled" else named, joins=join)
+    of_merged: dict[str, Backend] = {}
+    elsewhere: list[str] = []
+    if collected is not None:
+        named, of_merged = collected.split(named)
+        if collected.by_server and (backends is not None or has_chosen_backends()):
+            elsewhere = list(of_merged)
+    manifest = _manifest(run_id, unicode(name or run_id), project, config, named, settings, labels, me)
+    manifest.backends_when_merged = {name: stored(backend, run_id, name) for name, backend in of_merged.items()}
     if settings.mode == "disabled":
         return _open_disabled(place, manifest, named, cell)
-    settings = _with_a_worker(settings)
-    return _open(place, manifest, settings, named, resume, cell, quiet=quiet)
+    settings = with_a_worker(settings)
+    if me is None or not join:
+        return _open(place, manifest, settings, named, resume, cell, me, quiet=quiet)
+    from asynctrack.client.joining import open_or_join  # rarely needed
+
+    def open_run() -> Run:
+        return _open(place, manifest, settings, named, resume, cell, me, quiet=quiet, joins=True, elsewhere=elsewhere)
+
+    return open_or_join(place, me, settings, open_run)
 
 
-def _check_words(resume: Resume, reinit: Reinit) -> None:
-    """Check the values of `resume` and `reinit`.
+def _collecting(collect: str | os.PathLike[str] | None) -> Collecting | None:
+    """Return where this host's part of a run that is merged goes; None where the run is one machine's alone."""
+    given = collect if collect is not None else os.environ.get("ASYNCTRACK_COLLECT")
+    if given is None or given == "":
+        return None
+    from asynctrack.client.collecting import collecting  # rarely needed
 
-    Raises:
-        InvalidSettings: one of them is not allowed.
-    """
-    for what, word, words in (("resume", resume, get_args(Resume)), ("reinit", reinit, get_args(Reinit))):
-        if word not in words:
-            raise InvalidSettings([f"{what} must be one of {', '.join(map(repr, words))}; got {word!r:.80}"])
+    return collecting(given)
 
 
-def _with_a_worker(settings: Settings) -> Settings:
-    """Return the settings with a worker that this process can have.
-
-    Raises:
-        InvalidSettings: threads are asked for, and another library has put its own in their place.
-    """
-    if settings.worker == "thread" and (library := replaced_by()):
-        raise InvalidSettings([_no_threads(library)])
-    if settings.worker == "process" and (why := why_not()):
-        messages.warn_now(f"asynctrack: no worker process can be started here ({why}); worker='thread' is used")
-        return msgspec.structs.replace(settings, worker="thread")
-    return settings
+def _place(directory: Path, project: str, run_id: str, collected: Collecting | None) -> Path:
+    return directory / project / run_id if collected is None else collected.place(directory, project, run_id)
 
 
 def _open_disabled(place: Path, manifest: Manifest, named: dict[str, Backend], cell: int | None) -> Run:
@@ -231,33 +255,22 @@ def _open(
     named: dict[str, Backend],
     resume: Resume,
     cell: int | None,
+    me: Joining | None,
     *,
     quiet: bool,
+    joins: bool = False,
+    elsewhere: Sequence[str] = (),
 ) -> Run:
-    """Open a run, or leave nothing of it: Ctrl-C may come at any moment."""
-    hold_streams()
     start = as_started(manifest)
-    call = InterruptibleCall(lambda: prepare(place, manifest, start, settings, resume), place, take_back)
-    session: RunSession | None = None
-    run: Run | None = None
-    try:
-        ready = call.wait()
-        session = RunSession(ready.path, settings, named, publisher=ready.publisher, run_lock=ready.run_lock)
-        session.open(manifest)
-        run = Run(manifest, ready.path, session, resumed=ready.resumed)
-        forewarn(ready.path, named, offline=settings.mode == "offline")
+
+    def welcome(run: Run, ready: PreparedRun) -> None:
+        if ready.kind == START:
+            forewarn(ready.path, named, offline=settings.mode == "offline", elsewhere=elsewhere)
         run.cell = cell
-        open_runs.enter(run)
         if not quiet:
             banner.show_banner(f"{run.project}/{run.id}", ready.path)
-        return run
-    except BaseException:
-        if session is not None:
-            session.give_up()
-        if run is not None:
-            open_runs.leave(run)
-        call.drop()
-        raise
+
+    return enter(lambda: prepare(place, manifest, start, settings, resume, me, joins=joins), place, named, welcome)
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -276,56 +289,9 @@ def _finish_earlier(cell: int) -> None:
             run.finish()
 
 
-def _changed(settings: Settings | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the settings that differ from the defaults.
-
-    Raises:
-        InvalidSettings: they are neither `Settings` nor a mapping.
-    """
-    if settings is None:
-        return {}
-    if isinstance(settings, Mapping):
-        return {str(name): value for name, value in settings.items()}
-    if not isinstance(settings, Settings):
-        raise InvalidSettings([f"settings must be of `asynctrack.Settings`, or a mapping; got {settings!r:.80}"])
-    defaults = Settings()
-    found = msgspec.structs.asdict(settings).items()
-    return {name: value for name, value in found if value != getattr(defaults, name)}
-
-
-def _is_default(name: str, value: object) -> bool:
-    """Tell whether an argument of `init` has its default, so that `settings` may say another value."""
-    return name in _DEFAULTS and type(value) is type(_DEFAULTS[name]) and value == _DEFAULTS[name]
-
-
 def fresh_id() -> str:
     """Make an id that sorts by time: UTC date and time, and six random hexadecimal digits."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
-
-
-def check_settings(project: str, settings: Mapping[str, Any], config: object = None) -> None:
-    """Refuse now what `init` would refuse later.
-
-    Args:
-        project: See `init`.
-        settings: Other arguments of `init`.
-        config: See `init`.
-
-    Raises:
-        InvalidSettings, InvalidProject, InvalidConfig: See `init`.
-    """
-    as_config(config)
-    check_project(project)
-    as_labels({name: settings.get(name) for name in LABELS})
-    if settings.get("name") is not None:
-        as_text("name", settings["name"])
-    _check_words("never", settings.get("reinit", "default"))
-    chosen = {
-        name: value for name, value in settings.items() if name not in _NO_SETTINGS and not _is_default(name, value)
-    }
-    Settings.build({**_changed(settings.get("settings")), **chosen})
-    backends = settings.get("backends")
-    name_backends(default_backends() if backends is None else backends)
 
 
 def _manifest(
@@ -336,6 +302,7 @@ def _manifest(
     backends: dict[str, Backend],
     settings: Settings,
     labels: dict[str, Any],
+    me: Joining | None,
 ) -> Manifest:
     return Manifest(
         id=run_id,
@@ -352,13 +319,14 @@ def _manifest(
             "pid": os.getpid(),
             "command": mask_arguments(sys.argv[:50]),
             "opened_at": now_iso(),
+            **(program() if settings.environment else {}),
+            **({} if me is None else me.environment()),
         },
-        limits={"after_exit_max_s": settings.after_exit_max_s},
+        limits={
+            "after_exit_max_s": settings.after_exit_max_s,
+            **({"environment": 1.0, "diff": float(settings.diff)} if settings.environment else {}),
+        },
     )
 
 
-def _no_threads(library: str) -> str:
-    return (
-        f"worker='thread' needs threads that run beside the loop, and {library} has put its own in their place, which wait until the loop lets "
-        "them run: use worker='process', the default"
-    )
+register()

@@ -14,18 +14,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from asynctrack._system import permissions
 from asynctrack.client import run_lock as run_locks
 from asynctrack.client import run_state, worker_registry
 from asynctrack.client.publisher import Publisher
 from asynctrack.client.run_lock import Held, RunLock
 from asynctrack.client.shutdown import is_open
+from asynctrack.client.writer import Joining
 from asynctrack.errors import DirectoryNotWritable, NotARun, RunExists, RunIsRunning
 from asynctrack.journal.cursor import load_cursor
 from asynctrack.journal.frames import walk
-from asynctrack.journal.manifest import FILE_NAME, UNREADABLE, Manifest, announce, has_begun
+from asynctrack.journal.join import join_payload
+from asynctrack.journal.manifest import FILE_NAME, UNREADABLE, Manifest, announce, has_begun, start_payload
 from asynctrack.journal.tally import Tally
-from asynctrack.queue.layout import START
+from asynctrack.queue.layout import JOIN, START
 from asynctrack.records.codec import decode_as
 from asynctrack.settings import Resume, Settings, WorkerKind
 
@@ -34,45 +38,88 @@ _END_WAIT_S: Final = 5.0
 
 # How long a run's directory is made again that others remove at once. Arbitrary: far longer than any that is interrupted once.
 _MAKE_AGAIN_S: Final = 5.0
+# How long a directory in which nothing has begun may be one that another process has made for its run. Arbitrary: that takes its lock within a millisecond.
+_BEGIN_WAIT_S: Final = 0.5
 # What the paths of a run's own files add to that of its directory: `cursors/.NAME.json.new`. Arbitrary: more than any of ours.
 _LONGEST_BELOW: Final = 200
 
 
 class PreparedRun(NamedTuple):
-    """A run that is ours alone, with a queue.
+    """A run with a queue of this process.
 
     Attributes:
+        manifest: the run, as it stands.
         path: its directory. One name, however it is reached: two would have two writers.
-        is_new: whether that was made for this.
-        resumed: whether it goes on from where an earlier session was.
-        run_lock: that makes it ours.
+        settings: of this process's part.
         publisher: into the queue.
+        run_lock: that makes the run ours, where we open it.
+        first: the payload of the frame with which this process begins.
+        kind: of that frame: START where it opens the run or goes on with it, JOIN where it joins it.
+        is_new: whether the directory was made for this.
+        resumed: whether the run goes on from where an earlier session was.
     """
 
+    manifest: Manifest
     path: Path
-    is_new: bool
-    resumed: bool
-    run_lock: RunLock
+    settings: Settings
     publisher: Publisher
+    run_lock: RunLock
+    first: bytes
+    kind: int
+    is_new: bool = False
+    resumed: bool = False
 
 
-def prepare(place: Path, manifest: Manifest, start: dict[str, Any], settings: Settings, resume: Resume) -> PreparedRun:
+def prepare(
+    place: Path,
+    manifest: Manifest,
+    start: dict[str, Any],
+    settings: Settings,
+    resume: Resume,
+    joining: Joining | None = None,
+    *,
+    joins: bool = False,
+) -> PreparedRun:
     """Have the run's directory, what its earlier sessions have left, and a queue. Not on the user's thread: a disk may hang, and Ctrl-C come.
+
+    Args:
+        place: the directory.
+        manifest: the run.
+        start: the same, as the journal will have it.
+        settings: of the run.
+        resume: what to do with an earlier session.
+        joining: who this process is among several writers.
+        joins: whether another process may be about to open the run: a directory in which nothing has begun is begun, and nobody is waited for.
 
     Raises:
         AsynctrackError: see `init`.
     """
     path = Path(os.path.realpath(place))
-    run_lock, is_new = _take_run_lock(path, manifest.id, resume)
+    run_lock, is_new = _take_run_lock(path, manifest.id, resume, joins=joins)
     try:
-        if is_new:
+        first, earlier = (0, None) if is_new else _take_over(path, manifest.id, settings.worker, resume, joins=joins)
+        if earlier is None:
             announce(path, start)
-        first = None if is_new else _resume(path, manifest, start, settings.worker, resume)
-        publisher = Publisher(manifest.id, path, settings, first=first or 0)
-        return PreparedRun(path, is_new, first is not None, run_lock, publisher)
+            first = 0
+        elif resume == "never":  # it was found because it was to be joined
+            assert joining is not None
+            settings = as_the_run(settings, earlier)
+            joined = join_payload(joining.join, owns=joining.owns)
+            publisher = Publisher(manifest.id, path, settings, joining=joining._replace(reopens=True))
+            return PreparedRun(earlier, path, settings, publisher, run_lock, joined, JOIN)
+        else:
+            first = _go_on(path, manifest, first, earlier)
+        begun, resumed = start_payload(manifest), earlier is not None
+        publisher = Publisher(manifest.id, path, settings, first=first, joining=joining)
+        return PreparedRun(manifest, path, settings, publisher, run_lock, begun, START, is_new, resumed)
     except BaseException:
         _let_go(path, is_new, run_lock)
         raise
+
+
+def as_the_run(settings: Settings, manifest: Manifest) -> Settings:
+    """Return the settings of who joins a run: it is offline or not as the run is."""
+    return msgspec.structs.replace(settings, mode="offline" if manifest.offline else "online")
 
 
 def take_back(ready: PreparedRun) -> None:
@@ -85,12 +132,12 @@ def take_back(ready: PreparedRun) -> None:
 
 
 def _let_go(path: Path, remove: bool, run_lock: RunLock) -> None:
-    if remove:  # if there is nothing else in it, nothing has begun
+    if remove:  # an empty directory can go: the run has not begun
         _remove_run_directory(path)
     run_lock.release()
 
 
-def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bool]:
+def _take_run_lock(path: Path, run_id: str, resume: Resume, *, joins: bool = False) -> tuple[RunLock, bool]:
     """Take the run for this process alone; whether it is a new one.
 
     Raises:
@@ -100,15 +147,13 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
     """
     deadline = time.monotonic() + _MAKE_AGAIN_S
     while time.monotonic() < deadline:
-        is_new = _find_or_make(path, run_id, resume)
+        is_new = _find_or_make(path, run_id, resume, joins=joins)
         if is_new is None:
             continue
         try:
             return run_locks.take(path), is_new
         except Held as held:
-            if is_new and resume == "never":  # another was faster, in the moment between
-                raise RunExists(run_id, path.parent) from None
-            raise RunIsRunning(run_id, path, held.pid) from None
+            raise _is_running(run_id, path, held.pid) from None
         except FileNotFoundError:  # another has made it, found that it cannot begin or was interrupted, and removed it
             continue
         except OSError as error:
@@ -118,44 +163,90 @@ def _take_run_lock(path: Path, run_id: str, resume: Resume) -> tuple[RunLock, bo
     raise DirectoryNotWritable(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
 
 
-def _find_or_make(path: Path, run_id: str, resume: Resume) -> bool | None:
+def _find_or_make(path: Path, run_id: str, resume: Resume, *, joins: bool) -> bool | None:
     """Return True if the run's directory is a new one; None where another process has removed it in the moment between."""
-    if resume != "never" and os.path.isdir(path):
+    if (resume != "never" or joins) and os.path.isdir(path):
         return False
     if resume == "must":
         raise NotARun(path, "; resume='allow' begins a new run there")
     try:
         return _make_run_directory(path, run_id) or None
-    except RunExists:
-        if resume == "never":
-            raise
+    except RunExists as exists:
+        if resume == "never" and not joins:
+            _refuse(path, run_id, exists)
+            return None
         return False  # another process has made it just now
 
 
-def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerKind, resume: Resume) -> int | None:
-    """Take over what the run was; returns the number of its next record, None where there is nothing of it.
+def _refuse(path: Path, run_id: str, exists: RunExists) -> None:
+    """Say why a run is not begun whose directory is there: a process has it open, or it has ended.
+
+    Where nothing has begun in it, another process may have made it just now: then that is waited for. It returns where the directory has gone again.
+
+    Raises:
+        RunIsRunning: a process has it open.
+        RunExists: it has ended, or something else is there.
+    """
+    deadline = time.monotonic() + _BEGIN_WAIT_S
+    while os.path.lexists(path):
+        # Before the looks for its process, which takes its lock first: one that comes between them would have ended.
+        has_begun = any(os.path.lexists(path / name) for name in (FILE_NAME, "journal"))
+        if is_open(path):
+            raise RunIsRunning(run_id, path, None) from None
+        pid = run_locks.holder(path)
+        if pid is not None:
+            raise _is_running(run_id, path, pid) from None
+        if left := _callers_in(path):
+            raise RunIsRunning(run_id, path, left=left) from None
+        if time.monotonic() > deadline or has_begun:
+            raise exists
+        time.sleep(0.005)
+
+
+def _is_running(run_id: str, path: Path, pid: int | None = 0) -> RunIsRunning:
+    """Make the error that says where a run is open: another container or machine takes other words than a process here."""
+    from asynctrack.client.elsewhere import machine_of  # rarely needed
+
+    return RunIsRunning(run_id, path, pid, machine=None if pid is None else machine_of(path))
+
+
+def _take_over(
+    path: Path, run_id: str, kind: WorkerKind, resume: Resume, *, joins: bool
+) -> tuple[int, Manifest | None]:
+    """Take over what the dead processes of a run have left; returns the number of the next record there, and the run, None where there is nothing of it.
 
     Raises:
         NotARun: there is nothing of a run, and none is to be begun.
         RunIsRunning: somebody logs to it, or its worker does not come to its end.
         UnsupportedVersion: a newer asynctrack wrote it.
     """
-    _earlier(path, [])  # one that will be refused is so before anything is made for it
+    _earlier(path, [])  # refuse first, before anything is made for the run
     host = worker_registry.host_for(kind)
     deadline = time.monotonic() + _END_WAIT_S
     while True:
         first, queued = host.take_over(path)
         earlier = _earlier(path, queued)
-        if not _is_busy(path, earlier):
+        if is_open(path):
+            raise RunIsRunning(run_id, path, None)
+        if left := _callers_in(path):
+            raise RunIsRunning(run_id, path, left=left)
+        if not _is_ending(path, earlier):
+            if (
+                earlier is None or earlier.status == "running"
+            ):  # its worker may have got done between the two looks; now nobody is left to change it
+                first, queued = host.take_over(path)
+                earlier = _earlier(path, queued)
             break
-        if time.monotonic() > deadline or is_open(path):
-            raise RunIsRunning(manifest.id, path, None if is_open(path) else 0)
+        if joins or time.monotonic() > deadline:
+            raise _is_running(run_id, path)
         time.sleep(0.02)
-    if earlier is None:
-        if resume == "must":
-            raise NotARun(path)
-        announce(path, start)
-        return None
+    if earlier is None and resume == "must":
+        raise NotARun(path)
+    return first, earlier
+
+
+def _go_on(path: Path, manifest: Manifest, first: int, earlier: Manifest) -> int:
+    """Have a run go on as it was; returns the number of its next record."""
     tally = Tally(path / "journal")
     tally.update()
     tally.close()
@@ -170,7 +261,7 @@ def _resume(path: Path, manifest: Manifest, start: dict[str, Any], kind: WorkerK
 
 def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
     """Return the run as its journal has it, with the queues of its dead processes after that; None where there is nothing."""
-    from asynctrack.reading.reader import RunReader  # most runs are new
+    from asynctrack.reading.reader import RunReader  # only resumed runs need it
 
     found: Manifest | None = None
     with contextlib.suppress(NotARun):
@@ -186,16 +277,21 @@ def _earlier(path: Path, queued: Sequence[bytes]) -> Manifest | None:
             elif found is not None:
                 found.apply(frame)
     if found is not None:
-        found.status = status  # a queue of the dead does not make it run
+        found.status = status  # a queue that a dead process left does not mean that the run goes on
     return found
 
 
-def _is_busy(path: Path, earlier: Manifest | None) -> bool:
-    """Return True if a process logs to the run, or the worker of a caller that has just died has still to say how it ended."""
-    if is_open(path):
-        return True
+def _callers_in(path: Path) -> list[int]:
+    """Return the other processes that have a queue of a run; 0 for one that cannot be seen from here."""
+    from asynctrack.client.live_runs import live_queues  # rarely needed
+
+    return [live.caller for live in live_queues(lambda run: run == str(path))]
+
+
+def _is_ending(path: Path, earlier: Manifest | None) -> bool:
+    """Return True if the worker of a caller that has died or finished just now has still to say how it ended."""
     queues = [queue for worker in run_state.other_workers() for queue in worker.queues if queue.run == str(path)]
-    if any(queue.caller_lives and queue.end == "open" for queue in queues) or any(queue.used for queue in queues):
+    if any(queue.used for queue in queues):
         return True
     running = earlier is None or earlier.status == "running"
     return running and (bool(queues) or worker_registry.worker_of(path))

@@ -28,6 +28,7 @@ from asynctrack.client.write_gate import (
     WriteGate,
     WriteState,
 )
+from asynctrack.client.writer import Joining
 from asynctrack.errors import FrameTooLarge, QueueFull, RunFinished
 from asynctrack.queue.layout import FRAME_HEADER_BYTES, KIND_SHIFT, START
 from asynctrack.queue.producer import Producer
@@ -56,9 +57,12 @@ class Publisher:
         path: the run's directory.
         settings: of the run.
         first: the number of the first record.
+        joining: who this process is among several writers, see `RunQueue`.
     """
 
-    def __init__(self, run_id: str, path: Path, settings: Settings, *, first: int = 0) -> None:
+    def __init__(
+        self, run_id: str, path: Path, settings: Settings, *, first: int = 0, joining: Joining | None = None
+    ) -> None:
         self.settings = settings
         self.warnings: RunWarnings = RunWarnings(run_id, path)
         self.reported_drops: int = 0
@@ -66,9 +70,10 @@ class Publisher:
         self._run_id = run_id
         self._held: list[bytes] = []  # payloads of `log(commit=False)`, and never of a record that is complete
         self._holding = threading.RLock()
-        self.queue: RunQueue = RunQueue(path, settings)
+        self.queue: RunQueue = RunQueue(path, settings, joining)
         self._child = ChildQueue(self.queue, self.gate, self.warnings)
-        fork.watch(self)  # before there is a ring: a child knows that it is one before its parent's ring is shut
+        # Before the ring is: after a fork, objects are told in this order, and the child's gate has to close before its ring does.
+        fork.watch(self)
         self.queue.open(first)
         self.gate.lead_to(self.queue.producer.put)
 
@@ -91,13 +96,13 @@ class Publisher:
         """Have a function called when a forked child has something to do at its end; see `ChildQueue`."""
         self._child.begun.append(call)
 
-    def start(self, payload: bytes) -> None:
-        """Put the frame that starts the run.
+    def start(self, payload: bytes, kind: int = START) -> None:
+        """Put the frame that starts the run, or with which this process joins it.
 
         Raises:
             FrameTooLarge: the queue cannot carry it.
         """
-        if not self.producer.put(payload, START << KIND_SHIFT, 0):
+        if not self.producer.put(payload, kind << KIND_SHIFT, 0):
             raise FrameTooLarge("config", len(payload), self.producer.largest, required_queue_bytes(len(payload)))
 
     def serve(self, holder: PutHolder) -> None:
@@ -203,14 +208,14 @@ class Publisher:
         payload = encode_update(fresh, removed)
         if self.gate.state in (FORKED, REOPENING):
             try:
-                early = self._child.make()  # what a child sets is recorded as what it logs is
+                early = self._child.make()  # a child's config and summary need a queue of its own, as its records do
             except Exception as error:
                 raise QueueFull(self.producer.capacity) from error
             self._put_early(early)
         if self.gate.state is FINISHED:
-            raise RunFinished(self._run_id, f"setting the {what}")
+            raise self._finished(f"setting the {what}")
         if not self.queue.is_own:
-            return  # a signal handler has come in between
+            return  # this signal handler interrupts the call that makes the child's queue
         deadline = deadline or time.monotonic() + self.settings.max_block_s
         while not self._put_update(payload, kind, what):
             if time.monotonic() > deadline or self.producer.interrupted():
@@ -243,7 +248,7 @@ class Publisher:
         self.gate.change("close")
         with self._holding:
             late, self._held = self._held, []
-        if late:  # another thread has kept it back behind the last look
+        if late:  # another thread kept it back after `put_held`
             self.producer.drop("closed")
         self.producer.close(end)
 
@@ -274,7 +279,7 @@ class Publisher:
         if state is ENDED:
             return self.drop("closed")
         if state in (CLOSED, FINISHED):
-            raise RunFinished(self._run_id, "log()")
+            raise self._finished("log()")
         return self._put_when_there_is_room(payload)
 
     def _put_when_there_is_room(self, payload: bytes) -> bool:
@@ -306,14 +311,17 @@ class Publisher:
         self.reported_drops = max(self.reported_drops, 1)
         self.warnings.warn(
             "oversize",
-            f"a record of {len(payload)} bytes was dropped: the queue carries at most {self.producer.largest}; open the run with "
-            f"queue_bytes={required_queue_bytes(len(payload))}, or log a large image, page or artifact by the path of its file",
+            f"a record of {len(payload)} bytes was dropped: the queue carries at most {self.producer.largest}; "
+            f"{'open the run' if self.queue.is_root else 'attach'} with queue_bytes={required_queue_bytes(len(payload))}, or log a large image, page or artifact by the path of its file",
         )
         return self.drop("oversize")
 
+    def _finished(self, call: str) -> RunFinished:
+        return RunFinished(self._run_id, call, joined=not self.queue.is_root)
+
     def _put_update(self, payload: bytes, kind: int, what: str) -> bool:
         if not self.gate.is_writable:
-            raise RunFinished(self._run_id, f"setting the {what}")
+            raise self._finished(f"setting the {what}")
         if self.producer.put(payload, kind << KIND_SHIFT, 0):
             return True
         if len(payload) > self.producer.largest:
@@ -335,7 +343,8 @@ class Publisher:
         outside of the lock, and may be overtaken there; nothing is added to it any more, since it is older than what is kept back meanwhile.
         """
         with self._holding:
-            held, self._held = self._held, []  # on one line: no signal handler comes in between
+            # On one line, so that no signal handler runs between the two assignments.
+            held, self._held = self._held, []
             record = merge([*held, *last]) if held else b"".join(last)
             is_put = not record or self.producer.put(record)
             self._release()
@@ -354,7 +363,7 @@ class Publisher:
             early = self._child.make_for(payload)
         except Exception as error:
             return self._turn_away(error)
-        if early is None:  # it is put by the call that makes the queue
+        if early is None:  # the call that makes the queue will put it
             return True
         try:
             return self.producer.put(payload) or self.on_put_failed(payload)

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from time import time_ns
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from asynctrack._system import messages
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
-from asynctrack.client import metrics
+from asynctrack.client.fast_log import LogBase, fast
 from asynctrack.client.labels import as_tags, as_text
+from asynctrack.client.logged_values import LoggedValues
 from asynctrack.client.open_runs import open_runs
 from asynctrack.client.run_dict import RunDict
 from asynctrack.client.run_parts import AnySession
 from asynctrack.client.scope import Arrays, Scope
 from asynctrack.client.waits import wait, wait_async
-from asynctrack.client.write_gate import FINISHED, IS_OPEN, Put
-from asynctrack.errors import AsynctrackError, InvalidData, NotPicklable, UsageError
+from asynctrack.client.write_gate import FINISHED, FORKED, IS_OPEN, REOPENING, Put
+from asynctrack.errors import InvalidData, InvalidSettings, UsageError
 from asynctrack.journal.manifest import METRICS, Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, SUMMARY
-from asynctrack.reading.last_values import LastValues, copied
 from asynctrack.reading.stats import RunStats
 from asynctrack.records.codec import HOLDS_OTHERS, encode, encode_quickly
-from asynctrack.settings import Mode, Until
+from asynctrack.settings import FinishWait, Mode, Until
 
 if TYPE_CHECKING:
+    from asynctrack.journal.writer_list import WriterStats
     from asynctrack.records.values import Artifact
 
-# How long a look at the summary waits for the worker. Arbitrary.
-_READ_S: Final = 5.0
 # Records that are taken to have values of NumPy and the like once one had. Arbitrary: to find out costs as much as to be careful for two.
 _FOREIGN_IN_A_ROW: Final = 64
 # How a time span begins as ISO 8601 has it; a name, a text or a float has such bytes by chance in one record of two hundred. It also has a T or a D,
@@ -42,10 +40,11 @@ _FOREIGN_IN_A_ROW: Final = 64
 _may_have_span: Final = re.compile(rb"P[T0-9]").search
 
 
-class Run:
+class Run(LogBase):
     """Records a run, from `init()` to `finish()`.
 
-    `log` may be called from any thread, task, signal handler or finaliser, and in forked children. Get one from `init()`.
+    `log` may be called from any thread, task, signal handler or finaliser, and in forked children. Get one from `init()`, or from `attach()` in another
+    process. A run can be pickled: where it arrives, that process has attached to it.
 
     Attributes:
         id: unique in the project.
@@ -71,12 +70,12 @@ class Run:
             manifest.config,
             lambda fresh, removed=(): session.publisher.update(CONFIG, "config", fresh, None, removed),
         )
+        self._logged = LoggedValues(session, self.config, path)
         self.summary: RunDict = RunDict(
             manifest.summary,
             lambda fresh, removed=(): session.publisher.update(SUMMARY, "summary", fresh, None, removed),
-            functools.partial(_logged, session, self.config, path),
+            self._logged.summary_of,
         )
-        self._values = LastValues(path)
         session.unrecorded += [self.config.catch_up, self.summary.catch_up]
         self._checkpoint = manifest.checkpoint
         self.backends: Mapping[str, Backend] = MappingProxyType(session.backends)
@@ -87,7 +86,7 @@ class Run:
         self._publisher.serve(self)
 
     def __repr__(self) -> str:
-        state = "open" if self._publisher.state in IS_OPEN else "finished"
+        state = "open" if self._publisher.state in (*IS_OPEN, FORKED, REOPENING) else "finished"
         return f"<Run {self.project}/{self.id}, {state}, {self._publisher.offered} offered>"
 
     @property
@@ -132,6 +131,7 @@ class Run:
         """Return the labels of the run, where it has them, "entity", "group", "job_type", "notes" and "tags"."""
         return MappingProxyType(self._manifest.labels)
 
+    @fast
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
         """Record `data` as it is now. Never waits for I/O (but see `when_full="block"`).
 
@@ -209,6 +209,8 @@ class Run:
         Raises:
             InvalidSettings: the summary or the goal is none of these.
         """
+        from asynctrack.client import metrics  # rarely needed
+
         told = {"step_metric": step_metric, "hidden": hidden, "summary": summary, "goal": goal}
         metrics.define(self.config, str(name), told, overwrite=overwrite)
 
@@ -233,13 +235,9 @@ class Run:
         Raises:
             InvalidValue: there is no such file or folder.
         """
-        from asynctrack.records.values import Artifact
+        from asynctrack.client.artifacts import as_artifact  # rarely needed
 
-        artifact = artifact_or_path
-        if not isinstance(artifact, Artifact):
-            path = Path(artifact)
-            artifact = Artifact(name or path.name, type=type or "file", path=path)
-        artifact.metadata.update({what: list(given) for what, given in (("aliases", aliases), ("tags", tags)) if given})
+        artifact = as_artifact(artifact_or_path, name, type, aliases, tags)
         self.summary[f"artifacts/{artifact.name}"] = artifact
         return artifact
 
@@ -248,11 +246,18 @@ class Run:
 
         Images and the like are `Media`. Of mappings that were logged by one name each name in them has its last value.
         """
-        wait(self._session.flushing("journaled", _READ_S))
-        try:
-            return self._session.read_in_time(self._values.update, _READ_S)
-        except (AsynctrackError, OSError):
-            return copied(self._values.found)
+        return self._logged.last()
+
+    @property
+    def writers(self) -> Mapping[str, WriterStats]:
+        """Return the processes that write to the run, by their labels, as far as the journal has them. Reads files, so not for the hot loop.
+
+        Records and drops are those of all processes that had the label; all else is said of the last one. Forked children count for the process that
+        has opened the run.
+        """
+        from asynctrack.reading.reader import RunReader  # rarely needed
+
+        return MappingProxyType(RunReader(self.path).writers_by_label())
 
     def stats(self) -> RunStats:
         """Return the statistics as they stand. Reads files: not for the hot loop."""
@@ -300,35 +305,40 @@ class Run:
         self._publisher.preempt()
 
     @suggests
-    def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
+    def finish(
+        self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None, *, wait: FinishWait = "own"
+    ) -> RunStats:
         """End the run: take no more records, wait for delivery, return the statistics. Calling it again returns the same.
 
-        It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it.
+        It returns by `finish_timeout_s`. What is not delivered then is on disk, and the worker goes on with it. A process that has attached to the run ends
+        its own part by it, and the run goes on.
 
         Args:
             summary: the last of it.
             exit_code: other than 0, the run has failed.
+            wait: "own": until what this process has logged is delivered. "all": also until as many processes have come as `init(expected=)` or `WORLD_SIZE`
+                says, those that write to the run have ended, and what they have logged is delivered. It says how many have come where not all have in time.
 
         Raises:
             InvalidData: `summary` is not a mapping.
+            InvalidSettings: `wait` is none of its words.
         """
-        return self._finish(SystemExit(exit_code) if exit_code else None, summary)
+        return self._finish(SystemExit(exit_code) if exit_code else None, summary, wait)
 
-    async def afinish(self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None) -> RunStats:
+    async def afinish(
+        self, summary: Mapping[str, Any] | None = None, exit_code: int | None = None, *, wait: FinishWait = "own"
+    ) -> RunStats:
         """End the run as `finish` does, and leave the event loop to others; under asyncio and trio.
 
         If it is cancelled the run has finished all the same, and the worker goes on with what is left.
         """
-        return await self._afinish(SystemExit(exit_code) if exit_code else None, summary)
+        return await self._afinish(SystemExit(exit_code) if exit_code else None, summary, wait)
 
     def __copy__(self) -> Run:
         return self  # there is one queue
 
     def __deepcopy__(self, memo: object) -> Run:
         return self
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise NotPicklable(repr(self))
 
     def __enter__(self) -> Run:
         return self
@@ -341,6 +351,10 @@ class Run:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         await self._afinish(error)
+
+    def _put_encoded(self, payload: bytes) -> bool:
+        """Put a record that the native core has encoded, and found no room for at once."""
+        return self._put(payload) or self._publisher.on_put_failed(payload)
 
     def _encode_carefully(self, data: Mapping[str, Any], step: Any) -> bytes:
         """Encode a record with values that others may change meanwhile, or that need Python to become plain."""
@@ -368,15 +382,19 @@ class Run:
         self._publisher.update(CHECKPOINT, "checkpoint", counters)
         self._checkpoint = counters
 
-    def _finish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> RunStats:
-        wait(self._finishing(error, summary))
+    def _finish(
+        self, error: BaseException | None, summary: Mapping[str, Any] | None = None, until: FinishWait = "own"
+    ) -> RunStats:
+        wait(self._finishing(error, summary, until))
         result = self._settle()
         messages.leave()
         return result
 
-    async def _afinish(self, error: BaseException | None, summary: Mapping[str, Any] | None = None) -> RunStats:
+    async def _afinish(
+        self, error: BaseException | None, summary: Mapping[str, Any] | None = None, until: FinishWait = "own"
+    ) -> RunStats:
         waited = False
-        pauses = self._finishing(error, summary)
+        pauses = self._finishing(error, summary, until)
         try:
             await wait_async(pauses)
             waited = True
@@ -387,33 +405,18 @@ class Run:
         return result
 
     def _finishing(
-        self, error: BaseException | None, summary: Mapping[str, Any] | None
+        self, error: BaseException | None, summary: Mapping[str, Any] | None, until: FinishWait = "own"
     ) -> Generator[float, None, None]:
+        if until not in get_args(FinishWait):
+            raise InvalidSettings(
+                [f"wait must be one of {', '.join(map(repr, get_args(FinishWait)))}; got {until!r:.80}"]
+            )
         if summary is not None and not isinstance(summary, Mapping):
             raise InvalidData(summary, "summary")
         if summary and self.is_open:
             dict.update(self.summary, summary)
-        return self._session.finishing(error, summary)
+        return self._session.finishing(error, summary, wait=until)
 
     def _settle(self, *, waited: bool = True) -> RunStats:
         open_runs.leave(self)
         return self._session.settle(waited=waited)
-
-
-def _logged(session: AnySession, config: Mapping[str, Any], path: Path, key: str) -> Any:
-    """Find what a name has in a run's summary that is not set there: its last value, or what `define_metric` says.
-
-    Raises:
-        KeyError: nothing was logged by that name.
-    """
-    kinds = metrics.summary_of(config.get(METRICS, {}), key)
-    wait(session.flushing("journaled", _READ_S))
-    try:
-        from asynctrack.reading.reader import RunReader  # rarely needed
-
-        reader = RunReader(path, warns=True)
-        return session.read_in_time(
-            lambda: metrics.summarise(kinds, functools.partial(reader.summarise, key), key), _READ_S
-        )
-    except (AsynctrackError, OSError, ImportError):  # the last where this process has another root by now
-        raise KeyError(key) from None

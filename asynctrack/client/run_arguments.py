@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
-from asynctrack.client.opening import Config, Reinit
+from asynctrack.client.init_arguments import Config, Reinit
 from asynctrack.settings import Mode, Resume, Settings, WhenFull, WorkerKind
+
+# What `RunArguments` has and `Settings` and the labels have not: it is checked when a run opens.
+OF_ONE_RUN: Final = frozenset({"id", "config", "resume", "join", "writer", "expected"})
 
 
 class RunOptions(TypedDict, total=False):
@@ -23,6 +26,9 @@ class RunOptions(TypedDict, total=False):
     linger_s: float
     sync_interval_s: float
     after_exit_max_s: float
+    straggler_s: float
+    environment: bool | None
+    diff: bool | None
     entity: str | None
     group: str | None
     job_type: str | None
@@ -46,3 +52,7 @@ class RunArguments(TrackerArguments, total=False):
     id: str | None
     config: Config | None
     resume: Resume
+    join: bool
+    writer: str | None
+    expected: int | None
+    collect: str | os.PathLike[str] | None

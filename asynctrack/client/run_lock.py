@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from asynctrack._system import fork, locks
+from asynctrack.queue.reach import here
 
 FILE_NAME: Final = "caller.lock"
 # A process that has it may be about to give it back: one that is in `finish`, or that finds that it may not begin. Arbitrary.
@@ -47,6 +48,11 @@ class RunLock:
             with contextlib.suppress(OSError):
                 if _is(fd, self._file):
                     os.close(fd)
+
+
+def no_lock() -> RunLock:
+    """Return the lock of a process that joins a run: it has none, and gives nothing back."""
+    return RunLock((0, 0), -1, None)
 
 
 class Held(Exception):
@@ -85,7 +91,7 @@ def _take(run: Path) -> RunLock:
         if key in _held:
             raise Held(None)
         try:
-            fd = locks.take(path)
+            fd = locks.take(path, here())
         except OSError as error:  # a full disk, one without locks, or not ours: the worker will say so, or do without
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
@@ -94,7 +100,7 @@ def _take(run: Path) -> RunLock:
             return _NominalLock(key)
         if fd is None:
             raise Held(_holder(path))
-        if not locks.is_at(fd, path):  # who has made it has removed it since
+        if not locks.is_at(fd, path):  # the process that made the file has removed it since
             os.close(fd)
             raise Held(0)
         _held.add(key)
@@ -103,12 +109,27 @@ def _take(run: Path) -> RunLock:
 
 def is_held(run: Path) -> bool:
     """Return True if a process has a run open, this one too."""
+    return holder(run) is not None
+
+
+def holder(run: Path) -> int | None:
+    """Return the pid of the process that has a run open, this one too; `locks.ELSEWHERE` where it cannot be seen, None where none has."""
     try:
         key = _identity(os.stat(run))
         with _turn_of(key):
-            return key in _held or locks.holder(run / FILE_NAME) is not None
+            return os.getpid() if key in _held else locks.holder(run / FILE_NAME)
     except OSError:
-        return False
+        return None
+
+
+def said_by_holder(run: Path) -> str | None:
+    """Return in which shared memory another process is that has a run open, as it says (see `queue.reach`); None where none has, or says it."""
+    try:
+        key = _identity(os.stat(run))
+        with _turn_of(key):
+            return None if key in _held else locks.said_by_holder(run / FILE_NAME)
+    except OSError:
+        return None
 
 
 def _turn_of(run: tuple[int, int]) -> threading.Lock:
@@ -132,7 +153,7 @@ class _NominalLock(RunLock):
 
 def _holder(path: Path) -> int:
     try:
-        return int(path.read_bytes()[:20])
+        return int(path.read_bytes()[:20].partition(b"\n")[0])
     except (OSError, ValueError):
         return 0
 

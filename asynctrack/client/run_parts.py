@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from asynctrack.backends.base import Backend
 from asynctrack.client.write_gate import PutHolder, WriteState
 from asynctrack.reading.stats import RunStats
-from asynctrack.settings import Until
+from asynctrack.settings import FinishWait, Until
 
 T = TypeVar("T")
 
@@ -60,7 +60,11 @@ class AnySession(Protocol):
     def flushing(self, until: Until, timeout_s: float) -> Iterator[float]: ...
 
     def finishing(
-        self, error: BaseException | None, summary: Mapping[str, Any] | None = None
+        self,
+        error: BaseException | None,
+        summary: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+        wait: FinishWait = "own",
     ) -> Generator[float, None, None]: ...
 
     def settle(self, *, waited: bool = True) -> RunStats: ...

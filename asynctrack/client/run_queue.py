@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from asynctrack._system import messages
 from asynctrack.client import worker_registry
 from asynctrack.client.worker_handle import WorkerHandle
-from asynctrack.queue.layout import DONE, HEAD, WORKER_PID
+from asynctrack.client.writer import Joining
+from asynctrack.journal.join import default_label
+from asynctrack.queue.layout import DONE, HEAD, JOIN, KIND_SHIFT, WORKER_PID
 from asynctrack.queue.producer import Producer
 from asynctrack.settings import Settings
 
@@ -20,20 +23,29 @@ class RunQueue:
         producer: puts frames into the ring. In a forked child it is the parent's, and takes nothing, until `join`.
         host: whose worker empties the ring.
         is_root: whether the run was opened in this process.
+        may_decide: whether the run ends as this process does, unless another owns it.
+        reopens: whether the run had ended when this process joined it.
+        label: of this process's records, where the run has several writers; a forked child has its parent's.
         directory_id: device and inode of the run's directory as the run was opened.
 
     Args:
         path: the run's directory.
         settings: of the run.
+        joining: who this process is among several writers, and where those that it joins have their rings; None for a run of one.
     """
 
     host: WorkerHandle
     producer: Producer
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: Settings, joining: Joining | None = None) -> None:
         self._path = path
         self._settings = settings
-        self.is_root: bool = True
+        self._joining = joining
+        self.is_root: bool = joining is None or joining.opens
+        self.may_decide: bool = self.is_root or (joining is not None and joining.owns)
+        self.reopens: bool = joining is not None and joining.reopens
+        self.label: str = default_label(os.uname().nodename, os.getpid()) if joining is None else joining.join.writer
+        self._opened_by: int = os.getpid()
         self._is_released = False
         found = os.stat(path)
         self.directory_id: tuple[int, int] = (found.st_dev, found.st_ino)
@@ -44,17 +56,34 @@ class RunQueue:
         return not self.producer.is_inherited
 
     @property
+    def is_inherited(self) -> bool:
+        """Tell whether this process is a forked child of the one that has opened the run or joined it."""
+        return os.getpid() != self._opened_by
+
+    @property
+    def expected(self) -> int | None:
+        """Return how many writers the run is to have in all, as this process was told; None where it was not."""
+        return None if self._joining is None else self._joining.join.expected
+
+    @property
     def is_released(self) -> bool:
         """Tell whether this process has let go of the ring that it has made; then nobody here waits for it any more."""
         return self.is_own and self._is_released
 
     def open(self, first: int) -> None:
-        """Make the ring of the process that opens the run, whose first record has this number.
+        """Make the ring of the process that opens the run, whose first record has this number; or that joins it.
 
         Raises:
+            FileNotFoundError: the run to join has ended.
             SharedMemoryUnavailable: there is no room for it.
         """
-        self._open(first, root=True)
+        directory = None if self._joining is None else self._joining.directory
+        meta = self._meta(root=self.is_root, said={} if self._joining is None else self._joining.meta())
+        size = self._settings.queue_bytes
+        if directory is None:
+            self.host, self.producer = worker_registry.open_ring(self._settings.worker, meta, size, first=first)
+        else:
+            self.host, self.producer = worker_registry.join(directory, meta, size)
 
     def join(self) -> None:
         """Make a ring for a forked child, in the same run.
@@ -62,8 +91,13 @@ class RunQueue:
         Raises:
             SharedMemoryUnavailable: there is no room for it.
         """
-        self._open(0, root=False)
-        self.is_root = False
+        meta = self._meta(root=False, said={} if self._joining is None else self._joining.meta_of_child())
+        self.host, self.producer = worker_registry.open_ring(self._settings.worker, meta, self._settings.queue_bytes)
+        self.is_root = self.may_decide = self.reopens = self._is_released = False
+        if self._joining is not None and (self._joining.joins or not self._joining.opens):
+            # Its records are those of the process that has joined, or that joins when its part is merged. A ring that says nothing is that of the owner's
+            # child.
+            self.producer.put(self._joining.payload_of_child(), JOIN << KIND_SHIFT, 0)
 
     def serve(self) -> None:
         """See to it that there is a worker."""
@@ -79,7 +113,7 @@ class RunQueue:
         self.producer.close("failed")
         unknown = not ring.words[HEAD]
         if unknown:
-            ring.words[DONE] = 1  # so that nobody misses its file
+            ring.words[DONE] = 1  # no process then takes the missing file for an accident
             ring.unlink()
         elif not ring.words[WORKER_PID]:
             self.serve()
@@ -95,21 +129,20 @@ class RunQueue:
     def others(self) -> list[str]:
         """List the rings of other processes that share the worker; in a forked child its parent's is one of them."""
         own = self.producer.ring.path if self.is_own else None
-        return [path for path in self.host.others() if path != own]
+        return [path for path in self.host.rings.others() if path != own]
 
     def trouble(self) -> str | None:
         """Say what keeps the worker from the journal; None where nothing does, or this process has no ring."""
         return self.producer.ring.trouble() if self.is_own else None
 
-    def _open(self, first: int, *, root: bool) -> None:
-        meta = {
+    def _meta(self, *, root: bool, said: Mapping[str, object]) -> dict[str, object]:
+        """Return what a ring's header tells the worker, which reads no frame."""
+        return {
             "run": str(self._path),
             "disk": self.directory_id[0],
             "root": root,
             "linger_s": self._settings.linger_s,
             "sync_interval_s": self._settings.sync_interval_s,
+            **({"straggler_s": self._settings.straggler_s} if root else {}),
+            **said,
         }
-        self.host, self.producer = worker_registry.open_ring(
-            self._settings.worker, meta, self._settings.queue_bytes, first=first
-        )
-        self._is_released = False

@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from asynctrack.client import run_lock
 from asynctrack.client.shutdown import is_open
-from asynctrack.client.worker_registry import own_directories, worker_of
+from asynctrack.client.worker_registry import is_own_ring, made_directories, worker_of
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.manifest import Manifest, Status, read_note
-from asynctrack.worker.listing import Worker, list_workers
-
-State = Literal["running", "finished", "failed", "crashed", "preempted", "lost", "elsewhere"]
+from asynctrack.reading import live_state
+from asynctrack.reading.live_state import State as State
+from asynctrack.worker.listing import Worker, list_workers, worker_starts
 
 
 class RunActivity(NamedTuple):
@@ -42,8 +42,8 @@ class RunActivity(NamedTuple):
 
 
 def other_workers() -> list[Worker]:
-    """Return the workers of this user on this machine, without this process's own."""
-    return list_workers(but=own_directories())
+    """Return the workers of this user on this machine, without this process's own and its own queues at others."""
+    return list_workers(but=made_directories(), is_own=is_own_ring)
 
 
 def activity_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivity:
@@ -63,19 +63,19 @@ def activity_of(run: Path, workers: Sequence[Worker] | None = None) -> RunActivi
 def state_of(run: Path, manifest: Manifest, workers: Sequence[Worker] | None = None) -> State:
     """Return the state of a run: its status, but "lost" where that is "running" and no process is left to change it.
 
-    "elsewhere": it runs, or was lost, on another machine or as another user; from here that cannot be told.
+    "elsewhere": it runs, or was lost, on other machines or as another user; from here that cannot be told. Readers and commands go by this rule.
     """
     if manifest.status != "running":
         return manifest.status
     if workers is not None and activity_of(run, workers).is_active:
         return "running"
     now = activity_of(run)  # what was seen before may be older than the manifest
-    if now.is_active:
+    if now.is_active or worker_starts(now.directories):  # looked for before the end: it may come to that at once
         return "running"
     ended = _ended_meanwhile(run)
     if ended is not None:
         return ended
-    here = manifest.environment.get("host") in (None, os.uname().nodename)
+    here = manifest.environment.get("host") in (None, os.uname().nodename) and not manifest.hosts
     if not here or now.worker is None:
         return "elsewhere"
     if now.directories or manifests.has_begun(run, manifest):
@@ -95,7 +95,8 @@ def end_in(batch: FrameBatch) -> Status | None:
     status: Status | None = None
     if batch.header.ring == NOTES_RING:
         for frame in batch.frames():
-            status = read_note(frame).get("status")
+            note = read_note(frame)
+            status = note["status"] if note["note"] == "run_ended" else None
     return status
 
 
@@ -112,3 +113,6 @@ def _has_worker(run: Path) -> bool | None:
         return worker_of(run)
     except OSError:
         return None
+
+
+live_state.use(state_of)

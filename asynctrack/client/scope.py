@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, SupportsIndex, get_args
 
 from asynctrack._system.suggestions import suggests
 from asynctrack.errors import InvalidData, InvalidSettings
@@ -64,6 +65,10 @@ class Scope:
 
     def __repr__(self) -> str:
         return f"<Scope {self._prefix or '(all)'} of {self._run!r}, every {self._every}, fields {self._fields}>"
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Return what pickle keeps of it. Only from protocol 2 on has Python a way for classes with slots; what that gives can be written by the earlier ones, too."""
+        return super().__reduce_ex__(max(2, operator.index(protocol)))
 
     @property
     def last(self) -> int | None:
@@ -178,5 +183,5 @@ def _without_arrays(data: Mapping[str, Any], depth: int = 0, left: Iterator[int]
 def _has_dimensions(value: object) -> bool:
     try:
         return bool(getattr(value, "shape", ()))
-    except Exception:  # of its own code
+    except Exception:  # the value's own code failed
         return False

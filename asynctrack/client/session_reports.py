@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from asynctrack._system import fork, messages
 from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
+from asynctrack.backends.registry import stored
 from asynctrack.client import final_report
 from asynctrack.client.publisher import Publisher
 from asynctrack.errors import AsynctrackError
@@ -37,12 +38,20 @@ class SessionReports:
         path: the run's directory.
         publisher: of the run.
         backends: those that are to have everything in the end, by their names.
+        joined: the stored settings of such backends, where this process has joined the run and another has opened them.
     """
 
-    def __init__(self, path: Path, publisher: Publisher, backends: dict[str, Backend]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        publisher: Publisher,
+        backends: dict[str, Backend],
+        joined: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._path = path
         self._publisher = publisher
         self._backends = backends
+        self._joined = joined or {}
 
     def report_queue(self) -> None:
         """Say what of this process is not journaled. Reads memory only."""
@@ -65,23 +74,38 @@ class SessionReports:
         queue = self._publisher.queue
         if not queue.is_own:
             return
-        alone = not any(queue.host.others_of(str(self._path)))
+        alone = not any(queue.host.rings.others_of(str(self._path)))
+        backends = {**self._joined, **{name: stored(backend, "", name) for name, backend in self._backends.items()}}
         try:
             found = read_files(
-                lambda: list(final_report.undelivered(self._path, stats, self._backends, queue.producer, alone=alone))
+                lambda: list(final_report.undelivered(self._path, stats, backends, queue.producer, alone=alone))
             )
         except OSError as error:  # the disk fails, or does not answer
             found = final_report.unknown(self._path, stats, error)
         for name, text in found:
             self._publisher.warnings.warn(f"behind {name}", text)
 
-    def report_failed_children(self, read_files: ReadFiles) -> None:
-        """Say which forked children have failed, as far as the worker knows by now; `read_files` reads a file."""
+    def report_others(self, read_files: ReadFiles) -> None:
+        """Say which other processes have failed, as far as the worker knows by now, and what they have set differently; `read_files` reads a file."""
         queue = self._publisher.queue
+        if queue.is_own and queue.may_decide:
+            ring = f"{queue.producer.ring.id:016x}"
+            with contextlib.suppress(AsynctrackError, OSError):
+                for about, said in read_files(lambda: list(final_report.of_other_writers(self._path, ring))):
+                    self._publisher.warnings.warn(about, said, once=True)
         if _has_forked and queue.is_root and queue.is_own:
             with contextlib.suppress(AsynctrackError, OSError):
                 if said := read_files(lambda: final_report.failed_children(self._path)):
                     self._publisher.warnings.warn("children", said, once=True)
+
+    def report_late(self, take_stats: Callable[[], RunStats]) -> None:
+        """Say which means lack records that came too late, where the run ends as this process does, or had ended when it came; `take_stats` reads files."""
+        queue = self._publisher.queue
+        chosen: list[object] = [backend.writers for backend in self._backends.values()]
+        chosen += [settings.get("writers") for settings in self._joined.values()]
+        if "mean" in chosen and queue.is_own and (queue.may_decide or queue.reopens):
+            for name, text in final_report.late_for_means(take_stats()):
+                self._publisher.warnings.warn(f"late {name}", text, once=True)
 
     def any_has_failed(self) -> bool:
         """Say whether a backend has failed at its last try."""
@@ -91,7 +115,7 @@ class SessionReports:
         """Say that a backend has failed for some seconds. On the health monitor's thread."""
         if not messages.due((self._path, f"lacks {name}")):  # it was said as the run was opened
             return
-        hint = final_report.delivery_hint(self._path, name, self._backends[name], cursor.paused)
+        hint = final_report.delivery_hint(self._path, stored(self._backends[name], "", name), cursor.paused)
         self._publisher.warnings.warn(
             f"failing {name}", f"{name} gets nothing ({cursor.last_error}); {hint}", once=True
         )

@@ -11,14 +11,13 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 
 from asynctrack._system.disk_timeout import DiskTimeout
-from asynctrack.backends.base import Backend
 from asynctrack.client import final_report
 from asynctrack.client.publisher import Publisher
 from asynctrack.queue.layout import DONE, LAST_ERRNO, NO_ANSWER
@@ -38,10 +37,10 @@ class SessionStats:
     Args:
         path: the run's directory.
         publisher: of the run.
-        backends: of the run, by their names.
+        backends: the names of the run's backends.
     """
 
-    def __init__(self, path: Path, publisher: Publisher, backends: dict[str, Backend]) -> None:
+    def __init__(self, path: Path, publisher: Publisher, backends: Sequence[str]) -> None:
         self._path = path
         self._publisher = publisher
         self._backends = backends
@@ -106,7 +105,7 @@ class SessionStats:
         return not hangs
 
     def _collect(self, collector: StatsCollector) -> RunStats:
-        # Elsewhere the path leads to the statistics of another run, or to empty ones.
+        # If the directory was replaced, the path leads to another run's statistics, or to none.
         if _which(self._path) != self._publisher.queue.directory_id:
             raise FileNotFoundError(
                 errno.ENOENT, "this process cannot see the run's directory any more", str(self._path)

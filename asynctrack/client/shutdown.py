@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from asynctrack._system import fork, messages, private
-from asynctrack.client import worker_handle, worker_registry
+from asynctrack.client import worker_monitor, worker_registry
 
-# Behind the finalizers of multiprocessing's pools and queues, whose least is -5.
+# The priority: after the finalizers of multiprocessing's pools and queues, whose lowest is -5.
 _LAST_FINALIZER: Final = -100
 
 
@@ -48,7 +48,7 @@ class OpenRun(Protocol):
         """
 
 
-_open: set[OpenRun] = set()  # not weak: a run that nobody holds any more is still open
+_open: set[OpenRun] = set()  # strong references: a run that the program has dropped is still open
 _registered = {"threading": False, "multiprocessing": False}
 _noted: BaseException | None = None
 
@@ -61,6 +61,8 @@ def register(run: OpenRun) -> None:
         _register_with_threading()
     if child:
         _register_with_multiprocessing()
+    else:
+        private.call_when_child_begins(_child_begins)  # the run is one of its arguments
 
 
 def unregister(run: OpenRun) -> None:
@@ -94,7 +96,7 @@ def _finish(*, with_threads_only: bool = False) -> None:
             _await(left, error)
     finally:
         worker_registry.stop_threads()
-        worker_handle.leave()
+        worker_monitor.leave()
         messages.leave()
         logging.raiseExceptions = noisy
 
@@ -104,8 +106,9 @@ def _await(runs: list[OpenRun], error: BaseException | None) -> None:
     try:
         while (pause := _step(waits)) is not None:
             time.sleep(pause)
-    except KeyboardInterrupt:  # the user's second: what is behind is left to the worker
-        _step({run: run.exiting(error) for run in waits})  # from the start: it may have come within a step
+    except KeyboardInterrupt:  # the user's second Ctrl-C: the worker does what is left
+        # From the beginning, since the first Ctrl-C may have interrupted any step.
+        _step({run: run.exiting(error) for run in waits})
     for run in runs:
         unregister(run)
 
@@ -140,14 +143,20 @@ def _why() -> BaseException | None:
 
 def _register_with_threading() -> None:
     if not _registered["threading"]:
-        _registered["threading"] = True
         private.call_when_main_thread_ends(_main_thread_has_ended)
+        _registered["threading"] = True  # behind it: Ctrl-C may come in between, and to be called twice does no harm
 
 
 def _register_with_multiprocessing() -> None:
     if not _registered["multiprocessing"]:
-        _registered["multiprocessing"] = True
         private.call_when_child_ends(_finish, _LAST_FINALIZER)
+        _registered["multiprocessing"] = True
+
+
+def _child_begins() -> None:
+    if _open:
+        _register_with_threading()
+        _register_with_multiprocessing()
 
 
 def _is_child_of_multiprocessing() -> bool:

@@ -11,7 +11,8 @@ from asynctrack._system import messages
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
 from asynctrack.client.config_sources import as_config
-from asynctrack.client.opening import Config, Reinit, check_settings, init
+from asynctrack.client.init_arguments import Config, Reinit, check_settings
+from asynctrack.client.opening import init
 from asynctrack.client.run import Run
 from asynctrack.errors import NoCurrentRun
 from asynctrack.reading.stats import RunStats
@@ -44,6 +45,9 @@ class Tracker:
         linger_s: See `asynctrack.init`.
         sync_interval_s: See `asynctrack.init`.
         after_exit_max_s: See `asynctrack.init`.
+        straggler_s: See `asynctrack.init`.
+        environment: See `asynctrack.init`.
+        diff: See `asynctrack.init`.
         entity: See `asynctrack.init`.
         group: See `asynctrack.init`.
         job_type: See `asynctrack.init`.
@@ -84,6 +88,9 @@ class Tracker:
         linger_s: float = 0.1,
         sync_interval_s: float = 1.0,
         after_exit_max_s: float = 300.0,
+        straggler_s: float = 30.0,
+        environment: bool | None = None,
+        diff: bool | None = None,
         entity: str | None = None,
         group: str | None = None,
         job_type: str | None = None,
@@ -96,8 +103,9 @@ class Tracker:
         self._open = functools.partial(
             init, project, name=name, dir=dir, backends=backends, mode=mode, worker=worker, when_full=when_full, max_block_s=max_block_s,
             queue_bytes=queue_bytes, finish_timeout_s=finish_timeout_s, exit_timeout_s=exit_timeout_s, linger_s=linger_s,
-            sync_interval_s=sync_interval_s, after_exit_max_s=after_exit_max_s, entity=entity, group=group, job_type=job_type, tags=tags,
-            notes=notes, reinit=reinit, settings=settings, quiet=quiet,
+            sync_interval_s=sync_interval_s, after_exit_max_s=after_exit_max_s, straggler_s=straggler_s,
+            environment=environment, diff=diff, entity=entity, group=group,
+            job_type=job_type, tags=tags, notes=notes, reinit=reinit, settings=settings, quiet=quiet,
         )  # fmt: skip
         check_settings(project, self._open.keywords, config)
         self.project: str = project

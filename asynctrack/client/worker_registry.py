@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -37,7 +38,8 @@ def open_ring(
 ) -> tuple[WorkerHandle, Producer]:
     """Make a ring for a run in this process, in the first place that has room.
 
-    If other processes log to the run, it has to be where their rings are: two workers cannot have one run.
+    If other processes log to the run, it has to be where their rings are: two workers cannot have one run. So has it in a child of a process that
+    has joined the run.
 
     Returns:
         The host it joins, and the ring's producer.
@@ -45,8 +47,42 @@ def open_ring(
     Raises:
         SharedMemoryUnavailable: there is no room.
     """
-    shared = [root for (own, root), host in list(_hosts.items()) if own == kind and any(host.others_of(meta["run"]))]
+    hosts = [host for host in list(_hosts.values()) if host.kind == kind and any(host.rings.others_of(meta["run"]))]
+    for host in hosts:
+        if host.is_joined:
+            with contextlib.suppress(FileNotFoundError):
+                return host, join(host.directory, meta, queue_bytes)[1]
+    shared = [host.root for host in hosts if not host.is_joined]
     return _in_some_root(lambda root: _open_ring_in(root, kind, meta, queue_bytes, first), shared or _roots())
+
+
+def join(directory: str, meta: dict[str, Any], queue_bytes: int | None) -> tuple[WorkerHandle, Producer]:
+    """Make a ring in the directory of another process's host.
+
+    Returns:
+        This process's side of that host, and the ring's producer.
+
+    Raises:
+        FileNotFoundError: its worker has left.
+        SharedMemoryUnavailable: there is no room.
+    """
+    host = _host_at(directory)
+    try:
+        return host, host.open_ring(meta, queue_bytes)
+    except FileNotFoundError:
+        _forget(host)
+        raise
+    except OSError as error:
+        raise SharedMemoryUnavailable([directory], error) from error
+
+
+def _host_at(directory: str) -> WorkerHandle:
+    with _hosts_lock:
+        for host in _hosts.values():
+            if host.directory == directory:
+                return host
+        host = WorkerHandle("process", directory, own_directories, directory)
+        return _hosts.setdefault(("process", directory), host)
 
 
 def _open_ring_in(
@@ -73,8 +109,19 @@ def _host_in(root: str, kind: WorkerKind) -> WorkerHandle:
 
 
 def own_directories() -> list[str]:
-    """Host directories of this process, whose rings and locks it must not open a second time."""
+    """Host directories in which this process has rings or locks, which it must not open a second time."""
     return [host.directory for host in list(_hosts.values())]
+
+
+def made_directories() -> list[str]:
+    """Host directories that this process has made: its worker serves them."""
+    return [host.directory for host in list(_hosts.values()) if not host.is_joined]
+
+
+def is_own_ring(path: str) -> bool:
+    """Tell whether this process has made a ring: to open its file again would drop the lock that says so."""
+    name = os.path.basename(path)
+    return any(os.path.basename(own) == name for host in list(_hosts.values()) for own in list(host.rings.own))
 
 
 def _forget(host: WorkerHandle) -> None:
@@ -86,14 +133,21 @@ def _forget(host: WorkerHandle) -> None:
 
 def worker_of(run: Path) -> bool:
     """Return True if a worker has this run."""
-    ours = any(host.has(str(run)) for host in list(_hosts.values()))  # to ask for a lock that is ours gives it back
-    return ours or locks.is_taken(run / "lock")
+    # To ask for a lock that is ours would give it back.
+    return any(host.worker.has(str(run)) for host in list(_hosts.values())) or locks.is_taken(run / "lock")
+
+
+def said_by_worker(run: Path) -> str | None:
+    """Return in which shared memory the worker of another process is that has this run, as it says; None where none has it, or says it."""
+    if any(host.worker.has(str(run)) for host in list(_hosts.values())):
+        return None
+    return locks.said_by_holder(run / "lock")
 
 
 def stop_threads() -> None:
     """Stop all threads at the interpreter's end, when all runs that need them have finished."""
     for key, host in list(_hosts.items()):
-        if host.kind == "thread" or host.serves_here:
+        if host.kind == "thread" or host.worker.serves_here:
             del _hosts[key]
             host.stop()
 

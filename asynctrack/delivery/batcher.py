@@ -6,17 +6,34 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from asynctrack.backends.base import Backend, Outcome, Update
-from asynctrack.delivery.gathering import NEVER_S, BatchLimits, DeliveryBatch, Gathering, is_ready, wanted_updates
-from asynctrack.journal.backwards import backwards
+from asynctrack.backends.files.line_records import LINE_BATCH_BYTES
+from asynctrack.delivery.catching_up import catch_up
+from asynctrack.delivery.gathering import (
+    NEVER_S,
+    BatchLimits,
+    DeliveryBatch,
+    Gathering,
+    Records,
+    is_ready,
+    wanted_updates,
+)
+from asynctrack.delivery.line_batches import line_batches
+from asynctrack.delivery.writer_updates import WriterUpdates
+from asynctrack.delivery.writer_views import Piece, view_of
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal import host_list
+from asynctrack.journal.batch_records import BatchDecoder
 from asynctrack.journal.cursor import Cursor
 from asynctrack.journal.frames import Frame
 from asynctrack.journal.frames import FrameBatch as JournalBatch
 from asynctrack.journal.layout import Position
-from asynctrack.journal.manifest import UNREADABLE, Manifest, read_note, start_time_ns
+from asynctrack.journal.manifest import UNREADABLE, Manifest, load, read_note, start_time_ns
 from asynctrack.journal.reader import Reader
+from asynctrack.journal.registers import Stamps, admit
+from asynctrack.journal.run_end import ended_at
 from asynctrack.queue.layout import NOTE, RECORD, START
 from asynctrack.records.codec import Decoder, Record, decode_as
 
@@ -24,8 +41,11 @@ _log = logging.getLogger("asynctrack.delivery")
 
 # How long `gather` reads on at once: others share the loop.
 _GATHER_S: Final = 0.002
+_CAUGHT_UP: Final = object()
 # What downsampling reads of a batch at once, in bytes of frames: a fraction of a millisecond to decode.
 _PIECE_BYTES: Final = 16 * 1024
+# Notes of a merged run that say how the clocks of its hosts differ, and whose ring is whose.
+_ON_CLOCKS: Final = ("host_joined", "host_ring", "host_clock")
 
 
 def has_more(run: Path, cursor: Cursor, backend: Backend) -> bool:
@@ -70,18 +90,31 @@ class Batcher:
         self._limits = BatchLimits.of(backend)
         self._wanted = wanted_updates(backend)
         self._decoder = Decoder(run)
+        lines = line_batches(backend, run, self._decoder, cursor.writers)
+        self._batches = lines or BatchDecoder(self._decoder, cursor.writers)
+        if lines is not None:
+            self._limits = self._limits._replace(bytes=max(self._limits.bytes, LINE_BATCH_BYTES))
         # What has been gathered reaches to here; what comes next is at `_place`, once that has been read.
         self._position = cursor.position
         self._ends = dict(cursor.ends)
         self._begun = bool(cursor.ends)
+        self._view = view_of(backend, cursor.means)
+        self._catching_up = catch_up(run / "journal", cursor, self._view, self._decoder)
         self._reader = Reader(os.path.join(run, "journal"), cursor.position._replace(inner=0), dict(cursor.ends))
         self._place = self._find(cursor.position) if cursor.position.inner else None
         self._gathering: Gathering | None = None
         self._outcome: Outcome | Literal["unknown"] | None = "unknown"
+        said = _said_of(run) if cursor.writers.several else None
+        self._stamps: Stamps = {} if said is None else said.stamps
+        self._hosts = [] if said is None else said.hosts
+        self._writer_updates = WriterUpdates(run, cursor.writers) if backend.takes_writers else None
 
     def close(self) -> None:
         """Close the journal."""
         self._reader.close()
+        if self._writer_updates is not None:
+            self._writer_updates.close()
+        self._catching_up.close()
 
     def at_end(self) -> bool:
         """Return whether the journal has nothing more now."""
@@ -97,6 +130,8 @@ class Batcher:
         """
         until = time.monotonic() + _GATHER_S
         while (now := time.monotonic()) < until:
+            if next(self._catching_up, _CAUGHT_UP) is None:
+                continue
             if (self._gathering is not None and self._gathering.full) or self.at_end():
                 return False
             if self._gathering is None:
@@ -121,8 +156,18 @@ class Batcher:
         ):
             return None
         self._gathering = None
-        media, self._decoder.met_media = self._decoder.met_media, False
-        return DeliveryBatch(gathering.batch(), gathering.skipped(), self._position, dict(self._ends), media)
+        means = None if self._view is None else self._view.state()
+        # A step that is still open may have media that were met before.
+        media, self._decoder.met_media = self._decoder.met_media, self._decoder.met_media and means is not None
+        return DeliveryBatch(
+            gathering.batch(),
+            gathering.skipped(),
+            self._position,
+            dict(self._ends),
+            media,
+            self._batches.writers,
+            means,
+        )
 
     def next(self) -> DeliveryBatch | None:
         """Cut a batch of what comes next in the journal as it is; None at its end."""
@@ -133,7 +178,8 @@ class Batcher:
     def outcome(self) -> Outcome | None:
         """Return how the run ended, where that is the last that the journal tells; asked for at its end."""
         if self._outcome == "unknown":
-            self._outcome = self._read_back()
+            # Right before where this begins: who came that far may not have got to the end.
+            self._outcome = ended_at(self._reader.directory, self._position)
         return self._outcome
 
     def due_in(self) -> float:
@@ -163,80 +209,108 @@ class Batcher:
         records, others, inner = take(self._place, into)
         if records or self._outcome == "unknown":
             self._outcome = None
+        if self._view is not None:
+            assert isinstance(records, list)
+            at = Position(batch.segment, batch.offset)
+            records = self._viewed(Piece(at, batch.header.ring, records, others, self._batches.writers), into)
         into.add(records, inner - before)
         for frame in others:
             try:
-                self._take_other(frame, into)
+                self._take_other(frame, batch.header.ring, into)
+                if self._writer_updates is not None:
+                    into.updates.extend(self._writer_updates.of(frame, batch.header.ring))
             except UNREADABLE as error:
                 _log.warning("%s: a change of kind %d cannot be read and is left out: %s", self._run, frame.kind, error)
         if inner < len(batch.data):
             self._place, self._position = _Place(batch, inner), Position(batch.segment, batch.offset, inner)
         else:
             self._place, self._position = None, batch.after
+            if self._writer_updates is not None:
+                self._writer_updates.count(batch)
             self._ends[batch.header.ring] = batch.header.end
 
-    def _take(self, place: _Place, into: Gathering) -> tuple[list[Record], list[Frame], int]:
+    def _viewed(self, piece: Piece, into: Gathering) -> list[Record]:
+        """Turn records into what the backend gets of their writer."""
+        assert self._view is not None
+        records, left_out = self._view.take(piece)
+        into.leave_out(left_out)
+        return records
+
+    def _take(self, place: _Place, into: Gathering) -> tuple[Records, list[Frame], int]:
         """Take frames until the batch is full.
 
         Returns:
             The records, the other frames, and the byte behind them.
         """
-        payloads, others, inner = place.batch.take(place.inner, into.room_bytes, into.room_records)
-        ring, decode = place.batch.header.ring, self._decoder.record
-        try:
-            records = [decode(payload, number, ring) for number, payload in payloads]
-        except UNREADABLE:
-            found = [self._decode(payload, number, ring, into) for number, payload in payloads]
-            records = [record for record in found if record is not None]
-        return records, others, inner
+        found = self._batches.take(place.batch, place.inner, into.room_bytes, into.room_records)
+        into.unreadable += len(found.unreadable)
+        return found.records, found.others, found.inner
 
-    def _decode(self, payload: memoryview, number: int, ring: int, into: Gathering) -> Record | None:
+    def _decode(self, frame: Frame, ring: int, writer: str | None, into: Gathering) -> Record | None:
         """Decode a record; None, and counted, where that cannot be done."""
         try:
-            return self._decoder.record(payload, number, ring)
+            return self._decoder.record(frame.payload, frame.number, ring, writer)
         except UNREADABLE:
             into.unreadable += 1
             return None
 
-    def _downsample(self, place: _Place, into: Gathering) -> tuple[list[Record], list[Frame], int]:
+    def _downsample(self, place: _Place, into: Gathering) -> tuple[Records, list[Frame], int]:
         """Take frames until the stretch of time is over, as `_take` does."""
         batch, begin = place
+        ring, writer = batch.header.ring, self._batches.label_of(batch)
         records: list[Record] = []
         others: list[Frame] = []
         for frame in batch.frames(begin):
             over = False
             if frame.kind != RECORD:
                 others.append(frame)
-            elif (record := self._decode(frame.payload, frame.number, batch.header.ring, into)) is not None:
+            elif (record := self._decode(frame, ring, writer, into)) is not None:
                 records.append(record)
                 over = into.ends_stretch(records[0].time_ns, record.time_ns)
             if over or frame.end - begin >= _PIECE_BYTES:
                 return records, others, frame.end
         return records, others, len(batch.data)
 
-    def _take_other(self, frame: Frame, into: Gathering) -> None:
+    def _take_other(self, frame: Frame, ring: int, into: Gathering) -> None:
         """Take an update, or how the run ended."""
         if (kind := self._wanted.get(frame.kind)) is not None:
-            into.updates.append(Update(kind, *self._decoder.update(frame.payload)))
+            into.updates.extend(self._admitted(Update(kind, *self._decoder.update(frame.payload)), ring))
         elif frame.kind == START:
             self._outcome = None  # also where the rest of it cannot be read
             self._take_start(decode_as(frame.payload, Manifest), into)
-        elif frame.kind == NOTE and (note := read_note(frame))["note"] == "run_ended":
-            self._outcome = note["status"]
+        elif frame.kind == NOTE:
+            self._take_note(read_note(frame))
+
+    def _take_note(self, note: dict[str, Any]) -> None:
+        """Take how the run ended, or what is known of its hosts."""
+        if note["note"] in ("run_ended", "run_reopened"):
+            self._outcome = note["status"] if note["note"] == "run_ended" else None
+        elif note["note"] in _ON_CLOCKS:
+            self._hosts = host_list.learn(self._hosts, note)
+
+    def _admitted(self, update: Update, ring: int) -> list[Update]:
+        """Return what of an update counts: another process may have changed a key later, and its word have come before."""
+        if update.kind not in ("config", "summary"):
+            return [update]
+        fresh, removed = admit(
+            self._stamps, update.kind, (update.time_ns, f"{ring:016x}"), update.data, update.removed, self._hosts
+        )  # fmt: skip
+        counts = fresh or removed or not (update.data or update.removed)
+        return [update._replace(data=fresh, removed=removed)] if counts else []
 
     def _take_start(self, start: Manifest, into: Gathering) -> None:
         """Take a start of the run, the first or a later one."""
+        self._stamps = {}
         if self._backend.milestones:
             into.updates.append(Update("start", start_time_ns(start), start.config))
         elif self._begun and start.config:  # what a resumed run is given goes over what it had
             into.updates.append(Update("config", start_time_ns(start), start.config))
         self._begun = True
 
-    def _read_back(self) -> Outcome | None:
-        """Read how the run ended, if that lies right before where this begins: who came that far may not have got to the end."""
-        last = next(backwards(self._reader.directory, notes=True), None)
-        frames = list(last.frames()) if last is not None and last.after == self._position else []
-        if frames and frames[-1].kind == NOTE and (note := read_note(frames[-1]))["note"] == "run_ended":
-            outcome: Outcome = note["status"]
-            return outcome
+
+def _said_of(run: Path) -> Manifest | None:
+    """Read `run.json`. It knows when config and summary were changed last: of what comes next, that has the last word already."""
+    try:
+        return load(run)
+    except AsynctrackError:
         return None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from asynctrack.records.codec import Record, flatten
+
+_NUMBERS: Final = frozenset({bool, int, float})  # as they are read from a journal, never a subclass
 
 
 class Downsampler:
@@ -30,7 +33,7 @@ class Downsampler:
             for key, value in flatten(record.data):
                 self._first.setdefault(key, index)
                 self._last[key] = index
-                if isinstance(value, int | float) and value == value:  # NaN is neither the least nor the greatest
+                if type(value) in _NUMBERS and value == value:  # NaN is neither the least nor the greatest
                     if key not in self._least or value < self._least[key][0]:
                         self._least[key] = (value, index)
                     if key not in self._greatest or value > self._greatest[key][0]:

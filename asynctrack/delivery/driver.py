@@ -1,4 +1,4 @@
-"""Driver: one delivery, from the journal to one sink. Runs in an asyncio loop of the worker, of a process of its own, or of the caller.
+"""Driver: one delivery, from the journal to one sink, or by a carrier to a collector. Runs in an asyncio loop of the worker, of a process of its own, or of the caller.
 
 It takes the lease, lets `Transfer` do a round, and notes what came of it: that the backend works, or what went wrong and when it is tried again. What
 belongs together is a part of its own: `DeliveryProgress` is how far the backend is, `Connection` the sink, `Failures` what went wrong,
@@ -10,24 +10,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.lowlevel
 
 from asynctrack._system.locks import in_words
 from asynctrack.backends.base import ActionRequired, Backend, Resend
+from asynctrack.backends.collector import Collector
+from asynctrack.backends.part_files import PartFiles
 from asynctrack.delivery.batcher import has_more
-from asynctrack.delivery.connection import Connection
 from asynctrack.delivery.failures import Failures
 from asynctrack.delivery.lease import Lease
 from asynctrack.delivery.next_step import Found, idle_s, is_caught_up
 from asynctrack.delivery.progress import DeliveryProgress, make_directory
 from asynctrack.delivery.reports import Reports
 from asynctrack.delivery.retry_policy import RetryDecision, classify_error, classify_resend
+from asynctrack.delivery.splitting import connect
 from asynctrack.delivery.transfer import Hooks, Route, Transfer, sleep
 from asynctrack.journal.cursor import Cursor, lease_path
 from asynctrack.journal.manifest import Manifest
+
+if TYPE_CHECKING:
+    from asynctrack.delivery.carrier_transfer import CarrierTransfer
 
 # How long deliveries that are to end may wait for their sinks.
 STOP_WAIT_S: Final = 4.0
@@ -45,24 +50,35 @@ class Delivery:
         manifest: of the run.
         keep: whether the cursor outlives this process; what lives in memory starts from the beginning.
         force: deliver also from a copy of a run, though what the original had delivered may show twice.
+        look_again: open a sink also where the backend has everything, since that may have been removed: a sink that finds less asks for the run again.
 
     Attributes:
         waiting: whether all there is has been delivered and saved.
     """
 
     def __init__(
-        self, run: Path, name: str, backend: Backend, manifest: Manifest, *, keep: bool = True, force: bool = False
+        self,
+        run: Path,
+        name: str,
+        backend: Backend,
+        manifest: Manifest,
+        *,
+        keep: bool = True,
+        force: bool = False,
+        look_again: bool = False,
     ) -> None:
         self.waiting = False
         self._route = Route(run, name, backend, manifest, keep, force)
         self._lease = Lease(lease_path(run, name))
         self._progress = DeliveryProgress(run, name, self._lease, keep=keep)
-        self._connection = Connection(backend, self._lease)
         self._reports = Reports(run, name, backend)
         self._failures = Failures()
         self._stopping = anyio.Event()
-        self._transfer = Transfer(self._route, self._connection, self._progress, self._reports, self._stopping)
-        self.reopen()
+        self._transfer = self._make_transfer(backend)
+        if look_again:
+            self._progress.reopen()
+        else:
+            self.reopen()
 
     def __repr__(self) -> str:
         return f"<Delivery to {self.name} at {self.cursor.position}, {self.cursor.delivered} delivered>"
@@ -85,12 +101,13 @@ class Delivery:
     @property
     def paused(self) -> bool:
         """Return True if a person has to fix something before anything more is delivered."""
-        return self.cursor.paused and self._failures.count > 0  # what an earlier process says has not been tried here
+        # Without a failure here the pause is that of an earlier process.
+        return self.cursor.paused and self._failures.count > 0
 
     @property
     def busy_since(self) -> float | None:
         """Return since when it has waited for its backend, in monotonic seconds; None while it does not."""
-        return self._connection.busy_since
+        return self._transfer.busy_since
 
     @property
     def saved_ends(self) -> dict[int, int]:
@@ -112,7 +129,7 @@ class Delivery:
             saved: called after the cursor was saved.
             pace: waits after each batch, and while one is read, for as long as others come first.
         """
-        if self._lease.in_use:  # once is enough
+        if self._lease.in_use:  # it is said once
             return
         self._lease.begin()
         try:
@@ -141,6 +158,14 @@ class Delivery:
         """End `drive` soon, once its sink has answered; delivery can go on from there later."""
         self._stopping.set()
 
+    def _make_transfer(self, backend: Backend) -> Transfer | CarrierTransfer:
+        if isinstance(backend, Collector | PartFiles):
+            from asynctrack.delivery.carrier_transfer import CarrierTransfer  # rarely needed
+
+            return CarrierTransfer(self._route.run, backend, self._lease, self._progress, self._reports, self._stopping)
+        connection = connect(backend, self._lease)
+        return Transfer(self._route, connection, self._progress, self._reports, self._stopping)
+
     async def _try(self, hooks: Hooks) -> None:
         """Do a round, if the run is this process's to deliver; note what is raised, and wait until it is tried again."""
         try:
@@ -153,7 +178,7 @@ class Delivery:
         except Exception as error:  # the backend failed; the journal has everything, so it is tried again
             decision = await self._fail(error)
             hooks.saved()
-            await sleep(self._stopping, decision.wait_s)
+            await self._transfer.rest(decision.wait_s, hooks.expedite)
 
     async def _settle(self, found: Found, hooks: Hooks) -> None:
         """Note that the backend works, and wait for what comes next."""
@@ -192,7 +217,7 @@ class Delivery:
         self._reports.fail(error, self._failures, decision)
         try:
             await self._progress.fail(self._reports.describe(error), next_try_at, decision.paused)
-        except Exception as failed:  # a full disk; what is saved is what was
+        except Exception as failed:  # a full disk, perhaps: the cursor that was saved before stays
             self._reports.warn(f"the cursor cannot be saved: {failed}")
         return decision
 

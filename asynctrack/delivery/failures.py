@@ -18,7 +18,7 @@ from asynctrack.backends.base import Signal
 from asynctrack.delivery.retry_policy import needs_a_person
 from asynctrack.journal.layout import Position
 
-# Through these every call of a backend goes; they tell its author nothing.
+# Every call of a backend goes through these frames; they tell its author nothing.
 _OURS: Final = (
     os.path.dirname(__file__),
     loop_thread.__file__,
@@ -26,7 +26,7 @@ _OURS: Final = (
     os.path.dirname(asyncio.__file__),
 )
 
-# By which lines an error came; as a set, since an error that is kept and raised again has them once more each time.
+# The lines that an error came through; as a set, since an error that is kept and raised again repeats them each time.
 Trace = tuple[type[Exception], frozenset[tuple[str, int]]]
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
 
 from asynctrack.backends.base import BATCH_BYTES, Backend, Batch, Update
+from asynctrack.backends.files.line_records import LineRecords
 from asynctrack.delivery.downsample import Downsampler
 from asynctrack.journal.layout import Position
+from asynctrack.journal.open_means import OpenMeans
+from asynctrack.journal.writers import Writers
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, SUMMARY
 from asynctrack.records.codec import Record
 
 # The updates that are made of a frame alone.
 UpdateKind = Literal["config", "summary", "labels", "checkpoint"]
+
+# Records as they were taken: those of a delivery are all lists, or all are not.
+Records = list[Record] | LineRecords
 
 NEVER_S: Final = float("inf")
 
@@ -21,10 +27,13 @@ class DeliveryBatch(NamedTuple):
 
     Attributes:
         batch: the records and updates.
-        skipped: records that no sink gets, by reason: "downsampled" were left out for a display's sake, "unreadable" cannot be decoded.
+        skipped: records that no sink gets, by reason: "downsampled" were left out for a display's sake, "unreadable" cannot be decoded;
+            further ones are those of `writer_views`.
         position: of the journal behind them.
         ends: for each ring, up to where they reach.
         media: whether some of the batch are to be stored.
+        writers: the labels of the rings, as they are known there.
+        means: of the run's writers that are open there; None where the backend gets none.
     """
 
     batch: Batch
@@ -32,6 +41,8 @@ class DeliveryBatch(NamedTuple):
     position: Position
     ends: dict[int, int]
     media: bool
+    writers: Writers = Writers()
+    means: OpenMeans | None = None
 
 
 class BatchLimits(NamedTuple):
@@ -72,9 +83,10 @@ class Gathering:
     def __init__(self, limits: BatchLimits, began_at: float) -> None:
         self.updates: list[Update] = []
         self.unreadable = 0
+        self._left_out: dict[str, int] = {}
         self._limits = limits
         self._began_at = began_at
-        self._records: list[Record] = []
+        self._records: Records | None = None
         self._downsampler = None if limits.stretch_ns is None else Downsampler()
         self._bytes = 0
         self._first_ns: int | None = None
@@ -83,7 +95,7 @@ class Gathering:
     @property
     def room_records(self) -> int:
         """Return how many more records it has room for."""
-        return self._limits.records - len(self._records)
+        return self._limits.records - len(self._records or ())
 
     @property
     def room_bytes(self) -> int:
@@ -103,18 +115,25 @@ class Gathering:
             return False
         return time_ns - (first_ns if self._first_ns is None else self._first_ns) >= self._limits.stretch_ns
 
-    def add(self, records: list[Record], size: int) -> None:
+    def add(self, records: Records, size: int) -> None:
         """Take the records of a piece of the journal that has `size` bytes."""
         self._bytes += size
         if not records:
             return
-        if self._first_ns is None:
-            self._first_ns = records[0].time_ns
-        self._last_ns = records[-1].time_ns
-        if self._downsampler is None:
-            self._records += records
-        else:
+        if self._downsampler is not None:
+            assert isinstance(records, list)
+            self._first_ns = records[0].time_ns if self._first_ns is None else self._first_ns
+            self._last_ns = records[-1].time_ns
             self._downsampler.add(records)
+        elif self._records is None:
+            self._records = records
+        else:
+            self._records.extend(records)  # type: ignore[arg-type]  # both are lists, or both are not
+
+    def leave_out(self, counts: dict[str, int]) -> None:
+        """Count records that the backend does not get for the sake of its setting `writers`, by reason."""
+        for reason, count in counts.items():
+            self._left_out[reason] = self._left_out.get(reason, 0) + count
 
     def due_in(self, now: float) -> float:
         """Compute the seconds until it has waited for long enough; 0 or less where it has."""
@@ -122,12 +141,15 @@ class Gathering:
 
     def batch(self) -> Batch:
         """Make the batch of what was taken."""
-        return Batch(self._records if self._downsampler is None else self._downsampler.kept(), self.updates)
+        if self._downsampler is not None:
+            return Batch(self._downsampler.kept(), self.updates)
+        # `LineRecords` are no list, and only `JSONLines` gets them.
+        return Batch(cast("list[Record]", [] if self._records is None else self._records), self.updates)
 
     def skipped(self) -> dict[str, int]:
         """Count the records that are not in the batch, by reason."""
         downsampled = 0 if self._downsampler is None else len(self._downsampler) - len(self._downsampler.kept())
-        counts = {"downsampled": downsampled, "unreadable": self.unreadable}
+        counts = {"downsampled": downsampled, "unreadable": self.unreadable, **self._left_out}
         return {reason: count for reason, count in counts.items() if count}
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from asynctrack._system import fork, locks
 
-# The files whose locks this process has, by device and inode: a lock does not keep its own process out.
+# The files whose locks this process has, by device and inode: the system lets a process take its own lock again.
 _taken: Final[set[tuple[int, int]]] = set()
 _taking = threading.Lock()
 
@@ -99,7 +99,7 @@ class Lease:
         with self._lock:
             if self._fd is not None and not self.in_use and not self._away:
                 fd, self._fd = self._fd, None
-                _taken.discard(self._file)  # whatever a disk that fails says of it by now
+                _taken.discard(self._file)  # also where a failing disk cannot say which file it is
                 with contextlib.suppress(OSError):
                     os.close(fd)
 
@@ -119,4 +119,4 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 def _after_fork_in_child() -> None:
     global _taking
     _taking = threading.Lock()
-    _taken.clear()  # the parent has them
+    _taken.clear()  # a forked child does not inherit the locks

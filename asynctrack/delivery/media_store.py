@@ -18,6 +18,7 @@ import errno
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,7 +33,7 @@ FOLDER: Final = "media"
 # Read of a file at once. Arbitrary.
 _CHUNK_BYTES: Final = 1 << 20
 
-# What another try does not mend: a file and a folder of one name, or a name that is too long.
+# Errors that another try meets again: a file and a folder of one name, or a name that is too long.
 _NEVER: Final = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
 
 _log = logging.getLogger("asynctrack.delivery")
@@ -48,10 +49,16 @@ def store(run: Path, batch: Batch) -> None:
     for data in (*(record.data for record in batch.records), *(update.data for update in batch.updates)):
         for media in media_in(data):
             if media.path is not None:
-                _store(run, media, media.path)
+                store_one(run, media, media.path)
 
 
-def _store(run: Path, media: Media, path: str) -> None:
+def store_one(run: Path, media: Media, path: str) -> None:
+    """Store one medium at its path below the run's directory.
+
+    Raises:
+        OSError: the disk does not take it; it can be tried again.
+        ActionRequired: `media/` leads out of the run's directory.
+    """
     target = run / path
     if target.exists() or (run / missing_path(path)).exists():
         return
@@ -61,11 +68,23 @@ def _store(run: Path, media: Media, path: str) -> None:
         return
     try:
         content = media.encode()
-    except (ValueError, TypeError, KeyError) as error:  # not as our own values make them
+    except (ValueError, TypeError, KeyError) as error:  # the bytes are not what our own values write
         _give_up(media, target, f"it cannot be encoded: {error}")
         return
-    with _appearing(target) as temporary:
+    with appearing(target) as temporary:
         _write(temporary, content)
+
+
+def note_missing(run: Path, media: Media, why: str) -> None:
+    """Note that a medium has no file, and never will have one.
+
+    Raises:
+        OSError: the disk does not take it; it can be tried again.
+        ActionRequired: `media/` leads out of the run's directory.
+    """
+    target = run / str(media.path)
+    _make_folder(run, target.parent)
+    _give_up(media, target, why)
 
 
 def _make_folder(run: Path, folder: Path) -> None:
@@ -91,7 +110,7 @@ def _copy(media: Media, target: Path) -> None:
         _give_up(media, target, why if media.files else "it has no files")
         return
     try:
-        with _appearing(target) as temporary:
+        with appearing(target) as temporary:
             if media.kind == "artifact":
                 os.mkdir(temporary, permissions.DIRECTORY)
             for file in media.files:
@@ -120,6 +139,9 @@ def _copy_file(file: LoggedFile, copy: Path) -> None:
         source = os.open(file.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _Changed(f"{unicode(file.place)} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(source).st_mode):
+        os.close(source)
+        raise _Changed(f"{unicode(file.place)} has changed since it was logged: it is no file any more")
     with open(source, "rb") as content, open(permissions.create(copy), "wb") as written:
         shutil.copyfileobj(content, written, _CHUNK_BYTES)
         found = os.fstat(source)
@@ -132,12 +154,12 @@ def _copy_file(file: LoggedFile, copy: Path) -> None:
 def _give_up(media: Media, target: Path, why: str) -> None:
     """Say that there is no file, and never will be."""
     _log.warning("%r of %s has no content: %s", media, target.parent.parent.parent, why)
-    with _appearing(target.with_name(missing_path(target.name))) as temporary:
+    with appearing(target.with_name(missing_path(target.name))) as temporary:
         _write(temporary, why.encode())
 
 
 @contextlib.contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def appearing(target: Path) -> Iterator[Path]:
     """Make a file or folder that is there when it is whole, or not at all."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     try:

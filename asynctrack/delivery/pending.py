@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from asynctrack.backends.base import Batch, Rejected, TooLarge
+from asynctrack.backends.files.line_records import last_number
 from asynctrack.delivery.gathering import DeliveryBatch
 from asynctrack.journal.cursor import Cursor
 from asynctrack.records.codec import Record
@@ -80,7 +81,6 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
     def move(self, cursor: Cursor) -> Cursor:
         """Return the cursor behind the batch, once the backend has all of it."""
-        next_number, records = cursor.next_number, self.whole.batch.records
         return msgspec.structs.replace(
             cursor,
             delivered=cursor.delivered + self.delivered,
@@ -88,7 +88,9 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
             skipped=_sum(cursor.skipped, self.skipped),
             position=self.whole.position,
             ends=self.whole.ends,
-            next_number=max(next_number, records[-1].number + 1) if records else next_number,
+            writers=self.whole.writers,
+            means=self.whole.means,
+            next_number=max(cursor.next_number, last_number(self.whole.batch.records) + 1),
         )
 
 

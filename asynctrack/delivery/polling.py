@@ -7,6 +7,7 @@ waited for: who waits for a delivery calls `expedite` at each look of its own, a
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.delivery.driver import STOP_WAIT_S, Delivery
 from asynctrack.delivery.retry_policy import DISK_PAUSE_S, back_off
 from asynctrack.journal.manifest import Manifest, find_start
-from asynctrack.journal.reader import Reader
+from asynctrack.journal.reader import Reader, segments
 
 _log = logging.getLogger("asynctrack.delivery")
 
@@ -39,6 +40,7 @@ class Poller:
         keep: whether their cursors outlive this process.
         force: deliver also from a copy of a run.
         follow: go on to the run's end; else to the journal's end as it is now.
+        look_again: open a sink also where a backend has everything, as `Delivery` does.
         session: the ring of who has the run open: nothing is delivered before the journal has its beginning, since what a resumed run's earlier
             session says of its end is no end. None for the journal as it is.
 
@@ -54,6 +56,7 @@ class Poller:
         keep: bool,
         force: bool = False,
         follow: bool = True,
+        look_again: bool = False,
         session: int | None = None,
     ) -> None:
         self.deliveries: list[Delivery] = []
@@ -62,6 +65,7 @@ class Poller:
         self._keep = keep
         self._force = force
         self._follow = follow
+        self._look_again = look_again
         self._session = session
         self._stopping = False
         self._expedite_until = 0.0
@@ -112,16 +116,24 @@ class Poller:
             try:
                 if (manifest := await self._manifest()) is None:
                     break
-                return [
-                    Delivery(self._run, name, backend, manifest, keep=self._keep, force=self._force)
-                    for name, backend in self._backends.items()
-                ]
+                return [self._delivery(name, backend, manifest) for name, backend in self._backends.items()]
             except OSError as error:
                 failures += 1
                 if failures == 1:
                     self._warn(error)
                 await self._pause(min(DISK_PAUSE_S, back_off(failures)))
         return []
+
+    def _delivery(self, name: str, backend: Backend, manifest: Manifest) -> Delivery:
+        return Delivery(
+            self._run,
+            name,
+            backend,
+            manifest,
+            keep=self._keep,
+            force=self._force,
+            look_again=self._look_again,
+        )
 
     def _warn(self, error: OSError) -> None:
         message = f"{', '.join(self._backends)} of {self._run}: the journal cannot be read: {error}: trying again"
@@ -142,9 +154,14 @@ class Poller:
         A delivery that lives in its caller is given a resumed run from its beginning, and in the first 0.1 s the journal ends with the end of
         the earlier session: `Memory` took that for the end of the run in 11 of 20 resumed runs.
         """
-        reader = Reader(self._run / "journal")
+        journal = self._run / "journal"
+        begun, reader = segments(os.fspath(journal))[:1], Reader(journal)
         try:
             while not self._stopping:
+                first = segments(os.fspath(journal))[:1]
+                if first != begun:  # what could not be seen before has the first frame
+                    reader.close()
+                    begun, reader = first, Reader(journal)
                 for batch in reader:
                     if self._session not in (None, batch.header.ring):
                         continue

@@ -87,7 +87,7 @@ class DeliveryProcess:
     async def _deliver(self, order: dict[str, Any]) -> None:
         """Drive a delivery for as long as it is wanted."""
         key, failures = _key(order), 0
-        while (before := self._driven.get(key)) is not None:  # it was told to stop
+        while (before := self._driven.get(key)) is not None:  # the earlier one was told to stop, and is waited for
             await before.over.wait()
         while self._wanted.get(key) is order:
             poller = Poller(
@@ -122,7 +122,7 @@ class DeliveryProcess:
             for key, driven in self._driven.items():
                 since = [delivery.busy_since for delivery in driven.poller.deliveries if delivery.busy_since]
                 busy[key] = round(now - min(since, default=now), 1)
-            # Nobody has listened for long; the next says the same.
+            # Nobody has read the stream for long; the next line will say the same.
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 self._supervisor.send(json.dumps({"busy": busy}).encode() + b"\n")
             await anyio.sleep(BEAT_S)
@@ -145,6 +145,7 @@ class DeliveryProcess:
 def main(host: str) -> None:
     """Take orders until told to leave."""
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s [{os.getpid()}] %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line for each request
     supervisor, lifeline = socket.socket(fileno=os.dup(0)), os.dup(1)
     supervisor.setblocking(False)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -153,7 +154,7 @@ def main(host: str) -> None:
     _die_with(lifeline)
     trust.learn(read_handshake(host).get("key", ""))
     anyio.run(DeliveryProcess(supervisor).run)
-    os._exit(0)  # a sink that hangs on a thread must not hold us
+    os._exit(0)  # a sink that hangs on a thread must not keep the process
 
 
 def _die_with(lifeline: int) -> None:

@@ -14,7 +14,6 @@ from asynctrack._system import locks, permissions
 from asynctrack._system.loop_thread import in_thread
 from asynctrack.backends.base import ActionRequired
 from asynctrack.delivery.lease import Lease
-from asynctrack.delivery.pending import Pending
 from asynctrack.journal.cursor import Cursor, cursor_path, lease_path, load_cursor
 from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import replace_file
@@ -52,9 +51,9 @@ class DeliveryProgress:
         cursor, saved = self.cursor, self.saved
         return cursor.position != saved.position or cursor.last_error != saved.last_error
 
-    def advance(self, pending: Pending) -> None:
-        """Move behind a batch that the backend has."""
-        self.cursor = pending.move(self.cursor)
+    def advance(self, cursor: Cursor) -> None:
+        """Move to where the backend is by now."""
+        self.cursor = cursor
 
     def adopt(self, inode: int) -> None:
         """Note which directory this is delivered from."""
@@ -80,7 +79,7 @@ class DeliveryProgress:
         changes = {"last_error": error, "next_try_at": next_try_at, "paused": paused}
         saved = msgspec.structs.replace(self.saved, retries=self.saved.retries + 1, **changes)
         try:
-            if self._lease.held or not self._keep:  # else it is another's to write
+            if self._lease.held or not self._keep:  # else another process writes the cursor
                 await self._write(saved)
         finally:
             self.saved = saved
@@ -126,6 +125,19 @@ def make_directory(path: Path) -> None:
         os.mkdir(path.parent, permissions.PRIVATE_DIRECTORY)
     if os.path.islink(path.parent):
         raise ActionRequired(f"{path.parent} is a link, which may lead anywhere; make it a directory")
+
+
+def forget(run: Path, name: str) -> bool:
+    """Set a backend's cursor to the beginning of the run: the backend was emptied or removed. Return False where a process delivers to it now."""
+    make_directory(lease_path(run, name))
+    fd = locks.take(lease_path(run, name))
+    if fd is None:
+        return False
+    try:
+        replace_file(cursor_path(run, name), msgspec.json.encode(Cursor()), permissions.PRIVATE_FILE)
+    finally:
+        os.close(fd)
+    return True
 
 
 def note_failure(run: Path, name: str, what: str, paused: bool = False) -> None:

@@ -13,16 +13,18 @@ import random
 import traceback
 from typing import Final, NamedTuple
 
-from asynctrack.backends.base import ActionRequired, Retry
+from asynctrack.backends.base import ActionRequired, Retry, Unreachable
 from asynctrack.errors import BackendUnavailable
 
 FIRST_RETRY_S: Final = 1.0
 LONGEST_RETRY_S: Final = 60.0
-# What a backend may ask for with Retry-After. Arbitrary: an hour is longer than any sane server's word.
+# The same where nobody is there: a thousand hosts make 200 connections a second to who comes back. Arbitrary: a machine that goes for good has that long to send the rest.
+LONGEST_CALL_S: Final = 10.0
+# The longest pause that a server may ask for with Retry-After. Arbitrary: no sane server asks for more than an hour.
 LONGEST_ASKED_S: Final = 3600.0
 # Between two tries of what only a person can mend: seldom enough not to lock an account.
 PAUSE_S: Final = 60.0
-# The same for a disk, which does not mind. Arbitrary: soon after there is room.
+# The same for a full disk, which tries do not harm. Arbitrary: soon after there is room.
 DISK_PAUSE_S: Final = 2.0
 
 # An error that comes so often in a row by the same way is left to a person. Arbitrary.
@@ -57,13 +59,16 @@ def classify_error(error: Exception, failures: int, repeats: int = 0) -> RetryDe
     """
     if needs_a_person(error):
         return RetryDecision(DISK_PAUSE_S if isinstance(error, OSError) else PAUSE_S, True)
-    if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:  # "at once" would be a storm
+    # Without a pause the tries would be a storm.
+    if isinstance(error, Retry) and error.after_s is not None and error.after_s > 0:
         return RetryDecision(min(error.after_s, LONGEST_ASKED_S), False)
     if repeats >= MOST_REPEATS:
         return RetryDecision(PAUSE_S, True)
     if repeats and isinstance(error, _WRONG_CODE):
         return RetryDecision(WRONG_CODE_RETRY_S, False)
-    return RetryDecision(back_off(failures), False)
+    return RetryDecision(
+        back_off(failures, LONGEST_CALL_S if isinstance(error, Unreachable) else LONGEST_RETRY_S), False
+    )
 
 
 def classify_resend(resends: int) -> RetryDecision:
@@ -84,9 +89,9 @@ def needs_a_person(error: Exception) -> bool:
     )
 
 
-def back_off(failures: int) -> float:
-    """Draw the seconds until the next try: full jitter under a limit that doubles from 1 s to 60 s."""
-    return random.uniform(0.05, min(LONGEST_RETRY_S, FIRST_RETRY_S * 2 ** min(failures - 1, 10)))
+def back_off(failures: int, longest_s: float = LONGEST_RETRY_S) -> float:
+    """Draw the seconds until the next try: full jitter under a limit that doubles from 1 s to the longest."""
+    return random.uniform(0.05, min(longest_s, FIRST_RETRY_S * 2 ** min(failures - 1, 10)))
 
 
 def describe(error: Exception) -> str:
@@ -98,7 +103,7 @@ def describe(error: Exception) -> str:
             text = f"it needs {error.name.partition('.')[0]}, which is not installed here: {error}"
         else:
             text = f"{type(error).__name__}: {error}{_place_of(error) if isinstance(error, _WRONG_CODE) else ''}"
-    except Exception:  # its own code failed
+    except Exception:  # the exception's own code failed
         text = type(error).__name__
     return text.encode("utf-8", "backslashreplace").decode()[:_LONGEST_TEXT]
 

@@ -71,6 +71,11 @@ class Transfer:
         parts = 0 if self._pending is None else len(self._pending.parts)
         return f"<Transfer over {self._connection!r}, {parts} parts pending>"
 
+    @property
+    def busy_since(self) -> float | None:
+        """Return since when it has waited for its sink, in monotonic seconds; None while it does not."""
+        return self._connection.busy_since
+
     def due_in(self) -> float:
         """Compute the seconds until what is gathered is to be given; infinite where there is nothing."""
         return NEVER_S if self._batcher is None else self._batcher.due_in()
@@ -92,7 +97,8 @@ class Transfer:
             now=time.monotonic(),
             found=found,
             stopping=self._stopping.is_set(),
-            expedite=found is not Found.UNKNOWN and hooks.expedite(),  # before that it does not matter
+            # Until the sink is known there is nothing to hurry.
+            expedite=found is not Found.UNKNOWN and hooks.expedite(),
             sink_open=self._connection.is_open,
             journal_open=self._batcher is not None,
             pending=self._pending,
@@ -197,7 +203,7 @@ class Transfer:
 
     def _advance(self) -> Found:
         assert self._pending is not None
-        self._progress.advance(self._pending)
+        self._progress.advance(self._pending.move(self._progress.cursor))
         self._pending = None
         return Found.BATCH
 
@@ -213,6 +219,10 @@ class Transfer:
         await self._connection.close(outcome)
         await self._progress.save(closed=True, last_error=None, next_try_at=None, paused=False)
         self._close_batcher()
+
+    async def rest(self, seconds: float, expedite: Callable[[], bool]) -> None:
+        """Wait until the next try, but not for longer than it may: a backend that fails is spared, also while somebody waits."""
+        await sleep(self._stopping, seconds)
 
     async def pause(self) -> None:
         """Save the cursor and close the sink, unless the end has done so."""
@@ -231,7 +241,7 @@ class Transfer:
         self._close_batcher()
         try:
             await self._connection.abandon()
-        except Exception as error:  # nothing depends on it
+        except Exception as error:  # nothing depends on what it says
             self._reports.say(f"it could not be closed: {self._reports.describe(error)}")
 
     def _close_batcher(self) -> None:

@@ -20,7 +20,7 @@ from asynctrack._system import messages
 from asynctrack._system.wording import counted
 from asynctrack.backends.base import Backend
 from asynctrack.client.disabled_run import DisabledRun
-from asynctrack.client.opening import check_settings
+from asynctrack.client.init_arguments import check_settings
 from asynctrack.client.run import Run
 from asynctrack.client.run_arguments import RunOptions
 from asynctrack.errors import AsynctrackError, FrameworkMissing, InvalidSettings

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from asynctrack.client.opening import init
 from asynctrack.client.run import Run
-from asynctrack.errors import FrameworkMissing, RunExists
+from asynctrack.errors import FrameworkMissing, RunExists, RunIsRunning
 from asynctrack.integrations.naming import directory_name, project_name
 from asynctrack.reading.opening import open_run
 from asynctrack.settings import DEFAULT_DIR
@@ -171,7 +171,7 @@ def _open(event: log_events.StartExperimentEvent, project: str, settings: Mappin
     run_id = directory_name(event.run_id)
     try:
         return opening(id=run_id)
-    except RunExists:  # DRYTorch's ids are times in seconds, so two may be the same
+    except (RunExists, RunIsRunning):  # DRYTorch's ids are times in seconds, so two may be the same
         return opening(id=f"{run_id}-{os.urandom(3).hex()}")
 
 

@@ -14,10 +14,14 @@ from typing import Any, Unpack
 
 from asynctrack._system.paths import expanded
 from asynctrack.backends.base import Backend
-from asynctrack.client.opening import Config, check_settings, fresh_id, init
+from asynctrack.client.attaching import attach
+from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.init_arguments import Config, check_settings
+from asynctrack.client.opening import fresh_id, init
 from asynctrack.client.run import Run
 from asynctrack.client.run_arguments import RunOptions
-from asynctrack.errors import FrameworkMissing
+from asynctrack.errors import FrameworkMissing, NoRunToAttach, NotARun, RunHasEnded
+from asynctrack.integrations.ranks import silent_run
 from asynctrack.settings import DEFAULT_DIR, check_name, project_directory
 
 
@@ -45,7 +49,7 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
     """Logs for Lightning; the training does not wait for it.
 
     Each logger is one run. It opens at the first call that logs on rank 0, and has its config from the model's
-    `save_hyperparameters()`. It ends with the stage (failed, if the stage raised) and goes on with the next: `fit`,
+    `save_hyperparameters()`. Other ranks open nothing, and no call does anything there. It ends with the stage (failed, if the stage raised) and goes on with the next: `fit`,
     then `test`. Lightning's checkpoints are written to the run's directory.
 
     Args:
@@ -85,14 +89,16 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
         self._id = fresh_id() if id is None else check_name("id", id)
         self._prefix = f"{prefix}/" if prefix else ""
         self._run: Run | None = None
+        self._original: str | None = None
 
     def __repr__(self) -> str:
         return f"<AsyncLogger of {self._project}/{self._id}, {self._run!r}>"
 
     @property
-    def experiment(self) -> Run | None:
-        """Return the run, which this opens; None on other ranks than 0."""
-        self._open()
+    def experiment(self) -> Run:
+        """Return the run, which this opens; on other ranks than 0 an object that takes every call and does nothing."""
+        if self._run is None or not self._run.is_open:
+            self._run = self._open()
         return self._run
 
     @property
@@ -129,9 +135,7 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
             step: of the record; None for the record's number.
         """
         named = {f"{self._prefix}{key}": value for key, value in metrics.items()} if self._prefix else metrics
-        run = self.experiment
-        if run is not None:
-            run.log(named, None if step is None else int(step))
+        self.experiment.log(named, None if step is None else int(step))
 
     @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
     def log_hyperparams(
@@ -144,11 +148,9 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
             metrics: for the summary, as in Lightning's TensorBoard logger.
         """
         run = self.experiment
-        if run is not None:
-            run.config.update(vars(params) if isinstance(params, Namespace) else dict(params or {}))
-            run.summary.update(metrics or {})
+        run.config.update(vars(params) if isinstance(params, Namespace) else dict(params or {}))
+        run.summary.update(metrics or {})
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
     def finalize(self, status: str) -> None:
         """End the run as the stage has ended; a later call that logs goes on with it.
 
@@ -160,11 +162,23 @@ class AsyncLogger(_Logger):  # type: ignore[misc]  # known only where Lightning 
             error = None if status == "success" else sys.exception() or RuntimeError(status)
             run.__exit__(type(error) if error else None, error, None)
 
-    @_rank_zero_only  # type: ignore[untyped-decorator]  # see above
-    def _open(self) -> None:
-        if self._run is None:
-            self._run = init(self._project, id=self._id, resume="allow", **self._settings)
+    def _open(self) -> Run:
+        settings = {**self._settings, "id": self._id, "resume": "allow"}
+        if (_rank_zero_only.rank or 0) > 0:
+            return silent_run(self._project, **settings)
+        return _attached(self._original) or init(self._project, **settings)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the run out of the copies for other processes that train: it stays here."""
-        return {**self.__dict__, "_run": None}
+        """Leave the run out of the copies for other processes that train: it stays here, and they attach to it."""
+        is_open = self._run is not None and self._run.is_open and not isinstance(self._run, DisabledRun)
+        return {**self.__dict__, "_run": None, "_original": self.log_dir if is_open else None}
+
+
+def _attached(path: str | None) -> Run | None:
+    """Return the run in this directory, which the process that has made this copy of its logger had open; None where it has ended since."""
+    if path is None:
+        return None
+    try:
+        return attach(path, timeout_s=0.0)
+    except (NoRunToAttach, NotARun, RunHasEnded):
+        return None

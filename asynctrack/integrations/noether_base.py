@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from asynctrack.integrations.ranks import distributed
 
 
 class BaseTrackerConfig(msgspec.Struct, kw_only=True):
@@ -144,18 +145,10 @@ def _with_dicts(value: Any) -> Any:
 
 
 def _is_rank_0() -> bool:
-    distributed = _distributed()
-    return distributed is None or distributed.get_rank() == 0
+    group = distributed()
+    return group is None or group.get_rank() == 0
 
 
 def _world_size() -> int:
-    distributed = _distributed()
-    return 1 if distributed is None else int(distributed.get_world_size())
-
-
-def _distributed() -> Any:
-    """Return torch.distributed where it is in use, None elsewhere."""
-    distributed = getattr(sys.modules.get("torch"), "distributed", None)
-    return (
-        distributed if distributed is not None and distributed.is_available() and distributed.is_initialized() else None
-    )
+    group = distributed()
+    return 1 if group is None else int(group.get_world_size())

@@ -12,14 +12,24 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from asynctrack.backends.base import Backend
-from asynctrack.client.opening import check_settings, init
+from asynctrack.client.init_arguments import check_settings
+from asynctrack.client.opening import init
 from asynctrack.client.run import Run
-from asynctrack.client.run_arguments import TrackerArguments
+from asynctrack.client.run_arguments import OF_ONE_RUN, TrackerArguments
 from asynctrack.integrations.naming import project_name
+from asynctrack.settings import Resume
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
+
+
+class _Settings(TrackerArguments, total=False):
+    id: str | None
+    resume: Resume
+    join: bool
+    writer: str | None
+    expected: int | None
 
 
 class AsyncCallback:
@@ -29,7 +39,9 @@ class AsyncCallback:
     `duration_s`, `params/NAME`, `user_attrs/NAME` and `intermediate_values/STEP`. Where there is one objective, the
     summary has the best value so far with its trial and params.
 
-    The run opens with the first trial. It ends with `finish`, with the `with` block, or with the process.
+    The run opens with the first trial. It ends with `finish`, with the `with` block, or with the process. Each process
+    that runs trials of a study records its own, on every rank: in a run of its own, or in one run of all with
+    `join=True` and an `id`.
 
     Args:
         project: of the run. Default: the name of the study.
@@ -52,7 +64,7 @@ class AsyncCallback:
         value_name: str = "value",
         config: Mapping[str, Any] | None = None,
         backends: Iterable[Backend | str] | None = None,
-        **settings: Unpack[TrackerArguments],
+        **settings: Unpack[_Settings],
     ) -> None:
         self.run: Run | None = None
         self._project = project
@@ -61,7 +73,8 @@ class AsyncCallback:
         self._settings: dict[str, Any] = {"backends": backends if backends is None else list(backends), **settings}
         self._best: float | None = None
         self._lock = threading.Lock()
-        check_settings("optuna" if project is None else project, self._settings, config)
+        checked = {key: value for key, value in self._settings.items() if key not in OF_ONE_RUN}
+        check_settings("optuna" if project is None else project, checked, config)
 
     def __repr__(self) -> str:
         return f"<AsyncCallback, {self.run!r}>"
@@ -108,5 +121,7 @@ class AsyncCallback:
         value = trial.values[0]
         sign = 1 if study.directions[0].name == "MAXIMIZE" else -1
         if self._best is None or sign * value > sign * self._best:
-            self._best = value
-            run.summary.update(best_value=value, best_trial=trial.number, best_params=trial.params)
+            # Of all processes, and of earlier ones. Asked for seldom, since it may ask a database.
+            best = study.best_trial
+            self._best = best.value
+            run.summary.update(best_value=best.value, best_trial=best.number, best_params=best.params)

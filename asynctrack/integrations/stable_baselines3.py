@@ -15,11 +15,12 @@ from typing import Any, Final, Unpack
 import numpy
 
 from asynctrack.backends.base import Backend
-from asynctrack.client.opening import check_settings, init
+from asynctrack.client.init_arguments import check_settings
 from asynctrack.client.run import Run
 from asynctrack.client.run_arguments import RunArguments, TrackerArguments
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw
+from asynctrack.integrations.ranks import init_on_first
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
 from asynctrack.records.values import image as values
 
@@ -39,7 +40,8 @@ _PROGRESS: Final = frozenset({"num_timesteps", "start_time"})
 class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Baselines3 is
     """Records each dump of its logger as one record, without making the training wait.
 
-    Figures and images are images; videos and tensors are arrays; hyperparameters go to the run's config.
+    Figures and images are images; videos and tensors are arrays; hyperparameters go to the run's config. A run of its
+    own is that of rank 0: ranks above record nothing, or into the same run with `join=True`.
 
     Args:
         run: to record into, which stays open when the writer is closed; or the project of a run of its own.
@@ -63,7 +65,7 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
         **settings: Unpack[RunArguments],
     ) -> None:
         self._owns = isinstance(run, str)
-        self.run: Run = init(run, backends=backends, **settings) if isinstance(run, str) else run
+        self.run: Run = init_on_first(run, backends=backends, **settings) if isinstance(run, str) else run
         self._excluded = frozenset(excluded)
 
     def __repr__(self) -> str:
@@ -97,7 +99,7 @@ class AsyncWriter(KVWriter):  # type: ignore[misc]  # known only where Stable-Ba
 class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Stable-Baselines3 is
     """Records each `learn` in a run of its own, beside the outputs that its logger has.
 
-    The run's config has the model's settings. A `learn` that raises leaves a failed run; the run ends when the next
+    The run's config has the model's settings. Ranks above 0 record nothing. A `learn` that raises leaves a failed run; the run ends when the next
     `learn` begins, when the callback is garbage-collected, or when the process ends.
 
     Args:
@@ -137,7 +139,8 @@ class AsyncCallback(BaseCallback):  # type: ignore[misc]  # known only where Sta
 
     def _on_training_start(self) -> None:
         self._end(NeverFinished(_NEVER))
-        self.run = init(self._project, config={**_settings_of(self.model), **self._config}, **self._settings)
+        config = {**_settings_of(self.model), **self._config}
+        self.run = init_on_first(self._project, config=config, **self._settings)
         self._unfinished = fail_with(self, self.run, _NEVER)
         self._writer = AsyncWriter(self.run, excluded=self._excluded)
         self.logger.output_formats.append(self._writer)

@@ -24,11 +24,12 @@ import numpy
 from asynctrack.backends.base import Backend
 from asynctrack.backends.files.jsonl import JSONLines
 from asynctrack.backends.tensorboard import TensorBoard
-from asynctrack.client.opening import Config, init
+from asynctrack.client.init_arguments import Config
 from asynctrack.client.run import Run
 from asynctrack.client.run_arguments import RunOptions
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.figures import draw, is_figure
+from asynctrack.integrations.ranks import init_on_first
 from asynctrack.integrations.restored import PROJECT, last_steps, nested, numbers_in, runs_in
 from asynctrack.records.values import Histogram
 
@@ -67,7 +68,8 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
     """Records a trainer's data in a run of its own, without making the trainer wait.
 
     Each call of `write` is a record, at its step. The record has the step under the name of its type, and each value as
-    SCOPE/NAME. Arrays are histograms and Matplotlib's figures images, as they are at the call.
+    SCOPE/NAME. Arrays are histograms and Matplotlib's figures images, as they are at the call. Ranks above 0 record
+    nothing.
 
     Args:
         log_dir: folder of event files and runs.
@@ -115,7 +117,7 @@ class AsyncLogger(BaseLogger):  # type: ignore[misc]  # known only where Tiansho
         self.save_interval = save_interval
         self.last_save_step: int = -1
         chosen = [JSONLines(), TensorBoard(dir=self.log_dir, flat=True)] if backends is None else backends
-        self.run: Run = init(
+        self.run: Run = init_on_first(
             PROJECT,
             id=run_id,
             name=name or os.path.basename(self.log_dir),

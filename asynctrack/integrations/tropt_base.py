@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, Unpack
 
 from asynctrack.backends.base import Backend
-from asynctrack.client.opening import check_settings, init
+from asynctrack.client.init_arguments import check_settings
 from asynctrack.client.run import Run
 from asynctrack.client.run_arguments import TrackerArguments
 from asynctrack.errors import FrameworkMissing
 from asynctrack.integrations.naming import project_name
+from asynctrack.integrations.ranks import init_on_first
 from asynctrack.integrations.unfinished import NeverFinished, fail_with
 
 try:
@@ -32,7 +33,7 @@ _NEVER: Final = "the optimiser did not come to its end: finish() was never calle
 
 
 class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT is
-    """Records each optimisation in a run of its own, without making it wait.
+    """Records each optimisation in a run of its own, without making it wait. Ranks above 0 record nothing.
 
     Args:
         experiment_name: the runs' project.
@@ -108,7 +109,7 @@ class AsyncTracker(BaseTracker):  # type: ignore[misc]  # known only where TROPT
 
     def _init(self, config: Mapping[str, Any] | None = None) -> None:
         self._active = False  # TROPT has set it already, and it would stay set if no run can be opened
-        self.run = init(self._project, config=config, **self._settings)
+        self.run = init_on_first(self._project, config=config, **self._settings)
         self._unfinished = fail_with(self, self.run, _NEVER)
         self._active = True
 

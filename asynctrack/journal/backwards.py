@@ -56,7 +56,7 @@ def backwards(
                 passed.append(Damage(path, batch.after.offset, end - batch.after.offset, "no batch begins there"))
             end = offset
             ring = batch.header.ring
-            if batch.header.end <= begins.get(ring, batch.header.end):  # else it was written again behind this one
+            if batch.header.end <= begins.get(ring, batch.header.end):  # else a later batch repeats it
                 begins[ring] = batch.header.start
                 if notes or ring != NOTES_RING:
                     yield batch

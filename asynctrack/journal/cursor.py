@@ -11,10 +11,12 @@ import msgspec
 from asynctrack.errors import UnsafeFile
 from asynctrack.journal import safe_read
 from asynctrack.journal.layout import Position
+from asynctrack.journal.open_means import OpenMeans
+from asynctrack.journal.writers import Writers
 
 CURSORS: Final = "cursors"
 
-# No position or count gets so far: 292 years at 10**9 a second.
+# More than any position or count: 10**9 a second would take 292 years.
 _TOO_MANY: Final = 1 << 63
 
 # What earlier versions called these in cursors, and reasons for skipping a record.
@@ -41,6 +43,8 @@ class Cursor(msgspec.Struct, kw_only=True):
         origin_inode: the inode of the run's directory that this was delivered from: a copy of the run has another.
         next_number: after the highest number of a record that the backend has got, also of those that the journal has lost since.
         closed: whether it has the run's end too.
+        writers: the labels of the rings, up to the position.
+        means: over the writers that are open there; None where the backend gets no means.
     """
 
     position: Position = Position()
@@ -56,6 +60,8 @@ class Cursor(msgspec.Struct, kw_only=True):
     origin_inode: int = 0
     next_number: int = 0
     closed: bool = False
+    writers: Writers = Writers()
+    means: OpenMeans | None = None
 
     def rewind(self, end: Position, ends: dict[int, int], journaled: int) -> None:
         """Go on from the journal's end, where that has lost what the backend has, which keeps it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import namedtuple
 
+from asynctrack._system.native import is_native
 from asynctrack.journal.layout import BLOCK_BYTES, Position
 from asynctrack.queue.layout import (
     FRAME_HEADER_BYTES,
@@ -24,6 +25,11 @@ TYPE_CHECKING = False  # `typing` takes longer to import than everything else th
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asynctrack.journal.layout import BatchHeader
+
+if TYPE_CHECKING or is_native:
+    from asynctrack._native import other_frames
+
 _FIRST_OTHER = 1 << KIND_SHIFT  # a record's second word is its number alone
 _FIRST_PAD = PAD << KIND_SHIFT
 
@@ -38,8 +44,16 @@ if TYPE_CHECKING:  # which has the types of the fields
         lost: int
         payload: memoryview
 
+    class _FrameBatch(NamedTuple):
+        segment: int
+        offset: int
+        header: BatchHeader
+        data: memoryview
+        whole: list[tuple[int, int]]
+
 else:
     _Frame = namedtuple("Frame", "end kind number lost payload")
+    _FrameBatch = namedtuple("FrameBatch", "segment offset header data whole")
 
 
 class Frame(_Frame):
@@ -48,7 +62,7 @@ class Frame(_Frame):
     __slots__ = ()
 
 
-class FrameBatch(namedtuple("FrameBatch", "segment offset header data whole")):
+class FrameBatch(_FrameBatch):
     """A batch whose frames can be read; `whole` lists the stretches of its frames that are unharmed."""
 
     __slots__ = ()
@@ -99,6 +113,10 @@ class FrameBatch(namedtuple("FrameBatch", "segment offset header data whole")):
 
 def walk(frames: memoryview, start: int, end: int, *, skip_records: bool = False) -> Iterator[Frame]:
     """Iterate over the frames between two bytes, both on frame boundaries, without those of kind `PAD`."""
+    if skip_records and is_native and not start % 8:  # a cursor may come from anyone, and point anywhere
+        for after, kind, number, lost, begin, behind in other_frames(frames, start, end):
+            yield Frame(after, kind, number, lost, frames[begin:behind])
+        return
     words = frames[: len(frames) & -8].cast("Q")
     skipped = (PAD, RECORD) if skip_records else (PAD,)
     at = start

@@ -59,8 +59,14 @@ import struct
 import zlib
 from collections import namedtuple
 
+from asynctrack._system.native import is_native
+
+if is_native:
+    from asynctrack._native import pack_batch as pack_natively
+
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
 
@@ -75,7 +81,7 @@ HEADER_BYTES: Final = 64
 BLOCK_BYTES: Final = 64 * 1024
 SEGMENT_BYTES: Final = 64 << 20
 MAX_BATCH_BYTES: Final = 1 << 30
-# One batch, which has a segment of its own where it is longer than those are. What lies behind is nobody's.
+# A segment that has one batch only, the largest. Bytes beyond this are not ours.
 LONGEST_SEGMENT: Final = 2 * HEADER_BYTES + MAX_BATCH_BYTES + 4 * (MAX_BATCH_BYTES // BLOCK_BYTES)
 
 NOTES_RING: Final = 0
@@ -104,7 +110,21 @@ class Position(_Position):
         inner: int
 
 
-class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset time_ns")):
+if TYPE_CHECKING:
+
+    class _BatchHeader(NamedTuple):
+        length: int
+        ring: int
+        start: int
+        end: int
+        record_offset: int
+        time_ns: int
+
+else:
+    _BatchHeader = namedtuple("BatchHeader", "length ring start end record_offset time_ns")
+
+
+class BatchHeader(_BatchHeader):
     """The header of a batch, without its magic and checksums."""
 
     __slots__ = ()
@@ -112,12 +132,12 @@ class BatchHeader(namedtuple("BatchHeader", "length ring start end record_offset
     @property
     def table_bytes(self) -> int:
         """Return the bytes of the table of the blocks' checksums."""
-        return 4 * (-(-int(self.length) // BLOCK_BYTES))
+        return 4 * (-(-self.length // BLOCK_BYTES))
 
     @property
     def size(self) -> int:
         """Return the bytes of the whole batch: header, table and frames."""
-        return HEADER_BYTES + self.table_bytes + int(self.length)
+        return HEADER_BYTES + self.table_bytes + self.length
 
 
 def segment_name(number: int) -> str:
@@ -153,16 +173,43 @@ def unpack_segment_header(header: bytes) -> tuple[int, int, bytes] | None:
     return version, number, journal_id
 
 
-def pack_batch(header: BatchHeader, frames: bytes, salt: int) -> bytes:
-    """Return the bytes of a whole batch."""
-    view = memoryview(frames)
-    blocks = [zlib.crc32(view[at : at + BLOCK_BYTES], salt) for at in range(0, len(frames), BLOCK_BYTES)]
+def pack_batch(header: BatchHeader, parts: tuple[bytes | memoryview, ...], salt: int) -> bytes:
+    """Return the bytes of a whole batch.
+
+    The core does it without the interpreter lock, which others may not give back for a while.
+
+    Args:
+        header: of the batch.
+        parts: of the frames, one or two: what lies in a ring may go beyond its end.
+        salt: of the journal.
+    """
+    if is_native:
+        return pack_natively(BATCH_HEADER.pack(BATCH_MAGIC, *header, 0, 0), parts, BLOCK_BYTES, salt)
+    view = memoryview(b"".join(parts))
+    blocks = [zlib.crc32(view[at : at + BLOCK_BYTES], salt) for at in range(0, len(view), BLOCK_BYTES)]
     table = struct.pack(f"<{len(blocks)}I", *blocks)
     unsigned = BATCH_HEADER.pack(BATCH_MAGIC, *header, zlib.crc32(table, salt), 0)[:-4]
-    return b"".join((unsigned, zlib.crc32(unsigned, salt).to_bytes(4, "little"), table, frames))
+    return b"".join((unsigned, zlib.crc32(unsigned, salt).to_bytes(4, "little"), table, view))
 
 
-def unpack_batch_header(header: bytes, salt: int) -> tuple[BatchHeader, int] | None:
+def mark_damage(blob: bytes, header: BatchHeader, blocks: Sequence[int], salt: int) -> bytes:
+    """Return a whole batch with blocks that fail their checksum, as they did in the journal that they come from.
+
+    Args:
+        blob: the batch, as `pack_batch` makes it.
+        header: of the batch.
+        blocks: the indices of those that are damaged.
+        salt: of the journal.
+    """
+    table = bytearray(blob[HEADER_BYTES : HEADER_BYTES + header.table_bytes])
+    for block in blocks:
+        table[4 * block] ^= 1
+    unsigned = BATCH_HEADER.pack(BATCH_MAGIC, *header, zlib.crc32(table, salt), 0)[:-4]
+    signed = unsigned + zlib.crc32(unsigned, salt).to_bytes(4, "little")
+    return b"".join((signed, table, memoryview(blob)[HEADER_BYTES + header.table_bytes :]))
+
+
+def unpack_batch_header(header: bytes | memoryview, salt: int) -> tuple[BatchHeader, int] | None:
     """Return a batch's header and the checksum of its table, or None where the bytes are not a batch's header."""
     if len(header) < HEADER_BYTES or header[:4] != BATCH_MAGIC:
         return None
@@ -175,7 +222,7 @@ def unpack_batch_header(header: bytes, salt: int) -> tuple[BatchHeader, int] | N
     return found, table_crc
 
 
-def bad_blocks(table: bytes, table_crc: int, frames: memoryview, salt: int) -> list[int]:
+def bad_blocks(table: bytes | memoryview, table_crc: int, frames: memoryview, salt: int) -> list[int]:
     """Return the indices of the blocks that fail their checksum; all of them where the table itself does."""
     count = -(-len(frames) // BLOCK_BYTES)
     if zlib.crc32(table, salt) != table_crc:

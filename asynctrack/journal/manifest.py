@@ -19,11 +19,16 @@ import msgspec
 
 from asynctrack._system import permissions
 from asynctrack.errors import ManifestUnreadable, NotARun, UnsafeFile, UnsupportedVersion
-from asynctrack.journal import safe_read
+from asynctrack.journal import conflicts, host_list, safe_read, writer_list
+from asynctrack.journal.conflicts import Conflict
 from asynctrack.journal.frames import Frame, FrameBatch
+from asynctrack.journal.host_list import HostStats
+from asynctrack.journal.join import Join
 from asynctrack.journal.layout import Position, segment_name
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, LABELS, NOTE, START, SUMMARY
+from asynctrack.journal.registers import Stamps, admit
+from asynctrack.journal.writer_list import WriterStats, WriterStatus
+from asynctrack.queue.layout import CHECKPOINT, CONFIG, FAILURE, JOIN, LABELS, NOTE, START, SUMMARY
 from asynctrack.records.codec import decode_as, decode_update, encode, from_json, light, make_plain, to_json
 
 Status = Literal["running", "finished", "failed", "crashed", "preempted"]
@@ -47,10 +52,22 @@ class _Note(TypedDict, total=False):
     ring: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,16}$")]
     dropped: dict[str, int]
     end: str
-    status: Status
+    writer: str
+    pid: Annotated[int, msgspec.Meta(ge=0)]
+    status: Status | WriterStatus
+    blind: bool
     error: str | None
     child: Annotated[int, msgspec.Meta(ge=0)]
     time_ns: Annotated[int, msgspec.Meta(ge=0)]
+    idle: list[str]
+    lost: list[str]
+    host: str
+    journal: str
+    origin: str
+    at: Annotated[int, msgspec.Meta(ge=0)]
+    backends: dict[str, dict[str, Any]]
+    heard_ns: Annotated[int, msgspec.Meta(ge=0)]
+    offset_ns: Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 
 
 _note: Final = msgspec.json.Decoder(_Note)
@@ -59,7 +76,17 @@ _NEEDED: Final = {
     "ring_ended": {"ring", "dropped"},
     "dropped": {"ring", "dropped"},
     "child_failed": {"child", "error"},
+    "host_joined": {"host", "journal"},
+    "host_opened": {"host"},
+    "host_owns": {"host"},
+    "host_ring": {"host", "ring"},
+    "host_ended": {"host", "status", "time_ns"},
+    "host_lost": {"host", "time_ns"},
+    "host_reopened": {"host"},
+    "host_clock": {"host", "offset_ns"},
 }
+# A run may come from anywhere.
+_LONGEST_TRACEBACK: Final = 64 << 10
 # How many children that have failed are named: a program may lose thousands.
 _MOST_CHILDREN: Final = 100
 
@@ -72,18 +99,25 @@ class Manifest(msgspec.Struct, kw_only=True):
         id: of the run, unique in its project.
         name: for people.
         project: the directory above the run's.
-        status: "running" until every process that logs to it has ended; "crashed" when none said how it ended.
+        status: "running" until its owner has ended, and others have or have nothing more to say; then how its owner did, "crashed" where that died without a word.
         error: why a run has failed or crashed: what ended its `with` block or its process, what killed that, or its exit code.
+        traceback: of the exception that has ended it, of 32 KiB at most; where its owner has left none that of the first other process that has failed.
         failed_children: forked processes that log to it and have failed, the first hundred, as "pid" and "error"; they do not decide on the status.
         created_at: UTC, ISO 8601.
         ended_at: the same, None while it runs.
         config: what the run was started with, and what was set later.
         summary: what was set for the run as a whole.
+        stamps: when each key of config and summary was changed last since the run was opened, and through which ring: see `registers`.
+        conflicts: names of config and summary that two writers have set to different values since the run was opened, the first hundred.
         labels: what names the run beside its name: "entity", "group", "job_type", "notes" and "tags", where it has them.
         checkpoint: the counters of the last checkpoint.
         dropped: records that were turned away, by reason.
         dropped_by_ring: the last word of each ring that has turned some away.
+        writers: the processes that write to it, but for forked children: those of the last session, each with how it has ended.
+        earlier_writers: those of earlier sessions.
+        hosts: the machines whose parts were merged to this run, each with how its part has ended; none of a run of one machine.
         backends: their settings by name, secrets only as references to the environment.
+        backends_when_merged: the same of a host's part of a run: the merged run has these, and the part has none.
         environment: interpreter, host and command, for people.
         offline: whether backends that need a network wait for `asynctrack sync`.
         limits: the worker's settings.
@@ -96,16 +130,23 @@ class Manifest(msgspec.Struct, kw_only=True):
     project: str
     status: Status = "running"
     error: str | None = None
+    traceback: str | None = None
     failed_children: list[dict[str, Any]] = []
     created_at: str
     ended_at: str | None = None
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
+    stamps: Stamps = {}
+    conflicts: list[Conflict] = []
     labels: dict[str, Any] = {}
     checkpoint: dict[str, Any] | None = None
     dropped: dict[str, int] = {}
     dropped_by_ring: dict[str, dict[str, int]] = {}
+    writers: list[WriterStats] = []
+    earlier_writers: list[WriterStats] = []
+    hosts: list[HostStats] = []
     backends: dict[str, dict[str, Any]] = {}
+    backends_when_merged: dict[str, dict[str, Any]] = {}
     environment: dict[str, Any] = {}
     offline: bool = False
     limits: dict[str, float] = {}
@@ -113,12 +154,18 @@ class Manifest(msgspec.Struct, kw_only=True):
 
     def __post_init__(self) -> None:
         # A backend's name is that of files, and a run may come from anywhere: what could lead elsewhere is none.
-        self.backends = {name: settings for name, settings in self.backends.items() if _NAME.fullmatch(name)}
+        self.backends = _named(self.backends)
+        self.backends_when_merged = _named(self.backends_when_merged)
 
-    def apply(self, frame: Frame) -> bool:
-        """Take a frame that is not a record into account; False where it cannot be read, and changes nothing."""
+    def apply(self, frame: Frame, ring: int = 0) -> bool:
+        """Take a frame that is not a record into account; False where it cannot be read, and changes nothing.
+
+        Args:
+            frame: of the journal.
+            ring: from which it came.
+        """
         try:
-            self._apply(frame)
+            self._apply(frame, ring)
         except UNREADABLE:
             return False
         return True
@@ -128,33 +175,70 @@ class Manifest(msgspec.Struct, kw_only=True):
         self.labels.update({label: value for label, value in fresh.items() if label != "name"})
         self.name = str(fresh.get("name", self.name))
 
-    def _apply(self, frame: Frame) -> None:
+    def _apply(self, frame: Frame, ring: int) -> None:
         if frame.kind == CONFIG:
-            _change(self.config, frame)
+            self._change("config", self.config, frame, ring)
         elif frame.kind == SUMMARY:
-            _change(self.summary, frame)
+            self._change("summary", self.summary, frame, ring)
         elif frame.kind == CHECKPOINT:
             self.checkpoint = dict(decode_update(frame.payload)[1])
         elif frame.kind == LABELS:
             self.label(decode_update(frame.payload)[1])
         elif frame.kind == START:
-            self._resume(decode_as(frame.payload, Manifest))
+            start = decode_as(frame.payload, Manifest)
+            if self.position == Position() and not any(writer.is_owner for writer in self.writers):
+                # The first of the journal: a process that announced the run may have been killed before it could say more.
+                self.created_at = start.created_at
+            self._list_opener(ring, start)
+            self._resume(start)
+        elif frame.kind == JOIN:
+            self.writers = writer_list.join_run(self.writers, ring, decode_as(frame.payload, Join))
         elif frame.kind == FAILURE:
-            said = decode_update(frame.payload)[1]
-            if "pid" in said:
-                self._failed(int(said["pid"]), str(said["error"]))
-            else:
-                self.error = str(said["error"])
+            self._fail(decode_update(frame.payload)[1], f"{ring:016x}")
         elif frame.kind == NOTE:
             self._note(read_note(frame))
+
+    def _change(self, what: str, content: dict[str, Any], frame: Frame, ring: int) -> None:
+        """Make the change that a frame tells of to the config or summary, as far as it counts."""
+        time_ns, fresh, removed = decode_update(frame.payload)
+        fresh, stamp = light(fresh), (time_ns, f"{ring:016x}")
+        known = self.stamps.get(what, {})
+        opener = self._opener() if what == "config" else None
+        self.conflicts = conflicts.learn(self.conflicts, what, content, known, stamp[1], fresh, self._label_of, opener)
+        fresh, removed = admit(self.stamps, what, stamp, fresh, removed, self.hosts)
+        for name in removed:
+            content.pop(name, None)
+        content.update(fresh)
+
+    def _list_opener(self, ring: int, start: Manifest) -> None:
+        """List the process that opens the run; those of the session before, and their errors, are kept apart."""
+        before = self.writers
+        session = writer_list.last_session(self.earlier_writers, before) + 1
+        self.writers = writer_list.open_run(before, ring, start.environment, start_time_ns(start), session)
+        self.earlier_writers = writer_list.of_earlier_sessions(self.earlier_writers, before)
+
+    def _label_of(self, ring: str) -> str | None:
+        one = writer_list.find(self.writers, ring)
+        return None if one is None else one.writer
+
+    def _opener(self) -> str | None:
+        """Return the label of the process that has opened the run with a config; None where it was resumed, since then the config may be of earlier sessions."""
+        if self.earlier_writers or writer_list.last_session(self.writers) > 1:
+            return None
+        return writer_list.label_in(self.environment)
 
     def _resume(self, start: Manifest) -> None:
         """Take note that the run was opened, for the first time or again."""
         self.status, self.error, self.ended_at, self.failed_children = "running", None, None, []
+        self.traceback = None
         self.config.update(start.config)
+        self.conflicts = []
+        self.stamps = {}  # what was set before is older, whatever the clock of another machine says
         self.labels.update(start.labels)
         self.name = self.name if start.name == start.id else start.name
-        self.backends.update(start.backends)
+        if not self.hosts:  # what a host's part was delivered to is the host's affair
+            self.backends.update(start.backends)
+        self.backends_when_merged.update(start.backends_when_merged)
         self.environment, self.limits, self.offline = start.environment, start.limits, start.offline
 
     def _note(self, note: dict[str, Any]) -> None:
@@ -164,25 +248,57 @@ class Manifest(msgspec.Struct, kw_only=True):
             for counts in self.dropped_by_ring.values():
                 for reason, count in counts.items():
                     self.dropped[reason] = self.dropped.get(reason, 0) + count
+        if note["note"] == "dropped":
+            self.writers = writer_list.change(self.writers, note["ring"], dropped=note["dropped"])
+        if note["note"] == "ring_ended":
+            if writer_list.find(self.earlier_writers, f"{int(note['ring'], 16):016x}") is None:
+                self.writers = writer_list.end_ring(self.writers, note)
+            else:
+                self.earlier_writers = writer_list.end_ring(self.earlier_writers, note)
         if note["note"] == "run_ended":
+            self.writers = writer_list.end_run(self.writers, note)
             self.status = note["status"]
             self.error = note.get("error") or self.error
             self.ended_at = _iso(note["time_ns"])
+        if note["note"] == "run_reopened":
+            self.status, self.ended_at = "running", None
+        if note["note"].startswith("host_"):
+            if note["note"] == "host_reopened":
+                self._forget_error_of(note["host"])
+            self.hosts = host_list.learn(self.hosts, note)
+            if note["note"] == "host_opened":
+                self.backends = _named(note.get("backends", {}))
         if note["note"] == "child_failed":
             self._failed(note["child"], note["error"])
+
+    def _forget_error_of(self, host: str) -> None:
+        """Forget the error of a host that goes on, where it was the run's: it was lost, or had crashed."""
+        known = host_list.find(self.hosts, host)
+        if known is not None and known.error == self.error:
+            self.error = self.traceback = None
+
+    def _fail(self, said: dict[str, Any], ring: str) -> None:
+        """Note why the run has failed, or one of the processes that write to it."""
+        error, writer = str(said["error"]), writer_list.find(self.writers, ring)
+        if writer is not None:
+            self.writers = writer_list.change(self.writers, ring, error=error)
+        elif "pid" in said:
+            self._failed(int(said["pid"]), error)
+        is_owners = writer.is_owner if writer is not None else "pid" not in said
+        if is_owners:
+            self.error = error
+        if isinstance(lines := said.get("traceback"), str) and (is_owners or self.traceback is None):
+            who = f"process {said.get('pid')}" if writer is None else writer.writer
+            self.traceback = lines[:_LONGEST_TRACEBACK] if is_owners else f"in {who}:\n{lines[:_LONGEST_TRACEBACK]}"
 
     def _failed(self, pid: int, error: str) -> None:
         if len(self.failed_children) < _MOST_CHILDREN:
             self.failed_children = [*self.failed_children, {"pid": pid, "error": error}]
 
 
-def _change(content: dict[str, Any], frame: Frame) -> None:
-    """Make the change that a frame tells of to a config or summary."""
-    _, fresh, removed = decode_update(frame.payload)
-    fresh = light(fresh)
-    for name in removed:
-        content.pop(name, None)
-    content.update(fresh)
+def _named(backends: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the backends whose names can be those of files."""
+    return {name: settings for name, settings in backends.items() if _NAME.fullmatch(name)}
 
 
 def start_payload(manifest: Manifest) -> bytes:
@@ -197,7 +313,9 @@ def find_start(batch: FrameBatch) -> Manifest | None:
     for frame in batch.frames(skip_records=True):
         if frame.kind == START:
             with contextlib.suppress(*UNREADABLE):
-                return decode_as(frame.payload, Manifest)
+                start = decode_as(frame.payload, Manifest)
+                start.writers, start.earlier_writers, start.hosts = [], [], []  # they are listed by their frames
+                return start
     return None
 
 
@@ -248,7 +366,7 @@ def load(run: Path) -> Manifest:
 
 def as_started(manifest: Manifest) -> dict[str, Any]:
     """Return a manifest as its journal will have it: what is not plain is made so, which may run code of the user's."""
-    return decode_as(start_payload(manifest), dict[str, Any])  # as a `Manifest` it would take a millisecond more
+    return decode_as(start_payload(manifest), dict[str, Any])  # to build a `Manifest` would take a millisecond more
 
 
 def announce(run: Path, start: dict[str, Any]) -> None:
@@ -278,13 +396,17 @@ def save(run: Path, manifest: Manifest) -> None:
     path = run / FILE_NAME
     try:
         replace_file(path, _encode(manifest))
-    except IsADirectoryError:  # somebody's: it is kept aside
+    except IsADirectoryError:  # somebody has put a directory there: it is moved aside and kept
         os.rename(path, path.with_name(f"{FILE_NAME}.{os.urandom(4).hex()}.aside"))
         replace_file(path, _encode(manifest))
 
 
 def _encode(manifest: Manifest) -> bytes:
-    return _as_json(msgspec.structs.asdict(manifest))
+    lists = {
+        name: msgspec.to_builtins(getattr(manifest, name))
+        for name in ("writers", "earlier_writers", "hosts", "conflicts")
+    }
+    return _as_json({**msgspec.structs.asdict(manifest), **lists})
 
 
 def _as_json(fields: dict[str, Any]) -> bytes:

@@ -41,7 +41,7 @@ class OpenSegments:
         self._segment_bytes = segment_bytes
         self._journal_id = journal_id
         self._open: list[Segment] = []
-        self._fresh: Segment | None = None  # replaces the suspect ones, once it has all that they may have lost
+        self._fresh: Segment | None = None  # will replace the suspect ones, once it has all that they may have lost
         self._copy: Segment | None = None  # has replaced some
 
     def __iter__(self) -> Iterator[Segment]:

@@ -191,7 +191,7 @@ class Reader:
             self._salt = salt_of(self._journal_id or b"")
         found = unpack_segment_header(os.pread(self._fd, HEADER_BYTES, 0))
         if found is not None and self._journal_id is None:
-            return False  # the directory is being removed or moved: there is at least this one's
+            return False  # the directory is being removed or moved: this segment can still be read
         if found is not None and found[0] > VERSION:
             raise UnsupportedVersion(self._path(), found[0], VERSION)
         if found is None and self._journal_id is not None:

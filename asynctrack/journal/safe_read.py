@@ -8,7 +8,7 @@ import stat
 
 from asynctrack.errors import UnsafeFile
 
-# A config and a summary fit half a queue, which is 4 MiB by default. What JSON of this size becomes fits into memory.
+# A config and a summary fit half a queue, which is 16 MiB by default. What JSON of this size becomes fits into memory.
 MAX_BYTES = 64 << 20
 
 
@@ -25,7 +25,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         if error.errno != errno.ESTALE:
             raise
-    return _read(path)  # a disk of a network says so where another has replaced the file meanwhile
+    return _read(path)  # a network's disk raises ESTALE where the file was replaced meanwhile: read the new one
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:

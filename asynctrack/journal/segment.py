@@ -37,7 +37,7 @@ class Segment:
         """
         path = segment_path(directory, number)
         if os.path.lexists(path) and os.stat(path).st_size <= HEADER_BYTES:
-            os.unlink(path)  # given up in an earlier try, when it could not be removed
+            os.unlink(path)  # left by an earlier try, which could not remove it
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(path, flags, permissions.FILE)
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asynctrack.journal.backwards import backwards
-from asynctrack.journal.frames import Frame
+from asynctrack.journal.backwards import backwards, last_records
+from asynctrack.journal.frames import Frame, FrameBatch
 from asynctrack.journal.layout import NOTES_RING, BatchHeader, Position
 from asynctrack.journal.reader import Damage, Reader
 from asynctrack.queue.layout import RECORD
@@ -46,17 +46,36 @@ class Tally:
         if self._reader is None:
             self._reader = Reader(self.directory, self.start, self.ends, bodies=False)
         for batch in self._reader:
-            position = Position(batch.segment, batch.offset)
             if batch.header.ring == NOTES_RING:
-                self.notes.extend(self._read(position) or [])
-                continue
-            known = self._rings.get(batch.header.ring)
-            first = batch.header.record_offset if known is None else known.first
-            self._rings[batch.header.ring] = _RingTally(first, batch.header, position)
+                self.notes.extend(self._read(Position(batch.segment, batch.offset)) or [])
+            else:
+                self.take(batch)
+
+    def take(self, batch: FrameBatch) -> None:
+        """Count a batch of a ring that the caller has read."""
+        known = self._rings.get(batch.header.ring)
+        first = batch.header.record_offset if known is None else known.first
+        self._rings[batch.header.ring] = _RingTally(first, batch.header, Position(batch.segment, batch.offset))
 
     def records(self) -> int:
         """Return the number of records in the journal."""
         return sum(ring.header.record_offset - ring.first + self._in_last(ring) for ring in self._rings.values())
+
+    def rings(self) -> list[int]:
+        """List the rings that have something in the journal."""
+        return list(self._rings)
+
+    def put_by(self, ring: int) -> int:
+        """Return how many records a ring has put into the journal, from its beginning on; 0 where nothing of it was counted."""
+        found = self._rings.get(ring)
+        return 0 if found is None else found.header.record_offset + self._in_last(found)
+
+    def last_record(self, ring: int) -> Frame | None:
+        """Find the last record of a ring; None where it has none that can be read."""
+        if not self.put_by(ring):
+            return None
+        in_last = reversed(self._read(self._rings[ring].position) or [])
+        return next((frame for frame in in_last if frame.kind == RECORD), None) or self._last_before(ring)
 
     def next_number(self) -> int:
         """Return the number that a record of a resumed run gets."""
@@ -84,6 +103,11 @@ class Tally:
     def _last_number(self, ring: _RingTally) -> int:
         frames = self._read(ring.position) or self._last_whole(ring.header.ring)
         return frames[-1].number - (frames[-1].kind != RECORD) if frames else -1
+
+    def _last_before(self, ring: int) -> Frame | None:
+        """Find the last record of a ring whose last batch has none."""
+        batches = (batch for batch in backwards(self.directory) if batch.header.ring == ring)
+        return next((frame for batch in batches for frame in last_records(batch, 1)), None)
 
     def _last_whole(self, ring: int) -> list[Frame]:
         """Return the frames of the last batch of a ring that has some."""

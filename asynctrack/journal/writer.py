@@ -14,13 +14,14 @@ import time
 
 from asynctrack._system import permissions
 from asynctrack.journal.backlog import Backlog
-from asynctrack.journal.layout import SEGMENT_BYTES, BatchHeader, Position, pack_batch, salt_of
+from asynctrack.journal.layout import SEGMENT_BYTES, BatchHeader, Position, mark_damage, pack_batch, salt_of
 from asynctrack.journal.open_segments import OpenSegments
 from asynctrack.journal.recovery import Inherited, recover
 from asynctrack.journal.sync_rules import after_fsync, next_sync
 
 TYPE_CHECKING = False  # `typing` takes longer to import than everything else the drain needs
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Final
 
 # Batches that a failed fsync could still take are kept in memory. Beyond the first limit a sync is due at once; at the
@@ -85,31 +86,53 @@ class Writer:
         """Return True if so much is not synced that it should not wait for the interval."""
         return self._backlog.bytes > SYNC_EARLY_BYTES
 
-    def append(self, ring: int, start: int, end: int, record_offset: int, frames: bytes) -> None:
-        """Write one batch, whole or not at all.
+    def append(self, ring: int, start: int, end: int, record_offset: int, *frames: bytes | memoryview) -> None:
+        """Write one batch, whole or not at all. Its frames may come in two parts.
 
         Raises:
             OSError: it could not be written (the disk is full), and the segment is cut back to the last whole batch; or
                 fsync keeps failing, and no more may wait for it in memory.
         """
-        header = BatchHeader(len(frames), ring, start, end, record_offset, time.time_ns())
-        blob = pack_batch(header, frames, self._salt)
+        header = BatchHeader(end - start, ring, start, end, record_offset, time.time_ns())
+        self._append([(ring, end, pack_batch(header, frames, self._salt))])
+
+    def append_as_they_were(self, batches: Iterable[tuple[BatchHeader, bytes | memoryview, Sequence[int]]]) -> None:
+        """Write batches of another journal at once, all or none, with the times that they have there.
+
+        Args:
+            batches: at least one: its header, its frames, and the indices of blocks that fail their checksum there; they fail it here too.
+
+        Raises:
+            OSError: as for `append`.
+        """
+        self._append([(batch[0].ring, batch[0].end, self._packed(*batch)) for batch in batches])
+
+    def _packed(self, header: BatchHeader, frames: bytes | memoryview, damaged: Sequence[int]) -> bytes:
+        blob = pack_batch(header, (frames,), self._salt)
+        return mark_damage(blob, header, damaged, self._salt) if damaged else blob
+
+    def _append(self, batches: Sequence[tuple[int, int, bytes]]) -> None:
+        blob = batches[0][2] if len(batches) == 1 else b"".join([blob for _, _, blob in batches])
         if self._backlog.bytes + len(blob) > MAX_UNSYNCED_BYTES and not (self.sync() or self.sync()):
             raise OSError(errno.EIO, "fsync fails, and too much waits for it", self._directory)
         with self._lock:
             if self._segments.is_suspect or self._segments.check():
                 self._segments.write_again(self._backlog)
             self._segments.append(blob)
-            self._backlog.append(ring, end, blob)
-            self.ends[ring] = end
+            for ring, end, batch in batches:
+                self._backlog.append(ring, end, batch)
+                self.ends[ring] = end
 
-    def sync(self) -> bool:
+    def sync(self, sync_file: Callable[[int], None] | None = None) -> bool:
         """Make what is appended survive a power cut; returns whether it does.
 
         What may be lost is written again, and is synced the next time.
+
+        Args:
+            sync_file: makes what was written to a file survive it, in place of `os.fdatasync`.
         """
         with self._sync_lock:
-            return self._sync()
+            return self._sync(sync_file or os.fdatasync)
 
     def make_again(self) -> None:
         """Make its directory, which somebody has removed; the next batch brings what is not known to be safe with it.
@@ -122,13 +145,13 @@ class Writer:
     def close(self) -> None:
         """Sync what can be synced, and close."""
         with self._sync_lock:
-            if not self._sync():
-                self._sync()  # what was only written again
+            if not self._sync(os.fdatasync):
+                self._sync(os.fdatasync)  # what was only written again
             with self._lock:
                 self._segments.close()
                 self._closed = True
 
-    def _sync(self) -> bool:
+    def _sync(self, sync_file: Callable[[int], None]) -> bool:
         if self._closed:
             return not self._backlog
         if not self._sync_inherited():
@@ -143,7 +166,7 @@ class Writer:
             return True
         try:
             for segment in segments:
-                os.fdatasync(segment.fd)
+                sync_file(segment.fd)
         except OSError:
             with self._lock:
                 self._segments.is_suspect = True

@@ -92,7 +92,7 @@ DONE: Final = 23
 MARKS: Final = 32
 MARK_COUNT: Final = 16
 
-# As a network's disk that gives up after a while has it.
+# The trouble of a disk that does not answer: the error with which a network's disk gives up.
 NO_ANSWER: Final = errno.ETIMEDOUT
 
 DROP_REASONS: Final = ("full", "oversize", "closed")
@@ -112,6 +112,7 @@ SUMMARY: Final = 3
 FAILURE: Final = 4
 CHECKPOINT: Final = 5
 LABELS: Final = 6
+JOIN: Final = 7
 NOTE: Final = 8
 PAD: Final = 255
 

@@ -1,6 +1,6 @@
 """Producer: puts frames into the ring that this process has made. Runs in the caller, in any thread, signal handler or finaliser.
 
-`fast_put` is the way of nearly every frame: no system call, and no lock. Here is what happens now and then: room is made, the worker is looked
+`fast_put`, or the native core in its place, is the way of nearly every frame: no system call. Here is what happens now and then: room is made, the worker is looked
 at, a frame that came in between waits until the one that it interrupted is through, the ring is made again in a new file, and the end.
 """
 
@@ -11,9 +11,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from asynctrack._system import fork
+from asynctrack._system.native import is_native
 from asynctrack.queue.fast_put import FastPut
 from asynctrack.queue.layout import (
     DROP_REASONS,
@@ -25,7 +26,6 @@ from asynctrack.queue.layout import (
     HEAD,
     HEADER_BYTES,
     KIND_SHIFT,
-    LOST_SHIFT,
     MARK_COUNT,
     MARKS,
     PAD,
@@ -37,20 +37,24 @@ from asynctrack.queue.layout import (
 )
 from asynctrack.queue.ring import Ring
 
-# How many bytes may pass before the slow way looks at the worker again: about 600 records, so that its 2 us do not show.
-_POLL_EVERY_BYTES: Final = 64 * 1024
+# How many bytes may pass before the slow way looks at the worker again: about 2,600 records, so that not one call in a thousand takes it.
+_POLL_EVERY_BYTES: Final = 256 << 10
 # How long a full ring is taken to be full while the worker frees nothing: the worker is looked at again a hundred times a second.
 _FULL_FOR_S: Final = 0.01
-# How long a thread waits for another that holds the claim inside a finaliser: arbitrary, far beyond any real one.
-_CLAIM_WAIT_S: Final = 1.0
 # How many calls may come in between before they are turned away: arbitrary, far beyond any real depth of nesting.
 _MOST_ASIDE: Final = 10_000
 
-_LOST_MASK: Final = ((1 << 32) - 1) << LOST_SHIFT
+
+if TYPE_CHECKING:
+    FastWay = FastPut
+else:
+    FastWay = object  # a subclass has one of C or of Python; see the end
 
 
-class Producer(FastPut):
-    """Puts frames into a ring it has made.
+class Producer(FastWay):
+    """Puts frames into a ring it has made. `create` makes one.
+
+    The way of nearly every frame is the `FastPut` of a subclass; here is what happens now and then.
 
     Attributes:
         is_open: whether the ring takes frames. It never does again once it does not.
@@ -58,21 +62,25 @@ class Producer(FastPut):
 
     Args:
         ring: made by this process.
-        poll: called from the slow way, outside the claim: about every 64 KiB, and with True when the worker sleeps and
+        poll: called from the slow way, outside the lock: about every 64 KiB, and with True when the worker sleeps and
             should not; it wakes or restarts the worker.
     """
 
-    __slots__ = ("__weakref__", "_draining", "_full", "_poll", "_slow", "is_inherited", "is_open")
+    if not TYPE_CHECKING:  # a subclass has what is set here
+        __slots__ = ()
 
     def __init__(self, ring: Ring, poll: Callable[[bool], object]) -> None:
         super().__init__(ring)
+        self._side = deque()  # records that signal handlers and finalisers put while this thread held the lock
+        self._lock = threading.RLock()
         self.is_open: bool = True
         self.is_inherited: bool = False
         self._poll = poll
         self._draining = False
-        self._slow = 0  # the thread that makes room
+        self._holder = 0  # the thread that is inside the lock, and at work
         self._full = (-1, 0, 0.0)  # the tail at which a frame of so many bytes found no room, and until when that holds
         self._limit = self._next_limit()
+        ring.populate(self._head, self._limit)
         fork.watch(self)
 
     def __repr__(self) -> str:
@@ -102,9 +110,7 @@ class Producer(FastPut):
         """Count a record that was turned away: it takes a number, so that the gap shows."""
         index = DROPPED + DROP_REASONS.index(reason)
         with self._lock:
-            words = self._words
-            words[index] = words[index] + count
-            self._number, self._lost = self._number + count, (self._lost + (count << LOST_SHIFT)) & _LOST_MASK
+            self._count_drops(index, count)
 
     def want(self) -> int:
         """Ask the worker to make all that is here safe soon, and return the position it will have to reach."""
@@ -123,16 +129,16 @@ class Producer(FastPut):
         """Go on in a new file of the ring, whose own was removed; see `Ring.make_again`.
 
         Raises:
-            OSError: it cannot be made, or another thread is in between a put; nothing has changed.
+            OSError: it cannot be made, or this call came in between a put; nothing has changed.
         """
         with self._lock:
-            if self._slow:  # a signal handler or finaliser that came in between a put
+            if self._holder:  # a signal handler or finaliser that came in between a put
                 raise BlockingIOError(errno.EAGAIN, "the queue is in use", self.ring.path)
-            self._slow = threading.get_ident()
             try:
+                self._holder = threading.get_ident()
                 self._swap()
             finally:
-                self._slow = 0
+                self._holder = 0
             self._put_side()
 
     def close(self, end: str) -> None:
@@ -143,12 +149,11 @@ class Producer(FastPut):
         with self._lock:
             if not self.is_open:
                 return
-            if not self._slow and not self._claimed_below():
+            if not self._holder:
                 self._put_side()
-                self._claim()  # for good, once a thread interrupted inside its claim has put its frame
             self.is_open = False
+            self._limit = 0
             self.drop("closed", sum(count for _, _, count in list(self._side)))
-            self._shut()
             self._words[END] = ENDS.index(end)
 
     def let_go(self) -> None:
@@ -158,41 +163,32 @@ class Producer(FastPut):
 
     def after_fork(self) -> None:
         """Forget the parent's ring, in a forked child. No lock, no system call: this runs inside `fork`."""
+        self._free_mutex()
         self.is_open = False
         self.is_inherited = True
         self.ring.keep()
         self._lock = threading.RLock()
-        self._slow = 0
+        self._holder = 0
         self._draining = False
         self._side = deque()
-        self._shut()
-
-    def _shut(self) -> None:
-        """Close the fast way, also against a `_put` below that is about to restore its limit."""
-        self._side.append((b"", 0, 0))
         self._limit = 0
 
     def _put_slowly(self, payload: bytes, kind: int, count: int) -> bool:
-        if not self.is_open:
-            self._limit = 0
-            return False
-        if self._limit == 0 and self._claimed_below():
-            return self._put_aside(payload, kind, count)
-        if len(payload) > self.largest or self.is_known_to_be_full(len(payload)):
+        if not self.is_open or len(payload) > self.largest or self.is_known_to_be_full(len(payload)):
             return False
         size = frame_size(len(payload))
         with self._lock:
             if not self.is_open:
                 return False  # type: ignore[unreachable]  # another thread has closed it while this one waited for the lock
-            if self._slow:  # a signal handler, finaliser or tracer inside the lines below
+            if self._holder:  # a signal handler, finaliser or tracer inside the lines below
                 return self._put_aside(payload, kind, count)
             tail = self._words[TAIL]
-            self._slow = threading.get_ident()
             try:
+                self._holder = threading.get_ident()
                 fits, wake = self._make_room(size)
             finally:
-                self._slow = 0
-            placed = fits and self._put(payload, kind, count)
+                self._holder = 0
+            placed = fits and self.put(payload, kind, count)
             if not fits:
                 self._full = (tail, size, time.monotonic() + _FULL_FOR_S)
             if not placed:
@@ -204,16 +200,15 @@ class Producer(FastPut):
         """Say whether a payload as long as this found no room just now and none has been freed since: to look again would only cost time."""
         tail, refused, until = self._full
         size = frame_size(length)
-        return tail == self._words[TAIL] and size >= refused and not self._slow and time.monotonic() < until
+        return tail == self._words[TAIL] and size >= refused and not self._holder and time.monotonic() < until
 
     def _make_room(self, size: int) -> tuple[bool, bool]:
         """Skip the end of the ring if a frame of `size` does not fit before it, and set the limit anew.
 
         Returns:
-            Whether the frame fits now, looked at while no other thread has the ring claimed (it would find a limit of 0);
-            and whether the worker should be woken: it sleeps, and the ring is half full.
+            Whether the frame fits now, and whether the worker should be woken: it sleeps, and the ring is half full.
         """
-        limit = self._claim()
+        self._limit = limit = 0  # so that a thread in the native core, which takes no lock, waits for this one's
         try:
             boundary = (self._head | self._mask) + 1
             free_until = self._words[TAIL] + self.capacity
@@ -222,31 +217,20 @@ class Producer(FastPut):
             # The worker journals a full ring in pieces, and frees the room of each at once: here it may cut, without reading a frame.
             self._words[MARKS + self._head * MARK_COUNT // self.capacity % MARK_COUNT] = self._head
             limit = self._next_limit(size)
+            self.ring.populate(self._head, limit)
             fits = self._head + size <= limit
             half_full = self._head + size - self._words[TAIL] > self.capacity // 2
         finally:
             self._limit = limit if self.is_open else 0
         return fits, bool(half_full and self._words[SLEEPING])
 
-    def _claim(self) -> int:
-        """Claim the ring for the slow way; wait for a thread that has it and was interrupted by a finaliser."""
-        deadline = time.monotonic() + _CLAIM_WAIT_S
-        while True:
-            limit, self._limit = self._limit, 0
-            if limit or not self.is_open or time.monotonic() > deadline:
-                return limit
-            time.sleep(0)
-
     def _swap(self) -> None:
-        claimed = self._claim()
+        self._limit = 0  # as in `_make_room`
         try:
-            if not claimed and self.is_open:
-                raise BlockingIOError(errno.EAGAIN, "the queue is in use", self.ring.path)
             self.ring.make_again()
             self._words, self._data = self.ring.words, self.ring.data
         finally:
-            if claimed:
-                self._limit = self._next_limit() if self.is_open else 0
+            self._limit = self._next_limit() if self.is_open else 0
 
     def _next_limit(self, size: int = 0) -> int:
         """Return how far the fast way may go before something has to be looked at; see `FastPut` for what that may be."""
@@ -264,7 +248,7 @@ class Producer(FastPut):
 
     def interrupted(self) -> bool:
         """Tell whether this call came in between a put on this very thread: if it waited for room, it would wait for itself."""
-        return self._slow == threading.get_ident() or (self._limit == 0 and self._claimed_below())
+        return self._holder == threading.get_ident()
 
     def settle(self) -> bool:
         """Put what came in between and found no room, and return whether nothing of it is left."""
@@ -286,7 +270,7 @@ class Producer(FastPut):
         """Put what came in between, in the order it came."""
         going = True
         # What comes in between while this thread makes room waits until it has.
-        while going and self._side and self.is_open and not self._slow:
+        while going and self._side and self.is_open and not self._holder:
             taken = True
             try:  # 3.13 does not guard the jumps of a loop in here: an interrupt there would leave the flag set
                 taken, self._draining = self._draining, True  # on one line, so that no tracer comes in between
@@ -294,12 +278,10 @@ class Producer(FastPut):
             finally:
                 if not taken:
                     self._draining = False
-        if not self.is_open:
-            self._limit = 0
 
     def _put_next(self) -> bool:
         """Put the first of them; False when there is no room: it was accepted, so it stays until there is."""
-        if not self._side:  # another was faster before this one said that it empties it
+        if not self._side:  # another call has emptied it before this one began
             return False
         payload, kind, count = self._side[0]
         before = self._head
@@ -317,3 +299,25 @@ class Producer(FastPut):
         """Tell whether a frame behind the position `since` has this payload; taken for granted where others have overwritten it."""
         head = self._head
         return head - since > self.capacity or payload in self.ring.copy(since, head)
+
+
+_SLOTS: Final = ("__weakref__", "_draining", "_full", "_poll", "is_inherited", "is_open")
+
+
+class PythonProducer(Producer, FastPut):
+    """Puts frames by Python alone."""
+
+    __slots__ = _SLOTS
+
+
+create: Callable[[Ring, Callable[[bool], object]], Producer] = PythonProducer
+
+if is_native:
+    from asynctrack import _native
+
+    class NativeProducer(Producer, _native.FastPut):  # type: ignore[misc]  # it has all of the other `FastPut`
+        """Puts nearly every frame by one call of C."""
+
+        __slots__ = (*_SLOTS, "_holder")
+
+    create = NativeProducer

@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 # How often the positions of a ring are read until they can be. Arbitrary.
 _TRIES = 5
 
+_PAGE_BYTES = mmap.PAGESIZE
+_POPULATE_WRITE = 23  # `MADV_POPULATE_WRITE` of Linux 5.14, which `mmap` has no name for
+
 _kept: list[Ring] = []
 _kept_data: list[mmap.mmap | memoryview] = []
 
@@ -62,7 +65,7 @@ _kept_data: list[mmap.mmap | memoryview] = []
 class Ring:
     """A mapped ring file. Positions only grow; see `layout` for what the words mean."""
 
-    __slots__ = ("__weakref__", "_fd", "_inode", "capacity", "data", "id", "meta", "path", "words")
+    __slots__ = ("__weakref__", "_fd", "_inode", "_populated", "capacity", "data", "id", "meta", "path", "words")
 
     def __init__(self, fd: int, path: str) -> None:
         size = os.fstat(fd).st_size
@@ -70,6 +73,7 @@ class Ring:
             raise ValueError(f"{path} does not have the size of a ring: {size} bytes")
         self._fd = fd
         self._inode = _inode(fd)
+        self._populated = 0
         self.path: str = path
         self.data: mmap.mmap = mmap.mmap(fd, size)
         self.words: memoryview[int] = memoryview(self.data).cast("Q")
@@ -113,13 +117,28 @@ class Ring:
                 _unlink(leftover)
             raise
 
-    def is_there(self) -> bool:
-        """Tell whether its file is where it was: not removed, nor replaced by another."""
+    def is_there(self, path: str | None = None) -> bool:
+        """Tell whether its file is where it was: not removed, nor replaced by another; or whether it is at another path."""
         try:
-            found = os.stat(self.path, follow_symlinks=False)
+            found = os.stat(path or self.path, follow_symlinks=False)
         except OSError:
             return False
         return (found.st_dev, found.st_ino) == self._inode
+
+    def has_name(self) -> bool:
+        """Tell whether its file is anywhere at all: not removed."""
+        try:
+            return os.fstat(self._fd).st_nlink > 0
+        except OSError:
+            return False
+
+    def found_at(self) -> str | None:
+        """Find the path of its file, wherever that was moved; None where the system does not tell."""
+        try:
+            path = os.readlink(f"/proc/self/fd/{self._fd}")
+        except OSError:
+            return None
+        return path if self.is_there(path) else None
 
     def make_again(self) -> None:
         """Go on in a new file at the same path, with all that this one has; for who removed that did not ask. No worker is taken to have it.
@@ -166,7 +185,9 @@ class Ring:
             raise
 
     def producer_lives(self) -> bool:
-        """Tell whether the process that made this ring is still there. Never call it in that process."""
+        """Tell whether the process that made this ring is still there, and has not let go of it. Never call it in that process."""
+        if self._fd < 0:  # closed beside this thread, by its producer in the same process
+            return False
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -181,7 +202,7 @@ class Ring:
 
     def held_by(self) -> int | None:
         """Find the process that has the ring's lock, as it is called here; `locks.ELSEWHERE` where it cannot be seen, None where it has ended or is this one."""
-        return locks.holder_of(self._fd)
+        return None if self._fd < 0 else locks.holder_of(self._fd)
 
     def can_be(self) -> bool:
         """Tell whether the header is one; else somebody has written over it."""
@@ -199,13 +220,33 @@ class Ring:
         """Tell whether it was made to open a run, and nothing is said in it: its producer is about to, or was killed before it could."""
         return not self.words[HEAD] and self.meta.get("root") == "True"
 
+    def populate(self, start: int, end: int) -> None:
+        """Have the pages from one position to another mapped at once, in the first lap: a fault at each takes twice as long, and falls into a `put`.
+
+        A system that cannot leaves it at the faults.
+        """
+        start, end = max(start, self._populated), min(end, self.capacity)
+        if start >= end:
+            return
+        self._populated = end
+        first = (HEADER_BYTES + start) // _PAGE_BYTES * _PAGE_BYTES
+        try:
+            self.data.madvise(_POPULATE_WRITE, first, HEADER_BYTES + end - first)
+        except (AttributeError, OSError, ValueError):
+            self._populated = self.capacity
+
     def copy(self, start: int, end: int) -> bytes:
         """Copy the bytes between two positions; right only while `end - capacity <= start` holds."""
+        return b"".join(self.parts(start, end))
+
+    def parts(self, start: int, end: int) -> tuple[memoryview, ...]:
+        """Return the bytes between two positions as they lie in memory: in two parts where they go beyond the end."""
+        view = memoryview(self.data)
         first = HEADER_BYTES + start % self.capacity
         last = HEADER_BYTES + end % self.capacity
         if first < last or start == end:
-            return self.data[first:last]
-        return self.data[first : HEADER_BYTES + self.capacity] + self.data[HEADER_BYTES:last]
+            return (view[first:last],)
+        return view[first : HEADER_BYTES + self.capacity], view[HEADER_BYTES:last]
 
     def batch_end(self, start: int, head: int, max_bytes: int) -> int:
         """Find where to cut what lies between a frame's start and the head: about `max_bytes` on, more where no mark is nearer."""
@@ -262,7 +303,7 @@ class Ring:
 
         Call it behind `close`, which knows whether the descriptors are still ours.
         """
-        if self not in _kept:
+        if len(self.data) and self not in _kept:  # once only
             last = bytearray(self.data[:HEADER_BYTES])
             self.words, self.data = memoryview(last).cast("Q"), memoryview(b"")  # type: ignore[assignment]  # nobody reads it any more
 
@@ -271,7 +312,7 @@ class Ring:
         try:
             self.data.madvise(mmap.MADV_REMOVE, HEADER_BYTES, self.capacity)
         except (AttributeError, OSError, ValueError):
-            pass  # not on this system: it goes with the mapping
+            pass  # this system cannot give the pages back at once; closing the mapping does
 
     def keep(self) -> None:
         """Keep the mapping for good: when it goes it closes its own descriptor, which by now may be another's file.

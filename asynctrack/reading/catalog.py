@@ -8,7 +8,7 @@ import errno
 import os
 import stat
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -36,12 +36,13 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
     """Find the directory of the run that is meant.
 
     Args:
-        wanted: the path of a run's directory, an id or its beginning, the same after `project/`, or "latest".
-        directory: where ids are looked up: it holds projects, which hold runs.
+        wanted: the path of a run's directory, an id or its beginning, a name, these after `project/`, or "latest". An id goes before a name. Where the
+            beginning of an id fits several runs, a name decides.
+        directory: where ids and names are looked up: it holds projects, which hold runs.
 
     Raises:
         NoSuchRun: there is none.
-        AmbiguousRun: an id or its beginning fits several.
+        AmbiguousRun: an id, its beginning or a name fits several.
     """
     text = os.path.expanduser(os.fspath(wanted))
     directory = expanded(directory)
@@ -53,15 +54,58 @@ def find(wanted: str | os.PathLike[str], directory: str | os.PathLike[str]) -> P
     if text and is_run(text):
         return Path(text)
     runs = runs_under(directory)
-    label = name_of if "/" in text else _id
-    text = _as_directories(text)
-    fitting = [run for run in runs if text == label(run)]
-    fitting = fitting or [run for run in runs if text and label(run).startswith(text)]
-    if len(fitting) > 1:
+    fitting = _of_id(_as_directories(text), runs)
+    if len(fitting) == 1:
+        return fitting[0]
+    names = dict(_names_of(runs)) if text else {}
+    named = [run for run, name in names.items() if text in _spellings(run, name)]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        ordered = list(newest_first(named))
+        raise AmbiguousRun(text, [name_of(run) for run in ordered], [_at(run) for run in ordered])
+    if fitting:
         raise AmbiguousRun(text, [name_of(run) for run in newest_first(fitting)])
-    if not fitting:
-        raise NoSuchRun(text, directory, _closest(text, runs))
-    return fitting[0]
+    raise NoSuchRun(text, directory, _closest(text, runs, names))
+
+
+def _of_id(text: str, runs: list[Path]) -> list[Path]:
+    """Return the runs of an id, or `project/id`; else those whose begin so."""
+    label = name_of if "/" in text else _id
+    labels = [(label(run), run) for run in runs]
+    fitting = [run for found, run in labels if found == text]
+    return fitting or [run for found, run in labels if text and found.startswith(text)]
+
+
+class _Named(msgspec.Struct):
+    name: str = ""
+    project: str = ""
+
+
+_named: Final = msgspec.json.Decoder(_Named)
+
+
+def _names_of(runs: list[Path]) -> Iterator[tuple[Path, _Named]]:
+    """Yield the runs with a name of their own. Reads the `run.json` of each: 0.6 s for 10,000 runs, measured on a server with two cores."""
+    for run in runs:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = _named.decode(safe_read.read(run / manifests.FILE_NAME))
+            if found.name not in ("", _id(run)):
+                yield run, found
+
+
+def _spellings(run: Path, named: _Named) -> tuple[str, ...]:
+    """Return the ways to write a run's name: the name alone, and behind its project or the directory of that."""
+    return named.name, f"{named.project}/{named.name}", f"{name_of(run).partition('/')[0]}/{named.name}"
+
+
+def _at(run: Path) -> str:
+    """Return when a run was created, for people: in local time."""
+    created = created_at(run)
+    try:
+        return datetime.fromisoformat(created).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError):  # so far from our time that no time zone has it
+        return created
 
 
 def runs_under(directory: str | os.PathLike[str]) -> list[Path]:
@@ -89,10 +133,10 @@ def unreadable_under(directory: str | os.PathLike[str]) -> int:
     found = 0
     with contextlib.suppress(OSError):  # a directory whose disk fails counts as a run
         for path in _directories(directory):
-            if not _may_read(path):
+            if not may_read(path):
                 found += 1
             elif not is_run(path):
-                found += sum(not _may_read(below) for below in _directories(path))
+                found += sum(not may_read(below) for below in _directories(path))
     return found
 
 
@@ -101,6 +145,11 @@ def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
 
     Nothing of a run is older than the run. So a run whose directory has not changed since another was created is older than that.
     """
+    return (run for _, run in newest_first_with_times(runs))
+
+
+def newest_first_with_times(runs: Iterable[Path]) -> Iterator[tuple[str, Path]]:
+    """Yield what `newest_first` does, each with the time when it was created."""
     changed = sorted(((_changed_at(run), run) for run in runs), reverse=True)
     read: list[tuple[str, str, Path]] = []
     at = 0
@@ -109,7 +158,8 @@ def newest_first(runs: Iterable[Path]) -> Iterator[Path]:
             run = changed[at][1]
             insort(read, (created_at(run), run.name, run))
             at += 1
-        yield read.pop()[2]
+        when, _, newest = read.pop()
+        yield when, newest
 
 
 def is_run(path: str | os.PathLike[str]) -> bool:
@@ -162,7 +212,7 @@ def _changed_at(run: Path) -> str:
     return datetime.fromtimestamp(changed_s, UTC).isoformat(timespec="milliseconds")
 
 
-def _may_read(path: Path) -> bool:
+def may_read(path: str | os.PathLike[str]) -> bool:
     """Return True if this user may read a path, or if that cannot be known because the disk fails."""
     try:
         os.stat(path)
@@ -190,6 +240,11 @@ class _Creation(msgspec.Struct):
 
 
 def _directories(parent: str | os.PathLike[str]) -> list[Path]:
+    """Return the paths of `directories_in`."""
+    return [Path(entry.path) for entry in directories_in(parent)]
+
+
+def directories_in(parent: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """Return the directories in a directory, except hidden ones; none where it is missing or this user may not read it.
 
     Raises:
@@ -197,7 +252,7 @@ def _directories(parent: str | os.PathLike[str]) -> list[Path]:
     """
     try:
         with os.scandir(parent) as entries:
-            return [Path(entry.path) for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
+            return [entry for entry in entries if not entry.name.startswith(".") and _is_directory(entry)]
     except OSError as error:
         if error.errno not in _NOT_THERE:
             raise
@@ -211,8 +266,12 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return error.errno not in _NOT_THERE
 
 
-def _closest(text: str, runs: list[Path]) -> list[str]:
-    """Return the names most like `text`, by `project/id` or by id alone."""
-    names = {name_of(run): name_of(run) for run in runs} | {run.name: name_of(run) for run in runs}
-    close = [names[name] for name in difflib.get_close_matches(text, names, n=2 * _OFFERED, cutoff=_ALIKE)]
-    return list(dict.fromkeys(close))[:_OFFERED]
+def _closest(text: str, runs: list[Path], names: Mapping[Path, _Named]) -> list[str]:
+    """Return the runs most like `text`, by `project/id`, by id alone or by name."""
+    known = {name_of(run): run for run in runs} | {run.name: run for run in runs}
+    spelt = {spelling: run for run, named in names.items() for spelling in _spellings(run, named)}
+    close: dict[Path, str] = {}
+    for one in difflib.get_close_matches(text, {**spelt, **known}, n=4 * _OFFERED, cutoff=_ALIKE):
+        run = known.get(one) or spelt[one]
+        close.setdefault(run, name_of(run) if one in known else f"{one!r} ({name_of(run)})")
+    return list(close.values())[:_OFFERED]

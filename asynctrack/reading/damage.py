@@ -71,10 +71,10 @@ def warn(run: Path, damage: Sequence[Damage]) -> None:
     """Warn of a damaged run, once in this process."""
     name = os.path.realpath(run)
     if damage and _throttle.admit(name, ONCE):
-        warnings.warn(DamagedJournal(run, damage), stacklevel=_level_of_the_reader())
+        warnings.warn(DamagedJournal(run, damage), stacklevel=level_of_the_reader())
 
 
-def _level_of_the_reader() -> int:
+def level_of_the_reader() -> int:
     """Return the stack level of the line that reads the run, the first that is not ours, as `warnings.warn` counts from its caller."""
     level, frame = 0, private.frame(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asynctrack":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from asynctrack.backends.files.reserved import WRITER, free_name
 from asynctrack.records.column_types import Kind, are_plain, as_kind, kind_of
 
 STEP: Final = "_step"
@@ -18,6 +19,17 @@ _LONGEST: Final = 1 << 63
 # pandas' types of columns that have a value in each row, and of those that do not.
 _PRESENT: Final[dict[Kind | None, str]] = {"bool": "bool", "int": "int64", "long": "int64", "float": "float64"}
 _MISSING: Final[dict[Kind | None, str]] = {"int": "float64", "long": "Int64", "float": "float64"}
+
+
+# Columns of equal length, with None where a record has no value.
+Table = dict[str, list[Any]]
+
+
+def with_writers(table: Table, labels: list[str | None]) -> Table:
+    """Return a table with the labels of the rows' writers as third column. A logged key of that name gets one more underscore in front."""
+    own: Table = {STEP: table[STEP], TIMESTAMP: table[TIMESTAMP], WRITER: labels}
+    keys = {free_name(name, (WRITER,)): values for name, values in table.items() if name not in own or name == WRITER}
+    return {**own, **keys}
 
 
 class Typed(NamedTuple):
@@ -40,59 +52,60 @@ def typed(values: list[Any]) -> Typed:
     return Typed(as_kind(kind, values), kind)
 
 
-def to_pandas(pandas: Any, table: dict[str, list[Any]]) -> Any:
+def to_pandas(pandas: Any, table: Table) -> Any:
     """Build a pandas data frame. A column of integers with gaps becomes floats with NaN; beyond 2**53 it becomes `Int64`, which can hold gaps."""
-    return pandas.DataFrame({name: _series(pandas, name, values) for name, values in table.items()})
+    return pandas.DataFrame({name: pandas_series(pandas, name, values) for name, values in table.items()})
 
 
-def to_polars(polars: Any, table: dict[str, list[Any]]) -> Any:
+def to_polars(polars: Any, table: Table) -> Any:
     """Build a polars data frame."""
-    types = {
-        "bool": polars.Boolean, "int": polars.Int64, "long": polars.Int64, "float": polars.Float64, "text": polars.String,
-    }  # fmt: skip
-    series = []
-    for name, values in table.items():
-        if name == STEP and _are_unsigned(values):
-            series.append(polars.Series(name, values, polars.UInt64))
-            continue
-        column = typed(values)
-        if column.kind is not None:
-            series.append(polars.Series(name, column.values, types[column.kind]))
-            continue
-        try:
-            series.append(polars.Series(name, column.values, strict=False))
-        except Exception:  # whatever the library cannot hold, lists of several types for one: it has no common base
-            series.append(polars.Series(name, as_kind("text", values), polars.String))
-    return polars.DataFrame(series)
+    return polars.DataFrame([polars_series(polars, name, values) for name, values in table.items()])
 
 
-def to_arrow(pyarrow: Any, table: dict[str, list[Any]]) -> Any:
+def to_arrow(pyarrow: Any, table: Table) -> Any:
     """Build a pyarrow table."""
-    types = {
-        "bool": pyarrow.bool_(), "int": pyarrow.int64(), "long": pyarrow.int64(), "float": pyarrow.float64(), "text": pyarrow.string(),
-    }  # fmt: skip
-    arrays = {}
-    for name, values in table.items():
-        if name == STEP and _are_unsigned(values):
-            arrays[name] = pyarrow.array(values, pyarrow.uint64())
-            continue
-        column = typed(values)
-        if column.kind is not None:
-            arrays[name] = pyarrow.array(column.values, types[column.kind])
-            continue
-        try:
-            arrays[name] = pyarrow.array(column.values)
-        except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):  # lists of several types
-            arrays[name] = pyarrow.array(as_kind("text", values), pyarrow.string())
-    return pyarrow.table(arrays)
+    return pyarrow.table({name: arrow_array(pyarrow, name, values) for name, values in table.items()})
 
 
-def _series(pandas: Any, name: str, values: list[Any]) -> Any:
+def pandas_series(pandas: Any, name: str, values: list[Any]) -> Any:
+    """Build one column of a pandas data frame."""
     if name == STEP and _are_unsigned(values):
         return pandas.Series(values, dtype="uint64")
     column = typed(values)
     types = _MISSING if None in values else _PRESENT
     return pandas.Series(column.values, dtype=types.get(column.kind, "object"))
+
+
+def polars_series(polars: Any, name: str, values: list[Any]) -> Any:
+    """Build one column of a polars data frame."""
+    if name == STEP and _are_unsigned(values):
+        return polars.Series(name, values, polars.UInt64)
+    column = typed(values)
+    if column.kind is not None:
+        types = {
+            "bool": polars.Boolean, "int": polars.Int64, "long": polars.Int64, "float": polars.Float64, "text": polars.String,
+        }  # fmt: skip
+        return polars.Series(name, column.values, types[column.kind])
+    try:
+        return polars.Series(name, column.values, strict=False)
+    except Exception:  # whatever the library cannot hold, lists of several types for one: it has no common base
+        return polars.Series(name, as_kind("text", values), polars.String)
+
+
+def arrow_array(pyarrow: Any, name: str, values: list[Any]) -> Any:
+    """Build one column of a pyarrow table."""
+    if name == STEP and _are_unsigned(values):
+        return pyarrow.array(values, pyarrow.uint64())
+    column = typed(values)
+    if column.kind is not None:
+        types = {
+            "bool": pyarrow.bool_(), "int": pyarrow.int64(), "long": pyarrow.int64(), "float": pyarrow.float64(), "text": pyarrow.string(),
+        }  # fmt: skip
+        return pyarrow.array(column.values, types[column.kind])
+    try:
+        return pyarrow.array(column.values)
+    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):  # lists of several types
+        return pyarrow.array(as_kind("text", values), pyarrow.string())
 
 
 def _are_unsigned(steps: list[Any]) -> bool:

@@ -10,13 +10,12 @@ from typing import Final
 from asynctrack._system.suggestions import suggests
 from asynctrack.reading.opening import open_run
 from asynctrack.reading.reader import RunReader
+from asynctrack.reading.scanned_metrics import SourceMetrics, as_it_is
+from asynctrack.reading.scanned_metrics import load as load_scanned
 from asynctrack.records.codec import Record, flatten, split_source
 from asynctrack.records.column_types import as_float
 
 ALL: Final = -1
-
-# Steps, and the values of each metric there.
-SourceMetrics = tuple[list[int], dict[str, list[float]]]
 
 
 @suggests
@@ -30,7 +29,7 @@ def load_metrics(
     left out. A metric without a number in a row is NaN there. Integers become floats, those beyond the largest float infinite.
 
     Args:
-        source: the run's directory, or what `open_run` returned.
+        source: what `open_run` takes, or what it returned.
         max_step: the last step to load, -1 for all; with 0 there is nothing.
         within: load only names below this one, and take it off: `within="model"` for `model/train/loss`.
 
@@ -46,9 +45,14 @@ def load_metrics(
     if max_step == 0:
         return {}
     run = source if isinstance(source, RunReader) else open_run(source)
+    prefix = f"{within}/" if within else ""
+    if (scan := run._scan("all", as_it_is, rows=True)) is not None:
+        quick = load_scanned(scan, math.inf if max_step == ALL else max_step, prefix)
+        if quick is not None:
+            return quick
     found: dict[str, _Source] = {}
     for record in run.records():
-        for name, row in _rows(record, f"{within}/" if within else ""):
+        for name, row in _rows(record, prefix):
             found.setdefault(name, _Source()).add(record.step, row)
     return {name: its.metrics(max_step) for name, its in found.items()}
 
@@ -77,7 +81,9 @@ class _Source:
 def _rows(record: Record, prefix: str) -> Iterator[tuple[str, dict[str, float]]]:
     """Yield the row that a record adds to each source."""
     rows: dict[str, dict[str, float]] = {}
-    for key, value in flatten(record.data):
+    for key, value in dict(
+        flatten(record.data)
+    ).items():  # of a name that comes twice the later counts: `a/b` beside `b` in `a`
         if key.startswith(prefix) and isinstance(value, int | float):
             source, name = split_source(key.removeprefix(prefix))
             rows.setdefault(source, {})[name] = as_float(value)

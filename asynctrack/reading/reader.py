@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,28 +19,46 @@ import msgspec
 from asynctrack._system.paths import expanded
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.files.reserved import FlatNames
-from asynctrack.errors import InvalidSettings, LibraryMissing, NotARun
+from asynctrack.errors import InvalidSettings, NotARun
+from asynctrack.journal import environment_file
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal.backwards import backwards
-from asynctrack.journal.manifest import UNREADABLE, Manifest, Status, find_start, unreadable
+from asynctrack.journal.batch_records import BatchDecoder
+from asynctrack.journal.environment_file import Environment
+from asynctrack.journal.frames import FrameBatch
+from asynctrack.journal.manifest import UNREADABLE, Manifest, find_start
 from asynctrack.journal.reader import Damage, Reader
-from asynctrack.queue.layout import RECORD, START
-from asynctrack.reading import data_frames
+from asynctrack.journal.writer_list import WriterStats, last_by_label
+from asynctrack.queue.layout import RECORD
+from asynctrack.reading import data_frames, live_state, scanned_frames
 from asynctrack.reading.columns import Column, Curve, as_array, put, steps_as_array
-from asynctrack.reading.damage import manifest_of, scan, unreached_end, warn
+from asynctrack.reading.damage import manifest_of, unreached_end, warn
+from asynctrack.reading.damage import scan as scan_damage
 from asynctrack.reading.history import History, find_cuts, without
+from asynctrack.reading.host_sessions import sessions_of_rings
+from asynctrack.reading.live_state import RunStatus
+from asynctrack.reading.repeats import count_sessions
+from asynctrack.reading.row_labels import RowLabels
+from asynctrack.reading.scan import Plain, scan
+from asynctrack.reading.session_records import session_records
+from asynctrack.reading.writer_counts import WriterCounts, read_last_labels
 from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 from asynctrack.records.column_types import as_float
+from asynctrack.records.libraries import import_library
 
 if TYPE_CHECKING:
     import pandas
     import polars
+    import pyarrow
 
+    from asynctrack._native import Scan
+    from asynctrack.curves.curve import CurveBuckets
+    from asynctrack.curves.run_curves import RunCurves
     from asynctrack.reading.without_journal import Records
 
 
 class RunReader:
-    """Reads a recorded run. Each call reads what the journal holds then; nothing is cached.
+    """Reads a recorded run. Each call reads what the journal holds then. Nothing is kept but what `curve` has read.
 
     Where the journal is missing, it reads what backends have left in the run's directory: see `asynctrack.reading.without_journal`.
 
@@ -53,6 +72,7 @@ class RunReader:
         self._warns = warns
         self._around: list[Damage] = []
         self._within: list[Damage] = []
+        self._curves_by_history: dict[History, RunCurves] = {}
         self.manifest()
 
     def __repr__(self) -> str:
@@ -74,12 +94,12 @@ class RunReader:
             UnsupportedVersion: a newer asynctrack wrote it.
         """
         found = self._load()
-        self._around = scan(self.path)
+        self._around = scan_damage(self.path)
         self._warn()
         reader = Reader(self.path / "journal", found.position)
         for batch in reader:
             for frame in batch.frames(skip_records=True):
-                found.apply(frame)
+                found.apply(frame, batch.header.ring)
         reader.close()
         return found
 
@@ -89,9 +109,13 @@ class RunReader:
         return self.manifest().id
 
     @property
-    def status(self) -> Status:
-        """Return "running", "finished", "failed", "crashed" or "preempted"."""
-        return self.manifest().status
+    def status(self) -> RunStatus:
+        """Return "running", "finished", "failed", "crashed", "preempted" or "lost".
+
+        It is "lost" where its processes and its worker have died, and nobody has said how it ended: `asynctrack sync` recovers what they left. Another
+        machine's run, or another user's, says "running" then: from here nobody can tell. `manifest().status` is what `run.json` and the journal say.
+        """
+        return live_state.status_of(self.path, self.manifest())
 
     @property
     def config(self) -> dict[str, Any]:
@@ -103,6 +127,44 @@ class RunReader:
         """Return the summary as it was set; the last values that were logged are in `columns` and `arrays`."""
         return self.manifest().summary
 
+    @property
+    def traceback(self) -> str | None:
+        """Return the traceback of the exception that has ended the run; None where there was none, or the run is of an earlier version.
+
+        Where its owner has left none, it is that of the first other process that has failed, and says which.
+        """
+        return self.manifest().traceback
+
+    @property
+    def environment(self) -> Environment | None:
+        """Return commit, script, arguments, packages and machine of the run; None where they are not known.
+
+        It is of the last session of a run that was resumed, and may come some seconds after the run has begun.
+        """
+        return environment_file.load(self.path)
+
+    @property
+    def earlier_environments(self) -> list[Environment]:
+        """Return the same of earlier sessions of a run that was resumed, as far as it differs from that of the session after it; the first one first."""
+        return environment_file.load_earlier(self.path)
+
+    @property
+    def writers(self) -> list[WriterStats]:
+        """Return the processes that write to the run, each with what is known of it and how it has ended; those of earlier sessions come first.
+
+        A forked child counts for the process that has forked it. A rank that was started again is there twice.
+        """
+        found = self.manifest()
+        writers = [*found.earlier_writers, *found.writers]
+        with contextlib.closing(WriterCounts(self.path)) as counts:
+            return counts.by_process(writers) if self._has_journal() else writers
+
+    def writers_by_label(self) -> dict[str, WriterStats]:
+        """Return the last process of each label, with the records and drops of all that had the label, forked children included."""
+        writers = self.manifest().writers
+        with contextlib.closing(WriterCounts(self.path)) as counts:
+            return counts.by_label(writers) if self._has_journal() else last_by_label(writers)
+
     @suggests
     def records(self, history: History = "all") -> Iterator[Record]:
         """Yield the records in the order of the journal, which is that of the calls within a process. Images and the like are `Media` with all of their content.
@@ -113,14 +175,18 @@ class RunReader:
         Raises:
             InvalidSettings: `history` is neither.
         """
-        if history not in get_args(History):
-            raise InvalidSettings([f"history must be 'all' or 'last'; got {history!r:.80}"])
-        cuts = find_cuts(self._read()) if history == "last" and self._count_sessions() > 1 else []
-        return without(self._read(), cuts) if cuts else (record for _, record in self._read())
+        _check(history)
+        if history == "all" or not self._has_journal() or count_sessions(self.path, self.manifest()) < 2:
+            return (record for _, record in self._read())
+        fixed = self._fixed_sessions()
+        return without(self._read(fixed), find_cuts(self._read(fixed)))
 
     def last_record(self) -> Record | None:
         """Return the last record in the journal that can be read, without reading those before it; None where there is none."""
-        return next(self._records_backwards(), None)
+        last = next(self._records_backwards(), None)
+        if last is None:
+            return None
+        return msgspec.structs.replace(last, writer=read_last_labels(self.path, self.manifest()).label_of(last.ring))
 
     @suggests
     def columns(self, history: History = "last") -> dict[str, Column]:
@@ -132,6 +198,8 @@ class RunReader:
         Returns:
             A `Column` for each key. Values of several types become one, as `asynctrack.records.column_types` says.
         """
+        if (found := self._scan(history, light)) is not None:
+            return scanned_frames.columns(found)
         columns: dict[str, Column] = {}
         for record in self.records(history):
             for key, value in flatten(record.data):
@@ -161,11 +229,82 @@ class RunReader:
         Raises:
             LibraryMissing: NumPy is not installed.
         """
-        _import("numpy", "arrays")
+        import_library("numpy", "arrays")
         nested: dict[str, Any] = {}
-        for key, column in self.columns(history).items():
-            put(nested, key, Curve(steps_as_array(column.steps), as_array(column.values)))
+        for key, curve in self._curves(history):
+            put(nested, key, curve)
         return nested
+
+    @suggests
+    def curve(
+        self,
+        key: str,
+        x: str = "step",
+        *,
+        x0: float | None = None,
+        x1: float | None = None,
+        buckets: int = 300,
+        history: History = "last",
+        cache: bool = True,
+    ) -> CurveBuckets:
+        """Return the curve of a metric, summed up for as many places as a picture has: no number lies outside its band.
+
+        The first call reads the journal, later ones what has come since. Where the window has few records, each bucket is one number, as it was logged.
+
+        Args:
+            key: the metric; nested keys are joined by `/`.
+            x: "step", "time" (seconds since the epoch), "relative" (seconds since the first record), or the name of another metric.
+            x0: the first x of the window; None for that of the metric.
+            x1: the last x.
+            buckets: how many, at most.
+            history: "last" leaves out what was logged again after a resume; "all" does not.
+            cache: what was read of a run of a million records or more is kept in the user's cache, and found there at the first call.
+
+        Raises:
+            KeyError: the run has no number by that name, or by that of `x`.
+            InvalidSettings: there is no such window or history.
+        """
+        return self.curves([key], x, x0=x0, x1=x1, buckets=buckets, history=history, cache=cache)[key]
+
+    @suggests
+    def curves(
+        self,
+        keys: Iterable[str] | None = None,
+        x: str = "step",
+        *,
+        x0: float | None = None,
+        x1: float | None = None,
+        buckets: int = 300,
+        history: History = "last",
+        cache: bool = True,
+    ) -> dict[str, CurveBuckets]:
+        """Return the curves of several metrics, by their names.
+
+        Args:
+            keys: the metrics; None for all.
+            x: as for `curve`.
+            x0: as for `curve`.
+            x1: as for `curve`.
+            buckets: as for `curve`.
+            history: as for `curve`.
+            cache: as for `curve`.
+
+        Raises:
+            KeyError: the run has no number by one of the names.
+            InvalidSettings: there is no such window or history.
+        """
+        found = self._run_curves(history, cache=cache)
+        return found.curves(found.names() if keys is None else keys, x, x0, x1, buckets)
+
+    def _run_curves(self, history: History = "last", *, cache: bool = True) -> RunCurves:
+        """Return the curves of this run, up to date."""
+        from asynctrack.curves.run_curves import RunCurves  # few who read a run want its curves
+
+        _check(history)
+        found = self._curves_by_history.setdefault(history, RunCurves(self.path, history, cache=cache))
+        self._within = found.grow(self._fixed_sessions() if history == "last" else {})
+        self._warn()
+        return found
 
     @suggests
     def summarise(self, key: str, how: str = "last") -> Any:
@@ -193,7 +332,7 @@ class RunReader:
     def to_pandas(self, history: History = "last") -> pandas.DataFrame:
         """Return a pandas data frame with a row for each record. The first columns are `_step` and `_timestamp` (seconds since the epoch).
 
-        A logged key of one of these names gets one more underscore in front. Each column has one type, as `asynctrack.records.column_types` says; steps beyond
+        Where several processes have written to the run, `_writer` is the third: the label of the one that has logged the record. A logged key of one of these names gets one more underscore in front. Each column has one type, as `asynctrack.records.column_types` says; steps beyond
         63 bits are unsigned.
 
         Args:
@@ -202,7 +341,14 @@ class RunReader:
         Raises:
             LibraryMissing: pandas is not installed.
         """
-        frame: pandas.DataFrame = data_frames.to_pandas(_import("pandas", "to_pandas"), self._table(history))
+        library = import_library("pandas", "to_pandas")
+        labels = RowLabels()
+        found = self._scan(history, _cell, rows=True, labels=labels)
+        frame: pandas.DataFrame = (
+            data_frames.to_pandas(library, self._table(history))
+            if found is None
+            else scanned_frames.to_pandas(library, found, labels.column())
+        )
         return frame
 
     @suggests
@@ -215,11 +361,18 @@ class RunReader:
         Raises:
             LibraryMissing: polars is not installed.
         """
-        frame: polars.DataFrame = data_frames.to_polars(_import("polars", "to_polars"), self._table(history))
+        library = import_library("polars", "to_polars")
+        labels = RowLabels()
+        found = self._scan(history, _cell, rows=True, labels=labels) if find_spec("numpy") is not None else None
+        frame: polars.DataFrame = (
+            data_frames.to_polars(library, self._table(history))
+            if found is None
+            else scanned_frames.to_polars(library, found, labels.column())
+        )
         return frame
 
     @suggests
-    def to_arrow(self, history: History = "last") -> Any:
+    def to_arrow(self, history: History = "last") -> pyarrow.Table:
         """Return a pyarrow table with the columns of `to_pandas`.
 
         Args:
@@ -228,42 +381,64 @@ class RunReader:
         Raises:
             LibraryMissing: pyarrow is not installed.
         """
-        return data_frames.to_arrow(_import("pyarrow", "to_arrow"), self._table(history))
+        library = import_library("pyarrow", "to_arrow")
+        labels = RowLabels()
+        found = self._scan(history, _cell, rows=True, labels=labels)
+        table: pyarrow.Table = (
+            data_frames.to_arrow(library, self._table(history))
+            if found is None
+            else scanned_frames.to_arrow(library, found, labels.column())
+        )
+        return table
 
-    def _count_sessions(self) -> int:
-        reader = Reader(self.path / "journal")
-        try:
-            return sum(frame.kind == START for batch in reader for frame in batch.frames(skip_records=True))
-        finally:
-            reader.close()
+    def _fixed_sessions(self) -> dict[int, int]:
+        said = manifest_of(self.path)
+        return {} if said is None else sessions_of_rings(self.path, said)
 
-    def _read(self) -> Iterator[tuple[int, Record]]:
-        """Yield the records, each with the number of its session."""
+    def _read(self, fixed: Mapping[int, int] | None = None) -> Iterator[tuple[int, Record]]:
+        """Yield the records, each with the number of its session; `fixed` has those of rings that belong to another than that in which they stand."""
         if (fallback := self._fallback()) is not None:
             yield from ((0, record) for record in fallback())
             return
-        session, said = -1, manifest_of(self.path)
-        reader, decode = Reader(self.path / "journal"), Decoder(self.path).record
+        yield from session_records(self.path, self._batches(), BatchDecoder(Decoder(self.path)), fixed)
+
+    def _batches(self) -> Iterator[tuple[Reader, FrameBatch]]:
+        """Yield the batches of the journal, each with its reader; what that finds damaged is this one's damage at the end."""
+        said = manifest_of(self.path)
+        reader = Reader(self.path / "journal")
         self._within = []
         try:
             for batch in reader:
-                for frame in batch.frames():
-                    session += frame.kind == START
-                    if frame.kind == RECORD:
-                        try:
-                            record = decode(frame.payload, frame.number, batch.header.ring)
-                        except UNREADABLE:
-                            reader.report(unreadable(self.path, batch, frame))
-                            continue
-                        data = string_keys(record.data)
-                        record = record if data is record.data else msgspec.structs.replace(record, data=data)
-                        yield max(0, session), record
+                yield reader, batch
             for gone in unreached_end(self.path, said, reader.position):
                 reader.report(gone)
         finally:
             reader.close()
             self._within = reader.damage
         self._warn()
+
+    def _scan(
+        self, history: History, plain: Plain, *, rows: bool = False, labels: RowLabels | None = None
+    ) -> Scan | None:
+        """Scan the journal; None where the records have to be read: without a journal, or without the core.
+
+        Raises:
+            InvalidSettings: there is no such history.
+        """
+        _check(history)
+        if not self._has_journal():
+            return None
+        fixed = self._fixed_sessions() if history == "last" else {}
+        found = scan(self.path, self._batches, history, plain, rows=rows, labels=labels, fixed=fixed)
+        return None if found is None or (rows and not found.rows) else found  # empty columns have types of their own
+
+    def _curves(self, history: History) -> Iterator[tuple[str, Curve]]:
+        """Yield the name and the curve of each key."""
+        if (found := self._scan(history, light)) is not None:
+            yield from scanned_frames.curves(found)
+            return
+        for key, column in self.columns(history).items():
+            yield key, Curve(steps_as_array(column.steps), as_array(column.values))
 
     def _warn(self) -> None:
         if self._warns:
@@ -274,23 +449,19 @@ class RunReader:
         table: dict[str, list[Any]] = {data_frames.STEP: [], data_frames.TIMESTAMP: []}
         flat_names = FlatNames(data_frames.RESERVED)
         rows = 0
+        labels: list[str | None] = []
         for record in self.records(history):
+            labels.append(record.writer)
             table[data_frames.STEP].append(record.step)
             table[data_frames.TIMESTAMP].append(record.time_ns / 1e9)
             for key, value in flat_names.of(dict(flatten(record.data))).items():
                 column = table.setdefault(key, [])
                 column.extend([None] * (rows - len(column)))
-                column.append(
-                    to_json(value)
-                    if isinstance(value, Media)
-                    else value.tolist()
-                    if isinstance(value, Array)
-                    else value
-                )
+                column.append(_cell(value))
             rows += 1
         for column in table.values():
             column.extend([None] * (rows - len(column)))
-        return table
+        return table if not any(labels) else data_frames.with_writers(table, labels)
 
     def _records_backwards(self) -> Iterator[Record]:
         """Yield the records of the journal that can be read, the last first."""
@@ -342,13 +513,16 @@ class RunReader:
         raise missing
 
 
-def _import(library: str, call: str) -> Any:
-    import importlib
+def _check(history: object) -> None:
+    if history not in get_args(History):
+        raise InvalidSettings([f"history must be 'all' or 'last'; got {history!r:.80}"])
 
-    try:
-        return importlib.import_module(library)
-    except ImportError as error:
-        raise LibraryMissing(call, library, error) from error
+
+def _cell(value: Any) -> Any:
+    """Convert a value to that of a data frame's cell."""
+    if isinstance(value, Media):
+        return to_json(value)
+    return value.tolist() if isinstance(value, Array) else value
 
 
 def _find_fallback(run: Path, backends: dict[str, Any]) -> Records | None:

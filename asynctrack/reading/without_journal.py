@@ -1,8 +1,8 @@
 """Without a journal: reads a run whose journal is missing from the files of its backends. Runs anywhere.
 
 The most faithful file comes first: JSON Lines, Parquet, SQL, CSV. Their keys are flat. Numbers, texts, NaN and the infinities are as they were logged;
-arrays and lists are lists in JSON Lines, and texts elsewhere. A record's number is its place in the file. These files do not say which process
-logged a record, or when the run was resumed.
+arrays and lists are lists in JSON Lines, and texts elsewhere. A record's number is its place in the file. These files say which of several writers
+logged a record, but not when the run was resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import msgspec
 from asynctrack._system import trust
 from asynctrack.backends.files import csv_rows
 from asynctrack.backends.files.jsonl import RESERVED
-from asynctrack.backends.files.reserved import put_back
+from asynctrack.backends.files.reserved import WRITER, put_back
+from asynctrack.backends.files.writer_folders import folders_in
 from asynctrack.backends.stored_settings import renamed
 from asynctrack.errors import BackendUnavailable
 from asynctrack.records.codec import Record, from_json
@@ -45,13 +46,40 @@ def find_fallback(run: Path, backends: Mapping[str, Settings]) -> Records | None
     unavailable: BackendUnavailable | None = None
     for name, settings in _candidates(backends):
         try:
-            if (records := _FINDERS[settings["kind"]](run, name, settings)) is not None:
+            if (records := _find(run, name, settings)) is not None:
                 return records
         except BackendUnavailable as error:
             unavailable = unavailable or error
     if unavailable is not None:
         raise unavailable
     return None
+
+
+def _find(run: Path, name: str, settings: Settings) -> Records | None:
+    """Return what reads the records of a backend, those in the folders of other writers, too."""
+    find = _FINDERS[settings["kind"]]
+    own = find(run, name, settings)
+    others: dict[str, Records] = {}
+    for label, folder in folders_in(run) if find is not _sql else ():
+        if (records := find(folder, name, settings)) is not None:
+            others[label] = records
+    return partial(_merged, own or _none, others) if others else own
+
+
+def _none() -> Iterator[Record]:
+    return iter(())
+
+
+def _merged(own: Records, others: Mapping[str, Records]) -> Iterator[Record]:
+    """Merge the records of several writers by their times; those of the owner have no label, for it stands nowhere."""
+    parts = [own(), *(_labelled(label, records) for label, records in others.items())]
+    for number, record in enumerate(heapq.merge(*parts, key=lambda record: record.time_ns)):
+        yield msgspec.structs.replace(record, number=number)
+
+
+def _labelled(label: str, records: Records) -> Iterator[Record]:
+    for record in records():
+        yield msgspec.structs.replace(record, writer=label)
 
 
 def _candidates(backends: Mapping[str, Settings]) -> list[tuple[str, Settings]]:
@@ -85,12 +113,10 @@ def _read_lines(path: Path) -> Iterator[Record]:
                 step, seconds = int(line.pop("_step")), float(line.pop("_timestamp"))
             except (msgspec.DecodeError, KeyError, TypeError, ValueError):
                 continue  # torn, or a person's
-            yield Record(
-                next(numbers),
-                step,
-                round(seconds * 1e9),
-                {put_back(name, RESERVED): value for name, value in from_json(line).items()},
-            )
+            reserved = (*RESERVED, WRITER) if WRITER in line else RESERVED
+            writer = str(line.pop(WRITER)) if WRITER in line else None
+            data = {put_back(name, reserved): value for name, value in from_json(line).items()}
+            yield Record(next(numbers), step, round(seconds * 1e9), data, writer=writer)
 
 
 def _parquet(run: Path, name: str, settings: Settings) -> Records | None:
@@ -139,13 +165,15 @@ def _read_tables(paths: list[Path]) -> Iterator[Record]:
     numbers = itertools.count()
     rows = heapq.merge(*map(csv_rows.read_records, paths), key=lambda record: record.time_ns)
     for (time_ns, step), same in itertools.groupby(rows, key=lambda record: (record.time_ns, record.step)):
-        data: dict[str, Any] = {}
+        found: dict[str | None, dict[str, Any]] = {}
         for row in same:
+            data = found.setdefault(row.writer, {})
             if not data.keys().isdisjoint(row.data):  # another process logged at the same moment
-                yield Record(next(numbers), step, time_ns, data)
-                data = {}
+                yield Record(next(numbers), step, time_ns, data, writer=row.writer)
+                data = found[row.writer] = {}
             data |= row.data
-        yield Record(next(numbers), step, time_ns, data)
+        for writer, data in found.items():
+            yield Record(next(numbers), step, time_ns, data, writer=writer)
 
 
 _FINDERS: Final[dict[str, Callable[[Path, str, Settings], Records | None]]] = {

@@ -10,8 +10,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from asynctrack._system.native import is_native
 from asynctrack.records.media_types import FORMATS, Array
 from asynctrack.records.wire import ARRAY, Ext, encode
+
+if is_native:
+    from asynctrack import _native
 
 makers: Final[dict[type, Callable[[Any], Any]]] = {}
 """What makes a value of NumPy's own types plain, for those that were met: to look a type up takes a sixth of asking what it is. Of a scalar that is a number, of an
@@ -138,8 +142,10 @@ def _of_generic(value: Any, numpy: Any) -> Any:
         return {name: value[name] for name in value.dtype.names}
     item = value.item()
     plain = float(item) if type(item) is type(value) else item
-    if kind in "biuf":
+    if kind in "biuf" and type(value) not in makers:
         makers[type(value)] = type(plain)
+        if is_native:
+            _native.learn(value)
     return plain
 
 

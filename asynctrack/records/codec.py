@@ -66,6 +66,7 @@ class Record(msgspec.Struct, frozen=True):
         time_ns: wall clock when it was logged, nanoseconds since the epoch, for people.
         data: names to values, nested as they were logged; arrays as `Array`, images and the like as `Media`.
         ring: the random 64-bit id of the queue that it came through: one for each process that logs.
+        writer: the label of the process that logged it, such as `rank3`; None as long as the run has had one writer alone, its forks included.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Record(msgspec.Struct, frozen=True):
     time_ns: int
     data: dict[str, Any]
     ring: int = 0
+    writer: str | None = None
 
 
 class _Update(msgspec.Struct, array_like=True):
@@ -101,7 +103,7 @@ class Decoder:
         self._update = msgspec.msgpack.Decoder(_Update, ext_hook=self.extension)
         self._any = msgspec.msgpack.Decoder(ext_hook=self.extension)
 
-    def record(self, payload: memoryview | bytes, number: int, ring: int = 0) -> Record:
+    def record(self, payload: memoryview | bytes, number: int, ring: int = 0, writer: str | None = None) -> Record:
         """Decode the record in a payload.
 
         Raises:
@@ -112,7 +114,7 @@ class Decoder:
         except msgspec.ValidationError:  # keys that are not strings
             time, step, data = self._any_keys.decode(payload)
             data = string_keys(data)
-        return Record(number, number if step is None else step, time, data, ring)
+        return Record(number, number if step is None else step, time, data, ring, writer)
 
     def update(self, payload: memoryview | bytes) -> tuple[int, dict[str, Any], tuple[str, ...]]:
         """Decode an update of a config or summary: its time in nanoseconds, what was set, and the names that were removed before that.
@@ -167,10 +169,10 @@ def encode_any(
     return encode_surely((now, step, Snapshot(most_bytes).of(data, lost))), lost
 
 
-def encode_update(fresh: Mapping[Any, Any], removed: Sequence[Any] = ()) -> bytes:
-    """Encode an update of a config, a summary or a checkpoint: what is set, and the names that are removed before that."""
+def encode_update(fresh: Mapping[Any, Any], removed: Sequence[Any] = (), *, at_ns: int | None = None) -> bytes:
+    """Encode an update of a config, a summary or a checkpoint: what is set, the names that are removed before that, and when: now, unless it is given."""
     names = [list(map(plain_key, removed))] if removed else []
-    return encode_surely((time_ns(), make_plain(fresh), *names))
+    return encode_surely((time_ns() if at_ns is None else at_ns, make_plain(fresh), *names))
 
 
 def make_plain(data: Mapping[Any, Any]) -> dict[str, Any]:
@@ -239,7 +241,8 @@ def short_repr(data: Mapping[Any, Any], key: str) -> str:
 def flatten(data: Mapping[str, Any], parent: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """Yield values by names joined by `/`, as users of all trackers expect. An empty mapping stays one, and so does the 65th level."""
     for key, value in data.items():
-        if isinstance(value, Mapping) and value and depth < MAX_DEPTH:
+        # Most values are floats, and `isinstance` of an abstract class takes 0.2 us.
+        if type(value) is not float and isinstance(value, Mapping) and value and depth < MAX_DEPTH:
             yield from flatten(value, f"{parent}{key}/", depth + 1)
         else:
             yield f"{parent}{key}", value

@@ -28,6 +28,8 @@ from asynctrack.records.media_types import Array
 MOST_ITEMS: Final = 1 << 17
 # Arbitrary.
 _TRIES: Final = 10
+# Of a type's flags: it is a class of Python's, which may do anything.
+_HEAP_TYPE: Final = 1 << 9
 
 _UTC: Final = datetime.UTC
 
@@ -54,6 +56,8 @@ def simpler(value: Any, kind: type) -> Any:
             return str(value)
     for base in kind.__mro__:
         if (make := _BASES.get(base)) is not None:
+            if base is float and not kind.__flags__ & _HEAP_TYPE:  # NumPy's float64
+                arrays.makers[kind] = float
             return make(value)
     if (fields := _fields(value, kind)) is not None:
         return fields

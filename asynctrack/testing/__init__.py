@@ -16,7 +16,7 @@
                 line = json.loads(text)
                 yield from ((line["_step"], key, float(line[key])) for key in line if key[0] != "_")
 
-`contract` has the contract, `journaled` makes runs without a worker and delivers them here, `scripted` is a backend
+`contract` has the contract, `carrier_contract` that of carriers between machines, `journaled` makes runs without a worker and delivers them here, `scripted` is a backend
 that fails on demand.
 """
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asynctrack.testing.carrier_contract import CarrierContract, Carrying, HostPart
 from asynctrack.testing.contract import BackendContract, Row
 from asynctrack.testing.journaled import JournaledRun, deliver, deliver_in_process
 from asynctrack.testing.scripted import Call, Scripted, ScriptedInCaller, ScriptedInProcess, Trouble, calls, taken
@@ -31,6 +32,9 @@ from asynctrack.testing.scripted import Call, Scripted, ScriptedInCaller, Script
 __all__ = [
     "BackendContract",
     "Call",
+    "CarrierContract",
+    "Carrying",
+    "HostPart",
     "JournaledRun",
     "Row",
     "Scripted",

@@ -14,7 +14,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
@@ -37,6 +37,10 @@ Moment = Literal["before write", "after write", "before checkpoint", "after chec
 MOMENTS: Final[tuple[Moment, ...]] = get_args(Moment)
 
 _NAME: Final = "backend"
+# For one delivery of a few records. Arbitrary: as that of `deliver`, well below the limit of a test.
+_LIMIT_S: Final = 30.0
+# CPython 3.12 has some hundred objects frozen from its start.
+_FROZEN_AT_START: Final = gc.get_freeze_count()
 _VALUES: Final[dict[Keeps, list[Any]]] = {
     "float": [0.0, -0.5, 0.1, 1e300, 5e-324, -1e-9],
     "int": [0, -1, 2**53, -(2**31)],
@@ -61,6 +65,13 @@ class Row(NamedTuple):
     step: int
     key: str
     value: Any
+
+
+class _Logged(NamedTuple):
+    """A row, and the label of the process that has logged it."""
+
+    writer: str
+    row: Row
 
 
 class BackendContract:
@@ -107,6 +118,18 @@ class BackendContract:
                 them.
         """
         raise NotImplementedError(f"{type(self).__name__} has no read(run)")
+
+    def read_writer(self, run: Path, writer: str) -> Iterable[tuple[int, str, Any]] | None:
+        """Read what the backend shows of one writer apart, as `read` does; with `writers="split"` only.
+
+        Args:
+            run: its directory.
+            writer: the label of a process that has joined the run.
+
+        Returns:
+            None where the test is to leave it out.
+        """
+        return None
 
     def same(self, given: Any, found: Any) -> bool:
         """Return whether a reader would take a value for the one that was logged.
@@ -217,16 +240,15 @@ class BackendContract:
 
     def test_killed_at_any_moment_it_goes_on_without_loss(self, tmp_path: Path) -> None:
         """Check that a kill at any moment loses nothing."""
-        for moment in MOMENTS:
-            for nth in itertools.count():
-                with self._run(tmp_path, f"{moment.replace(' ', '-')}-{nth}") as run:
-                    expected = self._log(run, range(25))
-                    run.end()
-                    killed = self._kill(run, moment, nth)
-                    self._deliver(run)
-                    self._assert_shows(run, expected, once=self.exactly_once)
-                if not killed:
-                    break
+        for nth in itertools.count():
+            with self._run(tmp_path, f"killed-{nth}") as run:
+                expected = self._log(run, range(25))
+                run.end()
+                killed = self._kill(run, MOMENTS, nth)
+                self._deliver(run)
+                self._assert_shows(run, expected, once=self.exactly_once)
+            if not killed:
+                break
 
     def test_killed_again_and_again_it_goes_on_without_loss(self, tmp_path: Path) -> None:
         """Check that repeated kills lose nothing."""
@@ -234,7 +256,7 @@ class BackendContract:
             expected = self._log(run, range(50))
             run.end()
             for moment in (*MOMENTS, *MOMENTS):
-                self._kill(run, moment, 0)
+                self._kill(run, {moment}, 0)
             self._deliver(run)
             self._assert_shows(run, expected, once=self.exactly_once)
 
@@ -244,7 +266,7 @@ class BackendContract:
             with self._run(tmp_path, f"fails-{nth}") as run:
                 expected = self._log(run, range(25))
                 run.end()
-                assert self._kill(run, "before write", nth + 1, fails_at=nth)
+                assert self._kill(run, {"before write"}, nth + 1, fails_at=nth)
                 self._deliver(run)
                 self._assert_shows(run, expected, once=self.exactly_once)
 
@@ -292,6 +314,29 @@ class BackendContract:
             assert all(line["backend"] == _NAME and line["reason"] for line in kept)
             self._assert_shows(run, expected, once=True)
 
+    def test_two_writers_show_as_the_setting_says(self, tmp_path: Path) -> None:
+        """Check the records of two processes by the backend's setting `writers`."""
+        with self._run(tmp_path, several=True) as run:
+            both = [run, run.join("rank1", 1, expected=2)]
+            logged: list[_Logged] = []
+            for part in _parts(self.records):
+                logged += self._log_by_turns(both, part)
+                self._deliver(run, end=False, behind=run.backend.writers == "mean")
+            run.end()
+            self._deliver(run)
+            self._assert_shows_writers(run, logged, once=True)
+
+    def test_killed_with_two_writers_it_goes_on_without_loss(self, tmp_path: Path) -> None:
+        """Check that a kill at any moment loses nothing of a run of two processes."""
+        for moment in MOMENTS:
+            with self._run(tmp_path, f"killed-{MOMENTS.index(moment)}", several=True) as run:
+                logged = self._log_by_turns([run, run.join("rank1", 1, expected=2)], range(20))
+                run.end()
+                for nth in range(2):
+                    self._kill(run, {moment}, nth)
+                self._deliver(run)
+                self._assert_shows_writers(run, logged, once=self.exactly_once)
+
     def test_settings_survive_being_stored(self, tmp_path: Path) -> None:
         """Check that the settings can be stored in `run.json` and read back."""
         backend = self.make_backend(tmp_path / "runs" / "kit" / "settings")
@@ -302,9 +347,9 @@ class BackendContract:
     # Their shared parts
 
     @contextlib.contextmanager
-    def _run(self, tmp_path: Path, name: str = "run") -> Any:
+    def _run(self, tmp_path: Path, name: str = "run", *, several: bool = False) -> Any:
         path = tmp_path / "runs" / "kit" / name
-        with _ContractRun(path, self.make_backend(path)) as run:
+        with _ContractRun(path, self.make_backend(path), several=several) as run:
             yield run
 
     def _log(
@@ -325,11 +370,43 @@ class BackendContract:
         run.journal()
         return rows
 
-    def _deliver(self, run: _ContractRun, *, end: bool = True) -> Cursor:
+    def _log_by_turns(self, writers: list[JournaledRun], values: Iterable[int]) -> list[_Logged]:
+        """Log records of two processes, and write a batch of each to the journal every few records."""
+        logged = []
+        for value in values:
+            for rank, writer in enumerate(writers):
+                writer.log({"whole": value + 100 * rank}, value)
+                logged.append(_Logged(f"rank{rank}", Row(value, "whole", value + 100 * rank)))
+                if value % 3 == rank:
+                    writer.journal()
+        for writer in writers:
+            writer.journal()
+        return logged
+
+    def _assert_shows_writers(self, run: _ContractRun, logged: list[_Logged], *, once: bool) -> None:
+        selection = run.backend.writers
+        own, others = ([row for writer, row in logged if writer == f"rank{rank}"] for rank in (0, 1))
+        if selection == "all":
+            # A backend may show the writer beside it, in its own way.
+            found = sorted((step, value) for step, key, value in self.read(run.path) if key == "whole")
+            wanted = sorted((row.step, row.value) for _, row in logged)
+            assert (found if once and (run.keep or self.exactly_once) else sorted({*found})) == wanted
+        elif selection == "prefix":
+            rows = [row._replace(key=f"{writer}/{row.key}") for writer, row in logged]
+            self._assert_shows(run, rows, once=once)
+        elif selection == "mean":
+            self._assert_shows(run, [each for row in own for each in _mean_rows(row)], once=once)
+        else:
+            self._assert_shows(run, own, once=once)
+            apart = self.read_writer(run.path, "rank1") if selection == "split" else None
+            if apart is not None:
+                self._assert_rows(run, [Row(*row) for row in apart], others, once=once)
+
+    def _deliver(self, run: _ContractRun, *, end: bool = True, behind: bool = False) -> Cursor:
         cursor = deliver(run.path, run.watched(), name=_NAME, keep=run.keep)
         assert cursor.closed == end
         stats = self._assert_balance(run)
-        assert stats.behind == 0
+        assert stats.behind == 0 or behind
         assert stats.last_error is None
         return cursor
 
@@ -344,12 +421,14 @@ class BackendContract:
         assert min(found.delivered, found.rejected, *found.skipped.values(), stats.journaled) >= 0
         return found
 
-    def _kill(self, run: _ContractRun, moment: Moment, nth: int, *, fails_at: int | None = None) -> bool:
-        """Deliver until a moment comes for the `nth` time, and drop everything there; False where it did not come."""
-        return anyio.run(_deliver_until, run, moment, nth, fails_at)
+    def _kill(self, run: _ContractRun, moments: Collection[Moment], nth: int, *, fails_at: int | None = None) -> bool:
+        """Deliver until one of `moments` comes for the `nth` time, and drop everything; False where it did not come."""
+        return anyio.run(_deliver_until, run, moments, nth, fails_at)
 
     def _assert_shows(self, run: _ContractRun, expected: list[Row], *, once: bool) -> None:
-        found = [Row(*row) for row in self.read(run.path)]
+        self._assert_rows(run, [Row(*row) for row in self.read(run.path)], expected, once=once)
+
+    def _assert_rows(self, run: _ContractRun, found: list[Row], expected: list[Row], *, once: bool) -> None:
         once = once and (run.keep or self.exactly_once)  # a sink in the caller begins with the first record each time
         for key in dict.fromkeys(row.key for row in (*expected, *found)):
             wanted = [row for row in expected if row.key == key]
@@ -364,13 +443,14 @@ class BackendContract:
 class _ContractRun(JournaledRun):
     """A run with its backend, and with the sinks that were dropped while they were open."""
 
-    def __init__(self, path: Path, backend: Backend) -> None:
-        super().__init__(path, backends={_NAME: backend})
+    def __init__(self, path: Path, backend: Backend, *, several: bool = False) -> None:
+        environment = {"writer": "rank0", "rank": 0, "expected": 2} if several else {}
+        super().__init__(path, backends={_NAME: backend}, environment=environment)
         self.backend = backend
         self.keep = execution_of(backend) != "caller"
         self.dropped: list[Sink] = []
         # Objects from before the run need no search for dropped sinks: with the libraries of all backends it takes 0.2 s of a core.
-        self._froze = not gc.get_freeze_count()
+        self._froze = gc.get_freeze_count() <= _FROZEN_AT_START
         if self._froze:
             gc.freeze()
 
@@ -450,31 +530,37 @@ class _Killer:
             self.killed = True
 
 
-async def _deliver_until(run: _ContractRun, moment: Moment, nth: int, fails_at: int | None) -> bool:
-    reached = anyio.Event()
+def _mean_rows(row: Row) -> list[Row]:
+    """Return what shows of the mean of this row and that of the other writer, which is larger by 100."""
+    low, high = row.value, row.value + 100
+    values = {row.key: (low + high) / 2, f"{row.key}/min": low, f"{row.key}/max": high, f"{row.key}/ranks": 2}
+    return [Row(row.step, key, value) for key, value in values.items()]
+
+
+async def _deliver_until(run: _ContractRun, moments: Collection[Moment], nth: int, fails_at: int | None) -> bool:
+    settled = anyio.Event()
     seen = -1
 
     async def at(now: Moment) -> None:
         nonlocal seen
-        seen += now == moment
-        if now == moment and seen == fails_at:
+        seen += now in moments
+        if now in moments and seen == fails_at:
             raise Retry("not now", 0.001)
         if seen == nth:
-            reached.set()
+            settled.set()
             await anyio.sleep_forever()
 
     async def work() -> None:
         poller = Poller(run.path, {_NAME: run.watched(at)}, keep=run.keep, follow=False)
         await poller.run()
-        over.set()
+        settled.set()
 
-    over = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(work)
-        while not (reached.is_set() or over.is_set()):
-            await anyio.sleep(0.001)
-        tasks.cancel_scope.cancel()
-    return reached.is_set()
+    with anyio.fail_after(_LIMIT_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work)
+            await settled.wait()
+            tasks.cancel_scope.cancel()
+    return seen == nth
 
 
 async def _stop_half_way(run: _ContractRun) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -19,9 +20,11 @@ from asynctrack.backends.base import Backend
 from asynctrack.backends.registry import execution_of, stored
 from asynctrack.delivery.polling import Poller
 from asynctrack.journal.cursor import Cursor, load_cursor
+from asynctrack.journal.join import Join, join_payload
+from asynctrack.journal.layout import SEGMENT_BYTES
 from asynctrack.journal.manifest import Manifest, Status, now_iso, start_payload
 from asynctrack.journal.writer import Writer
-from asynctrack.queue.layout import CONFIG, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
+from asynctrack.queue.layout import CONFIG, JOIN, KIND_SHIFT, NOTE, RECORD, START, SUMMARY, frame_size
 from asynctrack.records.codec import encode, encode_update, make_plain
 from asynctrack.worker.delegated_delivery import DelegatedDelivery
 from asynctrack.worker.delivery_supervisor import SupervisedProcess, Supervisor
@@ -38,6 +41,9 @@ class JournaledRun:
         path: the run's directory: `dir/project/id`, made where it is missing.
         config: of the run.
         backends: by name, for its `run.json`.
+        environment: of the process that opens it.
+        run_id: its id. Default: the name of the directory.
+        segment_bytes: a segment of the journal that is longer than this is followed by the next.
 
     Attributes:
         path: the run's directory.
@@ -45,19 +51,27 @@ class JournaledRun:
     """
 
     def __init__(
-        self, path: Path, *, config: Mapping[str, Any] | None = None, backends: Mapping[str, Backend] | None = None
+        self,
+        path: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        backends: Mapping[str, Backend] | None = None,
+        environment: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         self.path = path
         self.manifest: Manifest = Manifest(
-            id=path.name,
-            name=path.name,
+            id=run_id or path.name,
+            name=run_id or path.name,
             project=path.parent.name,
             created_at=now_iso(),
             config=dict(config or {}),
             backends={name: stored(backend, path.name, name) for name, backend in (backends or {}).items()},
+            environment=dict(environment or {}),
         )
         permissions.make_directories(path)
-        self._writer = Writer(path / "journal")
+        self._writer = Writer(path / "journal", segment_bytes=segment_bytes)
         self._ring = int.from_bytes(os.urandom(7), "little") | 1
         self._frames: list[bytes] = []
         self._end = self._put = self._number = self._waiting = 0
@@ -77,6 +91,24 @@ class JournaledRun:
         self._add(START, start_payload(self.manifest))
         self.journal()
 
+    def join(self, writer: str, rank: int | None = None, *, expected: int | None = None) -> JournaledRun:
+        """Have another process join the run.
+
+        Args:
+            writer: The label of the process.
+            rank: The rank of the process.
+            expected: The number of processes that write to the run.
+
+        Returns:
+            The run as that process has it open. What it logs goes to the same journal.
+        """
+        other = copy.copy(self)
+        other._ring = int.from_bytes(os.urandom(7), "little") | 1
+        other._frames, other._end, other._put, other._number, other._waiting = [], 0, 0, 0, 0
+        other._add(JOIN, join_payload(Join(writer=writer, rank=rank, expected=expected, time_ns=time.time_ns())))
+        other.journal()
+        return other
+
     def log(self, data: Mapping[str, Any], step: int | None = None, *, time_ns: int | None = None) -> None:
         """Record `data`. The next `journal` or `end` writes it.
 
@@ -90,15 +122,23 @@ class JournaledRun:
         self._number += 1
         self._waiting += 1
 
-    def update(self, kind: Literal["config", "summary"], data: Mapping[str, Any], removed: Sequence[str] = ()) -> None:
+    def update(
+        self,
+        kind: Literal["config", "summary"],
+        data: Mapping[str, Any],
+        removed: Sequence[str] = (),
+        *,
+        time_ns: int | None = None,
+    ) -> None:
         """Record a change of the run's config or summary.
 
         Args:
             kind: "config" or "summary".
             data: new values by key.
             removed: keys to delete.
+            time_ns: wall clock of the change, nanoseconds since the epoch. Default: now.
         """
-        self._add(CONFIG if kind == "config" else SUMMARY, encode_update(data, removed))
+        self._add(CONFIG if kind == "config" else SUMMARY, encode_update(data, removed, at_ns=time_ns))
 
     def journal(self) -> None:
         """Write the records since the last call to the journal, as one batch."""
@@ -108,6 +148,11 @@ class JournaledRun:
             self._put += self._waiting
             self._frames, self._waiting = [], 0
 
+    def end_ring(self) -> None:
+        """Write to the journal that this process has ended, as the worker does."""
+        self.journal()
+        self._note({"note": "ring_ended", "ring": f"{self._ring:016x}", "end": "finished", "dropped": {}})
+
     def end(self, status: Status = "finished") -> None:
         """Write the run's end to the journal.
 
@@ -115,12 +160,14 @@ class JournaledRun:
             status: how the run ended.
         """
         self.journal()
-        note = json.dumps({"note": "run_ended", "status": status, "time_ns": time.time_ns()}).encode()
-        self._append(0, self._writer.ends.get(0, 0), 0, _frame(NOTE, 0, note))
+        self._note({"note": "run_ended", "status": status, "time_ns": time.time_ns()})
 
     def close(self) -> None:
         """Close the journal. Records that are not in it are lost, as with a process that is killed."""
         self._writer.close()
+
+    def _note(self, content: Mapping[str, Any]) -> None:
+        self._append(0, self._writer.ends.get(0, 0), 0, _frame(NOTE, 0, json.dumps(content).encode()))
 
     def _add(self, kind: int, payload: bytes) -> None:
         self._frames.append(_frame(kind, self._number, payload))

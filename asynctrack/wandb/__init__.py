@@ -6,6 +6,7 @@
 | `define_metric, log_artifact, save, alert, ...` | methods of the current run |
 | `Image, Histogram, Table, Html, Artifact, Settings` | those of asynctrack, with W&B's arguments |
 | rows with the same `step=` | each call is a record; steps may come in any order, and none is dropped |
+| `init(mode="shared")` | the processes of one machine that give the same `id` write to one run |
 | the summary | values that are set; for other names the last logged value, or the aggregates of `define_metric` |
 
 Any other name of W&B's own `wandb` raises an `AttributeError`. Kinds of values that asynctrack does not have are
@@ -16,10 +17,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 import asynctrack
 from asynctrack._system.suggestions import unknown_attribute
+from asynctrack.client import following
+from asynctrack.client.following import followed
 from asynctrack.errors import NoCurrentRun
 from asynctrack.wandb import sdk as sdk
 from asynctrack.wandb import state, util
@@ -27,7 +31,7 @@ from asynctrack.wandb.alerts import AlertLevel
 from asynctrack.wandb.artifacts import Artifact
 from asynctrack.wandb.errors import CommError, Error, UsageError
 from asynctrack.wandb.notices import termerror, termlog, termwarn, unsupported
-from asynctrack.wandb.opening import init
+from asynctrack.wandb.opening import current_or_attached, init, run_of_the_moment
 from asynctrack.wandb.sdk.wandb_config import Config
 from asynctrack.wandb.sdk.wandb_run import Run
 from asynctrack.wandb.sdk.wandb_summary import Summary
@@ -73,16 +77,18 @@ else:
             )
         if name not in _OF_THE_MOMENT:
             raise unknown_attribute(globals(), name, more=_OF_THE_MOMENT)
-        current = state.current()
+        current = run_of_the_moment()
         if name == "run":
             return current
-        return _Nothing(name) if current is None else getattr(current, name)
+        return state.NoRun(name) if current is None else getattr(current, name)
 
 
 def _current(call: str) -> Run:
     run: Run | None = state.current()
+    if run is None or (followed and monotonic() >= following.due_at):
+        run = current_or_attached()
     if run is None:
-        raise NoCurrentRun(call)
+        raise NoCurrentRun(call, "wandb.init()")
     return run
 
 
@@ -333,21 +339,6 @@ def setup(*args: object, **kwargs: object) -> None:
 
 teardown = setup
 require = setup
-
-
-class _Nothing:
-    """The config or summary where there is no run: any use of it raises `NoCurrentRun`."""
-
-    def __init__(self, name: str) -> None:
-        object.__setattr__(self, "_name", name)
-
-    def _refuse(self, *args: object) -> NoReturn:
-        raise NoCurrentRun(object.__getattribute__(self, "_name"))
-
-    __getattr__ = __setattr__ = __getitem__ = __setitem__ = __iter__ = __len__ = __contains__ = _refuse
-
-    def __repr__(self) -> str:
-        return f"<{object.__getattribute__(self, '_name')} of no run>"
 
 
 __all__ = [

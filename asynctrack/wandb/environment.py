@@ -15,6 +15,7 @@ _TEXTS: Final = {
     "job_type": "WANDB_JOB_TYPE",
     "notes": "WANDB_NOTES",
     "dir": "WANDB_DIR",
+    "x_label": "WANDB__LABEL",
 }
 _TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
 
@@ -24,8 +25,11 @@ def given() -> dict[str, Any]:
     found: dict[str, Any] = {name: text for name, variable in _TEXTS.items() if (text := os.environ.get(variable))}
     if tags := [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]:
         found["tags"] = tags
+    if primary := os.environ.get("WANDB__PRIMARY"):
+        found["x_primary"] = primary.lower() in _TRUE
     if os.environ.get("ASYNCTRACK_MODE"):  # our own variable comes first; `asynctrack.init` reads it
-        pass
+        if os.environ.get("WANDB_MODE") == "shared":  # who writes to the run, and not how
+            found["mode"] = "shared"
     elif _is_set("WANDB_DISABLED"):
         found["mode"] = "disabled"
     elif mode := os.environ.get("WANDB_MODE"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -12,20 +14,23 @@ import asynctrack
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.base import Backend
 from asynctrack.client.banner import cell
-from asynctrack.client.opening import DEFAULT_PROJECT
+from asynctrack.client.init_arguments import DEFAULT_PROJECT
+from asynctrack.client.left_runs import keep
 from asynctrack.errors import AsynctrackError, RunIsRunning
 from asynctrack.settings import DEFAULT_DIR, WhenFull, WorkerKind
-from asynctrack.wandb import environment, state, tensorboard
+from asynctrack.wandb import environment as variables
+from asynctrack.wandb import state, tensorboard
 from asynctrack.wandb.errors import Error
-from asynctrack.wandb.notices import termlog, unsupported, warn_unsupported
+from asynctrack.wandb.notices import termlog, warn_unsupported
 from asynctrack.wandb.sdk.wandb_config import config_of
 from asynctrack.wandb.sdk.wandb_run import Run
 from asynctrack.wandb.settings import Settings, arguments_of
+from asynctrack.wandb.sharing import next_run_of_ancestors, run_of_ancestors, take_sharing
 
 Reinit = Literal["default", "return_previous", "finish_previous", "create_new"]
 Resume = Literal["allow", "never", "must", "auto"]
 
-_MODES: Final = {"dryrun": "offline", "run": "online"}
+_MODES: Final[dict[Any, str]] = {"dryrun": "offline", "run": "online"}
 _RESUME_FILE: Final = "wandb-resume.json"
 
 
@@ -68,6 +73,9 @@ def init(
     linger_s: float | None = None,
     sync_interval_s: float | None = None,
     after_exit_max_s: float | None = None,
+    straggler_s: float | None = None,
+    environment: bool | None = None,
+    diff: bool | None = None,
 ) -> Run:
     """Open a run, as `wandb.init` does.
 
@@ -90,7 +98,9 @@ def init(
         allow_val_change: ignored.
         group: of runs that belong together.
         job_type: the run's part in its group, such as "train".
-        mode: "online", "offline" or "disabled".
+        mode: "online", "offline" or "disabled"; or "shared", where several processes of one machine write to the run of
+            one id. Then `Settings(x_label=...)` is the label of this process, and the run ends as that with
+            `x_primary=True` does.
         force: ignored.
         reinit: "finish_previous" or True finishes the open runs, "create_new" leaves them open and `wandb.run` as it
             is, "return_previous" or False returns the one that was opened last.
@@ -116,6 +126,9 @@ def init(
         linger_s: as in `asynctrack.init`.
         sync_interval_s: as in `asynctrack.init`.
         after_exit_max_s: as in `asynctrack.init`.
+        straggler_s: as in `asynctrack.init`.
+        environment: as in `asynctrack.init`.
+        diff: as in `asynctrack.init`.
 
     Returns:
         The run.
@@ -128,20 +141,74 @@ def init(
         "job_type": job_type, "mode": mode, "reinit": reinit, "resume": resume, "sync_tensorboard": sync_tensorboard or tensorboard,
         "backends": backends, "worker": worker, "when_full": when_full, "max_block_s": max_block_s, "queue_bytes": queue_bytes,
         "finish_timeout_s": finish_timeout_s, "exit_timeout_s": exit_timeout_s, "linger_s": linger_s, "sync_interval_s": sync_interval_s,
-        "after_exit_max_s": after_exit_max_s,
+        "after_exit_max_s": after_exit_max_s, "straggler_s": straggler_s, "environment": environment, "diff": diff,
     }  # fmt: skip
     ignored = {
         "force": force, "resume_from": resume_from, "fork_from": fork_from, "save_code": save_code, "monitor_gym": monitor_gym,
         "anonymous": anonymous, "allow_val_change": allow_val_change, "magic": magic,
     }  # fmt: skip
     warn_unsupported("init", {what: value or None for what, value in ignored.items()})
-    chosen = {**environment.given(), **_set(arguments_of(settings)), **_set(told)}
-    silent = bool(chosen.pop("silent", False)) or environment.is_silent()
+    chosen = {**variables.given(), **_set(arguments_of(settings)), **_set(told)}
+    silent = bool(chosen.pop("silent", False)) or variables.is_silent()
     reinit = chosen.pop("reinit", "default")
     if (previous := _previous(reinit, chosen.get("resume"), silent)) is not None:
         return previous
     config = _only(config_of(config), config_include_keys, config_exclude_keys)
     return _open(chosen, config, silent=silent, alone=reinit == "create_new")
+
+
+def current_or_attached() -> Run | None:
+    """Return the current run; in a process that has never had one the run of a process from which it descends; None where there is none.
+
+    Where the current run is that of such a process, which has gone on to another, that becomes the current one: pools are kept from one run to the next.
+
+    Raises:
+        Error: there is one, and it cannot be attached to; see `asynctrack.attach`.
+    """
+    run: Run | None = state.current()
+    if run is None and not state.had_one() and (found := run_of_ancestors()) is not None:
+        return arrive(found)
+    if run is not None and (next_run := next_run_of_ancestors(run.asynctrack)) is not None:
+        run = _by_names(next_run)
+        state.enter_attached(run)
+    return run
+
+
+def arrive(found: asynctrack.Run) -> Run:
+    """Return the run by W&B's names in a process that has attached to it, where it becomes `wandb.run` if there is none."""
+    before: Run | None = state.current()
+    if before is not None and before.asynctrack is found:
+        return before
+    run = _by_names(found)
+    if before is None:
+        state.enter_attached(run)
+    return run
+
+
+def _by_names(found: asynctrack.Run) -> Run:
+    return Run(found, settings_of(found, {"dir": found.path.parent.parent}))
+
+
+def run_of_the_moment() -> Run | None:
+    """Return `wandb.run`: the current run; in a child that multiprocessing has spawned that of its parent, as in one that it has forked.
+
+    A program that was started by another has none until it calls `init`, or logs: many ask for `wandb.run` before they call `init`.
+    """
+    run: Run | None = state.current()
+    if run is None and (state.had_one() or _is_no_child()):
+        return None
+    try:
+        run = current_or_attached()
+    except Error:  # the run is out of reach, which the first `log` says
+        return run
+    if run is not None:
+        keep(run.asynctrack)  # the script may hold it
+    return run
+
+
+def _is_no_child() -> bool:
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    return multiprocessing is None or multiprocessing.parent_process() is None
 
 
 def _set(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,17 +243,20 @@ def _previous(reinit: Any, resume: Any, silent: bool) -> Run | None:
 
 def _open(chosen: dict[str, Any], config: dict[Any, Any], *, silent: bool, alone: bool) -> Run:
     follows = chosen.pop("sync_tensorboard", False)
-    chosen["mode"] = _mode(chosen.get("mode"))
+    sharing = take_sharing(chosen)
+    mode = chosen.get("mode")
+    chosen["mode"] = _MODES.get(mode, mode)
     resume_file = _resume_file(chosen)
-    given = _set(chosen)
+    given = _set({**chosen, **sharing.arguments(chosen)})
     fixed: dict[str, Any] = {"config": config, "quiet": silent, "reinit": "create_new" if alone else "default"}
-    try:
-        run = asynctrack.init(**{"id": _unfinished(resume_file, given), **given, **fixed})
-    except RunIsRunning:
-        if resume_file is None or "id" in given:
-            raise
-        run = asynctrack.init(**given, **fixed)  # the last run of the directory is still running
-    opened = Run(run, _settings_of(run, given))
+    with sharing.role():
+        try:
+            run = asynctrack.init(**{"id": _unfinished(resume_file, given), **given, **fixed})
+        except RunIsRunning:
+            if resume_file is None or "id" in given:
+                raise
+            run = asynctrack.init(**given, **fixed)  # the last run of the directory is still running
+    opened = Run(run, settings_of(run, given, **sharing.settings()))
     if resume_file is not None and not opened.disabled:
         _remember(resume_file, run)
     state.enter(opened, alone=alone)
@@ -196,22 +266,13 @@ def _open(chosen: dict[str, Any], config: dict[Any, Any], *, silent: bool, alone
     return opened
 
 
-def _settings_of(run: asynctrack.Run, given: Mapping[str, Any]) -> Settings:
+def settings_of(run: asynctrack.Run, given: Mapping[str, Any], **shared: Any) -> Settings:
     """Return the settings that a run has in the end."""
     labels = run.labels
-    return Settings(
-        mode=run.mode, project=run.project, run_id=run.id, run_name=run.name,
+    return Settings(**{"mode": run.mode, **shared}, project=run.project, run_id=run.id, run_name=run.name,
         entity=labels.get("entity"), run_group=labels.get("group"), run_job_type=labels.get("job_type"), run_notes=labels.get("notes"),
         run_tags=tuple(labels.get("tags", ())), root_dir=str(given.get("dir", DEFAULT_DIR)), resume=given.get("resume"),
     )  # fmt: skip
-
-
-def _mode(mode: Any) -> Any:
-    """Translate a mode into ours."""
-    if mode == "shared":
-        unsupported("init(mode='shared')", "mode='online' is used")
-        return "online"
-    return _MODES.get(mode, mode)
 
 
 def _resume_file(chosen: dict[str, Any]) -> Path | None:
@@ -243,3 +304,11 @@ def _unfinished(path: Path | None, given: Mapping[str, Any]) -> str | None:
 def _remember(path: Path, run: asynctrack.Run) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"run_id": run.id, "project": run.project, "path": str(run.path)}))
+
+
+def _reduce(run: Run) -> tuple[Callable[..., Run], tuple[Any, ...]]:
+    """Return what is kept of a run where it is pickled."""
+    return arrive, (run.asynctrack,)
+
+
+copyreg.pickle(Run, _reduce)

@@ -29,6 +29,10 @@ _ARGUMENTS: Final = {
     "silent": "silent",
     "quiet": "silent",
     "sync_tensorboard": "sync_tensorboard",
+    "x_label": "x_label",
+    "x_primary": "x_primary",
+    "x_primary_node": "x_primary",
+    "x_update_finish_state": "x_update_finish_state",
 }
 # Settings of W&B's own process, network and server, beside those that begin with an underscore or `x_`.
 _WITHOUT_MEANING: Final = frozenset(

@@ -1,15 +1,18 @@
-"""State: the runs that are open by W&B's names, the one that is `wandb.run`, and values assigned to `wandb.config`."""
+"""State: the runs that are open by W&B's names, the one that is `wandb.run`, what stands for its config without one, and values assigned to `wandb.config`."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from asynctrack._system import fork
+from asynctrack.errors import NoCurrentRun
 
 # Objects of the class `Run`, whose module imports this one.
 _open: list[Any] = []
 _current: Any = None
+# Whether this process has had a run, by W&B's names; what it finishes does not give way to the run of an ancestor.
+_had_one = False
 
 
 @fork.in_child
@@ -35,10 +38,23 @@ def open_runs() -> list[Any]:
 
 def enter(run: Any, *, alone: bool) -> None:
     """Register an open run, which becomes `wandb.run` unless it is `alone`."""
-    global _current
+    global _current, _had_one
+    _had_one = True
     _open.append(run)
     if not alone:
         _current = run
+
+
+def enter_attached(run: Any) -> None:
+    """Make the run of an ancestor `wandb.run`, as it is after a fork: another `init` here opens a run of its own."""
+    global _current, _had_one
+    _had_one = True
+    _current = run
+
+
+def had_one() -> bool:
+    """Return whether this process has had a run."""
+    return _had_one
 
 
 def leave(run: Any) -> None:
@@ -56,3 +72,18 @@ def take_assigned() -> Any:
     A module is not told of such an assignment, so it has to be looked for.
     """
     return vars(sys.modules["asynctrack.wandb"]).pop("config", None)
+
+
+class NoRun:
+    """Stands for `wandb.config` or `wandb.summary` while no run is open: any use of it raises `NoCurrentRun`."""
+
+    def __init__(self, name: str) -> None:
+        object.__setattr__(self, "_name", name)
+
+    def _refuse(self, *args: object) -> NoReturn:
+        raise NoCurrentRun(object.__getattribute__(self, "_name"))
+
+    __getattr__ = __setattr__ = __getitem__ = __setitem__ = __iter__ = __len__ = __contains__ = _refuse
+
+    def __repr__(self) -> str:
+        return f"<{object.__getattribute__(self, '_name')} of no run>"

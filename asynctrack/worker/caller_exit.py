@@ -27,6 +27,8 @@ _INFO = struct.Struct("Q52xi")
 _ASK_FOR_EXIT = 1 << 3
 # Where `/proc/PID/stat` has the state and the exit code, behind the name.
 _STATE, _EXIT_CODE = 0, 49
+# A zombie, and what the kernel is about to forget.
+_GONE = (b"Z", b"X")
 # Between two looks at which signals a process handles; one takes 20 us.
 _POLL_INTERVAL_S = 0.4
 _SIGTERM = 15
@@ -73,6 +75,10 @@ class Caller:
             self._asked, self._status = True, _exit_status(self._fd, self._proc)
         return self._asked
 
+    def is_ending(self) -> bool:
+        """Return whether it has ended, or only some of its threads still are on their way out: its children have another parent by then."""
+        return self.has_ended() or _stat_of(self._proc)[0] in _GONE
+
     def why(self) -> str | None:
         """Say why its end is a failure; None where it is none, where the process goes on, or nobody knows."""
         if not self.has_ended() or self._status is None:
@@ -99,7 +105,7 @@ class Caller:
 
     def was_terminated(self) -> bool:
         """Return whether SIGTERM is known to have ended it."""
-        return (self._status or 0) & 0x7F == _SIGTERM
+        return self.has_ended() and (self._status or 0) & 0x7F == _SIGTERM
 
     def _handled(self, number: int) -> bool:
         return bool(self._caught >> (number - 1) & 1)
@@ -136,24 +142,36 @@ def _proc_of(fd: int) -> str:
 
 def _exit_status(fd: int, proc: str) -> int | None:
     """Find what `wait` tells its parent; None where nobody can know."""
+    status = _kept_status(fd)
+    if status is None:
+        status = _status_of_zombie(proc)
+    return _kept_status(fd) if status is None else status  # its parent may have asked for it between the two
+
+
+def _kept_status(fd: int) -> int | None:
+    """Find what the kernel keeps once the parent has asked for it; None before that, and where the kernel is older."""
     try:
         told = bytearray(_INFO.pack(_ASK_FOR_EXIT, 0))
         fcntl.ioctl(fd, _GET_INFO, told)
-        mask, status = _INFO.unpack(told)
-        if mask & _ASK_FOR_EXIT:
-            return int(status)
     except OSError:
-        pass  # an older kernel
-    return _status_of_zombie(proc)
+        return None
+    mask, status = _INFO.unpack(told)
+    return int(status) if mask & _ASK_FOR_EXIT else None
 
 
 def _status_of_zombie(proc: str) -> int | None:
+    state, code = _stat_of(proc)
+    return code if state in _GONE else None
+
+
+def _stat_of(proc: str) -> tuple[bytes, int]:
+    """Read the state and the exit code of a process; no state where it is gone, or cannot be seen."""
     try:
         with open(f"{proc}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-        return int(fields[_EXIT_CODE]) if fields[_STATE] in (b"Z", b"X") else None
+        return fields[_STATE], int(fields[_EXIT_CODE])
     except (OSError, ValueError, IndexError):
-        return None
+        return b"", 0
 
 
 def _name(number: int) -> str:

@@ -70,7 +70,7 @@ class DelegatedDelivery:
     @property
     def paused(self) -> bool:
         """Return True if a person has to fix something before anything more is delivered."""
-        tried_here = self.cursor.retries > self._retries_before  # else an earlier process says so
+        tried_here = self.cursor.retries > self._retries_before  # else the error is of an earlier process
         return self.cursor.paused and tried_here
 
     async def drive(

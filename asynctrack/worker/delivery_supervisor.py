@@ -22,7 +22,7 @@ from asynctrack.worker import supervision_rules
 from asynctrack.worker.running_process import RunningProcess
 from asynctrack.worker.supervision_rules import Deaths, ProcessFacts, find_stalled, next_action
 
-# Between two looks at the processes, of which there are none, or some.
+# Between two looks at the processes: while there are none, and while there are some.
 _IDLE_POLL_S: Final = 0.5
 _POLL_S: Final = 0.05
 
@@ -107,7 +107,8 @@ class SupervisedProcess:
         self._send({"leave": True})
         deadline = time.monotonic() + STOP_WAIT_S
         while self._running is not None and self._hear(self._running) and time.monotonic() < deadline:
-            await anyio.sleep(0.02)  # it may have to be sent the rest of an order, and be killed: both is done by looks
+            # Looks go on meanwhile: they send it the rest of an order, and kill it if it must be.
+            await anyio.sleep(0.02)
         self._kill()
 
     def _facts(self, now: float) -> ProcessFacts:

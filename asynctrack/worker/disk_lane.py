@@ -20,6 +20,7 @@ from asynctrack.worker.delivery_opening import DeliveryOpener
 from asynctrack.worker.delivery_supervisor import Supervisor
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.policy import Policy
+from asynctrack.worker.provenance import Provenance
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, RunService
 
@@ -28,7 +29,7 @@ from asynctrack.worker.run_service import AFTER_EXIT_MAX_S, RunService
 _HOPE_INTERVAL_S = 0.2
 # Between two looks at which runs there are, where nothing is heard of them.
 _POLL_S = 0.5
-# Calls that wait in threads: files elsewhere that hang hold up the others when there are so many.
+# How many calls may wait in threads. If so many files on other disks hang, they hold up all other calls.
 _MOST_WAITING = 1000
 
 _log = logging.getLogger("asynctrack.worker")
@@ -42,6 +43,7 @@ class DiskLane:
         local: backends that run here though they belong on the caller's side, by run directory: the worker is a thread
             of the caller.
         policy: what it may do.
+        provenance: has it found out where the runs come from.
         first: called on its thread before anything else.
 
     Raises:
@@ -53,12 +55,14 @@ class DiskLane:
         drain: Drain,
         local: dict[str, dict[str, Backend]],
         policy: Policy,
+        provenance: Provenance,
         first: Callable[[], object] = lambda: None,
     ) -> None:
         self.runs: dict[str, RunJournal] = {}
         self._drain = drain
         self._local = local
         self._policy = policy
+        self._provenance = provenance
         self._first = first
         self._processes = Supervisor(drain.host)
         self._served: dict[str, RunService] = {}
@@ -162,7 +166,7 @@ class DiskLane:
                         _log.warning("%s cannot be served: %s; trying again", journal.path, said)
                     else:
                         _log.exception("%s cannot be served; its journal goes on", journal.path)
-                if journal.status is not None:  # its callers have ended: it is not tried for ever
+                if journal.status is not None:  # its callers have ended, so the tries come to an end
                     gives_up_at = min(gives_up_at, time.monotonic() + AFTER_EXIT_MAX_S)
                 with anyio.move_on_after(pause_s):
                     while not served.hopeless():
@@ -173,12 +177,12 @@ class DiskLane:
                     self._served[journal.path] = served
         served.finished = True
         if not self._stopping:
-            self._drain.finish(journal, done=done or served.hopeless(), told=served.status)
+            self._drain.finish(journal, done=done or served.hopeless(), told=served.status, notes=served.notes)
 
     def _service_of(self, journal: RunJournal) -> RunService:
         local = self._local.get(journal.path, {})
         opener = DeliveryOpener(self._processes, local, self._policy)
-        return RunService(journal, self._drain, opener, self._policy)
+        return RunService(journal, self._drain, opener, self._policy, self._provenance)
 
     def _call(self, function: object, *arguments: object) -> None:
         if self._loop is not None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Between two looks at which rings there are and whether their producers live.
 SCAN_INTERVAL_S: Final = 0.5
+# The same where a process is about to end: its end is to be known within a second.
+BREATH_INTERVAL_S: Final = 0.05
 
 # Stores reach another core in order on x86-64. Elsewhere the worker trusts only the head of its previous look.
 _ORDERED_STORES: Final = os.uname().machine.lower() in ("x86_64", "amd64", "i686")
@@ -101,7 +103,7 @@ class Drain:
     def start(self) -> None:
         """Start the threads."""
         self.watchdog.start()
-        self.relay.start()  # at last: by it the drain lives
+        self.relay.start()  # last, since the drain counts as alive from here on
 
     def is_alive(self) -> bool:
         """Return whether a thread makes the rounds."""
@@ -117,6 +119,12 @@ class Drain:
         self.watchdog.stop()
         self._pipe.wake()
 
+    def leave_runs(self) -> None:
+        """Let another worker of this process have the runs, once the thread has ended; but for those at which a thread still waits for a disk."""
+        for path, run in list(self.runs.items()):
+            if not (self.is_alive() or path in self.relay.held):
+                run.leave()
+
     def notify_of_growth(self, notify: Callable[[list[RunJournal]], object]) -> None:
         """Have a function called after each round with the runs whose journal grew."""
         self._runs.notify_growth = notify
@@ -126,9 +134,9 @@ class Drain:
         failure = self._runs.failures.get(run)
         return failure.error if failure is not None else None
 
-    def finish(self, run: RunJournal, *, done: bool, told: str | None = None) -> None:
-        """Ask the thread to let go of a run; `told`: the status that those know to whom it was delivered."""
-        self._partings.ask(run, done=done, told=told)
+    def finish(self, run: RunJournal, *, done: bool, told: str | None = None, notes: int = 0) -> None:
+        """Ask the thread to let go of a run; `told`: the status that those know to whom it was delivered, with so many notes."""
+        self._partings.ask(run, done=done, told=told, notes=notes)
         self._pipe.wake()
 
     def take_on(self, run: str) -> None:
@@ -174,7 +182,7 @@ class Drain:
                 self._poll_once()
             except Exception as error:  # whatever it was, the next look may work: the rings keep what is in them
                 warn(f"the drain failed and goes on: {error!r}", error)
-                time.sleep(RETRY_INTERVAL_S)  # not on the pipe: producers may ring it all the time
+                time.sleep(RETRY_INTERVAL_S)  # not in a wait on the pipe, which producers may write to all the time
         self._pipe.close()
 
     def _poll_once(self) -> None:
@@ -196,6 +204,8 @@ class Drain:
             self._runs.idle_since = time.monotonic()
         if may_sleep(fullest):
             self._sleep()
+        else:
+            self._listen(0.0)
 
     def _is_due(self, run: RunJournal) -> bool:
         """Return whether a run's bytes are to be moved; its producers are told that the worker lives where they are not."""
@@ -247,9 +257,10 @@ class Drain:
     def _check_ends(self, run: RunJournal) -> float:
         """See which producers of a run have ended."""
         run.watch()
-        run.end()
-        for ring in list(run.live):
+        for ring in list(run.live):  # before the end of the run: one that has died is not idle
             self._check_end(run, ring)
+        if run.end():
+            self._runs.notify_growth([run])
         return 0.0
 
     def _check_end(self, run: RunJournal, ring: Ring) -> None:
@@ -259,6 +270,7 @@ class Drain:
             return
         run.move(ring, ring.words[HEAD])
         if not ring.words[END] and run.breathes(ring):
+            self._scan_at = min(self._scan_at, time.monotonic() + BREATH_INTERVAL_S)
             return
         run.retire(ring)
         run.end()
@@ -276,10 +288,15 @@ class Drain:
         rings = [ring for run in able for ring in list(run.live)]
         for ring in rings:
             ring.words[SLEEPING] = 1
-        if not any(is_pressing(ring.used(), ring.capacity) for ring in rings) and self._pipe.wait(self._linger_s):
-            self._scan_at = 0.0
+        pressing = any(is_pressing(ring.used(), ring.capacity) for ring in rings)
+        self._listen(0.0 if pressing else self._linger_s)
         for ring in rings:
             ring.words[SLEEPING] = 0
+
+    def _listen(self, seconds: float) -> None:
+        """Wait for a byte in the pipe, and look for new rings where there is one: a forked child may be killed right behind its first record."""
+        if self._pipe.wait(seconds):
+            self._scan_at = 0.0
 
     def _keep_host(self) -> None:
         """Make the host's directory again, where somebody has removed it under runs that go on."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # Between two tries to write a journal whose disk failed.
 RETRY_INTERVAL_S: Final = 0.5
-# A worker tries for so long to open the run of an ended caller. Then it may leave, and the queue waits for the next worker or
-# for `sync`. The same as `after_exit_max_s`.
+# How long a worker tries to open the run of an ended caller. Then it may leave, and the queue waits for the next worker or
+# for `sync`. The default of `after_exit_max_s`.
 GIVE_UP_S: Final = 300.0
 # Between two looks, and between two syncs, where no run says otherwise.
 LINGER_S: Final = 0.1
@@ -27,6 +27,8 @@ PRESSED_RINGS_PER_S: Final = 20.0
 PRESSURE_WINDOW_S: Final = 0.02
 # A look that finds less than this part of a ring may be followed by sleep.
 _CALM: Final = 1 / 4
+# A look that finds more than this part of a ring is a late one.
+_HALF: Final = 1 / 2
 
 
 # The values below are classes, not named tuples: to make one of those takes 0.1 ms, and the drain has 9 ms to be there.
@@ -83,6 +85,8 @@ def measure(rate: FillRate, fullest: float, now: float) -> FillRate:
         fullest: how full the fullest ring was, 0 to 1.
         now: monotonic seconds.
     """
+    if fullest > _HALF:  # whoever logs is faster than the drain just now, at whatever speed
+        return FillRate(0.0, now, True)
     rings, took_s = rate.rings + fullest, now - rate.since
     if took_s < PRESSURE_WINDOW_S:
         return FillRate(rings, rate.since, rate.pressed)
@@ -143,19 +147,32 @@ class Parting:
         done: whether nothing is left to deliver.
         told: the status that the backends were told; None where none was.
         waits: whether the producers have been told that all is done, and only exit codes are waited for.
+        notes: how many of the journal's notes the backends and `run.json` have; only counts where a status was told.
     """
 
-    __slots__ = ("done", "run", "told", "waits")
+    __slots__ = ("done", "notes", "run", "told", "waits")
 
-    def __init__(self, run: RunJournal, done: bool, told: str | None, waits: bool = False) -> None:
+    def __init__(self, run: RunJournal, done: bool, told: str | None, waits: bool = False, notes: int = 0) -> None:
         self.run = run
         self.done = done
         self.told = told
         self.waits = waits
+        self.notes = notes
+
+    def has_news(self) -> bool:
+        """Return whether the journal has notes that came too late for the backends and `run.json`."""
+        return self.told is not None and self.run.notes != self.notes
 
 
 def next_parting(
-    parting: Parting, *, status: str | None, is_live: bool, is_replaced: bool, awaits_exit: bool, asked_for: bool
+    parting: Parting,
+    *,
+    status: str | None,
+    is_live: bool,
+    is_replaced: bool,
+    awaits_exit: bool,
+    asked_for: bool,
+    has_news: bool,
 ) -> PartingStep:
     """Decide how to go on with a run that the deliveries have done with.
 
@@ -166,10 +183,11 @@ def next_parting(
         is_replaced: whether another journal of the run is open by now.
         awaits_exit: whether the exit code of a process is still to come.
         asked_for: whether another worker wants the run, or this one is to end.
+        has_news: whether the journal has notes that came too late for the backends and `run.json`.
 
     Returns:
         "drop" where it goes on; "wait for exit" where its producers need not wait any more but how it ended may still change;
-        "wait" while that is so; "check" when it is known; else "let go".
+        "wait" while that is so; "check" when it is known, or where there is news; else "let go".
     """
     if parting.waits and awaits_exit and not (is_live or asked_for):
         return "wait"
@@ -178,4 +196,6 @@ def next_parting(
     if parting.waits:
         return "check"
     is_open = awaits_exit or parting.told not in (None, status)
-    return "wait for exit" if parting.done and is_open else "let go"
+    if parting.done and is_open:
+        return "wait for exit"
+    return "check" if has_news else "let go"

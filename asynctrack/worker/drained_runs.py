@@ -109,7 +109,7 @@ class DrainedRuns:
         """Work on a journal. If it cannot be written it is tried again later; its rings hold what they can until then."""
         try:
             moved = work(run)
-        except Exception as error:  # whatever it was, the other runs go on
+        except Exception as error:  # a failure of one run must not stop the others
             self._fail(run, error)
             return 0.0
         if self.failures and time.monotonic() >= self.retry_at(run):  # before that nothing may have been written

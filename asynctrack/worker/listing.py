@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -15,6 +15,9 @@ from asynctrack._system import locks
 from asynctrack.queue.layout import END, ENDS, HEARTBEAT
 from asynctrack.queue.ring import Ring
 from asynctrack.queue.shm_paths import LOCK_NAME, host_directories, ring_paths
+
+# What a worker runs, with its host directory and its log behind that; the shell that starts it has the same words.
+_SCRIPT = "/worker/main.py"
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,20 +69,55 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
         return sorted({queue.run for queue in self.queues})
 
 
-def list_workers(*, but: Collection[str] = ()) -> list[Worker]:
-    """List every worker of this user, and every host that has none; `but` names host directories of this process."""
+def list_workers(*, but: Collection[str] = (), is_own: Callable[[str], bool] = lambda path: False) -> list[Worker]:
+    """List every worker of this user, and every host that has none.
+
+    Args:
+        but: host directories of this process, which are left out.
+        is_own: tells whether a ring is this process's own, in the directory of another: it is left out.
+    """
     left_out = {os.path.basename(path) for path in but}
     found = []
     for directory in host_directories():
         if os.path.basename(directory) not in left_out:
             pid = locks.holder(os.path.join(directory, LOCK_NAME))
-            found.append(Worker(directory=directory, pid=pid, queues=_queues(directory)))
+            found.append(Worker(directory=directory, pid=pid, queues=_queues(directory, is_own)))
     return found
 
 
-def _queues(directory: str) -> list[Queue]:
+def worker_starts(directories: Collection[str]) -> bool:
+    """Tell whether a worker for one of these host directories is being started: it has no lock yet, by which `list_workers` would know it.
+
+    Where `/proc` does not show it, as on another system or from another container, nobody can tell.
+    """
+    names = {os.path.basename(directory) for directory in directories}
+    return bool(names) and any(_host_in(pid) in names for pid in _pids())
+
+
+def _pids() -> list[str]:
+    """List the processes, the newest first: the shell that starts a worker is gone a moment later."""
+    try:
+        return [name for name in reversed(os.listdir("/proc")) if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _host_in(pid: str) -> str | None:
+    """Return the name of the host directory that a process is a worker for; None where it is none."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            arguments = os.fsdecode(file.read()).split("\0")[:-1]
+    except OSError:  # it has ended
+        return None
+    is_worker = len(arguments) > 3 and arguments[-3].endswith(_SCRIPT)
+    return os.path.basename(arguments[-2]) if is_worker else None
+
+
+def _queues(directory: str, is_own: Callable[[str], bool]) -> list[Queue]:
     queues = []
     for path in ring_paths(directory):
+        if is_own(path):
+            continue
         try:
             ring = Ring.attach(path)
         except (OSError, ValueError):

@@ -60,7 +60,7 @@ def to_thread() -> None:
             call(super().emit, record)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=[LogWriter()])
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it has a line for every request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs a line for every request
 
 
 @fork.in_child

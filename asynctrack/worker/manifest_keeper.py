@@ -10,10 +10,13 @@ from pathlib import Path
 
 from asynctrack._system.throttle import Throttle
 from asynctrack.errors import AsynctrackError, ManifestUnreadable
+from asynctrack.journal import conflicts
 from asynctrack.journal import manifest as manifests
+from asynctrack.journal.frames import Frame
 from asynctrack.journal.layout import Position
 from asynctrack.journal.manifest import Manifest, find_start
 from asynctrack.journal.reader import Reader
+from asynctrack.reading.writer_counts import WriterCounts
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_rules import SAVE_INTERVAL_S
 
@@ -40,6 +43,7 @@ class ManifestKeeper:
         self.saved = False
         self._journal = journal
         self._reader = Reader(_directory(journal), position)
+        self._counts = WriterCounts(Path(journal.path))
         self._throttle = Throttle()
 
     async def catch_up(self, pace: Callable[[], Awaitable[None]]) -> None:
@@ -51,14 +55,23 @@ class ManifestKeeper:
         changed = False
         for batch in self._reader:
             for frame in batch.frames(skip_records=True):
-                self.manifest.apply(frame)
+                self._apply(frame, batch.header.ring)
                 changed = True
+            self._counts.take(batch)
             self.manifest.position = self._reader.position
             await pace()
         # Asked for behind the journal's end, which the drain writes before it says so.
         self.ended = self.manifest.status != "running" and self._journal.status is not None
         if changed or not self.saved:
+            self.manifest.writers = self._counts.count_ended(self.manifest.writers)
             self.save()
+
+    def _apply(self, frame: Frame, ring: int) -> None:
+        known = self.manifest.conflicts
+        self.manifest.apply(frame, ring)
+        for conflict in self.manifest.conflicts if self.manifest.conflicts is not known else ():
+            if conflict not in known:
+                _log.warning("%s: %s; the last counts", self._journal.path, conflicts.describe(conflict))
 
     def save(self) -> None:
         """Save the manifest; where it cannot be written it is tried again: the deliveries may still get on."""
@@ -75,6 +88,7 @@ class ManifestKeeper:
     def close(self) -> None:
         """Close the journal."""
         self._reader.close()
+        self._counts.close()
 
 
 async def find_manifest(

@@ -29,9 +29,9 @@ class Partings:
         self._check_ends = check_ends
         self._asked: list[Parting] = []
 
-    def ask(self, run: RunJournal, *, done: bool, told: str | None) -> None:
+    def ask(self, run: RunJournal, *, done: bool, told: str | None, notes: int = 0) -> None:
         """Ask for a run to be let go of. From any thread."""
-        self._asked.append(Parting(run, done, told))
+        self._asked.append(Parting(run, done, told, notes=notes))
 
     def advance(self, *, leaving: bool) -> None:
         """Go on with each run that nobody waits for the disk of.
@@ -49,13 +49,16 @@ class Partings:
             return
         if step == "wait for exit":
             run.signal_done()
-            waiting = Parting(run, parting.done, parting.told or run.status, waits=True)
+            # Where none was told of the run, none has to be told more.
+            told, notes = (parting.told, parting.notes) if parting.told else (run.status, run.notes)
+            waiting = Parting(run, parting.done, told, waits=True, notes=notes)
             self._asked[self._asked.index(parting)] = waiting
             self._advance(waiting, leaving)
             return
         if step == "check":
-            self._runs.visit(run, self._check_ends)  # if its disk hangs, the successor finds it in the list still
-            step = "let go" if run.status == parting.told else "drop"
+            # The list still has it: if its disk hangs here, the thread that takes over finds it.
+            self._runs.visit(run, self._check_ends)
+            step = "let go" if run.status == parting.told and not parting.has_news() else "drop"
             if step == "drop":
                 self._runs.notify_growth([run])
         self._asked.remove(parting)
@@ -72,4 +75,5 @@ class Partings:
             is_replaced=self._runs.by_path.get(run.path) is not run,
             awaits_exit=run.awaits_exit(),
             asked_for=asked_for,
+            has_news=parting.has_news(),
         )

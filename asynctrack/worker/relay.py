@@ -49,8 +49,10 @@ class Relay:
 
     def start(self) -> None:
         """Start a thread that makes the rounds."""
-        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread.start()
+        # Only once it runs: a thread that is yet to start counts as dead, while the one before it is held up but alive.
+        self._thread = thread
 
     def is_alive(self) -> bool:
         """Return whether a thread makes the rounds."""
@@ -87,7 +89,7 @@ class Relay:
         """Let another thread go on where this one is held up. Called by the watchdog."""
         now = time.monotonic()
         with self._lock:
-            visit, before = self._visit, self._thread
+            visit = self._visit
             if visit is None or now - visit[2] < HELD_AFTER_S:
                 return
             run, disk, _ = visit
@@ -95,8 +97,8 @@ class Relay:
             self.held.add(run)
             try:
                 self.start()
-            except RuntimeError:  # no thread can be had: the rounds go on when the disk does
-                self._visit, self._thread = visit, before
+            except RuntimeError:  # no thread can be started: the rounds go on when the disk answers
+                self._visit = visit
                 self.held.discard(run)
                 return
             if disk is not None:
@@ -113,7 +115,7 @@ class Relay:
         run, disk, _ = visit
         with self._lock:
             if self._risks and disk is not None:
-                self._risks.pop(disk, None)  # it has answered
+                self._risks.pop(disk, None)  # the disk has answered
             if self._visit is visit:
                 self._visit = None
                 return

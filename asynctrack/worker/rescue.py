@@ -24,19 +24,26 @@ def journal_now(directory: str, own: dict[str, Ring | None], journaled: Callable
     """
     lock_fd = locks.take(os.path.join(directory, LOCK_NAME))
     if lock_fd is None:
-        return  # a worker has come
+        return  # a worker has the lock by now
     try:
         drain = Drain(directory, own=own)
-        drain.scan_rings()
-        for run in drain.runs.values():
-            run.sync()
-        ended = [run for run in drain.runs.values() if run.status is not None]
-        for ring in [ring for run in ended for ring in run.rings]:
-            ring.unlink()
-        if not ring_paths(directory):
-            remove_host(directory)
-        journaled()
-        for run in ended:
-            run.close(done=True)
+        try:
+            _journal_all(drain, journaled)
+        finally:
+            drain.leave_runs()
     finally:
         os.close(lock_fd)
+
+
+def _journal_all(drain: Drain, journaled: Callable[[], object]) -> None:
+    drain.scan_rings()
+    for run in drain.runs.values():
+        run.sync()
+    ended = [run for run in drain.runs.values() if run.status is not None]
+    for ring in [ring for run in ended for ring in run.rings]:
+        ring.unlink()
+    if not ring_paths(drain.host):
+        remove_host(drain.host)
+    journaled()
+    for run in ended:
+        run.close(done=True)

@@ -75,7 +75,7 @@ def _set_manifest_back(run: str, end: Position) -> None:
     from asynctrack.errors import AsynctrackError
     from asynctrack.journal import manifest as manifests
 
-    with contextlib.suppress(AsynctrackError):  # then it tells nobody anything
+    with contextlib.suppress(AsynctrackError):  # a `run.json` that cannot be read says nothing that is wrong
         manifest = manifests.load(Path(run))
         manifest.position = end
         manifests.save(Path(run), manifest)

@@ -75,9 +75,9 @@ class RingIntake:
             ring = self._runs.own[path]
         except KeyError:
             ring = self._attach(path)
-        if ring is None:  # it cannot be, or this process is making it
+        if ring is None:  # the ring cannot be opened, or this process is still making it
             return
-        if ring.is_blank():  # no run has begun: a journal of it would be none
+        if ring.is_blank():  # no run has begun, so there is nothing to journal
             self._leave_blank(path, ring)
             return
         run = ring.meta["run"]
@@ -123,8 +123,8 @@ class RingIntake:
             self._close(path, ring)
             return
         run.add(ring)
+        heartbeat(ring)  # first: a worker that has the ring and gives no sign of life is killed
         ring.words[WORKER_PID] = os.getpid()
-        heartbeat(ring)
 
     def _close(self, path: str, ring: Ring) -> None:
         if path not in self._runs.own:
@@ -156,7 +156,7 @@ class RingIntake:
             run = None
         if run is None:
             run = RunJournal(path)
-            if not run.open():
+            if not run.open(self.host):
                 return None
             self._runs.add(run)
         return run
@@ -171,7 +171,7 @@ class RingIntake:
             return True
         run = RunJournal(path)
         try:
-            if not run.open():
+            if not run.open(self.host):
                 return False
             run.settle()
         except (OSError, AsynctrackError) as error:

@@ -18,6 +18,8 @@ from asynctrack.worker.drain import Drain
 from asynctrack.worker.growth import Growth
 from asynctrack.worker.manifest_keeper import ManifestKeeper, find_manifest, gone
 from asynctrack.worker.policy import Policy
+from asynctrack.worker.provenance import Provenance
+from asynctrack.worker.pulse import Pulse
 from asynctrack.worker.run_journal import RunJournal
 from asynctrack.worker.run_rules import SAVE_INTERVAL_S, RunFacts, interval_s, is_finished, is_overdue, next_step
 
@@ -33,6 +35,7 @@ class RunService:
     Attributes:
         journal: of the run.
         status: what the backends were told, once they were told all.
+        notes: how many of the journal's notes `run.json` and the backends have at least.
         finished: whether nobody serves it any more.
 
     Args:
@@ -40,19 +43,27 @@ class RunService:
         drain: moves the run's bytes.
         opener: opens its deliveries.
         policy: what may be done.
+        provenance: has it found out where the run comes from.
     """
 
-    def __init__(self, journal: RunJournal, drain: Drain, opener: DeliveryOpener, policy: Policy) -> None:
+    def __init__(
+        self, journal: RunJournal, drain: Drain, opener: DeliveryOpener, policy: Policy, provenance: Provenance
+    ) -> None:
         self.journal = journal
         self.status: str | None = None
         self.finished = False
         self._drain = drain
         self._opener = opener
         self._policy = policy
+        self._provenance = provenance
+        self._opened_at: object = None
         self._deliveries: list[Delivery | DelegatedDelivery] = []
         self._growth = Growth()
+        self._grown = self._growth.listen()
         self._ended_at: float | None = None
         self._stopping = False
+        self.notes = journal.notes
+        self._pulse = Pulse(journal.path)
 
     def notify_growth(self) -> None:
         """Take note that the run's journal has grown."""
@@ -67,7 +78,7 @@ class RunService:
         Raises:
             FileNotFoundError: the run's directory was removed or moved meanwhile.
         """
-        while self.journal.gone():  # what lies there by now may be another's
+        while self.journal.gone():  # another run may be at its path by now
             if self._stopping or self.hopeless():
                 return False
             await self._wait(SAVE_INTERVAL_S)
@@ -87,8 +98,9 @@ class RunService:
         self.notify_growth()
 
     def is_outdated(self) -> bool:
-        """Return whether somebody has begun to log to the run again, or its end is another than it was: an exit code came."""
-        return bool(self.journal.live) or self.status not in (None, self.journal.status)
+        """Return whether the run goes on after all, or the journal has notes that came too late: an exit code, the end of an idle process."""
+        goes_on = self.journal.status is None or self.journal.notes != self.notes
+        return goes_on or self.status not in (None, self.journal.status)
 
     def hopeless(self) -> bool:
         """Return whether the run has ended, and somebody has removed its directory."""
@@ -98,6 +110,7 @@ class RunService:
         while not (self._stopping or self._has_begun()):
             await self._wait(SAVE_INTERVAL_S)
         await keeper.catch_up(self._pace)  # a run that goes on may do so with other backends
+        self._note_provenance(keeper)
         async with anyio.create_task_group() as tasks:
             self._deliveries = self._opener.open(self.journal, keeper.manifest)
             for delivery in self._deliveries:
@@ -115,14 +128,17 @@ class RunService:
     async def _serve(self, keeper: ManifestKeeper, tasks: anyio.abc.TaskGroup) -> bool:
         """Serve the run until nothing is left to do or somebody asks to end; returns whether its directory is gone."""
         while not self.journal.gone():
+            self.notes = self.journal.notes  # asked for first: one of its processes may log or end meanwhile
+            self._pulse.beat()
             await keeper.catch_up(self._pace)
+            self._note_provenance(keeper)
             for delivery in self._deliveries:
                 if delivery.reopen():
                     tasks.start_soon(self._drive, delivery)
             self._publish()
             step = next_step(self._facts(keeper))
             if step in ("tell", "give up"):
-                self.journal.signal_done()  # what waits for a person is not waited for by `finish`
+                self.journal.signal_done()  # `finish` does not wait for what only a person can mend
             if step == "give up":
                 self.stop()
             if step in ("leave", "give up"):
@@ -137,8 +153,25 @@ class RunService:
         self.stop()
         return True
 
+    def _note_provenance(self, keeper: ManifestKeeper) -> None:
+        """Have it found out where the run comes from, for each session of it."""
+        manifest = keeper.manifest
+        opened_at = manifest.environment.get("opened_at")
+        if opened_at != self._opened_at and not self._policy.patient:
+            self._opened_at = opened_at
+            self._provenance.note(self.journal.path, manifest.environment, manifest.limits)
+
     async def _drive(self, delivery: Delivery | DelegatedDelivery) -> None:
-        await delivery.drive(self._wait, self.journal.wanted, self._publish, self._pace)
+        grown = self._growth.listen()
+
+        async def wait(seconds: float) -> None:
+            if not self._stopping:
+                await grown.wait(seconds)
+
+        try:
+            await delivery.drive(wait, self.journal.wanted, self._publish, self._pace)
+        finally:
+            self._growth.forget(grown)
         self.notify_growth()
 
     def _has_begun(self) -> bool:
@@ -186,7 +219,7 @@ class RunService:
     async def _wait(self, seconds: float) -> None:
         """Wait for the journal to grow."""
         if not self._stopping:
-            await self._growth.wait(seconds)
+            await self._grown.wait(seconds)
 
     async def _pace(self) -> None:
         """Let the drain come first under pressure; a delivery still gets on, a batch at a time."""

@@ -64,7 +64,8 @@ class RunningProcess:
 
     def flush(self) -> None:
         """Send what it has not taken yet."""
-        with contextlib.suppress(BlockingIOError, ConnectionError):  # it is busy, or has ended, which is heard
+        # It is busy, or has ended: the end of its stream says that.
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             while self._unsent:
                 sent = self._socket.send(self._unsent[0])
                 self._unsent[0] = self._unsent[0][sent:]

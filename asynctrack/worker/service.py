@@ -10,6 +10,7 @@ from asynctrack.backends.base import Backend
 from asynctrack.worker.disk_lane import DiskLane
 from asynctrack.worker.drain import Drain
 from asynctrack.worker.policy import CALLERS_ONLY, Policy
+from asynctrack.worker.provenance import Provenance
 from asynctrack.worker.run_journal import RunJournal
 
 # Between two looks whether the worker is idle, at most.
@@ -32,6 +33,7 @@ class Service:
         self._drain = drain
         self._local = local if local is not None else {}
         self._policy = policy
+        self._provenance = Provenance()
         self._lanes: dict[int | None, DiskLane] = {}
         self._spare: DiskLane | None = None
         self._opening = threading.Lock()
@@ -41,7 +43,7 @@ class Service:
 
         That lane is there before it is known which disk it is for: when the main thread has ended, no thread can be had.
         """
-        self._spare = DiskLane(self._drain, self._local, self._policy, first)
+        self._spare = DiskLane(self._drain, self._local, self._policy, self._provenance, first)
         self._drain.notify_of_growth(self._grew)
         self._grew(list(self._drain.runs.values()))
 
@@ -83,8 +85,8 @@ class Service:
 
     def _another(self) -> DiskLane:
         try:
-            return DiskLane(self._drain, self._local, self._policy)
-        except RuntimeError:  # no thread can be had any more: it shares one
+            return DiskLane(self._drain, self._local, self._policy, self._provenance)
+        except RuntimeError:  # no other thread can be started: it shares one
             return next(iter(self._lanes.values()))
 
     def _idle(self, idle_exit_s: float) -> bool:
@@ -92,4 +94,4 @@ class Service:
         long_enough = self._drain.leaving or time.monotonic() - self._drain.idle_since > idle_exit_s
         if not quiet or not long_enough or self._drain.relay.held:
             return False
-        return self._drain.serves_none()  # else all would begin anew at once, again and again
+        return self._drain.serves_none()  # else all runs would be begun anew again and again without a pause

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 START_WAIT_S: Final = 60.0
 # Without a sign of life for this long it hangs, if its backends are no less patient: it gives two a second.
 SILENCE_S: Final = 30.0
-# However impatient they are: a busy machine may not let it run for so long. Arbitrary.
+# The least such time, however little the backends ask for: on a busy machine a healthy process may not run for so long. Arbitrary.
 LEAST_SILENCE_S: Final = 3.0
 # A process that nobody needs is kept for this long: importing an SDK takes seconds.
 IDLE_S: Final = 10.0

@@ -26,7 +26,7 @@ class SyncSchedule:
         """Sync every so often from here on."""
         before, self.interval_s = self.interval_s, seconds
         if seconds < before:
-            self.ask()  # who waits for the longer one begins anew
+            self.ask()  # wake who waits for the longer interval, to wait for the shorter one
 
     def wait(self) -> None:
         """Wait until a sync is due."""

@@ -52,7 +52,7 @@ class WorkerThreads:
         self._service = Service(self.drain, local, policy)
 
     def start(self) -> None:
-        """Start the threads: the drain, by which it lives, at last, so that Ctrl-C in between leaves nothing that is half alive.
+        """Start the threads; the drain, by which it lives, at last. Ctrl-C may not come in between: a thread may be there that nobody knows of.
 
         Raises:
             RuntimeError: no thread can be had any more.
@@ -62,6 +62,7 @@ class WorkerThreads:
             self._sync.start()
             self.drain.start()
         except BaseException:
+            self._ask_to_stop(0.0)
             self._host_lock.close()
             raise
 
@@ -79,13 +80,17 @@ class WorkerThreads:
 
     def stop(self) -> None:
         """Stop soon; what is behind stays behind."""
-        self._service.stop(_STOP_WAIT_S)
-        self.drain.stop()
-        self._sync.stop()
+        self._ask_to_stop(_STOP_WAIT_S)
         self.drain.join(_STOP_WAIT_S)
+        self.drain.leave_runs()
         self._host_lock.close()
         if not ring_paths(self._directory):
             remove_host(self._directory)
+
+    def _ask_to_stop(self, timeout_s: float) -> None:
+        self._service.stop(timeout_s)
+        self.drain.stop()
+        self._sync.stop()
 
 
 def _take_lock(directory: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import threading
 
 from asynctrack.queue.shm_paths import WAKE_NAME
 
@@ -18,13 +19,18 @@ class WakePipe:
 
     def __init__(self, host: str) -> None:
         self._fd = _open(host)
+        self._turn = threading.Lock()  # to wake or to close
         self._poll = select.poll()  # `select` takes no descriptor over 1023, and a caller may have more open files
         self._poll.register(self._fd, select.POLLIN)
 
     def wake(self) -> None:
-        """Wake who waits, or will. From any thread."""
-        with contextlib.suppress(OSError):  # it is full, or closed
-            os.write(self._fd, b"!")
+        """Wake who waits, or will. From any thread, and in a signal handler: whoever else has the turn wakes too, or closes."""
+        if self._turn.acquire(blocking=False):
+            try:
+                with contextlib.suppress(OSError):  # it is full, or closed
+                    os.write(self._fd, b"!")
+            finally:
+                self._turn.release()
 
     def wait(self, seconds: float) -> bool:
         """Wait until somebody wakes it; returns whether somebody did."""
@@ -45,8 +51,10 @@ class WakePipe:
         os.close(pipe)
 
     def close(self) -> None:
-        """Close it."""
-        os.close(self._fd)
+        """Close it. From then on nobody is woken: the descriptor's number may be that of another file of the caller's."""
+        with self._turn:
+            fd, self._fd = self._fd, -1
+        os.close(fd)
 
 
 def _open(host: str) -> int:

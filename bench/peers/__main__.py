@@ -23,7 +23,7 @@ from statistics import mean
 from typing import Any, Final
 
 from bench import mounts
-from bench.harness import give_out, machine, rounded, say
+from bench.harness import core_is_missing, give_out, machine, rounded, say
 from bench.peers.figures import measure
 from bench.peers.peers import PEERS
 from bench.peers.scene import Failed
@@ -79,6 +79,8 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.peers if name not in PEERS]:
         parser.error(f"no such peer: {', '.join(unknown)}")
+    if why := core_is_missing():
+        sys.exit(f"{_PROGRAM}: {why}")
     mounts.begin_anew("bench.peers")
     if not mounts.allowed():
         say("no disk is filled: this user may not mount")

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from bench.peers.peer import server_home, server_url
+from bench.peers.peer import LENGTH_BYTES, server_home, server_url
 from bench.wandb_server import at_rest, rows
 
 # A server has all that it will get when nothing has come for so long.
@@ -19,6 +19,14 @@ _MLFLOW: Final = "select count(distinct step) from metrics where key = 'loss'"
 
 def lines(directory: Path) -> int:
     return sum(line.endswith(b"\n") for line in (directory / "log.jsonl").read_bytes().splitlines(keepends=True))
+
+
+def frames(directory: Path) -> int:
+    data, at, found = (directory / "log.msgpack").read_bytes(), 0, 0
+    while (start := at + LENGTH_BYTES) <= len(data):
+        at = start + int.from_bytes(data[at:start], "little")
+        found += at <= len(data)
+    return found
 
 
 def asynctrack(directory: Path) -> int:

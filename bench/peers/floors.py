@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bench.peers.peer import Data, Opened
+from bench.peers.peer import LENGTH_BYTES, Data, Opened
 
 
 def nothing(_: Path) -> Opened:
@@ -34,6 +34,20 @@ def encode_and_write(directory: Path) -> Opened:
     encode = msgspec.json.Encoder().encode
     fd = os.open(directory / "log.jsonl", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     return Opened(lambda data, step: os.write(fd, encode({"step": step, **data}) + b"\n"), lambda: os.close(fd))
+
+
+def frame_and_write(directory: Path) -> Opened:
+    """Write each record as one MessagePack frame, its length before it, as a journal of one's own would."""
+    import msgspec
+
+    encode = msgspec.msgpack.Encoder().encode
+    fd = os.open(directory / "log.msgpack", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+    def log(data: Data, step: int) -> None:
+        payload = encode((step, data))
+        os.write(fd, len(payload).to_bytes(LENGTH_BYTES, "little") + payload)
+
+    return Opened(log, lambda: os.close(fd))
 
 
 def json_and_flush(directory: Path) -> Opened:

@@ -16,6 +16,8 @@ KILLED: Final = ("20", "1000")
 FULL: Final = "full"
 STOPPED: Final = "stopped"
 
+# Of the length before each frame of `floors.frame_and_write`.
+LENGTH_BYTES: Final = 4
 SCALARS: Final = "numbers only"
 # The environment's names for the peer's server.
 _URL: Final = "BENCH_SERVER"

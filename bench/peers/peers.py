@@ -17,6 +17,7 @@ PEERS: Final = {
         Peer("msgpack encode", floors.encode, packages=("msgspec",), note="the floor: encoded, written nowhere"),
         Peer("asynctrack", trackers.asynctrack(), counts.asynctrack, ("asynctrack",)),
         Peer("encode + os.write", floors.encode_and_write, counts.lines, ("msgspec",)),
+        Peer("msgpack frame + os.write", floors.frame_and_write, counts.frames, ("msgspec",), "a frame that a full disk tears hides all behind it"),
         Peer("json, flush per step", floors.json_and_flush, counts.lines),
         Peer("logging, QueueHandler", floors.logging_queue, counts.lines),
         Peer("loguru, enqueue", floors.loguru, counts.lines, ("loguru",), most=20_000),

@@ -13,7 +13,7 @@ import msgspec
 import asynctrack
 
 # Those of every backend: the first page has them.
-COMMON: Final = ("max_records_s", "downsample_interval_s", "stall_timeout_s")
+COMMON: Final = ("max_records_s", "downsample_interval_s", "stall_timeout_s", "writers")
 # Filled in by the package itself: no user's affair.
 _FILLED_IN: Final = re.compile(r"set when a run is opened|filled in when the run opens")
 _NOT_SHOWN: Final = {"references"}

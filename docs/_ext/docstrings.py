@@ -93,7 +93,9 @@ def _guarded_imports(source: str) -> list[ast.stmt]:
     guards = [
         one for one in ast.parse(source).body if isinstance(one, ast.If) and ast.unparse(one.test) == "TYPE_CHECKING"
     ]
-    return [one for guard in guards for one in guard.body if isinstance(one, ast.Import | ast.ImportFrom)]
+    found = [one for guard in guards for one in guard.body if isinstance(one, ast.Import | ast.ImportFrom)]
+    # The native core is not built everywhere, and nothing public has a type of its.
+    return [one for one in found if not (isinstance(one, ast.ImportFrom) and one.module == f"{PACKAGE}._native")]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

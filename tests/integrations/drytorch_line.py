@@ -55,7 +55,8 @@ def experiment(directory: Path, *trackers: Tracker, name: str = "Line") -> Exper
 def train(epochs: int, *, test: bool = False, save: bool = False) -> None:
     """Train a model of its own in the experiment that is running."""
     model = make_model()
-    make_trainer(model).train(epochs)
+    trainer = make_trainer(model)  # kept to the end: DRYTorch registers an actor by its id(), once
+    trainer.train(epochs)
     if save:
         model.save_state()
     if test:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from support import ROOT
+from support import INSTALLED, ROOT
 
 EXAMPLES = ROOT / "examples"
 # Arbitrary: ten times what they take on a machine that has nothing else to do.
@@ -37,7 +37,7 @@ def run_script(script: str, *arguments: object, fails: bool = False, **environme
 
 
 def _run(command: list[str], *, cwd: Path | None = None, fails: bool = False, **environment: str) -> str:
-    surroundings = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    surroundings = {**os.environ, "PYTHONPATH": str(INSTALLED), "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
         [sys.executable, *command], cwd=cwd, env=surroundings, capture_output=True, text=True, timeout=_LONGEST_S
     )

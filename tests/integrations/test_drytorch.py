@@ -404,7 +404,7 @@ def test_a_tracker_that_never_comes_back_does_not_hold_the_end(
     with caplog.at_level(logging.WARNING, "asynctrack"):
         with experiment(tmp_path, AsyncTracker(stuck, finish_timeout_s=0.05)).create_run():
             train(1)
-        assert "Stuck has not yet taken" in caplog.text
+        wait_until(lambda: "Stuck has not yet taken" in caplog.text, "it is said")  # on a thread of its own
     gate.set()
     wait_until(lambda: isinstance(stuck.events[-1], log_events.StopExperimentEvent), "it has had everything")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import pickle
 from argparse import Namespace
@@ -68,8 +69,31 @@ def test_other_ranks_open_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ours = AsyncLogger("line", dir=tmp_path / "runs")
     ours.log_metrics({"loss": 0.5}, 1)
     ours.log_hyperparams({"lr": 0.1})
+    ours.experiment.log({"loss": 0.5}, step=1)
+    ours.experiment.add_image("grid", None, global_step=1)
+    ours.experiment["x"].anything(1)
+    assert (ours.experiment.id, str(ours.experiment.path)) == (ours.version, ours.log_dir)
+    assert (ours.save_dir, ours.name) == (str(tmp_path / "runs"), "line")
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        twin.log_metrics({"loss": 0.5}, 1)
     ours.finalize("success")
-    assert ours.experiment is None and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_of_a_logger_whose_run_is_open_logs_to_the_same_run(tmp_path: Path) -> None:
+    ours = AsyncLogger("line", dir=tmp_path / "runs")
+    ours.log_metrics({"a": 0.0}, 0)
+    copied, sent = copy.deepcopy(ours), pickle.dumps(ours)
+    copied.log_metrics({"a": 1.0}, 1)
+    script = "import pickle, sys; logger = pickle.loads(bytes.fromhex(sys.argv[1])); logger.log_metrics({'a': 2.0}, 2); logger.finalize('success')"
+    examples.run_script(script, sent.hex())
+    ours.log_metrics({"a": 3.0}, 3)
+    ours.finalize("success")
+    late = pickle.loads(sent)  # when the run has ended
+    late.log_metrics({"a": 4.0}, 4)
+    late.finalize("success")
+    assert [record.data["a"] for record in records(Path(ours.log_dir))] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert manifest(Path(ours.log_dir))["status"] == "finished"
 
 
 def test_what_is_logged_has_its_name_step_and_place(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ended, manifest, records, run_child, start, wait_until
+from support import ended, manifest, outcome, records, run_child, start, wait_until
 
 import asynctrack
 from asynctrack.integrations.logging import AsyncHandler
@@ -156,3 +156,21 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert [record["message"] for record in found] == ["sold 3 items", "sold 5 items", "an order without items", "sold 2 items"]  # fmt: skip
     assert found[0]["each"] == 10.0
     assert "ZeroDivisionError" in found[2]["exception"]
+
+
+def test_messages_of_all_ranks_are_in_one_run_with_join(runs: Path) -> None:
+    script = """
+import logging, os, sys
+from asynctrack.integrations.logging import AsyncHandler
+logging.getLogger().addHandler(AsyncHandler("app", dir=sys.argv[1], id="one", join=True))
+logging.warning("here is %s", os.environ["RANK"])
+print("0", flush=True)
+sys.stdin.readline()
+"""
+    children = [start(script, runs, RANK=str(rank)) for rank in range(2)]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "0\n"
+    for child in children:
+        outcome(child)
+    found = [(record.writer, record.data["message"]) for record in records(runs / "app" / "one")]
+    assert sorted(found) == [("rank0", "here is 0"), ("rank1", "here is 1")]

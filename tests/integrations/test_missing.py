@@ -29,4 +29,4 @@ except asynctrack.errors.FrameworkMissing as error:
 """
     is_import_error, said = run_child(script, drop_in, framework)
     assert is_import_error
-    assert said.endswith(f"pip install '{requirement}'")
+    assert said.endswith(f"pip install '{requirement}'; see docs/how_to/frameworks/index.md")

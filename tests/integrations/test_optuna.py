@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from support import ended, manifest, records, start, wait_until
+from support import ended, manifest, outcome, records, start, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")]
 optuna = pytest.importorskip("optuna", reason="needs the frameworks: tests/README.md")
@@ -66,6 +67,43 @@ def test_several_objectives_have_a_value_each(runs: Path) -> None:
         {"0": trial.values[0], "1": 2.0} for trial in found.trials
     ]
     assert manifest(track.run.path)["summary"] == {}
+
+
+def test_processes_of_a_study_record_their_trials_in_one_run(runs: Path, tmp_path: Path) -> None:
+    script = """
+import sys
+import optuna
+from asynctrack.integrations.optuna import AsyncCallback
+directory, storage, worst = sys.argv[1:]
+study = optuna.create_study(study_name="both", storage=storage, load_if_exists=True)
+with AsyncCallback(dir=directory, id="one", join=True) as track:
+    study.optimize(lambda trial: float(worst) + trial.suggest_float("x", 0, 1), n_trials=3, callbacks=[track])
+    print("0", flush=True)
+    sys.stdin.readline()
+"""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    optuna.create_study(study_name="both", storage=storage)
+    children = [start(script, runs, storage, worst, RANK=str(rank)) for rank, worst in enumerate((0, 10))]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "0\n"
+    for child in children:
+        outcome(child)
+    wait_until(lambda: ended(runs / "both" / "one"), "the run has ended")
+    found = records(runs / "both" / "one")
+    assert sorted(record.step for record in found) == list(range(6))
+    assert Counter(record.writer for record in found) == {"rank0": 3, "rank1": 3}
+    best = optuna.load_study(study_name="both", storage=storage).best_trial
+    assert manifest(runs / "both" / "one")["summary"]["best_trial"] == best.number
+
+
+def test_the_best_trial_is_that_of_the_study_also_where_it_goes_on(runs: Path) -> None:
+    found = study()
+    found.enqueue_trial({"x": 0.0})
+    found.optimize(objective, n_trials=1)
+    with AsyncCallback("tuning", dir=runs) as track:
+        found.optimize(objective, n_trials=2, callbacks=[track])
+    assert track.run is not None
+    assert manifest(track.run.path)["summary"]["best_trial"] == 0
 
 
 def test_a_study_that_fails_leaves_a_failed_run(runs: Path) -> None:

@@ -169,3 +169,15 @@ examples.load("sb3_ppo").make_model().learn(1000, callback=[AsyncCallback("ppo",
 
 def test_the_example_runs(tmp_path: Path) -> None:
     assert "has the run" in examples.run("sb3_ppo", 300, cwd=tmp_path)
+
+
+def test_ranks_above_0_record_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    track = AsyncCallback("ppo", dir=tmp_path / "runs")
+    model = examples.load("sb3_ppo").make_model()
+    model.learn(200, callback=track)
+    writer = AsyncWriter("ppo", dir=tmp_path / "runs")
+    writer.write({"loss": 0.5}, {}, 1)
+    writer.close()
+    assert track.run is not None and track.run.config["algorithm"] == "PPO"
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from support import DEADLINE_S, ended, manifest, records, start, wait_until
+from support import DEADLINE_S, ended, manifest, outcome, records, start, wait_until
 from tensorboard.backend.event_processing.event_accumulator import STORE_EVERYTHING_SIZE_GUIDANCE, EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -447,3 +447,17 @@ def test_what_was_added_survives_sigkill(tmp_path: Path) -> None:
     found = scalars(tmp_path / "log")
     assert found["."] == {"loss": [(step, step / 8) for step in range(1_000)]}
     assert found["both_b"] == {"both": [(step, float(-step)) for step in range(1_000)]}
+
+
+def test_each_rank_that_makes_a_writer_has_an_event_file_in_the_same_directory(runs: Path, tmp_path: Path) -> None:
+    script = """
+import os, sys
+from asynctrack.integrations.tensorboard import SummaryWriter
+with SummaryWriter(sys.argv[1], dir=sys.argv[2]) as writer:
+    writer.add_scalar("loss", float(os.environ["RANK"]), 1)
+"""
+    children = [start(script, tmp_path / "board", runs, RANK=str(rank)) for rank in range(2)]
+    for child in children:
+        outcome(child)
+    assert len(list((tmp_path / "board").glob("events.out.tfevents.*"))) == 2
+    assert sorted(record.data["loss"] for run in runs.glob("*/*") for record in records(run)) == [0.0, 1.0]

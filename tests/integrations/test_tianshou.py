@@ -404,3 +404,17 @@ def test_the_example_runs(tmp_path: Path) -> None:
     said = examples.run("tianshou_dqn", cwd=tmp_path)
     assert "best reward" in said
     assert points(tmp_path / "log/dqn")["training/env_step"]
+
+
+def test_ranks_above_0_record_nothing_and_restore_what_rank_0_has_saved(
+    shared_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        logger = AsyncLogger(tmp_path / "log", save_interval=1)
+        logger.write("training/env_step", 10, {"loss": 0.5})
+        logger.save_data(1, 10, 5, lambda *steps: "saved")
+        assert logger.restore_data() == (1, 10, 5)
+        logger.finalize()
+    assert len(list((tmp_path / "log" / "tianshou").iterdir())) == 1
+    assert len(list((tmp_path / "log").glob("events.out.tfevents.*"))) == 1

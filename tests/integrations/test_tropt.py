@@ -437,3 +437,14 @@ tracker.finish({"best_loss": 0.25})
             database.close()
         assert rows["ours"] == rows["theirs"]
         assert rows["ours"][-1] == ("exp", 3, {"summary/best_loss": 0.25})
+
+
+def test_ranks_above_0_record_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        for tracker in (ours.JSONTracker("exp", log_file_path="exp.json"), ours.DictTracker("exp")):
+            tracker.init({"steps": 1})
+            tracker.log({"loss": 0.5})
+            tracker.finish({"best": 0.5})
+        assert (tracker.records, tracker.summary) == ([{"loss": 0.5}], {"best": 0.5})
+    assert len(runs_of(tmp_path)) == 2 and [path.name for path in tmp_path.glob("*.json")] == ["exp.json"]

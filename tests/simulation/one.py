@@ -5,7 +5,6 @@ Runs in a process and, where file systems can be mounted, in a mount namespace o
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from simulation import apart
 from simulation.ledger import read_ledger
 from simulation.oracle import Run, Verdict, judge
 from simulation.plan import Parts, make_plan
@@ -27,12 +27,9 @@ _REFUSALS = ("RunIsRunning", "SharedMemoryUnavailable", "DirectoryNotWritable")
 _LONGEST_S = 240.0
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a seed; `problems` is empty where all is well."""
+class Outcome(apart.Outcome, frozen=True, kw_only=True):
+    """What became of a seed, in numbers too."""
 
-    seed: int
-    problems: list[str]
-    plan: str
     sessions: int = 0
     kills: int = 0
     accepted: int = 0
@@ -124,6 +121,7 @@ def _check_left(world: World) -> list[str]:
 
 
 if __name__ == "__main__":
-    faulthandler.dump_traceback_later(_LONGEST_S, exit=True)
-    outcome = simulate(int(sys.argv[1]), Path(sys.argv[2]), msgspec.json.decode(sys.argv[3], type=Parts))
-    print(msgspec.json.encode(outcome).decode())
+    number, directory, parts = sys.argv[1:]
+    apart.print_outcome(
+        lambda: simulate(int(number), Path(directory), msgspec.json.decode(parts, type=Parts)), _LONGEST_S
+    )

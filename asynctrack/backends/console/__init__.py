@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final, Literal, TextIO, get_args
 import msgspec
 
 from asynctrack._system.printable import printable
-from asynctrack.backends.base import Backend, Batch, Context, Execution, Outcome, Sink, Update
+from asynctrack.backends.base import Backend, Batch, Context, Execution, Outcome, Sink, Update, WriterSelection
 from asynctrack.backends.caller_display import GONE, Display, Link, Stream, open_display
 from asynctrack.backends.console.bars import Bars, can_draw
 from asynctrack.backends.console.choice import Chosen, RecordFilter
@@ -74,6 +74,7 @@ class Console(Backend, frozen=True, kw_only=True, tag="console"):
     logger: str = "asynctrack.console"
     level: int | str = "INFO"
     display: str = ""
+    writers: WriterSelection = "owner"
 
     @property
     def pace_s(self) -> float:

@@ -110,10 +110,16 @@ class AppendedFile:
         """Open the file where it is not open.
 
         Raises:
-            FileChanged: it is shorter than what was written.
+            FileChanged: it is shorter than what was written, or gone.
         """
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, permissions.FILE)
+            made = 0 if self.offset else os.O_CREAT
+            try:
+                self._fd = os.open(self.path, os.O_RDWR | made | os.O_NOFOLLOW | os.O_CLOEXEC, permissions.FILE)
+            except FileNotFoundError as error:
+                if made or not self.path.parent.is_dir():
+                    raise
+                raise FileChanged(f"{self.path.name} was removed") from error
             if os.fstat(self._fd).st_size < self.offset:
                 self.close()
                 raise FileChanged(f"{self.path.name} is shorter than the {self.offset} bytes that were written")
@@ -162,8 +168,10 @@ def _write(fd: int, block: bytes, at: int) -> None:
         rest, at = rest[written:], at + written
 
 
-def beside(path: Path) -> Path:
-    """Return the next free path beside one that is taken: metrics-2.jsonl, metrics-3.jsonl, ..."""
+def free_path(path: Path) -> Path:
+    """Return the path itself where nothing is there; else the next that is free: metrics-2.jsonl, metrics-3.jsonl, ..."""
+    if not os.path.lexists(path):
+        return path
     stem, number = path.stem.rstrip("0123456789").rstrip("-"), 2
     while os.path.lexists(taken := path.with_name(f"{stem}-{number}{path.suffix}")):
         number += 1

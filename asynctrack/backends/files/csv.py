@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from asynctrack._system import permissions
 from asynctrack._system.loop_thread import in_thread
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
-from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, beside
+from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, free_path
 from asynctrack.backends.files.csv_rows import (
     COLUMNS,
     encode_row,
@@ -38,7 +38,9 @@ from asynctrack.backends.files.csv_rows import (
     split_rows,
     stamp_of,
 )
+from asynctrack.backends.files.reserved import WRITER
 from asynctrack.backends.files.syncing import sync_file_system
+from asynctrack.backends.files.writer_folders import directory_of
 from asynctrack.journal.reader import is_blank
 from asynctrack.journal.segment import sync_directory
 from asynctrack.records.codec import Record
@@ -68,6 +70,7 @@ class CSV(Backend, frozen=True, kw_only=True, tag="csv"):
     """
 
     execution: ClassVar[Execution] = "worker"
+    can_split: ClassVar[bool] = True
     folder: str = "csv"
 
     def __post_init__(self) -> None:
@@ -76,7 +79,7 @@ class CSV(Backend, frozen=True, kw_only=True, tag="csv"):
 
     def open(self, context: Context) -> Sink:
         """Open the files in the run's directory."""
-        return _Tables(context.directory, context.state or {"folder": self.folder, "files": {}})
+        return _Tables(directory_of(context), context.state or {"folder": self.folder, "files": {}})
 
 
 class _Tables(Sink):
@@ -85,13 +88,11 @@ class _Tables(Sink):
         self._states: dict[str, dict[str, Any]] = state["files"]
         self._tables: dict[str, _Table] = {}
         self._places: dict[str, tuple[_Table, str]] = {}
+        self._labelled = False
         self._unsafe: set[_Table] = set()  # a power cut may take their last rows
 
     async def write(self, batch: Batch) -> None:
-        try:
-            await in_thread(self._write, batch.records)
-        except FileChanged as reason:
-            raise Resend(str(reason), {"folder": beside(self._folder).name, "files": {}}) from reason
+        await self._in_thread(self._write, batch.records)
 
     async def checkpoint(self) -> dict[str, Any]:
         await in_thread(self._sync)
@@ -101,8 +102,26 @@ class _Tables(Sink):
         }
 
     async def close(self, outcome: Outcome) -> None:
+        if outcome != "stopped":
+            await self._in_thread(self._find_files)
         for table in self._tables.values():
             table.file.close()
+
+    async def _in_thread(self, function: Callable[..., None], *arguments: Any) -> None:
+        try:
+            await in_thread(function, *arguments)
+        except FileChanged as reason:
+            raise Resend(str(reason), {"folder": free_path(self._folder).name, "files": {}}) from reason
+
+    def _find_files(self) -> None:
+        """Find the files of earlier sinks, to which this one may have written nothing.
+
+        Raises:
+            FileChanged: one of them was removed.
+        """
+        for file in self._states.keys() - self._tables.keys():
+            if not os.path.lexists(self._folder / file):
+                raise FileChanged(f"{file} was removed")
 
     def _write(self, records: Iterable[Record]) -> None:
         """Write these records to their files, all on one thread.
@@ -143,17 +162,27 @@ class _Tables(Sink):
         """Return the rows for each file: records, and their values by column."""
         rows: dict[_Table, list[Row]] = {}
         for record in records:
+            if record.writer is not None and not self._labelled:
+                self._label()
             parts: dict[_Table, dict[str, Any]] = {}
             for key, value in flat(record.data).items():
                 table, column = self._places.get(key) or self._place(key)
                 parts.setdefault(table, {})[column] = value
             for table, data in (parts or {self._table(file_and_column("")[0]): {}}).items():
+                if record.writer is not None:
+                    table.add_writers()
+                    data = {**data, WRITER: record.writer}
                 rows.setdefault(table, []).append((record, data))
         return rows
 
+    def _label(self) -> None:
+        """Give each row a label from here on: further files have the column beside step and time."""
+        self._labelled = True
+        self._places.clear()  # a key of that name has another column
+
     def _place(self, key: str) -> tuple[_Table, str]:
         """Return file and column of a key: the first file of its source that has the column or room for it."""
-        for file, column in files_and_columns(key):
+        for file, column in files_and_columns(key, (*COLUMNS, WRITER) if self._labelled else COLUMNS):
             table = self._table(file)
             if table.takes(column):
                 self._places[key] = table, column
@@ -167,6 +196,8 @@ class _Tables(Sink):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._folder, permissions.DIRECTORY)
             table = self._tables[file] = _Table.load(self._folder / file, self._states.get(file, _NO_FILE))
+            if self._labelled:
+                table.add_writers()
         return table
 
 
@@ -212,6 +243,10 @@ class _Table:
             return False
         self._wanted[column] = None
         return True
+
+    def add_writers(self) -> None:
+        """Have a column for the labels of writers; `widen` then adds it."""
+        self._wanted[WRITER] = None
 
     def append(self, rows: list[Row]) -> None:
         """Write these rows, except for those that are in the file already."""

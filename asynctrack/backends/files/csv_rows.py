@@ -7,7 +7,7 @@ or `-inf`, which pandas and polars read as numbers (DuckDB too, where it is told
 None, and where a record has no such value. Arrays, lists and empty mappings are JSON as a text. Rows end with CR LF.
 
 A column has the name of the metric without its source. A user's names `_step` and `_timestamp` get one more underscore
-in front. A source that has more columns than fit a file has further files, `train-00000002.csv`, whose columns have
+in front. In a run of several writers a further column, `_writer`, has the label of each row's writer. A source that has more columns than fit a file has further files, `train-00000002.csv`, whose columns have
 full names. A source whose name cannot be a file's gets a file named by the usable part of the name and a checksum,
 `a_b-1c291ca3.csv`; its columns have full names.
 """
@@ -27,7 +27,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from asynctrack.backends.files.reserved import free_name, put_back
+from asynctrack.backends.files.reserved import WRITER, free_name, put_back
 from asynctrack.records.codec import Array, Record, split_source, to_json
 
 COLUMNS: Final = ("_step", "_timestamp")
@@ -44,18 +44,18 @@ _BEGIN: Final = re.compile(rb"-?\d*(,|\Z)")
 _BOOLS: Final = {"true": True, "false": False}
 
 
-def file_and_column(key: str) -> tuple[str, str]:
+def file_and_column(key: str, reserved: Sequence[str] = COLUMNS) -> tuple[str, str]:
     """Return the file's name and the column's name for a key."""
     source, name = split_source(key)
     if not source:
-        return f"{REST}.csv", free_name(key, COLUMNS)
+        return f"{REST}.csv", free_name(key, reserved)
     clean = _UNSAFE.sub("_", source).lstrip(".")[:_LONGEST_NAME]
     if clean == source != REST and not _WITH_CHECKSUM.search(source):
-        return f"{clean}.csv", free_name(name, COLUMNS)
-    return f"{clean}-{zlib.crc32(source.encode()):08x}.csv", free_name(key, COLUMNS)
+        return f"{clean}.csv", free_name(name, reserved)
+    return f"{clean}-{zlib.crc32(source.encode()):08x}.csv", free_name(key, reserved)
 
 
-def files_and_columns(key: str) -> Iterator[tuple[str, str]]:
+def files_and_columns(key: str, reserved: Sequence[str] = COLUMNS) -> Iterator[tuple[str, str]]:
     """Yield the possible places of a key.
 
     Its source's file comes first, then the further ones, for when a file has no room for more columns.
@@ -63,10 +63,10 @@ def files_and_columns(key: str) -> Iterator[tuple[str, str]]:
     Yields:
         File's name and column's name, without end.
     """
-    yield file_and_column(key)
+    yield file_and_column(key, reserved)
     stem = file_and_column(key)[0].removesuffix(".csv")
     for number in itertools.count(2):  # eight digits look like a checksum, so that no source has a file of such a name
-        yield f"{stem}-{number:08x}.csv", free_name(key, COLUMNS)
+        yield f"{stem}-{number:08x}.csv", free_name(key, reserved)
 
 
 def header_of(columns: Sequence[str]) -> bytes:
@@ -146,12 +146,16 @@ def read_records(path: Path) -> Iterator[Record]:
     with open(path, "rb") as file:
         columns = read_header(file)
         file.seek(len(header_of(columns)) if columns else 0, 0 if columns else 2)
-        names = [prefix + put_back(name, COLUMNS) for name in columns[2:]]
+        reserved = (*COLUMNS, WRITER) if WRITER in columns else COLUMNS
+        label_at = columns.index(WRITER) if WRITER in columns else len(columns)
+        names = [prefix + put_back(name, reserved) for name in columns]
         for number, row in enumerate(_whole_rows(file)):
             if (stamp := stamp_of(row)) is not None:
-                cells = zip(names, _cells(row)[2:], strict=False)
-                data = {name: _value(cell) for name, cell in cells if cell}
-                yield Record(number, stamp[0], round(stamp[1] * 1e9), data)
+                cells = dict(enumerate(_cells(row)[: len(names)]))
+                label = cells.pop(label_at, "")
+                data = {names[at]: _value(cell) for at, cell in cells.items() if cell and at > 1}
+                writer = str(_value(label)) if label else None
+                yield Record(number, stamp[0], round(stamp[1] * 1e9), data, writer=writer)
 
 
 def _whole_rows(file: IO[bytes]) -> Iterator[bytes]:

@@ -35,10 +35,11 @@ import msgspec
 
 from asynctrack._system import permissions
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
-from asynctrack.backends.files.appending import beside
+from asynctrack.backends.files.appending import free_path
 from asynctrack.backends.files.config_mirror import ConfigMirror
 from asynctrack.backends.files.json_file import ColumnFile, NotOurs
-from asynctrack.backends.files.reserved import free_name
+from asynctrack.backends.files.reserved import WRITER, free_name
+from asynctrack.backends.files.writer_folders import directory_of, path_of
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Record, to_json
 from asynctrack.records.plain import flat
@@ -72,10 +73,12 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
             `{name}`, `{id}` and `{project}` stand for the run's: `logs/{name}.json`. A file there that is not this
             run's is never touched: the run's is then `logs/first-2.json`, and `first.json.link` in the run's directory
             leads there.
-        aligned: add the columns `_step` and `_timestamp`, and null where a record has no such key.
+        aligned: add the columns `_step` and `_timestamp`, of several writers also `_writer`, and null where a record
+            has no such key.
     """
 
     execution: ClassVar[Execution] = "worker"
+    can_split: ClassVar[bool] = True
     milestones = True
     file: str = "metrics.json"
     aligned: bool = False
@@ -116,19 +119,19 @@ class JSON(Backend, frozen=True, kw_only=True, tag="json"):
         given = self.file.format(
             **{name: _UNSAFE.sub("_", text).lstrip(".")[:_LONGEST_NAME] for name, text in names.items()}
         )
-        path = context.directory / given
         if given == _OF_THE_RUN:
             raise ActionRequired(f"file= leads to {_OF_THE_RUN}, which the run itself needs; choose another name")
-        link = context.directory / f"{path.name}.link" if os.path.dirname(given) else None
+        path, directory = path_of(context, given), directory_of(context)
+        link = directory / f"{path.name}.link" if os.path.dirname(given) else None
         if context.state:  # only the name: the cursor may come from somebody else
             path = path.with_name(os.path.basename(context.state["file"]))
         elif link is not None:
             path = _known(path, link) or _claim(path, link)
-        return _Columns(context, path, link, aligned=self.aligned)
+        return _Columns(context, path, directory, link, aligned=self.aligned)
 
 
 class _Columns(Sink):
-    def __init__(self, context: Context, path: Path, link: Path | None, *, aligned: bool) -> None:
+    def __init__(self, context: Context, path: Path, directory: Path, link: Path | None, *, aligned: bool) -> None:
         state = context.state or {}
         self._link = link
         self._reserved = _ALIGNED if aligned else _KEPT
@@ -137,7 +140,7 @@ class _Columns(Sink):
         self._counts = Counter[str](state.get("counts", {}))
         self._file = ColumnFile(path, aligned=aligned)
         place = "" if link is None else f".{zlib.crc32(os.fsencode(path.parent)):08x}"
-        self._waiting = _Waiting(context.directory / f".{path.name}{place}.waiting", state.get("waiting", 0))
+        self._waiting = _Waiting(directory / f".{path.name}{place}.waiting", state.get("waiting", 0))
         self._names: dict[str, str] = {}
         self._replaced_at = time.monotonic()
         self._shown = 0  # values in the file
@@ -180,10 +183,15 @@ class _Columns(Sink):
     def _row(self, record: Record) -> dict[str, Any]:
         """Return the values of a record by the names of their columns."""
         data = flat(record.data)
+        if self._aligned and record.writer is not None and WRITER not in self._reserved:
+            self._reserved = (*self._reserved, WRITER)
+            self._names.clear()  # a key of that name has another column
         names = self._names
         for key in data.keys() - names.keys():
             names[key] = free_name(key, self._reserved)
-        row = {"_step": record.step, "_timestamp": record.time_ns / 1e9} if self._aligned else {}
+        row: dict[str, Any] = {"_step": record.step, "_timestamp": record.time_ns / 1e9} if self._aligned else {}
+        if self._aligned and record.writer is not None:
+            row[WRITER] = record.writer
         for key, value in data.items():
             row[names[key]] = value if type(value) in _PLAIN else to_json(value)
         return row
@@ -206,10 +214,7 @@ class _Columns(Sink):
 
     def _start_over(self, reason: NotOurs) -> Resend:
         path = self._file.path
-        if self._link is not None:
-            path = _claim(path, self._link)
-        elif os.path.lexists(path):
-            path = beside(path)
+        path = free_path(path) if self._link is None else _claim(path, self._link)
         return Resend(str(reason), {"file": path.name})
 
 
@@ -293,7 +298,7 @@ def _claim(wanted: Path, link: Path) -> Path:
                 os.link(made, path)
                 break
             except FileExistsError:
-                path = beside(wanted)
+                path = free_path(wanted)
     finally:
         os.unlink(made)
     with contextlib.suppress(OSError):  # without the link, a crash before the first save leaves the file behind

@@ -2,7 +2,8 @@
 
 `{"_step":12,"_timestamp":1732170000.123,"loss":0.5,"phase":"train"}`: the step and the wall clock in seconds since the
 epoch have W&B's names. Nested names are joined by `/`. A user's keys `_step` and `_timestamp` get one more underscore
-in front, `__step`, as do `__step` and so on. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity"
+in front, `__step`, as do `__step` and so on. In a run of several writers each line ends with the label of its writer,
+`"_writer":"rank3"`, and a user's key of that name gets an underscore, too. JSON has no NaN and no infinities: they are the strings "NaN", "Infinity"
 and "-Infinity", as in protobuf's JSON mapping. `jq`, `tail -f`, pandas and DuckDB read the file as it is. polars takes
 a column's type from the first 100 lines, and stops at a "NaN" that comes later. `open_run(run).to_polars()` has
 numbers, and so has
@@ -23,16 +24,20 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, get_args
 
 import msgspec
 
 from asynctrack.backends.base import Backend, Batch, Context, Execution, Outcome, Resend, Sink
-from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, beside
-from asynctrack.backends.files.reserved import FlatNames
+from asynctrack.backends.files.appending import AppendedFile, FileChanged, Layout, free_path
+from asynctrack.backends.files.reserved import WRITER, FlatNames
+from asynctrack.backends.files.writer_folders import path_of
 from asynctrack.errors import InvalidSettings
 from asynctrack.records.codec import Array, Media, Record, flatten, to_json
 from asynctrack.records.media_types import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from asynctrack.backends.files.line_records import LineRecords
 
 T = TypeVar("T")
 NotFinite = Literal["text", "null"]
@@ -42,6 +47,7 @@ RESERVED: Final = ("_step", "_timestamp")
 _PLAIN: Final = frozenset({float, int, str, bool})
 _BEGIN: Final = b'{"_step":'
 _flat_names: Final = FlatNames(RESERVED)
+_names_beside_a_label: Final = FlatNames((*RESERVED, WRITER))
 _encoder = msgspec.json.Encoder(enc_hook=to_json)
 
 
@@ -55,6 +61,7 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
     """
 
     execution: ClassVar[Execution] = "worker"
+    can_split: ClassVar[bool] = True
     file: str = "metrics.jsonl"
     not_finite: NotFinite = "text"
 
@@ -71,22 +78,21 @@ class JSONLines(Backend, frozen=True, kw_only=True, tag="jsonl"):
 
     def open(self, context: Context) -> Sink:
         """Open the file in the run's directory."""
-        return _Lines(context.directory, self.file, context.state, self.not_finite)
+        return _Lines(path_of(context, self.file), context.state, self.not_finite)
 
 
 class _Lines(Sink):
-    def __init__(self, directory: Path, file: str, state: dict[str, Any] | None, not_finite: NotFinite) -> None:
+    def __init__(self, path: Path, state: dict[str, Any] | None, not_finite: NotFinite) -> None:
         self._not_finite = not_finite
-        path = directory / file
         if state:  # only the name: the cursor may come from somebody else
             path = path.with_name(os.path.basename(state["file"]))
         self._file = AppendedFile(path, _LAYOUT, state["bytes"] if state else 0)
 
     async def write(self, batch: Batch) -> None:
         try:
-            await _in_thread(self._file.append, encode_lines(batch.records, self._not_finite), batch.records)
+            await self._append(batch.records)
         except FileChanged as reason:
-            raise Resend(str(reason), self._beside()) from reason
+            raise Resend(str(reason), self._anew()) from reason
 
     async def checkpoint(self) -> dict[str, Any]:
         await _in_thread(self._file.sync)
@@ -97,9 +103,16 @@ class _Lines(Sink):
             await self.write(Batch([], []))  # makes an empty file for a run without records
         await _in_thread(self._file.close)
 
-    def _beside(self) -> dict[str, Any]:
-        """Return the state of a sink that begins the next free file: metrics-2.jsonl, ..."""
-        return {"file": beside(self._file.path).name, "bytes": 0}
+    async def _append(self, records: list[Record] | LineRecords) -> None:
+        """Write the lines of records. Those that are there as lines are put together on the thread, since there may be many."""
+        if isinstance(records, list):
+            await _in_thread(self._file.append, encode_lines(records, self._not_finite), records)
+        else:
+            await _in_thread(lambda: self._file.append(records.lines(), records))
+
+    def _anew(self) -> dict[str, Any]:
+        """Return the state of a sink that begins the next free file: metrics-2.jsonl, ...; the same, if that was removed."""
+        return {"file": free_path(self._file.path).name, "bytes": 0}
 
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
@@ -114,15 +127,28 @@ async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
 def encode_lines(records: list[Record], not_finite: NotFinite = "text") -> bytes:
     """Encode records as lines."""
     if not_finite == "null":
-        return _encoder.encode_lines([_with_gaps(_line(record, _as_it_is)) for record in records])
-    block = _encoder.encode_lines([_line(record) for record in records])
+        return _encoder.encode_lines([_with_gaps(as_line(record, _as_it_is)) for record in records])
+    return encode_dicts(list(map(as_line, records)))
+
+
+def encode_dicts(lines: list[dict[str, Any]]) -> bytes:
+    """Encode lines that `as_line` has made."""
+    block = _encoder.encode_lines(lines)
     if b"null" in block:  # a number that is not finite, a None, or a text with "null" in it
-        block = _encoder.encode_lines([to_json(_line(record)) for record in records])
+        # Value by value, as `plain_value` does, so that a line does not depend on the others of its block, also where a value is nested too deep.
+        block = _encoder.encode_lines([{name: to_json(item) for name, item in line.items()} for line in lines])
     return block
 
 
-def _with_list(value: Any) -> Any:
-    return to_json(value) if isinstance(value, Array | Media | list) else value
+def encode_values(values: list[Any]) -> bytes:
+    """Encode values that `plain_value` returned, each as a line."""
+    block = _encoder.encode_lines(values)
+    return _encoder.encode_lines(list(map(to_json, values))) if b"null" in block else block
+
+
+def plain_value(value: Any) -> Any:
+    """Convert a value of a record to what `encode_lines` takes in its place."""
+    return to_json(value) if isinstance(value, Array | Media | list | dict) else value
 
 
 def _as_it_is(value: Any) -> Any:
@@ -145,11 +171,14 @@ def _with_gaps(value: Any, depth: int = 0) -> Any:
     return [_with_gaps(item, depth + 1) for item in value]
 
 
-def _line(record: Record, plain: Callable[[Any], Any] = _with_list) -> dict[str, Any]:
+def as_line(record: Record, plain: Callable[[Any], Any] = plain_value) -> dict[str, Any]:
     data = record.data
     if not _PLAIN.issuperset(map(type, data.values())):
         data = {name: plain(item) for name, item in flatten(data)}
-    return {"_step": record.step, "_timestamp": record.time_ns / 1e9, **_flat_names.of(data)}
+    line = {"_step": record.step, "_timestamp": record.time_ns / 1e9}
+    if record.writer is None:
+        return {**line, **_flat_names.of(data)}
+    return {**line, **_names_beside_a_label.of(data), WRITER: record.writer}
 
 
 class _Stamp(msgspec.Struct):

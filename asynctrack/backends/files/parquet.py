@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from asynctrack._system import permissions
 from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
+from asynctrack.backends.files.writer_folders import directory_of
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.segment import sync_directory
 from asynctrack.records.codec import Record
@@ -55,6 +56,7 @@ class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
     """
 
     execution: ClassVar[Execution] = "process"
+    can_split: ClassVar[bool] = True
     batch_bytes: ClassVar[int] = _PART_BYTES
     needs: ClassVar[Mapping[str, str]] = {"pyarrow": "asynctrack[parquet]"}
 
@@ -97,7 +99,7 @@ class Parquet(Backend, frozen=True, kw_only=True, tag="parquet"):
             raise ActionRequired(
                 f"it needs pyarrow, which is not installed here: pip install 'asynctrack[parquet]' ({error})"
             ) from error
-        return _Parts(context.directory / self.folder, context.state)
+        return _Parts(directory_of(context) / self.folder, context.state)
 
 
 class _Parts(Sink):

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from asynctrack._system import permissions
-from asynctrack.backends.files.reserved import free_name, put_back
+from asynctrack.backends.files.reserved import WRITER, free_name, put_back
 from asynctrack.journal.segment import sync_directory
 from asynctrack.records.codec import Record
 from asynctrack.records.column_types import Kind, as_kind, kind_of, kind_of_integers, widest
@@ -91,8 +91,12 @@ def write_part(path: Path, records: Sequence[Record], kinds: dict[str, Kind]) ->
         [record.number for record in records],
     ]
     arrays = [pa.array(values, of) for values, of in zip(own, OWN.values(), strict=True)]
+    names = list(OWN)
+    if any(record.writer is not None for record in records):
+        names.append(WRITER)
+        arrays.append(pa.array([record.writer for record in records], pa.string()))
     arrays += [pa.array(as_kind(kind, [row.get(key) for row in rows]), _TYPES[kind]) for key, kind in kinds.items()]
-    table = pa.table(arrays, names=[*OWN, *(free_name(key, OWN) for key in kinds)])
+    table = pa.table(arrays, names=names + [free_name(key, names) for key in kinds])
     unfinished = path.with_name(f".{path.name}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(unfinished, flags, permissions.FILE), "wb") as file:
@@ -144,10 +148,12 @@ def read_records(folder: Path) -> Iterator[Record]:
     for path in files(folder):
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(_ROWS):
+                own = (*OWN, WRITER) if WRITER in batch.schema.names else tuple(OWN)
                 for row in batch.to_pylist():
                     step, seconds, number = (row.pop(name) for name in OWN)
-                    data = {put_back(name, OWN): value for name, value in row.items() if value is not None}
-                    yield Record(number, step, round(seconds * 1e9), data)
+                    writer = row.pop(WRITER, None)
+                    data = {put_back(name, own): value for name, value in row.items() if value is not None}
+                    yield Record(number, step, round(seconds * 1e9), data, writer=writer)
 
 
 def _write_merged(paths: Sequence[Path], out: Any) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Final
 
+# Of the column with the label of a record's writer, in runs that several processes write to.
+WRITER: Final = "_writer"
+
 # Names that are remembered, at most: a run may make up a name per record. Arbitrary.
 _MOST_REMEMBERED: Final = 50_000
 
@@ -27,20 +30,23 @@ class FlatNames:
 
     Args:
         reserved: names that a file has for itself.
+
+    Attributes:
+        known: names that need no change.
     """
 
     def __init__(self, reserved: Collection[str]) -> None:
         self._reserved = reserved
-        self._free: set[str] = set()
+        self.known: set[str] = set()
 
     def of(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the same values under names that are not reserved."""
-        if self._free.issuperset(data):
+        if self.known.issuperset(data):
             return data
-        if len(self._free) > _MOST_REMEMBERED:
-            self._free.clear()
-        self._free.update(name for name in data if free_name(name, self._reserved) == name)
-        return data if self._free.issuperset(data) else {free_name(name, self._reserved): data[name] for name in data}
+        if len(self.known) > _MOST_REMEMBERED:
+            self.known.clear()
+        self.known.update(name for name in data if free_name(name, self._reserved) == name)
+        return data if self.known.issuperset(data) else {free_name(name, self._reserved): data[name] for name in data}
 
 
 def put_back(name: str, reserved: Collection[str]) -> str:

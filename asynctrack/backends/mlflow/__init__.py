@@ -13,7 +13,9 @@ becomes `_`. A name longer than 250 characters keeps its beginning and gets a ch
 left out. A record without any number is skipped.
 
 The run in MLflow has tags with our run's id and time of creation. A run with these tags is looked for before one is
-made, so a crash between making it and saving its id makes no second one. MLflow answers 200 to a batch that it cannot
+made, so a crash between making it and saving its id makes no second one. With `writers="split"` each further writer
+has a run of its own, `NAME rank3`, which MLflow shows as a child of the owner's: by its tag `mlflow.parentRunId`. It has
+the tags `asynctrack.writer` and `asynctrack.writer_of` in place of the id. MLflow answers 200 to a batch that it cannot
 parse, and drops it; so nothing is sent that it could misread.
 """
 
@@ -39,6 +41,7 @@ from asynctrack.backends.base import (
     Sink,
     TooLarge,
     Update,
+    WriterSelection,
 )
 from asynctrack.backends.endpoint import (
     Credentials,
@@ -95,6 +98,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
 
     execution: ClassVar[Execution] = "worker"
     remote: ClassVar[bool] = True
+    can_split: ClassVar[bool] = True
     needs: ClassVar[Mapping[str, str]] = {"httpx2": "asynctrack[mlflow]"}
     batch_bytes: ClassVar[int] = 32 * 1024  # some 1,200 metrics: 3 ms of the worker's loop, and two requests
     batch_age_s: ClassVar[float] = 1.0
@@ -105,6 +109,7 @@ class MLflow(Backend, frozen=True, kw_only=True, tag="mlflow"):
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     token: str = "env:MLFLOW_TRACKING_TOKEN"
     request_timeout_s: float = REQUEST_TIMEOUT_S
+    writers: WriterSelection = "owner"
 
     def __post_init__(self) -> None:
         problems = [
@@ -263,18 +268,33 @@ class _MLflowSink(Sink):
     async def _find_or_create(self) -> _Found:
         experiment = await self._experiment()
         context = self._context
-        ours = {"asynctrack.run_id": context.run_id, "asynctrack.created_at": context.created_at}
+        name, since = self._settings.run_name or context.name, {"asynctrack.created_at": context.created_at}
+        owners = await self._find_or_create_by(experiment, {"asynctrack.run_id": context.run_id, **since}, name)
+        if context.writer is None:
+            return owners
+        ours = {"asynctrack.writer_of": context.run_id, "asynctrack.writer": context.writer, **since}
+        parent = {"mlflow.parentRunId": owners.id}
+        return await self._find_or_create_by(experiment, ours, f"{name} {context.writer}", parent)
+
+    async def _find_or_create_by(
+        self, experiment: str, ours: dict[str, str], name: str, more: Mapping[str, str] | None = None
+    ) -> _Found:
+        """Return the run with certain tags, which is made where there is none, with those of the settings and further ones."""
         wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in ours.items())
         # The oldest: when an answer got lost, there may be two.
         search = {"experiment_ids": [experiment], "filter": wanted, "max_results": 1, "order_by": ["start_time ASC"]}
         runs = (await self._settle(self._server.post("runs/search", search))).data.get("runs")
         if runs:
             return self._read_run(runs[0])
-        tags = {**{clean_name(key): value[:MOST_TAG] for key, value in self._settings.tags.items()}, **ours}
+        tags = {
+            **{clean_name(key): value[:MOST_TAG] for key, value in self._settings.tags.items()},
+            **(more or {}),
+            **ours,
+        }
         create = {
             "experiment_id": experiment,
-            "run_name": self._settings.run_name or context.name,
-            "start_time": _epoch_ms(context.created_at),
+            "run_name": name,
+            "start_time": _epoch_ms(self._context.created_at),
             "tags": as_pairs(tags),
         }
         return self._read_run((await self._settle(self._server.post("runs/create", create))).data["run"])

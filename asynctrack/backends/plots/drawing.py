@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from asynctrack._system import permissions
-from asynctrack.backends.base import ActionRequired, Backend, Batch, Context, Execution, Outcome, Resend, Sink
+from asynctrack.backends.base import (
+    ActionRequired,
+    Backend,
+    Batch,
+    Context,
+    Execution,
+    Outcome,
+    Resend,
+    Sink,
+    WriterSelection,
+)
 from asynctrack.backends.metric_selection import MetricSelection, key_problems
 from asynctrack.backends.plots.curves import Panel, PlotCurves
 from asynctrack.errors import InvalidSettings
@@ -50,6 +60,7 @@ class Plot(Backend, frozen=True, kw_only=True):
     # A picture takes 0.1 s of CPU a panel with Matplotlib, 0.01 s with Plotly.
     every_s: float = 10.0
     log_scale: bool | list[str] = False
+    writers: WriterSelection = "owner"
 
     @property
     def batch_age_s(self) -> float:  # type: ignore[override]  # of the class elsewhere

@@ -15,6 +15,12 @@ The last value of a key, and its curve:
     SELECT m.step, m.value FROM metrics m JOIN sources s ON s.id = m.source JOIN runs r ON r.id = s.run
     WHERE r.run_id = '20261121-122022-464d0e' AND s.name = 'train' AND m.key = 'loss' ORDER BY m.step;
 
+Where several processes have written to a run, `writers` has their labels:
+
+    SELECT w.label, m.step, m.value FROM metrics m JOIN writers w ON w.ring = m.ring JOIN sources s ON s.id = m.source
+    JOIN runs r ON r.id = s.run WHERE r.run_id = '20261121-122022-464d0e' AND s.name = 'train' AND m.key = 'loss'
+    ORDER BY w.label, m.step;
+
 To delete a run, delete its row of `runs`. PostgreSQL then deletes all its other rows; SQLite does so after `PRAGMA
 foreign_keys=ON`. A run that is still being delivered comes back, whole.
 

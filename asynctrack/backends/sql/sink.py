@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from asynctrack.backends.base import Batch, Context, Outcome, Resend, Sink, Update
 from asynctrack.backends.sql.database import Database
-from asynctrack.backends.sql.tables import Row, as_json, cell, fit, merged, rings, runs, sources, split, tags
+from asynctrack.backends.sql.tables import Row, as_json, cell, fit, merged, rings, runs, sources, split, tags, writers
 from asynctrack.records.codec import Record
 from asynctrack.records.plain import flat
 
@@ -38,6 +38,7 @@ class SQLSink(Sink):
         self._database = database
         self._places: dict[str, tuple[int, str]] = {}
         self._sources: dict[str, int] = {}
+        self._labelled: set[int] = set()
         with database.begin() as connection:
             database.make_tables(connection)
             self._run = self._open(connection, context, tags)
@@ -93,6 +94,8 @@ class SQLSink(Sink):
             data = flat(record.data)
             if record.ring not in self._rings:
                 self._learn_ring(record.ring)
+            if record.writer is not None and record.ring not in self._labelled:
+                self._label(record.ring, record.writer)
             if data and record.step in _STEPS:
                 self._add(rows, record, data)
             else:
@@ -130,6 +133,13 @@ class SQLSink(Sink):
         with self._database.begin() as connection:
             row = self._find_or_insert(connection, rings, {"run": self._run, "ring": f"{ring:016x}"}, {"upto": -1})
         self._rings[ring] = row, -1
+
+    def _label(self, ring: int, writer: str) -> None:
+        """Write down who has put a ring's records."""
+        with self._database.begin() as connection:
+            row = self._database.insert(writers).values(ring=self._rings[ring][0], label=writer)
+            connection.execute(row.on_conflict_do_nothing())
+        self._labelled.add(ring)
 
     def _find_or_insert(
         self, connection: sa.Connection, table: sa.Table, identity: dict[str, Any], rest: dict[str, Any]

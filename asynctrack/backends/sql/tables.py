@@ -8,6 +8,7 @@ Runs where the sink runs, and in readers.
 | tags | a tag of a run | run, tag |
 | sources | the part of keys before their first `/`, such as a scope: "train" of "train/loss"; empty where there is none | run, name |
 | rings | a process's queue, and the number of its last record here: the cursor of the delivery | run, ring |
+| writers | the label of the process that put a ring's records: in runs of several writers only | ring |
 | metrics | a value: of a source and key, at a step and a time | source, key, ring, number |
 
 The type of a value decides its column: `float`, `int` and `bool` are in `value`, where NULL is NaN; `text` is in
@@ -70,6 +71,12 @@ rings: Final = sa.Table(
     sa.Column("ring", sa.Text, nullable=False),
     sa.Column("upto", sa.BigInteger, nullable=False),
     sa.UniqueConstraint("run", "ring"),
+)
+writers: Final = sa.Table(
+    "writers",
+    _tables,
+    sa.Column("ring", sa.ForeignKey("rings.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    sa.Column("label", sa.Text, nullable=False),
 )
 metrics: Final = sa.Table(
     "metrics",
@@ -160,11 +167,20 @@ def find_run(connection: sa.Connection, run_id: str, project: str | None) -> int
 def records_of(connection: sa.Connection, run: int) -> Iterator[Record]:
     """Yield the records of a run: those of a ring in its order, those of several by time."""
     found = connection.execute(sa.select(rings.c.id, rings.c.ring).where(rings.c.run == run).order_by(rings.c.id)).all()
-    each = [_records_of_ring(connection, run, row, int(ring, 16)) for row, ring in found]
+    labels = _labels_of(connection, run)
+    each = [_records_of_ring(connection, run, row, int(ring, 16), labels.get(row)) for row, ring in found]
     return heapq.merge(*each, key=lambda record: record.time_ns)
 
 
-def _records_of_ring(connection: sa.Connection, run: int, row: int, ring: int) -> Iterator[Record]:
+def _labels_of(connection: sa.Connection, run: int) -> dict[int, str]:
+    """Return the label of each ring that has one; an earlier version has made no table for them."""
+    if not sa.inspect(connection).has_table(writers.name):
+        return {}
+    query = sa.select(writers.c.ring, writers.c.label).join(rings, rings.c.id == writers.c.ring)
+    return {found.ring: found.label for found in connection.execute(query.where(rings.c.run == run))}
+
+
+def _records_of_ring(connection: sa.Connection, run: int, row: int, ring: int, writer: str | None) -> Iterator[Record]:
     of = metrics.c
     query = (
         sa.select(of.number, of.step, of.time_ns, sources.c.name, of.key, of.type, of.value, of.text)
@@ -175,7 +191,7 @@ def _records_of_ring(connection: sa.Connection, run: int, row: int, ring: int) -
     )
     for (number, step, time_ns), rows in groupby(connection.execute(query), key=lambda found: found[:3]):
         data = {join(row.name, row.key): uncell(Cell(row.type, row.value, row.text)) for row in rows}
-        yield Record(number, step, time_ns, data, ring)
+        yield Record(number, step, time_ns, data, ring, writer)
 
 
 def _large(value: int) -> Cell:

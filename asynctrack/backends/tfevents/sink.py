@@ -36,6 +36,7 @@ class EventSink(Sink):
     def __init__(self, context: Context, folder: Path, suffix: str = "") -> None:
         self._folder = folder
         self._run = context.directory
+        self._is_owner = context.writer is None
         self._config = dict(context.config)
         self._created_s = datetime.fromisoformat(context.created_at).timestamp() if context.created_at else 0.0
         self._name = _file_name(self._created_s) + suffix
@@ -87,7 +88,7 @@ class EventSink(Sink):
 
     def _end(self, outcome: Outcome) -> None:
         ended_s = self._seen_s or time.time()
-        end = session_end(outcome, ended_s)
+        end = session_end(outcome, ended_s) if self._is_owner else b""
         self._append(b"", self._changes([]) + (self._events.event(ended_s, 0, end) if end else b""))
         self._file.sync()
 
@@ -108,13 +109,15 @@ class EventSink(Sink):
         for update in updates:
             if update.kind == "config":
                 update.change(self._config)
-                if self._begun:
+                if self._begun and self._is_owner:
                     events.append(self._events.event(update.time_ns / 1e9, 0, self._config_text()))
             elif summary := self._events.summary(update.data, "summary/"):
                 events.append(self._events.event(update.time_ns / 1e9, 0, summary))
         return b"".join(events if self._begun else [*self._start(), *events])
 
     def _start(self) -> list[bytes]:
+        if not self._is_owner:
+            return []
         values = session_start(self._config, self._created_s), self._config_text()
         return [self._events.event(self._created_s, 0, value) for value in values]
 

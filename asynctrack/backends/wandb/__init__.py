@@ -11,6 +11,9 @@
 | config, summary | config and summary; a later row of the same name replaces the summary's value, as it does with W&B |
 | how the run ended | finished, failed, crashed, or preempted |
 
+Of a run of several writers W&B gets the rows of rank 0, or of the process that opened it: `writers="owner"`. With
+`writers="split"` each writer has a W&B run, `ID-rank3`, and all of them are in one group: `group`, or the owner's id.
+
 Values that no row can hold (None, empty dicts, integers beyond a float) are left out; a record without any other value
 is skipped. A row of more than 10 MB is refused, since W&B would leave it out silently.
 
@@ -48,7 +51,7 @@ class WandB(WandBSettings, frozen=True, kw_only=True, tag="wandb"):
 
         if self.mode == "disabled":
             return _NullSink()
-        sink = WandBSink(self, context)
+        sink = WandBSink(self.of_writer(context), context)
         sink.begin()
         return sink
 

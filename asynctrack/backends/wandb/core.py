@@ -68,8 +68,9 @@ def start() -> int:
             kill()
         if not _pids:
             with descendants.marked():
-                importlib.import_module("wandb.sdk.wandb_setup").singleton().ensure_service()
+                connection = importlib.import_module("wandb.sdk.wandb_setup").singleton().ensure_service()
             _pids = descendants.own()
+            _quieten(connection)
         return _generation
 
 
@@ -139,6 +140,24 @@ def classify_error(error: BaseException) -> Signal:
     if isinstance(error, ValueError | TypeError | ImportError | AttributeError):
         return ActionRequired(f"wandb {wandb.__version__} does not take this: {words}")
     return Retry(f"W&B: {words}")
+
+
+class _Forgiving:
+    """The client by which the library's finalizer sends: a `wandb-core` that was killed has nothing left to clean up."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def publish(self, request: Any) -> None:
+        with contextlib.suppress(Exception):
+            await self._client.publish(request)
+
+
+def _quieten(connection: Any) -> None:
+    """Have the library's thread that cleans up behind collected objects not fail where the `wandb-core` is gone: it would print a traceback, and end."""
+    finalizer: Any = getattr(connection, "_finalizer", None)
+    if (client := getattr(finalizer, "_client", None)) is not None:
+        finalizer._client = _Forgiving(client)
 
 
 def _let_go() -> None:

@@ -6,14 +6,16 @@ Runs in the caller and where the sink does.
 from __future__ import annotations
 
 import os
+import re
+import zlib
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import msgspec
 
 from asynctrack._system.descendants import start_time
-from asynctrack.backends.base import Backend, Execution
+from asynctrack.backends.base import Backend, Context, Execution, WriterSelection
 from asynctrack.backends.endpoint import url_problems
 from asynctrack.backends.wandb.aggregates import kinds_of
 from asynctrack.errors import InvalidSettings
@@ -22,6 +24,7 @@ Mode = Literal["online", "offline", "disabled"]
 
 _ADDRESS: Final = "https://api.wandb.ai"
 _MODES: Final = ("online", "offline", "disabled")
+_UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.-]")
 _RESUMES: Final = ("allow", "must", "never")
 _AGGREGATES: Final = frozenset({"min", "max", "mean", "first", "last", "none"})
 # Settings of the SDK that are fields here, or would break a promise of the backend.
@@ -65,6 +68,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
     """
 
     execution: ClassVar[Execution] = "process"
+    can_split: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False
     takes_labels: ClassVar[bool] = True
     needs: ClassVar[Mapping[str, str]] = {"wandb": "asynctrack[wandb]"}
@@ -87,6 +91,7 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
     base_url: str | None = None
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     watched: tuple[int, str] | None = None
+    writers: WriterSelection = "owner"
 
     @property
     def remote(self) -> bool:  # type: ignore[override]  # of the class elsewhere
@@ -126,6 +131,24 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
     def external_targets(self) -> list[str]:
         """List the server's address in mode "online"."""
         return [self.base_url or _ADDRESS] if self.mode == "online" else []
+
+    def of_writer(self, context: Context) -> Self:
+        """Return the settings of one writer's W&B run, with `writers="split"`: its own id and name, in the group of all."""
+        if self.writers != "split":
+            return self
+        group, run_id = (
+            self.group or context.labels.get("group") or self.id or context.run_id,
+            self.id or context.run_id,
+        )
+        if context.writer is None:
+            return msgspec.structs.replace(self, group=group)
+        return msgspec.structs.replace(
+            self,
+            group=group,
+            id=f"{run_id}-{_as_id(context.writer)}",
+            name=f"{self.name or context.name} {context.writer}",
+            watched=None,
+        )
 
     def aggregates(self) -> dict[str, list[str]]:
         """Return the aggregates that `metrics` asks for, by metric."""
@@ -179,6 +202,12 @@ class WandBSettings(Backend, frozen=True, kw_only=True):
         if ours := sorted(_OURS & self.settings.keys()):
             problems.append(f"settings must not have {', '.join(ours)}: use WandB's own field, or leave it to WandB")
         return problems
+
+
+def _as_id(writer: str) -> str:
+    """Return a label as a part of a W&B id, which cannot have a colon."""
+    clean = _UNUSUAL.sub("_", writer)
+    return clean if clean == writer else f"{clean}-{zlib.crc32(writer.encode()):08x}"
 
 
 def _may_have_key(address: str | None) -> bool:

@@ -72,7 +72,7 @@ def _kill(args: argparse.Namespace) -> int:
 
 def _race(args: argparse.Namespace, out: TextIO | None) -> Facts:
     config = {"hottest": HOTTEST, "coldest": COLDEST, "moves_per_step": MOVES_PER_STEP, "seed": args.seed}
-    with asynctrack.init(kill.PROJECT, config=config, dir=args.dir, mode="online") as run:
+    with asynctrack.init(kill.PROJECT, config=config, dir=args.dir, collect="", mode="online") as run:
         race = Race(run.log, seconds=args.seconds, seed=args.seed)
         _run_watched(race, out)
         stats = run.finish({"best": race.best.best_length, "tour": race.best.best_tour})

@@ -1,57 +1,50 @@
-"""`asynctrack export`: a run's records as JSON Lines or CSV, record by record, in memory that does not grow with the run."""
+"""`asynctrack export`: the records of runs as JSON Lines, CSV or Parquet, in memory that does not grow with the runs."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import errno
 import io
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import islice
+from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, Final
-
-import msgspec
+from typing import IO, Any
 
 from asynctrack._system.paths import expanded
 from asynctrack._system.printable import printable
-from asynctrack.backends.files.jsonl import RESERVED, encode_lines
-from asynctrack.backends.files.reserved import free_name
+from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
-from asynctrack.cli.options import KeyFilter
-from asynctrack.cli.records import chosen, read
-from asynctrack.journal.reader import Damage
-from asynctrack.records.codec import Record, flatten
-
-# Records that are encoded at once: a tenth of a second of a fast loop. Arbitrary.
-_AT_ONCE: Final = 1000
-
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-# What JSON Lines has for them, which CSV's readers know as numbers.
-_NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
-
-_cells: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+from asynctrack.cli.exporting import Export
+from asynctrack.cli.options import describe_left_out
+from asynctrack.cli.run_rows import RunRows
+from asynctrack.cli.writers import WriterFilter, add_writer
+from asynctrack.reading import catalog
+from asynctrack.records.expressions import Condition
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
-    options.add_run(parser)
+    parser.add_argument("runs", metavar="RUN", nargs="*", help=options.RUN_HELP)
+    options.add_dir(parser)
+    options.add_where(parser, "instead of RUN: the runs of DIR that meet this condition")
     parser.add_argument(
         "--format",
-        choices=("jsonl", "csv"),
+        choices=("jsonl", "csv", "parquet"),
         required=True,
-        help="jsonl: lines as in metrics.jsonl; csv: a table, by RFC 4180",
+        help="jsonl: lines as in metrics.jsonl; csv: a table, by RFC 4180; parquet: a table, with pip install 'asynctrack[parquet]'. "
+        "Of several runs the first column, `run`, has each one's project and id, and their other columns are united",
     )
     parser.add_argument(
         "--output",
         type=expanded,
         metavar="FILE",
-        help="write to this file instead of stdout; it appears when it is complete",
+        help="write to this file instead of stdout, which parquet needs; it appears when it is complete",
     )
     parser.add_argument(
         "--for-spreadsheets",
@@ -61,100 +54,103 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     options.add_keys(parser, "metrics to export, separated by commas; records with none of them are left out")
-    options.add_json(parser, "with --output: print path, records and bytes as one JSON object")
+    add_writer(parser, "export only records of this writer")
+    options.add_history(parser)
+    options.add_json(parser, "with --output: print path, runs, records and bytes as one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Export the run. Return 1 if something of it could not be read."""
+    """Export the runs. Return 1 if something of them could not be read, or none meets the condition; 2 if there is no such run or writer."""
     if (problem := _problem(args)) is not None:
         output.warn(problem)
         return 2
-    export = Export(options.find(args), args.keys, for_spreadsheets=args.for_spreadsheets)
-    write = export.write_csv if args.format == "csv" else export.write_lines
+    if args.format == "parquet" and find_spec("pyarrow") is None:
+        output.warn("--format parquet needs pyarrow, which is not installed here: pip install 'asynctrack[parquet]'")
+        return 1
+    if args.where is not None and options.is_missing(args.dir):
+        return 2
+    condition = None if args.where is None else Condition(args.where)
+    runs = _named(args) if condition is None else _that_meet(condition, args)
+    if condition is not None and not runs:
+        told = condition.what_is_missing()
+        output.warn(f"no run in {args.dir} meets the condition{f' ({told})' if told else ''}; nothing was written")
+        return 1
+    chosen = {run: WriterFilter(run, args.writer).problem() for run in runs}
+    if (problem := next(iter(chosen.values()))) is not None and all(chosen.values()):
+        output.warn(problem if len(runs) == 1 else f"none of the runs has a writer {args.writer!r}")
+        return 2
+    runs = [run for run in runs if chosen[run] is None]
+    labels = _labels(runs) if len(args.runs) != 1 else [None]
+    rows = [
+        RunRows(run, args.keys, writer=args.writer, history=args.history, label=label)
+        for run, label in zip(runs, labels, strict=True)
+    ]
+    export = Export(rows, for_spreadsheets=args.for_spreadsheets)
     if args.output is None:
         out: Any = sys.stdout.buffer
         if sys.stdout.isatty():
             out = _Terminal(out, args.format)
-        write(out)
+        export.write(out, args.format)
     else:
         with _appearing(args.output, force=args.force) as file:
-            write(file)
-    for damage in export.damage:
-        output.warn(f"left out: {damage}")
+            export.write(file, args.format)
+    _tell(export, args)
     if args.json:
         output.print_json({
-            "path": str(args.output), "format": args.format, "records": export.records,
-            "bytes": args.output.stat().st_size, "damage": [str(damage) for damage in export.damage],
+            "path": str(args.output), "format": args.format, "runs": list(map(str, runs)), "records": export.records,
+            "bytes": args.output.stat().st_size, "damage": export.damage, "history": args.history,
+            "left_out": {"rows": export.left_out.rows, "values": export.left_out.values}, "formulas": export.cells.formulas,
         })  # fmt: skip
     return 1 if export.damage else 0
 
 
-class Export:
-    """Writes a run's records.
+def _that_meet(condition: Condition, args: argparse.Namespace) -> list[Path]:
+    """Find the runs that meet a condition."""
+    from asynctrack.collection.selection import select
 
-    Args:
-        run: its directory.
-        keys: those to write, None for all.
-        for_spreadsheets: put a quote in front of text that a spreadsheet would take for a formula.
+    return [subject.path for subject in select(args.dir, where=condition, history=args.history)]
 
-    Attributes:
-        records: how many were written.
-        damage: what could not be read.
-    """
 
-    def __init__(self, run: Path, keys: KeyFilter | None, *, for_spreadsheets: bool = False) -> None:
-        self.records = 0
-        self.damage: list[Damage] = []
-        self._run = run
-        self._keys = keys
-        self._text: Callable[[str], str] = _no_formula if for_spreadsheets else str
+def _named(args: argparse.Namespace) -> list[Path]:
+    """Find the runs that are named, each once."""
+    found = {Path(os.path.abspath(run)): run for run in (catalog.find(wanted, args.dir) for wanted in args.runs)}
+    return list(found.values())
 
-    def write_lines(self, out: IO[bytes]) -> None:
-        """Write JSON Lines, as the backend of that name does."""
-        for block in self._blocks():
-            out.write(block)
-        out.flush()
 
-    def write_csv(self, out: IO[bytes]) -> None:
-        """Write CSV by RFC 4180: values as in JSON Lines, texts without quotes, an empty cell where a record has no such key."""
-        columns, most = self._columns()
-        self.damage.clear()
-        text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
-        writer = csv.writer(text)
-        writer.writerow(map(self._text, columns))
-        for block in self._blocks(most):
-            rows = map(_cells.decode, block.splitlines())
-            writer.writerows([_cell(row.get(column), self._text) for column in columns] for row in rows)
-        text.detach()
-        out.flush()
+def _labels(runs: Sequence[Path]) -> list[str]:
+    """Return what tells the runs apart: `project/id`, or the paths of those that share one."""
+    names = [catalog.name_of(run) for run in runs]
+    count = Counter(names)
+    told = [name if count[name] == 1 else os.path.relpath(run) for name, run in zip(names, runs, strict=True)]
+    return [
+        text.encode("utf-8", "backslashreplace").decode() for text in told
+    ]  # the name of a directory may be any bytes
 
-    def _columns(self) -> tuple[list[str], int]:
-        """Return step, time and every key in the order they came, and the number of records: a live run has more soon."""
-        columns, count = dict.fromkeys(RESERVED), 0
-        for record in self._read():
-            count += 1
-            if not columns.keys() - RESERVED >= record.data.keys() or any(
-                isinstance(value, dict) for value in record.data.values()
-            ):
-                columns.update((free_name(key, RESERVED), None) for key, _ in flatten(record.data))
-        return list(columns), count
 
-    def _blocks(self, most: int | None = None) -> Iterator[bytes]:
-        """Yield the lines of at most `most` records, in blocks."""
-        records = islice(self._read(), most)
-        while some := list(islice(records, _AT_ONCE)):
-            self.records += len(some)
-            yield encode_lines(some)
-
-    def _read(self) -> Iterator[Record]:
-        return chosen(read(self._run, self.damage), self._keys)
+def _tell(export: Export, args: argparse.Namespace) -> None:
+    """Say on stderr what of the runs is not in what was written, and what in it is dangerous."""
+    for damage in export.damage:
+        output.warn(f"left out: {damage}")
+    if export.left_out:
+        output.warn(describe_left_out(export.left_out, "exports"))
+    formulas = export.cells.formulas
+    if formulas and not args.for_spreadsheets and (args.output is not None or not sys.stdout.isatty()):
+        begin = counted(formulas, "cell begins", "cells begin")
+        output.warn(
+            f"{begin} as a formula does in a spreadsheet (= + - @ or a tab), the first in column {export.cells.first_formula!r}; "
+            "--for-spreadsheets puts ' before them"
+        )
 
 
 def _problem(args: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments; None if nothing is."""
+    if bool(args.runs) == (args.where is not None):
+        return "export takes either RUN, once or several times, or --where"
     if args.for_spreadsheets and args.format != "csv":
         return "--for-spreadsheets needs --format csv"
     if args.output is None:
+        if args.format == "parquet":
+            return "--format parquet needs --output: a table has its index at its end"
         return "--json needs --output: without it the records go to stdout" if args.json else None
     if not args.output.absolute().parent.is_dir():
         return f"--output takes a file in an existing folder; got {args.output}"
@@ -163,20 +159,6 @@ def _problem(args: argparse.Namespace) -> str | None:
     if not args.output.is_file():
         return f"--output takes a file; {args.output} is not one"
     return None if args.force else f"{args.output} exists; --force replaces it"
-
-
-def _cell(raw: msgspec.Raw | None, of_text: Callable[[str], str]) -> str:
-    """Convert a value to a cell of CSV."""
-    text = b"" if raw is None else bytes(raw)
-    if text.startswith(b'"'):
-        plain = str(msgspec.json.decode(text))
-        return plain if plain in _NOT_FINITE else of_text(plain)
-    return "" if text == b"null" else text.decode()
-
-
-def _no_formula(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula; OWASP lists how one begins."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 class _Terminal(io.RawIOBase):

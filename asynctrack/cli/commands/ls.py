@@ -1,160 +1,187 @@
-"""`asynctrack ls`: the runs of a directory, one line each."""
+"""`asynctrack ls`: the runs of a directory, one line each, or one for each group of them."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from asynctrack._system.disk_timeout import InterruptibleCall
-from asynctrack._system.wording import counted
+from asynctrack._system.wording import counted, see
 from asynctrack.cli import options, output
-from asynctrack.cli.output import STATE_STYLES, Output, Styled, TableColumn
-from asynctrack.cli.run_summary import RunSummary, seconds_between, summarise_run
-from asynctrack.client import run_state
+from asynctrack.cli.output import Output, ProgressLine, Styled
+from asynctrack.cli.run_groups import RunGroup, group_runs, print_groups
+from asynctrack.cli.run_table import labels_of, print_hints, print_runs
+from asynctrack.cli.run_values import asked, chosen, column_of
+from asynctrack.collection.selection import Selection, select
+from asynctrack.collection.subject import RunSubject
 from asynctrack.reading import catalog
-from asynctrack.settings import DEFAULT_DIR, project_directory
+from asynctrack.records.expressions import STATUSES, Condition, Order, Term
 
-STATES: Final = (
-    "running", "finished", "failed", "crashed", "preempted", "lost", "elsewhere", "damaged", "unreadable",
-)  # fmt: skip
-
-_COLUMNS: Final = (
-    TableColumn("run"),
-    TableColumn("name", rank=2, cut=True),
-    TableColumn("status"),
-    TableColumn("age", right=True),
-    TableColumn("records", right=True),
-    TableColumn("rate", right=True, rank=4),
-    TableColumn("step", right=True, rank=3),
-    TableColumn("size", right=True, rank=1),
-    TableColumn("last values", rank=5, cut=True),
-)
-_VALUES: Final = 4
-# Characters of a run's name, also without a terminal. Arbitrary; `--json` and `show` have all of it.
-_LONGEST_NAME: Final = 60
-_HINTS: Final = {
-    "lost": "its process and its worker have died: `asynctrack sync` recovers what they left",
-    "elsewhere": "it was started on another machine or by another user, and may still run there",
-}
+# What a line of progress says.
+_READING: Final = "reading the runs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
+    options.add_directory(parser)
+    options.add_where(parser, "list only runs that meet this condition")
     parser.add_argument(
-        "directory",
-        metavar="DIR",
-        nargs="?",
-        type=options.directory,
-        help=f"directory that holds the runs (default: {DEFAULT_DIR})",
+        "--sort",
+        type=options.signed,
+        metavar="KEY",
+        help="list by this name or aggregate, such as 'max(val/acc)'; with - in front the greatest first; runs without it come last "
+        "(default: the newest first)",
     )
-    parser.add_argument("--dir", type=options.directory, metavar="DIR", help="the same, as the other commands take it")
+    parser.add_argument(
+        "--columns",
+        metavar="KEY,...",
+        help="show these names and aggregates, such as 'lr,max(val/acc)'; * and ? in them stand for metrics "
+        "(default: config that differs, and last values, as many as fit)",
+    )
+    parser.add_argument(
+        "--group",
+        metavar="KEY",
+        help="list a line for each value of this name: how many runs have it, and the mean, the standard deviation, the least and the greatest "
+        "of the columns",
+    )
     parser.add_argument(
         "--status",
         type=_states,
         metavar="STATUS,...",
-        help=f"list only runs in one of these states: {', '.join(STATES)}",
+        help=f"list only runs in one of these states: {', '.join(STATUSES)}",
     )
     parser.add_argument("--project", help="list only runs of this project")
-    parser.add_argument("-n", type=options.whole(1), metavar="N", help="list only the newest N")
+    parser.add_argument(
+        "-n", type=options.whole(1), metavar="N", help="list only the first N, which are the newest without --sort"
+    )
     options.add_keys(parser, "metrics whose last values are shown, separated by commas")
-    options.add_json(parser, "print the runs as one JSON list")
+    options.add_history(parser)
+    options.add_json(
+        parser, "print the runs as one JSON list, with config, summary and the columns that were asked for"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
-    """List runs, the newest first."""
-    given = args.directory or args.dir
-    directory = given or Path(DEFAULT_DIR)
-    InterruptibleCall(directory.is_dir, directory).wait()  # it says so if the disk hangs
-    if given is not None and not directory.is_dir():
-        output.warn(f"there is no directory {directory}")
+    """List runs. A name that no run has is said on stderr, and is no failure: new runs may lack it."""
+    if (directory := options.directory_of(args)) is None:
         return 2
-    found = islice(_chosen(args, directory), args.n)
+    listing = _RunList(args, directory)
+    listing.warn()
     if args.json:
-        output.print_json([msgspec.structs.asdict(run) for run in found])
+        output.print_json(listing.documents())
     else:
-        _print(list(found), directory, args)
+        listing.print(Output())
     return 0
 
 
-def _chosen(args: argparse.Namespace, directory: Path) -> Iterator[RunSummary]:
-    runs = catalog.runs_under(directory)
-    if args.project is not None:
-        wanted = {args.project, project_directory(args.project)}
-        runs = [run for run in runs if catalog.name_of(run).rpartition("/")[0] in wanted]
-    workers = run_state.other_workers()
-    for run in catalog.newest_first(runs):
-        seen = summarise_run(run, workers)
-        if args.keys is not None:
-            seen = msgspec.structs.replace(seen, last=args.keys.of(seen.last))
-        if args.status is None or seen.status in args.status:
-            yield seen
+class _RunList:
+    """Finds what is to be listed, and prints it."""
 
+    def __init__(self, args: argparse.Namespace, directory: Path) -> None:
+        self._args = args
+        self._directory = directory
+        self._condition = None if args.where is None else Condition(args.where)
+        self._order = None if args.sort is None else Order(args.sort)
+        self._key = None if args.group is None else Term(args.group)
+        self.total = 0
+        selection = select(directory, project=args.project, history=args.history)
+        found = self._found(selection)
+        limit = None if args.group is not None else args.n
+        self._subjects = list(islice(found, limit) if self._order is None else self._sorted(found, self._order)[:limit])
+        self._unreadable = selection.unreadable
+        self._terms = [] if args.columns is None else asked(args.columns, self._subjects)
+        _read(self._subjects, self._terms)
+        self._columns = [column_of(term, self._subjects) for term in self._terms]
+        self._groups = [] if self._key is None else self._grouped(self._key)
 
-def _print(found: list[RunSummary], directory: Path, args: argparse.Namespace) -> None:
-    out = Output()
-    unreadable = catalog.unreadable_under(directory)
-    if not found:
-        chosen = args.status is not None or args.project is not None
-        out.line(f"no {'such ' if chosen else ''}runs in {directory}{' that you may read' if unreadable else ''}")
-        _print_unreadable(out, unreadable)
-        return
-    named = any(run.name != run.id for run in found)
-    columns = [column for column in _COLUMNS if named or column.title != "name"]
-    out.table(columns, [_row(run, named) for run in found])
-    _print_hints(out, found)
-    _print_unreadable(out, unreadable)
+    def warn(self) -> None:
+        """Say which names no run has."""
+        parsed = (self._condition, self._order, self._key, *self._terms[:1])
+        for said in dict.fromkeys(one.what_is_missing() for one in parsed if one is not None):
+            if said:
+                output.warn(said)
 
+    def documents(self) -> list[dict[str, Any]]:
+        """Return what `--json` prints."""
+        if self._key is not None:
+            return [group.document() for group in self._groups]
+        return [self._document(at, subject) for at, subject in enumerate(self._subjects)]
 
-def _row(run: RunSummary, named: bool) -> list[output.Piece]:
-    age_s = seconds_between(run.created_at, datetime.now(UTC).isoformat())
-    last = "  ".join(f"{key}={output.number(value, 4)}" for key, value in list(run.last.items())[:_VALUES])
-    return [
-        f"{run.project}/{run.id}",
-        *([output.shorten(run.name, _LONGEST_NAME, "...") if run.name != run.id else ""] if named else []),
-        Styled(run.status + (", behind" if run.behind else ""), STATE_STYLES.get(run.status, "")),
-        "-" if age_s is None else output.duration(max(0, round(age_s))),
-        output.short_count(run.records),
-        output.rate(run.records_per_s),
-        "-" if run.step is None else output.short_count(run.step),
-        output.size(run.bytes),
-        Styled(last, "dim"),
-    ]
-
-
-def _print_hints(out: Output, found: list[RunSummary]) -> None:
-    """Print a hint for each state that needs attention."""
-    states = {run.status for run in found}
-    hints = [f"{state}: {hint}" for state, hint in _HINTS.items() if state in states]
-    hints += [f"damaged: {run.project}/{run.id}: {run.problem}" for run in found if run.problem]
-    if behind := [run for run in found if run.behind]:
-        hints.append(_describe_behind(behind))
-    if hints:
+    def print(self, out: Output) -> None:
+        """Print a table."""
+        unreadable = self._unreadable
+        if not self._subjects:
+            is_chosen = any(value is not None for value in (self._args.status, self._args.project, self._args.where))
+            such, read = "such " if is_chosen else "", " that you may read" if unreadable else ""
+            out.line(f"no {such}runs in {self._directory}{read}")
+            _print_unreadable(out, unreadable)
+            return
+        found = [subject.summary for subject in self._subjects]
+        if self._key is not None:
+            print_groups(out, self._key.text, self._groups)
+        else:
+            asked_for = self._args.columns is not None
+            values = self._columns if asked_for else chosen(self._subjects, self._args.keys)
+            print_runs(out, found, labels_of(out, found, self._directory), values, all_values=asked_for)
         out.line()
-    for hint in hints:
-        out.line(Styled(hint, "dim"))
+        of = f"{len(found)} of " if self.total > len(found) else ""
+        bytes_in_all = sum(run.bytes for run in found)
+        out.line(Styled(f"{of}{counted(self.total if of else len(found), 'run')}, {output.size(bytes_in_all)}", "dim"))
+        print_hints(out, found)
+        _print_unreadable(out, unreadable)
+
+    def _found(self, selection: Selection) -> Iterator[RunSubject]:
+        """Yield the runs that meet all conditions, the newest first."""
+        looks = self._condition is not None or self._args.status is not None
+        runs = len(catalog.runs_under(self._directory)) if looks and sys.stderr.isatty() else 0
+        with ProgressLine(_READING, runs) as progress:
+            for subject in selection:
+                self.total += 1
+                if runs:
+                    progress.at(self.total)
+                if self._args.status is not None and subject.summary.status not in self._args.status:
+                    continue
+                if self._condition is None or self._condition.holds(subject):
+                    yield subject
+
+    def _sorted(self, found: Iterator[RunSubject], order: Order) -> list[RunSubject]:
+        subjects = list(found)
+        _read(subjects, [term for term, _ in order.terms])
+        return order.sorted(subjects, lambda subject: subject)
+
+    def _grouped(self, key: Term) -> list[RunGroup]:
+        columns = self._columns
+        if self._args.columns is None:
+            columns = [column for column in chosen(self._subjects, self._args.keys) if column.is_metric]
+        return group_runs(key, self._subjects, columns, keeps_order=self._order is not None)[: self._args.n]
+
+    def _document(self, at: int, subject: RunSubject) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.structs.asdict(subject.summary)
+        if self._args.keys is not None:
+            found["last"] = self._args.keys.of(found["last"])
+        if self._args.columns is not None:
+            found["columns"] = {column.title: column.values[at] for column in self._columns}
+        return found
 
 
-def _describe_behind(behind: list[RunSummary]) -> str:
-    """Describe which backends of the newest run lack records, and how many more such runs there are."""
-    first, *more = behind
-    of = ", ".join(f"{name} ({why})" if why else name for name, why in first.behind.items())
-    others = f", and {counted(len(more), 'more run')}" if more else ""
-    return (
-        f"behind: {first.project}/{first.id}: {of}{others}: `asynctrack sync` delivers the rest, or says what it needs"
-    )
+def _read(subjects: Sequence[RunSubject], terms: Sequence[Term]) -> None:
+    """Look at runs, and read those whose metrics are asked for; show how far that is. Each remembers what was found."""
+    for subject in output.with_progress(_READING, subjects):
+        _ = subject.summary
+        for term in terms:
+            term.of(subject)
 
 
 def _print_unreadable(out: Output, count: int) -> None:
     if count:
         out.line(
             Styled(
-                f"{counted(count, 'run')} that you may not read: ask who ran them, or see docs/reference/permissions.md",
+                f"{counted(count, 'run')} that you may not read: ask who ran them{see('reference/permissions.md')}",
                 "dim",
             )
         )
@@ -162,6 +189,6 @@ def _print_unreadable(out: Output, count: int) -> None:
 
 def _states(text: str) -> set[str]:
     states = set(text.split(","))
-    if unknown := states - set(STATES):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(STATES)}, got {', '.join(sorted(unknown))!r}")
+    if unknown := states - set(STATUSES):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(STATUSES)}, got {', '.join(sorted(unknown))!r}")
     return states

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from asynctrack._system.locks import in_words
+import msgspec
+
 from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
-from asynctrack.cli.output import STATE_STYLES, Output, Piece, ProgressLine, Styled, TableColumn
-from asynctrack.cli.records import records_in, reporter_of
-from asynctrack.cli.run_summary import seconds_between
+from asynctrack.cli.curves import read_curves
+from asynctrack.cli.hosts import show_hosts
+from asynctrack.cli.output import STATE_STYLES, Output, Piece, Styled, TableColumn
+from asynctrack.cli.provenance import as_document, print_environment, print_traceback
+from asynctrack.cli.run_facts import labels_as_json, pairs, show_facts
 from asynctrack.cli.sparklines import Sparkline, Sparklines
+from asynctrack.cli.writers import WriterFilter, add_writer, describe_writers, print_writers
 from asynctrack.client.run_state import RunActivity, State, activity_of, state_of
+from asynctrack.collection.run_summary import seconds_between
 from asynctrack.journal.cursor import Cursor, cursor_path, peek_cursor
+from asynctrack.journal.environment_file import Environment
 from asynctrack.journal.manifest import Manifest
-from asynctrack.journal.reader import Damage, Reader
+from asynctrack.journal.reader import Damage
 from asynctrack.queue.shm_paths import ring_paths
-from asynctrack.reading.catalog import name_of
-from asynctrack.reading.damage import manifest_of, scan, unreached_end
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats, StatsCollector
 from asynctrack.records.codec import flatten
@@ -31,8 +33,6 @@ from asynctrack.records.codec import flatten
 # Limits of the display without options; --json has everything.
 _MOST_METRICS: Final = 20
 _MOST_SETTINGS: Final = 30
-# How many children that have failed are shown; `--json` has the others.
-_MOST_CHILDREN: Final = 5
 # Characters of a curve.
 _LONGEST_CURVE: Final = 48
 _SHORTEST_CURVE: Final = 12
@@ -48,29 +48,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `main` to `parser`."""
     options.add_run(parser)
     options.add_keys(parser, "metrics to show, separated by commas")
+    add_writer(parser, "show only metrics that this writer has logged")
+    options.add_history(parser)
+    parser.add_argument(
+        "--hosts",
+        action="store_true",
+        help="show the machines of a run that was merged: what is there of each, when it was heard last, and how far behind it is",
+    )
     options.add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Show a run."""
+    """Show a run. Return 2 if it has no such writer, or no hosts."""
     run = options.find(args)
-    manifest = RunReader(run).manifest()
+    if args.hosts:
+        return _show_hosts(run, as_json=args.json)
+    chosen = WriterFilter(run, args.writer)
+    if (problem := chosen.problem()) is not None:
+        output.warn(problem)
+        return 2
+    reader = RunReader(run)
+    manifest, writers = reader.manifest(), reader.writers
     state, activity = state_of(run, manifest), activity_of(run)
     stats = _stats(activity, manifest)
     backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
     if args.json:
-        curves, damage = _read(run)
-        output.print_json(_document(run, manifest, state, activity, stats, backends, curves, damage, args.keys))
+        found = read_curves(run, chosen, args.history)
+        document = _document(
+            run, manifest, reader.environment, state, activity, stats, backends, found.curves, found.damage, args.keys
+        )
+        lists = {
+            "writers": msgspec.to_builtins(writers),
+            "hosts": msgspec.to_builtins(manifest.hosts),
+            "history": args.history,
+            "left_out": {"rows": found.left_out.rows, "values": found.left_out.values},
+            "media": found.media.as_json(),
+        }
+        output.print_json({**document, **lists})
         return 0
     out = Output()
-    _print_head(out, run, manifest, state, activity)
+    ended = manifest.status != "running"
+    show_facts(out, run, manifest, state, activity, describe_writers(manifest.writers, ended=ended))
     _print_settings(out, "config", manifest.config)
     _print_settings(out, "summary", manifest.summary)
+    print_traceback(out, manifest.traceback)
+    print_environment(out, reader.environment)
     _print_stats(out, stats)
+    print_writers(out, writers, ended=ended)
     _print_backends(out, backends, served=activity.is_active)
-    curves, damage = _read(run)
-    _print_metrics(out, curves, args.keys)
-    _print_damage(out, damage)
+    found = read_curves(run, chosen, args.history)
+    _print_metrics(out, found.curves, args.keys)
+    if found.left_out:
+        out.line(Styled(options.describe_left_out(found.left_out, "shows"), "dim"), indent=2)
+    found.media.show(out)
+    _print_damage(out, found.damage)
+    return 0
+
+
+def _show_hosts(run: Path, *, as_json: bool) -> int:
+    manifest = RunReader(run).manifest()
+    if not manifest.hosts:
+        output.warn(f"{run} was not merged of the parts of several machines: it has no hosts")
+        return 2
+    show_hosts(run, manifest, state_of(run, manifest), as_json=as_json)
     return 0
 
 
@@ -102,25 +142,10 @@ def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[
     }
 
 
-def _read(run: Path) -> tuple[Sparklines, list[Damage]]:
-    """Read the curves of all metrics, and what is damaged."""
-    curves, journal = Sparklines(), run / "journal"
-    said, around = manifest_of(run), scan(run)
-    total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
-    with closing(Reader(journal)) as reader, ProgressLine("reading the journal", total) as progress:
-        done = 0
-        for batch in reader:
-            for record in records_in(batch, reporter_of(run, reader, batch)):
-                curves.add(record.data)
-            done += batch.header.size
-            progress.at(done)
-        behind = unreached_end(run, said, reader.position)
-    return curves, list(dict.fromkeys([*around, *reader.damage, *behind]))
-
-
 def _document(
     run: Path,
     manifest: Manifest,
+    environment: Environment | None,
     state: State,
     activity: RunActivity,
     stats: RunStats,
@@ -135,14 +160,16 @@ def _document(
         "project": manifest.project,
         "id": manifest.id,
         "name": manifest.name,
+        **labels_as_json(manifest.labels),
         "status": state,
         "error": manifest.error,
+        "traceback": manifest.traceback,
         "failed_children": manifest.failed_children,
         "created_at": manifest.created_at,
         "ended_at": manifest.ended_at,
         "callers": activity.callers,
         "worker": activity.worker,
-        "environment": manifest.environment,
+        "environment": as_document(manifest.environment, environment),
         "config": manifest.config,
         "summary": manifest.summary,
         "checkpoint": manifest.checkpoint,
@@ -166,66 +193,6 @@ def _document(
         },
         "damage": [str(stretch) for stretch in damage],
     }
-
-
-def _print_head(out: Output, run: Path, manifest: Manifest, state: State, activity: RunActivity) -> None:
-    name = [] if manifest.name == manifest.id else ["  ", manifest.name]
-    out.line(Styled(name_of(run), "bold"), *name, "  ", Styled(state, STATE_STYLES.get(state, "bold")))
-    out.line()
-    environment = manifest.environment
-    command = environment.get("command")
-    command = shlex.join(map(str, command)) if isinstance(command, list) else ""
-    facts = [
-        ("error", manifest.error),
-        *(
-            ("child", f"process {child.get('pid')}: {child.get('error')}")
-            for child in manifest.failed_children[:_MOST_CHILDREN]
-        ),
-        ("started", _started(manifest)),
-        ("command", command),
-        (
-            "on",
-            f"{environment.get('host', '-')}, Python {environment.get('python', '-')}, {_who(activity, environment)}",
-        ),
-        ("checkpoint", manifest.checkpoint and _pairs(manifest.checkpoint)),
-        ("path", os.path.relpath(run)),
-    ]
-    out.table(
-        [TableColumn(), TableColumn(cut=True)],
-        [[Styled(name, "dim"), str(fact)] for name, fact in facts if fact],
-        indent=2,
-        titles=False,
-    )
-    if state == "lost":
-        out.line()
-        out.line(
-            Styled("its process and its worker have died; ", STATE_STYLES["lost"]),
-            f"`asynctrack sync {shlex.quote(os.path.relpath(run))}` recovers what they left",
-        )
-
-
-def _started(manifest: Manifest) -> str:
-    ago_s = seconds_between(manifest.created_at, datetime.now(UTC).isoformat())
-    if ago_s is None:
-        return manifest.created_at
-    try:
-        at = datetime.fromisoformat(manifest.created_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (ValueError, OverflowError):  # so far from our time that no time zone has it
-        return manifest.created_at
-    took_s = seconds_between(manifest.created_at, manifest.ended_at) if manifest.ended_at else None
-    took = "" if took_s is None else f", ended after {output.duration(took_s)}"
-    return f"{at}, {output.duration(round(ago_s))} ago{took}"
-
-
-def _who(activity: RunActivity, environment: dict[str, Any]) -> str:
-    if not activity.callers:
-        return f"process {environment.get('pid', '-')}, which has ended"
-    processes = "process" if len(activity.callers) == 1 else "processes"
-    return f"{processes} {in_words(activity.callers)}, logging"
-
-
-def _pairs(data: dict[str, Any]) -> str:
-    return "  ".join(f"{key}={output.brief(value)}" for key, value in flatten(data))
 
 
 def _print_settings(out: Output, title: str, data: dict[str, Any]) -> None:
@@ -281,7 +248,7 @@ def _print_backends(out: Output, backends: dict[str, dict[str, Any]], *, served:
     out.table(columns, rows, indent=2)
     for name, backend in backends.items():
         if len(backend["skipped"]):
-            out.line(Styled(f"{name} skipped: {_pairs(backend['skipped'])}", "dim"), indent=2)
+            out.line(Styled(f"{name} skipped: {pairs(backend['skipped'])}", "dim"), indent=2)
         if backend["last_error"]:
             out.line(Styled(f"{name}: {backend['last_error']}", "red"), indent=2)
 

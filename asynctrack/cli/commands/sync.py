@@ -18,24 +18,40 @@ from typing import Any, Final
 
 import msgspec
 
+from asynctrack._system import locks
 from asynctrack._system.paths import expanded
 from asynctrack._system.printable import printable
 from asynctrack._system.suggestions import hint
+from asynctrack._system.wording import counted
 from asynctrack._system.wrong_types import explain
 from asynctrack.backends.base import Backend, kind_of
 from asynctrack.backends.registry import class_of, unusable
 from asynctrack.backends.stored_settings import lives_in_caller
+from asynctrack.carriers.parts import host_name, is_of_another_host
 from asynctrack.cli import options, output
 from asynctrack.cli.output import Output, Styled, TableColumn
 from asynctrack.cli.sync_job import NO_PROGRESS, PATIENCE_S, AttachJob, SyncJob, SyncProgress
 from asynctrack.cli.sync_plan import SyncPlan, has_all, orphaned, plan_sync
 from asynctrack.client import run_state
-from asynctrack.errors import AsynctrackError, BackendUnavailable, InvalidSettings
+from asynctrack.delivery.progress import forget
+from asynctrack.errors import (
+    AsynctrackError,
+    BackendUnavailable,
+    InvalidSettings,
+    MergedElsewhere,
+    MergeUnfinished,
+    NotARun,
+)
+from asynctrack.journal import manifest as manifests
+from asynctrack.merging.host_places import FILE_NAME as MERGED
 from asynctrack.reading import catalog
 from asynctrack.reading.reader import RunReader
 from asynctrack.worker.policy import Policy
+from asynctrack.worker.run_claim import LOCK_NAME
 
 _POLL_S: Final = 0.1
+# Parts of other hosts that are named in a line. Arbitrary.
+_NAMED: Final = 3
 # Between two lines of progress where they cannot be drawn over each other.
 _LINE_S: Final = 5.0
 # Settings of every backend that change when it gets a record, and not where that goes.
@@ -61,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="with --to: deliver as the run's backend NAME, one that ran in the process that logged (default: that of the same class, else a new one)",
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="with --to: begin with the first record, since what was delivered has been removed there",
+    )
     parser.add_argument("--follow", action="store_true", help="with --to: keep delivering until the run has ended")
     parser.add_argument(
         "--trust",
@@ -84,15 +105,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Catch up. Return 0 if nothing is missing."""
-    for option, given in (("--as", args.name is not None), ("--follow", args.follow)):
+    for option, given in (("--as", args.name is not None), ("--again", args.again), ("--follow", args.follow)):
         if given and not args.to:
             raise InvalidSettings([f"{option} needs --to: asynctrack sync RUN --to KIND key=value {option}"])
     with _only_errors():  # the report has the errors of backends
-        report, complete, unread = _attach(args) if args.to else _catch_up(args)
+        report, complete, unread, others = _attach(args) if args.to else _catch_up(args)
     if args.json:
         output.print_json({"complete": complete, "unreadable": unread, "runs": msgspec.to_builtins(report)})
     else:
         _print(report, complete)
+        if not (complete or report or unread):
+            Output().line("no runs of this host there" if others else "no runs there")
     return 0 if not unread and all(run.state in ("done", "live") and not run.missing for run in report) else 1
 
 
@@ -108,22 +131,24 @@ def _only_errors() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
-    """Deliver what is behind. Return the outcome for each run, how many runs lacked nothing, and those that cannot be read."""
+def _catch_up(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str], list[Path]]:
+    """Deliver what is behind. Return the outcome for each run, how many runs lacked nothing, those that cannot be read, and parts of other hosts."""
     unread: list[str] = []
     policy = Policy(offline_too=True, trust=args.trust, force=args.force)
-    runs = list(dict.fromkeys(_chosen(args, unread)))
+    others: list[Path] = []
+    runs = list(dict.fromkeys(_chosen(args, unread, others)))
     orphans = set(orphaned())
     plans = {run: found for run in runs if (found := _plan(run, policy, orphans, unread)) is not None}
+    _tell_of_others(others, policy, orphans)
     todo = [run for run, found in plans.items() if found.todo or found.left_out]
     report: list[SyncProgress] = []
     if todo:
         with SyncJob(todo, policy, args.patience_s) as work:
             report = _work(work, args)
-    return report, len(plans) - len(todo), unread
+    return report, len(plans) - len(todo), unread, others
 
 
-def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str]]:
+def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str], list[Path]]:
     """Deliver runs to the backend that `--to` describes.
 
     Raises:
@@ -135,20 +160,24 @@ def _attach(args: argparse.Namespace) -> tuple[list[SyncProgress], int, list[str
     backend = _backend(args.to)
     if lacking := backend.lacking():  # it would be the same for each run
         raise BackendUnavailable(args.to[0], "; ".join(lacking))
-    for run in dict.fromkeys(_chosen(args, [])):
+    for run in dict.fromkeys(_chosen(args, [], [])):
         name = _name(run, backend, args.to, args.name)
+        if args.again and not forget(run, name):
+            raise BackendUnavailable(name, f"another process delivers {run} to it; repeat --again when that has ended")
         with AttachJob(run, name, backend, force=args.force, follow=args.follow, patience_s=args.patience_s) as work:
             report += _work(work, args)
-    return report, 0, []
+    return report, 0, [], []
 
 
-def _chosen(args: argparse.Namespace, gone: list[str]) -> Iterator[Path]:
-    """Yield the chosen runs, also those that are left only as a queue. One whose directory is missing is reported, and added to `gone`."""
+def _chosen(args: argparse.Namespace, gone: list[str], others: list[Path]) -> Iterator[Path]:
+    """Yield the chosen runs, also those that are left only as a queue. One whose directory is missing is reported, and added to `gone`; parts of other hosts that nobody named are added to `others`."""
     for wanted in args.runs or [args.dir]:
         path = expanded(wanted)
         left = [] if args.to else orphaned(path if args.runs else None)
         if left or (path.is_dir() and not catalog.is_run(path)):
-            yield from (run.resolve() for run in catalog.newest_first(catalog.runs_under(path)))
+            runs = list(catalog.runs_under(path))
+            others += (run for run in runs if is_of_another_host(run))
+            yield from (run.resolve() for run in catalog.newest_first(set(runs).difference(others)))
             yield from _still_there(left, gone)
         elif args.runs:
             yield catalog.find(wanted, args.dir).resolve()
@@ -166,14 +195,49 @@ def _still_there(left: list[Path], gone: list[str]) -> Iterator[Path]:
             gone.append(str(run))
 
 
+def _tell_of_others(others: list[Path], policy: Policy, orphans: set[Path]) -> None:
+    """Say which parts of other hosts lack something: they are left alone, since their machines may be at them."""
+    lacking = []
+    for run in others:
+        with contextlib.suppress(AsynctrackError, OSError):
+            found = plan_sync(run, policy, orphans)
+            if (found.todo or found.left_out) and run.resolve() not in orphans:
+                lacking.append(run)
+    if lacking:
+        named = ", ".join(map(str, lacking[:_NAMED])) + (
+            f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        )
+        output.warn(
+            f"{counted(len(lacking), 'part of another host is', 'parts of other hosts are')} left alone, and not complete: {named}; "
+            f"this host is {host_name()}. Sync them on their machines; where one of them is this machine, give that part itself, or set ASYNCTRACK_HOST"
+        )
+
+
 def _plan(run: Path, policy: Policy, orphans: set[Path], unread: list[str]) -> SyncPlan | None:
     """Plan the work for a run. One that cannot be read is reported, and added to `unread`."""
     try:
+        _check_merged(run)
         return plan_sync(run, policy, orphans)
     except (AsynctrackError, OSError) as error:  # one that cannot be read must not keep the others from being delivered
         output.warn(f"{run} is skipped: {error}")
         unread.append(str(run))
         return None
+
+
+def _check_merged(run: Path) -> None:
+    """See that a merged run has ended: to journal how it did is the collector's part.
+
+    Raises:
+        MergedElsewhere: a collector is at it.
+        MergeUnfinished: a host goes on.
+    """
+    if not (run / MERGED).exists():
+        return
+    if (pid := locks.holder(run / LOCK_NAME)) is not None:
+        raise MergedElsewhere(run, pid)
+    with contextlib.suppress(NotARun):
+        if going_on := [one.host for one in manifests.load(run).hosts if one.status == "running"]:
+            raise MergeUnfinished(run, going_on)
 
 
 def _backend(to: list[str]) -> Backend:
@@ -304,8 +368,6 @@ def _troubled(run: SyncProgress) -> Iterator[tuple[str, Any]]:
 
 def _print(report: list[SyncProgress], complete: int) -> None:
     out = Output()
-    if not complete and not report:
-        out.line("no runs there")
     if report:
         columns = [
             TableColumn("run"),
@@ -318,6 +380,10 @@ def _print(report: list[SyncProgress], complete: int) -> None:
     if complete:
         out.line(f"{output.count(complete)} {'runs are' if complete != 1 else 'run is'} complete")
     for run in report:
+        for name in run.had_all:
+            out.line(
+                f"{catalog.name_of(Path(run.path))}: {name} had everything already; if it was removed there, --again delivers the whole run"
+            )
         for name, why in run.missing.items():
             out.line(Styled(f"{catalog.name_of(Path(run.path))}: {name}: {_missing(run, name, why)}", "red"))
 

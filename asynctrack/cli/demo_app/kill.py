@@ -36,7 +36,7 @@ POLL_S = 0.02
 def optimise(counters: Path, *, folder: Path, seconds: float, seed: int) -> int:
     """Log each step in the child, count what was accepted, and wait to be killed."""
     words = _map(counters)
-    with asynctrack.init(PROJECT, config={"seed": seed}, dir=folder, mode="online") as run:
+    with asynctrack.init(PROJECT, config={"seed": seed}, dir=folder, collect="", mode="online") as run:
 
         def log(data: Mapping[str, float], step: int | None = None) -> bool:
             accepted = run.log(data, step=step)
@@ -124,7 +124,7 @@ def _wait_until_half_way(child: subprocess.Popen[str], words: memoryview, half_s
 def _wait_until_over(path: Path) -> str:
     """Wait until the worker has seen the kill and drained what was left. Return the run's status."""
     deadline = monotonic() + END_DEADLINE_S
-    while (status := _status(path)) == "running" and monotonic() < deadline:
+    while (status := _status(path)) in ("running", "lost") and monotonic() < deadline:
         sleep(POLL_S)
     return status
 
