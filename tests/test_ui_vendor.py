@@ -10,7 +10,11 @@ from pathlib import Path
 import asynctrack
 
 VENDOR = Path(asynctrack.__file__).parent / "ui" / "page" / "vendor"
-FILES = {name: file for package in json.loads((VENDOR / "versions.json").read_text()) for name, file in package["files"].items()}
+FILES = {
+    name: file
+    for package in json.loads((VENDOR / "versions.json").read_text())
+    for name, file in package["files"].items()
+}
 
 
 def test_each_file_has_the_hash_that_is_noted() -> None:
