@@ -1,0 +1,55 @@
+// Keys: what each key does on the page that is open, and the dialog that says so.
+import { html, signal, useEffect, useRef } from "./html.js";
+
+/** @typedef {Record<string, [what: string, act: (event: KeyboardEvent) => void]>} Keys */
+
+const stacks = signal(/** @type {Keys[]} */ ([]));
+const isHelpOpen = signal(false);
+
+/** Has keys do something while a component is there. @param {Keys} keys */
+export function useKeys(keys) {
+  const current = useRef(keys);
+  current.current = keys;
+  useEffect(() => {
+    const own = Object.fromEntries(
+      Object.entries(keys).map(([key, [what]]) => [key, [what, (event) => current.current[key]?.[1](event)]]),
+    );
+    stacks.value = [...stacks.peek(), /** @type {Keys} */ (own)];
+    return () => void (stacks.value = stacks.peek().filter((one) => one !== own));
+  }, [Object.keys(keys).join(" ")]);
+}
+
+function press(event) {
+  const target = /** @type {HTMLElement} */ (event.target);
+  const isTyping = target.matches?.("input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]");
+  if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+  if (isTyping || document.querySelector("dialog[open]")) return;
+  const found = stacks.peek().findLast((keys) => keys[event.key]);
+  if (!found) return;
+  event.preventDefault();
+  found[event.key][1](event);
+}
+
+addEventListener("keydown", press);
+
+/** Opens the dialog that lists the keys. */
+export function showHelp() {
+  isHelpOpen.value = true;
+}
+
+/** The dialog that lists the keys of this page. */
+export function HelpDialog() {
+  const dialog = useRef(null);
+  useEffect(() => {
+    if (isHelpOpen.value && !dialog.current.open) dialog.current.showModal();
+  }, [isHelpOpen.value]);
+  const all = Object.entries(Object.assign({}, ...stacks.value));
+  return html`<dialog ref=${dialog} class="help" aria-label="Keys" onClose=${() => (isHelpOpen.value = false)}>
+    <h2>Keys</h2>
+    <dl>
+      ${all.map(([key, [what]]) => html`<dt><kbd>${key}</kbd></dt><dd>${what}</dd>`)}
+    </dl>
+    <p class="muted">On a chart: drag zooms, the wheel zooms, shift and drag moves along, a double click zooms out.</p>
+    <form method="dialog"><button autofocus>Close</button></form>
+  </dialog>`;
+}

@@ -1,0 +1,46 @@
+// Parts: small components that all pages have: status, empty, error and loading states, and data that are fetched.
+import { ApiError } from "./api.js";
+import { html, useEffect, useState } from "./html.js";
+
+/** A run's status as a word with its colour. @param {{status: string}} props */
+export function Status({ status }) {
+  return html`<span class="status" data-status=${status.split(" ")[0]}>${status}</span>`;
+}
+
+/** Says that there is nothing, and what to do about it. */
+export function Empty({ title, children = null }) {
+  return html`<div class="empty"><h2>${title}</h2>${children}</div>`;
+}
+
+/** Says what went wrong. @param {{error: Error, retry?: () => void}} props */
+export function Failure({ error, retry = undefined }) {
+  return html`<div class="empty failure" role="alert">
+    <h2>${error instanceof ApiError ? "This cannot be shown" : "The page has an error"}</h2>
+    <p>${error.message}</p>
+    ${retry && html`<button onClick=${retry}>Try again</button>`}
+  </div>`;
+}
+
+/** Says that something is on its way, in the room that it will take. */
+export function Loading({ what = "Loading" }) {
+  return html`<div class="empty loading" role="status"><span class="muted">${what}…</span></div>`;
+}
+
+/**
+ * Fetches data, and again when `on` changes; what was there stays until the new is there.
+ * @template T @param {(abort: AbortSignal) => Promise<T>} load @param {any[]} on
+ * @returns {{data: T | undefined, error: Error | undefined, reload: () => void}}
+ */
+export function useLoaded(load, on) {
+  const [state, setState] = useState(/** @type {{data: any, error: any}} */ ({ data: undefined, error: undefined }));
+  const [attempt, setAttempt] = useState(0);
+  useEffect(() => {
+    const abort = new AbortController();
+    load(abort.signal).then(
+      (data) => abort.signal.aborted || setState({ data, error: undefined }),
+      (error) => abort.signal.aborted || setState((old) => ({ data: old.data, error })),
+    );
+    return () => abort.abort();
+  }, [...on, attempt]);
+  return { ...state, reload: () => setAttempt((number) => number + 1) };
+}

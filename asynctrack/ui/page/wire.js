@@ -1,0 +1,76 @@
+// Wire: curves as the server sends them, block after block, to typed arrays.
+
+/**
+ * @typedef {object} Block
+ * @property {string} run
+ * @property {string} key
+ * @property {string} axis
+ * @property {"curve" | "group"} kind
+ * @property {boolean} exact each row is one value, as it was logged
+ * @property {number} rows
+ * @property {[number, number] | null} x_range of the whole curve, not only of the window
+ * @property {Record<string, Float64Array | Float32Array | Uint32Array>} columns
+ */
+
+const ARRAYS = { f8: Float64Array, f4: Float32Array, u4: Uint32Array };
+
+/** Splits a body into blocks as they arrive. @param {ReadableStream<Uint8Array>} body @returns {AsyncGenerator<Block>} */
+export async function* readBlocks(body) {
+  const reader = body.getReader();
+  let rest = new Uint8Array(0);
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      rest = joined(rest, value);
+      for (let size = blockSize(rest); size > 0 && size <= rest.length; size = blockSize(rest)) {
+        yield decodeBlock(rest.slice(0, size));
+        rest = rest.subarray(size);
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+  if (rest.length) throw new Error("The server's answer was cut off.");
+}
+
+function joined(rest, more) {
+  if (!rest.length) return more;
+  const both = new Uint8Array(rest.length + more.length);
+  both.set(rest);
+  both.set(more, rest.length);
+  return both;
+}
+
+/** Returns the bytes of the first block, or 0 while its header has not come. */
+function blockSize(bytes) {
+  const end = headerEnd(bytes);
+  if (end > bytes.length || !end) return 0;
+  const { rows, columns } = headerOf(bytes, end);
+  return columns.reduce((size, [, type]) => size + columnBytes(type, rows), end);
+}
+
+function headerEnd(bytes) {
+  if (bytes.length < 4) return 0;
+  return 4 + new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
+}
+
+function headerOf(bytes, end) {
+  return JSON.parse(new TextDecoder().decode(bytes.subarray(4, end)));
+}
+
+function columnBytes(type, rows) {
+  return Math.ceil((rows * ARRAYS[type].BYTES_PER_ELEMENT) / 8) * 8;
+}
+
+/** Decodes one block. Its columns are views of `bytes`, which begins at a multiple of 8. @param {Uint8Array} bytes @returns {Block} */
+export function decodeBlock(bytes) {
+  let at = headerEnd(bytes);
+  const header = headerOf(bytes, at);
+  const columns = {};
+  for (const [name, type] of header.columns) {
+    columns[name] = new ARRAYS[type](bytes.buffer, bytes.byteOffset + at, header.rows);
+    at += columnBytes(type, header.rows);
+  }
+  return { ...header, columns };
+}
