@@ -162,10 +162,9 @@ def _frames(first: int, end: int, width: int) -> Iterator[bytes]:
             "accuracy": 0.9 - step * 1e-8,
             "epoch": step // 1000,
             "grad_norm": step * 0.5,
+            "lr": 1e-3 - step * 1e-11,
         }
-        if width < len(data):
-            del data["grad_norm"]
-        payload = encode((FIRST_NS + step * STEP_NS, step, data))
+        payload = encode((FIRST_NS + step * STEP_NS, step, dict(list(data.items())[:width])))
         header = len(payload).to_bytes(8, "little") + step.to_bytes(8, "little")
         yield (header + payload).ljust(frame_size(len(payload)), b"\0")
 

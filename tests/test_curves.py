@@ -164,6 +164,20 @@ def test_values_that_dwindle_at_random_places_are_drawn_where_they_are(tmp_path:
     assert all(high - low < 2 * count / 100 for low, high in zip(curve.x_min, curve.x_max, strict=True))
 
 
+def test_metric_with_steps_of_its_own_is_drawn_where_it_was_logged(tmp_path: Path) -> None:
+    """Here epochs among the steps of batches, in one process."""
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step in range(40_000):
+            run.log({"loss": float(step)}, step)
+            if step % 100 == 99:
+                run.log({"val": float(step // 100)}, step // 100)
+        run.end()
+    curves = RunReader(run.path).curves(["val", "loss"], buckets=400)
+    assert [*curves["val"].x] == [*curves["val"].mean] == list(range(400))
+    assert max(curves["val"].x_max) == 399
+    assert max(curves["loss"].max) == 39_999
+
+
 def test_smoothing_goes_by_x(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "r") as run:
         for step in [0, *range(100, 110), 1000]:

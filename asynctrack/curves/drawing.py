@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import array
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from asynctrack._system.native import is_native
 from asynctrack.curves.curve import CurveBuckets, of_cells, of_points
-from asynctrack.curves.lanes import Lane
-from asynctrack.curves.layout import CELL, ENTRY, FACTOR, ROW_RECORDS, BucketEntry, Bytes, row_at
+from asynctrack.curves.lanes import JournalPlace, Lane
+from asynctrack.curves.layout import CELL, ENTRY, FACTOR, ROW_RECORDS, BucketEntry, Bytes, entry_at, row_at
 from asynctrack.curves.native_parts import draw_against, draw_entries, draw_points
 from asynctrack.curves.pyramid import OpenRow, Pyramid
 from asynctrack.curves.python_buckets import BY_STEP, BY_TIME, place_of
@@ -26,6 +27,13 @@ _WIDE: Final = 4
 _MOST_LOOKED_AT: Final = 20_000
 # Rows that are looked at to tell how wide they are.
 _SAMPLE: Final = 200
+
+
+class Window(NamedTuple):
+    """A stretch of the axis."""
+
+    begin: float
+    end: float
 
 
 class LanePart(NamedTuple):
@@ -67,13 +75,13 @@ def axis_of(pyramid: Pyramid, name: str) -> XAxis:
     return XAxis(name, BY_STEP, 0, name)
 
 
-def extent(pyramid: Pyramid, key: str, axis: XAxis) -> tuple[float, float] | None:
+def extent(pyramid: Pyramid, key: str, axis: XAxis) -> Window | None:
     """Return where the numbers of a metric begin and end on the axis, or somewhat before and behind; None where there are none."""
     if axis.metric is not None:
         totals = pyramid.totals(axis.metric)
         if totals is None or totals.min is None or totals.max is None or pyramid.totals(key) is None:
             return None
-        return float(totals.min.value), float(totals.max.value)
+        return Window(float(totals.min.value), float(totals.max.value))
     low, high = math.inf, -math.inf
     for rows, entries in _all_of(pyramid, key):
         for offset in range(0, len(entries), ENTRY.size):
@@ -84,32 +92,31 @@ def extent(pyramid: Pyramid, key: str, axis: XAxis) -> tuple[float, float] | Non
                 min(low, place_of(begin, axis.kind, axis.origin)),
                 max(high, place_of(end, axis.kind, axis.origin)),
             )
-    return None if low > high else (low, high)
+    return None if low > high else Window(low, high)
 
 
 def draw(
-    pyramid: Pyramid,
-    keys: tuple[str, ...],
-    axis: XAxis,
-    begin: float,
-    end: float,
-    buckets: int,
-    *,
-    native: bool = is_native,
-) -> list[DrawnMetric]:
-    """Draw metrics between two places of the axis, in so many cells."""
-    opened = list(pyramid.open_rows((*keys, *([axis.metric] if axis.metric else []))))
-    parts = _parts(pyramid, keys, axis, begin, end)
-    if _is_exact(parts, axis, begin, end, buckets):
-        points = read_points(pyramid, _stretches(pyramid, parts, opened), keys, axis, begin, end, native=native)
-        return [DrawnMetric(_of_points(found, begin, end, buckets), found) for found in points]
-    return [
-        DrawnMetric(
-            _from_levels(key, [part for part in parts if key in part.lane.entries], opened, axis, begin, end, buckets),
-            None,
-        )
-        for key in keys
-    ]
+    pyramid: Pyramid, windows: Mapping[str, Window], axis: XAxis, buckets: int, *, native: bool = is_native
+) -> dict[str, DrawnMetric]:
+    """Draw metrics, each between two places of the axis, in so many cells. Records that have to be read again are read once for all metrics."""
+    opened = list(pyramid.open_rows((*windows, *([axis.metric] if axis.metric else []))))
+    found, exact, stretches = {}, {}, list[LaneStretch]()
+    for key, window in windows.items():
+        parts = _parts(pyramid, key, axis, window)
+        again = _to_read_again(key, parts, axis, window, buckets)
+        if again is None:
+            found[key] = DrawnMetric(_from_levels(key, parts, opened, axis, window, buckets), None)
+        else:
+            exact[key] = window
+            stretches += again
+    if exact:
+        stretches += _open_stretches(opened)
+        window = Window(min(one.begin for one in exact.values()), max(one.end for one in exact.values()))
+        read = read_points(pyramid, stretches, tuple(exact), axis, *window, native=native)
+        for key, points in zip(exact, read, strict=True):
+            own = points if exact[key] == window else _within(points, exact[key])
+            found[key] = DrawnMetric(_of_points(own, exact[key], buckets), own)
+    return found
 
 
 def curve_of(key: str, axis: XAxis, drawn: DrawnMetric, buckets: int) -> CurveBuckets:
@@ -120,15 +127,15 @@ def curve_of(key: str, axis: XAxis, drawn: DrawnMetric, buckets: int) -> CurveBu
     return of_cells(key, axis.name, drawn.cells)
 
 
-def _parts(pyramid: Pyramid, keys: tuple[str, ...], axis: XAxis, begin: float, end: float) -> list[LanePart]:
+def _parts(pyramid: Pyramid, key: str, axis: XAxis, window: Window) -> list[LanePart]:
     found = []
     for lane in pyramid.lanes:
-        if not lane.count() or not any(key in lane.entries for key in keys):
+        if not lane.count() or key not in lane.entries:
             continue
         if axis.metric is None:
-            part = LanePart(lane, *lane.find(begin, end, axis.kind, axis.origin))
+            part = LanePart(lane, *lane.find(*window, axis.kind, axis.origin))
         elif axis.metric in lane.entries:
-            part = LanePart(lane, *_find_against(lane, axis.metric, begin, end))
+            part = LanePart(lane, *_find_against(lane, axis.metric, *window))
         else:
             continue
         if part.first < part.end:
@@ -148,57 +155,71 @@ def _find_against(lane: Lane, metric: str, begin: float, end: float) -> tuple[in
     return first, last + 1
 
 
-def _is_exact(parts: list[LanePart], axis: XAxis, begin: float, end: float, buckets: int) -> bool:
-    """Say if the records have to be read again: there are few, or rows are wider than what they are drawn in."""
+def _to_read_again(
+    key: str, parts: list[LanePart], axis: XAxis, window: Window, buckets: int
+) -> list[LaneStretch] | None:
+    """Return the records that have to be read again: all where they are few, and those of rows that are wider than what they are drawn in; None for none."""
     rows = sum(part.end - part.first for part in parts)
     if rows <= max(buckets, _FEW_RECORDS // ROW_RECORDS):
-        return True
-    unordered = [
-        part
-        for part in parts
-        if axis.metric or not (part.lane.times_in_order if axis.kind == BY_TIME else part.lane.steps_in_order)
-    ]
-    if not unordered or rows * ROW_RECORDS > _MANY_RECORDS:
-        return False
-    widths = sorted(width for part in unordered for width in _widths(part, axis))
-    return bool(widths) and widths[len(widths) // 2] > _WIDE * (end - begin) / buckets
+        return [LaneStretch(part.lane.place(part.first), part.lane.place(part.end), part.lane) for part in parts]
+    unordered = [part for part in parts if axis.metric is not None or not _in_order(part.lane, axis)]
+    widths = sorted(width for part in unordered for width in _widths(key, part, axis))
+    if not widths or widths[len(widths) // 2] <= _WIDE * (window.end - window.begin) / buckets:
+        return None
+    found, count = [], 0
+    for part in parts:
+        runs = list(part.lane.rows_with(key, part.first, part.end))
+        found += [LaneStretch(part.lane.place(first), part.lane.place(end), part.lane) for first, end in runs]
+        count += sum(end - first for first, end in runs)
+    return found if count * ROW_RECORDS <= _MANY_RECORDS else None
 
 
-def _widths(part: LanePart, axis: XAxis) -> Iterator[float]:
+def _in_order(lane: Lane, axis: XAxis) -> bool:
+    return lane.times_in_order if axis.kind == BY_TIME else lane.steps_in_order
+
+
+def _widths(key: str, part: LanePart, axis: XAxis) -> Iterator[float]:
+    """Yield how wide some of the rows are that have a metric."""
     lane = part.lane
     if axis.metric is not None:
         entries = lane.entries[axis.metric][0]
         count = len(entries) // ENTRY.size
         for index in range(0, count, max(1, count // _SAMPLE)):
-            entry = BucketEntry._make(ENTRY.unpack_from(entries, index * ENTRY.size))
+            entry = entry_at(entries, index)
             if entry.finite:
                 yield entry.high - entry.low
         return
-    for index in range(part.first, part.end, max(1, (part.end - part.first) // _SAMPLE)):
-        row = row_at(lane.rows[0], index)
-        if axis.kind == BY_TIME:
-            yield (row.time_high - row.time_low) / 1e9
-        else:
-            yield row.step_high - row.step_low
+    for entries in (found.entries for found in lane.slices(key, part.first, part.end, 0)):
+        count = len(entries) // ENTRY.size
+        for index in range(0, count, max(1, count // _SAMPLE)):
+            row = row_at(lane.rows[0], entry_at(entries, index).row)
+            yield (row.time_high - row.time_low) / 1e9 if axis.kind == BY_TIME else row.step_high - row.step_low
 
 
-def _stretches(pyramid: Pyramid, parts: list[LanePart], opened: list[OpenRow]) -> Iterator[LaneStretch]:
-    begins = {id(found.lane): row_at(found.row, 0) for found in opened}
-    for part in parts:
-        yield LaneStretch(part.lane.place(part.first), part.lane.place(part.end), part.lane)
+def _open_stretches(opened: list[OpenRow]) -> Iterator[LaneStretch]:
     for found in opened:
-        row = begins[id(found.lane)]
-        yield LaneStretch(type(found.lane.end)(row.segment, row.offset, row.inner), found.lane.end, found.lane)
+        row = row_at(found.row, 0)
+        yield LaneStretch(JournalPlace(row.segment, row.offset, row.inner), found.lane.end, found.lane)
 
 
-def _of_points(points: bytes, begin: float, end: float, buckets: int) -> bytearray:
+def _within(points: bytes, window: Window) -> bytes:
+    """Return the points that lie in a window."""
+    pairs = memoryview(points).cast("d")
+    kept = array.array("d")
+    for at in range(0, len(pairs), 2):
+        if window.begin <= pairs[at] <= window.end:
+            kept.extend(pairs[at : at + 2])
+    return kept.tobytes()
+
+
+def _of_points(points: bytes, window: Window, buckets: int) -> bytearray:
     cells = bytearray(CELL.size * buckets)
-    draw_points(cells, begin, end, points)
+    draw_points(cells, *window, points)
     return cells
 
 
 def _from_levels(
-    key: str, parts: list[LanePart], opened: list[OpenRow], axis: XAxis, begin: float, end: float, buckets: int
+    key: str, parts: list[LanePart], opened: list[OpenRow], axis: XAxis, window: Window, buckets: int
 ) -> bytearray:
     cells = bytearray(CELL.size * buckets)
     rows = sum(part.end - part.first for part in parts)
@@ -209,18 +230,17 @@ def _from_levels(
         lane = part.lane
         if axis.metric is not None:
             for found in lane.slices(key, part.first, part.end, 0):
-                draw_against(cells, begin, end, lane.entries[axis.metric][0], found.entries)
+                draw_against(cells, *window, lane.entries[axis.metric][0], found.entries)
             continue
-        in_order = lane.times_in_order if axis.kind == BY_TIME else lane.steps_in_order
-        for found in lane.slices(key, part.first, part.end, level if in_order else 0):
-            draw_entries(cells, begin, end, found.rows, found.entries, axis.kind, axis.origin)
+        for found in lane.slices(key, part.first, part.end, level if _in_order(lane, axis) else 0):
+            draw_entries(cells, *window, found.rows, found.entries, axis.kind, axis.origin)
     for one in opened:
         if (entry := one.entries.get(key)) is None:
             continue
         if axis.metric is None:
-            draw_entries(cells, begin, end, one.row, entry, axis.kind, axis.origin)
+            draw_entries(cells, *window, one.row, entry, axis.kind, axis.origin)
         elif axis.metric in one.entries:
-            draw_against(cells, begin, end, one.entries[axis.metric], entry)
+            draw_against(cells, *window, one.entries[axis.metric], entry)
     return cells
 
 

@@ -11,7 +11,7 @@ from asynctrack._system.native import is_native
 from asynctrack.curves import saved
 from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.cuts import History
-from asynctrack.curves.drawing import DrawnMetric, axis_of, curve_of, draw, extent
+from asynctrack.curves.drawing import DrawnMetric, Window, axis_of, curve_of, draw, extent
 from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.totals import MetricTotals
 from asynctrack.errors import InvalidSettings
@@ -94,12 +94,9 @@ class RunCurves:
             for key in (*keys, *([axis.metric] if axis.metric is not None else [])):
                 if key not in known:
                     raise KeyError(key)
-            windows: dict[tuple[float, float], list[str]] = {}
+            windows = {}
             for key in keys:
-                whole = extent(self._pyramid, key, axis) or (0.0, 0.0)
-                windows.setdefault((whole[0] if x0 is None else x0, whole[1] if x1 is None else x1), []).append(key)
-            found: dict[str, DrawnMetric] = {}
-            for (begin, end), some in windows.items():
-                drawn = draw(self._pyramid, tuple(some), axis, begin, end, buckets, native=self._is_native)
-                found.update(zip(some, drawn, strict=True))
-            return found
+                whole = Window(x0, x1) if x0 is not None and x1 is not None else extent(self._pyramid, key, axis)
+                low, high = whole or Window(0.0, 0.0)
+                windows[key] = Window(low if x0 is None else x0, high if x1 is None else x1)
+            return draw(self._pyramid, windows, axis, buckets, native=self._is_native)

@@ -11,7 +11,7 @@ from asynctrack.curves.lanes import JournalPlace, Lane
 from asynctrack.curves.native_parts import new_points
 from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.record_feed import RecordFeed
-from asynctrack.journal.frames import FrameBatch
+from asynctrack.journal.batch_part import BatchParts
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Reader
 
@@ -74,13 +74,15 @@ def read_points(
     feed = RecordFeed(pyramid.run, native=native)
     points = new_points(feed.scan, keys, axis.metric, axis.kind, axis.origin, begin, end)
     session = -1
-    for batch, of in _batches(pyramid, wanted):
-        for stretch in of:
-            if stretch.lane.session != session:
-                session = stretch.lane.session
-                feed.begin_session(pyramid.cuts[session] if session < len(pyramid.cuts) else {})
-            for _ in feed.read(batch, _within(batch, stretch), lambda damage: None):
-                pass
+    with contextlib.closing(BatchParts(pyramid.run / "journal")) as parts:
+        for place, length, of in _batches(pyramid, wanted):
+            for stretch in of:
+                if stretch.lane.session != session:
+                    session = stretch.lane.session
+                    feed.begin_session(pyramid.cuts[session] if session < len(pyramid.cuts) else {})
+                part, frames = parts.read(*place, *_within(place, length, stretch))
+                for _ in feed.read(part, frames, lambda damage: None):
+                    pass
     return [points.take(index) for index in range(len(keys))]
 
 
@@ -101,37 +103,43 @@ def _joined(stretches: Iterable[LaneStretch]) -> list[LaneStretch]:
     return sorted(found, key=lambda each: each.begin)
 
 
-def _batches(pyramid: Pyramid, wanted: list[LaneStretch]) -> Iterator[tuple[FrameBatch, list[LaneStretch]]]:
-    """Yield the batches in which stretches lie, each with those, in the order of the journal."""
+def _batches(pyramid: Pyramid, wanted: list[LaneStretch]) -> Iterator[tuple[tuple[int, int], int, list[LaneStretch]]]:
+    """Yield the places of the batches in which stretches lie, in the order of the journal, each with the length of its frames and those stretches."""
     at = 0
     while at < len(wanted):
         behind, end = at + 1, wanted[at].end
         while behind < len(wanted) and wanted[behind].begin[:2] <= end[:2]:
             end = max(end, wanted[behind].end)
             behind += 1
-        by_ring: dict[int, list[LaneStretch]] = {}
-        for stretch in wanted[at:behind]:
-            by_ring.setdefault(stretch.lane.ring, []).append(stretch)
-        position = Position(wanted[at].begin.segment, wanted[at].begin.offset)
-        with contextlib.closing(Reader(pyramid.run / "journal", position)) as reader:
-            for batch in reader:
-                place = (batch.segment, batch.offset)
-                if place > end[:2]:
-                    break
-                of = [
-                    each
-                    for each in by_ring.get(batch.header.ring, ())
-                    if each.begin[:2] <= place and (place, 0) < (each.end[:2], each.end.inner)
-                ]
-                if of:
-                    yield batch, of
+        begin, group = wanted[at].begin[:2], wanted[at:behind]
         at = behind
+        if begin == end[:2]:
+            yield begin, end.inner, group
+        else:
+            yield from _batches_between(pyramid, begin, end[:2], group)
 
 
-def _within(batch: FrameBatch, stretch: LaneStretch) -> Iterator[tuple[int, int]]:
-    place = (batch.segment, batch.offset)
+def _batches_between(
+    pyramid: Pyramid, begin: tuple[int, int], end: tuple[int, int], wanted: list[LaneStretch]
+) -> Iterator[tuple[tuple[int, int], int, list[LaneStretch]]]:
+    by_ring: dict[int, list[LaneStretch]] = {}
+    for stretch in wanted:
+        by_ring.setdefault(stretch.lane.ring, []).append(stretch)
+    with contextlib.closing(Reader(pyramid.run / "journal", Position(*begin), bodies=False)) as reader:
+        for batch in reader:
+            place = (batch.segment, batch.offset)
+            if place > end:
+                break
+            of = [
+                each
+                for each in by_ring.get(batch.header.ring, ())
+                if each.begin[:2] <= place and (place, 0) < (each.end[:2], each.end.inner)
+            ]
+            if of:
+                yield place, batch.header.length, of
+
+
+def _within(place: tuple[int, int], length: int, stretch: LaneStretch) -> tuple[int, int]:
+    """Return the first byte of a batch's frames that is of a stretch, and the byte behind the last."""
     first = stretch.begin.inner if stretch.begin[:2] == place else 0
-    behind = stretch.end.inner if stretch.end[:2] == place else batch.header.length
-    for start, end in batch.whole:
-        if max(start, first) < min(end, behind):
-            yield max(start, first), min(end, behind)
+    return first, stretch.end.inner if stretch.end[:2] == place else length
