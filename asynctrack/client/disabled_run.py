@@ -25,6 +25,9 @@ class DisabledRun(Run):
     def __repr__(self) -> str:
         return f"<Run {self.project}/{self.id}, disabled>"
 
+    def _repr_html_(self) -> None:
+        """Return nothing: its text tells all."""
+
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> bool:
         """Record nothing, and say that it is recorded."""
         return True

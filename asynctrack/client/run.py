@@ -89,6 +89,11 @@ class Run(LogBase):
         state = "open" if self._publisher.state in (*IS_OPEN, FORKED, REOPENING) else "finished"
         return f"<Run {self.project}/{self.id}, {state}, {self._publisher.offered} offered>"
 
+    def _repr_html_(self) -> str | None:
+        from asynctrack.reading.reader import RunReader  # for notebooks
+
+        return RunReader(self.path)._repr_html_()
+
     @property
     def name(self) -> str:
         """Return the run's name, for people; it can be set."""

@@ -70,6 +70,12 @@ class Runs(Sequence[RunReader]):
         shown = ", ".join(subject.path.name for subject in self._first(_SHOWN + 1)[:_SHOWN])
         return f"<Runs {shown}{', ...' if len(self._found) > _SHOWN else ''}>" if shown else "<Runs: none>"
 
+    def _repr_html_(self) -> str:
+        from asynctrack.collection.html_repr import MOST_RUNS, runs_as_html  # for notebooks
+
+        found = self._first(MOST_RUNS + 1)
+        return runs_as_html(found[:MOST_RUNS], is_all=len(found) <= MOST_RUNS)
+
     def subjects(self) -> Iterator[RunSubject]:
         """Yield what expressions may ask about each run."""
         at = 0

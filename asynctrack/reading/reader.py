@@ -19,7 +19,7 @@ import msgspec
 from asynctrack._system.paths import expanded
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.files.reserved import FlatNames
-from asynctrack.errors import InvalidSettings, NotARun
+from asynctrack.errors import AsynctrackError, InvalidSettings, NotARun
 from asynctrack.journal import environment_file
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal.backwards import backwards
@@ -78,6 +78,14 @@ class RunReader:
     def __repr__(self) -> str:
         count = sum(1 for _ in self.records())
         return f"<RunReader {self.path}, {self.status}, {count} records>"
+
+    def _repr_html_(self) -> str | None:
+        from asynctrack.reading.html_repr import run_as_html  # for notebooks
+
+        try:
+            return run_as_html(self.manifest(), self.status, self._run_curves())
+        except (AsynctrackError, OSError, *UNREADABLE):  # the text says why
+            return None
 
     @property
     def damage(self) -> list[Damage]:
