@@ -1,5 +1,6 @@
 // Main: the frame of all pages: the header, the banner, the theme, and which page is shown.
 import { connection, source } from "./api.js";
+import { isDark } from "./colours.js";
 import { effect, html, render, signal, useEffect } from "./html.js";
 import { HelpDialog, showHelp, useKeys } from "./keys.js";
 import { Empty, Failure, Loading } from "./parts.js";
@@ -32,12 +33,9 @@ function Page() {
   return found instanceof Error ? html`<${Failure} error=${found} retry=${() => load(page)} />` : html`<${found} />`;
 }
 
-function isDark() {
-  return (param("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-}
 
 function changeTheme() {
-  update({ theme: isDark() ? "light" : "dark" });
+  update({ theme: isDark.value ? "light" : "dark" });
 }
 
 function Header() {

@@ -1,14 +1,133 @@
-// Run page: one run.
-import { source } from "./api.js";
-import { html } from "./html.js";
-import { Failure, Loading, Status, useLoaded } from "./parts.js";
-import { route } from "./state.js";
+// Run page: one run: its charts, and beside them all else that is known of it.
+import { source, watch } from "./api.js";
+import { PALETTE } from "./colours.js";
+import { Controls } from "./controls.js";
+import { age, bytes, dateTime, duration, number } from "./format.js";
+import { html, useEffect, useMemo, useState } from "./html.js";
+import { Panels } from "./panels.js";
+import { Empty, Failure, Loading, Status, Tabs, useLoaded } from "./parts.js";
+import { Backends, Config, Environment, Log, Summary, Writers } from "./run_details.js";
+import { Media } from "./media.js";
+import { param, route, update } from "./state.js";
+
+/** What `api/run` answers. @typedef {Record<string, any>} RunDocument */
+
+// What is seen is asked for again at most so often.
+const LIVE_MS = 1000;
+
+const TABS = {
+  charts: ["Charts", Charts],
+  config: ["Config", Config],
+  summary: ["Summary", Summary],
+  environment: ["Environment", Environment],
+  backends: ["Backends", Backends],
+  writers: ["Writers", Writers],
+  media: ["Media", Media],
+  log: ["Log", Log],
+};
 
 export default function RunPage() {
   const { run } = route.value;
-  const { data, error, reload } = useLoaded((abort) => source.json("run", { run }, abort), [run]);
-  if (error) return html`<${Failure} error=${error} retry=${reload} />`;
-  if (!data) return html`<${Loading} what="Reading the run" />`;
-  return html`<h1>${data.name} <${Status} status=${data.status} /></h1>
-    <ul>${data.metrics.map((metric) => html`<li key=${metric.key}>${metric.key}: ${metric.last}</li>`)}</ul>`;
+  const version = useVersion(run);
+  const { data, error, reload } = useLoaded((abort) => source.json("run", { run }, abort), [run, version]);
+  if (!data || data.run !== run) return error ? html`<${Failure} error=${error} retry=${reload} />` : html`<${Loading} what="Reading the run" />`;
+  const tab = TABS[param("tab")] ? param("tab") : "charts";
+  const [, Shown] = TABS[tab];
+  return html`<${RunHead} run=${data} />
+    <${Tabs} tabs=${tabsOf(data)} value=${tab} label="Parts of the run" onChoose=${(name) => update({ tab: name === "charts" ? null : name })} />
+    <div role="tabpanel" aria-label=${TABS[tab][0]}><${Shown} run=${data} version=${version} /></div>`;
 }
+
+/** A number that grows when the run has grown: at most once in `LIVE_MS`. */
+function useVersion(run) {
+  const [version, setVersion] = useState(0);
+  useEffect(() => {
+    let timer = 0;
+    const grow = () => {
+      timer = 0;
+      setVersion((number) => number + 1);
+    };
+    const soon = () => (timer ||= setTimeout(grow, LIVE_MS));
+    const stop = watch([run], { onRun: (event) => event.run === run && soon(), onReturn: soon });
+    return () => {
+      clearTimeout(timer);
+      stop();
+    };
+  }, [run]);
+  return version;
+}
+
+function tabsOf(run) {
+  const counts = {
+    charts: run.metrics.length,
+    backends: Object.values(run.backends ?? {}).filter((backend) => backend.rejected || backend.last_error).length || null,
+    media: run.media?.length || null,
+  };
+  return Object.entries(TABS).map(([name, [title]]) => ({ name, title, count: counts[name], isBad: name === "backends" }));
+}
+
+function RunHead({ run }) {
+  const facts = [
+    run.project,
+    run.created_at && html`<time dateTime=${run.created_at} title=${dateTime(run.created_at)}>${age(run.created_at)} ago</time>`,
+    run.ended_at && `took ${duration((Date.parse(run.ended_at) - Date.parse(run.created_at)) / 1000)}`,
+    run.records !== undefined && `${number(run.records)} records`,
+    run.status === "running" && run.records_per_s && `${number(run.records_per_s, 3)}/s`,
+    run.step !== undefined && run.step !== null && `step ${number(run.step)}`,
+    run.bytes && bytes(run.bytes),
+    run.group && `group ${run.group}`,
+  ];
+  return html`<div class="run-head">
+      <h1 title=${run.run}>${run.name || run.id}</h1>
+      <${Status} status=${run.status} />
+      ${(run.tags ?? []).map((tag) => html`<span class="tag">${tag}</span>`)}
+      <span class="facts number">${facts.filter(Boolean).map((fact) => html`<span>${fact}</span>`)}</span>
+    </div>
+    ${run.notes && html`<p class="run-notes">${run.notes}</p>`}
+    <${Trouble} run=${run} />`;
+}
+
+/** What went wrong, before anything else. */
+function Trouble({ run }) {
+  const damage = [run.problem, ...(run.damage ?? [])].filter(Boolean);
+  return html`${run.error && html`<details class="trouble" open>
+      <summary>${run.error}</summary>
+      ${run.traceback && html`<pre>${run.traceback}</pre>`}
+    </details>`}
+    ${damage.length > 0 && html`<details class="trouble"><summary>Part of this run cannot be read</summary><pre>${damage.join("\n")}</pre></details>`}`;
+}
+
+function Charts({ run, version }) {
+  const id = run.metrics.map(({ key }) => key).join("\n");
+  const keys = useMemo(() => run.metrics.map(({ key }) => key), [id]);
+  const linesOf = useMemo(() => linesByPrefix(run.run, keys), [run.run, keys]);
+  const markCount = (run.checkpoints?.length ?? 0) + (run.sessions?.length ?? 0);
+  const marksOn = useMemo(() => marksOf(run), [run.run, markCount]);
+  if (!keys.length) return html`<${Empty} title="No numbers were logged"><p class="muted">Charts come as soon as the run logs a number.</p><//>`;
+  return html`<${Controls} metrics=${keys} isResumed=${(run.sessions?.length ?? 0) > 1} />
+    <${Panels} keys=${keys} linesOf=${linesOf} marksOn=${marksOn} version=${version} />`;
+}
+
+/** Gives each prefix a colour that it has in all panels. */
+function linesByPrefix(run, keys) {
+  const prefixes = [...new Set(keys.map((key) => key.slice(0, Math.max(0, key.lastIndexOf("/")))))];
+  return (panel) =>
+    panel.keys.map((key) => {
+      const at = panel.keys.length > 1 ? prefixes.indexOf(key.slice(0, Math.max(0, key.lastIndexOf("/")))) : 0;
+      return { run, key, label: key, colour: PALETTE[at % PALETTE.length] };
+    });
+}
+
+/** Where the run was kept and taken up again, on an axis. */
+function marksOf({ checkpoints = [], sessions = [] }) {
+  const begin_s = Date.parse(sessions[0]?.started_at) / 1000;
+  const resumes = sessions.slice(1).map(({ step, started_at }) => ({ step, time: Date.parse(started_at) / 1000, title: "resumed", kind: "resume" }));
+  const all = [...checkpoints.map(({ step, time }) => ({ step, time, title: "checkpoint", kind: "checkpoint" })), ...resumes];
+  const place = { step: ({ step }) => step, time: ({ time }) => time, relative: ({ time }) => time - begin_s };
+  const found = Object.fromEntries(
+    Object.entries(place).map(([axis, on]) => [axis, all.map((mark) => ({ ...mark, x: on(mark) })).filter(({ x }) => Number.isFinite(x))]),
+  );
+  return (axis) => found[axis] ?? NO_MARKS;
+}
+
+const NO_MARKS = [];

@@ -1,0 +1,152 @@
+// Model: what one chart shows, worked out from its curves and settings: smoothed lines, the scales, and what lies beyond them.
+import { exponential, windowMean } from "./smoothing.js";
+
+/** @typedef {import("./smoothing.js").Numbers} Numbers */
+/** @typedef {[low: number, high: number]} Range */
+
+/**
+ * @typedef {object} Line
+ * @property {string | null} run null for a group of runs
+ * @property {string} key
+ * @property {string} label
+ * @property {import("./colours.js").Colour} colour
+ * @property {number[]} [dash]
+ * @property {boolean} [isHidden]
+ */
+
+/**
+ * A line with its numbers.
+ * @typedef {object} Drawn
+ * @property {Line} line
+ * @property {Numbers} x
+ * @property {Numbers} mean
+ * @property {Numbers} low
+ * @property {Numbers} high
+ * @property {Numbers | null} deviation of a group
+ * @property {Numbers | null} smooth
+ * @property {Uint32Array | null} notFinite
+ * @property {boolean} exact
+ */
+
+/** @typedef {{x: number, title: string, kind: "checkpoint" | "resume"}} Mark */
+
+/**
+ * @typedef {object} Settings
+ * @property {string} x the axis: step, time, relative or a metric
+ * @property {boolean} logX
+ * @property {boolean} logY
+ * @property {number} smoothing a share of the x axis that is seen, 0 for none
+ * @property {boolean} byWindow
+ * @property {boolean} all scale on all, outliers too
+ * @property {Range | null} zoom
+ */
+
+/**
+ * @typedef {object} Model
+ * @property {Drawn[]} curves
+ * @property {Range} x
+ * @property {Range} y
+ * @property {boolean} exact
+ * @property {number} beyond how many buckets lie beyond the scale
+ * @property {boolean} isEmpty nothing to draw
+ * @property {Settings} settings
+ * @property {Mark[]} marks
+ */
+
+// The scale leaves out no more than this at either end, and only where that gives the rest twice the room.
+const OUTLIERS = 0.005;
+const WORTH = 2;
+// Of a scale, beyond the numbers at either end.
+const MARGIN = 0.06;
+
+/**
+ * @param {Line[]} lines @param {Map<string, import("./wire.js").Block>} blocks by `blockId` @param {Settings} settings @param {Mark[]} marks
+ * @returns {Model}
+ */
+export function modelOf(lines, blocks, settings, marks) {
+  const found = lines.map((line) => ({ line, block: blocks.get(blockId(line)) })).filter(({ line, block }) => block?.rows && !line.isHidden);
+  const whole = rangeOf(found.flatMap(({ block }) => block.x_range ?? [block.columns.x[0], block.columns.x[block.rows - 1]]), settings.logX);
+  const x = settings.zoom ?? whole;
+  const curves = found.map(({ line, block }) => drawnOf(line, block, settings, x));
+  const { y, beyond } = scaleOf(curves, x, settings);
+  return { curves, x, y, beyond, settings, marks, exact: curves.length > 0 && curves.every((curve) => curve.exact), isEmpty: !curves.length };
+}
+
+/** @param {{run: string | null, key: string}} line */
+export function blockId({ run, key }) {
+  return `${run ?? ""}\n${key}`;
+}
+
+function drawnOf(line, { columns, exact }, settings, seen) {
+  const { x, mean, min = mean, max = mean, deviation = null, not_finite: notFinite = null } = columns;
+  return { line, x, mean, low: min, high: max, deviation, notFinite, exact, smooth: smoothOf(x, mean, settings, seen) };
+}
+
+function smoothOf(x, mean, { smoothing, byWindow, logX }, [low, high]) {
+  if (!smoothing) return null;
+  const along = logX ? x.map(Math.log10) : x;
+  const width = smoothing * (logX ? Math.log10(high / low) : high - low);
+  return width > 0 ? (byWindow ? windowMean : exponential)(along, mean, width) : null;
+}
+
+/** The range of the numbers, or of those that a logarithmic axis can have. */
+function rangeOf(numbers, isLog) {
+  const usable = numbers.filter((one) => Number.isFinite(one) && (!isLog || one > 0));
+  if (!usable.length) return isLog ? [1, 10] : [0, 1];
+  const [low, high] = [Math.min(...usable), Math.max(...usable)];
+  if (low < high) return [low, high];
+  return isLog ? [low / 2, high * 2] : [low - (Math.abs(low) * 0.01 || 1), high + (Math.abs(high) * 0.01 || 1)];
+}
+
+/** The range of y: of the middle of what is seen, if the rest would squash it. */
+function scaleOf(curves, [from, to], { logY, all }) {
+  const lows = [];
+  const highs = [];
+  for (const { x, low, high } of curves) {
+    for (let at = indexFrom(x, from); at < x.length && x[at] <= to; at++) {
+      if (Number.isFinite(low[at]) && (!logY || low[at] > 0)) lows.push(low[at]);
+      if (Number.isFinite(high[at]) && (!logY || high[at] > 0)) highs.push(high[at]);
+    }
+  }
+  const [low, middleLow] = ends(Float64Array.from(lows).sort());
+  const [high, middleHigh] = ends(Float64Array.from(highs).sort().reverse());
+  const scaled = logY ? Math.log10 : (value) => value;
+  const [span, middle] = [scaled(high) - scaled(low), scaled(middleHigh) - scaled(middleLow)];
+  const isSquashed = !all && middle > 0 && span > WORTH * middle;
+  const shown = isSquashed ? [reach(middleLow, low, middle, -1, scaled), reach(middleHigh, high, middle, 1, scaled)] : [low, high];
+  const y = widened(rangeOf(shown, logY), logY);
+  const beyond = lows.filter((one) => one < y[0]).length + highs.filter((one) => one > y[1]).length;
+  return { y, beyond };
+}
+
+function ends(sorted) {
+  return [sorted[0], sorted[Math.min(sorted.length - 1, Math.ceil(OUTLIERS * sorted.length))]];
+}
+
+/** The end of all where it is near the middle, else the end of the middle. */
+function reach(middleEnd, end, middle, direction, scaled) {
+  return direction * (scaled(end) - scaled(middleEnd)) <= middle * 0.25 ? end : middleEnd;
+}
+
+function widened([low, high], isLog) {
+  if (isLog) return [low / (high / low) ** MARGIN, high * (high / low) ** MARGIN];
+  const margin = (high - low) * MARGIN;
+  return [low - margin, high + margin];
+}
+
+/** The first index whose x is not less. @param {Numbers} x @param {number} value */
+export function indexFrom(x, value) {
+  let [low, high] = [0, x.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (x[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** The index whose x is nearest. @param {Numbers} x @param {number} value */
+export function indexAt(x, value) {
+  const right = Math.min(indexFrom(x, value), x.length - 1);
+  return right > 0 && value - x[right - 1] < x[right] - value ? right - 1 : right;
+}

@@ -1,0 +1,86 @@
+// Settings: how charts are drawn, as the fragment says: for all of them, and for one by itself.
+import { param, update } from "./state.js";
+
+/** @typedef {import("./model.js").Settings} Settings */
+/** @typedef {import("./model.js").Range} Range */
+
+/** Of the smoothing's width, as a share of the x axis; `s` goes from one to the next. */
+export const WIDTHS = [0, 0.01, 0.03, 0.1];
+export const AXES = ["step", "time", "relative"];
+
+/** Settings that a chart can have by itself. */
+const OWN = ["x", "log", "zoom"];
+
+/** @param {string} name @returns {URLSearchParams} what a chart has by itself */
+function ownOf(name) {
+  return new URLSearchParams(param(`c.${name}`) ?? "");
+}
+
+/** How a chart is drawn; without a name, how all are. @param {string} [name] @returns {Settings} */
+export function settingsOf(name = "") {
+  const own = ownOf(name);
+  const hasOwnAxis = own.has("x");
+  const logs = own.get("log") ?? param("log") ?? "";
+  return {
+    x: own.get("x") ?? param("x") ?? "step",
+    logX: logs.includes("x"),
+    logY: logs.includes("y"),
+    smoothing: Math.min(0.5, Math.max(0, Number(param("s")) || 0)),
+    byWindow: param("how") === "window",
+    all: param("o") === "1",
+    zoom: rangeOf(hasOwnAxis ? own.get("zoom") : param("zoom")),
+  };
+}
+
+function rangeOf(text) {
+  const [low, high] = (text ?? "").split(",").map(Number);
+  return low < high ? /** @type {Range} */ ([low, high]) : null;
+}
+
+/** Changes how one chart is drawn. @param {string} name @param {Record<string, string | null>} changes */
+function change(name, changes) {
+  const own = ownOf(name);
+  for (const [key, value] of Object.entries(changes)) {
+    if (value === null) own.delete(key);
+    else own.set(key, value);
+  }
+  update({ [`c.${name}`]: own.toString() });
+}
+
+/** Shows a part of the x axis, or all: in all charts, but for one that has an axis of its own. @param {string} name @param {Range | null} range */
+export function zoom(name, range) {
+  const text = range && range.map((value) => Number(value.toPrecision(12))).join(",");
+  if (ownOf(name).has("x")) change(name, { zoom: text });
+  else update({ zoom: text });
+}
+
+/** Gives one chart an axis by itself, or that of all. @param {string} name @param {string | null} axis */
+export function setOwnAxis(name, axis) {
+  change(name, { x: axis, zoom: null });
+}
+
+/** Turns a logarithmic axis of one chart on or off. @param {string} name @param {"x" | "y"} letter */
+export function toggleOwnLog(name, letter) {
+  const { logX, logY } = settingsOf(name);
+  change(name, { log: toggled(`${logX ? "x" : ""}${logY ? "y" : ""}`, letter) });
+}
+
+/** Turns a logarithmic axis of all charts on or off. @param {"x" | "y"} letter */
+export function toggleLog(letter) {
+  update({ log: toggled(param("log") ?? "", letter) });
+}
+
+function toggled(letters, letter) {
+  return letters.includes(letter) ? letters.replace(letter, "") : letters + letter;
+}
+
+/** Gives all charts another axis. @param {string} axis */
+export function setAxis(axis) {
+  update({ x: axis === "step" ? null : axis, zoom: null });
+}
+
+/** @returns {boolean} whether a chart differs from all */
+export function hasOwn(name) {
+  const own = ownOf(name);
+  return OWN.some((key) => own.has(key));
+}
