@@ -1,0 +1,92 @@
+// Axes: where a value of any kind lies between 0 and 1: a number, linear or by its logarithm, or one of several texts.
+import { asNumber } from "./columns.js";
+
+/**
+ * @typedef {{title: string, kind: "number" | "text", log: boolean, lo: number, hi: number,
+ *   at: (value: any) => number | undefined, ticks: {at: number, label: any}[]}} Axis
+ */
+
+/** More texts than this stand on an axis without a label each. */
+const LABELLED = 24;
+
+/**
+ * Return an axis that has room for these values.
+ * @param {string} title
+ * @param {any[]} values
+ * @param {boolean} [log] wanted by its logarithm; values that are not positive then have no place
+ * @returns {Axis}
+ */
+export function axisOf(title, values, log = false) {
+  const there = values.filter((value) => value !== undefined && value !== null);
+  const numbers = there.map(asNumber);
+  return numbers.every((number) => number !== undefined) ? numberAxis(title, /** @type {number[]} */ (numbers), log) : textAxis(title, there);
+}
+
+/**
+ * @param {string} title
+ * @param {number[]} numbers
+ * @param {boolean} log
+ * @returns {Axis}
+ */
+function numberAxis(title, numbers, log) {
+  const scale = log ? Math.log10 : (number) => number;
+  let [lo, hi] = [Infinity, -Infinity];
+  for (const number of numbers) {
+    const scaled = scale(number);
+    if (Number.isFinite(scaled)) [lo, hi] = [Math.min(lo, scaled), Math.max(hi, scaled)];
+  }
+  if (lo > hi) [lo, hi] = [0, 1];
+  if (lo === hi) [lo, hi] = [lo - (Math.abs(lo) / 10 || 1), hi + (Math.abs(hi) / 10 || 1)];
+  const at = (value) => {
+    const place = (scale(/** @type {number} */ (asNumber(value))) - lo) / (hi - lo);
+    return Number.isFinite(place) ? place : undefined;
+  };
+  const ticks = (log ? decades(lo, hi) : niceNumbers(lo, hi)).map((label) => ({ at: /** @type {number} */ (at(label)), label }));
+  return { title, kind: "number", log, lo, hi, at, ticks };
+}
+
+/**
+ * @param {string} title
+ * @param {any[]} values
+ * @returns {Axis}
+ */
+function textAxis(title, values) {
+  const texts = [...new Set(values.map(textOf))].sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
+  const places = new Map(texts.map((text, index) => [text, (index + 0.5) / texts.length]));
+  const every = Math.ceil(texts.length / LABELLED);
+  const ticks = texts.flatMap((text, index) => (index % every ? [] : [{ at: /** @type {number} */ (places.get(text)), label: text }]));
+  const at = (value) => (value === undefined || value === null ? undefined : places.get(textOf(value)));
+  return { title, kind: "text", log: false, lo: 0, hi: texts.length, at, ticks };
+}
+
+/** @param {any} value */
+const textOf = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+
+/** Return about five round numbers between two. */
+function niceNumbers(lo, hi) {
+  const rough = (hi - lo) / 5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10);
+  const first = Math.ceil(lo / step - 1e-9);
+  return Array.from({ length: Math.floor(hi / step + 1e-9) - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+}
+
+/** Return the powers of ten between two logarithms; with less than two of them, their doubles and halves too. */
+function decades(lo, hi) {
+  const [first, last] = [Math.floor(lo), Math.ceil(hi)];
+  const factors = hi - lo < 2 ? [1, 2, 5] : [1];
+  const every = Math.ceil((last - first) / 8);
+  const found = [];
+  for (let power = first; power <= last; power += every) for (const factor of factors) found.push(Number((factor * 10 ** power).toPrecision(12)));
+  return found.filter((number) => Math.log10(number) >= lo - 1e-9 && Math.log10(number) <= hi + 1e-9);
+}
+
+/**
+ * Return true where numbers are positive and span more than two powers of ten: a logarithm shows them better.
+ * @param {any[]} values
+ */
+export function spansDecades(values) {
+  const numbers = /** @type {number[]} */ (values.map(asNumber).filter((number) => number !== undefined && Number.isFinite(number)));
+  if (!numbers.length || numbers.some((number) => number <= 0)) return false;
+  return numbers.reduce((a, b) => Math.max(a, b)) / numbers.reduce((a, b) => Math.min(a, b)) > 100;
+}

@@ -1,0 +1,112 @@
+// Sparklines: small curves of the rows in view: fetched for many at once when scrolling rests, kept, and drawn on canvases.
+import { source } from "./api.js";
+import { html, signal, useEffect, useRef } from "./html.js";
+
+/** @typedef {import("./columns.js").Row} Row @typedef {import("./wire.js").Block} Block */
+/** @typedef {{records: number | undefined, at: number, curve: {value: Block | null}}} Kept */
+
+/** How long scrolling rests before curves are fetched, and after how long that of a growing run is fetched again. */
+const REST_MS = 90;
+const AGAIN_MS = 4000;
+/** So many curves are kept at most; arbitrary, some 4 MB. */
+const MOST_KEPT = 3000;
+const WIDTH = 116;
+const HEIGHT = 20;
+
+const kept = /** @type {Map<string, Kept>} */ (new Map());
+let keptKey = "";
+let timer = 0;
+
+/** @param {string} run */
+function keptOf(run) {
+  let found = kept.get(run);
+  if (!found) kept.set(run, (found = { records: undefined, at: -Infinity, curve: signal(null) }));
+  return found;
+}
+
+/**
+ * Has the curves of these rows fetched soon, those that are not known or have grown. @param {Row[]} rows those in view @param {string} key a metric, or "" for the first of each run
+ */
+export function want(rows, key) {
+  if (key !== keptKey || kept.size > MOST_KEPT) kept.clear();
+  keptKey = key;
+  clearTimeout(timer);
+  timer = setTimeout(() => fetchCurves(rows.filter(isMissing), key), REST_MS);
+}
+
+/** @param {Row} row */
+function isMissing(row) {
+  const { records, at } = keptOf(row.run);
+  return row.records && records !== row.records && performance.now() - at > AGAIN_MS;
+}
+
+async function fetchCurves(rows, key) {
+  if (!rows.length) return;
+  const now = performance.now();
+  for (const row of rows) Object.assign(keptOf(row.run), { records: row.records, at: now });
+  const query = { run: rows.map((row) => row.run), key: key || undefined };
+  try {
+    for await (const block of source.blocks("sparklines", query)) if (key === keptKey) keptOf(block.run).curve.value = block;
+  } catch {
+    // A table without curves is still a table; the banner says that the server does not answer.
+    for (const row of rows) keptOf(row.run).records = undefined;
+  }
+}
+
+/** A run's curve. @param {{run: string, theme: string}} props */
+export function Sparkline({ run, theme }) {
+  const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
+  const block = keptOf(run).curve.value;
+  useEffect(() => void (block && draw(/** @type {HTMLCanvasElement} */ (canvas.current), block)), [block, theme]);
+  return html`<canvas ref=${canvas} class="sparkline" role="img" aria-label=${block ? labelOf(block) : "no curve"} title=${block?.key ?? ""}></canvas>`;
+}
+
+/** @param {Block} block */
+function labelOf({ key, rows, columns }) {
+  const { mean } = columns;
+  return rows ? `${key} from ${mean[0].toPrecision(3)} to ${mean[rows - 1].toPrecision(3)}` : `${key}: no values`;
+}
+
+/** @param {HTMLCanvasElement} canvas @param {Block} block */
+function draw(canvas, { rows, columns }) {
+  const dots = devicePixelRatio || 1;
+  canvas.width = WIDTH * dots;
+  canvas.height = HEIGHT * dots;
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.scale(dots, dots);
+  context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
+  const { x, mean, min = mean, max = mean } = columns;
+  const [lo, hi] = extent(min, max);
+  const [first, last] = [x[0], x[rows - 1]];
+  const across = (/** @type {number} */ at) => 1 + ((x[at] - first) / (last - first || 1)) * (WIDTH - 2);
+  const down = (/** @type {number} */ value) => HEIGHT - 2 - ((value - lo) / (hi - lo || 1)) * (HEIGHT - 4);
+  fillBand(context, rows, across, (at) => down(min[at]), (at) => down(max[at]));
+  strokeLine(context, rows, across, (at) => down(mean[at]));
+}
+
+/** @param {ArrayLike<number>} min @param {ArrayLike<number>} max */
+function extent(min, max) {
+  let [lo, hi] = [Infinity, -Infinity];
+  for (let at = 0; at < min.length; at++) {
+    if (min[at] < lo) lo = min[at];
+    if (max[at] > hi) hi = max[at];
+  }
+  return [lo, hi];
+}
+
+function fillBand(context, rows, across, low, high) {
+  context.globalAlpha = 0.22;
+  context.beginPath();
+  for (let at = 0; at < rows; at++) context.lineTo(across(at), high(at));
+  for (let at = rows - 1; at >= 0; at--) context.lineTo(across(at), low(at));
+  context.fill();
+  context.globalAlpha = 1;
+}
+
+function strokeLine(context, rows, across, down) {
+  context.lineWidth = 1.25;
+  context.lineJoin = "round";
+  context.beginPath();
+  for (let at = 0; at < rows; at++) context.lineTo(across(at), down(at));
+  context.stroke();
+}
