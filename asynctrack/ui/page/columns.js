@@ -22,10 +22,17 @@ const TITLES = { records_per_s: "rate", bytes: "size", job_type: "job type", pro
 /** How many keys of each room are shown before anybody has chosen. Arbitrary: as many as fit twice on a screen. */
 const SHOWN = { config: 10, summary: 6, last: 8 };
 const ROOMS = /** @type {("config" | "summary" | "last")[]} */ (["config", "summary", "last"]);
-const PIXELS_A_LETTER = 7.3;
+const PIXELS_A_LETTER = 8;
 
 /** @param {Column} column */
 export const titleOf = (column) => (column.room === "run" ? (TITLES[column.key] ?? column.key) : column.key);
+
+/** Splits a title into what stands small above it, and its last part. @param {Column} column @returns {[string, string]} */
+export function titleParts(column) {
+  const title = titleOf(column);
+  const end = column.room === "run" ? -1 : title.lastIndexOf("/", title.length - 2);
+  return [title.slice(0, end + 1), title.slice(end + 1)];
+}
 
 /**
  * Return the value of a row in a column; undefined where it has none.
@@ -96,9 +103,15 @@ function keysOf(room, rows) {
   }
   const columns = [...seen].map(([key, found]) => ({
     id: `${room}/${key}`, room, key, numeric: found.numeric, differs: found.differs || found.count < having,
-    width: Math.min(220, Math.max(64, Math.max(key.length + 2, found.letters) * PIXELS_A_LETTER + 18)),
+    width: widthFor(key, found.letters),
   }));
   return [...columns.filter((column) => column.differs), ...columns.filter((column) => !column.differs)];
+}
+
+/** @param {string} key @param {number} letters of the longest value */
+function widthFor(key, letters) {
+  const last = key.length - 1 - key.lastIndexOf("/", key.length - 2);
+  return Math.min(220, Math.max(72, Math.max(last + 2, letters) * PIXELS_A_LETTER + 18));
 }
 
 /** Note a value of a key: whether it is as the first was, how many there are, and how long they are. */
@@ -108,7 +121,7 @@ function note(seen, key, value) {
   found.count++;
   found.differs ||= !isSame(found.first, value);
   found.numeric &&= typeof value === "number" || NOT_FINITE.has(value);
-  found.letters = Math.max(found.letters, typeof value === "number" ? 9 : Math.min(30, String(value).length));
+  found.letters = Math.max(found.letters, typeof value === "number" ? 6 : Math.min(30, String(value).length));
 }
 
 const NOT_FINITE = new Set(["nan", "inf", "-inf", null]);

@@ -23,7 +23,8 @@ function press(event) {
   const target = /** @type {HTMLElement} */ (event.target);
   const isTyping = target.matches?.("input:not([type=checkbox], [type=range]), textarea, select, [contenteditable]");
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  if (isTyping || document.querySelector("dialog[open]")) return;
+  const isPressed = event.key === "Enter" && target.closest?.("a, button, summary");
+  if (isTyping || isPressed || document.querySelector("dialog[open]")) return;
   const found = stacks.peek().findLast((keys) => keys[event.key]);
   if (!found) return;
   event.preventDefault();

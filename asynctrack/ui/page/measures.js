@@ -1,5 +1,7 @@
 // Measures: what of a run a scatter plot or an axis of parallel coordinates can show: config, summary, and statistics of metrics.
 import { columnsOf } from "./columns.js";
+import { html } from "./html.js";
+import { update } from "./state.js";
 
 /**
  * @typedef {import("./columns.js").Row} Row
@@ -10,12 +12,10 @@ import { columnsOf } from "./columns.js";
 const AGGREGATES = ["last", "min", "max", "mean"];
 
 /**
- * Return what the runs were given, what differs first.
- * @param {Row[]} rows
- * @returns {Measure[]}
+ * Returns what the runs were given, what differs first. @param {Row[]} rows @param {boolean} [differing] only that which differs @returns {Measure[]}
  */
-export function configMeasures(rows) {
-  const keys = columnsOf(rows).filter((column) => column.room === "config");
+export function configMeasures(rows, differing = false) {
+  const keys = columnsOf(rows).filter((column) => column.room === "config" && (column.differs || !differing));
   return keys.map(({ id, key }) => ({ id, title: key, of: (row) => row.config?.[key] }));
 }
 
@@ -54,3 +54,12 @@ const durationOf = (row) => (row.ended_at ? (Date.parse(row.ended_at) - Date.par
  */
 export const chosenMeasure = (measures, id, likely = /^/) =>
   measures.find((measure) => measure.id === id) ?? measures.find((measure) => likely.test(measure.id)) ?? measures[0];
+
+/** A choice of a measure. @param {{label: string, name: string, measures: Measure[], chosen: Measure}} props  name: of the view's parameter */
+export function MeasureChoice({ label, name, measures, chosen }) {
+  return html`<label class="choice">${label}
+    <select value=${chosen.id} onChange=${(event) => update({ [name]: event.target.value })}>
+      ${measures.map(({ id, title }) => html`<option key=${id} value=${id}>${title}</option>`)}
+    </select>
+  </label>`;
+}

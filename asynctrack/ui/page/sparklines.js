@@ -57,7 +57,7 @@ async function fetchCurves(rows, key) {
 export function Sparkline({ run, theme }) {
   const canvas = useRef(/** @type {HTMLCanvasElement | null} */ (null));
   const block = keptOf(run).curve.value;
-  useEffect(() => void (block && draw(/** @type {HTMLCanvasElement} */ (canvas.current), block)), [block, theme]);
+  useEffect(() => draw(/** @type {HTMLCanvasElement} */ (canvas.current), block), [block, theme]);
   return html`<canvas ref=${canvas} class="sparkline" role="img" aria-label=${block ? labelOf(block) : "no curve"} title=${block?.key ?? ""}></canvas>`;
 }
 
@@ -67,14 +67,16 @@ function labelOf({ key, rows, columns }) {
   return rows ? `${key} from ${mean[0].toPrecision(3)} to ${mean[rows - 1].toPrecision(3)}` : `${key}: no values`;
 }
 
-/** @param {HTMLCanvasElement} canvas @param {Block} block */
-function draw(canvas, { rows, columns }) {
+/** @param {HTMLCanvasElement} canvas @param {Block | null} block */
+function draw(canvas, block) {
   const dots = devicePixelRatio || 1;
-  canvas.width = WIDTH * dots;
+  canvas.width = WIDTH * dots; // clears it too
   canvas.height = HEIGHT * dots;
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  if (!block?.rows) return;
   context.scale(dots, dots);
   context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
+  const { rows, columns } = block;
   const { x, mean, min = mean, max = mean } = columns;
   const [lo, hi] = extent(min, max);
   const [first, last] = [x[0], x[rows - 1]];

@@ -1,0 +1,116 @@
+// Differences: tables of what differs between the compared runs: config, summary, last values and environment.
+import { source } from "./api.js";
+import { valueText } from "./cells.js";
+import { columnsOf } from "./columns.js";
+import { css } from "./colours.js";
+import { colours, compared, highlighted, hovered, labels } from "./compared.js";
+import { download } from "./download.js";
+import { html, useMemo } from "./html.js";
+import { useLoaded } from "./parts.js";
+import { href, param, update } from "./state.js";
+import { tableCsv } from "./table_csv.js";
+
+/** @typedef {import("./columns.js").Row} Row */
+/** @typedef {{title: string, keys: {key: string, differs: boolean, values: any[], best: number}[]}} Part  best: the index of the best value, else -1 */
+
+const TITLES = { config: "Config", summary: "Summary", last: "Last values" };
+/** More runs are easier read as lines than as columns. */
+const MOST_COLUMNS = 6;
+
+export function Differences() {
+  const rows = compared.value;
+  const runs = rows.map((row) => row.run);
+  const { data } = useLoaded((abort) => source.json("compare", { run: runs }, abort), [runs.join("\n")]);
+  const isAll = param("all") === "1";
+  const parts = useMemo(() => [...partsOf(rows), environmentPart(data, runs)].map((part) => chosenOf(part, isAll)), [rows, data, isAll]);
+  const there = parts.filter((part) => part.keys.length);
+  return html`<div class="differences">
+    <div class="line">
+      <label><input type="checkbox" checked=${isAll} onChange=${() => update({ all: isAll ? null : "1" })} /> also what is the same</label>
+      <button onClick=${() => save(rows, there)}>CSV</button>
+    </div>
+    ${there.length ? there.map((part) => html`<${PartTable} key=${part.title} part=${part} rows=${rows} />`) : html`<p class="muted">Nothing differs.</p>`}
+  </div>`;
+}
+
+/** @param {Row[]} rows @returns {Part[]} */
+function partsOf(rows) {
+  const columns = columnsOf(rows);
+  return Object.keys(TITLES).map((room) => ({
+    title: TITLES[room],
+    keys: columns.filter((column) => column.room === room).map(({ key, differs }) => {
+      const values = rows.map((row) => row[room]?.[key]);
+      return { key, differs, values, best: room === "last" ? bestOf(values, goalOf(rows, key)) : -1 };
+    }),
+  }));
+}
+
+function environmentPart(data, runs) {
+  const found = Object.entries(data?.environment ?? {});
+  return { title: "Environment", keys: found.map(([key, values]) => ({ key, differs: true, values: runs.map((_, at) => values[at] ?? undefined), best: -1 })) };
+}
+
+const chosenOf = (part, isAll) => ({ ...part, keys: part.keys.filter(({ differs }) => differs || isAll) });
+
+const goalOf = (rows, key) => rows.find((row) => row.goals?.[key])?.goals[key];
+
+/** @param {any[]} values @param {string | undefined} goal */
+function bestOf(values, goal) {
+  const numbers = values.filter((value) => typeof value === "number");
+  if (!goal || numbers.length < 2) return -1;
+  return values.indexOf(goal === "minimize" ? Math.min(...numbers) : Math.max(...numbers));
+}
+
+function PartTable({ part, rows }) {
+  const Table = rows.length > MOST_COLUMNS ? RunsDown : KeysDown;
+  return html`<section>
+    <h2>${part.title} <span class="muted">${part.keys.length}</span></h2>
+    <div class="wide"><${Table} part=${part} rows=${rows} /></div>
+  </section>`;
+}
+
+/** Few runs: a line for each key. */
+function KeysDown({ part, rows }) {
+  return html`<table class="values">
+    <thead><tr><th scope="col">key</th>${rows.map((row) => html`<th scope="col" key=${row.run} ...${follows(row.run)}><${RunName} row=${row} /></th>`)}</tr></thead>
+    <tbody>${part.keys.map((one) => html`<tr key=${one.key} data-same=${one.differs ? undefined : ""}>
+      <th scope="row">${one.key}</th>${rows.map((row, at) => valueCell(one, at, follows(row.run)))}
+    </tr>`)}</tbody>
+  </table>`;
+}
+
+/** Many runs: a line for each run. */
+function RunsDown({ part, rows }) {
+  return html`<table class="values">
+    <thead><tr><th scope="col">run</th>${part.keys.map(({ key }) => html`<th scope="col" key=${key}>${key}</th>`)}</tr></thead>
+    <tbody>${rows.map((row, at) => html`<tr key=${row.run} ...${follows(row.run)}>
+      <th scope="row"><${RunName} row=${row} /></th>${part.keys.map((one) => valueCell(one, at))}
+    </tr>`)}</tbody>
+  </table>`;
+}
+
+function RunName({ row }) {
+  return html`<i class="swatch" style=${{ color: css(colours.value.get(row.run)) }}></i><a href=${href("run", row.run)}>${labels.value.get(row.run)}</a>`;
+}
+
+/** What makes a line or a column stand out together with its run. */
+const follows = (run) => ({
+  class: highlighted.value === run ? "above" : undefined,
+  onMouseEnter: () => (hovered.value = run),
+  onMouseLeave: () => (hovered.value = null),
+});
+
+function valueCell({ key, values, best }, at, more = {}) {
+  const value = values[at];
+  const text = valueText(value);
+  const kind = value === undefined ? "muted" : typeof value === "number" ? "number" : "";
+  return html`<td key=${key + at} ...${more} class=${`${more.class ?? ""} ${kind}`} title=${text} data-best=${best === at ? "" : undefined}>
+    ${value === undefined ? "–" : text}${best === at && html`<span class="hidden-visually"> (best)</span>`}
+  </td>`;
+}
+
+function save(rows, parts) {
+  const keys = parts.flatMap((part) => part.keys.map((one) => ({ ...one, title: `${part.title.toLowerCase()}/${one.key}` })));
+  const lines = rows.map((row, at) => [row.run, row.name, row.status, ...keys.map(({ values }) => values[at])]);
+  download("compared.csv", tableCsv(["run", "name", "status", ...keys.map(({ title }) => title)], lines), "text/csv");
+}

@@ -1,0 +1,91 @@
+// Filter bar: the box for words and expressions, with what is wrong with one below it, and chips for statuses and tags.
+import { source } from "./api.js";
+import { html, useEffect, useRef, useState } from "./html.js";
+import { useLoaded } from "./parts.js";
+import { counted, isExpression, withChips, withWords } from "./row_filter.js";
+import { param, paramList, update } from "./state.js";
+
+/** @typedef {import("./columns.js").Row} Row */
+
+/** How long typing rests before the server is asked, and how often at most while runs change. */
+const REST_MS = 250;
+const AGAIN_MS = 2000;
+const MOST_TAGS = 12;
+const HINT = 'Filter: part of a name, or  lr < 1e-3 and min(loss) < 0.2';
+
+/**
+ * Returns the rows that fit the view's filter. @param {Row[]} rows
+ * @returns {{found: Row[], fitting: Row[], error: (Error & {at?: number | null}) | undefined}} found: all; fitting: those that also have the chips
+ */
+export function useFilter(rows) {
+  const text = useRested(param("q") ?? "", REST_MS);
+  const asked = isExpression(text) ? text : "";
+  const round = useRested(rows, AGAIN_MS);
+  const { data, error } = useLoaded(async (abort) => ({ asked, runs: asked ? await matching(asked, abort) : null }), [asked, round]);
+  const known = data?.asked === asked ? data.runs : undefined;
+  const found = !asked ? withWords(rows, text) : known ? rows.filter((row) => known.has(row.run)) : rows;
+  return { found, fitting: withChips(found, paramList("status"), paramList("tag")), error: asked ? error : undefined };
+}
+
+async function matching(where, abort) {
+  return new Set((await source.json("select", { where }, abort)).runs);
+}
+
+/** Returns a value that follows another when that has not changed for a while. */
+function useRested(value, ms) {
+  const [rested, setRested] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setRested(() => value), ms);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return rested;
+}
+
+/** @param {{found: Row[], error: (Error & {at?: number | null}) | undefined, children?: any}} props */
+export function FilterBar({ found, error, children }) {
+  const text = param("q") ?? "";
+  const box = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const leave = (event) => event.key === "Escape" && (text ? update({ q: "" }) : box.current?.blur());
+  return html`<div class="filter">
+    <div class="line">
+      <input ref=${box} id="filter" type="search" value=${text} placeholder=${HINT} aria-label="Filter runs" spellcheck="false" autocomplete="off"
+        aria-invalid=${Boolean(error)} aria-describedby="filter-error" onInput=${(event) => update({ q: event.target.value })} onKeyDown=${leave} />
+      ${children}
+    </div>
+    <${Problem} text=${text} error=${error} />
+    <${Chips} found=${found} />
+  </div>`;
+}
+
+/** Says what is wrong with the expression, and marks where. */
+function Problem({ text, error }) {
+  const at = error?.at ?? 0;
+  return html`<div id="filter-error" class="problem" role="status" hidden=${!error}>
+    ${at > 0 && html`<code aria-hidden="true">${text.slice(0, at - 1)}<mark>${text[at - 1] ?? " "}</mark>${text.slice(at)}</code>`}
+    ${error?.message}
+  </div>`;
+}
+
+function Chips({ found }) {
+  const statuses = counted(found.map((row) => row.status));
+  const tags = counted(found.flatMap((row) => row.tags ?? [])).slice(0, MOST_TAGS);
+  return html`<div class="chips">
+    ${statuses.length > 1 || paramList("status").length ? withChosen(statuses, paramList("status")).map((one) => chip("status", one)) : null}
+    ${withChosen(tags, paramList("tag")).map((one) => chip("tag", one))}
+  </div>`;
+}
+
+/** Chips that are pressed stay, also where nothing has them any more. */
+const withChosen = (counts, chosen) => [
+  ...counts,
+  ...chosen.filter((value) => !counts.some(([one]) => one === value)).map((value) => [value, 0]),
+];
+
+function chip(name, [value, count]) {
+  const chosen = paramList(name);
+  const isChosen = chosen.includes(value);
+  const next = isChosen ? chosen.filter((one) => one !== value) : [...chosen, value];
+  return html`<button key=${`${name} ${value}`} class=${name === "status" ? "chip status" : "chip of-tag"} aria-pressed=${isChosen} data-status=${value} onClick=${() => update({ [name]: next })}>
+    <span>${value}</span><small>${count.toLocaleString("en")}</small>
+  </button>`;
+}

@@ -1,0 +1,40 @@
+// Run legend: the compared runs as a list: which colour each has, whether it is drawn, and which one stands out.
+import { css } from "./colours.js";
+import { colours, compared, drawFirst, drawn, FIRST_SHOWN, flip, highlighted, hovered, isDrawn, labels, missing, pick } from "./compared.js";
+import { html, useComputed } from "./html.js";
+import { Status } from "./parts.js";
+import { href, update } from "./state.js";
+
+export function RunLegend() {
+  const rows = compared.value;
+  const count = drawn.value.length;
+  return html`<aside class="run-legend" aria-label="Compared runs">
+    <header>
+      <b>${rows.length} ${rows.length === 1 ? "run" : "runs"}</b>
+      <span class="muted">${count < rows.length && `${count} shown`}</span>
+      ${count < rows.length && html`<button class="plain" onClick=${() => drawFirst(rows.length)}>all</button>`}
+      ${rows.length > FIRST_SHOWN && count !== FIRST_SHOWN && html`<button class="plain" onClick=${() => drawFirst(FIRST_SHOWN)}>first ${FIRST_SHOWN}</button>`}
+      ${count > 0 && html`<button class="plain" onClick=${() => drawFirst(0)}>none</button>`}
+    </header>
+    ${missing.value > 0 && html`<p class="muted">${missing.value} that this address names ${missing.value === 1 ? "is" : "are"} not here.</p>`}
+    <ul onMouseLeave=${() => (hovered.value = null)}>${rows.map((row) => html`<${LegendRow} key=${row.run} row=${row} />`)}</ul>
+  </aside>`;
+}
+
+function LegendRow({ row }) {
+  const { run } = row;
+  const isOn = useComputed(() => isDrawn(run)).value;
+  const isAbove = useComputed(() => highlighted.value === run).value;
+  const label = labels.value.get(run);
+  return html`<li class=${isAbove ? "above" : undefined} onMouseEnter=${() => (hovered.value = run)} onClick=${(event) => event.target.closest("input, a, button") || pick(run)}>
+    <label title="Show or hide"><input type="checkbox" checked=${isOn} onChange=${() => flip(run)} aria-label=${`Show ${label}`} /></label>
+    <i class="swatch" style=${{ color: css(colours.value.get(run)) }}></i>
+    <a href=${href("run", run)} title=${`${label} (${row.status})`}>${label}</a>
+    ${row.status !== "finished" && html`<${Status} status=${row.status} />`}
+    <button class="plain" title="Leave it out" aria-label=${`Leave ${label} out`} onClick=${() => leaveOut(run)}>×</button>
+  </li>`;
+}
+
+function leaveOut(run) {
+  update({ run: compared.peek().map((row) => row.run).filter((one) => one !== run) }, { push: true });
+}

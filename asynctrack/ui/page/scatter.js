@@ -1,0 +1,73 @@
+// Scatter: each run as a point, between any two of its measures.
+import { axisOf, spansDecades } from "./axes.js";
+import { css } from "./colours.js";
+import { colours, highlighted, hovered, labels } from "./compared.js";
+import { number } from "./format.js";
+import { html, useMemo, useRef } from "./html.js";
+import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
+import { href, param, update } from "./state.js";
+import { useWidth } from "./width.js";
+
+/** @typedef {import("./columns.js").Row} Row @typedef {import("./axes.js").Axis} Axis */
+
+const HEIGHT = 460;
+const MARGIN = { left: 70, right: 24, top: 20, bottom: 44 };
+/** Of what a result is likely called that people look at first. */
+const LIKELY = /best|acc|min\/.*loss/;
+
+/** @param {{rows: Row[], stats: import("./measures.js").Stats}} props */
+export function Scatter({ rows, stats }) {
+  const room = useRef(null);
+  const width = useWidth(room);
+  const given = useMemo(() => configMeasures(rows), [rows]);
+  const results = useMemo(() => resultMeasures(rows, stats), [rows, stats]);
+  const all = [...given, ...results];
+  const x = chosenMeasure(all, param("sx"));
+  const y = chosenMeasure([...results, ...given], param("sy"), LIKELY);
+  const [across, up] = [axisFor(x, rows, "lx"), axisFor(y, rows, "ly")];
+  return html`<div class="line">
+      <${MeasureChoice} label="x" name="sx" measures=${all} chosen=${x} /><${LogSwitch} axis=${across} name="lx" />
+      <${MeasureChoice} label="y" name="sy" measures=${all} chosen=${y} /><${LogSwitch} axis=${up} name="ly" />
+    </div>
+    <figure class="scatter" ref=${room}>
+      ${width > 0 && html`<${Points} rows=${rows} x=${x} y=${y} across=${across} up=${up} width=${width} />`}
+    </figure>`;
+}
+
+/** An axis is logarithmic where that shows more, or as the view says. */
+function axisFor(measure, rows, name) {
+  const values = rows.map(measure.of);
+  const asked = param(name);
+  return axisOf(measure.title, values, asked === null ? spansDecades(values) : asked === "1");
+}
+
+function LogSwitch({ axis, name }) {
+  return html`<button disabled=${axis.kind === "text"} aria-pressed=${axis.log} onClick=${() => update({ [name]: axis.log ? "0" : "1" })}>log</button>`;
+}
+
+function Points({ rows, x, y, across, up, width }) {
+  const placeX = (at) => MARGIN.left + at * (width - MARGIN.left - MARGIN.right);
+  const placeY = (at) => HEIGHT - MARGIN.bottom - at * (HEIGHT - MARGIN.top - MARGIN.bottom);
+  const points = rows.map((row) => ({ row, px: across.at(x.of(row)), py: up.at(y.of(row)) })).filter(({ px, py }) => px !== undefined && py !== undefined);
+  const above = points.find(({ row }) => row.run === highlighted.value);
+  return html`<svg width=${width} height=${HEIGHT} role="group" aria-label=${`${y.title} by ${x.title}, ${points.length} runs`}>
+    ${across.ticks.map(({ at, label }) => html`<g key=${`x${at}`}><line x1=${placeX(at)} x2=${placeX(at)} y1=${MARGIN.top} y2=${HEIGHT - MARGIN.bottom} />
+      <text x=${placeX(at)} y=${HEIGHT - MARGIN.bottom + 16} text-anchor="middle">${shown(label)}</text></g>`)}
+    ${up.ticks.map(({ at, label }) => html`<g key=${`y${at}`}><line x1=${MARGIN.left} x2=${width - MARGIN.right} y1=${placeY(at)} y2=${placeY(at)} />
+      <text x=${MARGIN.left - 8} y=${placeY(at) + 4} text-anchor="end">${shown(label)}</text></g>`)}
+    <text class="title" x=${width - MARGIN.right} y=${HEIGHT - 8} text-anchor="end">${x.title}</text>
+    <text class="title" x="8" y="12">${y.title}</text>
+    ${[...points.filter((point) => point !== above), ...(above ? [above] : [])].map(({ row, px, py }) => html`<a key=${row.run} href=${href("run", row.run)}
+      onMouseEnter=${() => (hovered.value = row.run)} onMouseLeave=${() => (hovered.value = null)} onFocus=${() => (hovered.value = row.run)} onBlur=${() => (hovered.value = null)}>
+      <circle cx=${placeX(px)} cy=${placeY(py)} r=${row.run === highlighted.value ? 8 : 5} style=${{ fill: css(colours.value.get(row.run)) }}>
+        <title>${`${labels.value.get(row.run)}\n${x.title}: ${shown(x.of(row))}\n${y.title}: ${shown(y.of(row))}`}</title>
+      </circle>
+    </a>`)}
+    ${above && html`<text class="label" x=${placeX(above.px)} y=${placeY(above.py) - 12} text-anchor=${above.px > 0.6 ? "end" : above.px < 0.2 ? "start" : "middle"}>
+      ${`${labels.value.get(above.row.run)}: ${shown(y.of(above.row))}`}
+    </text>`}
+  </svg>
+  <figcaption class="muted">${points.length < rows.length && `${rows.length - points.length} runs have no place here: they lack a value, or it is not finite.`}</figcaption>`;
+}
+
+const shown = (value) => (typeof value === "number" ? number(value) : String(value));
