@@ -30,6 +30,8 @@ import first, {
 import "./effect.js";
 
 const html = htm.bind(h);
+function load() {}
+const modules = load, loaded = load;
 const count = signal(0);
 render(html`<p>${count} ${typeof uPlot} ${first()} ${renamed} ${THIRD} ${parts.late.name} ${parts.again}</p>`, document.body);
 count.value = 7;

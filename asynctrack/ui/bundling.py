@@ -27,14 +27,17 @@ _EXPORT_NAMED: Final = re.compile(
     rf"(?:^|(?<=[;}}]))export\s+(?P<kind>(?:async\s+)?function\s*\*?|class|const)\s+(?P<name>{_NAMES})", re.M
 )
 _LEFT: Final = re.compile(r"^(?:import|export)\b(?!\s*[(.]).*$", re.M)
+# Comments on lines of their own, and the blanks before a line. A template keeps neither: those of the page are markup, where they mean nothing.
 _COMMENTS: Final = re.compile(r"^[ \t]*/\*\*.*?\*/[ \t]*\n|^[ \t]*//[^\n]*\n", re.M | re.S)
+_INDENTATION: Final = re.compile(r"^[ \t]+", re.M)
 
+# Names that no module has.
 _LOADER: Final = """\
 "use strict";
 const modules = {};
 const loaded = {};
-const load = (place) => loaded[place] ??= modules[place]();
-const loadLater = (place) => Promise.resolve().then(() => load(place));
+const $load = (place) => loaded[place] ??= modules[place]();
+const $later = (place) => Promise.resolve().then(() => $load(place));
 """
 
 
@@ -64,7 +67,7 @@ def bundle(page: Path, entry: str = "main.js", replaced: Mapping[str, str] | Non
     _refuse_missing_names(modules)
     _refuse_circles({name: module.imports.keys() for name, module in modules.items()})
     bodies = "\n".join(modules[name].function for name in sorted(modules))
-    return f'(() => {{\n{_LOADER}{bodies}\nload("{entry}");\n}})();\n'
+    return f'(() => {{\n{_LOADER}{bodies}\n$load("{entry}");\n}})();\n'
 
 
 class _Module:
@@ -86,7 +89,7 @@ class _Module:
         self.exports = {*self._exports}
 
     def _as_function(self, text: str) -> str:
-        text = _COMMENTS.sub("", text)
+        text = _INDENTATION.sub("", _COMMENTS.sub("", text))
         text = _IMPORT.sub(self._import, text)
         text = _DYNAMIC.sub(self._import_later, text)
         text = _EXPORT_LIST.sub(self._export_list, text)
@@ -115,19 +118,19 @@ class _Module:
         what = " ".join((match["what"] or "").split())
         taken = self.imports.setdefault(place, set())
         if not what:
-            return f'load("{place}");'
+            return f'$load("{place}");'
         if what.startswith("*"):
-            return f'const {what.split()[-1]} = load("{place}");'
+            return f'const {what.split()[-1]} = $load("{place}");'
         default, _, braces = what.partition("{")
         pairs = [("default", default.strip(" ,"))] if default.strip(" ,") else []
         pairs += _pairs_in(braces)
         taken |= {outer for outer, _ in pairs}
-        return f'const {{{", ".join(f"{outer}: {local}" for outer, local in pairs)}}} = load("{place}");'
+        return f'const {{{", ".join(f"{outer}: {local}" for outer, local in pairs)}}} = $load("{place}");'
 
     def _import_later(self, match: re.Match[str]) -> str:
         place = self._place(match["place"])
         self.later.add(place)
-        return f'loadLater("{place}")'
+        return f'$later("{place}")'
 
     def _export_list(self, match: re.Match[str]) -> str:
         pairs = _pairs_in(match["what"])
@@ -136,12 +139,12 @@ class _Module:
             return ""
         place = self._place(match["place"])
         self.imports.setdefault(place, set()).update(theirs for theirs, _ in pairs)
-        self._exports |= {outer: f'load("{place}").{theirs}' for theirs, outer in pairs}
+        self._exports |= {outer: f'$load("{place}").{theirs}' for theirs, outer in pairs}
         return ""
 
     def _export_default(self, match: re.Match[str]) -> str:
-        self._exports["default"] = "exportedDefault"
-        return "const exportedDefault = "
+        self._exports["default"] = "$default"
+        return "const $default = "
 
     def _export_named(self, match: re.Match[str]) -> str:
         self._exports[match["name"]] = match["name"]

@@ -9,6 +9,7 @@ import { readBlocks } from "./wire.js";
  * Where data come from. `window.asynctrackData` is one, in an exported file: it answers the same paths with the same data.
  * @typedef {object} Source
  * @property {boolean} isLive whether there is a server, and runs can change
+ * @property {string} [note] what an exported file lacks
  * @property {(path: string, query?: Query, abort?: AbortSignal) => Promise<any>} json
  * @property {(path: string, query?: Query, abort?: AbortSignal) => Promise<string>} text
  * @property {(path: string, query?: Query, abort?: AbortSignal) => AsyncIterable<import("./wire.js").Block>} blocks

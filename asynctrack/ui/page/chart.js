@@ -147,6 +147,7 @@ function Notes({ model, isLoading }) {
       ${model.beyond} beyond
     </button>`}
     ${model.exact && html`<span class="muted" title="Each point is one value, as it was logged">exact</span>`}
+    ${model.settings.zoom && !model.exact && source.note && html`<span class="muted" title=${source.note}>as exported</span>`}
   </span>`;
 }
 

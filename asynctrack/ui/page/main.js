@@ -46,7 +46,7 @@ function Header() {
       ${page === "run" && html`<span aria-current="page" title=${run}>${run}</span>`}
       ${page === "compare" && html`<span aria-current="page">compare</span>`}
     </nav>
-    ${!source.isLive && html`<span class="muted">exported</span>`}
+    ${!source.isLive && html`<span class="muted" title=${source.note}>exported</span>`}
     <button class="plain" onClick=${changeTheme} title="Light or dark (d)" aria-label="Light or dark">◐</button>
     <button class="plain" onClick=${showHelp} title="Keys (?)" aria-label="Keys">?</button>
   </header>`;
@@ -59,7 +59,7 @@ function Banner() {
 
 function App() {
   useKeys({ d: ["light or dark", changeTheme], "?": ["show the keys", showHelp] });
-  return html`<${Header} /><${Banner} /><main><${Page} /></main><${HelpDialog} />`;
+  return html`<${Header} /><${Banner} /><main><${Page} /></main>${source.note && html`<footer class="note">${source.note}</footer>`}<${HelpDialog} />`;
 }
 
 effect(() => {

@@ -50,16 +50,16 @@ function blockSize(bytes) {
   return columns.reduce((size, [, type]) => size + columnBytes(type, rows), end);
 }
 
-function headerEnd(bytes) {
+export function headerEnd(bytes) {
   if (bytes.length < 4) return 0;
   return 4 + new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
 }
 
-function headerOf(bytes, end) {
+export function headerOf(bytes, end) {
   return JSON.parse(new TextDecoder().decode(bytes.subarray(4, end)));
 }
 
-function columnBytes(type, rows) {
+export function columnBytes(type, rows) {
   return Math.ceil((rows * ARRAYS[type].BYTES_PER_ELEMENT) / 8) * 8;
 }
 
