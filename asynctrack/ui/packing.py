@@ -13,7 +13,7 @@ import json
 import math
 import struct
 import zlib
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
