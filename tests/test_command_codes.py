@@ -21,6 +21,7 @@ WRONG: dict[str, list[str]] = {
     "sync": ["nope"],
     "collect": ["nowhere"],
     "serve": ["--listen", "nope"],
+    "ui": ["nope"],
     "verify": ["nope"],
     "export": ["nope", "--format", "csv"],
     "rm": ["nope"],

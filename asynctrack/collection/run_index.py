@@ -94,10 +94,11 @@ class RunIndex:
 
     Args:
         directory: holds the runs' own directories.
+        cache: False keeps it in memory alone.
     """
 
-    def __init__(self, directory: str) -> None:
-        self._saved = _Index(f"{_FORMAT:08x} {os.path.realpath(directory)}")
+    def __init__(self, directory: str, *, cache: bool = True) -> None:
+        self._saved = _Index(f"{_FORMAT:08x} {os.path.realpath(directory)}" if cache else None)
         # Also where the runs are not looked at in turn, or not all of them.
         self._finalizer = weakref.finalize(self, self._saved.save)
 
@@ -195,14 +196,15 @@ class IndexLook:
 class _Index:
     """Holds the rows of an index, and writes them to the cache."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str | None) -> None:
         self._key = key
         self._content = _Content()
         self._is_new = False
         self._saved_at = time.monotonic()
         self._pause_s = _SAVED_EACH_S
-        with contextlib.suppress(*UNREADABLE):
-            self._content = _content.decode(user_cache.read(KIND, key) or b"\x90")
+        if key is not None:
+            with contextlib.suppress(*UNREADABLE):
+                self._content = _content.decode(user_cache.read(KIND, key) or b"\x90")
 
     @property
     def created(self) -> dict[str, tuple[_Mark, str]]:
@@ -238,7 +240,7 @@ class _Index:
                 self._is_new = True
 
     def save(self) -> None:
-        if not self._is_new:
+        if not self._is_new or self._key is None:
             return
         self._is_new = False
         started = time.monotonic()

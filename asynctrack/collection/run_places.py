@@ -30,15 +30,27 @@ class RunPlaces:
     Args:
         directory: to look in.
         projects: leaves out the runs of others; they are names of directories.
+        cache: whether what was found out is kept in the user's cache, and found there.
+        indexes: those of earlier looks, by the paths of directories; what is new is added.
 
     Attributes:
         unreadable: runs and projects that this user may not read.
+        searched: the directories whose entries were looked at.
     """
 
-    def __init__(self, directory: Path, projects: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        projects: set[str] | None = None,
+        *,
+        cache: bool = True,
+        indexes: dict[str, RunIndex] | None = None,
+    ) -> None:
         self.unreadable = 0
+        self.searched: list[str] = []
+        self._has_cache = cache
         self._projects = projects
-        self._indexes: dict[str, RunIndex] = {}
+        self._indexes: dict[str, RunIndex] = {} if indexes is None else indexes
         self._known: list[tuple[str, str, str]] = []  # when they were created, the names and the paths
         self._others: list[Path] = []
         self._look_below(os.fspath(directory), 2)
@@ -63,6 +75,7 @@ class RunPlaces:
 
     def _look_in(self, path: str, levels: int) -> None:
         """Take the runs in a directory, and those in the directories there."""
+        self.searched.append(path)
         try:
             entries = catalog.directories_in(path)
         except OSError:  # its disk fails: the reader of the run reports it
@@ -91,5 +104,5 @@ class RunPlaces:
 
     def _index_of(self, directory: str) -> RunIndex:
         if directory not in self._indexes:
-            self._indexes[directory] = RunIndex(directory)
+            self._indexes[directory] = RunIndex(directory, cache=self._has_cache)
         return self._indexes[directory]

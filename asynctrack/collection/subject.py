@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from asynctrack.collection.metric_stats import MetricStats, stats_of
 from asynctrack.collection.run_index import RunIndex
-from asynctrack.collection.run_summary import RunSummary, look_at, seconds_between
+from asynctrack.collection.run_summary import RunLook, RunSummary, look_at, seconds_between
 from asynctrack.journal import environment_file
 from asynctrack.journal.environment_file import Environment
 from asynctrack.reading.history import History
@@ -28,15 +28,23 @@ class RunSubject:
         workers: from `run_state.other_workers`.
         history: of its metrics.
         index: where what was found out before is kept.
+        seen: an earlier look at the run, where that is recent enough.
     """
 
     def __init__(
-        self, path: str | Path, workers: Sequence[Worker], history: History = "last", index: RunIndex | None = None
+        self,
+        path: str | Path,
+        workers: Sequence[Worker],
+        history: History = "last",
+        index: RunIndex | None = None,
+        *,
+        seen: RunLook | None = None,
     ) -> None:
         self._path = os.fspath(path)
         self._workers = workers
         self._history = history
         self._index = index
+        self._seen = seen
 
     def __repr__(self) -> str:
         return f"<RunSubject {self._path}>"
@@ -51,11 +59,18 @@ class RunSubject:
         """Return which history its metrics have."""
         return self._history
 
-    @cached_property
+    @property
     def summary(self) -> RunSummary:
         """Return what is known of the run without reading it."""
+        return self.look.summary
+
+    @cached_property
+    def look(self) -> RunLook:
+        """Return the same, and whether it is final."""
+        if self._seen is not None:
+            return self._seen
         known = None if self._index is None else self._index.summary(self._path)
-        return known or self._look()
+        return self._look() if known is None else RunLook(known, True)
 
     @cached_property
     def metrics(self) -> dict[str, MetricStats]:
@@ -69,13 +84,13 @@ class RunSubject:
             before.keep_stats(self._history, found)
         return found
 
-    def _look(self) -> RunSummary:
+    def _look(self) -> RunLook:
         """Look at the run."""
         before = None if self._index is None else self._index.look(self._path)
-        summary, is_final = look_at(self.path, self._workers)
-        if before is not None and is_final:
-            before.keep_summary(summary)
-        return summary
+        found = look_at(self.path, self._workers)
+        if before is not None and found.is_final:
+            before.keep_summary(found.summary)
+        return found
 
     @cached_property
     def environment(self) -> Environment:

@@ -13,6 +13,7 @@ from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.cuts import History
 from asynctrack.curves.drawing import DrawnMetric, Window, axis_of, curve_of, draw, extent
 from asynctrack.curves.pyramid import Pyramid
+from asynctrack.curves.session_begins import SessionBegin, sessions_of
 from asynctrack.curves.totals import MetricTotals
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.reader import Damage
@@ -60,6 +61,17 @@ class RunCurves:
         """Return what a metric comes to; None where it has no number."""
         with self._lock:
             return self._pyramid.totals(key)
+
+    def memory_bytes(self) -> int:
+        """Return about how much memory it takes, without what lies in the user's cache."""
+        with self._lock:
+            levels = (one for lane in self._pyramid.lanes for one in (lane.rows, *lane.entries.values()))
+            return sum(len(level) for of in levels for level in of if not isinstance(level, memoryview))
+
+    def sessions(self) -> list[SessionBegin]:
+        """Return where each session begins that has a number, the first one first; somewhat before where it was not logged in order."""
+        with self._lock:
+            return sessions_of(self._pyramid)
 
     def extent(self, key: str, x: str) -> tuple[float, float] | None:
         """Return the least and the greatest x of a metric, or somewhat less and more; None where it has no number there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +19,13 @@ from asynctrack.cli.run_facts import labels_as_json, pairs, show_facts
 from asynctrack.cli.sparklines import Sparkline, Sparklines
 from asynctrack.cli.writers import WriterFilter, add_writer, describe_writers, print_writers
 from asynctrack.client.run_state import RunActivity, State, activity_of, state_of
+from asynctrack.collection.backend_standing import backend_standing, stats_of_run
 from asynctrack.collection.run_summary import seconds_between
-from asynctrack.journal.cursor import Cursor, cursor_path, peek_cursor
 from asynctrack.journal.environment_file import Environment
 from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Damage
-from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.reading.reader import RunReader
-from asynctrack.reading.stats import RunStats, StatsCollector
+from asynctrack.reading.stats import RunStats
 from asynctrack.records.codec import flatten
 
 # Limits of the display without options; --json has everything.
@@ -40,8 +38,6 @@ _SHORTEST_CURVE: Final = 12
 _BLANKS: Final = 2 + 5 * 2 + 6
 # Of a backend that no process delivers to.
 _WAITS: Final = "waits for `asynctrack sync`"
-# Fields of a cursor that are shown beside the statistics, where it has them.
-_CURSOR_FIELDS: Final = ("retries", "next_try_at", "paused", "closed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +66,8 @@ def main(args: argparse.Namespace) -> int:
     reader = RunReader(run)
     manifest, writers = reader.manifest(), reader.writers
     state, activity = state_of(run, manifest), activity_of(run)
-    stats = _stats(activity, manifest)
-    backends = {name: _backend(run, name, manifest, stats) for name in manifest.backends}
+    stats = stats_of_run(activity, manifest)
+    backends = {name: backend_standing(run, name, manifest, stats) for name in manifest.backends}
     if args.json:
         found = read_curves(run, chosen, args.history)
         document = _document(
@@ -112,34 +108,6 @@ def _show_hosts(run: Path, *, as_json: bool) -> int:
         return 2
     show_hosts(run, manifest, state_of(run, manifest), as_json=as_json)
     return 0
-
-
-def _stats(activity: RunActivity, manifest: Manifest) -> RunStats:
-    rings = [path for directory in activity.directories for path in ring_paths(directory)]
-    with closing(StatsCollector(activity.known_as)) as collector:
-        return collector.collect([], rings, manifest.backends)
-
-
-def _backend(run: Path, name: str, manifest: Manifest, stats: RunStats) -> dict[str, Any]:
-    """Return a backend's statistics, and the other fields of its cursor."""
-    cursor, backend_stats = peek_cursor(run, name) or Cursor(), stats.backends[name]
-    saved_s = None
-    with suppress(OSError):
-        saved_at = datetime.fromtimestamp(cursor_path(run, name).stat().st_mtime, UTC).isoformat()
-        saved_s = seconds_between(manifest.created_at, saved_at)
-    return {
-        "kind": manifest.backends[name].get("kind"),
-        "delivered": backend_stats.delivered,
-        "behind": backend_stats.behind,
-        "skipped": backend_stats.skipped,
-        "rejected": backend_stats.rejected,
-        "records_per_s": backend_stats.delivered / saved_s
-        if saved_s and saved_s > 0 and backend_stats.delivered
-        else None,
-        "last_error": backend_stats.last_error,
-        "known": backend_stats.known,
-        **{field: getattr(cursor, field) for field in _CURSOR_FIELDS},
-    }
 
 
 def _document(

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -107,12 +107,26 @@ class BoundedProtocol(H11Protocol):
 
 
 class HTTPServer(uvicorn.Server):
-    """A server whose signals are its caller's."""
+    """A server whose signals are its caller's.
+
+    Attributes:
+        at_end: called when it begins to end, so that streams end.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.at_end: list[Callable[[], None]] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        for call in self.at_end:
+            call()
+        await super().shutdown(sockets)
 
 
 def make_server(app: Any, tls: TLSFiles | None) -> HTTPServer:

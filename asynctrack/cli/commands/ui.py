@@ -1,0 +1,158 @@
+"""`asynctrack ui`: shows runs in the browser, while they go on and after their end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from asynctrack import __version__
+from asynctrack._system.disk_timeout import InterruptibleCall
+from asynctrack._system.paths import expanded
+from asynctrack.backends.requirements import lacking
+from asynctrack.cli import options
+from asynctrack.errors import InvalidSettings
+from asynctrack.reading import catalog
+from asynctrack.settings import DEFAULT_DIR
+
+if TYPE_CHECKING:
+    from asynctrack.ui.server import Listening
+
+_NEEDS: Final = {"starlette": "asynctrack[ui]", "uvicorn": "asynctrack[ui]"}
+_LOOPBACK: Final = "127.0.0.1"
+_ENVIRONMENT: Final = "env:"
+# A shorter token could be guessed.
+_SHORTEST_TOKEN: Final = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `main` to `parser`."""
+    parser.add_argument(
+        "places",
+        metavar="DIR|RUN",
+        nargs="*",
+        help=f"directories that hold runs, or runs: {options.RUN_HELP} (default: {DEFAULT_DIR})",
+    )
+    options.add_dir(parser, "directory in which ids and names of runs are looked up")
+    parser.add_argument(
+        "--host",
+        default=_LOOPBACK,
+        help="where to listen; beyond this machine it needs --token (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=options.whole(0),
+        help="at which to listen, 0 for any that is free (default: 6180, or the next one that is free)",
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    add_token(parser, "--token")
+    add_allow_host(parser, "--allow-host")
+    parser.add_argument(
+        "--no-cache", action="store_true", help="keep nothing of what was read in your cache, and use nothing from it"
+    )
+
+
+def add_token(parser: argparse.ArgumentParser, option: str) -> None:
+    """Add the option that says which token opens the page."""
+    parser.add_argument(
+        option,
+        metavar="env:NAME",
+        help="open the page to who knows the token in this environment variable (default: a random one, in the address that is printed)",
+    )
+
+
+def add_allow_host(parser: argparse.ArgumentParser, option: str) -> None:
+    """Add the option that says by which names the page may be reached."""
+    parser.add_argument(
+        option,
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="let browsers ask by this name, too, such as that of a proxy; may be given several times",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Serve until Ctrl-C. Return 0."""
+    if missing := lacking(_NEEDS):
+        raise InvalidSettings([f"asynctrack ui: {missing[0]}"])
+    if (places := _places(args)) is None:
+        return 2
+    from asynctrack.merging.http.listening import Address, is_loopback
+    from asynctrack.ui.app import PageSettings
+    from asynctrack.ui.server import listen_for_page, serve_page
+
+    token = token_of(args.token, "--token")
+    if token is None and not is_loopback(Address(args.host, args.port or 0)):
+        raise InvalidSettings(
+            [
+                f"--host {args.host} lets other machines read your runs: set a token by which you let in whom you want, "
+                "with --token env:NAME; or leave --host out, and forward the port by ssh"
+            ]
+        )
+    settings = PageSettings(places=tuple(places), version=__version__, cache=not args.no_cache)
+    listening = listen_for_page(args.host, args.port, token, args.allow_host)
+    with listening.sock:
+        _tell(listening, args.token)
+        serve_page(settings, listening, lambda: _open(listening.url) if args.open else None)
+    return 0
+
+
+def token_of(said: str | None, option: str) -> str | None:
+    """Return the token that an option names; None where none was given.
+
+    Raises:
+        InvalidSettings: there is none, or one that could be guessed.
+    """
+    if said is None:
+        return None
+    name = said.removeprefix(_ENVIRONMENT)
+    if name == said or not name:
+        raise InvalidSettings(
+            [
+                f"{option} must be env:NAME, the name of an environment variable; a token in a command can be seen by everybody"
+            ]
+        )
+    token = os.environ.get(name, "")
+    if len(token) < _SHORTEST_TOKEN:
+        raise InvalidSettings(
+            [f"{option} {said}: expected at least {_SHORTEST_TOKEN} characters in {name}, got {len(token)}"]
+        )
+    return token
+
+
+def _places(args: argparse.Namespace) -> list[Path] | None:
+    """Return the directories to show; None, and a word of it, where one is missing."""
+    if not args.places:
+        return [Path(os.path.abspath(args.dir))]
+    found = []
+    for text in args.places:
+        path = expanded(text)
+        if not InterruptibleCall(path.is_dir, path).wait():
+            path = catalog.find(text, args.dir)
+        found.append(Path(os.path.abspath(path)))
+    return list(dict.fromkeys(found))
+
+
+def _tell(listening: Listening, token: str | None) -> None:
+    """Print where the page is; the first line is the address."""
+    lines = [listening.url]
+    if token is not None:
+        lines.append(f"open it with ?token= and what {token.removeprefix(_ENVIRONMENT)} says behind it")
+    if listening.instead_of is not None:
+        lines.append(f"port {listening.instead_of} is taken")
+    if (connection := os.environ.get("SSH_CONNECTION", "").split()) and len(connection) == 4:
+        server = connection[2]
+        lines.append(f"on your own machine: ssh -N -L {listening.port}:{_LOOPBACK}:{listening.port} {server}")
+    lines.append("Ctrl-C ends it")
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def _open(url: str) -> None:
+    import threading
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

@@ -1,0 +1,192 @@
+"""App: answers the requests of the page, as `docs/reference/ui_api.md` describes them, with Starlette. Runs in the server of the page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from asynctrack.client import run_state
+from asynctrack.errors import AsynctrackError, InvalidExpression
+from asynctrack.journal.manifest import UNREADABLE
+from asynctrack.records.media_types import unicode
+from asynctrack.ui.curve_answers import CurveAnswers, CurveWindow
+from asynctrack.ui.curve_shelf import CurveShelf
+from asynctrack.ui.file_threads import FileThreads, NoAnswer
+from asynctrack.ui.guard import Access, App, Guard
+from asynctrack.ui.live import LiveRuns
+from asynctrack.ui.page_files import PageFiles
+from asynctrack.ui.plain_json import encode
+from asynctrack.ui.queries import BadQuery, Query, query_of
+from asynctrack.ui.run_document import run_document
+from asynctrack.ui.run_list import ListedRun, RunList, rows_as_json
+
+Answer = Callable[[Query], Awaitable[Response]]
+
+_METHODS: Final = ["GET", "POST"]
+_BYTES: Final = "application/octet-stream"
+_BUCKETS: Final = 300
+_SPARKLINE_BUCKETS: Final = 40
+# Of a stream of events: no proxy may hold it back.
+_STREAM: Final = {"x-accel-buffering": "no"}
+
+
+class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds what the page's server is started with.
+
+    Attributes:
+        places: directories of projects, of one project, or of a run.
+        version: of asynctrack.
+        cache: whether what was read of runs is kept in the user's cache, and found there.
+    """
+
+    places: tuple[Path, ...]
+    version: str
+    cache: bool = True
+
+
+class PageApp:
+    """Answers requests.
+
+    Args:
+        settings: what it is started with.
+    """
+
+    def __init__(self, settings: PageSettings) -> None:
+        self._version = settings.version
+        self._threads = FileThreads()
+        self._shelf = CurveShelf(cache=settings.cache)
+        self._list = RunList()
+        self._live = LiveRuns(settings.places, self._list, self._threads, cache=settings.cache)
+        self._curves = CurveAnswers(self._shelf, self._threads)
+        self._files = PageFiles()
+
+    def guarded(self, access: Access) -> App:
+        """Return the app behind its guard."""
+        answers: dict[str, Answer] = {
+            "runs": self._runs,
+            "run": self._run,
+            "curves": self._curves_of,
+            "sparklines": self._sparklines,
+            "groups": self._groups,
+            "events": self._events,
+        }
+        routes = [Route(f"/api/{name}", _answering(answer), methods=_METHODS) for name, answer in answers.items()]
+        app = Starlette(routes=[*routes, Route("/{path:path}", self._page, methods=_METHODS)])
+        return Guard(app, access)
+
+    def close(self) -> None:
+        """End the streams of events: the server ends."""
+        self._live.close()
+
+    async def _page(self, request: Request) -> Response:
+        if request.scope["path"].startswith("/api/"):
+            return _error(404, f"there is no {request.scope['path']!r:.200} here")
+        return self._files.answer(request)
+
+    async def _runs(self, query: Query) -> Response:
+        await self._live.refresh()
+        version = query.number("since")
+        changes = self._list.since(None if version is None else int(version))
+        more = {
+            "complete": self._live.is_complete,
+            "problems": [unicode(one) for one in self._live.problems],
+            "directory": unicode(self._live.directory),
+            "asynctrack": self._version,
+        }
+        return Response(rows_as_json(changes, more), media_type="application/json")
+
+    async def _run(self, query: Query) -> Response:
+        run = await self._listed(query)
+
+        def read() -> dict[str, Any]:
+            curves, damage = self._shelf.curves_of(run.path)
+            return run_document(run, run.anew(run_state.other_workers()), curves, damage)
+
+        return _json(await self._threads.call(run.path, read))
+
+    async def _curves_of(self, query: Query) -> Response:
+        runs = await self._all_listed(query)
+        return _stream(self._curves.curves(runs, _window(query, _BUCKETS, len(runs), query.keys())))
+
+    async def _sparklines(self, query: Query) -> Response:
+        runs = await self._all_listed(query)
+        window = _window(query, _SPARKLINE_BUCKETS, len(runs), query.texts("key"))
+        return _stream(self._curves.curves(runs, window))
+
+    async def _groups(self, query: Query) -> Response:
+        runs = await self._all_listed(query)
+        window = _window(query, _BUCKETS, len(runs), query.keys())
+        return Response(await self._curves.groups(runs, window), media_type=_BYTES)
+
+    async def _events(self, query: Query) -> Response:
+        keys = {*query.texts("run")}
+        await self._live.find()
+        if query.text("poll"):
+            return _json(await self._live.told(keys))
+        return StreamingResponse(self._live.news(keys), media_type="text/event-stream", headers=_STREAM)
+
+    async def _listed(self, query: Query) -> ListedRun:
+        await self._live.find()
+        return query.run(self._list)
+
+    async def _all_listed(self, query: Query) -> list[ListedRun]:
+        await self._live.find()
+        return query.runs(self._list)
+
+
+def _window(query: Query, buckets: int, runs: int, keys: Sequence[str]) -> CurveWindow:
+    """Return what is asked for of each run.
+
+    Raises:
+        BadQuery: there is no such window.
+    """
+    x0, x1 = query.number("x0"), query.number("x1")
+    if x0 is not None and x1 is not None and x0 > x1:
+        raise BadQuery(400, f"x0 must not be greater than x1; got {x0} and {x1}")
+    return CurveWindow(
+        keys=tuple(keys),
+        x=query.text("x") or "step",
+        x0=x0,
+        x1=x1,
+        buckets=query.buckets(buckets, runs, max(1, len(keys))),
+        history=query.history(),
+    )
+
+
+def _answering(answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    """Return what answers a request, whatever happens on the way."""
+
+    async def respond(request: Request) -> Response:
+        try:
+            return await answer(await query_of(request))
+        except BadQuery as error:
+            return _error(error.status, error.error, **error.more)
+        except InvalidExpression as error:
+            return _error(400, str(error), at=error.position)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody hears it
+        except NoAnswer as error:
+            return _error(503, str(error))
+        except (AsynctrackError, OSError, *UNREADABLE) as error:  # of one run: the others go on
+            return _error(500, str(error) or type(error).__name__)
+
+    return respond
+
+
+def _json(value: Any) -> Response:
+    return Response(encode(value), media_type="application/json")
+
+
+def _error(status: int, error: str, **more: Any) -> Response:
+    return Response(encode({"error": unicode(error), **more}), status, media_type="application/json")
+
+
+def _stream(blocks: AsyncIterator[bytes]) -> Response:
+    return StreamingResponse(blocks, media_type=_BYTES)

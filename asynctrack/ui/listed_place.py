@@ -1,0 +1,184 @@
+"""Listed place: keeps the runs of one directory in the list, and looks again at those that may have changed. Runs in the server of the page, on a file thread.
+
+A run that goes on is looked at each second, or less often where that takes long. One that has ended is looked at again when its directory, its journal or its
+cursors have changed, which is asked of some of them at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Final
+
+from asynctrack.client import run_state
+from asynctrack.collection.run_index import RunIndex
+from asynctrack.collection.run_places import RunPlaces
+from asynctrack.collection.run_summary import RunLook
+from asynctrack.ui.run_list import ListedRun, RunList
+from asynctrack.worker.listing import Worker
+
+# A run that goes on is looked at again after so long, and after so many times what a look takes.
+LIVE_S: Final = 0.9
+_LIVE_COST: Final = 30.0
+# One that has neither ended nor goes on, of which nothing has changed.
+_IDLE_S: Final = 30.0
+# Directories in which nothing has changed are searched again after so long, and after so many times what that takes.
+_SEARCH_S: Final = 5.0
+_SEARCH_COST: Final = 50.0
+# A change that is younger may be followed by one of the same time.
+_UNSURE_NS: Final = 2 * 10**9
+# Of the runs that have ended so many are asked at a time whether they have changed, at least.
+_ASKED: Final = 100
+_ASKED_PART: Final = 0.05
+# What is found is put into the list so often while more is looked at.
+_NOTED_EACH_S: Final = 0.1
+
+_GOING_ON: Final = frozenset({"running", "elsewhere"})
+_Marks = tuple[int, ...]
+
+
+class _Standing:
+    """When a run is looked at again.
+
+    Attributes:
+        due_at: on the monotonic clock.
+        marks: of its files when it was looked at last.
+        is_settled: nothing of it changes as long as its files do not.
+    """
+
+    def __init__(self) -> None:
+        self.due_at = -math.inf
+        self.marks: _Marks = ()
+        self.is_settled = False
+
+
+class ListedPlace:
+    """A directory of projects, of one project, or of a run. One thread at a time uses it.
+
+    Args:
+        directory: the path.
+        listing: gets the runs.
+        cache: whether what was found out about runs is kept in the user's cache, and found there.
+
+    Attributes:
+        directory: the path.
+        is_complete: each run has been looked at once.
+    """
+
+    def __init__(self, directory: Path, listing: RunList, *, cache: bool = True) -> None:
+        self.directory: Path = directory
+        self.is_complete: bool = False
+        self._listing = listing
+        self._has_cache = cache
+        self._indexes: dict[str, RunIndex] = {}
+        self._searched: dict[str, int] = {}
+        self._search_at = -math.inf
+        self._runs: dict[str, _Standing] = {}
+        self._asked = 0
+
+    def find(self) -> None:
+        """Bring the runs of the list up to date, where there may be others."""
+        now = time.monotonic()
+        if now < self._search_at and all(_changed_ns(path) == at for path, at in self._searched.items()):
+            return
+        began_ns = time.time_ns()
+        places = RunPlaces(self.directory, cache=self._has_cache, indexes=self._indexes)
+        found = {place.path: place.found_by for place in places.newest_first()}
+        self._take(found)
+        changed = {path: _changed_ns(path) for path in places.searched}
+        unsure = began_ns - _UNSURE_NS
+        self._searched = {path: at if at < unsure else -1 for path, at in changed.items()}
+        took_s = time.monotonic() - now
+        self._search_at = now + max(_SEARCH_S, _SEARCH_COST * took_s)
+
+    def look(self, budget_s: float, watched: Collection[str] = ()) -> bool:
+        """Look at runs that may have changed; return whether that was all of them.
+
+        Args:
+            budget_s: for about how long.
+            watched: paths of runs that come first.
+        """
+        end = time.monotonic() + budget_s
+        workers = run_state.other_workers()
+        self._wake(workers)
+        self._ask()
+        found: list[tuple[ListedRun, RunLook]] = []
+        noted_at = time.monotonic()
+        is_complete = True
+        for path, standing in self._due(watched):
+            if time.monotonic() > end:
+                is_complete = False
+                break
+            if (run := self._listing.at(path)) is not None:
+                found.append((run, self._looked(run, standing, workers)))
+            if time.monotonic() - noted_at > _NOTED_EACH_S:
+                self._listing.note(found)
+                found, noted_at = [], time.monotonic()
+        self._listing.note(found)
+        if is_complete and not self.is_complete:
+            self.save()
+        self.is_complete = self.is_complete or is_complete
+        return is_complete
+
+    def save(self) -> None:
+        """Put what was found out about runs into the user's cache."""
+        for index in self._indexes.values():
+            index.save()
+
+    def _take(self, found: dict[str, RunIndex]) -> None:
+        gone = [path for path in self._runs if path not in found]
+        for path in gone:
+            del self._runs[path]
+        self._listing.remove(gone)
+        for path, index in found.items():
+            if path not in self._runs and self._listing.at(path) is None:
+                self._listing.add(path, index)
+                self._runs[path] = _Standing()
+
+    def _due(self, watched: Collection[str]) -> Iterator[tuple[str, _Standing]]:
+        now = time.monotonic()
+        due = [(path, standing) for path, standing in self._runs.items() if standing.due_at <= now]
+        due.sort(key=lambda one: (one[0] not in watched, one[1].due_at > -math.inf))
+        return iter(due)
+
+    def _looked(self, run: ListedRun, standing: _Standing, workers: list[Worker]) -> RunLook:
+        began_at, marks = time.monotonic(), _marks(run.path)
+        look = run.anew(workers).look
+        now = time.monotonic()
+        standing.is_settled = look.is_final
+        same, standing.marks = marks == standing.marks, marks
+        if look.summary.status in _GOING_ON:
+            standing.due_at = now + max(LIVE_S, _LIVE_COST * (now - began_at))
+        else:
+            standing.due_at = math.inf if look.is_final else now + (_IDLE_S if same else LIVE_S)
+        return look
+
+    def _wake(self, workers: list[Worker]) -> None:
+        """Have runs looked at that processes of this machine work on."""
+        for path in {os.path.abspath(queue.run) for worker in workers for queue in worker.queues}:
+            if (standing := self._runs.get(path)) is not None and standing.is_settled:
+                standing.due_at, standing.is_settled = -math.inf, False
+
+    def _ask(self) -> None:
+        """Ask the next of the runs that are not due whether they have changed."""
+        paths = list(self._runs)
+        for _ in range(min(len(paths), max(_ASKED, int(_ASKED_PART * len(paths))))):
+            self._asked = (self._asked + 1) % len(paths)
+            standing = self._runs[paths[self._asked]]
+            if standing.is_settled and _marks(paths[self._asked]) != standing.marks:
+                standing.due_at = -math.inf
+
+
+def _marks(path: str) -> _Marks:
+    """Return when a run's directory, its journal and its cursors have changed."""
+    return tuple(_changed_ns(place) for place in (path, f"{path}/journal", f"{path}/cursors"))
+
+
+def _changed_ns(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0

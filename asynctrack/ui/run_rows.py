@@ -1,0 +1,39 @@
+"""Run rows: a run as a line of the page's table. Runs in the server of the page."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from asynctrack.collection.run_summary import RunSummary
+from asynctrack.records.media_types import unicode
+from asynctrack.ui.plain_json import flat, plain
+
+# Of config, summary and metrics in a row; the run's own page has all. Arbitrary.
+_MOST_KEYS: Final = 500
+# Characters of a text in a row. Arbitrary.
+_LONGEST: Final = 300
+
+_SAME: Final = ("id", "project", "name", "created_at", "ended_at", "records", "records_per_s", "step")
+_TEXTS: Final = ("group", "job_type", "notes", "error", "problem")
+_NESTED: Final = ("dropped", "writers", "hosts", "goals", "behind")
+
+
+def row_of(key: str, summary: RunSummary) -> dict[str, Any]:
+    """Return the row of a run; what is empty is left out.
+
+    Args:
+        key: by which the page asks for the run.
+        summary: what is known of it.
+    """
+    row: dict[str, Any] = {"run": key, "status": summary.status, "bytes": summary.bytes}
+    row |= {name: _short(getattr(summary, name)) for name in (*_SAME, *_TEXTS)}
+    row["tags"] = [_short(tag) for tag in summary.tags[:_MOST_KEYS]]
+    for name in ("config", "summary", "last"):
+        row[name] = flat(getattr(summary, name), _MOST_KEYS, _LONGEST)
+    for name in _NESTED:
+        row[name] = flat(getattr(summary, name), _MOST_KEYS, _LONGEST)
+    return {name: value for name, value in row.items() if value not in (None, [], {})}
+
+
+def _short(value: Any) -> Any:
+    return unicode(value)[:_LONGEST] if isinstance(value, str) else plain(value)
