@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from asynctrack._system.native import is_native
-from asynctrack.cli import curves, run_rows
+from asynctrack.cli import run_rows
 from asynctrack.collection import metric_stats
+from asynctrack.curves import run_curves
 from asynctrack.delivery import line_batches
 from asynctrack.journal import batch_records, frames
 from asynctrack.reading import repeats, scan
@@ -20,7 +21,7 @@ from asynctrack.reading import repeats, scan
 FEW_AND_MANY: Final = [6, pytest.param(50, marks=pytest.mark.system)]
 
 NATIVE, PYTHON = "native", "python"
-_CHOOSING = (batch_records, frames, line_batches, metric_stats, repeats, scan, curves, run_rows)
+_CHOOSING = (batch_records, frames, line_batches, metric_stats, repeats, scan, run_curves, run_rows)
 
 
 def read_in_python(patch: pytest.MonkeyPatch) -> None:

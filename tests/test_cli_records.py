@@ -11,24 +11,28 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_support import Logger, answer, asynctrack_, line_of, make_runs, on_terminal, plain, running
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import manifest, stopped, the_worker, wait_until, workers
 
 import asynctrack
 from asynctrack import cli
 from asynctrack.cli import output
+from asynctrack.cli.curves import read_curves
 from asynctrack.cli.follow import Follower
-from asynctrack.cli.sparklines import POINTS, Sparkline, Sparklines
 from asynctrack.client.run_state import activity_of
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.reader import Reader
 from asynctrack.journal.writer import Writer
+from asynctrack.reading.reader import RunReader
+from asynctrack.records.column_types import as_float
+from asynctrack.testing import JournaledRun
 
 
 @pytest.fixture(scope="module")
@@ -366,32 +370,48 @@ def test_a_condition_that_cannot_be_read_is_shown_with_a_mark(capsys: pytest.Cap
 # Curves, tables, numbers
 
 
+@settings(max_examples=60, deadline=None)
 @example([1.0, math.inf], 5)
-@given(st.lists(st.floats() | st.integers(), min_size=1, max_size=500), st.integers(1, 60))
-def test_a_curve_keeps_what_it_is_asked_for_in_little_memory(values: list[float], most: int) -> None:
-    curve = Sparkline()
-    for value in values:
-        curve.add(value)
-    numbers = [value for value in values if value == value]
+@given(st.lists(st.floats() | st.integers(), min_size=1, max_size=300), st.integers(1, 60))
+def test_course_has_the_extremes_and_at_most_as_many_values_as_there_is_room_for(
+    values: list[float], most: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, JournaledRun(Path(folder, "p", "r")) as run:
+        for step, value in enumerate(values):
+            run.log({"x": value}, step)
+        run.end()
+        found = read_curves(RunReader(run.path)).curves
+        curve, course = found.by_key["x"], found.courses(["x"], most)["x"]
+    kept = [value if -(2**63) <= value < 2**63 else as_float(value) for value in values]
+    finite = [value for value in kept if value - value == 0]
     assert curve.count == len(values)
-    assert repr(curve.last) == repr(values[-1])
-    assert (curve.low, curve.high) == (min(numbers), max(numbers)) if numbers else math.isnan(curve.low + curve.high)
-    course = curve.course(most)
-    assert len(course) == min(most, len(course)) > 0
-    assert len(curve._points) <= POINTS
-    assert math.isnan(course[-1]) or course[-1] == values[-1]
+    assert repr(curve.last) == repr(kept[-1])
+    assert (curve.low, curve.high) == (min(finite), max(finite)) if finite else math.isnan(curve.low + curve.high)
+    assert 0 < len(course) <= most
     if len(values) <= most:
-        assert all(math.isnan(shown) or shown == value for shown, value in zip(course, values, strict=True))
-    assert any(map(math.isnan, course)) == any(not -math.inf < value < math.inf for value in values)
+        assert all(math.isnan(shown) or shown == value for shown, value in zip(course, kept, strict=True))
+    if len(finite) == len(values) and most > 1:
+        assert {float(min(finite)), float(max(finite))} & {*course}
+    assert any(map(math.isnan, course)) == (len(finite) < len(values))
     assert len(output.spark(course)) == len(course)
 
 
-def test_a_run_that_makes_up_names_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asynctrack.cli.sparklines.MOST", 3)
-    curves = Sparklines()
-    for i in range(10):
-        curves.add({f"m{i}": i, "deep": {"er": i}, "text": "no", "flag": True})
-    assert (list(curves.by_key), curves.omitted) == (["m0", "deep/er", "m1"], 8)
+def test_spike_is_seen_in_a_course(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step in range(20_000):
+            run.log({"loss": 50.0 if step == 7_654 else 1 / (step + 1)}, step)
+        run.end()
+    course = read_curves(RunReader(run.path)).curves.courses(["loss"], 48)["loss"]
+    assert len(course) == 48 and max(course) == 50
+
+
+def test_a_run_that_makes_up_names_is_shown_by_the_first_of_them(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step in range(10_010):
+            run.log({f"name{step}": step}, step)
+        run.end()
+    curves = read_curves(RunReader(run.path)).curves
+    assert len(curves.by_key) == 10_000 and curves.is_full
 
 
 def test_a_narrow_table_cuts_cells_and_then_leaves_out_columns() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,17 @@ from test_scan import made_run
 
 import asynctrack
 from asynctrack._system.native import is_native
+from asynctrack.cli.curves import read_curves
+from asynctrack.collection.metric_stats import stats_of
+from asynctrack.curves import run_curves
 from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.group import group_curve
 from asynctrack.curves.run_curves import RunCurves
-from asynctrack.errors import InvalidSettings
+from asynctrack.errors import BackendUnavailable, InvalidSettings
 from asynctrack.reading.reader import RunReader
 from asynctrack.records.codec import flatten, string_keys
 from asynctrack.records.column_types import as_float
-from asynctrack.testing import JournaledRun
+from asynctrack.testing import JournaledRun, deliver
 
 NS = 1_700_000_000_000_000_000
 S = 1_000_000_000
@@ -176,6 +181,99 @@ def test_metric_with_steps_of_its_own_is_drawn_where_it_was_logged(tmp_path: Pat
     assert [*curves["val"].x] == [*curves["val"].mean] == list(range(400))
     assert max(curves["val"].x_max) == 399
     assert max(curves["loss"].max) == 39_999
+
+
+@pytest.mark.parametrize("x", ["step", "time", "relative", "seen"])
+def test_run_without_a_journal_has_the_curves_of_what_its_backends_have_left(tmp_path: Path, x: str) -> None:
+    with JournaledRun(tmp_path / "p" / "r", backends={"jsonl": asynctrack.JSONLines()}) as run:
+        for step in range(3000):
+            data = {"loss": math.inf if step == 7 else 1 / (step + 1), "seen": 32 * step, "ok": step % 2 == 0}
+            run.log(data if step % 3 else {"loss": 0.5}, step, time_ns=NS + step * S)
+        run.end()
+        deliver(run.path, asynctrack.JSONLines())
+    expected = RunReader(run.path).curves(["loss", "ok"], x, x0=None, x1=None, buckets=5000)
+    near = RunReader(run.path).curve("loss", x, x0=100, x1=2000, buckets=5000)
+    totals = {key: RunReader(run.path)._run_curves().totals(key) for key in ("loss", "seen", "ok")}
+    shutil.rmtree(run.path / "journal")
+    left = RunReader(run.path)
+    for key, curve in left.curves(["loss", "ok"], x, buckets=5000).items():
+        assert [*curve.x] == pytest.approx([*expected[key].x]) and repr([*curve.mean]) == repr([*expected[key].mean])
+    assert repr([*left.curve("loss", x, x0=100, x1=2000, buckets=5000).last]) == repr([*near.last])
+    assert len(left.curve("loss", x, buckets=20)) <= 20
+    found = left._run_curves()
+    for key, wanted in totals.items():
+        of = found.totals(key)
+        assert of is not None and wanted is not None
+        assert (of.count, of.not_finite, of.mean, of.min and of.min.value) == (
+            wanted.count,
+            wanted.not_finite,
+            wanted.mean,
+            wanted.min and wanted.min.value,
+        )
+    with pytest.raises(KeyError):
+        left.curve("lost", x)
+
+
+def test_run_of_which_nothing_can_be_read_here_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    with JournaledRun(tmp_path / "p" / "r", backends={"parquet": asynctrack.Parquet()}) as run:
+        run.log({"loss": 1.0}, 0)
+        run.end()
+        deliver(run.path, asynctrack.Parquet())
+    shutil.rmtree(run.path / "journal")
+    assert [*RunReader(run.path).curve("loss").mean] == [1.0]
+    for name in [name for name in sys.modules if name.endswith("parquet_table") or name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("asynctrack.backends.files.parquet_table", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(BackendUnavailable, match="pip install"):
+        RunReader(run.path).curve("loss")
+
+
+@pytest.mark.parametrize("native", sorted({is_native, False}))
+def test_curve_of_one_writer_has_its_numbers_alone(
+    tmp_path: Path, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_curves, "is_native", native)
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        other = run.join("rank1", 1)
+        for step in range(2000):
+            run.log({"loss": 1.0, "own": step}, step)
+            other.log({"loss": 2.0}, step)
+            if step % 300 == 0:
+                run.journal()
+                other.journal()
+        other.journal()
+        run.start()
+        for step in range(1500, 2500):
+            run.log({"loss": 3.0}, step)
+        run.end()
+    reader = RunReader(run.path)
+    both = reader.curve("loss", buckets=10)
+    one = reader.curve("loss", buckets=10, writer="rank1")
+    assert ({*both.min}, {*both.max}) == ({1.0, 3.0}, {2.0, 3.0})
+    assert {*one.mean} == {2.0} and sum(one.count) == 1500  # the rest was logged again, by another
+    assert sum(reader.curve("loss", writer="rank1", history="all").count) == 2000
+    assert [*reader.curves(writer="rank1")] == ["loss"]
+    found = read_curves(reader, "rank1")
+    assert (found.curves.by_key["loss"].count, tuple(found.left_out)) == (1500, (500, 0))
+    with pytest.raises(InvalidSettings, match="rank1"):
+        reader.curve("loss", writer="rank2")
+
+
+def test_truths_count_as_one_and_zero_everywhere(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step, value in enumerate([True, False, True, True]):
+            run.log({"ok": value, "mixed": value if step else 0.5}, step)
+        run.end()
+    assert [*RunReader(run.path).curve("ok").mean] == [1, 0, 1, 1]
+    stats = stats_of(run.path)
+    assert (stats["ok"].count, stats["ok"].mean, stats["ok"].last) == (4, 0.75, 1)
+    assert (stats["mixed"].count, stats["mixed"].first, stats["mixed"].min) == (4, 0.5, 0)
+    shown = read_curves(RunReader(run.path)).curves
+    assert (shown.by_key["ok"].count, shown.courses(["ok"], 9)["ok"]) == (4, [1, 0, 1, 1])
+    numpy = pytest.importorskip("numpy")
+    assert numpy.array_equal(asynctrack.compare([run.path]).curve("mixed").values["r"], [0.5, 0, 1, 1])
 
 
 def test_smoothing_goes_by_x(tmp_path: Path) -> None:

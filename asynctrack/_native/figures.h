@@ -9,7 +9,7 @@
 
 #include "columns.h"
 
-/* A number as it was logged: comparing goes by its value, as in Python. */
+/* A number as it was logged, truths too: comparing goes by its value, as in Python. */
 typedef struct {
     bool whole;
     int64_t i;
@@ -17,7 +17,7 @@ typedef struct {
 } figure;
 
 static inline figure figure_at(const column *of, size_t at) {
-    figure found = {tag_of(of, at) == TAG_INT, 0, 0.0};
+    figure found = {tag_of(of, at) != TAG_FLOAT, 0, 0.0};
     if (found.whole) {
         found.i = (int64_t)of->values[at];
     } else {

@@ -598,9 +598,9 @@ static PyObject *tally(scan *self, PyObject *arguments) {
     if (of->tags_met & 1u << TAG_OBJECT) { /* which may be a number */
         Py_RETURN_NONE;
     }
-    for (size_t at = 0; of->tags_met & (1u << TAG_INT | 1u << TAG_FLOAT) && at < of->count; at++) {
+    for (size_t at = 0; of->tags_met & (1u << TAG_BOOL | 1u << TAG_INT | 1u << TAG_FLOAT) && at < of->count; at++) {
         value_tag tag = tag_of(of, at);
-        if (tag == TAG_INT || tag == TAG_FLOAT) {
+        if (tag == TAG_BOOL || tag == TAG_INT || tag == TAG_FLOAT) {
             take_number(&found, of, at);
         }
     }

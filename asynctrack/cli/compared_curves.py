@@ -8,7 +8,7 @@ from typing import Final
 from asynctrack.cli import output
 from asynctrack.cli.curves import read_curves
 from asynctrack.cli.output import Output, Piece, Styled, TableColumn
-from asynctrack.cli.sparklines import Sparkline
+from asynctrack.cli.sparklines import Sparklines
 from asynctrack.collection.comparison import Comparison
 from asynctrack.collection.metric_stats import MetricStats
 from asynctrack.reading.history import History
@@ -32,8 +32,8 @@ def print_metrics(out: Output, comparison: Comparison, keys: Sequence[str], hist
     if not keys:
         return
     curves = {
-        label: read_curves(subject.path, history=history).curves.by_key
-        for label, subject in zip(comparison.labels, comparison.subjects, strict=True)
+        label: read_curves(reader, history=history).curves
+        for label, reader in zip(comparison.labels, comparison.runs, strict=True)
     }
     labels = max(map(output.width_of, comparison.labels))
     room = _LONGEST_CURVE if out.width is None else out.width - min(labels, _LONGEST_LABEL) - _NUMBERS
@@ -41,8 +41,8 @@ def print_metrics(out: Output, comparison: Comparison, keys: Sequence[str], hist
         goal = comparison.goals.get(key)
         out.heading(key + (f" ({goal})" if goal else ""))
         found = comparison.metrics[key]
-        shown = {label: curves[label][key] for label in found if key in curves[label]}
-        drawn = _draw(out, shown, found, max(_SHORTEST_CURVE, min(room, _LONGEST_CURVE)))
+        shown = {label: curves[label] for label in found if key in curves[label].by_key}
+        drawn = _draw(out, key, shown, found, max(_SHORTEST_CURVE, min(room, _LONGEST_CURVE)))
         rows = [
             _row(label, drawn.get(label, ""), stats, label == comparison.best(key)) for label, stats in found.items()
         ]
@@ -63,13 +63,13 @@ def _row(label: str, line: str, stats: MetricStats, is_best: bool) -> list[Piece
     return [label, Styled(line, "cyan"), *cells, Styled("best", "bold") if is_best else ""]
 
 
-def _draw(out: Output, curves: dict[str, Sparkline], stats: dict[str, MetricStats], most: int) -> dict[str, str]:
-    """Draw curves on one scale: each as long as its steps go, beside the longest, and as high as its values are among all."""
+def _draw(
+    out: Output, key: str, curves: dict[str, Sparklines], stats: dict[str, MetricStats], most: int
+) -> dict[str, str]:
+    """Draw the curves of a metric on one scale: each as long as its steps go, beside the longest, and as high as its values are among all."""
     end = max((stats[label].last_step for label in curves), default=0)
-    courses = {
-        label: curve.course(max(1, round(most * stats[label].last_step / end)) if end > 0 else most)
-        for label, curve in curves.items()
-    }
+    room = {label: max(1, round(most * max(0, stats[label].last_step) / end)) if end > 0 else most for label in curves}
+    courses = {label: of.courses([key], room[label])[key] for label, of in curves.items()}
     drawn = out.spark([value for course in courses.values() for value in course])
     found, at = {}, 0
     for label, course in courses.items():

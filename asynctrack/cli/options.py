@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.cli import output
+from asynctrack.curves.cuts import CutCounts
 from asynctrack.reading import catalog
 from asynctrack.reading.history import History, LeftOut
 from asynctrack.records.codec import flatten
@@ -133,7 +134,7 @@ def joined(words: Sequence[str], actions: Iterable[argparse.Action]) -> list[str
     return found
 
 
-def describe_left_out(left_out: LeftOut, does: str) -> str:
+def describe_left_out(left_out: LeftOut | CutCounts, does: str) -> str:
     """Say what was left out because it was logged again, and how to have it; `does` is the verb of that."""
     rows = f"{output.count(left_out.rows)} repeated row{'' if left_out.rows == 1 else 's'}"
     values = f"{output.count(left_out.values)} repeated value{'' if left_out.values == 1 else 's'}"

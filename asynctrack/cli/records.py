@@ -14,7 +14,6 @@ import msgspec
 from asynctrack.backends.files.jsonl import encode_lines
 from asynctrack.backends.files.line_records import LineBatches, LineRecords, TakenLines
 from asynctrack.cli.options import KeyFilter
-from asynctrack.cli.writers import WriterFilter
 from asynctrack.journal.batch_records import BatchDecoder, Taken
 from asynctrack.journal.frames import Frame, FrameBatch
 from asynctrack.journal.host_list import HostStats, offset_of
@@ -23,6 +22,7 @@ from asynctrack.journal.reader import Damage, Reader
 from asynctrack.journal.writers import Writers
 from asynctrack.queue.layout import RECORD
 from asynctrack.reading.damage import manifest_of, unreached_end
+from asynctrack.reading.writer_filter import WriterFilter
 from asynctrack.records.codec import Decoder, Record, decode_record
 
 Found = TypeVar("Found", Taken, TakenLines)

@@ -17,7 +17,6 @@ from asynctrack.backends.files.reserved import WRITER, FlatNames, free_name
 from asynctrack.cli.options import KeyFilter
 from asynctrack.cli.records import batches_of, decoder_of, read_lines, read_lists
 from asynctrack.cli.records import chosen as with_keys
-from asynctrack.cli.writers import WriterFilter
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.journal.reader import Damage
@@ -27,6 +26,7 @@ from asynctrack.reading.reader import RunReader
 from asynctrack.reading.repeats import find_repeats
 from asynctrack.reading.scan import NIL, Batches, blocks, kind_of_column
 from asynctrack.reading.session_records import session_records
+from asynctrack.reading.writer_filter import WriterFilter
 from asynctrack.records.codec import Record, flatten
 from asynctrack.records.column_types import Kind, are_plain, kind_of, widest
 

@@ -13,7 +13,7 @@ from asynctrack.collection.subject import RunSubject
 from asynctrack.reading.history import History
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.repeats import find_repeats
-from asynctrack.reading.scan import FLOAT, INT, blocks
+from asynctrack.reading.scan import BOOL, FLOAT, INT, blocks
 from asynctrack.records.codec import flatten, light
 from asynctrack.records.column_types import as_float
 from asynctrack.records.libraries import import_library
@@ -108,7 +108,7 @@ def _numbers(numpy: Any, subject: RunSubject, key: str, x: str) -> tuple[Any, An
 
 
 def _pieces(numpy: Any, run: Path, key: str, x: str, history: History) -> Iterator[tuple[Any, Any]]:
-    """Yield the places and the values of a metric of a run, some at a time. What is no number is left out."""
+    """Yield the places and the values of a metric of a run, some at a time. True and False are 1 and 0; what is no number is left out."""
     reader = RunReader(run)
     done = 0
     with contextlib.suppress(
@@ -130,7 +130,7 @@ def _pieces(numpy: Any, run: Path, key: str, x: str, history: History) -> Iterat
         (record.step, record.time_ns / 1e9, as_float(value))
         for record in reader.records(history)
         for name, value in flatten(record.data)
-        if name == key and isinstance(value, int | float) and not isinstance(value, bool)
+        if name == key and isinstance(value, int | float)
     ]
     first = next((record.time_ns / 1e9 for record in reader.records(history)), 0.0)
     if rest[done:]:
@@ -142,8 +142,8 @@ def _column(numpy: Any, scan: Scan, index: int) -> tuple[Any, Any, Any]:
     """Return the steps, the rows and the values of the numbers of a column."""
     steps = numpy.frombuffer(memoryview(scan.steps_of(index)), "int64")
     rows = numpy.frombuffer(memoryview(scan.rows_of(index)), "int64")
-    if not scan.describe(index)[0] & ~(INT | FLOAT):
+    if not scan.describe(index)[0] & ~(BOOL | INT | FLOAT):
         return steps, rows, numpy.frombuffer(memoryview(scan.values_of(index, "d")), "float64")
     values = scan.objects_of(index)
-    chosen = [at for at, value in enumerate(values) if isinstance(value, int | float) and not isinstance(value, bool)]
+    chosen = [at for at, value in enumerate(values) if isinstance(value, int | float)]
     return steps[chosen], rows[chosen], numpy.array([as_float(values[at]) for at in chosen], "float64")

@@ -34,7 +34,7 @@ class MetricStats(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of one metric of a run.
 
     Attributes:
-        count: of the numbers, those that are not finite included.
+        count: of the numbers, those that are not finite included; True and False are 1 and 0.
         first: as it was logged.
         last: as it was logged.
         min: the least of the finite ones; None where there is none.
@@ -91,7 +91,7 @@ def stats_of_numbers(values: Iterable[tuple[str, int, Any]]) -> dict[str, Metric
     """Return the stats of the numbers among values, each of which comes with its name and step."""
     tallies: dict[str, NumberTally] = {}
     for key, step, value in values:
-        if is_number(value):
+        if isinstance(value, int | float):
             tally = tallies.get(key)
             if tally is None:
                 if len(tallies) == _MOST_METRICS:
@@ -113,9 +113,9 @@ class NumberTally:
         self.total = self.lost = 0.0
 
     def add(self, step: int, value: float) -> None:
-        """Take the next number."""
+        """Take the next number; True and False are 1 and 0."""
         self.count += 1
-        self.last = (value, step)
+        self.last = (+value, step)
         self.first = self.first or self.last
         if not _is_finite(value):
             self.not_finite += 1
@@ -131,7 +131,7 @@ class NumberTally:
         found = scan.tally(index, self.total, self.lost)
         if found is None:
             for step, value in zip(memoryview(scan.steps_of(index)), scan.objects_of(index), strict=True):
-                if is_number(value):
+                if isinstance(value, int | float):
                     self.add(step, value)
             return
         count, not_finite, first, last, low, high, self.total, self.lost = found
@@ -172,11 +172,6 @@ class NumberTally:
 
     def _sum_of_all(self) -> float:
         return self.total + self.lost if math.isfinite(self.lost) else self.total
-
-
-def is_number(value: Any) -> bool:
-    """Return True for a number; a truth is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _scanned_stats(reader: RunReader, history: History) -> dict[str, MetricStats]:

@@ -50,7 +50,7 @@ class RunAtRecord:
         self._values = flat(record.data)
         for key, tally in self._tallies.items():
             value = self._values.get(key)
-            if isinstance(value, int | float) and not isinstance(value, bool):
+            if isinstance(value, int | float):
                 tally.add(record.step, value)
 
     def value(self, key: str) -> Any:

@@ -113,7 +113,7 @@ def _window(x: Sequence[float], mean: Sequence[float], weights: Sequence[float],
         yield math.fsum(value * (weight / total) for value, weight in found) if weights[at] else math.nan
 
 
-def of_cells(key: str, axis: str, cells: Bytes) -> CurveBuckets:
+def curve_of_cells(key: str, axis: str, cells: Bytes) -> CurveBuckets:
     """Make a curve of what is drawn."""
     found = [cell for cell in map(DrawnCell._make, CELL.iter_unpack(cells)) if cell.finite or cell.broken]
     found.sort(key=lambda cell: (cell.x_low + cell.x_high) / 2)
@@ -134,7 +134,7 @@ def of_cells(key: str, axis: str, cells: Bytes) -> CurveBuckets:
     )
 
 
-def of_points(key: str, axis: str, points: Sequence[tuple[float, float]]) -> CurveBuckets:
+def curve_of_points(key: str, axis: str, points: Sequence[tuple[float, float]]) -> CurveBuckets:
     """Make a curve of single numbers, each with its place."""
     x = _view("d", (place for place, _ in points))
     number = _view("d", (y if y - y == 0 else math.nan for _, y in points))

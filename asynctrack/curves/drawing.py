@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from asynctrack._system.native import is_native
-from asynctrack.curves.curve import CurveBuckets, of_cells, of_points
-from asynctrack.curves.lanes import JournalPlace, Lane
+from asynctrack.curves.curve import CurveBuckets, curve_of_cells, curve_of_points
+from asynctrack.curves.lanes import JournalPlace, Lane, OpenRow
 from asynctrack.curves.layout import CELL, ENTRY, FACTOR, ROW_RECORDS, BucketEntry, Bytes, entry_at, row_at
 from asynctrack.curves.native_parts import draw_against, draw_entries, draw_points
-from asynctrack.curves.pyramid import OpenRow, Pyramid
+from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.python_buckets import BY_STEP, BY_TIME, place_of
 from asynctrack.curves.single_numbers import LaneStretch, XAxis, read_points
 
@@ -115,7 +115,7 @@ def draw(
         read = read_points(pyramid, stretches, tuple(exact), axis, *window, native=native)
         for key, points in zip(exact, read, strict=True):
             own = points if exact[key] == window else _within(points, exact[key])
-            found[key] = DrawnMetric(_of_points(own, exact[key], buckets), own)
+            found[key] = of_points(own, exact[key], buckets)
     return found
 
 
@@ -123,8 +123,8 @@ def curve_of(key: str, axis: XAxis, drawn: DrawnMetric, buckets: int) -> CurveBu
     """Make a curve: of single numbers where they are few enough."""
     if drawn.points is not None and len(drawn.points) <= 16 * buckets:
         points = [(x, y) for x, y in struct.iter_unpack("=2d", drawn.points)]
-        return of_points(key, axis.name, sorted(points, key=lambda point: point[0]))
-    return of_cells(key, axis.name, drawn.cells)
+        return curve_of_points(key, axis.name, sorted(points, key=lambda point: point[0]))
+    return curve_of_cells(key, axis.name, drawn.cells)
 
 
 def _parts(pyramid: Pyramid, key: str, axis: XAxis, window: Window) -> list[LanePart]:
@@ -212,10 +212,11 @@ def _within(points: bytes, window: Window) -> bytes:
     return kept.tobytes()
 
 
-def _of_points(points: bytes, window: Window, buckets: int) -> bytearray:
+def of_points(points: bytes, window: Window, buckets: int) -> DrawnMetric:
+    """Draw single numbers, which lie in the window."""
     cells = bytearray(CELL.size * buckets)
     draw_points(cells, *window, points)
-    return cells
+    return DrawnMetric(cells, points)
 
 
 def _from_levels(

@@ -171,6 +171,20 @@ class Lane:
         return greatest
 
 
+class OpenRow(NamedTuple):
+    """The last row of a lane, which is not full yet; it is in no level.
+
+    Attributes:
+        lane: to which it belongs.
+        row: as in the layout.
+        entries: by metric.
+    """
+
+    lane: Lane
+    row: bytes
+    entries: dict[str, bytes]
+
+
 def _extend(levels: list[Bytes], level: int, more: bytes) -> None:
     if level == len(levels):
         levels.append(bytearray())

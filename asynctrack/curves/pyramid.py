@@ -6,59 +6,23 @@ It is made in one pass. Where a later session has logged steps again that are le
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from asynctrack._system.native import is_native
-from asynctrack.curves.cuts import Cuts, History, cuts_of
-from asynctrack.curves.lanes import JournalPlace, Lane
+from asynctrack.curves.cuts import CutCounts, Cuts, History, cuts_of
+from asynctrack.curves.lanes import JournalPlace, Lane, OpenRow
 from asynctrack.curves.layout import row_at
+from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.curves.native_parts import new_buckets
+from asynctrack.curves.progress import Progress
 from asynctrack.curves.python_buckets import Pick
 from asynctrack.curves.record_feed import RecordFeed
 from asynctrack.curves.totals import LoggedNumber, MetricTotals
 from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Damage, Reader, journal_id_of
-
-
-class Progress(NamedTuple):
-    """Says how far a journal was read.
-
-    Attributes:
-        journal: its id.
-        position: behind the last batch.
-        ends: for each ring the end of its last batch.
-        last: the number of the session that has begun last.
-        begun: whether a session has begun.
-        firsts: for each session the least step of each key.
-        cuts: for each session the steps from which on keys are left out.
-        fixed: the sessions of rings that belong to another than that in which they stand.
-    """
-
-    journal: bytes
-    position: Position
-    ends: dict[int, int]
-    last: int
-    begun: bool
-    firsts: list[dict[str, int]]
-    cuts: Cuts
-    fixed: dict[int, int]
-
-
-class OpenRow(NamedTuple):
-    """The last row of a lane, which is not full yet; it is in no level.
-
-    Attributes:
-        lane: to which it belongs.
-        row: as in the layout.
-        entries: by metric.
-    """
-
-    lane: Lane
-    row: bytes
-    entries: dict[str, bytes]
+from asynctrack.queue.layout import START
 
 
 class Pyramid:
@@ -67,6 +31,7 @@ class Pyramid:
     Args:
         run: its directory.
         history: "last" leaves out what was logged again after a resume; "all" does not.
+        takes: tells of each batch of the journal, in their order, if its records count; None for all.
         native: False has Python do all.
 
     Attributes:
@@ -74,13 +39,25 @@ class Pyramid:
         history: as it was given.
         lanes: the records of each ring and session, in the order in which they began.
         last_batch: the segment and the offset of the batch that was read last.
+        damage: that was met so far.
+        position: behind the last batch that was read.
     """
 
-    def __init__(self, run: Path, history: History = "all", *, native: bool = is_native) -> None:
+    def __init__(
+        self,
+        run: Path,
+        history: History = "all",
+        *,
+        takes: Callable[[FrameBatch], bool] | None = None,
+        native: bool = is_native,
+    ) -> None:
         self.run: Path = run
         self.history: History = history
         self.lanes: list[Lane]
         self.last_batch: tuple[int, int] | None
+        self.damage: list[Damage]
+        self.position: Position
+        self._takes = takes
         self._is_native = native
         self._journal: bytes | None
         self._ends: dict[int, int]
@@ -101,14 +78,29 @@ class Pyramid:
         self._note_firsts(firsts)
         return Progress(
             self._journal or b"",
-            self._position,
+            self.position,
             {**self._ends},
             self._last,
             self._begun,
             firsts,
             self._cuts,
             self._fixed,
+            self.left_out,
+            dict(self.media.by_kind),
+            list(self.media.newest),
+            self.damage,
         )
+
+    @property
+    def left_out(self) -> CutCounts:
+        """Return what was cut."""
+        rows, values = self._feed.scan.cut
+        return CutCounts(self._left_out.rows + rows, self._left_out.values + values)
+
+    @property
+    def media(self) -> MediaCounts:
+        """Return the media that were logged."""
+        return self._feed.media
 
     @property
     def cuts(self) -> Cuts:
@@ -118,36 +110,43 @@ class Pyramid:
     def resume(self, progress: Progress, lanes: list[Lane], totals: dict[str, MetricTotals]) -> None:
         """Go on where another pyramid of this run has stopped, with its lanes and totals."""
         self._restart(progress.cuts, progress.fixed)
-        self._journal, self._position, self._ends = progress.journal, progress.position, {**progress.ends}
+        self._journal, self.position, self._ends = progress.journal, progress.position, {**progress.ends}
         self._last, self._begun, self._firsts = progress.last, progress.begun, progress.firsts
         self.lanes, self._totals = lanes, totals
+        self.damage, self._left_out = [*progress.damage], progress.left_out
+        self._feed.media = MediaCounts(progress.media, progress.newest)
         self._session = -1
 
-    def grow(self, fixed: Mapping[int, int] | None = None) -> list[Damage]:
+    def grow(
+        self,
+        fixed: Mapping[int, int] | None = None,
+        *,
+        cuts: Cuts | None = None,
+        watch: Callable[[FrameBatch], None] | None = None,
+    ) -> None:
         """Read what the journal has since.
 
         Args:
             fixed: the sessions of rings that belong to another than that in which they stand; see `reading.host_sessions`.
-
-        Returns:
-            The damage that was met on the way.
+            cuts: for each session the steps from which on keys are left out, where not all batches are taken; None finds them.
+            watch: gets each batch that was read.
         """
         fixed = {} if fixed is None or self.history == "all" else dict(fixed)
         journal = journal_id_of(str(self.run / "journal"))
-        if self._journal not in (None, journal) or any(fixed.get(of) != self._fixed.get(of) for of in self._rings()):
-            self._restart([], fixed)
+        is_other = self._journal not in (None, journal) or (cuts is not None and cuts != self._cuts)
+        if is_other or any(fixed.get(of) != self._fixed.get(of) for of in self._rings()):
+            self._restart(cuts or [], fixed)
         self._journal, self._fixed = journal, fixed
-        damage = self._read()
-        while self.history == "last" and self._last:
-            cuts = cuts_of(self.progress.firsts)
-            if not self._leaves_out_more(cuts):
-                if cuts != self._cuts:
-                    self._cuts, self._session = cuts, -1
+        self._read(watch)
+        while cuts is None and self.history == "last" and self._last:
+            found = cuts_of(self.progress.firsts)
+            if not self._leaves_out_more(found):
+                if found != self._cuts:
+                    self._cuts, self._session = found, -1
                 break
-            self._restart(cuts, fixed)
+            self._restart(found, fixed)
             self._journal = journal
-            damage = self._read()
-        return damage
+            self._read(watch)
 
     def names(self) -> list[str]:
         """Return the names of all metrics, in the order of their first numbers."""
@@ -177,7 +176,9 @@ class Pyramid:
         self._buckets = new_buckets(self._feed.scan)
         self._journal = None
         self.last_batch = None
-        self._position = Position()
+        self.damage = []
+        self._left_out = CutCounts()  # of the other lanes
+        self.position = Position()
         self._ends = {}
         self._last, self._begun, self._session = 0, False, -1
         self._firsts = []
@@ -192,26 +193,41 @@ class Pyramid:
     def _rings(self) -> set[int]:
         return {lane.ring for lane in self.lanes}
 
-    def _read(self) -> list[Damage]:
-        with contextlib.closing(Reader(self.run / "journal", self._position, self._ends)) as reader:
+    def _read(self, watch: Callable[[FrameBatch], None] | None) -> None:
+        with contextlib.closing(Reader(self.run / "journal", self.position, self._ends)) as reader:
             try:
                 for batch in reader:
-                    self._take(batch, reader)
-                    self._position = batch.after
+                    if self._takes is None or self._takes(batch):
+                        self._take(batch, reader)
+                    else:
+                        self._pass_over(batch)
+                    self.position = batch.after
                     self.last_batch = batch.segment, batch.offset
+                    if watch is not None:
+                        watch(batch)
             finally:
                 self._learn_names()
-            return reader.damage
+                self.damage = list(dict.fromkeys([*self.damage, *reader.damage]))
 
     def _take(self, batch: FrameBatch, reader: Reader) -> None:
         lane = self._lane_of(batch)
         for at in self._feed.read(batch, batch.whole, reader.report):
             self._store(lane, JournalPlace(batch.segment, batch.offset, at))
-            if self._begun:
-                self._last += 1
-            self._begun = True
+            self._start()
             lane = self._lane_of(batch)
         self._store(lane, JournalPlace(batch.segment, batch.offset, batch.header.length))
+
+    def _pass_over(self, batch: FrameBatch) -> None:
+        """Leave out the records of a batch; the sessions that begin in it count."""
+        for frame in batch.frames(skip_records=True):
+            if frame.kind == START:
+                self._start()
+
+    def _start(self) -> None:
+        """Begin a session; what comes before the first start belongs to the first."""
+        if self._begun:
+            self._last += 1
+        self._begun = True
 
     def _lane_of(self, batch: FrameBatch) -> Lane:
         """Find or make the lane to which what comes next belongs."""

@@ -37,6 +37,12 @@ class PythonScan:
         self.begins: int = 0
         self._firsts: dict[str, int] = {}
         self._cuts: Mapping[str, int] = {}
+        self._cut = [0, 0]
+
+    @property
+    def cut(self) -> tuple[int, int]:
+        """Return how many records were left out, and how many values of others."""
+        return self._cut[0], self._cut[1]
 
     def begin_session(self, cuts: Mapping[str, int], stores: bool, /) -> None:
         """Begin a session, with the steps from which on a key is left out."""
@@ -54,7 +60,10 @@ class PythonScan:
                 self._firsts[name] = step
         kept = [(name, value) for name, value in pairs if name not in self._cuts or step < self._cuts[name]]
         if kept:
+            self._cut[1] += len(pairs) - len(kept)
             self.taker(step, time_ns, kept)
+        elif pairs:
+            self._cut[0] += 1
 
 
 class _Metric:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asynctrack._system.native import is_native
+from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.curves.native_parts import new_scan
 from asynctrack.curves.python_buckets import PythonScan
 from asynctrack.journal.frames import Frame, FrameBatch, walk
 from asynctrack.journal.manifest import UNREADABLE, unreadable
 from asynctrack.journal.reader import Damage
 from asynctrack.queue.layout import RECORD, START, frame_size
-from asynctrack.records.codec import Decoder, flatten, string_keys
+from asynctrack.records.codec import Decoder, Media, Record, flatten, string_keys
 from asynctrack.records.column_types import as_float
 
 if TYPE_CHECKING or is_native:
@@ -35,10 +36,12 @@ class RecordFeed:
 
     Attributes:
         scan: gets them.
+        media: those of the records that were read, without what is cut.
     """
 
     def __init__(self, run: Path, *, native: bool = is_native) -> None:
         self.scan: Scan | PythonScan = new_scan(native=native)
+        self.media: MediaCounts = MediaCounts()
         self._run = run
         self._decode = Decoder(run).record
         self._cuts: Mapping[str, int] = {}
@@ -93,12 +96,22 @@ class RecordFeed:
         except UNREADABLE:
             report(unreadable(self._run, batch, frame))
             return
-        pairs = [(name, _plain(value)) for name, value in flatten(string_keys(record.data))]
-        if any(name in self._cuts and record.step >= self._cuts[name] for name, _ in pairs):  # as `history.without`
-            pairs = list(dict(pairs).items())
+        values = list(flatten(string_keys(record.data)))
+        if any(self._is_cut(record, name) for name, _ in values):  # as `history.without`
+            values = list(dict(values).items())
+        self.media.add(pair for pair in values if isinstance(pair[1], Media) and not self._is_cut(record, pair[0]))
+        pairs = numbers_of(values)
         if isinstance(self.scan, PythonScan):
             self.scan.number, self.scan.begins = frame.number, frame.end - frame_size(len(frame.payload))
-        self.scan.put(_within(record.step), _within(record.time_ns), pairs)
+        self.scan.put(within_64_bits(record.step), within_64_bits(record.time_ns), pairs)
+
+    def _is_cut(self, record: Record, name: str) -> bool:
+        return name in self._cuts and record.step >= self._cuts[name]
+
+
+def numbers_of(values: Iterable[tuple[str, Any]]) -> list[tuple[str, float | None]]:
+    """Return the values of a record as a scan takes them, None for what is no number."""
+    return [(name, _plain(value)) for name, value in values]
 
 
 def _plain(value: Any) -> float | None:
@@ -108,6 +121,6 @@ def _plain(value: Any) -> float | None:
     return value if isinstance(value, float) else None
 
 
-def _within(value: int) -> int:
+def within_64_bits(value: int) -> int:
     """Return the integer of 64 bits that is nearest."""
     return min(max(value, -_INT64), _INT64 - 1)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from asynctrack._system.native import is_native
 from asynctrack.curves import saved
 from asynctrack.curves.curve import CurveBuckets
-from asynctrack.curves.cuts import History
+from asynctrack.curves.cuts import CutCounts, Cuts, History
 from asynctrack.curves.drawing import DrawnMetric, Window, axis_of, curve_of, draw, extent
+from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.session_begins import SessionBegin, sessions_of
+from asynctrack.curves.single_numbers import XAxis
 from asynctrack.curves.totals import MetricTotals
 from asynctrack.errors import InvalidSettings
+from asynctrack.journal.frames import FrameBatch
+from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Damage
 
 # More buckets than any picture has. Arbitrary.
@@ -28,29 +32,69 @@ class RunCurves:
     Args:
         run: its directory.
         history: "last" leaves out what was logged again after a resume; "all" does not.
-        cache: what was read of a long run is kept in the user's cache, and found there.
-        native: False has Python do all.
+        cache: what was read of a long run is kept in the user's cache, and found there. Not where batches are chosen.
+        takes: tells of each batch of the journal, in their order, if its records count; None for all.
+        native: False has Python do all, True the core; None has what is there.
     """
 
-    def __init__(self, run: Path, history: History = "last", *, cache: bool = False, native: bool = is_native) -> None:
-        self._pyramid = Pyramid(run, history, native=native)
-        self._has_cache = cache
+    def __init__(
+        self,
+        run: Path,
+        history: History = "last",
+        *,
+        cache: bool = False,
+        takes: Callable[[FrameBatch], bool] | None = None,
+        native: bool | None = None,
+    ) -> None:
+        native = is_native if native is None else native
+        self._pyramid = Pyramid(run, history, takes=takes, native=native)
+        self._has_cache = cache and takes is None
         self._is_begun = False
         self._saved = 0
         self._is_native = native
         self._lock = threading.RLock()
 
-    def grow(self, fixed: Mapping[int, int] | None = None) -> list[Damage]:
-        """Read what the journal has since; see `Pyramid.grow`."""
+    def grow(
+        self,
+        fixed: Mapping[int, int] | None = None,
+        *,
+        cuts: Cuts | None = None,
+        watch: Callable[[FrameBatch], None] | None = None,
+    ) -> list[Damage]:
+        """Read what the journal has since; see `Pyramid.grow`.
+
+        Returns:
+            All damage that was met so far.
+        """
         with self._lock:
             if self._has_cache and not self._is_begun and saved.load(self._pyramid):
                 self._saved = saved.count(self._pyramid)
             self._is_begun = True
-            damage = self._pyramid.grow(fixed)
+            self._pyramid.grow(fixed, cuts=cuts, watch=watch)
             if self._has_cache and saved.is_worth_saving(self._pyramid, self._saved):
                 self._saved = saved.count(self._pyramid)
                 saved.save(self._pyramid)
-            return damage
+            return self._pyramid.damage
+
+    @property
+    def cuts(self) -> Cuts:
+        """Return for each session the steps from which on keys are left out."""
+        return self._pyramid.cuts
+
+    @property
+    def position(self) -> Position:
+        """Return the place behind the last batch that was read."""
+        return self._pyramid.position
+
+    @property
+    def left_out(self) -> CutCounts:
+        """Return how many records and values were left out because they were logged again."""
+        return self._pyramid.left_out
+
+    @property
+    def media(self) -> MediaCounts:
+        """Return the images and the like that were logged."""
+        return self._pyramid.media
 
     def names(self) -> list[str]:
         """Return the metrics in the order of their first numbers."""
@@ -76,7 +120,7 @@ class RunCurves:
     def extent(self, key: str, x: str) -> tuple[float, float] | None:
         """Return the least and the greatest x of a metric, or somewhat less and more; None where it has no number there."""
         with self._lock:
-            return extent(self._pyramid, key, axis_of(self._pyramid, x))
+            return self._extent(key, self._axis(x))
 
     def curves(
         self, keys: Iterable[str], x: str, x0: float | None, x1: float | None, buckets: int
@@ -89,7 +133,7 @@ class RunCurves:
         """
         keys = tuple(dict.fromkeys(keys))
         with self._lock:
-            axis = axis_of(self._pyramid, x)
+            axis = self._axis(x)
             drawn = self.drawn(keys, x, x0, x1, buckets)
             return {key: curve_of(key, axis, drawn[key], buckets) for key in keys}
 
@@ -102,13 +146,22 @@ class RunCurves:
         if x0 is not None and x1 is not None and not x0 <= x1:
             raise InvalidSettings([f"x0 must not be greater than x1; got {x0} and {x1}"])
         with self._lock:
-            axis, known = axis_of(self._pyramid, x), {*self._pyramid.names()}
+            axis, known = self._axis(x), {*self.names()}
             for key in (*keys, *([axis.metric] if axis.metric is not None else [])):
                 if key not in known:
                     raise KeyError(key)
             windows = {}
             for key in keys:
-                whole = Window(x0, x1) if x0 is not None and x1 is not None else extent(self._pyramid, key, axis)
+                whole = Window(x0, x1) if x0 is not None and x1 is not None else self._extent(key, axis)
                 low, high = whole or Window(0.0, 0.0)
                 windows[key] = Window(low if x0 is None else x0, high if x1 is None else x1)
-            return draw(self._pyramid, windows, axis, buckets, native=self._is_native)
+            return self._draw(windows, axis, buckets)
+
+    def _axis(self, x: str) -> XAxis:
+        return axis_of(self._pyramid, x)
+
+    def _extent(self, key: str, axis: XAxis) -> Window | None:
+        return extent(self._pyramid, key, axis)
+
+    def _draw(self, windows: Mapping[str, Window], axis: XAxis, buckets: int) -> dict[str, DrawnMetric]:
+        return draw(self._pyramid, windows, axis, buckets, native=self._is_native)

@@ -19,16 +19,18 @@ from typing import Final
 import msgspec
 
 from asynctrack._system import user_cache
-from asynctrack.curves.cuts import Cuts, History
+from asynctrack.curves.cuts import CutCounts, Cuts, History
 from asynctrack.curves.lanes import JournalPlace, Lane
 from asynctrack.curves.layout import ENTRY, ROW, ROW_RECORDS
-from asynctrack.curves.pyramid import Progress, Pyramid
+from asynctrack.curves.media_counts import NamedMedium
+from asynctrack.curves.progress import Progress
+from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.totals import MetricTotals
 from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name
-from asynctrack.journal.reader import segments
+from asynctrack.journal.reader import Damage, segments
 
 KIND: Final = "curves"
-MAGIC: Final = b"ATCURV1" + (b"<" if sys.byteorder == "little" else b">")
+MAGIC: Final = b"ATCURV2" + (b"<" if sys.byteorder == "little" else b">")
 # Shorter runs are read in less time than anyone notices.
 LEAST_RECORDS: Final = 1_000_000
 
@@ -59,6 +61,10 @@ class _Head(msgspec.Struct, array_like=True):
     firsts: list[dict[str, int]]
     cuts: Cuts
     fixed: dict[int, int]
+    left_out: tuple[int, int]
+    media: dict[str, int]
+    newest: list[tuple[str, str, str]]
+    damage: list[tuple[str, int, int, str]]
     lanes: list[_LaneHead]
     totals: dict[str, MetricTotals]
 
@@ -95,6 +101,10 @@ def save(pyramid: Pyramid) -> bool:
             progress.firsts,
             progress.cuts,
             progress.fixed,
+            (*progress.left_out,),
+            progress.media,
+            [(*one,) for one in progress.newest],
+            [(*one,) for one in progress.damage],
             lanes,
             totals,
         )
@@ -130,6 +140,10 @@ def load(pyramid: Pyramid) -> bool:
         head.firsts,
         head.cuts,
         head.fixed,
+        CutCounts(*head.left_out),
+        head.media,
+        [NamedMedium(*one) for one in head.newest],
+        [Damage(*one) for one in head.damage],
     )
     pyramid.resume(progress, lanes, head.totals)
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -42,6 +42,7 @@ from asynctrack.reading.row_labels import RowLabels
 from asynctrack.reading.scan import Plain, scan
 from asynctrack.reading.session_records import session_records
 from asynctrack.reading.writer_counts import WriterCounts, read_last_labels
+from asynctrack.reading.writer_filter import WriterFilter
 from asynctrack.records.codec import Array, Decoder, Media, Record, flatten, light, string_keys, to_json
 from asynctrack.records.column_types import as_float
 from asynctrack.records.libraries import import_library
@@ -72,7 +73,7 @@ class RunReader:
         self._warns = warns
         self._around: list[Damage] = []
         self._within: list[Damage] = []
-        self._curves_by_history: dict[History, RunCurves] = {}
+        self._known_curves: dict[tuple[History, str | None], RunCurves] = {}
         self.manifest()
 
     def __repr__(self) -> str:
@@ -253,6 +254,7 @@ class RunReader:
         x1: float | None = None,
         buckets: int = 300,
         history: History = "last",
+        writer: str | None = None,
         cache: bool = True,
     ) -> CurveBuckets:
         """Return the curve of a metric, summed up for as many places as a picture has: no number lies outside its band.
@@ -266,13 +268,15 @@ class RunReader:
             x1: the last x.
             buckets: how many, at most.
             history: "last" leaves out what was logged again after a resume; "all" does not.
+            writer: the label of a process: only its numbers, and those of its forked children. None for all.
             cache: what was read of a run of a million records or more is kept in the user's cache, and found there at the first call.
 
         Raises:
             KeyError: the run has no number by that name, or by that of `x`.
-            InvalidSettings: there is no such window or history.
+            InvalidSettings: there is no such window, history or writer.
+            BackendUnavailable: the journal is missing, and what a backend has left cannot be read here.
         """
-        return self.curves([key], x, x0=x0, x1=x1, buckets=buckets, history=history, cache=cache)[key]
+        return self.curves([key], x, x0=x0, x1=x1, buckets=buckets, history=history, writer=writer, cache=cache)[key]
 
     @suggests
     def curves(
@@ -284,6 +288,7 @@ class RunReader:
         x1: float | None = None,
         buckets: int = 300,
         history: History = "last",
+        writer: str | None = None,
         cache: bool = True,
     ) -> dict[str, CurveBuckets]:
         """Return the curves of several metrics, by their names.
@@ -295,24 +300,54 @@ class RunReader:
             x1: as for `curve`.
             buckets: as for `curve`.
             history: as for `curve`.
+            writer: as for `curve`.
             cache: as for `curve`.
 
         Raises:
             KeyError: the run has no number by one of the names.
-            InvalidSettings: there is no such window or history.
+            InvalidSettings: there is no such window, history or writer.
+            BackendUnavailable: the journal is missing, and what a backend has left cannot be read here.
         """
-        found = self._run_curves(history, cache=cache)
+        found = self._run_curves(history, writer=writer, cache=cache)
         return found.curves(found.names() if keys is None else keys, x, x0, x1, buckets)
 
-    def _run_curves(self, history: History = "last", *, cache: bool = True) -> RunCurves:
-        """Return the curves of this run, up to date."""
-        from asynctrack.curves.run_curves import RunCurves  # few who read a run want its curves
-
+    def _run_curves(
+        self,
+        history: History = "last",
+        *,
+        writer: str | None = None,
+        cache: bool = True,
+        watch: Callable[[FrameBatch], None] | None = None,
+    ) -> RunCurves:
+        """Return the curves of this run, up to date; `watch` gets each batch that is read."""
         _check(history)
-        found = self._curves_by_history.setdefault(history, RunCurves(self.path, history, cache=cache))
-        self._within = found.grow(self._fixed_sessions() if history == "last" else {})
+        found = self._known_curves.get((history, writer))
+        if found is None:
+            found = self._known_curves[history, writer] = self._new_curves(history, writer, cache=cache)
+        said = manifest_of(self.path)
+        fixed = self._fixed_sessions() if history == "last" else {}
+        # What one process has logged again depends on the others, too.
+        cuts = self._run_curves(history, cache=cache).cuts if writer is not None and history == "last" else None
+        damage = found.grow(fixed, cuts=cuts, watch=watch)
+        self._within = [*damage, *(unreached_end(self.path, said, found.position) if self._has_journal() else ())]
         self._warn()
         return found
+
+    def _new_curves(self, history: History, writer: str | None, *, cache: bool) -> RunCurves:
+        from asynctrack.curves.record_curves import RecordCurves  # few who read a run want its curves
+        from asynctrack.curves.run_curves import RunCurves
+
+        if (fallback := self._fallback()) is not None:
+            return RecordCurves(
+                self.path,
+                lambda: (record for record in fallback() if writer is None or record.writer == writer),
+            )
+        if writer is None:
+            return RunCurves(self.path, history, cache=cache)
+        chosen = WriterFilter(self.path, writer)
+        if (problem := chosen.problem()) is not None:
+            raise InvalidSettings([problem])
+        return RunCurves(self.path, history, takes=chosen.takes_or_notes)
 
     @suggests
     def summarise(self, key: str, how: str = "last") -> Any:

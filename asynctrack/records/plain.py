@@ -22,21 +22,16 @@ def flat(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return data if _LEAVES.issuperset(map(type, data.values())) else dict(flatten(data))
 
 
-def numbers_in(data: Mapping[str, Any], parent: str = "", *, truths: bool = True) -> Iterable[tuple[str, float]]:
-    """Yield the numbers by flat names.
+def numbers_in(data: Mapping[str, Any], parent: str = "") -> Iterable[tuple[str, float]]:
+    """Yield the numbers by flat names; True and False are some.
 
     Args:
         data: of a record, or what is nested in one.
         parent: the beginning of each name.
-        truths: True and False count as numbers.
     """
     if not parent and _NUMBERS.issuperset(map(type, data.values())):
         return data.items()
-    return [
-        (name, value)
-        for name, value in flatten(data, parent)
-        if isinstance(value, int | float) and (truths or not isinstance(value, bool))
-    ]
+    return [(name, value) for name, value in flatten(data, parent) if isinstance(value, int | float)]
 
 
 def as_float(value: float, beyond: T) -> float | T:

@@ -12,6 +12,7 @@ from asynctrack.curves.run_curves import RunCurves
 from asynctrack.journal.reader import Damage
 from asynctrack.reading.damage import manifest_of
 from asynctrack.reading.host_sessions import sessions_of_rings
+from asynctrack.reading.reader import RunReader
 
 # Of all curves together, and how many runs. Arbitrary.
 _MOST_BYTES: Final = 256 << 20
@@ -39,12 +40,12 @@ class CurveShelf:
         self._shelved: OrderedDict[tuple[str, History], _Shelved] = OrderedDict()
 
     def curves_of(self, path: str, history: History = "last") -> tuple[RunCurves, list[Damage]]:
-        """Return the curves of a run, up to date, and the damage that was met now on the way."""
+        """Return the curves of a run, up to date, and the damage that was met on the way."""
         run = Path(path)
         with self._lock:
             found = self._shelved.get((path, history))
             if found is None:
-                found = _Shelved(RunCurves(run, history, cache=self._has_cache))
+                found = _Shelved(self._new(run, history))
                 self._shelved[path, history] = found
             self._shelved.move_to_end((path, history))
         said = manifest_of(run) if history == "last" else None
@@ -58,6 +59,11 @@ class CurveShelf:
         with self._lock:
             for key in [key for key in self._shelved if key[0] == path]:
                 del self._shelved[key]
+
+    def _new(self, run: Path, history: History) -> RunCurves:
+        if (run / "journal").is_dir():
+            return RunCurves(run, history, cache=self._has_cache)
+        return RunReader(run)._new_curves(history, None, cache=self._has_cache)  # of what backends have left
 
     def _trim(self, but: tuple[str, History]) -> None:
         with self._lock:

@@ -23,8 +23,9 @@ from asynctrack.cli import options, output
 from asynctrack.cli.exporting import Export
 from asynctrack.cli.options import describe_left_out
 from asynctrack.cli.run_rows import RunRows
-from asynctrack.cli.writers import WriterFilter, add_writer
+from asynctrack.cli.writers import add_writer
 from asynctrack.reading import catalog
+from asynctrack.reading.writer_filter import WriterFilter
 from asynctrack.records.expressions import Condition
 
 

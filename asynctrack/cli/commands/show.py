@@ -13,11 +13,12 @@ from asynctrack._system.wording import counted
 from asynctrack.cli import options, output
 from asynctrack.cli.curves import read_curves
 from asynctrack.cli.hosts import show_hosts
+from asynctrack.cli.media_counts import media_as_json, show_media
 from asynctrack.cli.output import STATE_STYLES, Output, Piece, Styled, TableColumn
 from asynctrack.cli.provenance import as_document, print_environment, print_traceback
 from asynctrack.cli.run_facts import labels_as_json, pairs, show_facts
 from asynctrack.cli.sparklines import Sparkline, Sparklines
-from asynctrack.cli.writers import WriterFilter, add_writer, describe_writers, print_writers
+from asynctrack.cli.writers import add_writer, describe_writers, print_writers
 from asynctrack.client.run_state import RunActivity, State, activity_of, state_of
 from asynctrack.collection.backend_standing import backend_standing, stats_of_run
 from asynctrack.collection.run_summary import seconds_between
@@ -26,6 +27,7 @@ from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Damage
 from asynctrack.reading.reader import RunReader
 from asynctrack.reading.stats import RunStats
+from asynctrack.reading.writer_filter import WriterFilter
 from asynctrack.records.codec import flatten
 
 # Limits of the display without options; --json has everything.
@@ -69,7 +71,7 @@ def main(args: argparse.Namespace) -> int:
     stats = stats_of_run(activity, manifest)
     backends = {name: backend_standing(run, name, manifest, stats) for name in manifest.backends}
     if args.json:
-        found = read_curves(run, chosen, args.history)
+        found = read_curves(reader, args.writer, args.history)
         document = _document(
             run, manifest, reader.environment, state, activity, stats, backends, found.curves, found.damage, args.keys
         )
@@ -78,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             "hosts": msgspec.to_builtins(manifest.hosts),
             "history": args.history,
             "left_out": {"rows": found.left_out.rows, "values": found.left_out.values},
-            "media": found.media.as_json(),
+            "media": media_as_json(found.media),
         }
         output.print_json({**document, **lists})
         return 0
@@ -92,11 +94,11 @@ def main(args: argparse.Namespace) -> int:
     _print_stats(out, stats)
     print_writers(out, writers, ended=ended)
     _print_backends(out, backends, served=activity.is_active)
-    found = read_curves(run, chosen, args.history)
+    found = read_curves(reader, args.writer, args.history)
     _print_metrics(out, found.curves, args.keys)
-    if found.left_out:
+    if any(found.left_out):
         out.line(Styled(options.describe_left_out(found.left_out, "shows"), "dim"), indent=2)
-    found.media.show(out)
+    show_media(out, found.media)
     _print_damage(out, found.damage)
     return 0
 
@@ -149,17 +151,17 @@ def _document(
             "dropped": stats.dropped,
         },
         "backends": backends,
-        "metrics": {
-            key: {
-                "count": curve.count,
-                "min": curve.low,
-                "last": curve.last,
-                "max": curve.high,
-                "course": curve.course(_LONGEST_CURVE),
-            }
-            for key, curve in _chosen(curves, keys).items()
-        },
+        "metrics": _metrics(curves, keys),
         "damage": [str(stretch) for stretch in damage],
+    }
+
+
+def _metrics(curves: Sparklines, keys: options.KeyFilter | None) -> dict[str, Any]:
+    chosen = _chosen(curves, keys)
+    courses = curves.courses(chosen, _LONGEST_CURVE)
+    return {
+        key: {"count": of.count, "min": of.low, "last": of.last, "max": of.high, "course": courses[key]}
+        for key, of in chosen.items()
     }
 
 
@@ -263,9 +265,10 @@ def _print_metrics(out: Output, curves: Sparklines, keys: options.KeyFilter | No
         beside = max(map(output.width_of, shown)) + sum(max(map(len, of)) for of in zip(*numbers.values(), strict=True))
         length = max(_SHORTEST_CURVE, min(length, out.width - beside - _BLANKS))
     rows: list[list[Piece]] = []
+    courses = curves.courses(shown, length)
     for key, curve in shown.items():
         low, last, high = numbers[key]
-        line = Styled(out.spark(curve.course(length)), "cyan")
+        line = Styled(out.spark(courses[key]), "cyan")
         rows.append([key, line, low, Styled(last, "bold"), high, output.short_count(curve.count)])
     columns = [
         TableColumn(cut=True),
@@ -274,9 +277,10 @@ def _print_metrics(out: Output, curves: Sparklines, keys: options.KeyFilter | No
     ]
     out.table([*columns, TableColumn("values", right=True, rank=1)], rows, indent=2)
     _print_rest(out, len(chosen) - len(shown), "--keys '*'")
-    if curves.omitted:
+    if curves.is_full:
         out.line(
-            Styled(f"values of further metrics that are not shown: {output.count(curves.omitted)}", "dim"), indent=2
+            Styled(f"and metrics that came later: the first {output.count(len(curves.by_key))} are kept", "dim"),
+            indent=2,
         )
 
 

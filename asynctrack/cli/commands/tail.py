@@ -16,13 +16,14 @@ from asynctrack.cli.follow import Follower
 from asynctrack.cli.lines import as_json, print_line
 from asynctrack.cli.output import Output, warn
 from asynctrack.cli.records import batch_decoder, by_time, chosen, records_in, reversed_records_in
-from asynctrack.cli.writers import WriterFilter, add_writer
+from asynctrack.cli.writers import add_writer
 from asynctrack.journal.backwards import backwards
 from asynctrack.journal.layout import NOTES_RING, Position
 from asynctrack.journal.reader import Damage
 from asynctrack.journal.writers import Writers
 from asynctrack.reading.damage import manifest_of, scan, unreached_end
 from asynctrack.reading.writer_counts import read_last_labels
+from asynctrack.reading.writer_filter import WriterFilter
 from asynctrack.records.codec import Record
 
 
