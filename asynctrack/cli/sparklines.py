@@ -13,7 +13,7 @@ from asynctrack.curves.run_curves import RunCurves
 
 
 class Sparkline(msgspec.Struct, frozen=True):
-    """What a metric comes to.
+    """Says what a metric comes to.
 
     Attributes:
         count: of its numbers.
