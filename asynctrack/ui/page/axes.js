@@ -8,6 +8,11 @@ import { asNumber } from "./columns.js";
 
 /** More texts than this stand on an axis without a label each. */
 const LABELLED = 24;
+/** So few different numbers are the labels themselves, if they are so far apart. */
+const FEW = 9;
+const APART = 0.04;
+/** A factor between numbers from which a logarithm shows them better. Arbitrary. */
+const DECADES = 50;
 
 /**
  * Return an axis that has room for these values.
@@ -41,7 +46,8 @@ function numberAxis(title, numbers, log) {
     const place = (scale(/** @type {number} */ (asNumber(value))) - lo) / (hi - lo);
     return Number.isFinite(place) ? place : undefined;
   };
-  const ticks = (log ? decades(lo, hi) : niceNumbers(lo, hi)).map((label) => ({ at: /** @type {number} */ (at(label)), label }));
+  const labels = fewNumbers(numbers, at) ?? (log ? decades(lo, hi) : niceNumbers(lo, hi));
+  const ticks = labels.map((label) => ({ at: /** @type {number} */ (at(label)), label }));
   return { title, kind: "number", log, lo, hi, at, ticks };
 }
 
@@ -61,6 +67,13 @@ function textAxis(title, values) {
 
 /** @param {any} value */
 const textOf = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+
+/** Return the different numbers, if they are few and far apart. */
+function fewNumbers(numbers, at) {
+  const found = [...new Set(numbers)].filter((number) => at(number) !== undefined).sort((one, other) => one - other);
+  const isApart = found.every((number, index) => !index || /** @type {number} */ (at(number)) - /** @type {number} */ (at(found[index - 1])) >= APART);
+  return found.length <= FEW && isApart ? found : null;
+}
 
 /** Return about five round numbers between two. */
 function niceNumbers(lo, hi) {
@@ -82,11 +95,11 @@ function decades(lo, hi) {
 }
 
 /**
- * Return true where numbers are positive and span more than two powers of ten: a logarithm shows them better.
+ * Return true where numbers are positive and differ by a large factor: a logarithm shows them better.
  * @param {any[]} values
  */
 export function spansDecades(values) {
   const numbers = /** @type {number[]} */ (values.map(asNumber).filter((number) => number !== undefined && Number.isFinite(number)));
   if (!numbers.length || numbers.some((number) => number <= 0)) return false;
-  return numbers.reduce((a, b) => Math.max(a, b)) / numbers.reduce((a, b) => Math.min(a, b)) > 100;
+  return numbers.reduce((a, b) => Math.max(a, b)) / numbers.reduce((a, b) => Math.min(a, b)) >= DECADES;
 }

@@ -9,7 +9,7 @@ import { groupings, groupsOf, linesOfGroups } from "./groups.js";
 import { html, useMemo } from "./html.js";
 import { Panels } from "./panels.js";
 import { ParallelCoordinates } from "./parallel.js";
-import { Empty, Failure, Loading, useLoaded } from "./parts.js";
+import { Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
 import { RunLegend } from "./run_legend.js";
 import { failure, refresh, runs, useRuns } from "./runs_list.js";
 import { Scatter } from "./scatter.js";
@@ -17,7 +17,12 @@ import { href, param, paramList, update } from "./state.js";
 
 /** @typedef {import("./columns.js").Row} Row */
 
-const VIEWS = { charts: "Charts", differences: "Differences", scatter: "Scatter", parallel: "Parallel" };
+const VIEWS = [
+  { name: "charts", title: "Charts" },
+  { name: "differences", title: "Differences" },
+  { name: "scatter", title: "Scatter" },
+  { name: "parallel", title: "Parallel coordinates" },
+];
 
 export default function ComparePage() {
   useRuns();
@@ -25,18 +30,12 @@ export default function ComparePage() {
   if (!runs.value && failure.value) return html`<${Failure} error=${failure.value} retry=${refresh} />`;
   if (!runs.value) return html`<${Loading} what="Reading runs" />`;
   if (!compared.value.length) return html`<${Empty} title="None of these runs is here"><a href=${href("runs")}>All runs</a><//>`;
-  const view = VIEWS[param("view") ?? ""] ? param("view") : "charts";
+  const view = VIEWS.some(({ name }) => name === param("view")) ? param("view") : "charts";
   return html`<div class="compare-page">
-    <${Views} view=${view} />
+    <${Tabs} tabs=${VIEWS} value=${view} label="Views" onChoose=${(name) => update({ view: name === "charts" ? null : name })} />
     <${RunLegend} />
     <div class="view">${view === "charts" ? html`<${Overlay} />` : view === "differences" ? html`<${Differences} />` : html`<${Results} view=${view} />`}</div>
   </div>`;
-}
-
-function Views({ view }) {
-  return html`<nav class="views" aria-label="Views">
-    ${Object.entries(VIEWS).map(([name, title]) => html`<button key=${name} aria-pressed=${name === view} onClick=${() => update({ view: name === "charts" ? null : name }, { push: true })}>${title}</button>`)}
-  </nav>`;
 }
 
 /** The curves of all runs that are drawn, or of groups of all runs. */

@@ -29,7 +29,8 @@ export function Differences() {
       <label><input type="checkbox" checked=${isAll} onChange=${() => update({ all: isAll ? null : "1" })} /> also what is the same</label>
       <button onClick=${() => save(rows, there)}>CSV</button>
     </div>
-    ${there.length ? there.map((part) => html`<${PartTable} key=${part.title} part=${part} rows=${rows} />`) : html`<p class="muted">Nothing differs.</p>`}
+    ${!there.length && html`<p class="muted">Nothing differs.</p>`}
+    ${rows.length > MOST_COLUMNS ? html`<${RunsDown} parts=${there} rows=${rows} />` : there.map((part) => html`<${KeysDown} key=${part.title} part=${part} rows=${rows} />`)}
   </div>`;
 }
 
@@ -61,32 +62,29 @@ function bestOf(values, goal) {
   return values.indexOf(goal === "minimize" ? Math.min(...numbers) : Math.max(...numbers));
 }
 
-function PartTable({ part, rows }) {
-  const Table = rows.length > MOST_COLUMNS ? RunsDown : KeysDown;
+/** Few runs: a table for each part, with a line for each key. */
+function KeysDown({ part, rows }) {
   return html`<section>
     <h2>${part.title} <span class="muted">${part.keys.length}</span></h2>
-    <div class="wide"><${Table} part=${part} rows=${rows} /></div>
+    <div class="wide"><table class="values">
+      <thead><tr><th scope="col">key</th>${rows.map((row) => html`<th scope="col" key=${row.run} ...${follows(row.run)}><${RunName} row=${row} /></th>`)}</tr></thead>
+      <tbody>${part.keys.map((one) => html`<tr key=${one.key} data-same=${one.differs ? undefined : ""}>
+        <th scope="row">${one.key}</th>${rows.map((row, at) => valueCell(one, at, follows(row.run)))}
+      </tr>`)}</tbody>
+    </table></div>
   </section>`;
 }
 
-/** Few runs: a line for each key. */
-function KeysDown({ part, rows }) {
-  return html`<table class="values">
-    <thead><tr><th scope="col">key</th>${rows.map((row) => html`<th scope="col" key=${row.run} ...${follows(row.run)}><${RunName} row=${row} /></th>`)}</tr></thead>
-    <tbody>${part.keys.map((one) => html`<tr key=${one.key} data-same=${one.differs ? undefined : ""}>
-      <th scope="row">${one.key}</th>${rows.map((row, at) => valueCell(one, at, follows(row.run)))}
-    </tr>`)}</tbody>
-  </table>`;
-}
-
-/** Many runs: a line for each run. */
-function RunsDown({ part, rows }) {
-  return html`<table class="values">
-    <thead><tr><th scope="col">run</th>${part.keys.map(({ key }) => html`<th scope="col" key=${key}>${key}</th>`)}</tr></thead>
-    <tbody>${rows.map((row, at) => html`<tr key=${row.run} ...${follows(row.run)}>
-      <th scope="row"><${RunName} row=${row} /></th>${part.keys.map((one) => valueCell(one, at))}
-    </tr>`)}</tbody>
-  </table>`;
+/** Many runs: one table with a line for each run. */
+function RunsDown({ parts, rows }) {
+  const keys = parts.flatMap((part) => part.keys);
+  return html`<div class="wide"><table class="values">
+    <thead>
+      <tr><td></td>${parts.map((part) => html`<th scope="colgroup" key=${part.title} colspan=${part.keys.length}>${part.title}</th>`)}</tr>
+      <tr><th scope="col">run</th>${keys.map(({ key, values }, at) => html`<th scope="col" key=${at} class=${kindOf(values[0])} title=${key}>${key}</th>`)}</tr>
+    </thead>
+    <tbody>${rows.map((row, at) => html`<tr key=${row.run} ...${follows(row.run)}><th scope="row"><${RunName} row=${row} /></th>${keys.map((one) => valueCell(one, at))}</tr>`)}</tbody>
+  </table></div>`;
 }
 
 function RunName({ row }) {
@@ -100,11 +98,12 @@ const follows = (run) => ({
   onMouseLeave: () => (hovered.value = null),
 });
 
+const kindOf = (value) => (value === undefined ? "muted" : typeof value === "number" ? "number" : "");
+
 function valueCell({ key, values, best }, at, more = {}) {
   const value = values[at];
   const text = valueText(value);
-  const kind = value === undefined ? "muted" : typeof value === "number" ? "number" : "";
-  return html`<td key=${key + at} ...${more} class=${`${more.class ?? ""} ${kind}`} title=${text} data-best=${best === at ? "" : undefined}>
+  return html`<td key=${key + at} ...${more} class=${`${more.class ?? ""} ${kindOf(value)}`} title=${text} data-best=${best === at ? "" : undefined}>
     ${value === undefined ? "–" : text}${best === at && html`<span class="hidden-visually"> (best)</span>`}
   </td>`;
 }

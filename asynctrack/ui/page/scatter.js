@@ -11,7 +11,9 @@ import { useWidth } from "./width.js";
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./axes.js").Axis} Axis */
 
 const HEIGHT = 460;
-const MARGIN = { left: 70, right: 24, top: 20, bottom: 44 };
+const MARGIN = { left: 80, right: 40, top: 32, bottom: 56 };
+/** Points stay so far from the corners. */
+const INSET = 14;
 /** Of what a result is likely called that people look at first. */
 const LIKELY = /best|acc|min\/.*loss/;
 
@@ -46,8 +48,8 @@ function LogSwitch({ axis, name }) {
 }
 
 function Points({ rows, x, y, across, up, width }) {
-  const placeX = (at) => MARGIN.left + at * (width - MARGIN.left - MARGIN.right);
-  const placeY = (at) => HEIGHT - MARGIN.bottom - at * (HEIGHT - MARGIN.top - MARGIN.bottom);
+  const placeX = (at) => MARGIN.left + INSET + at * (width - MARGIN.left - MARGIN.right - 2 * INSET);
+  const placeY = (at) => HEIGHT - MARGIN.bottom - INSET - at * (HEIGHT - MARGIN.top - MARGIN.bottom - 2 * INSET);
   const points = rows.map((row) => ({ row, px: across.at(x.of(row)), py: up.at(y.of(row)) })).filter(({ px, py }) => px !== undefined && py !== undefined);
   const above = points.find(({ row }) => row.run === highlighted.value);
   return html`<svg width=${width} height=${HEIGHT} role="group" aria-label=${`${y.title} by ${x.title}, ${points.length} runs`}>
