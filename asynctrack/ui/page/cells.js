@@ -45,7 +45,7 @@ export function cellContent(column, row, look) {
 
 const CONTENTS = {
   status: (/** @type {Row} */ row) => html`<${Status} status=${row.status} />`,
-  name: (/** @type {Row} */ row) => html`<a href=${href("run", row.run)} title=${row.name} tabindex="-1">${row.name || row.id}</a>`,
+  name: (/** @type {Row} */ row) => html`<a href=${href("run", row.run)} tabindex="-1">${row.name || row.id}</a>`,
   curve: (/** @type {Row} */ row, /** @type {{theme: string}} */ { theme }) => html`<${Sparkline} run=${row.run} theme=${theme} />`,
   age: (/** @type {Row} */ row) => html`<${Ago} at=${row.created_at} />`,
   tags: (/** @type {Row} */ row) => (row.tags ?? []).map((tag) => html`<span class="tag" key=${tag}>${tag}</span>`),

@@ -30,7 +30,6 @@ const REST_MS = 120;
  * @property {(axis: string) => import("./model.js").Mark[]} [marksOn]
  * @property {string[]} metrics what can be its x axis
  * @property {number} version changes when there may be more data
- * @property {string[]} [runs] of a chart of groups: the runs of all of them
  * @property {string | null} [highlighted] a run that stands out
  * @property {(line: Line | null) => void} [onHover] which line the mouse is at
  * @property {(line: Line) => void} [onPick]
@@ -67,7 +66,7 @@ export function Chart(props) {
 function useCurves(lines, settings, version, isFull) {
   const [state, setState] = useState({ change: 0, isLoading: true, error: undefined });
   const blocks = useRef(new Map());
-  const id = JSON.stringify([lines.map(blockId), settings.x, param("history")]);
+  const id = JSON.stringify([lines.map((line) => [blockId(line), line.runs]), settings.x, param("history")]);
   const asked = useRef("");
   const how = { x: settings.x, history: param("history") ?? "last", ...windowOf(settings), buckets: bucketsOf(lines, isFull, settings) };
   useEffect(() => {
@@ -85,8 +84,11 @@ function useCurves(lines, settings, version, isFull) {
         mine.set(blockId(block), block);
         frame ||= requestAnimationFrame(show);
       };
-      const end = (error) => setState((old) => ({ change: old.change + 1, isLoading: false, error }));
-      drop = askForCurves({ path: "curves", runs: [...new Set(lines.map((line) => line.run))], keys: [...new Set(lines.map((line) => line.key))], how }, give, end);
+      const wishes = wishesOf(lines);
+      let left = wishes.length;
+      const end = (error) => setState((old) => ({ change: old.change + 1, isLoading: --left > 0, error: error ?? old.error }));
+      const drops = wishes.map(({ name, ...wish }) => askForCurves({ ...wish, how }, (block) => give(name ? { ...block, run: name } : block), end));
+      drop = () => drops.forEach((one) => one());
     };
     const timer = setTimeout(ask, mine.size && settings.zoom ? REST_MS : 0);
     return () => {
@@ -96,6 +98,15 @@ function useCurves(lines, settings, version, isFull) {
     };
   }, [id, JSON.stringify(how), version]);
   return { ...state, blocks: blocks.current };
+}
+
+/** What to ask for: the curves of all runs together, and for each group of runs that of all of them. @param {Line[]} lines */
+function wishesOf(lines) {
+  const keys = [...new Set(lines.map((line) => line.key))];
+  const runs = [...new Set(lines.filter((line) => !line.runs).map((line) => line.run))];
+  const groups = new Map(lines.filter((line) => line.runs).map((line) => [line.run, line.runs]));
+  const wishes = [...groups].map(([name, runs]) => ({ name, path: /** @type {const} */ ("groups"), runs, keys }));
+  return runs.length ? [{ name: "", path: /** @type {const} */ ("curves"), runs, keys }, ...wishes] : wishes;
 }
 
 /** The window to ask for: somewhat more to the left where a smoothed line has to begin before it. */
@@ -154,7 +165,7 @@ function Notes({ model, isLoading }) {
 function Menu({ name, title, lines, metrics, settings, plot, model }) {
   const table = useRef(null);
   const [isTableOpen, setTableOpen] = useState(false);
-  const csv = source.url("csv", { run: [...new Set(lines.map((line) => line.run))], key: [...new Set(lines.map((line) => line.key))] });
+  const csv = source.url("csv", { run: [...new Set(lines.flatMap((line) => line.runs ?? line.run))], key: [...new Set(lines.map((line) => line.key))] });
   const close = (event) => event.currentTarget.closest("details").removeAttribute("open");
   const leave = (event) => event.currentTarget.contains(event.relatedTarget) || event.currentTarget.removeAttribute("open");
   const item = (text, act) => html`<button class="plain" onClick=${(event) => [close(event), act()]}>${text}</button>`;

@@ -17,7 +17,7 @@ const NEAR = 4;
 
 /** @param {{model: Model, lines: import("./model.js").Line[], hover: {value: Hover | null}, onToggle: (label: string) => void}} props */
 export function Legend({ model, lines, hover, onToggle }) {
-  if (lines.length > MOST_NAMES) return html`<div class="legend muted">${lines.length} lines</div>`;
+  if (lines.length > MOST_NAMES) return html`<${ManyLines} lines=${lines} />`;
   const at = hover.value;
   const curves = new Map(model.curves.map((curve) => [curve.line, curve]));
   return html`<div class="legend">
@@ -29,6 +29,15 @@ export function Legend({ model, lines, hover, onToggle }) {
         <${Swatch} line=${line} /><span class="name">${line.label}</span><span class="number">${curve ? number(valueOf(curve, at)) : ""}</span>
       </button>`;
     })}
+  </div>`;
+}
+
+/** Of many lines, only which metric has which dash. */
+function ManyLines({ lines }) {
+  const first = new Map(lines.toReversed().map((line) => [line.key, line]));
+  return html`<div class="legend muted">
+    ${first.size > 1 && [...first.values()].reverse().map((line) => html`<span key=${line.key}><i class="swatch" data-dashed=${line.dash?.length ? "" : undefined}></i> ${line.key}</span>`)}
+    <span>${lines.length} lines</span>
   </div>`;
 }
 

@@ -6,7 +6,8 @@ import { exponential, windowMean } from "./smoothing.js";
 
 /**
  * @typedef {object} Line
- * @property {string | null} run null for a group of runs
+ * @property {string} run for a group of runs its name
+ * @property {string[]} [runs] of a group: those that it is made of
  * @property {string} key
  * @property {string} label
  * @property {import("./colours.js").Colour} colour
@@ -72,9 +73,9 @@ export function modelOf(lines, blocks, settings, marks) {
   return { curves, x, y, beyond, settings, marks, exact: curves.length > 0 && curves.every((curve) => curve.exact), isEmpty: !curves.length };
 }
 
-/** @param {{run: string | null, key: string}} line */
+/** @param {{run: string, key: string}} line */
 export function blockId({ run, key }) {
-  return `${run ?? ""}\n${key}`;
+  return `${run}\n${key}`;
 }
 
 function drawnOf(line, { columns, exact }, settings, seen) {

@@ -60,8 +60,8 @@ function paintCurve(pen, curve, model, scales, box, strength) {
   if (!exact) {
     const band = pen.path();
     traceBand(band, x, low, high, scales, box, from, to);
-    pen.fill(band, { colour, alpha: strength * (many ? 0.06 : 0.18) });
-    pen.stroke(band, { colour, width: 0.75, alpha: strength * (many ? 0.16 : 0.35) });
+    pen.fill(band, { colour, alpha: strength * (many || deviation ? 0.06 : 0.18) });
+    pen.stroke(band, { colour, width: 0.75, alpha: strength * (many || deviation ? 0.16 : 0.35) });
   }
   if (deviation) {
     const inner = pen.path();

@@ -1,7 +1,7 @@
 // Runs table: rows of runs under columns that sort; only those in view are there, and only those that changed are drawn again.
-import { cellContent, cellText } from "./cells.js";
+import { cellContent } from "./cells.js";
 import { problemOf, titleParts } from "./columns.js";
-import { Component, html, useLayoutEffect, useRef } from "./html.js";
+import { Component, html, useLayoutEffect, useMemo, useRef } from "./html.js";
 import { useVirtualRows } from "./virtual_rows.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./columns.js").Column} Column */
@@ -43,7 +43,7 @@ export function RunsTable(props) {
   pool.current = Math.max(pool.current, shown.length);
   useLayoutEffect(() => props.onView(shown));
   useFollowedCursor(box, rows, cursor);
-  return html`<div class="scroller" ref=${box}>
+  return html`<div class="scroller" ref=${box} onScroll=${markAside} onMouseOver=${tellWhole}>
     <table class="runs" role="grid" aria-label="Runs" aria-multiselectable="true" aria-rowcount=${rows.length + 1} aria-colcount=${columns.length + 1} style=${{ minWidth: `${layout.sum}px` }}>
       <colgroup>
         <col style=${{ width: `${SELECT_PX}px` }} />
@@ -59,6 +59,17 @@ export function RunsTable(props) {
       </tbody>
     </table>
   </div>`;
+}
+
+/** Columns stay only while the table is scrolled to the side: that costs, also where it is scrolled down. */
+function markAside({ currentTarget: box }) {
+  if (box.scrollLeft > 0 !== "x" in box.dataset) box.toggleAttribute("data-x", box.scrollLeft > 0);
+}
+
+/** A text that is cut off is told in whole where the mouse is. */
+function tellWhole({ target }) {
+  const cell = target.closest("td:not(.of-status, .of-problem)");
+  if (cell) cell.title = cell.scrollWidth > cell.clientWidth ? cell.textContent : "";
 }
 
 /** Returns functions that stay the same, and call those that were given last. */
@@ -88,7 +99,7 @@ function Space({ rows }) {
 }
 
 function Head({ rows, columns, layout, sort, onSort, selected, onSelectAll }) {
-  const count = rows.reduce((sum, row) => sum + Number(selected.has(row.run)), 0);
+  const count = useMemo(() => rows.reduce((sum, row) => sum + Number(selected.has(row.run)), 0), [rows, selected]);
   const isAll = count > 0 && count === rows.length;
   return html`<thead>
     <tr aria-rowindex="1">
@@ -143,8 +154,7 @@ class TableRow extends Component {
   cell(column) {
     const { row, layout, theme } = this.props;
     const left = layout.left.get(column.id);
-    const title = column.id === "status" ? problemOf(row) : column.numeric ? undefined : cellText(column, row);
-    return html`<td key=${column.id} class=${classOf(column, left)} style=${{ left }} title=${title}>${cellContent(column, row, { theme })}</td>`;
+    return html`<td key=${column.id} class=${classOf(column, left)} style=${left && { left }} title=${column.id === "status" ? problemOf(row) : undefined}>${cellContent(column, row, { theme })}</td>`;
   }
 }
 

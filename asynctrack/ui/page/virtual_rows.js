@@ -2,7 +2,7 @@
 import { useLayoutEffect, useState } from "./html.js";
 
 /** Rows that are there above and below those in view, so that scrolling shows no blank; arbitrary. */
-const BEYOND = 12;
+const BEYOND = 8;
 /** The window moves by this many rows at once, so that few scroll events change it. */
 const STEP = 6;
 
