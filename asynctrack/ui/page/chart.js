@@ -16,11 +16,13 @@ import { param, paramList, update } from "./state.js";
 
 // Buckets of a chart: somewhat more than its pixels, less where many lines share them. The same for all charts, so that they share a request.
 const BUCKETS = 400;
-const BUCKETS_OF_MANY = 200;
+// Of all lines of a chart together, in hundreds: charts of about as many lines share a request.
+const BUCKETS_IN_ALL = 20_000;
 const BUCKETS_IN_FULL = 1600;
-const MANY_LINES = 40;
 // While a zoom goes on, the server is asked when it rests so long.
 const REST_MS = 120;
+// While many curves come, they are drawn so often: each time is the work of all of them.
+const SHOW_MS = 300;
 
 /**
  * @typedef {object} ChartProps
@@ -73,16 +75,16 @@ function useCurves(lines, settings, version, isFull) {
     if (asked.current !== id) blocks.current = new Map();
     asked.current = id;
     const mine = blocks.current;
-    let frame = 0;
+    let showing = 0;
     let drop = () => {};
     const show = () => {
-      frame = 0;
+      showing = 0;
       setState((old) => ({ change: old.change + 1, isLoading: false, error: undefined }));
     };
     const ask = () => {
       const give = (block) => {
         mine.set(blockId(block), block);
-        frame ||= requestAnimationFrame(show);
+        showing ||= setTimeout(show, mine.size > 1 ? SHOW_MS : 0);
       };
       const wishes = wishesOf(lines);
       let left = wishes.length;
@@ -93,7 +95,7 @@ function useCurves(lines, settings, version, isFull) {
     const timer = setTimeout(ask, mine.size && settings.zoom ? REST_MS : 0);
     return () => {
       clearTimeout(timer);
-      cancelAnimationFrame(frame);
+      clearTimeout(showing);
       drop();
     };
   }, [id, JSON.stringify(how), version]);
@@ -117,7 +119,7 @@ function windowOf({ zoom: range, smoothing, logX }) {
 }
 
 function bucketsOf(lines, isFull, { zoom: range, smoothing }) {
-  const buckets = isFull ? BUCKETS_IN_FULL : lines.length > MANY_LINES ? BUCKETS_OF_MANY : BUCKETS;
+  const buckets = isFull ? BUCKETS_IN_FULL : Math.min(BUCKETS, Math.max(100, Math.floor(BUCKETS_IN_ALL / lines.length / 100) * 100));
   return Math.ceil(buckets * (range ? 1 + 2 * smoothing : 1));
 }
 

@@ -1,16 +1,16 @@
 // Compare page: several runs beside each other: their curves over one another, what differs, and how config and results go together.
 import { source } from "./api.js";
-import { columnsOf } from "./columns.js";
 import { DASHES } from "./colours.js";
+import { titleOf } from "./columns.js";
 import { colours, compared, drawn, highlighted, hovered, labels, pick } from "./compared.js";
 import { Controls } from "./controls.js";
 import { Differences } from "./differences.js";
-import { groupings, groupsOf, linesOfGroups } from "./groups.js";
-import { html, useMemo } from "./html.js";
+import { groupings, groups, linesOfGroups } from "./groups.js";
+import { computed, html, useMemo } from "./html.js";
 import { Panels } from "./panels.js";
 import { ParallelCoordinates } from "./parallel.js";
 import { Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
-import { RunLegend } from "./run_legend.js";
+import { GroupLegend, RunLegend } from "./run_legend.js";
 import { failure, refresh, runs, useRuns } from "./runs_list.js";
 import { Scatter } from "./scatter.js";
 import { href, param, paramList, update } from "./state.js";
@@ -33,7 +33,7 @@ export default function ComparePage() {
   const view = VIEWS.some(({ name }) => name === param("view")) ? param("view") : "charts";
   return html`<div class="compare-page">
     <${Tabs} tabs=${VIEWS} value=${view} label="Views" onChoose=${(name) => update({ view: name === "charts" ? null : name })} />
-    <${RunLegend} />
+    ${groups.value && view === "charts" ? html`<${GroupLegend} />` : html`<${RunLegend} />`}
     <div class="view">${view === "charts" ? html`<${Overlay} />` : view === "differences" ? html`<${Differences} />` : html`<${Results} view=${view} />`}</div>
   </div>`;
 }
@@ -41,16 +41,19 @@ export default function ComparePage() {
 /** The curves of all runs that are drawn, or of groups of all runs. */
 function Overlay() {
   const rows = compared.value;
-  const columns = useMemo(() => columnsOf(rows), [rows]);
-  const choices = useMemo(() => groupings(columns), [columns]);
-  const grouping = choices.find(({ id }) => id === param("group"));
   const names = metricsOf(rows).join("\n");
   const metrics = useMemo(() => names.split("\n").filter(Boolean), [names]);
-  const linesOf = useMemo(() => (grouping ? linesOfGroups(groupsOf(rows, grouping)) : linesOfRuns(drawn.value)), [grouping?.id, grouping ? rows : drawn.value]);
-  const hover = (line) => (hovered.value = line && !line.runs ? line.run : null);
-  return html`<${Controls} metrics=${metrics}><${GroupChoice} choices=${choices} chosen=${grouping?.id ?? ""} /><//>
-    <${Panels} keys=${metrics} linesOf=${linesOf} version=${recordsOf(rows)} highlighted=${grouping ? null : highlighted.value} onHover=${hover} onPick=${(line) => line.runs || pick(line.run)} />`;
+  const linesOf = useMemo(() => (groups.value ? linesOfGroups(groups.value) : linesOfRuns(drawn.value)), [groups.value, drawn.value]);
+  return html`<${Controls} metrics=${metrics}><${GroupChoice} /><//>
+    <${Panels} keys=${metrics} linesOf=${linesOf} version=${recordsOf(rows)} highlighted=${above.value}
+      onHover=${(line) => (hovered.value = line?.run ?? null)} onPick=${(line) => pick(line.run)} />`;
 }
+
+/** What stands out, if it is drawn. */
+const above = computed(() => {
+  const names = groups.value ? groups.value.map(({ label }) => label) : drawn.value.map(({ run }) => run);
+  return names.includes(highlighted.value ?? "") ? highlighted.value : null;
+});
 
 /** The metrics that any of the runs has, in the order of the first that has them. @param {Row[]} rows */
 const metricsOf = (rows) => [...new Set(rows.flatMap((row) => Object.keys(row.last ?? {})))];
@@ -68,11 +71,11 @@ function linesOfRuns(rows) {
   );
 }
 
-function GroupChoice({ choices, chosen }) {
+function GroupChoice() {
   return html`<label>group by
-    <select value=${chosen} onChange=${(event) => update({ group: event.target.value })}>
+    <select value=${param("group") ?? ""} onChange=${(event) => update({ group: event.target.value })}>
       <option value="">nothing</option>
-      ${choices.map(({ id, key }) => html`<option key=${id} value=${id}>${key}</option>`)}
+      ${groupings.value.map((column) => html`<option key=${column.id} value=${column.id}>${titleOf(column)}</option>`)}
     </select>
   </label>`;
 }

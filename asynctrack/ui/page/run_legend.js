@@ -1,6 +1,7 @@
-// Run legend: the compared runs as a list: which colour each has, whether it is drawn, and which one stands out.
+// Run legend: the compared runs, or groups of them, as a list: which colour each has, whether it is drawn, and which one stands out.
 import { css } from "./colours.js";
 import { colours, compared, drawFirst, drawn, FIRST_SHOWN, flip, highlighted, hovered, isDrawn, labels, missing, pick } from "./compared.js";
+import { groupColours, groups } from "./groups.js";
 import { html, useComputed } from "./html.js";
 import { Status } from "./parts.js";
 import { href, update } from "./state.js";
@@ -37,4 +38,18 @@ function LegendRow({ row }) {
 
 function leaveOut(run) {
   update({ run: compared.peek().map((row) => row.run).filter((one) => one !== run) }, { push: true });
+}
+
+/** The groups that runs are drawn in; each leads to the comparison of its runs alone. */
+export function GroupLegend() {
+  const all = groups.value ?? [];
+  return html`<aside class="run-legend" aria-label="Groups of runs">
+    <header><b>${all.length} groups</b><span class="muted">of ${compared.value.length} runs</span></header>
+    <ul onMouseLeave=${() => (hovered.value = null)}>
+      ${all.map(({ label, runs }) => html`<li key=${label} class=${highlighted.value === label ? "above" : undefined} onMouseEnter=${() => (hovered.value = label)}>
+        <i class="swatch" style=${{ color: css(groupColours.value.get(label)) }}></i>
+        <a href=${href("compare", "", { run: runs })} title="Compare these runs alone">${label}</a><span class="muted number">${runs.length}</span>
+      </li>`)}
+    </ul>
+  </aside>`;
 }
