@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from asynctrack.reading.opening import open_run
     from asynctrack.reading.reader import RunReader
     from asynctrack.records.values import Artifact, Histogram, Html, Image, Table, Text
+    from asynctrack.ui.notebook import show
 
 __version__ = "0.1.0"
 __native__ = is_native
@@ -94,6 +95,7 @@ _LATER = {
     "open_run": "asynctrack.reading.opening",
     "query": "asynctrack.collection.query",
     "runs": "asynctrack.collection.runs",
+    "show": "asynctrack.ui.notebook",
 }
 
 
@@ -227,4 +229,5 @@ __all__ = [
     "reset_default_backends",
     "runs",
     "set_default_backends",
+    "show",
 ]

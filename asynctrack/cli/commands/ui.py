@@ -13,6 +13,7 @@ from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.backends.requirements import lacking
 from asynctrack.cli import options
+from asynctrack.cli.page_export import export_page
 from asynctrack.errors import InvalidSettings
 from asynctrack.reading import catalog
 from asynctrack.settings import DEFAULT_DIR
@@ -52,6 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-cache", action="store_true", help="keep nothing of what was read in your cache, and use nothing from it"
     )
+    parser.add_argument(
+        "--export",
+        type=expanded,
+        metavar="FILE.html",
+        help="start no server: write the page with these runs in it to one file, which opens without a server; nobody needs asynctrack to read it",
+    )
+    parser.add_argument("--force", action="store_true", help="with --export: replace FILE.html if it exists")
 
 
 def add_token(parser: argparse.ArgumentParser, option: str) -> None:
@@ -75,7 +83,10 @@ def add_allow_host(parser: argparse.ArgumentParser, option: str) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serve until Ctrl-C. Return 0."""
+    """Serve until Ctrl-C, or write a file. Return 0; 1 if there are no runs to write, 2 if the file cannot be written there or a directory is missing."""
+    if args.export is not None:
+        places = _places(args)
+        return 2 if places is None else export_page(args.export, places, cache=not args.no_cache, force=args.force)
     if missing := lacking(_NEEDS):
         raise InvalidSettings([f"asynctrack ui: {missing[0]}"])
     if (places := _places(args)) is None:

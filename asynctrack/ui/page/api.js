@@ -10,6 +10,7 @@ import { readBlocks } from "./wire.js";
  * @typedef {object} Source
  * @property {boolean} isLive whether there is a server, and runs can change
  * @property {string} [note] what an exported file lacks
+ * @property {string} [start] the fragment of what it shows first
  * @property {(path: string, query?: Query, abort?: AbortSignal) => Promise<any>} json
  * @property {(path: string, query?: Query, abort?: AbortSignal) => Promise<string>} text
  * @property {(path: string, query?: Query, abort?: AbortSignal) => AsyncIterable<import("./wire.js").Block>} blocks

@@ -192,7 +192,7 @@ function Menu({ name, title, lines, metrics, settings, plot, model }) {
 /** The numbers that are drawn, for those who read and do not see. */
 function DataTable({ title, model }) {
   const { x: axis } = model.settings;
-  return html`<form method="dialog"><h2>${title}</h2><button autofocus>Close</button></form>
+  return html`<form method="dialog"><h2>${title}</h2><button>Close</button></form>
     <table>
       <thead><tr>${["line", axis, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
       <tbody>

@@ -220,6 +220,7 @@ function urlOf(path, query = {}) {
 globalThis.asynctrackData = {
   isLive: false,
   note: index.note,
+  start: index.start,
   json: async (path, query = {}) => {
     if (!JSON_ANSWERS[path]) throw await refusal("An exported file does not have this.");
     return JSON_ANSWERS[path](query);

@@ -51,6 +51,6 @@ export function HelpDialog() {
       ${all.map(([key, [what]]) => html`<dt><kbd>${key}</kbd></dt><dd>${what}</dd>`)}
     </dl>
     <p class="muted">On a chart: drag zooms, the wheel zooms, shift and drag moves along, a double click zooms out.</p>
-    <form method="dialog"><button autofocus>Close</button></form>
+    <form method="dialog"><button>Close</button></form>
   </dialog>`;
 }

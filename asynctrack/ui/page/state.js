@@ -35,7 +35,7 @@ export function fragmentOf({ page, run, params }) {
 }
 
 /** What is shown. */
-export const route = signal(parse(location.hash));
+export const route = signal(parse(location.hash || (globalThis.asynctrackData?.start ?? "")));
 
 const readers = new Map();
 

@@ -1,0 +1,148 @@
+"""HTML export: chosen runs and the page in one file, which opens without a server. Runs where runs are exported.
+
+Curves have a limited number of points, small media are in it, and logs and changes of code are not: a file is passed on. The file says so.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from asynctrack.client import run_state
+from asynctrack.collection.run_places import RunPlaces
+from asynctrack.curves.run_curves import RunCurves
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal.manifest import UNREADABLE
+from asynctrack.journal.reader import Damage
+from asynctrack.ui.curve_shelf import CurveShelf
+from asynctrack.ui.embedding import EmbeddedRun
+from asynctrack.ui.html_file import html_file
+from asynctrack.ui.run_document import run_document
+from asynctrack.ui.run_list import ListedRun, RunList
+from asynctrack.ui.run_rows import row_of
+
+# Points of a curve: so many at most, and fewer where there are many curves, so that the file stays small.
+MOST_BUCKETS: Final = 4000
+_FEWEST_BUCKETS: Final = 500
+_MOST_POINTS: Final = 200_000
+_FORMAT: Final = 1
+# Of more the charts are a tangle. Arbitrary.
+_MOST_COMPARED: Final = 20
+
+
+class HtmlExport:
+    """Runs and the page on their way into one file.
+
+    Args:
+        places: directories of runs, or such that hold runs; in the file these are in the order in which they are found here.
+        cache: what was read of long runs is kept in the user's cache, and found there.
+        most_buckets: points of a curve.
+        compares: several runs, if not many, are compared where the file is opened; else they are a table.
+        version: of asynctrack.
+
+    Attributes:
+        keys: by which the runs are named in the file.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Path],
+        *,
+        cache: bool = True,
+        most_buckets: int = MOST_BUCKETS,
+        compares: bool = False,
+        version: str = "",
+    ) -> None:
+        self._runs = _listed(places, cache=cache)
+        self._shelf = CurveShelf(cache=cache)
+        self._most_buckets = self._buckets = most_buckets
+        self._compares = compares
+        self._version = version
+        self._embedded: list[dict[str, Any]] = []
+        self.keys: list[str] = [run.key for run in self._runs]
+
+    def texts(self, done: Callable[[int], object] = lambda runs: None) -> Iterator[str]:
+        """Yield the texts of which the file consists.
+
+        Args:
+            done: called with the number of runs that are in it.
+        """
+        self._embedded = []
+        named = self.keys[0] if len(self.keys) == 1 else f"{len(self.keys)} runs"
+        return html_file(f"{named} · asynctrack", self._parts(done), self._index)
+
+    def write(self, file: Path, done: Callable[[int], object] = lambda runs: None) -> None:
+        """Write the file, which appears when it is complete; one that is there is replaced."""
+        partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        try:
+            with open(partial, "x", encoding="utf-8") as out:
+                out.writelines(self.texts(done))
+            os.replace(partial, file)
+        finally:
+            with suppress(OSError):
+                os.unlink(partial)
+
+    def _parts(self, done: Callable[[int], object]) -> Iterator[str]:
+        found = [self._curves_of(run) for run in self._runs]
+        curves = sum(len(one[0].names()) for one in found if not isinstance(one, str))
+        self._buckets = min(self._most_buckets, max(_FEWEST_BUCKETS, _MOST_POINTS // max(1, curves)))
+        for at, run in enumerate(self._runs):
+            embedded = self._embed(run)
+            self._embedded.append(embedded.index())
+            yield "\n".join(embedded.lines)
+            done(at + 1)
+
+    def _index(self) -> dict[str, Any]:
+        said = {"format": _FORMAT, "asynctrack": self._version, "note": self._note(), "start": self._start()}
+        return {**said, "runs": self._embedded}
+
+    def _start(self) -> str:
+        """Return the fragment of the address at which the page begins."""
+        if len(self.keys) == 1:
+            return f"#/run/{quote(self.keys[0])}"
+        if self._compares and len(self.keys) <= _MOST_COMPARED:
+            return f"#/compare/?{urlencode([('run', key) for key in self.keys])}"
+        return "#/"
+
+    def _embed(self, run: ListedRun) -> EmbeddedRun:
+        found = self._curves_of(run)
+        subject = run.anew(run_state.other_workers())
+        embedded = EmbeddedRun(run.key, subject.summary)
+        if isinstance(found, str):
+            embedded.add_document({**row_of(run.key, subject.summary), "metrics": [], "damage": [found]})
+            return embedded
+        curves, damage = found
+        embedded.add_document(run_document(run, subject, curves, damage))
+        embedded.add_curves(curves, self._buckets)
+        return embedded
+
+    def _curves_of(self, run: ListedRun) -> tuple[RunCurves, list[Damage]] | str:
+        """Return the curves of a run; why not, where it cannot be read: the others are shown all the same."""
+        try:
+            return self._shelf.curves_of(run.path)
+        except (AsynctrackError, OSError, *UNREADABLE) as error:
+            return str(error).replace(f"{run.path}{os.sep}", "") or type(error).__name__
+
+    def _note(self) -> str:
+        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        return (
+            f"Exported {when}: runs are shown as they were then. Curves have {self._buckets:,} points at most, "
+            "and a zoom shows no more. Logs and uncommitted changes are not in this file."
+        )
+
+
+def _listed(places: Sequence[Path], *, cache: bool) -> list[ListedRun]:
+    listing = RunList()
+    found: dict[str, ListedRun] = {}
+    for place in places:
+        for run in RunPlaces(place, cache=cache).newest_first():
+            path = os.path.abspath(run.path)
+            if path not in found:
+                found[path] = listing.add(path, run.found_by)
+    return list(found.values())
