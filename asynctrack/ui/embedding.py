@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from asynctrack.collection.run_summary import RunSummary
-from asynctrack.curves.curve import CurveBuckets, of_cells
+from asynctrack.curves.curve import CurveBuckets, curve_of_cells
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.records.media_types import unicode
 from asynctrack.ui.curve_wire import block_of_curve
@@ -76,7 +76,7 @@ def _drawn(curves: RunCurves, axis: str, most: int) -> Iterator[CurveBuckets]:
         many = tuple(key for key in some if len(found[key]) > most)  # single numbers, where these are not very many
         summed = curves.drawn(many, axis, None, None, most) if many else {}
         for key in some:
-            yield of_cells(key, axis, summed[key].cells) if key in summed else found[key]
+            yield curve_of_cells(key, axis, summed[key].cells) if key in summed else found[key]
 
 
 def _origin(curves: RunCurves) -> float | None:
