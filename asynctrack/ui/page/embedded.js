@@ -191,6 +191,12 @@ async function compare({ run }) {
   return found;
 }
 
+async function metrics({ run }) {
+  const names = listOf(run);
+  const documents = await Promise.all(names.map(documentOf));
+  return { runs: Object.fromEntries(names.map((name, at) => [name, documents[at].metrics])) };
+}
+
 async function media({ run, key, from = 0, n = 100 }) {
   const found = await runOf(run);
   const line = found.media.find(([name]) => name === key)?.[1];
@@ -203,6 +209,7 @@ const JSON_ANSWERS = {
   runs: async () => ({ version: 1, reset: true, runs: [...runs.values()].map((run) => run.row), removed: [], directory: "", asynctrack: index.asynctrack }),
   run: ({ run }) => documentOf(run),
   compare,
+  metrics,
   media,
   select: async () => {
     throw await refusal("An exported file has no expressions. Filter by plain words, or run `asynctrack ui`.", 400);

@@ -1,11 +1,11 @@
 // Filter bar: the box for words and expressions, with what is wrong with one below it, and chips for statuses and tags.
 import { source } from "./api.js";
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { useLoaded } from "./parts.js";
 import { counted, isExpression, withChips, withWords } from "./row_filter.js";
 import { param, paramList, update } from "./state.js";
 
-/** @typedef {import("./columns.js").Row} Row */
+/** @typedef {import("./columns.js").Row} Row @typedef {{message: string, at?: number | null}} Problem */
 
 /** How long typing rests before the server is asked, and how often at most while runs change. */
 const REST_MS = 250;
@@ -15,20 +15,23 @@ const HINT = 'Filter: part of a name, or  lr < 1e-3 and min(loss) < 0.2';
 
 /**
  * Returns the rows that fit the view's filter. @param {Row[]} rows
- * @returns {{found: Row[], fitting: Row[], error: (Error & {at?: number | null}) | undefined}} found: all; fitting: those that also have the chips
+ * @returns {{found: Row[], fitting: Row[], error: Problem | undefined}} found: all; fitting: those that also have the chips
  */
 export function useFilter(rows) {
   const text = useRested(param("q") ?? "", REST_MS);
   const asked = isExpression(text) ? text : "";
   const round = useRested(rows, AGAIN_MS);
-  const { data, error } = useLoaded(async (abort) => ({ asked, runs: asked ? await matching(asked, abort) : null }), [asked, round]);
-  const known = data?.asked === asked ? data.runs : undefined;
-  const found = !asked ? withWords(rows, text) : known ? rows.filter((row) => known.has(row.run)) : rows;
-  return { found, fitting: withChips(found, paramList("status"), paramList("tag")), error: asked ? error : undefined };
+  const { data, error } = useLoaded(async (abort) => ({ asked, ...(asked ? await matching(asked, abort) : {}) }), [asked, round]);
+  const answer = data?.asked === asked ? data : {};
+  const found = useMemo(() => (!asked ? withWords(rows, text) : answer.runs ? rows.filter((row) => answer.runs.has(row.run)) : rows), [rows, text, answer.runs]);
+  const [statuses, tags] = [paramList("status"), paramList("tag")];
+  const fitting = useMemo(() => withChips(found, statuses, tags), [found, statuses.join("\n"), tags.join("\n")]);
+  return { found, fitting, error: asked ? (error ?? (answer.missing && { message: answer.missing })) : undefined };
 }
 
 async function matching(where, abort) {
-  return new Set((await source.json("select", { where }, abort)).runs);
+  const { runs, missing } = await source.json("select", { where }, abort);
+  return { runs: new Set(runs), missing };
 }
 
 /** Returns a value that follows another when that has not changed for a while. */
@@ -41,7 +44,7 @@ function useRested(value, ms) {
   return rested;
 }
 
-/** @param {{found: Row[], error: (Error & {at?: number | null}) | undefined, children?: any}} props */
+/** @param {{found: Row[], error: Problem | undefined, children?: any}} props */
 export function FilterBar({ found, error, children }) {
   const text = param("q") ?? "";
   const box = useRef(/** @type {HTMLInputElement | null} */ (null));
@@ -52,13 +55,13 @@ export function FilterBar({ found, error, children }) {
         aria-invalid=${Boolean(error)} aria-describedby="filter-error" onInput=${(event) => update({ q: event.target.value })} onKeyDown=${leave} />
       ${children}
     </div>
-    <${Problem} text=${text} error=${error} />
+    <${ProblemLine} text=${text} error=${error} />
     <${Chips} found=${found} />
   </div>`;
 }
 
 /** Says what is wrong with the expression, and marks where. */
-function Problem({ text, error }) {
+function ProblemLine({ text, error }) {
   const at = error?.at ?? 0;
   return html`<div id="filter-error" class="problem" role="status" hidden=${!error}>
     ${at > 0 && html`<code aria-hidden="true">${text.slice(0, at - 1)}<mark>${text[at - 1] ?? " "}</mark>${text.slice(at)}</code>`}

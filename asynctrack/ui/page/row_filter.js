@@ -8,7 +8,7 @@ const EXPRESSION = /[<>=!()`"']|^\s*not\s|\s(and|or|in)\s/;
 export const isExpression = (text) => EXPRESSION.test(text);
 
 /**
- * Return the rows that have every word in their name, id, project, group or tags, whatever its case.
+ * Return the rows that have every word in their name, id, project, group, status or tags, whatever its case.
  * @param {Row[]} rows
  * @param {string} text
  */
@@ -16,7 +16,7 @@ export function withWords(rows, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return rows;
   return rows.filter((row) => {
-    const said = `${row.name}\n${row.id}\n${row.project}\n${row.group ?? ""}\n${(row.tags ?? []).join("\n")}`.toLowerCase();
+    const said = `${row.name}\n${row.id}\n${row.project}\n${row.group ?? ""}\n${row.status}\n${(row.tags ?? []).join("\n")}`.toLowerCase();
     return words.every((word) => said.includes(word));
   });
 }

@@ -8,6 +8,13 @@ import { batch, signal, useEffect } from "./html.js";
 export const runs = signal(/** @type {Map<string, Row> | null} */ (null));
 export const failure = signal(/** @type {Error | null} */ (null));
 export const directory = signal("");
+/** Whether each run has been looked at: more may come. */
+export const isComplete = signal(true);
+/** What is wrong with the directories. */
+export const problems = signal(/** @type {string[]} */ ([]));
+
+/** While runs are looked at for the first time, the list is asked for so often. */
+const AGAIN_MS = 300;
 
 let version = /** @type {number | null} */ (null);
 let fetching = /** @type {Promise<void> | null} */ (null);
@@ -36,15 +43,22 @@ async function fetchChanges() {
 function apply(answer) {
   version = answer.version;
   const isFirst = !runs.peek() || answer.reset;
-  if (!isFirst && !answer.runs.length && !answer.removed.length) return;
+  batch(() => {
+    failure.value = null;
+    isComplete.value = answer.complete ?? true;
+    if (answer.problems?.join() !== problems.peek().join()) problems.value = answer.problems ?? [];
+    directory.value = answer.directory;
+    if (isFirst || answer.runs.length || answer.removed.length) runs.value = changed(answer, isFirst);
+  });
+  if (!isComplete.peek()) setTimeout(refresh, AGAIN_MS);
+}
+
+/** Returns the runs with what has changed. */
+function changed(answer, isFirst) {
   const next = new Map(isFirst ? [] : runs.peek());
   for (const run of answer.removed) next.delete(run);
   for (const row of answer.runs) next.set(row.run, row);
-  batch(() => {
-    runs.value = next;
-    failure.value = null;
-    directory.value = answer.directory;
-  });
+  return next;
 }
 
 /** Keeps the runs up to date while a component is there. */

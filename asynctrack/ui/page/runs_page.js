@@ -9,7 +9,7 @@ import { number } from "./format.js";
 import { html, useMemo, useState } from "./html.js";
 import { useKeys } from "./keys.js";
 import { Empty, Failure, Loading } from "./parts.js";
-import { directory, failure, refresh, runs, useRuns } from "./runs_list.js";
+import { directory, failure, isComplete, problems, refresh, runs, useRuns } from "./runs_list.js";
 import { RunsTable } from "./runs_table.js";
 import { clear, selected, toggle, toggleAll } from "./selection.js";
 import { want } from "./sparklines.js";
@@ -30,11 +30,13 @@ export default function RunsPage() {
   const known = runs.value;
   if (!known && failure.value) return html`<${Failure} error=${failure.value} retry=${refresh} />`;
   if (!known) return html`<${Loading} what="Reading runs" />`;
-  return known.size ? html`<${Runs} known=${known} />` : html`<${NoRuns} />`;
+  if (known.size) return html`<${Runs} known=${known} />`;
+  return isComplete.value ? html`<${NoRuns} />` : html`<${Loading} what="Looking for runs" />`;
 }
 
 function NoRuns() {
   return html`<${Empty} title="There are no runs yet">
+    ${problems.value.map((problem) => html`<p class="bad">${problem}</p>`)}
     <p class="muted">This page shows them as soon as one is in <code>${directory.value}</code>:</p>
     <pre class="example">${EXAMPLE}</pre>
   <//>`;
@@ -70,7 +72,8 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
       <button onClick=${save} title="This table, with all its rows, as a file">CSV</button>
       <${CompareButton} order=${order} compare=${compare} />
     <//>
-    <p class="counts muted" role="status">${countsOf(rows.length, total)}
+    <p class="counts muted" role="status">${countsOf(rows.length, total)}${!isComplete.value && " so far…"}
+      ${problems.value.map((problem) => html`<span class="bad"> · ${problem}</span>`)}
       ${selected.value.size > 0 && html`<span> · ${number(selected.value.size)} selected <button class="plain" onClick=${clear}>none</button></span>`}
     </p>
     ${rows.length
