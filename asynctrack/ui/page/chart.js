@@ -104,8 +104,8 @@ function useCurves(lines, settings, version, isFull) {
 
 /** What to ask for: the curves of all runs together, and for each group of runs that of all of them. @param {Line[]} lines */
 function wishesOf(lines) {
-  const keys = [...new Set(lines.map((line) => line.key))];
-  const runs = [...new Set(lines.filter((line) => !line.runs).map((line) => line.run))];
+  const keys = keysOf(lines);
+  const runs = runsOf(lines.filter((line) => !line.runs));
   const groups = new Map(lines.filter((line) => line.runs).map((line) => [line.run, line.runs]));
   const wishes = [...groups].map(([name, runs]) => ({ name, path: /** @type {const} */ ("groups"), runs, keys }));
   return runs.length ? [{ name: "", path: /** @type {const} */ ("curves"), runs, keys }, ...wishes] : wishes;
@@ -164,35 +164,51 @@ function Notes({ model, isLoading }) {
   </span>`;
 }
 
-function Menu({ name, title, lines, metrics, settings, plot, model }) {
-  const table = useRef(null);
-  const [isTableOpen, setTableOpen] = useState(false);
-  const csv = source.url("csv", { run: [...new Set(lines.flatMap((line) => line.runs ?? line.run))], key: [...new Set(lines.map((line) => line.key))] });
-  const close = (event) => event.currentTarget.closest("details").removeAttribute("open");
-  const leave = (event) => event.currentTarget.contains(event.relatedTarget) || event.currentTarget.removeAttribute("open");
-  const item = (text, act) => html`<button class="plain" onClick=${(event) => [close(event), act()]}>${text}</button>`;
-  return html`<details class="menu" onFocusOut=${leave}>
-      <summary title="Axes and files" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>⋯</summary>
-      <div>
-        <label>x <${AxisChoice} value=${settings.x} metrics=${metrics} label="x axis of this chart" onChoose=${(axis) => setOwnAxis(name, axis === (param("x") ?? "step") ? null : axis)} /></label>
-        ${item(settings.logX ? "Linear x" : "Logarithmic x", () => toggleOwnLog(name, "x"))}
-        ${item(settings.logY ? "Linear y" : "Logarithmic y", () => toggleOwnLog(name, "y"))}
-        ${item(param("full") === name ? "Leave full screen" : "Full screen", () => update({ full: param("full") === name ? null : name }))}
-        ${item("Table of what is drawn", () => [setTableOpen(true), table.current.showModal()])}
-        ${item("Save as SVG", () => saveSvg(plot.current, title))}
-        ${item("Save as PNG", () => savePng(plot.current, title))}
-        ${csv && html`<a href=${csv} download onClick=${close}>Save all values as CSV</a>`}
-      </div>
+/** What can be done with a chart. It is made when it is opened: there may be thousands of metrics to choose from. */
+function Menu(props) {
+  const { name, title, model } = props;
+  const [isOpen, setOpen] = useState(false);
+  const [hasTable, setTable] = useState(false);
+  const leave = (event) => event.currentTarget.contains(event.relatedTarget) || setOpen(false);
+  return html`<details class="menu" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)} onFocusOut=${leave}>
+      <summary title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>⋯</summary>
+      ${isOpen && html`<${MenuItems} ...${props} openTable=${() => setTable(true)} onChosen=${() => setOpen(false)} />`}
     </details>
-    <dialog ref=${table} class="table-dialog" aria-label="Table of ${title}" onClose=${() => setTableOpen(false)}>
-      ${isTableOpen && html`<${DataTable} title=${title} model=${model} />`}
-    </dialog>`;
+    ${hasTable && html`<${DataTable} title=${title} model=${model} onClose=${() => setTable(false)} />`}`;
+}
+
+function MenuItems({ name, title, lines, metrics, settings, plot, openTable, onChosen }) {
+  const isFull = param("full") === name;
+  const csv = source.url("csv", { run: runsOf(lines), key: keysOf(lines) });
+  const item = (text, act) => html`<button class="plain" onClick=${() => [act(), onChosen()]}>${text}</button>`;
+  const setAxis = (axis) => setOwnAxis(name, axis === settingsOf().x ? null : axis);
+  return html`<div>
+    <label>x <${AxisChoice} value=${settings.x} metrics=${metrics} label="x axis of this chart" onChoose=${setAxis} /></label>
+    ${item(settings.logX ? "Linear x" : "Logarithmic x", () => toggleOwnLog(name, "x"))}
+    ${item(settings.logY ? "Linear y" : "Logarithmic y", () => toggleOwnLog(name, "y"))}
+    ${item(isFull ? "Leave full screen" : "Full screen", () => update({ full: isFull ? null : name }))}
+    ${item("Table of what is drawn", openTable)}
+    ${item("Save as SVG", () => saveSvg(plot.current, title))}
+    ${item("Save as PNG", () => savePng(plot.current, title))}
+    ${csv && html`<a href=${csv} download onClick=${onChosen}>Save all values as CSV</a>`}
+  </div>`;
+}
+
+function runsOf(lines) {
+  return [...new Set(lines.flatMap((line) => line.runs ?? line.run))];
+}
+
+function keysOf(lines) {
+  return [...new Set(lines.map((line) => line.key))];
 }
 
 /** The numbers that are drawn, for those who read and do not see. */
-function DataTable({ title, model }) {
+function DataTable({ title, model, onClose }) {
   const { x: axis } = model.settings;
-  return html`<form method="dialog"><h2>${title}</h2><button>Close</button></form>
+  const dialog = useRef(null);
+  useEffect(() => dialog.current.showModal(), []);
+  return html`<dialog ref=${dialog} class="table-dialog" aria-label="Table of ${title}" onClose=${onClose}>
+    <form method="dialog"><h2>${title}</h2><button autofocus>Close</button></form>
     <table>
       <thead><tr>${["line", axis, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
       <tbody>
@@ -203,7 +219,8 @@ function DataTable({ title, model }) {
           </tr>`),
         )}
       </tbody>
-    </table>`;
+    </table>
+  </dialog>`;
 }
 
 function inWords(title, { curves, settings }) {

@@ -47,9 +47,9 @@ export function Swatch({ line }) {
 }
 
 /** @param {Drawn} curve @param {Hover | null} hover */
-function valueOf({ x, mean, smooth }, hover) {
-  const values = smooth ?? mean;
-  return values[hover ? indexAt(x, hover.x) : values.length - 1];
+function valueOf({ x, mean, last, smooth }, hover) {
+  if (hover) return (smooth ?? mean)[indexAt(x, hover.x)];
+  return last[last.length - 1];
 }
 
 /** @param {{model: Model, hover: {value: Hover | null}, width: number}} props */

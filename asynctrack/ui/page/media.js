@@ -1,7 +1,118 @@
-// Media: images, tables, histograms, pages and texts of a run, step by step.
-import { html } from "./html.js";
-import { Empty } from "./parts.js";
+// Media: images, tables, histograms, pages and texts of a run, each step by step.
+import { source } from "./api.js";
+import { bytes, number } from "./format.js";
+import { html, useRef } from "./html.js";
+import { useInView } from "./in_view.js";
+import { Empty, Failure, Fetched, Loading, Table, useLoaded } from "./parts.js";
+import { param, update } from "./state.js";
 
-export function Media({ run }) {
-  return html`<${Empty} title="No media" />`;
+/**
+ * @typedef {object} Item what was logged at a step
+ * @property {string} kind
+ * @property {number | null} step
+ * @property {string | null} sha256 by which the file is asked for; null where it is not there
+ * @property {string} [caption]
+ * @property {string} [name]
+ * @property {number} [size] in bytes
+ * @property {string[]} [columns] of a table
+ * @property {any[][]} [rows]
+ * @property {number[]} [edges] of a histogram
+ * @property {number[]} [counts]
+ */
+
+const KINDS = { image: Picture, table: Rows, histogram: Bars, html: Page, text: Words, artifact: File };
+
+/** @param {{run: import("./run_page.js").RunDocument, version: number}} props */
+export function Media({ run, version }) {
+  if (!run.media?.length) return html`<${Empty} title="No images, tables, histograms or files were logged" />`;
+  return html`<div class="media">
+    ${run.media.map((medium) => html`<${Medium} key=${medium.key} run=${run.run} medium=${medium} version=${version} />`)}
+  </div>`;
+}
+
+/** One key, with a slider to the steps at which it was logged. */
+function Medium({ run, medium, version }) {
+  const { key, kind, count } = medium;
+  const place = useRef(null);
+  const isSeen = useInView(place);
+  const chosen = param(`m.${key}`);
+  const at = Math.min(count - 1, chosen === null ? count - 1 : Number(chosen) || 0);
+  const choose = (event) => update({ [`m.${key}`]: Number(event.target.value) === count - 1 ? null : event.target.value });
+  return html`<article ref=${place} class="medium" data-kind=${kind} aria-label=${key}>
+    <header>
+      <h3 title=${key}>${key}</h3>
+      ${count > 1 && html`<input type="range" min="0" max=${count - 1} value=${at} aria-label="Which step of ${key}" onInput=${choose} />`}
+      <span class="muted number">${count > 1 ? `${at + 1} of ${count}` : ""}</span>
+    </header>
+    ${isSeen && html`<${Shown} run=${run} name=${key} at=${at} version=${at === count - 1 ? version : 0} />`}
+  </article>`;
+}
+
+function Shown({ run, name, at, version }) {
+  const { data, error, reload } = useLoaded((abort) => source.json("media", { run, key: name, from: at, n: 1 }, abort), [run, name, at, version]);
+  if (!data) return error ? html`<${Failure} error=${error} retry=${reload} />` : html`<${Loading} />`;
+  /** @type {Item | undefined} */
+  const item = data.items[0];
+  const Kind = item && KINDS[item.kind];
+  if (!Kind) return html`<p class="muted">There is nothing that this page can show.</p>`;
+  const facts = [item.step !== null && item.step !== undefined && `step ${number(item.step)}`, item.name, item.size && bytes(item.size)];
+  return html`<${Kind} run=${run} item=${item} />
+    ${item.caption && html`<p class="caption">${item.caption}</p>`}
+    <p class="muted number">${facts.filter(Boolean).join(" · ")}</p>`;
+}
+
+/** @returns {string | null} where the file of an item is */
+function fileOf(run, { sha256 }) {
+  return sha256 ? source.url("media/file", { run, sha256 }) : null;
+}
+
+function Missing() {
+  return html`<p class="muted">Its file is not there.</p>`;
+}
+
+function Picture({ run, item }) {
+  const url = fileOf(run, item);
+  if (!url) return html`<${Missing} />`;
+  return html`<a href=${url} target="_blank" rel="noreferrer"><img src=${url} alt=${item.caption || `image of step ${item.step}`} /></a>`;
+}
+
+function Rows({ item }) {
+  return html`<${Table} columns=${item.columns} rows=${item.rows.map((row) => row.map(cell))} />`;
+}
+
+function cell(value) {
+  if (typeof value === "number") return number(value, 6);
+  return value === null || typeof value !== "object" ? String(value ?? "") : JSON.stringify(value);
+}
+
+function Bars({ item: { edges, counts } }) {
+  const [first, last] = [edges[0], edges[edges.length - 1]];
+  const most = Math.max(1, ...counts);
+  const x = (edge) => ((edge - first) / (last - first || 1)) * 400;
+  return html`<svg class="bars" viewBox="0 0 400 150" preserveAspectRatio="none" role="img" aria-label="Histogram from ${number(first)} to ${number(last)}">
+      ${counts.map((count, at) => {
+        const width = Math.max(0.5, x(edges[at + 1]) - x(edges[at]) - 0.5);
+        const height = (count / most) * 146;
+        return html`<rect x=${x(edges[at])} y=${150 - height} width=${width} height=${height}>
+          <title>${number(edges[at])} to ${number(edges[at + 1])}: ${number(count)}</title>
+        </rect>`;
+      })}
+    </svg>
+    <p class="ends muted number"><span>${number(first)}</span><span>${number(counts.reduce((sum, count) => sum + count, 0))} values</span><span>${number(last)}</span></p>`;
+}
+
+/** A page of the run: it gets no scripts, no origin, and nothing of ours. */
+function Page({ run, item }) {
+  const url = fileOf(run, item);
+  return url ? html`<iframe sandbox="" src=${url} title="page of step ${item.step}" loading="lazy"></iframe>` : html`<${Missing} />`;
+}
+
+function Words({ run, item }) {
+  if (!item.sha256) return html`<${Missing} />`;
+  return html`<${Fetched} path="media/file" query=${{ run, sha256: item.sha256 }} show=${(text) => html`<pre class="log" tabindex="0">${text}</pre>`} />`;
+}
+
+function File({ run, item }) {
+  const url = fileOf(run, item);
+  return url ? html`<p><a href=${url} download=${item.name || ""}>Save ${item.name || "the file"}</a></p>` : html`<${Missing} />`;
 }

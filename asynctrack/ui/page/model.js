@@ -23,6 +23,7 @@ import { exponential, windowMean } from "./smoothing.js";
  * @property {Numbers} mean
  * @property {Numbers} low
  * @property {Numbers} high
+ * @property {Numbers} last
  * @property {Numbers | null} deviation of a group
  * @property {Numbers | null} smooth
  * @property {Uint32Array | null} notFinite
@@ -79,8 +80,8 @@ export function blockId({ run, key }) {
 }
 
 function drawnOf(line, { columns, exact }, settings, seen) {
-  const { x, mean, min = mean, max = mean, deviation = null, not_finite: notFinite = null } = columns;
-  return { line, x, mean, low: min, high: max, deviation, notFinite, exact, smooth: smoothOf(x, mean, settings, seen) };
+  const { x, mean, min = mean, max = mean, last = mean, deviation = null, not_finite: notFinite = null } = columns;
+  return { line, x, mean, low: min, high: max, last, deviation, notFinite, exact, smooth: smoothOf(x, mean, settings, seen) };
 }
 
 function smoothOf(x, mean, { smoothing, byWindow, logX }, [low, high]) {

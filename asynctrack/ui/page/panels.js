@@ -1,6 +1,7 @@
 // Panels: the charts of a page, in sections by the prefixes of their metrics. Only those that are in view are drawn.
 import { Chart } from "./chart.js";
-import { html, useEffect, useMemo, useRef, useState } from "./html.js";
+import { html, useMemo, useRef } from "./html.js";
+import { useInView } from "./in_view.js";
 import { useKeys } from "./keys.js";
 import { Empty } from "./parts.js";
 import { param, paramList, update } from "./state.js";
@@ -9,8 +10,6 @@ import { param, paramList, update } from "./state.js";
 
 // As many prefixes are compared in one panel; more are metrics of their own, say of a hundred layers.
 const MOST_TOGETHER = 8;
-// Pixels above and below the window in which charts are drawn before they are seen.
-const AHEAD = "150px";
 
 /**
  * Puts metrics that differ only in their prefix into one panel: `train/loss` and `val/loss`.
@@ -95,23 +94,6 @@ function PanelPlace({ panel, charts }) {
   return html`<article ref=${place} class="panel" data-full=${isFull ? "" : undefined} data-name=${panel.name} tabindex="0" aria-label=${panel.title}>
     ${isSeen ? html`<${Chart} ...${rest} name=${panel.name} title=${panel.title} lines=${lines} metrics=${keys} />` : html`<header><h3>${panel.title}</h3></header>`}
   </article>`;
-}
-
-const watched = new WeakMap();
-const inView = new IntersectionObserver((entries) => entries.forEach(({ target, isIntersecting }) => watched.get(target)?.(isIntersecting)), {
-  rootMargin: AHEAD,
-});
-
-/** @returns {boolean} whether an element is in view, or nearly */
-function useInView(ref) {
-  const [isSeen, setSeen] = useState(false);
-  useEffect(() => {
-    const element = ref.current;
-    watched.set(element, setSeen);
-    inView.observe(element);
-    return () => inView.unobserve(element);
-  }, []);
-  return isSeen;
 }
 
 function focused() {

@@ -1,5 +1,5 @@
 // Parts: small components that all pages have: status, empty, error and loading states, and data that are fetched.
-import { ApiError } from "./api.js";
+import { ApiError, source } from "./api.js";
 import { html, useEffect, useState } from "./html.js";
 
 /** A run's status as a word with its colour. @param {{status: string}} props */
@@ -66,4 +66,19 @@ export function Tabs({ tabs, value, label, onChoose }) {
       </button>`,
     )}
   </div>`;
+}
+
+/** A text of the server. */
+export function Fetched({ path, query, show, version = 0 }) {
+  const { data, error, reload } = useLoaded((abort) => source.text(path, query, abort), [path, JSON.stringify(query), version]);
+  if (data === undefined) return error ? html`<${Failure} error=${error} retry=${reload} />` : html`<${Loading} />`;
+  return show(data);
+}
+
+/** A plain table; numbers to the right. @param {{columns: string[], rows: any[][]}} props */
+export function Table({ columns, rows }) {
+  return html`<div class="scrolls"><table class="plain-table">
+    <thead><tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
+    <tbody>${rows.map((row) => html`<tr>${row.map((cell, at) => (at ? html`<td>${cell}</td>` : html`<th scope="row">${cell}</th>`))}</tr>`)}</tbody>
+  </table></div>`;
 }

@@ -2,7 +2,7 @@
 import { source } from "./api.js";
 import { dateTime, duration, number, plain } from "./format.js";
 import { html, useState } from "./html.js";
-import { Empty, Failure, Loading, useLoaded } from "./parts.js";
+import { Empty, Fetched, Table } from "./parts.js";
 
 /** @typedef {{run: import("./run_page.js").RunDocument, version: number}} Props */
 
@@ -48,14 +48,6 @@ function Pairs({ pairs }) {
   return html`<dl class="pairs">${pairs.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>`;
 }
 
-/** A plain table; numbers to the right. @param {{columns: string[], rows: any[][]}} props */
-export function Table({ columns, rows }) {
-  return html`<div class="scrolls"><table class="plain-table">
-    <thead><tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
-    <tbody>${rows.map((row) => html`<tr>${row.map((cell, at) => (at ? html`<td>${cell}</td>` : html`<th scope="row">${cell}</th>`))}</tr>`)}</tbody>
-  </table></div>`;
-}
-
 /** @param {Props} props */
 export function Environment({ run }) {
   const { packages, traceback: _, ...rest } = run.environment ?? {};
@@ -72,13 +64,6 @@ export function Environment({ run }) {
 function Diff({ text }) {
   const kind = (line) => ({ "+": "added", "-": "removed", "@": "place" })[line[0]];
   return html`<pre class="diff">${text.split("\n").map((line) => html`<span data-kind=${kind(line)}>${line}\n</span>`)}</pre>`;
-}
-
-/** A text of the server. */
-function Fetched({ path, query, show, version = 0 }) {
-  const { data, error, reload } = useLoaded((abort) => source.text(path, query, abort), [path, JSON.stringify(query), version]);
-  if (data === undefined) return error ? html`<${Failure} error=${error} retry=${reload} />` : html`<${Loading} />`;
-  return show(data);
 }
 
 /** @param {Props} props */

@@ -3,7 +3,7 @@ import { source, watch } from "./api.js";
 import { PALETTE } from "./colours.js";
 import { Controls } from "./controls.js";
 import { age, bytes, dateTime, duration, number } from "./format.js";
-import { html, useEffect, useMemo, useState } from "./html.js";
+import { html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { Panels } from "./panels.js";
 import { Empty, Failure, Loading, Status, Tabs, useLoaded } from "./parts.js";
 import { Backends, Config, Environment, Log, Summary, Writers } from "./run_details.js";
@@ -28,8 +28,10 @@ const TABS = {
 
 export default function RunPage() {
   const { run } = route.value;
-  const version = useVersion(run);
+  const known = useRef(/** @type {RunDocument | undefined} */ (undefined));
+  const version = useVersion(run, known);
   const { data, error, reload } = useLoaded((abort) => source.json("run", { run }, abort), [run, version]);
+  known.current = data;
   if (!data || data.run !== run) return error ? html`<${Failure} error=${error} retry=${reload} />` : html`<${Loading} what="Reading the run" />`;
   const tab = TABS[param("tab")] ? param("tab") : "charts";
   const [, Shown] = TABS[tab];
@@ -38,8 +40,8 @@ export default function RunPage() {
     <div role="tabpanel" aria-label=${TABS[tab][0]}><${Shown} run=${data} version=${version} /></div>`;
 }
 
-/** A number that grows when the run has grown: at most once in `LIVE_MS`. */
-function useVersion(run) {
+/** A number that grows when the run is no longer as it is known: at most once in `LIVE_MS`. */
+function useVersion(run, known) {
   const [version, setVersion] = useState(0);
   useEffect(() => {
     let timer = 0;
@@ -48,7 +50,10 @@ function useVersion(run) {
       setVersion((number) => number + 1);
     };
     const soon = () => (timer ||= setTimeout(grow, LIVE_MS));
-    const stop = watch([run], { onRun: (event) => event.run === run && soon(), onReturn: soon });
+    const hear = ({ records, status }) => {
+      if (known.current && (records !== known.current.records || status !== known.current.status)) soon();
+    };
+    const stop = watch([run], { onRun: hear, onReturn: soon });
     return () => {
       clearTimeout(timer);
       stop();

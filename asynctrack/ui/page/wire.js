@@ -18,18 +18,12 @@ const ARRAYS = { f8: Float64Array, f4: Float32Array, u4: Uint32Array };
 export async function* readBlocks(body) {
   const reader = body.getReader();
   let rest = new Uint8Array(0);
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      rest = joined(rest, value);
-      for (let size = blockSize(rest); size > 0 && size <= rest.length; size = blockSize(rest)) {
-        yield decodeBlock(rest.slice(0, size));
-        rest = rest.subarray(size);
-      }
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    rest = joined(rest, part.value);
+    for (let size = blockSize(rest); size > 0 && size <= rest.length; size = blockSize(rest)) {
+      yield decodeBlock(rest.slice(0, size));
+      rest = rest.subarray(size);
     }
-  } finally {
-    reader.cancel().catch(() => {});
   }
   if (rest.length) throw new Error("The server's answer was cut off.");
 }
