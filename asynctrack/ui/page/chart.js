@@ -169,10 +169,11 @@ function Menu(props) {
   const { name, title, model } = props;
   const [isOpen, setOpen] = useState(false);
   const [hasTable, setTable] = useState(false);
+  const summary = useRef(null);
   const leave = (event) => event.currentTarget.contains(event.relatedTarget) || setOpen(false);
   return html`<details class="menu" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)} onFocusOut=${leave}>
-      <summary title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>⋯</summary>
-      ${isOpen && html`<${MenuItems} ...${props} openTable=${() => setTable(true)} onChosen=${() => setOpen(false)} />`}
+      <summary ref=${summary} title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>⋯</summary>
+      ${isOpen && html`<${MenuItems} ...${props} openTable=${() => setTable(true)} onChosen=${() => [summary.current.focus(), setOpen(false)]} />`}
     </details>
     ${hasTable && html`<${DataTable} title=${title} model=${model} onClose=${() => setTable(false)} />`}`;
 }
@@ -208,7 +209,7 @@ function DataTable({ title, model, onClose }) {
   const dialog = useRef(null);
   useEffect(() => dialog.current.showModal(), []);
   return html`<dialog ref=${dialog} class="table-dialog" aria-label="Table of ${title}" onClose=${onClose}>
-    <form method="dialog"><h2>${title}</h2><button autofocus>Close</button></form>
+    <form method="dialog"><h2>${title}</h2><button>Close</button></form>
     <table>
       <thead><tr>${["line", axis, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
       <tbody>

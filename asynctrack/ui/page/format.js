@@ -21,9 +21,10 @@ function shortened(exponential) {
 /** A place on an axis, with as many digits as tell it from its neighbours. @param {number} value @param {number} step */
 export function tick(value, step) {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e18)) return shortened(value.toExponential(size > step ? 1 : 0));
+  if (size !== 0 && (size < 1e-4 || size >= 1e18)) return shortened(value.toExponential(Math.max(0, Math.min(6, Math.round(Math.log10(size / step))))));
   const group = size < 1e4 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(size) / 3));
   const unit = 1000 ** group;
+  if (group && decimals(step / unit) > 2) return value.toLocaleString("en-US", { maximumFractionDigits: decimals(step) });
   return `${(value / unit).toFixed(decimals(step / unit))}${UNITS[group]}`;
 }
 
@@ -76,8 +77,7 @@ export function place(axis, value) {
   return axis === "relative" ? duration(value) : number(value, 7);
 }
 
-/** Any value of a config or a summary. @param {any} value */
+/** Any value of a config or a summary, in full. @param {any} value */
 export function plain(value) {
-  if (typeof value === "number") return number(value, 6);
   return typeof value === "string" ? value : JSON.stringify(value) ?? "–";
 }

@@ -60,10 +60,15 @@ export function Tooltip({ model, hover, width }) {
   const near = model.marks.filter(({ x }) => Math.abs(scalesOf(model, box).toX(x) - at.left) < NEAR);
   const isRight = at.left < width / 2;
   return html`<div class="tooltip" style=${isRight ? { left: `${at.left + 64}px` } : { right: `${width - at.left + 24}px` }}>
-    <b>${model.settings.x} ${place(model.settings.x, at.x)}</b>
+    <b>${model.settings.x} ${place(model.settings.x, snapped(model, at.x))}</b>
     ${near.map(({ title }) => html`<div>${title}</div>`)}
     ${nearest(model, at, width).map((curve) => html`<${Row} curve=${curve} at=${indexAt(curve.x, at.x)} />`)}
   </div>`;
+}
+
+/** The place of a value, where values have places: there is no step between two. */
+function snapped({ curves: [{ x }], settings }, at) {
+  return settings.x === "step" ? Math.round(x[indexAt(x, at)]) : at;
 }
 
 function Row({ curve, at }) {

@@ -1,6 +1,6 @@
 // Media: images, tables, histograms, pages and texts of a run, each step by step.
 import { source } from "./api.js";
-import { bytes, number } from "./format.js";
+import { bytes, number, plain } from "./format.js";
 import { html, useRef } from "./html.js";
 import { useInView } from "./in_view.js";
 import { Empty, Failure, Fetched, Loading, Table, useLoaded } from "./parts.js";
@@ -77,12 +77,7 @@ function Picture({ run, item }) {
 }
 
 function Rows({ item }) {
-  return html`<${Table} columns=${item.columns} rows=${item.rows.map((row) => row.map(cell))} />`;
-}
-
-function cell(value) {
-  if (typeof value === "number") return number(value, 6);
-  return value === null || typeof value !== "object" ? String(value ?? "") : JSON.stringify(value);
+  return html`<${Table} columns=${item.columns} rows=${item.rows.map((row) => row.map((cell) => (typeof cell === "number" ? cell : plain(cell ?? ""))))} />`;
 }
 
 function Bars({ item: { edges, counts } }) {

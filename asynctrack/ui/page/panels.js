@@ -63,18 +63,18 @@ export function Panels(props) {
     Escape: ["leave full screen", () => update({ full: null })],
   });
   if (!shown.length) return html`<${Empty} title="No metric has “${param("q")}” in its name"><button onClick=${() => update({ q: null })}>Show all</button><//>`;
-  return html`<div class="sections">
+  return html`<div class="sections-room"><div class="sections">
     ${[...Map.groupBy(shown, (panel) => panel.section)].map(
       ([section, some]) => html`<${Section} key=${section} name=${section} panels=${some} charts=${props} />`,
     )}
-  </div>`;
+  </div></div>`;
 }
 
 function Section({ name, panels, charts }) {
   const closed = paramList("closed");
   const isOpen = !closed.includes(name || "/");
   const toggle = () => update({ closed: isOpen ? [...closed, name || "/"] : closed.filter((one) => one !== (name || "/")) });
-  return html`<section class="section" data-size=${Math.min(4, panels.length)}>
+  return html`<section class="section" data-size=${panels.length}>
     <h2>
       <button class="plain" aria-expanded=${isOpen ? "true" : "false"} onClick=${toggle}>
         <span class="chevron"></span>${name || "metrics"} <span class="muted">${panels.length}</span>

@@ -1,5 +1,6 @@
 // Parts: small components that all pages have: status, empty, error and loading states, and data that are fetched.
 import { ApiError, source } from "./api.js";
+import { number } from "./format.js";
 import { html, useEffect, useState } from "./html.js";
 
 /** A run's status as a word with its colour. @param {{status: string}} props */
@@ -75,10 +76,12 @@ export function Fetched({ path, query, show, version = 0 }) {
   return show(data);
 }
 
-/** A plain table; numbers to the right. @param {{columns: string[], rows: any[][]}} props */
+/** A table. Numbers are numbers, and stand to the right. @param {{columns: string[], rows: any[][]}} props */
 export function Table({ columns, rows }) {
-  return html`<div class="scrolls"><table class="plain-table">
-    <thead><tr>${columns.map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
-    <tbody>${rows.map((row) => html`<tr>${row.map((cell, at) => (at ? html`<td>${cell}</td>` : html`<th scope="row">${cell}</th>`))}</tr>`)}</tbody>
+  const kind = (value) => (typeof value === "number" ? "right" : "");
+  const cell = (value) => (typeof value === "number" ? number(value, 6) : value);
+  return html`<div class="scrolls"><table>
+    <thead><tr>${columns.map((column, at) => html`<th scope="col" class=${kind(rows[0]?.[at])}>${column}</th>`)}</tr></thead>
+    <tbody>${rows.map((row) => html`<tr>${row.map((value) => html`<td class=${kind(value)}>${cell(value)}</td>`)}</tr>`)}</tbody>
   </table></div>`;
 }

@@ -17,6 +17,8 @@ import { CanvasPen } from "./pen.js";
 
 const AXIS_FONT = "11px system-ui, sans-serif";
 const Y_AXIS_WIDTH = 50;
+const LETTER_WIDTH = 6.5;
+const RIGHT_MARGIN = 12;
 const X_AXIS_HEIGHT = 24;
 // Steps between ticks that read well as durations, from milliseconds to months.
 const DURATIONS = [
@@ -81,14 +83,17 @@ export class Plot {
     return {
       width: this.root.clientWidth || 300,
       height: this.root.clientHeight || 150,
-      padding: [6, 10, 0, 0],
+      padding: [6, RIGHT_MARGIN, 0, 0],
       legend: { show: false },
       scales: {
         x: { time: x === "time" && !logX, distr: logX ? 3 : 1, range: () => this.model.x },
         y: { distr: logY ? 3 : 1, range: () => this.model.y },
       },
       series: [{}, { paths: () => null, points: { show: false } }],
-      axes: [this.#axis("x", { size: X_AXIS_HEIGHT, ...(x === "relative" && !logX ? { incrs: DURATIONS } : {}) }), this.#axis("y", { size: Y_AXIS_WIDTH })],
+      axes: [
+        this.#axis("x", logX, { size: X_AXIS_HEIGHT, ...(x === "relative" && !logX ? { incrs: DURATIONS } : {}) }),
+        this.#axis("y", logY, { size: (_, labels) => Math.max(Y_AXIS_WIDTH, ...(labels ?? []).map((text) => text.length * LETTER_WIDTH + 14)) }),
+      ],
       cursor: {
         x: true,
         y: false,
@@ -105,7 +110,7 @@ export class Plot {
     };
   }
 
-  #axis(name, more) {
+  #axis(name, isLog, more) {
     const isX = name === "x";
     return {
       stroke: () => this.theme.muted,
@@ -114,14 +119,20 @@ export class Plot {
       space: isX ? 70 : 32,
       grid: { stroke: () => this.theme.line, width: 1, show: !isX },
       ticks: { stroke: () => this.theme.line, width: 1, size: 4, show: isX },
-      values: (_, splits, __, ___, step) => this.#labels(name, splits, step),
+      values: (_, splits, __, ___, step) => this.#labels(name, splits, isLog ? 0 : step),
+      ...(isLog ? { splits: (_, __, low, high) => logTicks(low, high), filter: (_, splits) => splits } : {}),
       ...more,
     };
   }
 
   #labels(name, splits, step) {
     const axis = name === "x" ? this.model.settings.x : "";
-    const labels = splits.map((at) => (at === null ? "" : label(axis, at, step || at)));
+    const [low, high] = this.model.x;
+    const room = (at) => (name === "y" ? Infinity : ((high - at) / (high - low)) * this.frame.over.clientWidth + RIGHT_MARGIN);
+    const labels = splits.map((at) => {
+      const text = label(axis, at, step || Math.abs(at));
+      return room(at) < (text.length * LETTER_WIDTH) / 2 ? "" : text;
+    });
     this.ticks[name] = splits.map((at, index) => ({ at, text: labels[index] })).filter(({ text }) => text);
     return labels;
   }
@@ -182,6 +193,26 @@ export class Plot {
     over.addEventListener("pointermove", move);
     over.addEventListener("lostpointercapture", () => over.removeEventListener("pointermove", move), { once: true });
   }
+}
+
+/** Decades, or 1, 2 and 5 of each; of less than a decade, even steps. */
+function logTicks(low, high) {
+  const decades = Math.log10(high / low);
+  if (decades < 1) return evenTicks(low, high);
+  const every = Math.ceil(decades / 6);
+  const found = [];
+  for (let power = Math.floor(Math.log10(low) / every) * every; 10 ** power <= high; power += every) {
+    for (const times of decades < 2 ? [1, 2, 5] : [1]) found.push(Number((times * 10 ** power).toPrecision(12)));
+  }
+  return found.filter((at) => at >= low && at <= high);
+}
+
+function evenTicks(low, high) {
+  const rough = (high - low) / 4;
+  const unit = 10 ** Math.floor(Math.log10(rough));
+  const step = unit * [1, 2, 5, 10].find((times) => times * unit >= rough);
+  const first = Math.ceil(low / step);
+  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, at) => Number(((first + at) * step).toPrecision(12)));
 }
 
 function label(axis, at, step) {

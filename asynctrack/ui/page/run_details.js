@@ -1,10 +1,13 @@
 // Run details: what is known of a run beside its curves: config, summary, environment, backends, writers, log.
 import { source } from "./api.js";
-import { dateTime, duration, number, plain } from "./format.js";
+import { bytes, dateTime, duration, number, plain } from "./format.js";
 import { html, useState } from "./html.js";
 import { Empty, Fetched, Table } from "./parts.js";
 
 /** @typedef {{run: import("./run_page.js").RunDocument, version: number}} Props */
+
+/** Names of numbers with a unit. */
+const UNIT = /_(at|s|bytes)$/;
 
 /** @param {Props} props */
 export function Config({ run }) {
@@ -16,19 +19,19 @@ export function Summary({ run }) {
   return html`<${Values} values=${run.summary} none="The run has no summary" />
     ${run.metrics.length > 0 && html`<h2>Metrics</h2><${Table}
         columns=${["metric", "values", "first", "last", "min", "max", "not finite"]}
-        rows=${run.metrics.map(({ key, count, first, last, min, max, not_finite }) => [key, number(count), number(first), number(last), number(min), number(max), not_finite || ""])}
+        rows=${run.metrics.map(({ key, count, first, last, min, max, not_finite }) => [key, count, first, last, min, max, not_finite])}
       />`}`;
 }
 
 /** Nested values, flat, with a filter. */
 function Values({ values, none }) {
   const [filter, setFilter] = useState("");
-  const all = flattened(values ?? {});
+  const all = flattened(values ?? {}).filter(([, value]) => !isEmpty(value));
   if (!all.length) return html`<${Empty} title=${none} />`;
   const shown = all.filter(([name, value]) => `${name} ${plain(value)}`.toLowerCase().includes(filter.toLowerCase()));
   return html`<div class="values">
     ${all.length > 12 && html`<input type="search" placeholder="Filter" aria-label="Filter" onInput=${(event) => setFilter(event.target.value)} />`}
-    <${Pairs} pairs=${shown.map(([name, value]) => [name, plain(value)])} />
+    <dl class="pairs">${shown.map(([name, value]) => html`<dt>${name}</dt><dd>${shownAs(name, value)}</dd>`)}</dl>
   </div>`;
 }
 
@@ -41,11 +44,6 @@ function flattened(values, prefix = "") {
 
 function isNested(value) {
   return value !== null && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length > 0;
-}
-
-/** Names and values. @param {{pairs: [string, any][]}} props */
-function Pairs({ pairs }) {
-  return html`<dl class="pairs">${pairs.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>`;
 }
 
 /** @param {Props} props */
@@ -72,30 +70,27 @@ export function Backends({ run }) {
   const lost = Object.values(dropped).reduce((sum, count) => sum + count, 0);
   const backends = Object.entries(run.backends ?? {});
   return html`<h2>Records</h2>
-    <${Table} columns=${["offered", "accepted", "journaled", "queued", "dropped"]} rows=${[[offered, accepted, journaled, queued, lost].map((count) => number(count))]} />
+    <${Table} columns=${["offered", "accepted", "journaled", "queued", "dropped"]} rows=${[[offered, accepted, journaled, queued, lost]]} />
     ${lost > 0 && html`<p class="bad">Dropped: ${Object.entries(dropped).map(([reason, count]) => `${number(count)} ${reason}`).join(", ")}</p>`}
     <h2>Deliveries</h2>
     ${backends.length
-      ? html`<${Table} columns=${["backend", "delivered", "behind", "skipped", "rejected", "rate", "standing"]} rows=${backends.map(backendRow)} />`
+      ? html`<${Table} columns=${["backend", "delivered", "behind", "skipped", "rejected", "records/s", "standing"]} rows=${backends.map(backendRow)} />`
       : html`<p class="muted">The run has its journal alone: no backend was asked for.</p>`}`;
 }
 
 function backendRow([name, backend]) {
   const { delivered, behind, skipped = {}, rejected, records_per_s, known } = backend;
-  const count = (value) => (known === false ? "–" : number(value));
   const left = Object.values(skipped).reduce((sum, one) => sum + one, 0);
-  return [
-    name, count(delivered), count(behind), html`<span title=${plain(skipped)}>${count(left)}</span>`,
-    html`<span class=${rejected ? "bad" : ""}>${count(rejected)}</span>`, records_per_s ? `${number(records_per_s, 3)}/s` : "", standing(backend),
-  ];
+  const counts = known === false ? ["–", "–", "–", "–"] : [delivered, behind, left, rejected];
+  return [name, ...counts, records_per_s ? Math.round(records_per_s) : "", standing(backend)];
 }
 
-/** How a backend is doing, in a few words. */
-function standing({ last_error, paused, closed, behind, next_try_at, retries, known }) {
-  if (last_error) return html`<span class="bad">${last_error}${retries ? html` <span class="muted">(tried ${retries} times${next_try_at ? `, next ${dateTime(next_try_at)}` : ""})</span>` : ""}</span>`;
-  if (known === false) return "private to who ran it";
-  if (paused) return "paused";
-  return behind ? "on its way" : closed ? "complete" : "up to date";
+/** How a backend is doing, in a few words, and why it has left out records. */
+function standing({ last_error, paused, closed, behind, next_try_at, retries, known, skipped = {} }) {
+  const reasons = Object.entries(skipped).map(([reason, count]) => `${number(count)} skipped: ${reason}`);
+  const again = retries ? `tried ${retries} times${next_try_at ? `, next ${dateTime(next_try_at)}` : ""}` : "";
+  const state = known === false ? "private to who ran it" : paused ? "paused" : behind ? "on its way" : closed ? "complete" : "up to date";
+  return html`${last_error ? html`<span class="bad">${last_error}</span>` : state} <span class="muted">${[again, ...reasons].filter(Boolean).join("; ")}</span>`;
 }
 
 /** @param {Props} props */
@@ -109,19 +104,22 @@ export function Writers({ run }) {
 function rowsOf(title, records) {
   const rows = Array.isArray(records) ? records : Object.entries(records).map(([name, record]) => ({ name, ...record }));
   if (!rows.length) return null;
-  const flat = rows.map((row) => Object.fromEntries(flattened(row).filter(([, value]) => value !== null && value !== "" && !isEmpty(value))));
+  const flat = rows.map((row) => Object.fromEntries(flattened(row).filter(([, value]) => !isEmpty(value))));
   const columns = [...new Set(flat.flatMap(Object.keys))];
-  return html`<h2>${title}</h2><${Table} columns=${columns} rows=${flat.map((row) => columns.map((column) => shown(column, row[column])))} />`;
+  const cells = (row) => columns.map((column) => (typeof row[column] === "number" && !UNIT.test(column) ? row[column] : shownAs(column, row[column])));
+  return html`<h2>${title}</h2><${Table} columns=${columns.map((column) => column.replaceAll("_", " "))} rows=${flat.map(cells)} />`;
 }
 
 function isEmpty(value) {
-  return typeof value === "object" && Object.keys(value).length === 0;
+  return value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
 }
 
-function shown(column, value) {
+/** A value by the unit that its name ends with. */
+function shownAs(name, value) {
   if (value === undefined) return "";
-  if (column.endsWith("_at")) return dateTime(value);
-  return column.endsWith("_s") && typeof value === "number" ? duration(value) : plain(value);
+  if (name.endsWith("_at")) return dateTime(value);
+  if (typeof value === "number" && name.endsWith("_s")) return duration(value);
+  return typeof value === "number" && name.endsWith("_bytes") ? bytes(value) : plain(value);
 }
 
 /** @param {Props} props */
