@@ -61,10 +61,12 @@ def test_core_and_python_draw_the_same(
     window = (float(begin), float(begin + width))
     points = b"".join(struct.pack("=2d", at, number) for at, (_, them, _) in enumerate(some) for number in them)
     for version in (_native, python_drawing):
-        found = [bytearray(CELL.size * count) for _ in range(3)]
+        found = [bytearray(CELL.size * count) for _ in range(4)]
         version.draw_entries(found[0], *window, packed_rows(rows), packed_entries(some), kind, origin)
         version.draw_against(found[1], *window, packed_entries(axis), packed_entries(some))
         version.draw_points(found[2], *window, points)
+        for others in found[:3]:
+            version.draw_cells(found[3], *window, others)
         lifted = version.lift_rows(packed_rows(rows)), version.lift_entries(packed_entries(some))
         drawn.append(([cells(each) for each in found], cells(lifted[0], ROW), cells(lifted[1], ENTRY)))
     assert drawn[0] == drawn[1]

@@ -1,201 +1,17 @@
-/* buckets.c: takes the records that a scan reads, and sums them up: see `curves/buckets.py`, which does the same in Python, and says what for. */
+/* buckets.c: `sums.c` for Python. */
 
 #include "native.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "buckets.h"
-#include "figures.h"
 #include "scan.h"
-
-/* A number that is remembered: the first, last, least or greatest of its metric. */
-typedef struct {
-    figure value;
-    int64_t step;
-    uint64_t number;
-    uint32_t lane;
-} pick;
-
-typedef struct {
-    const column *of;
-    uint64_t stamp; /* of the lane and row in which `slot` is its place */
-    uint32_t slot;
-    uint32_t sealed; /* entries that wait to be taken */
-    uint64_t count, broken;
-    double total, lost;
-    pick first, last, low, high;
-} metric;
-
-typedef struct {
-    uint32_t metric;
-    bucket_entry entry;
-} metric_entry;
-
-/* The records of one ring in one session. */
-typedef struct {
-    uint32_t rows; /* that are sealed */
-    bool steps_in_order, times_in_order, begun;
-    int64_t last_step, last_time;
-    bucket_row open;
-    metric_entry *entries; /* of the open row */
-    size_t count, room;
-} lane;
+#include "sums.h"
 
 typedef struct {
     PyObject_HEAD
     scan *of;
-    uint32_t most, records; /* metrics, and records of a row */
-    metric *metrics;
-    size_t metric_count, metric_room;
-    lane *lanes;
-    size_t lane_count, lane_room;
-    size_t current;
-    uint64_t stamp;
-    uint32_t segment, offset;
-    bucket_row *rows; /* sealed, of the current lane */
-    size_t row_count, row_room;
-    metric_entry *entries;
-    size_t entry_count, entry_room;
+    sums all;
 } buckets;
-
-static bool grow(void **items, size_t *room, size_t count, size_t size) {
-    if (count < *room) {
-        return true;
-    }
-    size_t wanted = *room ? *room * 2 : 16;
-    void *more = wanted > SIZE_MAX / size ? NULL : realloc(*items, wanted * size);
-    if (more == NULL) {
-        return false;
-    }
-    *items = more;
-    *room = wanted;
-    return true;
-}
-
-/* Closes the open row of the current lane. */
-static bool seal(buckets *self, lane *in) {
-    if (!grow((void **)&self->rows, &self->row_room, self->row_count, sizeof *self->rows)) {
-        return false;
-    }
-    for (size_t at = 0; at < in->count; at++) {
-        if (!grow((void **)&self->entries, &self->entry_room, self->entry_count, sizeof *self->entries)) {
-            return false;
-        }
-        self->entries[self->entry_count] = in->entries[at];
-        self->entries[self->entry_count++].entry.row = in->rows;
-    }
-    self->rows[self->row_count++] = in->open;
-    in->rows++;
-    in->open.records = 0;
-    in->count = 0;
-    self->stamp++;
-    return true;
-}
-
-/* Finds or makes the number of a column's metric; false without memory. It stays 0 where there are too many. */
-static bool know(buckets *self, column *of) {
-    if (of->metric || self->metric_count == self->most) {
-        return true;
-    }
-    if (!grow((void **)&self->metrics, &self->metric_room, self->metric_count, sizeof *self->metrics)) {
-        return false;
-    }
-    self->metrics[self->metric_count] = (metric){.of = of};
-    of->metric = (uint32_t)++self->metric_count;
-    return true;
-}
-
-static void remember(metric *of, const cell *value, double number, pick found) {
-    found.value = (figure){value->tag != TAG_FLOAT, (int64_t)value->bits, number};
-    of->last = found;
-    if (!of->count++) {
-        of->first = found;
-    }
-    if (!is_finite(number)) {
-        of->broken++;
-        return;
-    }
-    bool is_first = of->count - of->broken == 1;
-    if (is_first || is_less(found.value, of->low.value)) {
-        of->low = found;
-    }
-    if (is_first || is_less(of->high.value, found.value)) {
-        of->high = found;
-    }
-    double total = of->total + number; /* Neumaier's sum */
-    of->lost += fabs(of->total) >= fabs(number) ? (of->total - total) + number : (number - total) + of->total;
-    of->total = total;
-}
-
-static bool add(buckets *self, lane *in, const cell *value, pick found) {
-    double number;
-    if (!number_in(value, &number)) {
-        return true;
-    }
-    if (!value->column->metric) {
-        if (!know(self, value->column)) {
-            return false;
-        }
-        if (!value->column->metric) {
-            return true;
-        }
-    }
-    uint32_t index = value->column->metric - 1;
-    metric *of = &self->metrics[index];
-    if (of->stamp != self->stamp) {
-        if (!grow((void **)&in->entries, &in->room, in->count, sizeof *in->entries)) {
-            return false;
-        }
-        of->stamp = self->stamp;
-        of->slot = (uint32_t)in->count;
-        in->entries[in->count++] = (metric_entry){index, NO_NUMBERS};
-    }
-    bucket_entry *into = &in->entries[of->slot].entry;
-    if (is_finite(number)) {
-        into->low = number < into->low ? number : into->low;
-        into->high = number > into->high ? number : into->high;
-        into->total += number;
-        into->last = number;
-        into->count++;
-    } else {
-        into->broken++;
-    }
-    remember(of, value, number, found);
-    return true;
-}
-
-static bool take_record(void *taker, columns *all, int64_t step, int64_t time_ns) {
-    buckets *self = taker;
-    lane *in = &self->lanes[self->current];
-    bucket_row *row = &in->open;
-    pick found = {.step = step, .number = all->number, .lane = (uint32_t)self->current};
-    bool has_numbers = false;
-    for (size_t at = 0; at < all->cell_count; at++) {
-        const cell *value = &all->cells[at];
-        if (!add(self, in, value, found)) {
-            return false;
-        }
-        has_numbers |= value->column->metric && (value->tag == TAG_FLOAT || value->tag == TAG_INT || value->tag == TAG_BOOL);
-    }
-    if (!has_numbers) {
-        return true;
-    }
-    in->steps_in_order &= !in->begun || step >= in->last_step;
-    in->times_in_order &= !in->begun || time_ns >= in->last_time;
-    in->begun = true;
-    in->last_step = step;
-    in->last_time = time_ns;
-    if (!row->records) {
-        *row = (bucket_row){step, step, time_ns, time_ns, self->segment, self->offset, (uint32_t)all->begins, 0};
-    } else {
-        row->step_low = step < row->step_low ? step : row->step_low;
-        row->step_high = step > row->step_high ? step : row->step_high;
-        row->time_low = time_ns < row->time_low ? time_ns : row->time_low;
-        row->time_high = time_ns > row->time_high ? time_ns : row->time_high;
-    }
-    return ++row->records < self->records || seal(self, in);
-}
 
 static PyObject *begin(buckets *self, PyObject *arguments) {
     Py_ssize_t index;
@@ -203,42 +19,25 @@ static PyObject *begin(buckets *self, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "nII:begin", &index, &segment, &offset)) {
         return NULL;
     }
-    if (self->row_count || index < 0 || (size_t)index > self->lane_count) {
-        return PyErr_Format(PyExc_ValueError, "expected that all is taken, and a lane up to %zd; got %zd", (Py_ssize_t)self->lane_count, index);
+    if (self->all.row_count || index < 0 || (size_t)index > self->all.lane_count) {
+        return PyErr_Format(PyExc_ValueError, "expected that all is taken, and a lane up to %zd; got %zd", (Py_ssize_t)self->all.lane_count, index);
     }
-    if ((size_t)index == self->lane_count) {
-        if (!grow((void **)&self->lanes, &self->lane_room, self->lane_count, sizeof *self->lanes)) {
-            return PyErr_NoMemory();
-        }
-        self->lanes[self->lane_count++] = (lane){.steps_in_order = true, .times_in_order = true};
+    if (!sums_begin(&self->all, (size_t)index, segment, offset)) {
+        return PyErr_NoMemory();
     }
-    self->segment = segment;
-    self->offset = offset;
-    if ((size_t)index != self->current || !self->stamp) {
-        lane *in = &self->lanes[index];
-        self->current = (size_t)index;
-        self->stamp++;
-        for (size_t at = 0; at < in->count; at++) {
-            metric *of = &self->metrics[in->entries[at].metric];
-            of->stamp = self->stamp;
-            of->slot = (uint32_t)at;
-        }
-    }
-    self->of->all.take = take_record;
-    self->of->all.taker = self;
     Py_RETURN_NONE;
 }
 
 /* Makes bytes for the sealed entries of each metric. */
 static PyObject *group_entries(buckets *self) {
     PyObject *found = PyDict_New();
-    for (size_t at = 0; at < self->entry_count; at++) {
-        self->metrics[self->entries[at].metric].sealed++;
+    for (size_t at = 0; at < self->all.entry_count; at++) {
+        self->all.metrics[self->all.entries[at].metric].sealed++;
     }
-    for (size_t at = 0; found != NULL && at < self->entry_count; at++) {
-        const metric_entry *of = &self->entries[at];
+    for (size_t at = 0; found != NULL && at < self->all.entry_count; at++) {
+        const metric_entry *of = &self->all.entries[at];
         PyObject *index = PyLong_FromUnsignedLong(of->metric), *bytes = index == NULL ? NULL : PyDict_GetItemWithError(found, index);
-        metric *owner = &self->metrics[of->metric];
+        metric *owner = &self->all.metrics[of->metric];
         if (bytes == NULL && index != NULL && !PyErr_Occurred()) {
             bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(owner->sealed * sizeof of->entry));
             if (bytes != NULL && PyDict_SetItem(found, index, bytes) == 0) {
@@ -255,32 +54,32 @@ static PyObject *group_entries(buckets *self) {
             memcpy(PyBytes_AS_STRING(bytes) + owner->sealed++ * sizeof of->entry, &of->entry, sizeof of->entry);
         }
     }
-    for (size_t at = 0; at < self->entry_count; at++) {
-        self->metrics[self->entries[at].metric].sealed = 0;
+    for (size_t at = 0; at < self->all.entry_count; at++) {
+        self->all.metrics[self->all.entries[at].metric].sealed = 0;
     }
     return found;
 }
 
 static PyObject *take(buckets *self, PyObject *unused) {
     (void)unused;
-    if (!self->row_count) {
+    if (!self->all.row_count) {
         Py_RETURN_NONE;
     }
     PyObject *entries = group_entries(self);
     PyObject *found = entries == NULL ? NULL
-                                      : Py_BuildValue("(y#N)", (const char *)self->rows, (Py_ssize_t)(self->row_count * sizeof *self->rows), entries);
+                                      : Py_BuildValue("(y#N)", (const char *)self->all.rows, (Py_ssize_t)(self->all.row_count * sizeof *self->all.rows), entries);
     if (found != NULL) {
-        self->row_count = self->entry_count = 0;
+        self->all.row_count = self->all.entry_count = 0;
     }
     return found;
 }
 
 static PyObject *order(buckets *self, PyObject *index) {
     Py_ssize_t at = PyNumber_AsSsize_t(index, PyExc_IndexError);
-    if (at < 0 || (size_t)at >= self->lane_count) {
+    if (at < 0 || (size_t)at >= self->all.lane_count) {
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_IndexError, "there is no lane %zd", at);
     }
-    return Py_BuildValue("(OO)", self->lanes[at].steps_in_order ? Py_True : Py_False, self->lanes[at].times_in_order ? Py_True : Py_False);
+    return Py_BuildValue("(OO)", self->all.lanes[at].steps_in_order ? Py_True : Py_False, self->all.lanes[at].times_in_order ? Py_True : Py_False);
 }
 
 /* Returns the open row of each lane that has one, and its entries; of all metrics where none are wanted. */
@@ -290,8 +89,8 @@ static PyObject *open_rows(buckets *self, PyObject *arguments) {
         return NULL;
     }
     PyObject *found = PyList_New(0);
-    for (size_t at = 0; found != NULL && at < self->lane_count; at++) {
-        const lane *in = &self->lanes[at];
+    for (size_t at = 0; found != NULL && at < self->all.lane_count; at++) {
+        const lane *in = &self->all.lanes[at];
         if (!in->open.records) {
             continue;
         }
@@ -327,10 +126,10 @@ static PyObject *picked(const pick *of) {
 
 static PyObject *totals(buckets *self, PyObject *index) {
     Py_ssize_t at = PyNumber_AsSsize_t(index, PyExc_IndexError);
-    if (at < 0 || (size_t)at >= self->metric_count) {
+    if (at < 0 || (size_t)at >= self->all.metric_count) {
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_IndexError, "there is no metric %zd", at);
     }
-    const metric *of = &self->metrics[at];
+    const metric *of = &self->all.metrics[at];
     bool any = of->count > of->broken;
     return Py_BuildValue("(KKddNNNN)", (unsigned long long)of->count, (unsigned long long)of->broken, of->total, of->lost, picked(&of->first),
                          picked(&of->last), any ? picked(&of->low) : Py_NewRef(Py_None), any ? picked(&of->high) : Py_NewRef(Py_None));
@@ -342,8 +141,8 @@ static PyObject *names(buckets *self, PyObject *after) {
         return NULL;
     }
     PyObject *found = PyList_New(0);
-    for (size_t each = at < 0 ? 0 : (size_t)at; found != NULL && each < self->metric_count; each++) {
-        PyObject *name = scan_name(self->metrics[each].of);
+    for (size_t each = at < 0 ? 0 : (size_t)at; found != NULL && each < self->all.metric_count; each++) {
+        PyObject *name = scan_name(self->all.metrics[each].of);
         if (name == NULL || PyList_Append(found, name) < 0) {
             Py_CLEAR(found);
         }
@@ -365,24 +164,14 @@ static PyObject *make(PyTypeObject *type, PyObject *arguments, PyObject *keyword
     buckets *self = (buckets *)type->tp_alloc(type, 0);
     if (self != NULL) {
         self->of = (scan *)Py_NewRef(of);
-        self->records = records;
-        self->most = most;
+        self->all = (sums){.of = &self->of->all, .most = most, .records = records};
     }
     return (PyObject *)self;
 }
 
 static void dealloc(buckets *self) {
     PyTypeObject *type = Py_TYPE(self);
-    if (self->of != NULL && self->of->all.taker == self) {
-        self->of->all.take = NULL;
-    }
-    for (size_t at = 0; at < self->lane_count; at++) {
-        free(self->lanes[at].entries);
-    }
-    free(self->lanes);
-    free(self->metrics);
-    free(self->rows);
-    free(self->entries);
+    sums_free(&self->all);
     Py_XDECREF(self->of);
     type->tp_free(self);
     Py_DECREF(type);

@@ -1,10 +1,11 @@
-/* What the pyramid of a run's curves consists of: `curves/pyramid.py` says what the fields mean, and has their sizes too. */
+/* What the pyramid of a run's curves consists of: `curves/layout.py` says what the fields mean, and has their sizes too. */
 #ifndef ASYNCTRACK_BUCKETS_H
 #define ASYNCTRACK_BUCKETS_H
 
 #include "columns.h"
 
 #include <math.h>
+#include <string.h>
 
 /* Consecutive records of one lane, and where the first of them stands in the journal. */
 typedef struct {
@@ -18,7 +19,7 @@ typedef struct {
     uint32_t count, broken, row, unused;
 } bucket_entry;
 
-_Static_assert(sizeof(bucket_row) == 48 && sizeof(bucket_entry) == 48, "curves/pyramid.py has these sizes");
+_Static_assert(sizeof(bucket_row) == 48 && sizeof(bucket_entry) == 48, "curves/layout.py has these sizes");
 
 #define NO_NUMBERS {.low = (double)INFINITY, .high = -(double)INFINITY, .last = (double)NAN}
 

@@ -521,37 +521,6 @@ static PyObject *number_of(figure of) {
     return of.whole ? PyLong_FromLongLong(of.i) : PyFloat_FromDouble(of.f);
 }
 
-static PyObject *extremes(scan *self, PyObject *arguments) {
-    PyObject *index;
-    Py_ssize_t at, count;
-    if (!PyArg_ParseTuple(arguments, "Onn:extremes", &index, &at, &count)) {
-        return NULL;
-    }
-    column *of = column_at(self, index);
-    if (of == NULL) {
-        return NULL;
-    }
-    if (of->tags_met & ~(1u << TAG_INT | 1u << TAG_FLOAT) || at < 0 || count < 1 || (size_t)at > of->count ||
-        (size_t)count > of->count - (size_t)at) {
-        return PyErr_Format(PyExc_ValueError, "expected numbers from %zd on, and at least %zd; the column has %zd values", at, count,
-                            (Py_ssize_t)of->count);
-    }
-    figure low = {.f = Py_HUGE_VAL}, high = {.f = -Py_HUGE_VAL}, value = low;
-    bool broken = false;
-    for (size_t next = (size_t)at; next < (size_t)(at + count); next++) {
-        value = figure_at(of, next);
-        low = is_less(value, low) ? value : low;
-        high = is_less(high, value) ? value : high;
-        broken |= !value.whole && value.f - value.f != 0;
-    }
-    PyObject *lowest = number_of(low), *highest = number_of(high), *last = number_of(value);
-    PyObject *found = lowest == NULL || highest == NULL || last == NULL ? NULL : PyTuple_Pack(4, lowest, highest, last, broken ? Py_True : Py_False);
-    Py_XDECREF(lowest);
-    Py_XDECREF(highest);
-    Py_XDECREF(last);
-    return found;
-}
-
 /* What `tally` finds of a column's numbers: of the finite ones the least and the greatest, and where they are. */
 typedef struct {
     size_t count, finite, first, last, low, high;
@@ -651,8 +620,6 @@ static PyMethodDef methods[] = {
      "forget the column's values."},
     {"aligned_objects", (PyCFunction)aligned_objects, METH_VARARGS,
      "aligned_objects($self, column, first=0, end=sys.maxsize, /)\n--\n\nReturn a value for each row between two, None where it has none."},
-    {"extremes", (PyCFunction)extremes, METH_VARARGS,
-     "extremes($self, column, at, count, /)\n--\n\nReturn of so many numbers of a column the lowest, the highest and the last, and if one is not finite."},
     {"tally", (PyCFunction)tally, METH_VARARGS,
      "tally($self, column, total, lost, /)\n--\n\nReturn the count of a column's numbers, how many are not finite, the first, the last, the lowest and the highest finite one, "
      "each with its step, and the sum of the finite ones from `total` and `lost` on; None where the column has objects, which may be numbers."},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PURE_VARIABLE: Final = "ASYNCTRACK_PURE"
 REQUIRE_VARIABLE: Final = "ASYNCTRACK_REQUIRE_NATIVE"
 # The checksum of `_native.pyi`, which a test compares. `setup.py` reads it here and compiles it into the core: one that has another is not of these sources.
-API: Final = 0x08FF444B
+API: Final = 0xCC771C7E
 _UNSET: Final = ("", "0")
 
 

@@ -16,14 +16,16 @@ if TYPE_CHECKING or is_native:
         Points,
         Scan,
         draw_against,
+        draw_cells,
         draw_entries,
         draw_points,
         lift_entries,
         lift_rows,
     )
 else:
-    draw_against, draw_entries, draw_points = (
+    draw_against, draw_cells, draw_entries, draw_points = (
         python_drawing.draw_against,
+        python_drawing.draw_cells,
         python_drawing.draw_entries,
         python_drawing.draw_points,
     )
@@ -31,6 +33,7 @@ else:
 
 __all__ = [
     "draw_against",
+    "draw_cells",
     "draw_entries",
     "draw_points",
     "lift_entries",

@@ -71,27 +71,31 @@ class Canvas:
             raise ValueError("expected room for one cell at least")
         self._width = (end - begin) / self._count
 
-    def draw(self, x_low: float, x_high: float, of: BucketEntry) -> None:
+    def draw_entry(self, x_low: float, x_high: float, of: BucketEntry) -> None:
+        """Draw an entry that lies between two places."""
+        self.draw(DrawnCell(x_low, x_high, of.low, of.high, of.total, of.last, x_high, of.finite, of.broken))
+
+    def draw(self, of: DrawnCell) -> None:
         """Draw what lies between two places, in the cell of their middle."""
-        middle = x_low + (x_high - x_low) / 2 - self._begin
+        middle = of.x_low + (of.x_high - of.x_low) / 2 - self._begin
         at = middle / self._width if self._width > 0 else 0
         offset = CELL.size * (min(int(min(at, self._count)), self._count - 1) if at > 0 else 0)
         cell = DrawnCell._make(CELL.unpack_from(self._cells, offset))
         if not cell.finite and not cell.broken:
-            cell = _NOWHERE._replace(x_low=x_low, x_high=x_high)
+            cell = _NOWHERE._replace(x_low=of.x_low, x_high=of.x_high)
         cell = cell._replace(
-            x_low=x_low if x_low < cell.x_low else cell.x_low,
-            x_high=x_high if x_high > cell.x_high else cell.x_high,
+            x_low=min(of.x_low, cell.x_low),
+            x_high=max(of.x_high, cell.x_high),
             broken=cell.broken + of.broken,
         )
         if of.finite:
             is_first = not cell.finite
-            is_last = is_first or x_high >= cell.last_x
+            is_last = is_first or of.last_x >= cell.last_x
             cell = cell._replace(
                 low=of.low if is_first or of.low < cell.low else cell.low,
                 high=of.high if is_first or of.high > cell.high else cell.high,
                 last=of.last if is_last else cell.last,
-                last_x=x_high if is_last else cell.last_x,
+                last_x=of.last_x if is_last else cell.last_x,
                 total=cell.total + of.total,
                 finite=cell.finite + of.finite,
             )
@@ -111,7 +115,7 @@ def draw_entries(
         low, high = (row.time_low, row.time_high) if kind == BY_TIME else (row.step_low, row.step_high)
         x_low, x_high = place_of(low, kind, origin), place_of(high, kind, origin)
         if x_high >= begin and x_low <= end:
-            canvas.draw(x_low, x_high, of)
+            canvas.draw_entry(x_low, x_high, of)
 
 
 def draw_against(cells: bytearray, begin: float, end: float, places: Bytes, entries: Bytes, /) -> None:
@@ -122,7 +126,7 @@ def draw_against(cells: bytearray, begin: float, end: float, places: Bytes, entr
         of = BucketEntry._make(values)
         place = axis.get(of.row)
         if place is not None and place.finite and place.high >= begin and place.low <= end:
-            canvas.draw(place.low, place.high, of)
+            canvas.draw_entry(place.low, place.high, of)
 
 
 def draw_points(cells: bytearray, begin: float, end: float, points: Bytes, /) -> None:
@@ -130,4 +134,12 @@ def draw_points(cells: bytearray, begin: float, end: float, points: Bytes, /) ->
     canvas = Canvas(cells, begin, end)
     for x, y in struct.iter_unpack("=2d", points):
         finite = y - y == 0
-        canvas.draw(x, x, BucketEntry(y, y, y, y, 1, 0, 0) if finite else BucketEntry(0, 0, 0, 0, 0, 1, 0))
+        canvas.draw_entry(x, x, BucketEntry(y, y, y, y, 1, 0, 0) if finite else BucketEntry(0, 0, 0, 0, 0, 1, 0))
+
+
+def draw_cells(cells: bytearray, begin: float, end: float, others: Bytes, /) -> None:
+    """Draw other cells."""
+    canvas = Canvas(cells, begin, end)
+    for cell in map(DrawnCell._make, CELL.iter_unpack(others)):
+        if cell.finite or cell.broken:
+            canvas.draw(cell)

@@ -1,4 +1,4 @@
-/* Fuzzes what reads bytes that anybody may have written: frames, MessagePack, the columns that are gathered from them, and the lines that are made of them.
+/* Fuzzes what reads bytes that anybody may have written: frames, MessagePack, the columns that are gathered from them, the lines that are made of them, and the curves.
 
    The first byte of an input chooses what else happens; the rest are frames. `.ci/fuzz` builds it, with libFuzzer where clang is, else with `fuzz_main.c`. */
 
@@ -7,6 +7,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "fuzz_curves.h"
 
 #define CHECK(condition)               \
     do {                               \
@@ -184,6 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     gather(frames, size - 1, data[0]);
     make_lines(frames, size - 1, data[0]);
     read_values(frames, size - 1);
+    fuzz_curves(frames, size - 1, data[0]);
     free(frames);
     return 0;
 }
