@@ -84,8 +84,8 @@ class Canvas:
         if not cell.finite and not cell.broken:
             cell = _NOWHERE._replace(x_low=of.x_low, x_high=of.x_high)
         cell = cell._replace(
-            x_low=min(of.x_low, cell.x_low),
-            x_high=max(of.x_high, cell.x_high),
+            x_low=min(cell.x_low, of.x_low),
+            x_high=max(cell.x_high, of.x_high),
             broken=cell.broken + of.broken,
         )
         if of.finite:
