@@ -1,5 +1,5 @@
 // Cells: how a run's values look in tables.
-import { asNumber, titleOf, valueOf } from "./columns.js";
+import { asNumber, valueOf } from "./columns.js";
 import { age, bytes, duration, number } from "./format.js";
 import { html, signal } from "./html.js";
 import { Status } from "./parts.js";
@@ -57,9 +57,15 @@ function Ago({ at }) {
   return html`<time datetime=${at} title=${at}>${coarse(age(at))}</time>`;
 }
 
+/** What a file has instead of what is on the page: values that stay true. */
+const SAVED = {
+  age: (/** @type {Row} */ row) => row.created_at,
+  tags: (/** @type {Row} */ row) => (row.tags ?? []).join(" "),
+};
+
 /** Returns the cells of a table as values, for a file. @param {Column[]} columns @param {Row[]} rows @returns {[string[], any[][]]} */
 export function tableValues(columns, rows) {
   const there = columns.filter((column) => column.id !== "curve");
-  const titles = there.map((column) => (column.room === "run" ? titleOf(column) : column.id));
-  return [titles, rows.map((row) => there.map((column) => (column.key === "tags" ? cellText(column, row) : valueOf(column, row))))];
+  const titles = there.map((column) => (column.id === "age" ? "created_at" : column.id));
+  return [["run", ...titles], rows.map((row) => [row.run, ...there.map((column) => SAVED[column.id]?.(row) ?? valueOf(column, row))])];
 }

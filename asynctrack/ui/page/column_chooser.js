@@ -40,7 +40,7 @@ function Room({ title, columns, ids, pinned, onShown, onPinned }) {
     <ul>
       ${columns.slice(0, MOST_LISTED).map((column) => html`<li key=${column.id}>
         <label title=${column.id}><input type="checkbox" checked=${ids.includes(column.id)} onChange=${() => onShown(column.id)} /><span>${titleOf(column)}</span></label>
-        ${!column.differs && html`<span class="muted">same</span>`}
+        ${!column.differs && column.room !== "run" && html`<span class="muted">same</span>`}
         <button class="plain" aria-pressed=${pinned.includes(column.id)} title="Keep at the left" aria-label=${`Keep ${titleOf(column)} at the left`} onClick=${() => onPinned(column.id)}>⇤</button>
       </li>`)}
     </ul>

@@ -6,7 +6,7 @@ import { colours, compared, drawn, highlighted, hovered, labels, pick } from "./
 import { Controls } from "./controls.js";
 import { Differences } from "./differences.js";
 import { groupings, groups, linesOfGroups } from "./groups.js";
-import { computed, html, useMemo } from "./html.js";
+import { computed, html, useEffect, useMemo, useRef, useState } from "./html.js";
 import { Panels } from "./panels.js";
 import { ParallelCoordinates } from "./parallel.js";
 import { Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
@@ -17,6 +17,8 @@ import { href, param, paramList, update } from "./state.js";
 
 /** @typedef {import("./columns.js").Row} Row */
 
+/** While runs go on, what is drawn of them is asked for so often at most. */
+const LIVE_MS = 2000;
 const VIEWS = [
   { name: "charts", title: "Charts" },
   { name: "differences", title: "Differences" },
@@ -45,7 +47,7 @@ function Overlay() {
   const metrics = useMemo(() => names.split("\n").filter(Boolean), [names]);
   const linesOf = useMemo(() => (groups.value ? linesOfGroups(groups.value) : linesOfRuns(drawn.value)), [groups.value, drawn.value]);
   return html`<${Controls} metrics=${metrics}><${GroupChoice} /><//>
-    <${Panels} keys=${metrics} linesOf=${linesOf} version=${recordsOf(rows)} highlighted=${above.value}
+    <${Panels} keys=${metrics} linesOf=${linesOf} version=${useCalm(recordsOf(groups.value ? rows : drawn.value), LIVE_MS)} highlighted=${above.value}
       onHover=${(line) => (hovered.value = line?.run ?? null)} onPick=${(line) => pick(line.run)} />`;
 }
 
@@ -60,6 +62,20 @@ const metricsOf = (rows) => [...new Set(rows.flatMap((row) => Object.keys(row.la
 
 /** @param {Row[]} rows */
 const recordsOf = (rows) => rows.reduce((sum, row) => sum + (row.records ?? 0), 0);
+
+/** Returns a value that follows another, but changes no more often than so. */
+function useCalm(value, ms) {
+  const [calm, setCalm] = useState(value);
+  const changed = useRef(0);
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      changed.current = performance.now();
+      setCalm(value);
+    }, changed.current + ms - performance.now());
+    return () => clearTimeout(timer);
+  }, [value]);
+  return calm;
+}
 
 /** A run has one colour, and each metric of a panel its own dash. @param {Row[]} rows */
 function linesOfRuns(rows) {
@@ -83,7 +99,9 @@ function GroupChoice() {
 /** Views that need the statistics of all metrics. */
 function Results({ view }) {
   const rows = compared.value;
-  const { data, error } = useLoaded((abort) => source.json("metrics", { run: rows.map((row) => row.run) }, abort), [rows.map((row) => row.run).join("\n"), recordsOf(rows)]);
+  const runs = rows.map((row) => row.run);
+  const records = useCalm(recordsOf(rows), LIVE_MS);
+  const { data, error } = useLoaded((abort) => source.json("metrics", { run: runs }, abort), [runs.join("\n"), records]);
   const stats = useMemo(() => statsOf(data), [data]);
   if (error) return html`<${Failure} error=${error} />`;
   if (!data) return html`<${Loading} what="Reading metrics" />`;

@@ -26,9 +26,9 @@ export const compared = computed(() => asked.value.flatMap((run) => runs.value?.
 export const missing = computed(() => asked.value.length - compared.value.length);
 
 const drawnKeys = computed(() => {
-  const first = Number(param("first") ?? FIRST_SHOWN);
+  const count = Number(param("shown") ?? FIRST_SHOWN);
   const flipped = new Set(paramList("flip"));
-  return new Set(asked.value.filter((run, index) => index < first !== flipped.has(run)));
+  return new Set(asked.value.filter((run, index) => index < count !== flipped.has(run)));
 });
 
 /** @param {string} run */
@@ -44,7 +44,7 @@ export function flip(run) {
 }
 
 /** Draws the first so many runs. @param {number} count */
-export const drawFirst = (count) => update({ first: count === FIRST_SHOWN ? null : count, flip: [] });
+export const drawFirst = (count) => update({ shown: count === FIRST_SHOWN ? null : count, flip: [] });
 
 /** The colour of each run, which stays as others are hidden. */
 export const colours = computed(() => coloursOf(asked.value));

@@ -5,7 +5,7 @@ import { columnsOf } from "./columns.js";
 import { css } from "./colours.js";
 import { colours, compared, highlighted, hovered, labels } from "./compared.js";
 import { download } from "./download.js";
-import { html, useMemo } from "./html.js";
+import { html, useComputed, useMemo } from "./html.js";
 import { useLoaded } from "./parts.js";
 import { href, param, update } from "./state.js";
 import { tableCsv } from "./table_csv.js";
@@ -22,8 +22,7 @@ export function Differences() {
   const runs = rows.map((row) => row.run);
   const { data } = useLoaded((abort) => source.json("compare", { run: runs }, abort), [runs.join("\n")]);
   const isAll = param("all") === "1";
-  const parts = useMemo(() => [...partsOf(rows), environmentPart(data, runs)].map((part) => chosenOf(part, isAll)), [rows, data, isAll]);
-  const there = parts.filter((part) => part.keys.length);
+  const there = useMemo(() => [...partsOf(rows), environmentPart(data, runs)].map((part) => chosenOf(part, isAll)).filter((part) => part.keys.length), [rows, data, isAll]);
   return html`<div class="differences">
     <div class="line">
       <label><input type="checkbox" checked=${isAll} onChange=${() => update({ all: isAll ? null : "1" })} /> also what is the same</label>
@@ -53,7 +52,12 @@ function environmentPart(data, runs) {
 
 const chosenOf = (part, isAll) => ({ ...part, keys: part.keys.filter(({ differs }) => differs || isAll) });
 
-const goalOf = (rows, key) => rows.find((row) => row.goals?.[key])?.goals[key];
+/** Whether less or more of a metric is better, as any run says by its name, or by the longest pattern that fits it. */
+function goalOf(rows, key) {
+  const said = Object.assign({}, ...rows.map((row) => row.goals ?? {}));
+  const patterns = Object.keys(said).filter((name) => name.endsWith("*") && key.startsWith(name.slice(0, -1)));
+  return said[key] ?? said[patterns.sort((one, other) => other.length - one.length)[0]];
+}
 
 /** @param {any[]} values @param {string | undefined} goal */
 function bestOf(values, goal) {
@@ -66,7 +70,7 @@ function bestOf(values, goal) {
 function KeysDown({ part, rows }) {
   return html`<section>
     <h2>${part.title} <span class="muted">${part.keys.length}</span></h2>
-    <div class="wide"><table class="values">
+    <div class="wide"><table class="values keys-down">
       <thead><tr><th scope="col">key</th>${rows.map((row) => html`<th scope="col" key=${row.run} ...${follows(row.run)}><${RunName} row=${row} /></th>`)}</tr></thead>
       <tbody>${part.keys.map((one) => html`<tr key=${one.key} data-same=${one.differs ? undefined : ""}>
         <th scope="row">${one.key}</th>${rows.map((row, at) => valueCell(one, at, follows(row.run)))}
@@ -77,21 +81,28 @@ function KeysDown({ part, rows }) {
 
 /** Many runs: one table with a line for each run. */
 function RunsDown({ parts, rows }) {
-  const keys = parts.flatMap((part) => part.keys);
+  const keys = useMemo(() => parts.flatMap((part) => part.keys), [parts]);
   return html`<div class="wide"><table class="values">
     <thead>
       <tr><td></td>${parts.map((part) => html`<th scope="colgroup" key=${part.title} colspan=${part.keys.length}>${part.title}</th>`)}</tr>
       <tr><th scope="col">run</th>${keys.map(({ key, values }, at) => html`<th scope="col" key=${at} class=${kindOf(values[0])} title=${key}>${key}</th>`)}</tr>
     </thead>
-    <tbody>${rows.map((row, at) => html`<tr key=${row.run} ...${follows(row.run)}><th scope="row"><${RunName} row=${row} /></th>${keys.map((one) => valueCell(one, at))}</tr>`)}</tbody>
+    <tbody>${rows.map((row, at) => html`<${RunLine} key=${row.run} row=${row} at=${at} keys=${keys} />`)}</tbody>
   </table></div>`;
+}
+
+function RunLine({ row, at, keys }) {
+  const isAbove = useComputed(() => highlighted.value === row.run).value;
+  return html`<tr class=${isAbove ? "above" : undefined} onMouseEnter=${() => (hovered.value = row.run)} onMouseLeave=${() => (hovered.value = null)}>
+    <th scope="row"><${RunName} row=${row} /></th>${keys.map((one) => valueCell(one, at))}
+  </tr>`;
 }
 
 function RunName({ row }) {
   return html`<i class="swatch" style=${{ color: css(colours.value.get(row.run)) }}></i><a href=${href("run", row.run)}>${labels.value.get(row.run)}</a>`;
 }
 
-/** What makes a line or a column stand out together with its run. */
+/** What makes a column stand out together with its run. */
 const follows = (run) => ({
   class: highlighted.value === run ? "above" : undefined,
   onMouseEnter: () => (hovered.value = run),

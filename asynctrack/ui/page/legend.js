@@ -35,7 +35,7 @@ export function Legend({ model, lines, hover, onToggle }) {
 /** Of many lines, only which metric has which dash. */
 function ManyLines({ lines }) {
   const first = new Map(lines.toReversed().map((line) => [line.key, line]));
-  return html`<div class="legend muted">
+  return html`<div class="legend muted many">
     ${first.size > 1 && [...first.values()].reverse().map((line) => html`<span key=${line.key}><i class="swatch" data-dashed=${line.dash?.length ? "" : undefined}></i> ${line.key}</span>`)}
     <span>${lines.length} lines</span>
   </div>`;

@@ -81,7 +81,7 @@ function useStable(functions) {
   return stable.current;
 }
 
-/** Keeps the row of the cursor in view when it moves. */
+/** Keeps the row of the cursor in view when it moves, and focused. */
 function useFollowedCursor(box, rows, cursor) {
   useLayoutEffect(() => {
     const at = rows.findIndex((row) => row.run === cursor);
@@ -90,6 +90,7 @@ function useFollowedCursor(box, rows, cursor) {
     const head = box.current.querySelector("thead").offsetHeight;
     if (at * ROW_PX < scrollTop) box.current.scrollTop = at * ROW_PX;
     else if ((at + 1) * ROW_PX + head > scrollTop + clientHeight) box.current.scrollTop = (at + 1) * ROW_PX + head - clientHeight;
+    if (!document.activeElement?.matches("input:not([type=checkbox]), select")) box.current.querySelector("tr.cursor")?.focus({ preventScroll: true });
   }, [cursor]);
 }
 
@@ -135,6 +136,11 @@ const classOf = (column, left) =>
 class TableRow extends Component {
   shouldComponentUpdate(next) {
     return NAMES_OF_PROPS.some((name) => next[name] !== this.props[name]);
+  }
+
+  /** The element goes on with another run: what was focused is no longer there. */
+  componentDidUpdate(before) {
+    if (before.isCursor && !this.props.isCursor && document.activeElement === this.base) this.base.blur();
   }
 
   render() {

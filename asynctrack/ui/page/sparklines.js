@@ -31,13 +31,12 @@ export function want(rows, key) {
   if (key !== keptKey || kept.size > MOST_KEPT) kept.clear();
   keptKey = key;
   clearTimeout(timer);
-  timer = setTimeout(() => fetchCurves(rows.filter(isMissing), key), REST_MS);
-}
-
-/** @param {Row} row */
-function isMissing(row) {
-  const { records, at } = keptOf(row.run);
-  return row.records && records !== row.records && performance.now() - at > AGAIN_MS;
+  timer = setTimeout(() => {
+    const grown = rows.filter((row) => row.records && keptOf(row.run).records !== row.records);
+    const due = grown.filter((row) => performance.now() - keptOf(row.run).at > AGAIN_MS);
+    fetchCurves(due, key);
+    if (due.length < grown.length) timer = setTimeout(() => want(rows, key), AGAIN_MS);
+  }, REST_MS);
 }
 
 async function fetchCurves(rows, key) {
