@@ -22,6 +22,11 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import msgspec
 
+from asynctrack.journal import manifest as manifests
+from asynctrack.journal.reader import Reader
+from asynctrack.reading.reader import RunReader
+from asynctrack.testing import JournaledRun
+
 # Arbitrary: far more than anything waited for here needs.
 DEADLINE_S: Final = 30.0
 _TYPES: Final = {"f8": "d", "f4": "f", "u4": "I"}
@@ -243,17 +248,26 @@ def listing_of(directory: Path) -> dict[str, tuple[int, int, int]]:
     return found
 
 
-def made_runs(directory: Path, values: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+def made_runs(directory: Path, values: Mapping[str, Sequence[dict[str, Any]]], **more: Any) -> None:
     """Runs that have ended, each with its records, by `project/id`."""
-    from asynctrack.testing import JournaledRun
-
     for name, records in values.items():
-        with JournaledRun(directory / name, config={"lr": 0.1, "model": {"layers": len(records)}}) as run:
+        with JournaledRun(directory / name, config={"lr": 0.1, "model": {"layers": len(records)}}, **more) as run:
             for step, record in enumerate(records):
                 run.log(record, step)
             run.journal()
             run.end_ring()
             run.end()
+        say(directory / name)
+
+
+def say(run: Path) -> None:
+    """Write the `run.json` that the worker of a run would have left."""
+    found = RunReader(run).manifest()
+    with contextlib.closing(Reader(run / "journal")) as reader:
+        for _ in reader:
+            pass
+        found.position = reader.position
+    manifests.save(run, found)
 
 
 def _no_constant(text: str) -> None:

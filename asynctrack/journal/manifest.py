@@ -313,10 +313,19 @@ def find_start(batch: FrameBatch) -> Manifest | None:
     for frame in batch.frames(skip_records=True):
         if frame.kind == START:
             with contextlib.suppress(*UNREADABLE):
-                start = decode_as(frame.payload, Manifest)
-                start.writers, start.earlier_writers, start.hosts = [], [], []  # they are listed by their frames
-                return start
+                return read_start(frame)
     return None
+
+
+def read_start(frame: Frame) -> Manifest:
+    """Read the run as it was started, of the frame that says it.
+
+    Raises:
+        ValueError: the frame does not.
+    """
+    start = decode_as(frame.payload, Manifest)
+    start.writers, start.earlier_writers, start.hosts = [], [], []  # they are listed by their frames
+    return start
 
 
 def unreadable(run: Path, batch: FrameBatch, frame: Frame) -> Damage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -13,10 +13,11 @@ from asynctrack.curves.group import group_curve
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
-from asynctrack.ui.curve_shelf import CurveShelf
 from asynctrack.ui.curve_wire import block_of_curve, block_of_group
 from asynctrack.ui.file_threads import FileThreads, NoAnswer
+from asynctrack.ui.run_document import metrics_of
 from asynctrack.ui.run_list import ListedRun
+from asynctrack.ui.run_shelf import RunShelf
 
 # Runs that are drawn ahead of what the page has taken.
 _AHEAD: Final = 8
@@ -53,7 +54,7 @@ class CurveAnswers:
         threads: on which they are read and drawn.
     """
 
-    def __init__(self, shelf: CurveShelf, threads: FileThreads) -> None:
+    def __init__(self, shelf: RunShelf, threads: FileThreads) -> None:
         self._shelf = shelf
         self._threads = threads
 
@@ -79,6 +80,15 @@ class CurveAnswers:
         found = await asyncio.gather(*(self._grown(run, window.history) for run in runs))
         curves = [one for one in found if one is not None]
         return await self._threads.call("groups", lambda: b"".join(_group_blocks(curves, window)))
+
+    async def totals(self, runs: Sequence[ListedRun]) -> dict[str, Any]:
+        """Return what each metric of each run comes to."""
+        found = await asyncio.gather(*(self._grown(run, "last") for run in runs))
+        goals = [run.look.summary.goals if run.look is not None else {} for run in runs]
+        known = [
+            (run.key, curves, of) for run, curves, of in zip(runs, found, goals, strict=True) if curves is not None
+        ]
+        return await self._threads.call("totals", lambda: {key: metrics_of(curves, of) for key, curves, of in known})
 
     async def _blocks(self, run: ListedRun, window: CurveWindow) -> bytes:
         def draw() -> bytes:

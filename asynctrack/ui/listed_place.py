@@ -17,13 +17,16 @@ from asynctrack.client import run_state
 from asynctrack.collection.run_index import RunIndex
 from asynctrack.collection.run_places import RunPlaces
 from asynctrack.collection.run_summary import RunLook
+from asynctrack.journal.layout import segment_name
+from asynctrack.journal.reader import segments
 from asynctrack.ui.run_list import ListedRun, RunList
 from asynctrack.worker.listing import Worker
 
 # A run that goes on is looked at again after so long, and after so many times what a look takes.
 LIVE_S: Final = 0.9
 _LIVE_COST: Final = 30.0
-# One that has neither ended nor goes on, of which nothing has changed.
+# One of which nothing has changed is looked at after so long: who works on it may have died.
+_QUIET_S: Final = 5.0
 _IDLE_S: Final = 30.0
 # Directories in which nothing has changed are searched again after so long, and after so many times what that takes.
 _SEARCH_S: Final = 5.0
@@ -45,14 +48,17 @@ class _Standing:
 
     Attributes:
         due_at: on the monotonic clock.
+        looked_at: the same.
         marks: of its files when it was looked at last.
         is_settled: nothing of it changes as long as its files do not.
+        patience_s: for how long it need not be looked at while its files have not changed.
     """
 
     def __init__(self) -> None:
-        self.due_at = -math.inf
+        self.due_at = self.looked_at = -math.inf
         self.marks: _Marks = ()
         self.is_settled = False
+        self.patience_s = 0.0
 
 
 class ListedPlace:
@@ -112,8 +118,9 @@ class ListedPlace:
             if time.monotonic() > end:
                 is_complete = False
                 break
-            if (run := self._listing.at(path)) is not None:
-                found.append((run, self._looked(run, standing, workers)))
+            run = self._listing.at(path)
+            if run is not None and (look := self._looked(run, standing, workers)) is not None:
+                found.append((run, look))
             if time.monotonic() - noted_at > _NOTED_EACH_S:
                 self._listing.note(found)
                 found, noted_at = [], time.monotonic()
@@ -144,23 +151,25 @@ class ListedPlace:
         due.sort(key=lambda one: (one[0] not in watched, one[1].due_at > -math.inf))
         return iter(due)
 
-    def _looked(self, run: ListedRun, standing: _Standing, workers: list[Worker]) -> RunLook:
+    def _looked(self, run: ListedRun, standing: _Standing, workers: list[Worker]) -> RunLook | None:
+        """Look at a run; None where nothing of its files has changed since the last look."""
         began_at, marks = time.monotonic(), _marks(run.path)
+        if marks == standing.marks and began_at < standing.looked_at + standing.patience_s:
+            standing.due_at = began_at + LIVE_S
+            return None
         look = run.anew(workers).look
         now = time.monotonic()
-        standing.is_settled = look.is_final
-        same, standing.marks = marks == standing.marks, marks
-        if look.summary.status in _GOING_ON:
-            standing.due_at = now + max(LIVE_S, _LIVE_COST * (now - began_at))
-        else:
-            standing.due_at = math.inf if look.is_final else now + (_IDLE_S if same else LIVE_S)
+        standing.looked_at, standing.marks, standing.is_settled = now, marks, look.is_final
+        standing.patience_s = _QUIET_S if look.summary.status in _GOING_ON else _IDLE_S
+        standing.due_at = math.inf if look.is_final else now + max(LIVE_S, _LIVE_COST * (now - began_at))
         return look
 
     def _wake(self, workers: list[Worker]) -> None:
         """Have runs looked at that processes of this machine work on."""
         for path in {os.path.abspath(queue.run) for worker in workers for queue in worker.queues}:
             if (standing := self._runs.get(path)) is not None and standing.is_settled:
-                standing.due_at, standing.is_settled = -math.inf, False
+                standing.due_at = standing.looked_at = -math.inf
+                standing.is_settled = False
 
     def _ask(self) -> None:
         """Ask the next of the runs that are not due whether they have changed."""
@@ -173,12 +182,19 @@ class ListedPlace:
 
 
 def _marks(path: str) -> _Marks:
-    """Return when a run's directory, its journal and its cursors have changed."""
-    return tuple(_changed_ns(place) for place in (path, f"{path}/journal", f"{path}/cursors"))
+    """Return when a run's directory, its cursors and its journal have changed, and the last segment of that."""
+    places = (path, f"{path}/cursors", journal := f"{path}/journal")
+    last = max(segments(journal), default=0)
+    return (*map(_changed_ns, places), *_grown(f"{journal}/{segment_name(last)}"))
 
 
 def _changed_ns(path: str) -> int:
+    return _grown(path)[0]
+
+
+def _grown(path: str) -> tuple[int, int]:
     try:
-        return os.stat(path).st_mtime_ns
+        found = os.stat(path)
     except OSError:
-        return 0
+        return 0, 0
+    return found.st_mtime_ns, found.st_size

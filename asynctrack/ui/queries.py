@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -42,12 +42,18 @@ class Query:
 
     Args:
         pairs: names and values, as they came.
+        headers: of the request.
     """
 
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], headers: Mapping[str, str]) -> None:
+        self._headers = headers
         self._values: dict[str, list[str]] = {}
         for name, value in pairs:
             self._values.setdefault(name, []).append(value)
+
+    def header(self, name: str) -> str:
+        """Return a header of the request."""
+        return self._headers.get(name, "")
 
     def texts(self, name: str) -> list[str]:
         """Return all values of a parameter, each once."""
@@ -148,7 +154,7 @@ async def query_of(request: Request) -> Query:
         if kind != _FORM:
             raise BadQuery(400, f"expected a body of the type {_FORM}; got {kind!r:.80}")
         pairs += _parsed(await _body(request))
-    return Query(pairs)
+    return Query(pairs, request.headers)
 
 
 async def _body(request: Request) -> bytes:

@@ -3,56 +3,72 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from asynctrack.client.run_state import activity_of
-from asynctrack.collection.backend_standing import backend_standing, stats_of_run
+from asynctrack.collection.run_summary import RunSummary
 from asynctrack.collection.subject import RunSubject, goal_of
 from asynctrack.curves.run_curves import RunCurves
+from asynctrack.curves.session_begins import SessionBegin
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal import environment_file
-from asynctrack.journal.manifest import METRICS, UNREADABLE, Manifest
-from asynctrack.journal.reader import Damage
-from asynctrack.reading.reader import RunReader
+from asynctrack.journal.manifest import METRICS, UNREADABLE
 from asynctrack.records.media_types import unicode
 from asynctrack.ui.plain_json import number, plain
+from asynctrack.ui.run_books import OpenBooks
 from asynctrack.ui.run_list import ListedRun
 from asynctrack.ui.run_rows import row_of
+from asynctrack.ui.run_shelf import RunShelf
+from asynctrack.ui.run_texts import LOG_NAME, is_text
 
-LOG_NAME: Final = "worker.log"
 # What one part of a run may raise: the others are told.
 _OF_A_PART: Final = (AsynctrackError, OSError, *UNREADABLE)
 
 
-def run_document(run: ListedRun, subject: RunSubject, curves: RunCurves, damage: Sequence[Damage]) -> dict[str, Any]:
+def run_document(run: ListedRun, subject: RunSubject, shelf: RunShelf, books: OpenBooks) -> dict[str, Any]:
     """Return what is known of a run. What cannot be read of it is left out, and the damage says so.
 
     Args:
         run: the run.
         subject: a look at it.
-        curves: of it, up to date.
-        damage: that was met while they were read.
+        shelf: reads its journal.
+        books: of the runs that were asked for.
     """
     path, summary = Path(run.path), subject.summary
-    found: dict[str, Any] = row_of(run.key, summary)
-    told = {str(one).replace(f"{path}{os.sep}", ""): None for one in damage}
-    found |= {
+    found: dict[str, Any] = row_of(run.key, summary) | {
         "path": unicode(run.path),
         "config": plain(summary.config),
         "summary": plain(summary.summary),
-        "metrics": metrics_of(curves, summary.goals),
-        "sessions": [{"step": one.step, "time": one.time_ns / 1e9} for one in curves.sessions()],
-        "has_log": os.path.isfile(path / LOG_NAME),
-        "diff": os.path.isfile(path / environment_file.DIFF_NAME),
+        "metrics": [],
+        "has_log": is_text(path / LOG_NAME),
+        "diff": is_text(path / environment_file.DIFF_NAME),
     }
-    with suppress(*_OF_A_PART):
-        found |= _said(path)
-    return {**found, "damage": [*([summary.problem] if summary.problem else []), *told]}
+    told = dict.fromkeys([summary.problem] if summary.problem else [])
+    for part in (_numbers, _said):
+        try:
+            found |= part(run, summary, shelf, books, told)
+        except _OF_A_PART as error:
+            told[_without(path, str(error) or type(error).__name__)] = None
+    return {**found, "damage": [unicode(one) for one in told]}
+
+
+def _numbers(
+    run: ListedRun, summary: RunSummary, shelf: RunShelf, books: OpenBooks, told: dict[str, None]
+) -> dict[str, Any]:
+    """Return what a run's metrics come to, and where its sessions begin."""
+    curves, damage = shelf.curves_of(run.path)
+    told.update((_without(Path(run.path), str(one)), None) for one in damage)
+    return {"metrics": metrics_of(curves, summary.goals), "sessions": [_session(one) for one in curves.sessions()]}
+
+
+def _without(path: Path, error: str) -> str:
+    """Return an error with paths within the run."""
+    return error.replace(f"{path}{os.sep}", "")
 
 
 def metrics_of(curves: RunCurves, goals: dict[str, Any]) -> list[dict[str, Any]]:
@@ -80,37 +96,32 @@ def metrics_of(curves: RunCurves, goals: dict[str, Any]) -> list[dict[str, Any]]
     return found
 
 
-def _said(path: Path) -> dict[str, Any]:
-    """Return what the manifest and the books of a run say."""
-    reader = RunReader(path)
-    manifest, environment = reader.manifest(), reader.environment
-    activity = activity_of(path)
-    stats = stats_of_run(activity, manifest)
+def _session(begin: SessionBegin) -> dict[str, Any]:
+    said: dict[str, Any] = {"time": begin.time_ns / 1e9, "step": begin.step}
+    with suppress(ValueError, OverflowError, OSError):  # a time that no calendar has
+        said["started_at"] = datetime.fromtimestamp(begin.time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+    return said
+
+
+def _said(
+    run: ListedRun, summary: RunSummary, shelf: RunShelf, books: OpenBooks, told: dict[str, None]
+) -> dict[str, Any]:
+    """Return what the manifest, the books and the journal of a run say beside its numbers."""
+    path, found = Path(run.path), shelf.found_in(run.path)
+    manifest, environment, activity = found.manifest(), environment_file.load(path), activity_of(path)
     known = {} if environment is None else plain(environment)
     return {
+        "checkpoints": plain(found.checkpoints()),
+        "media": [{"key": unicode(key), "kind": of.kind, "count": of.count} for key, of in found.media().items()],
         "environment": {**plain(manifest.environment), **{name: one for name, one in known.items() if one is not None}},
         "config": plain({name: value for name, value in manifest.config.items() if name != METRICS}),
         "summary": plain(manifest.summary),
         "traceback": plain(manifest.traceback),
         "failed_children": plain(manifest.failed_children),
         "checkpoint": plain(manifest.checkpoint),
-        "callers": activity.callers,
-        "worker": activity.worker,
-        "stats": {
-            "offered": stats.offered,
-            "accepted": stats.accepted,
-            "journaled": stats.journaled,
-            "queued": stats.queued,
-            "dropped": stats.dropped,
-        },
-        "backends": {name: plain(backend_standing(path, name, manifest, stats)) for name in manifest.backends},
-        "writers": _writers(reader, manifest),
         "hosts": plain(msgspec.to_builtins(manifest.hosts)),
         "conflicts": plain(msgspec.to_builtins(manifest.conflicts)),
+        "callers": activity.callers,
+        "worker": activity.worker,
+        **plain(books.told(run.path, manifest, activity)),
     }
-
-
-def _writers(reader: RunReader, manifest: Manifest) -> Any:
-    with suppress(*_OF_A_PART):
-        return plain(msgspec.to_builtins(reader.writers))
-    return plain(msgspec.to_builtins(manifest.writers))

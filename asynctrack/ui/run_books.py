@@ -1,0 +1,101 @@
+"""Run books: what was offered, journaled and delivered of a run, and by whom, counted on from where it was counted last. Runs in the server of the page, on a file thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from asynctrack.client.run_state import RunActivity
+from asynctrack.collection.backend_standing import backend_standing
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal.manifest import UNREADABLE, Manifest
+from asynctrack.journal.reader import journal_id_of
+from asynctrack.queue.shm_paths import ring_paths
+from asynctrack.reading.stats import StatsCollector
+from asynctrack.reading.writer_counts import WriterCounts
+
+# Runs whose books are kept open: each holds two files.
+_MOST: Final = 16
+
+
+class RunBooks:
+    """The books of one run. For one thread at a time.
+
+    Args:
+        run: its directory.
+        known_as: the same, as its queues have it.
+    """
+
+    def __init__(self, run: Path, known_as: Path) -> None:
+        self.known_as: Path = known_as
+        self.journal: bytes | None = journal_id_of(str(run / "journal"))
+        self._run = run
+        self._stats = StatsCollector(known_as)
+        self._counts = WriterCounts(run)
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._stats.close()
+        self._counts.close()
+
+    def told(self, manifest: Manifest, activity: RunActivity) -> dict[str, Any]:
+        """Return the statistics, how far each backend is, and the writers."""
+        rings = [path for directory in activity.directories for path in ring_paths(directory)]
+        stats = self._stats.collect([], rings, manifest.backends)
+        return {
+            "stats": {
+                "offered": stats.offered,
+                "accepted": stats.accepted,
+                "journaled": stats.journaled,
+                "queued": stats.queued,
+                "dropped": stats.dropped,
+            },
+            "backends": {name: backend_standing(self._run, name, manifest, stats) for name in manifest.backends},
+            "writers": self._writers(manifest),
+        }
+
+    def _writers(self, manifest: Manifest) -> Any:
+        writers = [*manifest.earlier_writers, *manifest.writers]
+        with suppress(AsynctrackError, OSError, *UNREADABLE):
+            writers = self._counts.by_process(writers)
+        return msgspec.to_builtins(writers)
+
+
+class OpenBooks:
+    """Keeps the books of the runs that were asked for last. For any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._books: OrderedDict[str, RunBooks] = OrderedDict()
+
+    def told(self, path: str, manifest: Manifest, activity: RunActivity) -> dict[str, Any]:
+        """Return what `RunBooks.told` does; the books are this call's alone while it goes on."""
+        run = Path(path)
+        with self._lock:
+            books = self._books.pop(path, None)
+        if books is not None and (books.known_as, books.journal) != (
+            activity.known_as,
+            journal_id_of(str(run / "journal")),
+        ):
+            books.close()
+            books = None
+        books = books or RunBooks(run, activity.known_as)
+        try:
+            return books.told(manifest, activity)
+        finally:
+            self._put_back(path, books)
+
+    def _put_back(self, path: str, books: RunBooks) -> None:
+        with self._lock:
+            gone = [books] if path in self._books else []
+            if not gone:
+                self._books[path] = books
+            while len(self._books) > _MOST:
+                gone.append(self._books.popitem(last=False)[1])
+        for one in gone:
+            one.close()
