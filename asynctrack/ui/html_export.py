@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,12 +20,13 @@ from asynctrack.curves.run_curves import RunCurves
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.journal.reader import Damage
-from asynctrack.ui.curve_shelf import CurveShelf
 from asynctrack.ui.embedding import EmbeddedRun
 from asynctrack.ui.html_file import html_file
+from asynctrack.ui.run_books import OpenBooks
 from asynctrack.ui.run_document import run_document
 from asynctrack.ui.run_list import ListedRun, RunList
 from asynctrack.ui.run_rows import row_of
+from asynctrack.ui.run_shelf import RunShelf
 
 # Points of a curve: so many at most, and fewer where there are many curves, so that the file stays small.
 MOST_BUCKETS: Final = 4000
@@ -60,7 +61,7 @@ class HtmlExport:
         version: str = "",
     ) -> None:
         self._runs = _listed(places, cache=cache)
-        self._shelf = CurveShelf(cache=cache)
+        self._shelf = RunShelf(cache=cache)
         self._most_buckets = self._buckets = most_buckets
         self._compares = compares
         self._version = version
@@ -117,9 +118,9 @@ class HtmlExport:
         if isinstance(found, str):
             embedded.add_document({**row_of(run.key, subject.summary), "metrics": [], "damage": [found]})
             return embedded
-        curves, damage = found
-        embedded.add_document(run_document(run, subject, curves, damage))
-        embedded.add_curves(curves, self._buckets)
+        with closing(OpenBooks()) as books:
+            embedded.add_document(run_document(run, subject, self._shelf, books))
+        embedded.add_curves(found[0], self._buckets)
         return embedded
 
     def _curves_of(self, run: ListedRun) -> tuple[RunCurves, list[Damage]] | str:

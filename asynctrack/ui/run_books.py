@@ -73,6 +73,13 @@ class OpenBooks:
         self._lock = threading.Lock()
         self._books: OrderedDict[str, RunBooks] = OrderedDict()
 
+    def close(self) -> None:
+        """Close the journals."""
+        with self._lock:
+            gone, self._books = self._books, OrderedDict()
+        for one in gone.values():
+            one.close()
+
     def told(self, path: str, manifest: Manifest, activity: RunActivity) -> dict[str, Any]:
         """Return what `RunBooks.told` does; the books are this call's alone while it goes on."""
         run = Path(path)
