@@ -67,9 +67,13 @@ class ExportedPage(HTMLParser):
     def contents(self, kind: str) -> list[str]:
         return [content for found, _, content in self.elements if found == kind]
 
+    def text(self, name: str, line: int = 0) -> bytes:
+        """What is packed in a line of an element."""
+        (content,) = (content for _, id, content in self.elements if id == f"asynctrack-{name}")
+        return zlib.decompress(base64.b64decode(content.split("\n")[line]))
+
     def unpacked(self, run: int, line: int) -> bytes:
-        (part,) = (content for _, id, content in self.elements if id == f"asynctrack-part-{run}")
-        return zlib.decompress(base64.b64decode(part.split("\n")[line]))
+        return self.text(f"part-{run}", line)
 
     def document(self, run: int = 0) -> dict[str, Any]:
         found = json.loads(self.unpacked(run, self.index["runs"][run]["document"]))

@@ -1,7 +1,8 @@
 """HTML file: the page with data in it, as one file that asks nobody for anything. Runs where runs are exported.
 
-Its policy, in a tag, lets run what has the hash of the script that is in it, and nothing else. Data are in elements that no browser runs: JSON with each `<`
-escaped, and texts of base64. So nothing that a run is named can end an element or begin one.
+Its policy, in a tag, lets run what has the hashes of two scripts, and nothing else: the page's own, which is in the file as a text of base64, a third as long,
+and one of some lines, which unpacks it. Data are in elements that no browser runs: JSON with each `<` escaped, and texts of base64. So nothing that a run is
+named can end an element or begin one.
 """
 
 from __future__ import annotations
@@ -17,12 +18,26 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack.ui.bundling import BundlingError, bundle
+from asynctrack.ui.packing import packed
 
 PAGE: Final = Path(__file__).parent / "page"
 # What makes data out of the file's elements, then the page itself.
 _ENTRY: Final = "exported.js"
 _ENTRY_TEXT: Final = 'import "./embedded.js";\nimport "./main.js";\n'
 _POLICY: Final = "default-src 'none'; script-src {script}; style-src {style}; img-src data: blob:; base-uri 'none'; form-action 'none'"
+_UNPACK: Final = """\
+"use strict";
+(async () => {
+  for (const name of ["style", "script"]) {
+    const bytes = Uint8Array.from(atob(document.getElementById(`asynctrack-${name}`).textContent), (letter) => letter.charCodeAt(0));
+    const element = document.createElement(name);
+    element.textContent = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
+    document.head.append(element);
+  }
+})().catch((error) => {
+  document.getElementById("app").textContent = `This file cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
+});
+"""
 _ICON: Final = re.compile(r'\n *<link rel="icon"[^>]*>')
 _STYLE_LINK: Final = re.compile(r'<link rel="stylesheet" href="(?P<name>[\w./-]+)" ?/?>')
 _SCRIPT_LINK: Final = re.compile(r'\n *<script type="module" src="main\.js"></script>')
@@ -41,23 +56,14 @@ def html_file(title: str, parts: Iterable[str], index: Callable[[], Any]) -> Ite
     Raises:
         BundlingError: the page's modules cannot be bundled.
     """
-    style = _styles()
-    script = _script()
-    page = (PAGE / "index.html").read_text(encoding="utf-8")
-    policy = _POLICY.format(script=_hash(script), style=_hash(style))
-    head = f'<meta charset="utf-8" /><meta http-equiv="Content-Security-Policy" content="{policy}" />'
-    page = _once(_HEAD, head, page)
-    page = _once(_TITLE, f"<title>{html.escape(title)}</title>", page)
-    page = _once(_SCRIPT_LINK, "", _ICON.sub("", page))
-    page = _once(re.compile("</head>"), f"<style>{style}</style></head>", _STYLE_LINK.sub("", page))
-    before, _, after = page.partition("</body>")
-    if re.search(r"\b(?:src|href)=", page.replace(style, "")):
-        raise BundlingError("index.html names a file that the export does not know")
+    style, script = _styles(), bundle(PAGE, _ENTRY, {_ENTRY: _ENTRY_TEXT})
+    before, after = _frame(title, _POLICY.format(script=f"{_hash(_UNPACK)} {_hash(script)}", style=_hash(style)))
     yield before
     for at, part in enumerate(parts):
-        yield f'<script type="text/plain" id="asynctrack-part-{at}">{part}</script>\n'
+        yield _text(f"part-{at}", part)
     yield f'<script type="application/json" id="asynctrack-index">{as_json(index())}</script>\n'
-    yield f"<script>{script}</script></body>{after}"
+    yield _text("style", packed(style.encode())) + _text("script", packed(script.encode()))
+    yield f"<script>{_UNPACK}</script></body>{after}"
 
 
 def as_json(value: Any) -> str:
@@ -71,18 +77,26 @@ def as_json(value: Any) -> str:
     )
 
 
+def _frame(title: str, policy: str) -> tuple[str, str]:
+    """Return the page's own HTML with a policy and without links, up to where its body ends, and what follows."""
+    page = (PAGE / "index.html").read_text(encoding="utf-8")
+    head = f'<meta charset="utf-8" /><meta http-equiv="Content-Security-Policy" content="{policy}" />'
+    page = _once(_HEAD, head, page)
+    page = _once(_TITLE, f"<title>{html.escape(title)}</title>", page)
+    page = _STYLE_LINK.sub("", _once(_SCRIPT_LINK, "", _ICON.sub("", page)))
+    if re.search(r"\b(?:src|href)=", page):
+        raise BundlingError("index.html names a file that the export does not know")
+    before, _, after = page.partition("</body>")
+    return before, after
+
+
 def _styles() -> str:
     page = (PAGE / "index.html").read_text(encoding="utf-8")
-    style = "\n".join((PAGE / found["name"]).read_text(encoding="utf-8") for found in _STYLE_LINK.finditer(page))
-    if "</style" in style.lower():
-        raise BundlingError("a style sheet of the page ends its element")
-    return style
+    return "\n".join((PAGE / found["name"]).read_text(encoding="utf-8") for found in _STYLE_LINK.finditer(page))
 
 
-def _script() -> str:
-    """Return the script; what would end its element is spelled otherwise, which in texts and patterns means the same."""
-    script = bundle(PAGE, _ENTRY, {_ENTRY: _ENTRY_TEXT})
-    return re.sub("<(?=/script|!--)", r"\\x3c", script, flags=re.I)
+def _text(name: str, content: str) -> str:
+    return f'<script type="text/plain" id="asynctrack-{name}">{content}</script>\n'
 
 
 def _hash(content: str) -> str:
