@@ -2,7 +2,8 @@
 import { asNumber } from "./columns.js";
 
 /**
- * @typedef {{title: string, kind: "number" | "text", log: boolean, lo: number, hi: number,
+ * few: whether it has few different values, each with its label.
+ * @typedef {{title: string, kind: "number" | "text", log: boolean, few: boolean,
  *   at: (value: any) => number | undefined, ticks: {at: number, label: any}[]}} Axis
  */
 
@@ -46,9 +47,10 @@ function numberAxis(title, numbers, log) {
     const place = (scale(/** @type {number} */ (asNumber(value))) - lo) / (hi - lo);
     return Number.isFinite(place) ? place : undefined;
   };
-  const labels = fewNumbers(numbers, at) ?? (log ? decades(lo, hi) : niceNumbers(lo, hi));
+  const few = fewNumbers(numbers, at);
+  const labels = few ?? (log ? decades(lo, hi) : niceNumbers(lo, hi));
   const ticks = labels.map((label) => ({ at: /** @type {number} */ (at(label)), label }));
-  return { title, kind: "number", log, lo, hi, at, ticks };
+  return { title, kind: "number", log, few: few !== null, at, ticks };
 }
 
 /**
@@ -62,7 +64,7 @@ function textAxis(title, values) {
   const every = Math.ceil(texts.length / LABELLED);
   const ticks = texts.flatMap((text, index) => (index % every ? [] : [{ at: /** @type {number} */ (places.get(text)), label: text }]));
   const at = (value) => (value === undefined || value === null ? undefined : places.get(textOf(value)));
-  return { title, kind: "text", log: false, lo: 0, hi: texts.length, at, ticks };
+  return { title, kind: "text", log: false, few: texts.length <= LABELLED, at, ticks };
 }
 
 /** @param {any} value */

@@ -35,7 +35,7 @@ export default function ComparePage() {
   const view = VIEWS.some(({ name }) => name === param("view")) ? param("view") : "charts";
   return html`<div class="compare-page">
     <${Tabs} tabs=${VIEWS} value=${view} label="Views" onChoose=${(name) => update({ view: name === "charts" ? null : name })} />
-    ${groups.value && view === "charts" ? html`<${GroupLegend} />` : html`<${RunLegend} />`}
+    ${groups.value && view === "charts" ? html`<${GroupLegend} />` : html`<${RunLegend} canHide=${view === "charts"} />`}
     <div class="view">${view === "charts" ? html`<${Overlay} />` : view === "differences" ? html`<${Differences} />` : html`<${Results} view=${view} />`}</div>
   </div>`;
 }

@@ -16,6 +16,9 @@ const HEIGHT = 440;
 const AXIS_PX = 88;
 const MOST_AXES = 14;
 const NEAR_AXIS_PX = 14;
+/** Of an axis, what lines of one value take. */
+const SPREAD = 0.045;
+const PIXELS_A_LETTER = 8;
 const LIKELY = /best|acc|min\/.*loss/;
 /** From low to high: lightness and hue both change, so that it can be read without telling colours apart. */
 const SCALE = { light: [[68, 1, 84], [59, 82, 139], [33, 145, 140], [190, 160, 20]], dark: [[120, 94, 200], [70, 140, 200], [60, 190, 150], [245, 225, 70]] };
@@ -71,9 +74,12 @@ function linesOf(rows, measures, axes, brushes, dark) {
   return rows.map((row) => {
     const places = measures.map((measure, at) => axes[at].at(measure.of(row)));
     const inside = brushes.every((brush, at) => !brush || (places[at] !== undefined && places[at] >= brush[0] && places[at] <= brush[1]));
-    return { run: row.run, places, inside, colour: colourAt(places.at(-1), dark) };
+    return { run: row.run, places: places.map((place, at) => spread(place, axes[at], places.at(-1))), inside, colour: colourAt(places.at(-1), dark) };
   });
 }
+
+/** Where an axis has few values, lines lie beside each other by their result, and not over each other. */
+const spread = (place, axis, result) => (axis.few && place !== undefined && result !== undefined ? place * (1 - SPREAD) + result * SPREAD : place);
 
 /** The colour of a place between 0 and 1; grey without one. @param {number | undefined} place @param {boolean} dark */
 function colourAt(place, dark) {
@@ -95,7 +101,7 @@ function Picture({ measures, axes, lines, brushes }) {
   const act = actions(canvas, frame, lines, drag, (at, range) => writeBrushes(measures, brushes.with(at, range)));
   return html`<div class="parallel" ref=${room}>
     <div class="titles" style=${{ width: `${width}px` }}>
-      ${axes.map((axis, at) => html`<span key=${measures[at].id} style=${{ left: `${frame.xs[at]}px` }} title=${axis.title}>${axis.title.slice(axis.title.lastIndexOf("/", axis.title.length - 2) + 1)}${axis.log && html`<small> log</small>`}</span>`)}
+      ${axes.map((axis, at) => html`<span key=${measures[at].id} style=${{ left: `${frame.xs[at]}px` }} title=${axis.title}>${shortened(axis.title, width / axes.length)}${axis.log && html`<small> log</small>`}</span>`)}
     </div>
     <canvas ref=${canvas} style=${{ width: `${width}px`, height: `${HEIGHT}px` }} role="img"
       aria-label=${`${lines.length} runs over ${axes.map(({ title }) => title).join(", ")}. The view “Differences” has them as a table.`}
@@ -103,6 +109,9 @@ function Picture({ measures, axes, lines, brushes }) {
     <p class="muted">${highlighted.value ? labels.value.get(highlighted.value) : "Drag along an axis to choose runs; a click on the axis frees it."}</p>
   </div>`;
 }
+
+/** The end of a long name says more than its beginning. */
+const shortened = (title, pixels) => (title.length * PIXELS_A_LETTER < pixels - 16 ? title : title.includes("(") ? title : title.slice(title.lastIndexOf("/", title.length - 2) + 1));
 
 const sorted = (/** @type {Range} */ [one, other]) => /** @type {Range} */ (one < other ? [one, other] : [other, one]);
 

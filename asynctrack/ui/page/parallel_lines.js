@@ -47,7 +47,7 @@ export const placeOf = (frame, y) => Math.min(1, Math.max(0, (frame.bottom - y) 
 export function drawLines(context, frame, lines, highlighted, muted) {
   context.lineJoin = "round";
   for (const inside of [false, true]) {
-    for (const line of lines) if (line.inside === inside) stroke(context, frame, line, inside ? line.colour : muted, inside ? 0.75 : 0.25, 1.3);
+    for (const line of lines) if (line.inside === inside) stroke(context, frame, line, inside ? line.colour : muted, inside ? 0.75 : 0.07, 1.3);
   }
   const above = lines.find((line) => line.run === highlighted);
   if (above) stroke(context, frame, above, above.colour, 1, 3.5);

@@ -6,29 +6,30 @@ import { html, useComputed } from "./html.js";
 import { Status } from "./parts.js";
 import { href, update } from "./state.js";
 
-export function RunLegend() {
+/** @param {{canHide: boolean}} props canHide: whether the view draws only some of the runs */
+export function RunLegend({ canHide }) {
   const rows = compared.value;
-  const count = drawn.value.length;
+  const count = canHide ? drawn.value.length : rows.length;
   return html`<aside class="run-legend" aria-label="Compared runs">
     <header>
       <b>${rows.length} ${rows.length === 1 ? "run" : "runs"}</b>
       <span class="muted">${count < rows.length && `${count} shown`}</span>
       ${count < rows.length && html`<button class="plain" onClick=${() => drawFirst(rows.length)}>all</button>`}
-      ${rows.length > FIRST_SHOWN && count !== FIRST_SHOWN && html`<button class="plain" onClick=${() => drawFirst(FIRST_SHOWN)}>first ${FIRST_SHOWN}</button>`}
-      ${count > 0 && html`<button class="plain" onClick=${() => drawFirst(0)}>none</button>`}
+      ${canHide && rows.length > FIRST_SHOWN && count !== FIRST_SHOWN && html`<button class="plain" onClick=${() => drawFirst(FIRST_SHOWN)}>first ${FIRST_SHOWN}</button>`}
+      ${canHide && count > 0 && html`<button class="plain" onClick=${() => drawFirst(0)}>none</button>`}
     </header>
     ${missing.value > 0 && html`<p class="muted">${missing.value} that this address names ${missing.value === 1 ? "is" : "are"} not here.</p>`}
-    <ul onMouseLeave=${() => (hovered.value = null)}>${rows.map((row) => html`<${LegendRow} key=${row.run} row=${row} />`)}</ul>
+    <ul onMouseLeave=${() => (hovered.value = null)}>${rows.map((row) => html`<${LegendRow} key=${row.run} row=${row} canHide=${canHide} />`)}</ul>
   </aside>`;
 }
 
-function LegendRow({ row }) {
+function LegendRow({ row, canHide }) {
   const { run } = row;
   const isOn = useComputed(() => isDrawn(run)).value;
   const isAbove = useComputed(() => highlighted.value === run).value;
   const label = labels.value.get(run);
   return html`<li class=${isAbove ? "above" : undefined} onMouseEnter=${() => (hovered.value = run)} onClick=${(event) => event.target.closest("input, a, button") || pick(run)}>
-    <label title="Show or hide"><input type="checkbox" checked=${isOn} onChange=${() => flip(run)} aria-label=${`Show ${label}`} /></label>
+    ${canHide && html`<label title="Show or hide"><input type="checkbox" checked=${isOn} onChange=${() => flip(run)} aria-label=${`Show ${label}`} /></label>`}
     <i class="swatch" style=${{ color: css(colours.value.get(run)) }}></i>
     <a href=${href("run", run)} title=${`${label} (${row.status})`}>${label}</a>
     ${row.status !== "finished" && html`<${Status} status=${row.status} />`}
