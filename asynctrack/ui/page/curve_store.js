@@ -9,7 +9,7 @@ import { source } from "./api.js";
  * @property {Record<string, string | number | null>} how axis, window, buckets and history
  */
 
-/** @typedef {Wish & {give: (block: import("./wire.js").Block) => void, end: (error?: Error) => void, isDropped: boolean}} Waiting */
+/** @typedef {Wish & {give: (block: import("./wire.js").Block) => void, end: (error?: Error) => void, isDropped: boolean, drop?: () => void}} Waiting */
 
 /** @type {Waiting[]} */
 let waiting = [];
@@ -19,6 +19,7 @@ let waiting = [];
  * @param {Wish} wish @param {Waiting["give"]} give @param {Waiting["end"]} end @returns {() => void} to drop the wish
  */
 export function askForCurves(wish, give, end) {
+  /** @type {Waiting} */
   const mine = { ...wish, give, end, isDropped: false };
   if (!waiting.length) setTimeout(sendAll);
   waiting.push(mine);

@@ -2,7 +2,7 @@
 import htm from "./vendor/htm.js";
 import { Component, Fragment, h, render } from "./vendor/preact.js";
 
-export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
+export { useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 export { batch, computed, effect, signal, untracked, useComputed, useSignal, useSignalEffect } from "./vendor/signals.js";
 export { Component, Fragment, render };
 export const html = htm.bind(h);

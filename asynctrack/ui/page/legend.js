@@ -7,7 +7,7 @@ import { scalesOf } from "./paint.js";
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Drawn} Drawn */
-/** @typedef {{x: number, left: number, top: number, isOver: boolean}} Hover */
+/** @typedef {{x: number, left: number, top: number, height: number, isOver: boolean}} Hover */
 
 // More lines have no room for a name each.
 const MOST_NAMES = 12;
@@ -66,8 +66,9 @@ export function Tooltip({ model, hover, width }) {
   </div>`;
 }
 
-/** The place of a value, where values have places: there is no step between two. */
-function snapped({ curves: [{ x }], settings }, at) {
+/** The place of a value, where values have places: there is no step between two. @param {Model} model @param {number} at */
+function snapped({ curves, settings }, at) {
+  const [{ x }] = curves;
   return settings.x === "step" ? Math.round(x[indexAt(x, at)]) : at;
 }
 

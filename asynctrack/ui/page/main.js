@@ -1,7 +1,7 @@
 // Main: the frame of all pages: the header, the banner, the theme, and which page is shown.
 import { connection, source } from "./api.js";
 import { isDark } from "./colours.js";
-import { effect, html, render, signal, useEffect } from "./html.js";
+import { effect, html, render, signal, useEffect, useErrorBoundary } from "./html.js";
 import { HelpDialog, showHelp, useKeys } from "./keys.js";
 import { Empty, Failure, Loading } from "./parts.js";
 import { href, param, route, update } from "./state.js";
@@ -27,6 +27,8 @@ async function load(page) {
 function Page() {
   const { page } = route.value;
   useEffect(() => void (PAGES[page] && !loaded.peek()[page] && load(page)), [page]);
+  const [broken, mend] = useErrorBoundary();
+  if (broken) return html`<${Failure} error=${broken} retry=${mend} />`;
   if (!PAGES[page]) return html`<${Empty} title="There is no such page"><a href=${href("runs")}>All runs</a><//>`;
   const found = loaded.value[page];
   if (!found) return html`<${Loading} />`;

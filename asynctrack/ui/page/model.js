@@ -79,6 +79,16 @@ export function blockId({ run, key }) {
   return `${run}\n${key}`;
 }
 
+/** The runs of lines, those of groups too. @param {Line[]} lines */
+export function runsOf(lines) {
+  return [...new Set(lines.flatMap((line) => line.runs ?? line.run))];
+}
+
+/** The metrics of lines. @param {Line[]} lines */
+export function keysOf(lines) {
+  return [...new Set(lines.map((line) => line.key))];
+}
+
 function drawnOf(line, { columns, exact }, settings, seen) {
   const { x, mean, min = mean, max = mean, last = mean, deviation = null, not_finite: notFinite = null } = columns;
   return { line, x, mean, low: min, high: max, last, deviation, notFinite, exact, smooth: smoothOf(x, mean, settings, seen) };
@@ -91,7 +101,7 @@ function smoothOf(x, mean, { smoothing, byWindow, logX }, [low, high]) {
   return width > 0 ? (byWindow ? windowMean : exponential)(along, mean, width) : null;
 }
 
-/** The range of the numbers, or of those that a logarithmic axis can have. */
+/** The range of the numbers, or of those that a logarithmic axis can have. @returns {Range} */
 function rangeOf(numbers, isLog) {
   const usable = numbers.filter((one) => Number.isFinite(one) && (!isLog || one > 0));
   if (!usable.length) return isLog ? [1, 10] : [0, 1];
@@ -130,6 +140,7 @@ function reach(middleEnd, end, middle, direction, scaled) {
   return direction * (scaled(end) - scaled(middleEnd)) <= middle * 0.25 ? end : middleEnd;
 }
 
+/** @param {Range} range @param {boolean} isLog @returns {Range} */
 function widened([low, high], isLog) {
   if (isLog) return [low / (high / low) ** MARGIN, high * (high / low) ** MARGIN];
   const margin = (high - low) * MARGIN;

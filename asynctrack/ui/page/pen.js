@@ -26,14 +26,14 @@ export class CanvasPen {
     context.restore();
   }
 
-  /** @param {Path2D} path @param {Ink} ink */
+  /** @param {any} path of this pen @param {Ink} ink */
   stroke(path, { colour, width = 1, dash = [], alpha = 1 }) {
     Object.assign(this.context, { strokeStyle: colour, lineWidth: width, globalAlpha: alpha, lineJoin: "round" });
     this.context.setLineDash(dash);
     this.context.stroke(path);
   }
 
-  /** @param {Path2D} path @param {Ink} ink */
+  /** @param {any} path of this pen @param {Ink} ink */
   fill(path, { colour, alpha = 1 }) {
     Object.assign(this.context, { fillStyle: colour, globalAlpha: alpha });
     this.context.fill(path);

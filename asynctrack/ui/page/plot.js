@@ -45,7 +45,7 @@ export class Plot {
     this.model = model;
     this.listener = listener;
     this.theme = themeOf(root);
-    this.frame = new uPlot(this.#options(), this.#data(), root);
+    this.frame = new /** @type {any} */ (uPlot)(this.#options(), this.#data(), root);
     this.#listen(this.frame.over);
     this.resizing = new ResizeObserver(() => this.#fit());
     this.resizing.observe(root);

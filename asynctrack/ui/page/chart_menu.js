@@ -1,0 +1,61 @@
+// Chart menu: the axes of one chart, its files, and its numbers as a table.
+import { source } from "./api.js";
+import { AxisChoice } from "./controls.js";
+import { number, place } from "./format.js";
+import { html, useEffect, useRef, useState } from "./html.js";
+import { keysOf, runsOf } from "./model.js";
+import { savePng, saveSvg } from "./picture.js";
+import { hasOwn, setOwnAxis, settingsOf, toggleOwnLog } from "./settings.js";
+import { param, update } from "./state.js";
+
+/** What can be done with a chart. It is made when it is opened: there may be thousands of metrics to choose from. */
+export function Menu(props) {
+  const { name, title, model } = props;
+  const [isOpen, setOpen] = useState(false);
+  const [hasTable, setTable] = useState(false);
+  const summary = useRef(null);
+  const leave = (event) => event.currentTarget.contains(event.relatedTarget) || setOpen(false);
+  return html`<details class="menu" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)} onFocusOut=${leave}>
+      <summary ref=${summary} title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>⋯</summary>
+      ${isOpen && html`<${MenuItems} ...${props} openTable=${() => setTable(true)} onChosen=${() => [summary.current.focus(), setOpen(false)]} />`}
+    </details>
+    ${hasTable && html`<${DataTable} title=${title} model=${model} onClose=${() => setTable(false)} />`}`;
+}
+
+function MenuItems({ name, title, lines, metrics, settings, plot, openTable, onChosen }) {
+  const isFull = param("full") === name;
+  const csv = source.url("csv", { run: runsOf(lines), key: keysOf(lines) });
+  const item = (text, act) => html`<button class="plain" onClick=${() => [act(), onChosen()]}>${text}</button>`;
+  const setAxis = (axis) => setOwnAxis(name, axis === settingsOf().x ? null : axis);
+  return html`<div>
+    <label>x <${AxisChoice} value=${settings.x} metrics=${metrics} label="x axis of this chart" onChoose=${setAxis} /></label>
+    ${item(settings.logX ? "Linear x" : "Logarithmic x", () => toggleOwnLog(name, "x"))}
+    ${item(settings.logY ? "Linear y" : "Logarithmic y", () => toggleOwnLog(name, "y"))}
+    ${item(isFull ? "Leave full screen" : "Full screen", () => update({ full: isFull ? null : name }))}
+    ${item("Table of what is drawn", openTable)}
+    ${item("Save as SVG", () => saveSvg(plot.current, title))}
+    ${item("Save as PNG", () => savePng(plot.current, title))}
+    ${csv && html`<a href=${csv} download onClick=${onChosen}>Save all values as CSV</a>`}
+  </div>`;
+}
+
+/** The numbers that are drawn, for those who read and do not see. */
+function DataTable({ title, model, onClose }) {
+  const { x: axis } = model.settings;
+  const dialog = useRef(null);
+  useEffect(() => dialog.current.showModal(), []);
+  return html`<dialog ref=${dialog} class="table-dialog" aria-label="Table of ${title}" onClose=${onClose}>
+    <form method="dialog"><h2>${title}</h2><button>Close</button></form>
+    <table>
+      <thead><tr>${["line", axis, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
+      <tbody>
+        ${model.curves.flatMap(({ line, x, mean, low, high }) =>
+          Array.from(x, (at, index) => html`<tr>
+            <th scope="row">${line.label}</th><td>${place(axis, at)}</td>
+            <td>${number(mean[index], 6)}</td><td>${number(low[index], 6)}</td><td>${number(high[index], 6)}</td>
+          </tr>`),
+        )}
+      </tbody>
+    </table>
+  </dialog>`;
+}
