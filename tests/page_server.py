@@ -100,15 +100,15 @@ class PageProcess:
             answer = connection.getresponse()
             return PageAnswer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
 
-    def get(self, name: str, **parameters: Any) -> PageAnswer:
+    def get(self, name: str, /, **parameters: Any) -> PageAnswer:
         """Ask the API."""
         return self.ask(f"/api/{name}?{urlencode(parameters, doseq=True)}")
 
-    def post(self, name: str, **parameters: Any) -> PageAnswer:
+    def post(self, name: str, /, **parameters: Any) -> PageAnswer:
         body = urlencode(parameters, doseq=True).encode()
         return self.ask(f"/api/{name}", "POST", body, Content_Type="application/x-www-form-urlencoded")
 
-    def blocks(self, name: str, **parameters: Any) -> list[Block]:
+    def blocks(self, name: str, /, **parameters: Any) -> list[Block]:
         answer = self.get(name, **parameters)
         assert answer.status == 200, answer
         return blocks_in(answer.body)

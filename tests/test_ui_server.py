@@ -127,6 +127,7 @@ def test_page_is_told_when_a_run_grows_and_ends(tmp_path: Path) -> None:
         events.close()
 
 
+@pytest.mark.system
 def test_run_that_comes_and_one_that_goes_are_told(tmp_path: Path) -> None:
     made_runs(tmp_path, {"p/a": SHORT})
     with page_of(tmp_path) as page:
@@ -335,6 +336,7 @@ def test_broken_runs_are_told_and_the_others_shown(tmp_path: Path) -> None:
         assert "p/good" in {one.header["run"] for one in page.blocks("curves", run=list(rows), key="loss")}
 
 
+@pytest.mark.system
 def test_runs_whose_names_are_alike_have_keys_of_their_own(tmp_path: Path) -> None:
     made_runs(tmp_path, {"one/p/a": SHORT, "two/p/a": SHORT[:1]})
     with page_of(tmp_path / "one", tmp_path / "two") as page:
@@ -343,6 +345,7 @@ def test_runs_whose_names_are_alike_have_keys_of_their_own(tmp_path: Path) -> No
         assert {row["records"] for row in rows.values()} == {1, 3}
 
 
+@pytest.mark.system
 def test_directory_that_is_not_there_yet_is_watched(tmp_path: Path) -> None:
     with page_of("--dir", tmp_path / "later") as page:
         assert rows_of(page) == {}

@@ -166,6 +166,10 @@ class CollectorOutput:
             f"listening: ASYNCTRACK_COLLECT={url} on hosts; merged runs in {directory}",
         )
 
+    def page(self, url: str) -> None:
+        """Say where the page is."""
+        self.say({"event": "page", "url": url}, f"page: {url}")
+
     def change(self, change: RunChange) -> None:
         """Say what has changed of a run."""
         known, run = self._hosts.setdefault(change.path, {}), change.path

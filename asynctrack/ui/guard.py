@@ -55,6 +55,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         hosts: names by which it may be asked beside those of loopback.
         any_address: whether it may be asked by any address, too; no site can have one as its name.
         secure: whether it is reached by TLS alone.
+        once: opens the page once, as the token does: for an address that other users of the machine can see.
     """
 
     token: str
@@ -62,6 +63,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     hosts: frozenset[str] = frozenset()
     any_address: bool = False
     secure: bool = False
+    once: str | None = None
 
     @property
     def cookie(self) -> str:
@@ -88,11 +90,11 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_token(self, said: str) -> bool:
         """Return whether a text is the token, in a time that does not tell how much of it is right."""
-        return hmac.compare_digest(said.encode("utf-8", "surrogateescape"), self.token.encode())
+        return is_same(said, self.token)
 
     def is_cookie(self, said: str) -> bool:
         """Return whether a text is the value of the cookie."""
-        return hmac.compare_digest(said.encode("utf-8", "surrogateescape"), self.cookie_value().encode())
+        return is_same(said, self.cookie_value())
 
 
 class Guard:
@@ -106,6 +108,7 @@ class Guard:
     def __init__(self, app: App, access: Access) -> None:
         self._app = app
         self._access = access
+        self._is_used = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -139,7 +142,7 @@ class Guard:
     async def _open(self, scope: Scope, send: Send, said: str) -> None:
         """Give a browser the cookie for the token in its address, and have it come again without that."""
         access = self._access
-        if not access.is_token(said):
+        if not (access.is_token(said) or self._is_once(said)):
             await _refuse(scope, send, 403, "this is not the token: open the address that was printed last")
             return
         pairs = [(name, value) for name, value in _pairs(scope) if name != _TOKEN]
@@ -149,11 +152,22 @@ class Guard:
         fields = [(b"location", place.encode("ascii", "ignore")), (b"set-cookie", cookie.encode())]
         await _answer(send, 303, fields, b"")
 
+    def _is_once(self, said: str) -> bool:
+        once = self._access.once
+        is_right = once is not None and not self._is_used and is_same(said, once)
+        self._is_used = self._is_used or is_right
+        return is_right
+
     def _is_known(self, headers: _Headers) -> bool:
         scheme, _, token = headers.one(b"authorization").partition(" ")
         if scheme.lower() == "bearer" and self._access.is_token(token.strip()):
             return True
         return any(self._access.is_cookie(value) for value in headers.cookies(self._access.cookie))
+
+
+def is_same(said: str, secret: str) -> bool:
+    """Compare a text with a secret, in a time that does not tell how much of it is right."""
+    return hmac.compare_digest(said.encode("utf-8", "surrogateescape"), secret.encode("utf-8", "surrogateescape"))
 
 
 class _Headers:

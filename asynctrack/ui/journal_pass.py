@@ -86,7 +86,7 @@ class KeyMedia:
 
 
 class JournalPass:
-    """What was found in a run's journal so far. For any thread.
+    """Finds what is no number in a run's journal, and goes on where it stopped. For any thread.
 
     Args:
         run: its directory.

@@ -30,15 +30,15 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         sock: the socket.
-        url: of the page, with the token that opens it.
-        port: at which it listens.
+        url: of the page, with the token that opens it where that is a random one.
+        url_once: of the page, with what opens it once.
         instead_of: the port that was wanted, where that was taken.
         access: who may come in.
     """
 
     sock: socket.socket
     url: str
-    port: int
+    url_once: str
     instead_of: int | None
     access: Access
 
@@ -56,20 +56,44 @@ def listen_for_page(host: str, port: int | None, token: str | None, hosts: Itera
         InvalidSettings: the address cannot be had.
     """
     sock = _bound(host, port)
-    bound_port = int(sock.getsockname()[1])
-    address = Address(host, bound_port)
-    is_open = not is_loopback(address)
-    access = Access(
-        token=token or secrets.token_urlsafe(_TOKEN_BYTES),
-        port=bound_port,
-        hosts=frozenset(name.lower() for name in (*hosts, *([host, *_own_names()] if is_open else []))),
-        any_address=is_open,
-    )
-    shown = access.token if token is None else ""
-    url = f"{url_of(sock, address, tls=False)}/" + (f"?token={shown}" if shown else "")
+    access = access_to(sock, host, token, hosts)
+    base = f"{url_of(sock, Address(host, access.port), tls=False)}/"
     wanted = PORT if port is None else port
-    instead_of = wanted if wanted not in (0, bound_port) else None
-    return Listening(sock=sock, url=url, port=bound_port, instead_of=instead_of, access=access)
+    return Listening(
+        sock=sock,
+        url=base if token is not None else f"{base}?token={access.token}",
+        url_once=f"{base}?token={access.once}",
+        instead_of=wanted if wanted not in (0, access.port) else None,
+        access=access,
+    )
+
+
+def access_to(
+    sock: socket.socket, host: str, token: str | None, hosts: Iterable[str], *, secure: bool = False
+) -> Access:
+    """Return who may come in.
+
+    Args:
+        sock: that listens.
+        host: at which it does; empty for all addresses.
+        token: that opens the page; None for one that nobody knows yet.
+        hosts: further names by which the page is reached.
+        secure: whether it is reached by TLS alone.
+
+    Raises:
+        InvalidSettings: there is no such host.
+    """
+    port = int(sock.getsockname()[1])
+    is_open = not is_loopback(Address(host, port))
+    names = [*hosts, *([host, os.uname().nodename] if is_open else [])]
+    return Access(
+        token=token or secrets.token_urlsafe(_TOKEN_BYTES),
+        port=port,
+        hosts=frozenset(name.lower().rstrip(".") for name in names if name),
+        any_address=is_open,
+        secure=secure,
+        once=secrets.token_urlsafe(_TOKEN_BYTES),
+    )
 
 
 def serve_page(settings: PageSettings, listening: Listening, begun: Callable[[], None] = lambda: None) -> None:
@@ -107,8 +131,3 @@ def _bound(host: str, port: int | None) -> socket.socket:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
                 raise
     return listen(Address(host, ports[-1]))
-
-
-def _own_names() -> list[str]:
-    name = os.uname().nodename
-    return [name, name.partition(".")[0], socket.getfqdn(name)]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Final
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
+from asynctrack import __version__
 from asynctrack._system.open_files import raise_limit
 from asynctrack._system.paths import expanded
 from asynctrack.backends.requirements import lacking
@@ -19,7 +23,11 @@ from asynctrack.cli.collectors import (
     host_directory,
     limits_of,
 )
+from asynctrack.cli.page_access import add_allow_host, add_token, token_of
 from asynctrack.errors import InvalidSettings
+
+if TYPE_CHECKING:
+    from asynctrack.merging.http.service import CollectorServer
 
 _LISTEN: Final = "127.0.0.1:4380"
 _NEEDS: Final = {"starlette": "asynctrack[serve]", "uvicorn": "asynctrack[serve]"}
@@ -46,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="listen to other machines without a token or without TLS"
     )
+    parser.add_argument(
+        "--ui",
+        action="store_true",
+        help="show the runs in the browser at the same port, to who knows a token of its own",
+    )
+    add_token(parser, "--ui-token", "with --ui: ")
+    add_allow_host(parser, "--ui-allow-host", "with --ui: ")
     add_lost_after(parser)
     add_limits(parser)
     options.add_json(parser, "print a line of JSON for each event")
@@ -63,6 +78,7 @@ def main(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise InvalidSettings([f"--listen: {error}"]) from None
     _check_security(args, loopback=is_loopback(address))
+    page_token = _page_token(args, loopback=is_loopback(address))
     tls = None if args.tls_cert is None else TLSFiles(args.tls_cert, args.tls_key)
     backends = backends_of(args.backends)
     check_directory(args.dir)
@@ -74,10 +90,48 @@ def main(args: argparse.Namespace) -> int:
     with host_directory() as host:
         server = CollectorServer(settings, host, told.change)
         with listen(address) as sock:
-            told.listening(url_of(sock, address, tls=tls is not None), args.dir)
+            told.listening(url := url_of(sock, address, tls=tls is not None), args.dir)
+            if args.ui:
+                told.page(_show(args, server, sock, address.host, page_token, url))
             server.serve(sock)
     told.ended()
     return 0
+
+
+def _page_token(args: argparse.Namespace, *, loopback: bool) -> str | None:
+    """Return the token of the page; None for a random one.
+
+    Raises:
+        InvalidSettings: other machines could read runs without one, or there is no page.
+    """
+    if not args.ui:
+        given = [
+            option
+            for option, value in (("--ui-token", args.ui_token), ("--ui-allow-host", args.ui_allow_host))
+            if value
+        ]
+        if given:
+            raise InvalidSettings([f"{given[0]} is of the page: give --ui, too"])
+        return None
+    token = token_of(args.ui_token, "--ui-token")
+    if token is None and not loopback:
+        raise InvalidSettings(
+            [f"--ui with --listen {args.listen} lets other machines read runs, which needs --ui-token env:NAME"]
+        )
+    return token
+
+
+def _show(
+    args: argparse.Namespace, server: CollectorServer, sock: socket.socket, host: str, token: str | None, url: str
+) -> str:
+    """Have a collector show its runs; return the address of the page."""
+    from asynctrack.ui.app import PageApp, PageSettings
+    from asynctrack.ui.server import access_to
+
+    page = PageApp(PageSettings(places=(Path(os.path.abspath(args.dir)),), version=__version__))
+    access = access_to(sock, host, token, args.ui_allow_host, secure=args.tls_cert is not None)
+    server.show(page.guarded(access), page.close)
+    return f"{url}/" if token is not None else f"{url}/?token={access.token}"
 
 
 def _check_security(args: argparse.Namespace, *, loopback: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.backends.requirements import lacking
 from asynctrack.cli import options
+from asynctrack.cli.page_access import ENVIRONMENT, add_allow_host, add_token, token_of
 from asynctrack.cli.page_export import export_page
 from asynctrack.errors import InvalidSettings
 from asynctrack.reading import catalog
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
 _NEEDS: Final = {"starlette": "asynctrack[ui]", "uvicorn": "asynctrack[ui]"}
 _LOOPBACK: Final = "127.0.0.1"
-_ENVIRONMENT: Final = "env:"
-# A shorter token could be guessed.
-_SHORTEST_TOKEN: Final = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,26 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="with --export: replace FILE.html if it exists")
 
 
-def add_token(parser: argparse.ArgumentParser, option: str) -> None:
-    """Add the option that says which token opens the page."""
-    parser.add_argument(
-        option,
-        metavar="env:NAME",
-        help="open the page to who knows the token in this environment variable (default: a random one, in the address that is printed)",
-    )
-
-
-def add_allow_host(parser: argparse.ArgumentParser, option: str) -> None:
-    """Add the option that says by which names the page may be reached."""
-    parser.add_argument(
-        option,
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="let browsers ask by this name, too, such as that of a proxy; may be given several times",
-    )
-
-
 def main(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C, or write a file. Return 0; 1 if there are no runs to write, 2 if the file cannot be written there or a directory is missing."""
     if args.export is not None:
@@ -107,31 +86,8 @@ def main(args: argparse.Namespace) -> int:
     listening = listen_for_page(args.host, args.port, token, args.allow_host)
     with listening.sock:
         _tell(listening, args.token)
-        serve_page(settings, listening, lambda: _open(listening.url) if args.open else None)
+        serve_page(settings, listening, lambda: _open(listening.url_once) if args.open else None)
     return 0
-
-
-def token_of(said: str | None, option: str) -> str | None:
-    """Return the token that an option names; None where none was given.
-
-    Raises:
-        InvalidSettings: there is none, or one that could be guessed.
-    """
-    if said is None:
-        return None
-    name = said.removeprefix(_ENVIRONMENT)
-    if name == said or not name:
-        raise InvalidSettings(
-            [
-                f"{option} must be env:NAME, the name of an environment variable; a token in a command can be seen by everybody"
-            ]
-        )
-    token = os.environ.get(name, "")
-    if len(token) < _SHORTEST_TOKEN:
-        raise InvalidSettings(
-            [f"{option} {said}: expected at least {_SHORTEST_TOKEN} characters in {name}, got {len(token)}"]
-        )
-    return token
 
 
 def _places(args: argparse.Namespace) -> list[Path] | None:
@@ -151,15 +107,30 @@ def _tell(listening: Listening, token: str | None) -> None:
     """Print where the page is; the first line is the address."""
     lines = [listening.url]
     if token is not None:
-        lines.append(f"open it with ?token= and what {token.removeprefix(_ENVIRONMENT)} says behind it")
+        lines.append(
+            f"a browser opens it once with ?token= and the value of {token.removeprefix(ENVIRONMENT)} behind it"
+        )
     if listening.instead_of is not None:
-        lines.append(f"port {listening.instead_of} is taken")
-    if (connection := os.environ.get("SSH_CONNECTION", "").split()) and len(connection) == 4:
-        server = connection[2]
-        lines.append(f"on your own machine: ssh -N -L {listening.port}:{_LOOPBACK}:{listening.port} {server}")
+        lines.append(f"port {listening.instead_of} is taken: this is another")
+    if (line := _forwarding(listening)) is not None:
+        lines.append(f"from the machine that you come from: {line}")
     lines.append("Ctrl-C ends it")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
+
+
+def _forwarding(listening: Listening) -> str | None:
+    """Return the command by which the page is reached from the other end of an ssh session; None where this is none."""
+    said = os.environ.get("SSH_CONNECTION", "").split()
+    try:
+        _, _, server, server_port = said
+        server = str(ipaddress.ip_address(server))
+    except ValueError:
+        return None
+    at = listening.sock.getsockname()[0]
+    at = f"[{at}]" if ":" in at else at
+    port = "" if server_port == "22" or not server_port.isdecimal() else f" -p {server_port}"
+    return f"ssh -N{port} -L {listening.access.port}:{at}:{listening.access.port} {server}"
 
 
 def _open(url: str) -> None:

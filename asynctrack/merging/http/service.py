@@ -7,13 +7,14 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from asynctrack.backends.base import Backend
+from asynctrack.carriers import wire
 from asynctrack.merging.http.app import CollectorApp
 from asynctrack.merging.http.listening import HTTPServer, TLSFiles, make_server
 from asynctrack.merging.http.tokens import TokenFile
@@ -21,6 +22,9 @@ from asynctrack.merging.server.deliveries import Deliveries
 from asynctrack.merging.server.limits import ServerLimits
 from asynctrack.merging.server.served_runs import RunChange, ServedRuns
 from asynctrack.merging.server.upkeep import upkeep
+
+# An app of ASGI.
+App = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -62,7 +66,18 @@ class CollectorServer:
         self._deliveries: Deliveries | None = None
         self._runs = ServedRuns(settings.directory, settings.limits, settings.backends, self._on_change)
         tokens = None if settings.tokens is None else TokenFile(settings.tokens)
-        self._server = make_server(CollectorApp(self._runs, settings.limits, tokens).asgi, settings.tls)
+        self._app = _Beside(CollectorApp(self._runs, settings.limits, tokens).asgi)
+        self._server = make_server(self._app, settings.tls)
+
+    def show(self, page: App, close: Callable[[], None]) -> None:
+        """Have another app answer what is not for hosts.
+
+        Args:
+            page: the app; it has to see to it who asks.
+            close: called when the server begins to end, so that the app ends its streams.
+        """
+        self._app.page = page
+        self._server.at_end.append(close)
 
     def serve(self, sock: socket.socket) -> None:
         """Serve at a socket that listens, until SIGTERM or SIGINT; what was acknowledged is safe then."""
@@ -84,6 +99,20 @@ class CollectorServer:
         if self._deliveries is not None and change.hosts:
             self._deliveries.note(Path(change.path), has_ended=change.has_ended)
         self._tell(change)
+
+
+class _Beside:
+    """An app for hosts, and perhaps another one for all else."""
+
+    def __init__(self, hosts: App) -> None:
+        self.page: App | None = None
+        self._hosts = hosts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        is_for_hosts = scope.get("path", "").startswith(f"/{wire.VERSION}/")
+        app = self._hosts if self.page is None or is_for_hosts else self.page
+        await app(scope, receive, send)
 
 
 @contextlib.contextmanager
