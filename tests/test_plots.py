@@ -26,7 +26,7 @@ import asynctrack
 from asynctrack import Batch, Context, LivePlot, Matplotlib, Plotly, Record
 from asynctrack.backends.base import ActionRequired, Backend
 from asynctrack.backends.metric_selection import MetricSelection
-from asynctrack.backends.plots.curves import MOST_CURVES, NO_NUMBERS, TOO_MANY, PlotCurve, PlotCurves
+from asynctrack.backends.plots.curves import MOST_CURVES, NO_NUMBERS, TOO_MANY, PlotCurve, PlotCurves, broken_steps
 from asynctrack.backends.plots.drawing import COLOURS, Plot
 from asynctrack.backends.registry import execution_of, from_stored, stored
 from asynctrack.errors import InvalidSettings
@@ -64,54 +64,53 @@ points = st.lists(
 def test_no_extreme_is_lost_and_no_order_matters(
     values: list[tuple[int, float]], most: int, rng: random.Random
 ) -> None:
-    course = curve_of(values, most).course(most)
-    assert len(course.steps) <= most
+    course = curve_of(values, most).course("k", most)
+    assert len(course.x) <= most
     finite = [value for _, value in values if math.isfinite(value)]
-    shown = [value for value in course.lows + course.highs if math.isfinite(value)]
+    shown = [value for value in [*course.min, *course.max] if math.isfinite(value)]
     assert (min(shown, default=None), max(shown, default=None)) == (
         min(finite, default=None),
         max(finite, default=None),
     )
-    assert course.steps == sorted(course.steps)
+    assert [*course.x] == sorted(course.x)
     shuffled = [*values, *values]  # what is given twice shows once
     rng.shuffle(shuffled)
-    again = curve_of(shuffled, most).course(most)
-    assert repr((again.steps, again.lows, again.highs, again.broken)) == repr(
-        (course.steps, course.lows, course.highs, course.broken)
-    )
+    again = curve_of(shuffled, most).course("k", most)
+    columns = [[list(of.x), list(of.min), list(of.max), broken_steps(of)] for of in (course, again)]
+    assert repr(columns[0]) == repr(columns[1])
 
 
 @given(points)
 def test_few_points_are_exact(values: list[tuple[int, float]]) -> None:
     alone = dict(values)
-    course = curve_of(alone.items(), 100).course(100)
-    shown = dict(zip(course.steps, course.means, strict=True))
+    course = curve_of(alone.items(), 100).course("k", 100)
+    shown = dict(zip(course.x, course.mean, strict=True))
     assert course.exact
     assert len(shown) == len({float(step) for step in alone})
     for step, value in alone.items():
         if math.isfinite(value) and abs(step) < 2**53:
             assert shown[step] == value
-    assert course.broken == sorted(step for step, value in alone.items() if not math.isfinite(value))
+    assert broken_steps(course) == sorted(float(step) for step, value in alone.items() if not math.isfinite(value))
 
 
 def test_memory_of_a_curve_is_bounded() -> None:
     curve = PlotCurve(100)
     for step in range(100_000):
         curve.add(step, math.sin(step / 1000) + (50 if step == 77_777 else 0))
-    assert 50 <= len(curve) <= 100 and curve.count == 100_000
-    course = curve.course(10)
-    assert len(course.steps) <= 10 and max(course.highs) > 49
+    assert 50 <= curve.cells <= 100 and curve.count == 100_000
+    course = curve.course("k", 10)
+    assert len(course.x) <= 10 and max(course.max) > 49
 
 
 def test_mean_of_values_whose_sum_is_too_large() -> None:
-    assert curve_of([(0, 1.7e308), (0, 1.6e308)], 2).course(2).means == [pytest.approx(1.65e308)]
+    assert curve_of([(0, 1.7e308), (0, 1.6e308)], 2).course("k", 2).mean[0] == pytest.approx(1.65e308)
 
 
 def test_numbers_of_every_kind_are_drawn_and_all_else_is_skipped() -> None:
     curves = PlotCurves(MetricSelection(None))
     data = {"a": {"b": {"loss": 1}}, "ok": True, "big": 2**2000, "text": "x", "none": None}
     skipped = curves.take([record(0, data), record(1, {"text": "y"}), record(2, {"w": Array("f4", (1,), bytes(4))})])
-    assert {key: curve.course(9).means for key, curve in curves.by_key.items()} == {
+    assert {key: [*curve.course("k", 9).mean] for key, curve in curves.by_key.items()} == {
         "a/b/loss": [1.0], "ok": [1.0], "big": [pytest.approx(math.nan, nan_ok=True)],
     }  # fmt: skip
     assert skipped == {NO_NUMBERS: 2}

@@ -69,6 +69,6 @@ class MetricTotals(msgspec.Struct, frozen=True):
 
 def clamped(mean: float, low: float, high: float) -> float:
     """Return a mean that lies where it has to: a sum may be beyond a float, and is rounded."""
-    if mean != mean:
+    if mean - mean != 0:
         return low / 2 + high / 2
     return min(max(mean, low), high)

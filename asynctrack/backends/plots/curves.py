@@ -1,26 +1,33 @@
 """Curves: reduce a run's numbers to the detail that a picture can show. Runs where they are drawn.
 
-A curve is kept in stretches of 2**k steps, each with its least, greatest and mean value. When there are too many
-stretches, k grows by one, and two become one. So memory does not grow with the run, no spike gets lost, and the curve
-is the same in whatever order its values come.
+A curve is kept in cells of 2**k steps, each with its least, greatest and mean value, as `asynctrack.curves` draws them.
+When there are too many cells, k grows by one, and two become one. So memory does not grow with the run, no spike gets
+lost, and the curve is the same in whatever order its values come. A pyramid of the journal would not do: a delivery has
+what its backend is to get of it, such as the means of several writers.
 
-Curves are no part of a cursor's state: a thousand stretches of twenty curves are 0.8 MB of JSON, too much to save each
+Curves are no part of a cursor's state: a thousand cells of twenty curves are 0.8 MB of JSON, too much to save each
 second. After a kill they are made again from the journal, at 2 to 3 us a value.
 """
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from asynctrack.backends.metric_selection import MetricSelection
+from asynctrack.curves.curve import CurveBuckets, curve_of_cells
+from asynctrack.curves.layout import CELL, DrawnCell
+from asynctrack.curves.native_parts import draw_cells, draw_points
 from asynctrack.records.codec import Record, split_source
 from asynctrack.records.column_types import as_float
 from asynctrack.records.plain import numbers_in
 
-# Stretches of a curve: two a pixel of a panel, at most 0.3 MB.
-MOST_STRETCHES: Final = 1_024
+# Cells of a curve: two a pixel of a panel, at most 0.2 MB.
+MOST_CELLS: Final = 1_024
+# Values that are drawn at once, and wait until then. Arbitrary.
+_WAITING: Final = 4_096
 # Curves of a run, at most: a run that makes up a name per record must not fill the memory. Arbitrary.
 MOST_CURVES: Final = 200
 
@@ -28,143 +35,79 @@ NO_NUMBERS: Final = "no number to draw"
 TOO_MANY: Final = f"of more than {MOST_CURVES} metrics"
 
 
-class Stretch:
-    """A curve's values between two of its steps, summed up.
-
-    Attributes:
-        begin: the first step with a value.
-        end: the last step with a value.
-        low: the least finite value.
-        high: the greatest finite value.
-        total: the sum of the finite values.
-        count: the number of finite values.
-        broken: the first step whose value is not finite; None where all are.
-    """
-
-    __slots__ = ("begin", "broken", "count", "end", "high", "low", "total")
-
-    def __init__(self, step: int) -> None:
-        self.begin: int = step
-        self.end: int = step
-        self.low: float = math.inf
-        self.high: float = -math.inf
-        self.total: float = 0.0
-        self.count: int = 0
-        self.broken: int | None = None
-
-    def take(self, step: int, value: float) -> None:
-        """Add a value."""
-        if step < self.begin:
-            self.begin = step
-        elif step > self.end:
-            self.end = step
-        if value - value != 0:  # NaN and the infinities
-            self.broken = step if self.broken is None else min(step, self.broken)
-            return
-        if value < self.low:
-            self.low = value
-        if value > self.high:
-            self.high = value
-        self.total += value
-        self.count += 1
-
-    def absorb(self, other: Stretch) -> None:
-        """Add the values of a neighbour."""
-        self.begin, self.end = min(self.begin, other.begin), max(self.end, other.end)
-        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        self.total, self.count = self.total + other.total, self.count + other.count
-        broken = [step for step in (self.broken, other.broken) if step is not None]
-        self.broken = min(broken, default=None)
-
-    @property
-    def mean(self) -> float:
-        """Return the mean of the finite values, NaN where there are none."""
-        if not self.count:
-            return math.nan
-        mean = self.total / self.count
-        return mean if math.isfinite(mean) else self.low / 2 + self.high / 2  # the sum is beyond a float
-
-    def copy(self) -> Stretch:
-        """Return a copy."""
-        other = Stretch(self.begin)
-        other.absorb(self)
-        return other
-
-
-class Course(NamedTuple):
-    """A curve as it is drawn, point by point; a mean is NaN where no value is finite.
-
-    Attributes:
-        steps: of the points.
-        means: the mean value of each point.
-        lows: the least value of each point.
-        highs: the greatest value of each point.
-        broken: steps with values that are not finite.
-        exact: whether each point is one value.
-    """
-
-    steps: list[float]
-    means: list[float]
-    lows: list[float]
-    highs: list[float]
-    broken: list[int]
-    exact: bool
-
-
 class PlotCurve:
-    """One metric, reduced to a limited number of stretches.
+    """One metric, reduced to a limited number of cells.
 
     Args:
-        most: stretches that are kept, at most: 2 or more, since steps below 0 never share one with those above.
+        most: cells that are kept, at most: 2 or more, since steps below 0 never share one with those above.
 
     Attributes:
         count: values taken so far.
     """
 
-    __slots__ = ("_most", "_shift", "_stretches", "count")
+    __slots__ = ("_cells", "_most", "_shift", "_steps", "_values", "count")
 
-    def __init__(self, most: int = MOST_STRETCHES) -> None:
+    def __init__(self, most: int = MOST_CELLS) -> None:
         self.count: int = 0
         self._most = most
         self._shift = 0
-        self._stretches: dict[int, Stretch] = {}
+        self._cells: dict[int, bytearray] = {}
+        self._steps: list[int] = []  # of values that wait to be drawn
+        self._values = array.array("d")
 
-    def __len__(self) -> int:
-        """Return the number of stretches."""
-        return len(self._stretches)
+    @property
+    def cells(self) -> int:
+        """Return the number of cells."""
+        self._draw_waiting()
+        return len(self._cells)
 
     @property
     def greatest(self) -> float:
         """Return the greatest finite value, minus infinity where there is none."""
-        return max(stretch.high for stretch in self._stretches.values())
+        self._draw_waiting()
+        cells = (DrawnCell._make(CELL.unpack(cell)) for cell in self._cells.values())
+        return max((cell.high for cell in cells if cell.finite), default=-math.inf)
 
     def add(self, step: int, value: float) -> None:
         """Add a value."""
         self.count += 1
-        at = step >> self._shift
-        stretch = self._stretches.get(at)
-        if stretch is None:
-            stretch = self._stretches[at] = Stretch(step)
-        stretch.take(step, value)
-        while len(self._stretches) > self._most:
-            self._shift += 1
-            self._stretches = _merged(self._stretches, 1)
+        self._steps.append(step)
+        self._values.append(value)
+        if len(self._steps) == _WAITING:
+            self._draw_waiting()
 
-    def course(self, most: int) -> Course:
-        """Return the curve in at most `most` points, 2 or more."""
+    def course(self, key: str, most: int) -> CurveBuckets:
+        """Return the curve over its steps in at most `most` buckets, 2 or more."""
+        self._draw_waiting()
         shift = 0
-        while len({at >> shift for at in self._stretches}) > most:
+        while len({at >> shift for at in self._cells}) > most:
             shift += 1
-        kept = _merged(self._stretches, shift) if shift else self._stretches
-        found = [kept[at] for at in sorted(kept)]
-        return Course(
-            [(each.begin + each.end) / 2 for each in found],
-            [each.mean for each in found],
-            [each.low if each.count else math.nan for each in found],
-            [each.high if each.count else math.nan for each in found],
-            [each.broken for each in found if each.broken is not None],
-            all(each.count <= 1 for each in found),
-        )
+        kept = _joined(self._cells, shift) if shift else self._cells
+        return curve_of_cells(key, "step", b"".join(kept.values()))
+
+    def _draw_waiting(self) -> None:
+        """Draw the values that wait, those of one cell that follow each other at once."""
+        points = array.array("d", bytes(16 * len(self._steps)))
+        points[::2], points[1::2] = array.array("d", self._steps), self._values
+        places, view = [step >> self._shift for step in self._steps], memoryview(points)
+        self._steps, self._values = [], array.array("d")
+        begin = 0
+        for end, place in enumerate(places, 1):
+            if end < len(places) and places[end] == place:
+                continue
+            cell = self._cells.get(place)
+            if cell is None:
+                cell = self._cells[place] = bytearray(CELL.size)
+            draw_points(cell, 0.0, 0.0, view[2 * begin : 2 * end])
+            begin = end
+        while len(self._cells) > self._most:
+            self._shift += 1
+            self._cells = _joined(self._cells, 1)
+
+
+def broken_steps(course: CurveBuckets) -> list[float]:
+    """Return where values of a course are not finite."""
+    return [x for x, broken in zip(course.x, course.not_finite, strict=True) if broken]
 
 
 class Line(NamedTuple):
@@ -254,12 +197,9 @@ class PlotCurves:
         return curve
 
 
-def _merged(stretches: dict[int, Stretch], shift: int) -> dict[int, Stretch]:
-    merged: dict[int, Stretch] = {}
-    for at, stretch in stretches.items():
-        into = merged.get(at >> shift)
-        if into is None:
-            merged[at >> shift] = stretch.copy()
-        else:
-            into.absorb(stretch)
-    return merged
+def _joined(cells: Mapping[int, bytearray], shift: int) -> dict[int, bytearray]:
+    """Make one cell of each 2**shift."""
+    joined: dict[int, bytearray] = {}
+    for at, cell in cells.items():
+        draw_cells(joined.setdefault(at >> shift, bytearray(CELL.size)), 0.0, 0.0, cell)
+    return joined

@@ -121,8 +121,8 @@ class _LivePlotSink(PlotSink):
         )
         for panel in panels:
             for line in panel.lines:
-                course = line.curve.course(_POINTS)
-                for step, low, high in zip(course.steps, course.lows, course.highs, strict=True):
+                course = line.curve.course(line.key, _POINTS)
+                for step, low, high in zip(course.x, course.min, course.max, strict=True):
                     for value in (low,) if course.exact else (low, high):
                         plot.update({line.key: value}, current_step=step)
         plot.send()

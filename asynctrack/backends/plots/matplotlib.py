@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from asynctrack.backends.base import Context, Sink
-from asynctrack.backends.plots.curves import Line, Panel
+from asynctrack.backends.plots.curves import Line, Panel, broken_steps
 from asynctrack.backends.plots.drawing import (
     GRID,
     INK,
@@ -132,17 +132,18 @@ class _MatplotlibSink(PlotSink):
             axes.set_xlabel("step", fontsize=9, color=INK)
 
     def _draw_line(self, axes: Any, line: Line) -> None:
-        course = line.curve.course(_POINTS)
+        course = line.curve.course(line.key, _POINTS)
+        steps = [*course.x]
         colour, dash = style_of(line.rank)
         style = {"color": colour}
         if not course.exact:
-            axes.fill_between(course.steps, course.lows, course.highs, alpha=0.25, linewidth=0.6, **style)
-        few = sum(map(math.isfinite, course.means)) <= _FEW
+            axes.fill_between(steps, [*course.min], [*course.max], alpha=0.25, linewidth=0.6, **style)
+        few = sum(map(math.isfinite, course.mean)) <= _FEW
         marker = {"marker": ".", "markersize": 5} if few else {}
-        axes.plot(course.steps, course.means, linestyle=dash, linewidth=1.4, **marker, **style)
-        if course.broken:
-            top = [0.97] * len(course.broken)
-            axes.plot(course.broken, top, "x", markersize=5, transform=axes.get_xaxis_transform(), **style)
+        axes.plot(steps, [*course.mean], linestyle=dash, linewidth=1.4, **marker, **style)
+        if broken := broken_steps(course):
+            top = [0.97] * len(broken)
+            axes.plot(broken, top, "x", markersize=5, transform=axes.get_xaxis_transform(), **style)
 
     def _draw_legend(self, figure: Any, panels: Sequence[Panel]) -> None:
         scopes = dict(list(scopes_of(panels).items())[:_MOST_NAMES])

@@ -17,7 +17,7 @@ from html import escape
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from asynctrack.backends.base import Context, Sink
-from asynctrack.backends.plots.curves import Line, Panel
+from asynctrack.backends.plots.curves import Line, Panel, broken_steps
 from asynctrack.backends.plots.drawing import (
     GRID,
     INK,
@@ -162,7 +162,7 @@ _AXIS: Final[dict[str, Any]] = {"gridcolor": GRID, "linecolor": "#b0b7bf", "zero
 
 def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]:
     """Build the traces of a curve: its band, its line, and its steps that are not finite."""
-    course = line.curve.course(_POINTS)
+    course = line.curve.course(line.key, _POINTS)
     colour, dash = style_of(line.rank)
     common = {
         "xaxis": f"x{number}",
@@ -173,8 +173,8 @@ def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]
     traces: list[dict[str, Any]] = []
     if not course.exact:
         around = [
-            *zip(course.steps, course.highs, strict=True),
-            *reversed([*zip(course.steps, course.lows, strict=True)]),
+            *zip(course.x, course.max, strict=True),
+            *reversed([*zip(course.x, course.min, strict=True)]),
         ]
         band = [(step, value) for step, value in around if math.isfinite(value)]
         style = {
@@ -186,23 +186,23 @@ def _traces(line: Line, number: str, *, in_legend: bool) -> list[dict[str, Any]]
         }
         x, y = [step for step, _ in band], [value for _, value in band]
         traces.append({**common, **style, "x": x, "y": y, "showlegend": False})
-    means = [value if math.isfinite(value) else None for value in course.means]
+    means = [value if math.isfinite(value) else None for value in course.mean]
     style = {
         "mode": "lines" if len(means) > 1 else "markers",
         "line": {"color": colour, "width": 1.6, "dash": _DASHES[dash]},
     }
     traces.append(
-        {**common, **style, "marker": {"color": colour}, "x": course.steps, "y": means, "showlegend": in_legend}
+        {**common, **style, "marker": {"color": colour}, "x": [*course.x], "y": means, "showlegend": in_legend}
     )
-    if course.broken:
-        known = [value for value in course.highs if math.isfinite(value)]
+    if broken := broken_steps(course):
+        known = [value for value in course.max if math.isfinite(value)]
         style = {"mode": "markers", "marker": {"symbol": "x", "color": colour, "size": 7}, "hovertext": "not finite"}
         traces.append(
             {
                 **common,
                 **style,
-                "x": course.broken,
-                "y": [max(known, default=0.0)] * len(course.broken),
+                "x": broken,
+                "y": [max(known, default=0.0)] * len(broken),
                 "showlegend": False,
             }
         )
