@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import os
 import re
@@ -146,6 +147,33 @@ def test_file_appears_whole_and_replaces_one_only_when_told(tmp_path: Path, caps
     assert sorted(one.name for one in tmp_path.iterdir() if one.is_file()) == ["page.html"]
 
 
+def with_media(runs: Path) -> Path:
+    with asynctrack.init("p", id="media", dir=runs, backends=[], quiet=True) as run:
+        for step in range(40):
+            run.log({"shot": asynctrack.Image(pixels(step, 2), caption=f"{EVIL} {step}")}, step=step)
+        run.log({"rows": asynctrack.Table(columns=["a", EVIL], data=[[1, EVIL], [2.5, None]])}, step=1)
+        run.log({"bars": asynctrack.Histogram([1.0, 2.0, 2.0, 3.0])}, step=2)
+        run.log({"words": asynctrack.Text(f"hello {EVIL}"), "page": asynctrack.Html("<b>bold</b>")}, step=3)
+        run.log({"large": asynctrack.Image(pixels(1, 700))}, step=4)
+    return run.path
+
+
+def pixels(seed: int, size: int) -> Any:
+    numpy = pytest.importorskip("numpy")
+    return numpy.random.default_rng(seed).integers(0, 255, (size, size), dtype=numpy.uint8)
+
+
+def test_small_media_are_there_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    found = exported(tmp_path, with_media(tmp_path / "runs"))
+    media = {one["key"]: (one["kind"], one["count"]) for one in found.document()["media"]}
+    assert media == {"shot": ("image", 16), "rows": ("table", 1), "bars": ("histogram", 1), "words": ("text", 1)}
+    line = dict(found.index["runs"][0]["media"])["shot"]
+    items = json.loads(found.unpacked(0, line))["items"]
+    assert (items[0]["step"], items[-1]["step"], items[-1]["caption"]) == (0, 39, f"{EVIL} 39")
+    assert {kind for _, kind, _ in found.index["runs"][0]["files"]} == {"image/png", "text/plain; charset=utf-8"}
+    assert "not in this file, nor are 26 images, files or other media." in found.index["note"]
+
+
 # In a browser
 
 
@@ -205,6 +233,20 @@ def test_zoom_in_the_file_says_that_it_shows_what_was_exported(tmp_path: Path) -
         for x in ("time", "relative"):
             page.goto(f"{(tmp_path / 'page.html').as_uri()}#/run/p/a?x={x}")
             wait_for_lines(page, 1)
+        assert complaints == []
+
+
+@pytest.mark.system
+def test_browser_shows_media_of_the_file(tmp_path: Path) -> None:
+    exported(tmp_path, with_media(tmp_path / "runs"))
+    with browser_page() as (page, complaints):
+        page.goto(f"{(tmp_path / 'page.html').as_uri()}#/run/p/media?tab=media")
+        wait_until(lambda: page.evaluate("() => document.querySelector('img')?.naturalWidth === 2"), "it is decoded")
+        page.get_by_text(f"hello {EVIL}").wait_for()
+        page.locator("svg.bars").wait_for()
+        page.get_by_role("cell", name=EVIL, exact=True).wait_for()
+        page.locator("input[type=range]").first.fill("0")
+        page.get_by_text(f"{EVIL} 0", exact=True).wait_for()
         assert complaints == []
 
 

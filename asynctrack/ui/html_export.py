@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+from asynctrack._system.wording import counted
 from asynctrack.client import run_state
 from asynctrack.collection.run_places import RunPlaces
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.journal.reader import Damage
-from asynctrack.ui.embedding import EmbeddedRun
+from asynctrack.ui.embedding import EmbeddedRun, MediaRoom
 from asynctrack.ui.html_file import html_file
 from asynctrack.ui.run_books import OpenBooks
 from asynctrack.ui.run_document import run_document
@@ -32,6 +33,8 @@ from asynctrack.ui.run_shelf import RunShelf
 MOST_BUCKETS: Final = 4000
 _FEWEST_BUCKETS: Final = 500
 _MOST_POINTS: Final = 200_000
+# Of media, in all.
+_MEDIA_BYTES: Final = 8 << 20
 _FORMAT: Final = 1
 # Of more the charts are a tangle. Arbitrary.
 _MOST_COMPARED: Final = 20
@@ -44,6 +47,7 @@ class HtmlExport:
         places: directories of runs, or such that hold runs; in the file these are in the order in which they are found here.
         cache: what was read of long runs is kept in the user's cache, and found there.
         most_buckets: points of a curve.
+        media_bytes: of all media together.
         compares: several runs, if not many, are compared where the file is opened; else they are a table.
         version: of asynctrack.
 
@@ -57,12 +61,15 @@ class HtmlExport:
         *,
         cache: bool = True,
         most_buckets: int = MOST_BUCKETS,
+        media_bytes: int = _MEDIA_BYTES,
         compares: bool = False,
         version: str = "",
     ) -> None:
         self._runs = _listed(places, cache=cache)
         self._shelf = RunShelf(cache=cache)
         self._most_buckets = self._buckets = most_buckets
+        self._media_bytes = media_bytes
+        self._room = MediaRoom(media_bytes)
         self._compares = compares
         self._version = version
         self._embedded: list[dict[str, Any]] = []
@@ -75,6 +82,7 @@ class HtmlExport:
             done: called with the number of runs that are in it.
         """
         self._embedded = []
+        self._room = MediaRoom(self._media_bytes)
         named = self.keys[0] if len(self.keys) == 1 else f"{len(self.keys)} runs"
         return html_file(f"{named} · asynctrack", self._parts(done), self._index)
 
@@ -118,6 +126,8 @@ class HtmlExport:
         if isinstance(found, str):
             embedded.add_document({**row_of(run.key, subject.summary), "metrics": [], "damage": [found]})
             return embedded
+        with suppress(AsynctrackError, OSError, *UNREADABLE):  # the document says what is wrong
+            embedded.add_media(Path(run.path), self._shelf.found_in(run.path), self._room)
         with closing(OpenBooks()) as books:
             embedded.add_document(run_document(run, subject, self._shelf, books))
         embedded.add_curves(found[0], self._buckets)
@@ -134,7 +144,15 @@ class HtmlExport:
         when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         return (
             f"Exported {when}: runs are shown as they were then. Curves have {self._buckets:,} points at most, "
-            "and a zoom shows no more. Logs and uncommitted changes are not in this file."
+            f"and a zoom shows no more. Logs and uncommitted changes are not in this file{self._media_note()}."
+        )
+
+    def _media_note(self) -> str:
+        count = self._room.left_out
+        return (
+            f", nor {'is' if count == 1 else 'are'} {counted(count, 'image, file or other medium', 'images, files or other media')}"
+            if count
+            else ""
         )
 
 

@@ -37,9 +37,10 @@ function lineOf(run, line) {
   return run.lines[line];
 }
 
+const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
 async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([bytesOf(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
@@ -202,7 +203,7 @@ async function media({ run, key, from = 0, n = 100 }) {
   const line = found.media.find(([name]) => name === key)?.[1];
   if (line === undefined) return { items: [], count: 0 };
   const { items, count } = await unpackedJson(lineOf(found, line));
-  return { items: items.slice(Number(from), Number(from) + Number(n)), count: Math.min(count, items.length) };
+  return { items: items.slice(Number(from), Number(from) + Number(n)), count };
 }
 
 const JSON_ANSWERS = {
@@ -217,10 +218,27 @@ const JSON_ANSWERS = {
 };
 const BLOCK_ANSWERS = { curves, sparklines, groups };
 
+/** Returns the file of a medium; undefined where it is not in this file. @returns {{type: string, text: string} | undefined} */
+function fileOf({ run, sha256 }) {
+  const found = runs.get(run);
+  const [, type, line] = found?.files.find(([hash]) => hash === sha256) ?? [];
+  return line === undefined ? undefined : { type, text: lineOf(found, line) };
+}
+
+const urls = new Map();
+
 function urlOf(path, query = {}) {
-  if (path !== "media/file") return null;
-  const [, type, line] = runs.get(query.run)?.files.find(([hash]) => hash === query.sha256) ?? [];
-  return line === undefined ? null : `data:${type};base64,${lineOf(runs.get(query.run), line)}`;
+  const file = path === "media/file" ? fileOf(query) : undefined;
+  if (!file) return null;
+  const id = `${query.run}\n${query.sha256}`;
+  if (!urls.has(id)) urls.set(id, URL.createObjectURL(new Blob([bytesOf(file.text)], { type: file.type })));
+  return urls.get(id);
+}
+
+async function textOf(path, query = {}) {
+  const file = path === "media/file" ? fileOf(query) : undefined;
+  if (!file) throw await refusal("An exported file has no logs and no changes of code.");
+  return new TextDecoder().decode(bytesOf(file.text));
 }
 
 /** @type {import("./api.js").Source} */
@@ -232,9 +250,7 @@ globalThis.asynctrackData = {
     if (!JSON_ANSWERS[path]) throw await refusal("An exported file does not have this.");
     return JSON_ANSWERS[path](query);
   },
-  text: async () => {
-    throw await refusal("An exported file has no logs and no changes of code.");
-  },
+  text: textOf,
   async *blocks(path, query = {}) {
     yield* BLOCK_ANSWERS[path](query);
   },
