@@ -12,6 +12,8 @@ const BUCKETS = 400;
 // Of all lines of a chart together, in hundreds: charts of about as many lines share a request.
 const BUCKETS_IN_ALL = 20_000;
 const BUCKETS_IN_FULL = 1600;
+// Of what is seen, asked for at either side.
+const BESIDE = 0.1;
 // While a zoom goes on, the server is asked when it rests so long.
 const REST_MS = 120;
 // While many curves come, they are drawn so often: each time is the work of all of them.
@@ -67,14 +69,14 @@ function wishesOf(lines) {
   return runs.length ? [{ name: "", path: /** @type {const} */ ("curves"), runs, keys }, ...wishes] : wishes;
 }
 
-/** The window to ask for: somewhat more to the left where a smoothed line has to begin before it. */
-function windowOf({ zoom: range, smoothing, logX }) {
+/** The window to ask for: somewhat more than is seen, so that lines go on to its edges, and smoothed ones begin before it. */
+function windowOf({ zoom: range, smoothing }) {
   if (!range) return { x0: null, x1: null };
-  const more = logX ? 0 : 2 * smoothing * (range[1] - range[0]);
-  return { x0: range[0] - more, x1: range[1] };
+  const [low, high] = range;
+  return { x0: low - (BESIDE + 2 * smoothing) * (high - low), x1: high + BESIDE * (high - low) };
 }
 
 function bucketsOf(lines, isFull, { zoom: range, smoothing }) {
   const buckets = isFull ? BUCKETS_IN_FULL : Math.min(BUCKETS, Math.max(100, Math.floor(BUCKETS_IN_ALL / lines.length / 100) * 100));
-  return Math.ceil(buckets * (range ? 1 + 2 * smoothing : 1));
+  return Math.ceil(buckets * (range ? 1 + 2 * (BESIDE + smoothing) : 1));
 }

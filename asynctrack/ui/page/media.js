@@ -1,7 +1,7 @@
 // Media: images, tables, histograms, pages and texts of a run, each step by step.
 import { source } from "./api.js";
 import { bytes, number, plain } from "./format.js";
-import { html, useRef } from "./html.js";
+import { html, useRef, useState } from "./html.js";
 import { useInView } from "./in_view.js";
 import { Empty, Failure, Fetched, Loading, Table, useLoaded } from "./parts.js";
 import { param, update } from "./state.js";
@@ -62,8 +62,8 @@ function Shown({ run, name, at, version }) {
 }
 
 /** @returns {string | null} where the file of an item is */
-function fileOf(run, { sha256 }) {
-  return sha256 ? source.url("media/file", { run, sha256 }) : null;
+function fileOf(run, { sha256 }, how = {}) {
+  return sha256 ? source.url("media/file", { run, sha256, ...how }) : null;
 }
 
 function Missing() {
@@ -96,10 +96,13 @@ function Bars({ item: { edges, counts } }) {
     <p class="ends muted number"><span>${number(first)}</span><span>${number(counts.reduce((sum, count) => sum + count, 0))} values</span><span>${number(last)}</span></p>`;
 }
 
-/** A page of the run: it gets no scripts, no origin, and nothing of ours. */
+/** A page of the run: it gets no origin and nothing of ours, and scripts only if somebody wants them. */
 function Page({ run, item }) {
-  const url = fileOf(run, item);
-  return url ? html`<iframe sandbox="" src=${url} title="page of step ${item.step}" loading="lazy"></iframe>` : html`<${Missing} />`;
+  const [runs, setRuns] = useState(false);
+  const url = fileOf(run, item, runs ? { scripts: 1 } : {});
+  if (!url) return html`<${Missing} />`;
+  return html`<iframe key=${url} sandbox=${runs ? "allow-scripts" : ""} src=${url} title="page of step ${item.step}" loading="lazy"></iframe>
+    ${source.isLive && !runs && html`<p><button onClick=${() => setRuns(true)}>Run its scripts</button></p>`}`;
 }
 
 function Words({ run, item }) {

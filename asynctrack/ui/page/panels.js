@@ -10,6 +10,8 @@ import { param, paramList, update } from "./state.js";
 
 // As many prefixes are compared in one panel; more are metrics of their own, say of a hundred layers.
 const MOST_TOGETHER = 8;
+// Panels that get more room than others.
+const FEW = 2;
 
 /**
  * Puts metrics that differ only in their prefix into one panel: `train/loss` and `val/loss`.
@@ -63,7 +65,7 @@ export function Panels(props) {
     Escape: ["leave full screen", () => update({ full: null })],
   });
   if (!shown.length) return html`<${Empty} title="No metric has “${param("q")}” in its name"><button onClick=${() => update({ q: null })}>Show all</button><//>`;
-  return html`<div class="sections-room"><div class="sections">
+  return html`<div class="sections-room"><div class="sections" data-few=${shown.length <= FEW ? "" : undefined}>
     ${[...Map.groupBy(shown, (panel) => panel.section)].map(
       ([section, some]) => html`<${Section} key=${section} name=${section} panels=${some} charts=${props} />`,
     )}

@@ -127,12 +127,16 @@ function linesByPrefix(run, keys) {
 function marksOf({ checkpoints = [], sessions = [] }) {
   const begin_s = Date.parse(sessions[0]?.started_at) / 1000;
   const resumes = sessions.slice(1).map(({ step, started_at }) => ({ step, time: Date.parse(started_at) / 1000, title: "resumed", kind: "resume" }));
-  const all = [...checkpoints.map(({ step, time }) => ({ step, time, title: "checkpoint", kind: "checkpoint" })), ...resumes];
+  const all = [...checkpoints.map(({ step, time, counters = {} }) => ({ step, time, title: `checkpoint ${inWords(counters)}`, kind: "checkpoint" })), ...resumes];
   const place = { step: ({ step }) => step, time: ({ time }) => time, relative: ({ time }) => time - begin_s };
   const found = Object.fromEntries(
     Object.entries(place).map(([axis, on]) => [axis, all.map((mark) => ({ ...mark, x: on(mark) })).filter(({ x }) => Number.isFinite(x))]),
   );
   return (axis) => found[axis] ?? NO_MARKS;
+}
+
+function inWords(counters) {
+  return Object.entries(counters).map(([name, count]) => `${name} ${count}`).join(", ");
 }
 
 const NO_MARKS = [];

@@ -19,16 +19,16 @@ function ownOf(name) {
 /** How a chart is drawn; without a name, how all are. @param {string} [name] @returns {Settings} */
 export function settingsOf(name = "") {
   const own = ownOf(name);
-  const hasOwnAxis = own.has("x");
+  const x = own.get("x") ?? param("x") ?? "step";
   const logs = own.get("log") ?? param("log") ?? "";
   return {
-    x: own.get("x") ?? param("x") ?? "step",
-    logX: logs.includes("x"),
+    x,
+    logX: logs.includes("x") && x !== "time",
     logY: logs.includes("y"),
     smoothing: Math.min(0.5, Math.max(0, Number(param("s")) || 0)),
     byWindow: param("how") === "window",
     all: param("o") === "1",
-    zoom: rangeOf(hasOwnAxis ? own.get("zoom") : param("zoom")),
+    zoom: rangeOf(own.has("x") ? own.get("zoom") : param("zoom")),
   };
 }
 
