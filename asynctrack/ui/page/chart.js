@@ -60,6 +60,7 @@ function usePlot(root, plot, model, props, hover) {
   const { x, logX, logY } = model.settings;
   const current = useRef(null);
   current.current = { model, props };
+  const isOver = useRef(false);
   const lineAt = (at) => {
     const height = root.current.clientHeight - 30;
     return nearest(current.current.model, { ...at, height }, root.current.clientWidth, 1)[0]?.line ?? null;
@@ -69,7 +70,9 @@ function usePlot(root, plot, model, props, hover) {
       zoom: (range) => zoom(props.name, range),
       hover: (at) => {
         hover.value = at && { ...at, height: root.current.clientHeight - 30 };
-        current.current.props.onHover?.(at?.isOver ? lineAt(at) : null);
+        // The cursors of all charts move together: only the one under the mouse says which line that is at.
+        if (at?.isOver || isOver.current) current.current.props.onHover?.(at?.isOver ? lineAt(at) : null);
+        isOver.current = at?.isOver ?? false;
       },
       pick: (at) => {
         const line = current.current.props.onPick && lineAt(at);
@@ -79,10 +82,8 @@ function usePlot(root, plot, model, props, hover) {
     return () => plot.current.end();
   }, [x, logX, logY]);
   useEffect(() => plot.current.show(model), [model]);
-  useEffect(() => {
-    plot.current.highlighted = props.highlighted ?? null;
-    plot.current.redraw();
-  }, [isDark.value, props.highlighted]);
+  useEffect(() => plot.current.redraw(), [isDark.value]);
+  useEffect(() => plot.current.highlight(props.highlighted ?? null), [props.highlighted, x, logX, logY]);
 }
 
 function Notes({ model, isLoading }) {

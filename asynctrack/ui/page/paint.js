@@ -13,17 +13,13 @@ const ROOM_OF_A_POINT = 7;
 
 /**
  * @param {import("./pen.js").CanvasPen | import("./pen.js").SvgPen} pen @param {Model} model @param {Box} box
- * @param {Theme} theme @param {string | null} highlighted a run; the others step back
+ * @param {Theme} theme
  */
-export function paint(pen, model, box, theme, highlighted = null) {
+export function paint(pen, model, box, theme) {
   const scales = scalesOf(model, box);
   pen.inside(box, () => {
     paintMarks(pen, model.marks, scales, box, theme);
-    const last = model.curves.filter(({ line }) => line.run === highlighted);
-    for (const curve of [...model.curves, ...last]) {
-      const strength = highlighted === null || curve.line.run === highlighted ? 1 : 0.15;
-      paintCurve(pen, curve, model, scales, box, strength);
-    }
+    for (const curve of model.curves) paintCurve(pen, curve, model, scales, box);
     paintEdges(pen, model, scales, box);
   });
 }
@@ -50,7 +46,7 @@ function paintMarks(pen, marks, { toX }, box, theme) {
   }
 }
 
-function paintCurve(pen, curve, model, scales, box, strength) {
+function paintCurve(pen, curve, model, scales, box) {
   const { x, mean, low, high, deviation, smooth, exact, line } = curve;
   const colour = pick(line.colour);
   const many = model.curves.length > 12;
@@ -60,24 +56,24 @@ function paintCurve(pen, curve, model, scales, box, strength) {
   if (!exact) {
     const band = pen.path();
     traceBand(band, x, low, high, scales, box, from, to);
-    pen.fill(band, { colour, alpha: strength * (many || deviation ? 0.06 : 0.18) });
-    pen.stroke(band, { colour, width: 0.75, alpha: strength * (many || deviation ? 0.16 : 0.35) });
+    pen.fill(band, { colour, alpha: many || deviation ? 0.06 : 0.18 });
+    pen.stroke(band, { colour, width: 0.75, alpha: many || deviation ? 0.16 : 0.35 });
   }
   if (deviation) {
     const inner = pen.path();
     traceBand(inner, x, mean.map((value, at) => value - deviation[at]), mean.map((value, at) => value + deviation[at]), scales, box, from, to);
-    pen.fill(inner, { colour, alpha: strength * 0.22 });
+    pen.fill(inner, { colour, alpha: 0.22 });
   }
   const path = pen.path();
   traceLine(path, x, mean, scales, from, to);
-  pen.stroke(path, { colour, width: many || smooth ? 1 : 1.4, dash: line.dash, alpha: strength * (smooth ? 0.35 : 1) });
+  pen.stroke(path, { colour, width: many || smooth ? 1 : 1.4, dash: line.dash, alpha: smooth ? 0.35 : 1 });
   if (smooth) {
     const smoothed = pen.path();
     traceLine(smoothed, x, smooth, scales, from, to);
-    pen.stroke(smoothed, { colour, width: 1.8, dash: line.dash, alpha: strength });
+    pen.stroke(smoothed, { colour, width: 1.8, dash: line.dash });
   }
-  if (exact && to - from < box.width / ROOM_OF_A_POINT) paintPoints(pen, curve, scales, from, to, { colour, alpha: strength });
-  else if (to - from === 1) paintPoints(pen, curve, scales, from, to, { colour, alpha: strength });
+  if (exact && to - from < box.width / ROOM_OF_A_POINT) paintPoints(pen, curve, scales, from, to, { colour });
+  else if (to - from === 1) paintPoints(pen, curve, scales, from, to, { colour });
 }
 
 function traceLine(path, x, y, { toX, toY }, from, to) {

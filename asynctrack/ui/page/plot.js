@@ -26,6 +26,8 @@ const DURATIONS = [
   86400, 172800, 432000, 864000, 1728000, 4320000,
 ];
 const WHEEL = 1.25;
+// How much is hidden of the lines that do not stand out.
+const VEIL = 0.8;
 
 /** @param {HTMLElement} root @returns {import("./paint.js").Theme} as the style says */
 export function themeOf(root) {
@@ -38,6 +40,8 @@ export class Plot {
   ticks = { x: [], y: [] };
   /** @type {string | null} a run that stands out */
   highlighted = null;
+  /** @type {HTMLCanvasElement | undefined} where it is drawn */
+  above;
 
   /** @param {HTMLElement} root @param {Model} model @param {Listener} listener */
   constructor(root, model, listener) {
@@ -57,7 +61,13 @@ export class Plot {
     this.frame.setData(this.#data());
   }
 
-  /** Draws again, after the theme or what stands out has changed. */
+  /** Has a run stand out: it is drawn once more, above a veil over all others. @param {string | null} run */
+  highlight(run) {
+    this.highlighted = run;
+    this.#paintAbove();
+  }
+
+  /** Draws again, after the theme has changed. */
   redraw() {
     this.theme = themeOf(this.root);
     this.frame.redraw(false, true);
@@ -138,9 +148,29 @@ export class Plot {
   }
 
   #paint() {
+    paint(new CanvasPen(this.frame.ctx, uPlot.pxRatio), this.model, this.#box(), this.theme);
+    this.#paintAbove();
+  }
+
+  #box() {
     const { left, top, width, height } = this.frame.bbox;
-    const box = { left: left / uPlot.pxRatio, top: top / uPlot.pxRatio, width: width / uPlot.pxRatio, height: height / uPlot.pxRatio };
-    paint(new CanvasPen(this.frame.ctx, uPlot.pxRatio), this.model, box, this.theme, this.highlighted);
+    return { left: left / uPlot.pxRatio, top: top / uPlot.pxRatio, width: width / uPlot.pxRatio, height: height / uPlot.pxRatio };
+  }
+
+  // On a canvas of its own: a line stands out at once, however many others there are.
+  #paintAbove() {
+    const { canvas } = this.frame.ctx;
+    const curves = this.model.curves.filter(({ line }) => line.run === this.highlighted);
+    if (curves.length && !this.above) canvas.after((this.above = document.createElement("canvas")));
+    if (!this.above) return;
+    Object.assign(this.above, { width: curves.length ? canvas.width : 0, height: curves.length ? canvas.height : 0, className: "above" });
+    if (!curves.length) return;
+    const pen = new CanvasPen(this.above.getContext("2d"), uPlot.pxRatio);
+    const box = this.#box();
+    const veil = pen.path();
+    veil.rect(box.left, box.top, box.width, box.height);
+    pen.inside(box, () => pen.fill(veil, { colour: this.theme.surface, alpha: VEIL }));
+    paint(pen, { ...this.model, curves }, box, this.theme);
   }
 
   #hover() {
