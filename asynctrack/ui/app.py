@@ -39,6 +39,8 @@ _METHODS: Final = ["GET", "POST"]
 _BYTES: Final = "application/octet-stream"
 _BUCKETS: Final = 300
 _SPARKLINE_BUCKETS: Final = 40
+# A look at a run that is younger counts for its document, too.
+_RECENT_S: Final = 2.0
 # Media of one answer, and the bytes of a log.
 _ITEMS: Final = 20
 _MOST_ITEMS: Final = 200
@@ -127,7 +129,7 @@ class PageApp:
         run = await self._listed(query)
 
         def read() -> Response:
-            subject = run.anew(run_state.other_workers())
+            subject = run.recent(run_state.other_workers, _RECENT_S)
             return _json(run_document(run, subject, self._shelf, self._books))
 
         return await self._of_run(run, read)

@@ -153,7 +153,11 @@ class ListedPlace:
 
     def _looked(self, run: ListedRun, standing: _Standing, workers: list[Worker]) -> RunLook | None:
         """Look at a run; None where nothing of its files has changed since the last look."""
-        began_at, marks = time.monotonic(), _marks(run.path)
+        # Of a run that has ended nothing grows within its segments.
+        began_at, marks = (
+            time.monotonic(),
+            _marks(run.path, is_growing=bool(standing.marks) and not standing.is_settled),
+        )
         if marks == standing.marks and began_at < standing.looked_at + standing.patience_s:
             standing.due_at = began_at + LIVE_S
             return None
@@ -177,15 +181,17 @@ class ListedPlace:
         for _ in range(min(len(paths), max(_ASKED, int(_ASKED_PART * len(paths))))):
             self._asked = (self._asked + 1) % len(paths)
             standing = self._runs[paths[self._asked]]
-            if standing.is_settled and _marks(paths[self._asked]) != standing.marks:
-                standing.due_at = -math.inf
+            if standing.is_settled and _marks(paths[self._asked], is_growing=False) != standing.marks:
+                standing.due_at = standing.looked_at = -math.inf
 
 
-def _marks(path: str) -> _Marks:
-    """Return when a run's directory, its cursors and its journal have changed, and the last segment of that."""
-    places = (path, f"{path}/cursors", journal := f"{path}/journal")
-    last = max(segments(journal), default=0)
-    return (*map(_changed_ns, places), *_grown(f"{journal}/{segment_name(last)}"))
+def _marks(path: str, *, is_growing: bool) -> _Marks:
+    """Return when a run's directory, its cursors and its journal have changed; of one that grows also the last segment of that."""
+    changed = tuple(map(_changed_ns, (path, f"{path}/cursors", f"{path}/journal")))
+    if not is_growing:
+        return changed
+    last = max(segments(f"{path}/journal"), default=0)
+    return (*changed, *_grown(f"{path}/journal/{segment_name(last)}"))
 
 
 def _changed_ns(path: str) -> int:

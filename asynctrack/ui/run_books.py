@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,9 @@ from asynctrack.reading.writer_counts import WriterCounts
 
 # Runs whose books are kept open: each holds two files.
 _MOST: Final = 16
+# The books of a run that goes on are counted again after so long, and after so many times what that takes.
+_LEAST_S: Final = 2.0
+_COST: Final = 200.0
 
 
 class RunBooks:
@@ -37,6 +42,8 @@ class RunBooks:
         self._run = run
         self._stats = StatsCollector(known_as)
         self._counts = WriterCounts(run)
+        self._told: dict[str, Any] = {}
+        self._again_at = -math.inf
 
     def close(self) -> None:
         """Close the journal."""
@@ -44,7 +51,15 @@ class RunBooks:
         self._counts.close()
 
     def told(self, manifest: Manifest, activity: RunActivity) -> dict[str, Any]:
-        """Return the statistics, how far each backend is, and the writers."""
+        """Return the statistics, how far each backend is, and the writers: of a run that goes on as they were up to some seconds ago."""
+        began_at, is_going_on = time.monotonic(), manifest.status == "running"
+        if not is_going_on or began_at >= self._again_at:
+            self._told = self._counted(manifest, activity)
+            now = time.monotonic()
+            self._again_at = now + max(_LEAST_S, _COST * (now - began_at)) if is_going_on else -math.inf
+        return self._told
+
+    def _counted(self, manifest: Manifest, activity: RunActivity) -> dict[str, Any]:
         rings = [path for directory in activity.directories for path in ring_paths(directory)]
         stats = self._stats.collect([], rings, manifest.backends)
         return {

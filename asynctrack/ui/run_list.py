@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +34,7 @@ class ListedRun:
         path: of its directory.
         index: where what was found out about it is kept.
         look: the last one; None before the first.
+        looked_at: when that was, on the monotonic clock.
         row: of it, as JSON.
         version: of the list, in which the row is.
     """
@@ -43,6 +44,7 @@ class ListedRun:
         self.path: str = path
         self.index: RunIndex = index
         self.look: RunLook | None = None
+        self.looked_at: float = 0.0
         self.row: bytes = b""
         self.version: int = 0
 
@@ -54,6 +56,12 @@ class ListedRun:
     def subject(self) -> RunSubject:
         """Return what expressions ask about it, as it was when it was looked at."""
         return RunSubject(self.path, (), index=self.index, seen=self.look)
+
+    def recent(self, workers: Callable[[], Sequence[Worker]], within_s: float) -> RunSubject:
+        """Return the same, as it was within some seconds."""
+        if self.look is not None and time.monotonic() < self.looked_at + within_s:
+            return self.subject()
+        return self.anew(workers())
 
     def anew(self, workers: Sequence[Worker]) -> RunSubject:
         """Return the same, to look at it again."""
@@ -132,7 +140,7 @@ class RunList:
             if changed:
                 self.version += 1
             for run, look, row in rows:
-                run.look, run.row = look, row
+                run.look, run.row, run.looked_at = look, row, time.monotonic()
             for run in changed:
                 run.version = self.version
 

@@ -15,7 +15,7 @@ _LONGEST: Final = 300
 
 _SAME: Final = ("id", "project", "name", "created_at", "ended_at", "records", "records_per_s", "step")
 _TEXTS: Final = ("group", "job_type", "notes", "error", "problem")
-_NESTED: Final = ("dropped", "writers", "hosts", "goals", "behind")
+_NESTED: Final = ("config", "summary", "last", "dropped", "writers", "hosts", "goals", "behind")
 
 
 def row_of(key: str, summary: RunSummary) -> dict[str, Any]:
@@ -28,10 +28,9 @@ def row_of(key: str, summary: RunSummary) -> dict[str, Any]:
     row: dict[str, Any] = {"run": key, "status": summary.status, "bytes": summary.bytes}
     row |= {name: _short(getattr(summary, name)) for name in (*_SAME, *_TEXTS)}
     row["tags"] = [_short(tag) for tag in summary.tags[:_MOST_KEYS]]
-    for name in ("config", "summary", "last"):
-        row[name] = flat(getattr(summary, name), _MOST_KEYS, _LONGEST)
     for name in _NESTED:
-        row[name] = flat(getattr(summary, name), _MOST_KEYS, _LONGEST)
+        if values := getattr(summary, name):
+            row[name] = flat(values, _MOST_KEYS, _LONGEST)
     return {name: value for name, value in row.items() if value not in (None, [], {})}
 
 
