@@ -3,7 +3,7 @@ import { source } from "./api.js";
 import { AxisChoice } from "./controls.js";
 import { number, place } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
-import { keysOf, runsOf } from "./model.js";
+import { indexFrom, keysOf, runsOf } from "./model.js";
 import { savePng, saveSvg } from "./picture.js";
 import { hasOwn, setOwnAxis, settingsOf, toggleOwnLog } from "./settings.js";
 import { param, update } from "./state.js";
@@ -41,21 +41,24 @@ function MenuItems({ name, title, lines, metrics, settings, plot, openTable, onC
 
 /** The numbers that are drawn, for those who read and do not see. */
 function DataTable({ title, model, onClose }) {
-  const { x: axis } = model.settings;
   const dialog = useRef(null);
   useEffect(() => dialog.current.showModal(), []);
   return html`<dialog ref=${dialog} class="table-dialog" aria-label="Table of ${title}" onClose=${onClose}>
     <form method="dialog"><h2>${title}</h2><button>Close</button></form>
     <table>
-      <thead><tr>${["line", axis, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
-      <tbody>
-        ${model.curves.flatMap(({ line, x, mean, low, high }) =>
-          Array.from(x, (at, index) => html`<tr>
-            <th scope="row">${line.label}</th><td>${place(axis, at)}</td>
-            <td>${number(mean[index], 6)}</td><td>${number(low[index], 6)}</td><td>${number(high[index], 6)}</td>
-          </tr>`),
-        )}
-      </tbody>
+      <thead><tr>${["line", model.settings.x, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
+      <tbody>${model.curves.flatMap((curve) => rowsOf(curve, model))}</tbody>
     </table>
   </dialog>`;
+}
+
+function rowsOf({ line, x, mean, low, high }, { x: [from, to], settings }) {
+  const rows = [];
+  for (let at = indexFrom(x, from); at < x.length && x[at] <= to; at++) {
+    rows.push(html`<tr>
+      <th scope="row">${line.label}</th><td>${place(settings.x, x[at])}</td>
+      <td>${number(mean[at], 6)}</td><td>${number(low[at], 6)}</td><td>${number(high[at], 6)}</td>
+    </tr>`);
+  }
+  return rows;
 }

@@ -1,5 +1,5 @@
 // Keys: what each key does on the page that is open, and the dialog that says so.
-import { html, signal, useEffect, useRef } from "./html.js";
+import { html, signal, useEffect, useLayoutEffect, useRef } from "./html.js";
 
 /** @typedef {Record<string, [what: string, act: (event: KeyboardEvent) => void]>} Keys */
 
@@ -10,7 +10,7 @@ const isHelpOpen = signal(false);
 export function useKeys(keys) {
   const current = useRef(keys);
   current.current = keys;
-  useEffect(() => {
+  useLayoutEffect(() => {
     const own = Object.fromEntries(
       Object.entries(keys).map(([key, [what]]) => [key, [what, (event) => current.current[key]?.[1](event)]]),
     );
