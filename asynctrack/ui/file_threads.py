@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -55,7 +54,7 @@ class FileThreads:
             NoAnswer: it takes too long; or one before it in its lane does, or too many do.
         """
         turn = self._lanes.setdefault(lane, _Turn())
-        if turn.takes_s() > self._patience_s:
+        if turn.is_late():
             raise NoAnswer(_LATE)
         turn.users += 1
         try:
@@ -63,10 +62,11 @@ class FileThreads:
                 await turn.wait()
                 return await self._made(turn, do)
         except TimeoutError:
+            turn.give_up()
             raise NoAnswer(_LATE) from None
         finally:
             turn.users -= 1
-            if not turn.users and not turn.takes_s():
+            if not turn.users and not turn.is_busy():
                 self._lanes.pop(lane, None)
 
     async def _made(self, turn: _Turn, do: Callable[[], T]) -> T:
@@ -91,16 +91,24 @@ class _Turn:
         self.lock = asyncio.Lock()
         self.users = 0
         self._done: asyncio.Future[Any] | None = None
-        self._began_at = 0.0
+        self._given_up: asyncio.Future[Any] | None = None
 
     def begin(self, done: asyncio.Future[Any]) -> None:
         """Note the call that is made."""
-        self._done, self._began_at = done, time.monotonic()
+        self._done = done
         done.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may be there to take it
 
-    def takes_s(self) -> float:
-        """Return for how long the call takes that is made; 0 where none is."""
-        return 0.0 if self._done is None or self._done.done() else max(time.monotonic() - self._began_at, 1e-9)
+    def give_up(self) -> None:
+        """Note that the call that is made takes too long."""
+        self._given_up = self._done
+
+    def is_busy(self) -> bool:
+        """Return whether a call is made."""
+        return self._done is not None and not self._done.done()
+
+    def is_late(self) -> bool:
+        """Return whether a call is made that was given up."""
+        return self.is_busy() and self._given_up is self._done
 
     async def wait(self) -> None:
         """Wait for a call whose caller has gone."""
