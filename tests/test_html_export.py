@@ -263,3 +263,55 @@ def test_browser_opens_two_hundred_runs(tmp_path: Path) -> None:
         wait_for_lines(page, 2)
         assert complaints == []
     assert os.path.getsize(tmp_path / "page.html") < 2_500_000
+
+
+# Asks the file for what the page asks for: JSON, or the columns of blocks.
+ASK = """async ([path, query]) => {
+  const source = globalThis.asynctrackData;
+  try {
+    if (!["curves", "groups", "sparklines"].includes(path)) return await source.json(path, query);
+    const found = [];
+    for await (const { columns, ...header } of source.blocks(path, query))
+      found.push({ ...header, columns: Object.fromEntries(Object.entries(columns).map(([name, column]) => [name, [...column]])) });
+    return found;
+  } catch (error) {
+    return { refused: error.message, status: error.status };
+  }
+}"""
+
+
+@pytest.mark.system
+def test_file_answers_as_the_server_does(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for at in range(3):
+        with asynctrack.init("p", id=f"r{at}", dir=runs, config={"lr": at, "same": 1}, backends=[], quiet=True) as run:
+            for step in range(0, 200, at + 1):
+                run.log({"loss": math.sin(step / 20) + at, "epoch": step / 50}, step=step)
+    exported(tmp_path, runs)
+    keys = [f"p/r{at}" for at in range(3)]
+    with browser_page() as (page, complaints):
+        page.goto((tmp_path / "page.html").as_uri())
+        page.get_by_text("3 runs").first.wait_for()
+
+        def ask(path: str, **query: object) -> Any:
+            return page.evaluate(ASK, [path, query])
+
+        (group,) = ask("groups", run=keys, key="loss", buckets=50)
+        wanted = asynctrack.curve_of_runs([runs / key for key in keys], "loss", buckets=50)
+        for name in ("x", "mean", "deviation", "min", "max", "runs"):
+            assert group["columns"][name] == pytest.approx(list(getattr(wanted, name)), abs=1e-9), name
+        (against,) = ask("curves", run="p/r1", key="loss", x="epoch")
+        curve = asynctrack.open_run(runs / "p" / "r1").curve("loss", "epoch")
+        assert against["columns"] == {"x": list(curve.x), "mean": list(curve.mean)}
+        (relative,) = ask("curves", run="p/r0", key="loss", x="relative")
+        assert relative["columns"]["x"][0] == 0 and relative["axis"] == "relative"
+        (window,) = ask("curves", run="p/r0", key="loss", x0=10, x1=12)
+        assert window["columns"]["x"] == [9, 10, 11, 12, 13] and window["x_range"] == [0, 199]
+        assert ask("compare", run=keys)["config"] == {"lr": [0, 1, 2]}
+        assert [len(one["columns"]["x"]) for one in ask("sparklines", run=keys)] == [40, 34, 34]
+        assert ask("curves", run="p/r0", key="loss", history="all")["refused"].startswith(
+            "An exported file has nothing"
+        )
+        assert ask("select", where="lr > 1")["status"] == 400
+        assert ask("run", run="p/none") == {"refused": "This file does not have that run.", "status": 404}
+        assert complaints == []

@@ -109,7 +109,9 @@ def shown_by(client: Any, cell: str) -> dict[str, str]:
 def test_cell_shows_the_page_in_a_frame_and_a_run_as_a_table(kernel: Any, tmp_path: Path) -> None:
     for id in ("a", "b"):
         train(tmp_path / "runs", id)
-    shown = shown_by(kernel, f"import asynctrack; asynctrack.show(asynctrack.runs({str(tmp_path / 'runs')!r}))")
+    shown = shown_by(
+        kernel, f"import asynctrack; asynctrack.show(asynctrack.runs({str(tmp_path / 'runs')!r}), height=1200)"
+    )
     assert shown["text/plain"].startswith("<ShownRuns b, a: ")
     table = shown_by(kernel, f"asynctrack.open_run({str(tmp_path / 'runs' / 'p' / 'a')!r})")
     assert "<svg" in table["text/html"]
@@ -117,7 +119,7 @@ def test_cell_shows_the_page_in_a_frame_and_a_run_as_a_table(kernel: Any, tmp_pa
     notebook.write_text(
         f"<!doctype html><meta charset=utf-8><body>{shown['text/html']}{table['text/html']}", encoding="utf-8"
     )
-    with browser_page(1100, 900) as (page, complaints):
+    with browser_page(1100, 1500) as (page, complaints):
         page.goto(notebook.as_uri())
         frame = page.frame_locator("iframe")
         frame.locator("h3", has_text="acc").first.wait_for()

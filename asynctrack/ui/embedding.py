@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynctrack.collection.run_summary import RunSummary
-from asynctrack.curves.curve import CurveBuckets, curve_of_cells
+from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
@@ -26,8 +26,9 @@ from asynctrack.ui.run_rows import row_of
 
 # By time a curve has so many times fewer points: most look at steps, and zoom in there.
 _COARSER_BY_TIME: Final = 4
-# Metrics that are drawn at once: single numbers of them are in memory together. Arbitrary.
-_AT_ONCE: Final = 50
+# Numbers of metrics that are drawn at once, at most: 64 MiB. Of longer runs they are not read one by one.
+_AT_ONCE: Final = 4 << 20
+_MOST_READ: Final = 1 << 18
 # Media of a key: so many, over all of its steps. A file that is longer is left out. Arbitrary.
 _MOST_OF_A_KEY: Final = 16
 _LONGEST_FILE: Final = 256 << 10
@@ -142,14 +143,23 @@ def _spread(count: int) -> list[int]:
 
 
 def _drawn(curves: RunCurves, axis: str, most: int) -> Iterator[CurveBuckets]:
-    names = curves.names()
-    for first in range(0, len(names), _AT_ONCE):
-        some = tuple(names[first : first + _AT_ONCE])
-        found = curves.curves(some, axis, None, None, most)
-        many = tuple(key for key in some if len(found[key]) > most)  # single numbers, where these are not very many
-        summed = curves.drawn(many, axis, None, None, most) if many else {}
-        for key in some:
-            yield curve_of_cells(key, axis, summed[key].cells) if key in summed else found[key]
+    for some in _together(curves):
+        yield from curves.curves(some, axis, None, None, most).values()
+
+
+def _together(curves: RunCurves) -> Iterator[list[str]]:
+    """Yield the metrics, as many at once as have not too many numbers: for each lot of short curves the journal is read again."""
+    some: list[str] = []
+    numbers = 0
+    for key in curves.names():
+        totals = curves.totals(key)
+        numbers += 0 if totals is None else min(totals.count, _MOST_READ)
+        if some and numbers > _AT_ONCE:
+            yield some
+            some, numbers = [], 0
+        some.append(key)
+    if some:
+        yield some
 
 
 def _origin(curves: RunCurves) -> float | None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
+import msgspec
+
 from asynctrack._system.wording import counted
 from asynctrack.client import run_state
 from asynctrack.collection.run_places import RunPlaces
@@ -29,15 +31,34 @@ from asynctrack.ui.run_list import ListedRun, RunList
 from asynctrack.ui.run_rows import row_of
 from asynctrack.ui.run_shelf import RunShelf
 
-# Points of a curve: so many at most, and fewer where there are many curves, so that the file stays small.
-MOST_BUCKETS: Final = 4000
-_FEWEST_BUCKETS: Final = 500
-_MOST_POINTS: Final = 200_000
-# Of media, in all.
-_MEDIA_BYTES: Final = 8 << 20
 _FORMAT: Final = 1
 # Of more the charts are a tangle. Arbitrary.
 _MOST_COMPARED: Final = 20
+
+
+class ExportSize(msgspec.Struct, frozen=True, kw_only=True):
+    """Says how large a file may become.
+
+    Attributes:
+        buckets: points of a curve, at most.
+        points: of all curves together; where there are many curves, each has fewer.
+        fewest_buckets: points of a curve, however many curves there are.
+        media_bytes: of all media together.
+    """
+
+    buckets: int
+    points: int
+    fewest_buckets: int
+    media_bytes: int
+
+    def of_each(self, curves: int) -> int:
+        """Return how many points each of so many curves may have."""
+        return min(self.buckets, max(self.fewest_buckets, self.points // max(1, curves)))
+
+
+# Arbitrary: 2 MB of curves, which are 50 of 4,000 points; and as much as one likes to have in a notebook.
+FILE_SIZE: Final = ExportSize(buckets=4000, points=200_000, fewest_buckets=500, media_bytes=8 << 20)
+NOTEBOOK_SIZE: Final = ExportSize(buckets=1000, points=50_000, fewest_buckets=100, media_bytes=1 << 20)
 
 
 class HtmlExport:
@@ -46,8 +67,7 @@ class HtmlExport:
     Args:
         places: directories of runs, or such that hold runs; in the file these are in the order in which they are found here.
         cache: what was read of long runs is kept in the user's cache, and found there.
-        most_buckets: points of a curve.
-        media_bytes: of all media together.
+        size: of the file.
         compares: several runs, if not many, are compared where the file is opened; else they are a table.
         version: of asynctrack.
 
@@ -60,16 +80,15 @@ class HtmlExport:
         places: Sequence[Path],
         *,
         cache: bool = True,
-        most_buckets: int = MOST_BUCKETS,
-        media_bytes: int = _MEDIA_BYTES,
+        size: ExportSize = FILE_SIZE,
         compares: bool = False,
         version: str = "",
     ) -> None:
         self._runs = _listed(places, cache=cache)
         self._shelf = RunShelf(cache=cache)
-        self._most_buckets = self._buckets = most_buckets
-        self._media_bytes = media_bytes
-        self._room = MediaRoom(media_bytes)
+        self._size = size
+        self._buckets = size.buckets
+        self._room = MediaRoom(size.media_bytes)
         self._compares = compares
         self._version = version
         self._embedded: list[dict[str, Any]] = []
@@ -82,7 +101,7 @@ class HtmlExport:
             done: called with the number of runs that are in it.
         """
         self._embedded = []
-        self._room = MediaRoom(self._media_bytes)
+        self._room = MediaRoom(self._size.media_bytes)
         named = self.keys[0] if len(self.keys) == 1 else f"{len(self.keys)} runs"
         return html_file(f"{named} · asynctrack", self._parts(done), self._index)
 
@@ -99,8 +118,7 @@ class HtmlExport:
 
     def _parts(self, done: Callable[[int], object]) -> Iterator[str]:
         found = [self._curves_of(run) for run in self._runs]
-        curves = sum(len(one[0].names()) for one in found if not isinstance(one, str))
-        self._buckets = min(self._most_buckets, max(_FEWEST_BUCKETS, _MOST_POINTS // max(1, curves)))
+        self._buckets = self._size.of_each(sum(len(one[0].names()) for one in found if not isinstance(one, str)))
         for at, run in enumerate(self._runs):
             embedded = self._embed(run)
             self._embedded.append(embedded.index())

@@ -21,13 +21,10 @@ from asynctrack.errors import InvalidSettings, InvalidValueType
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.reading.opening import open_run
 from asynctrack.reading.reader import RunReader
-from asynctrack.ui.html_export import HtmlExport
+from asynctrack.ui.html_export import NOTEBOOK_SIZE, HtmlExport
 
 Given = str | os.PathLike[str] | Run | RunReader
 
-# Points of a curve: the text becomes part of the notebook. Arbitrary.
-_BUCKETS: Final = 1000
-_MEDIA_BYTES: Final = 1 << 20
 # For what was logged just now.
 _JOURNALED_S: Final = 2.0
 # Pixels. Arbitrary: a window has 800.
@@ -53,9 +50,7 @@ class ShownRuns:
         )
 
     def _repr_html_(self) -> str:
-        page = html.escape(
-            "".join(HtmlExport(self.paths, most_buckets=_BUCKETS, media_bytes=_MEDIA_BYTES, compares=True).texts())
-        )
+        page = html.escape("".join(HtmlExport(self.paths, size=NOTEBOOK_SIZE, compares=True).texts()))
         return (
             f'<iframe title="asynctrack" srcdoc="{page}" sandbox="allow-scripts allow-downloads" width="100%" '
             f'height="{self._height}" frameborder="0"></iframe>'

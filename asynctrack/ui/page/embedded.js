@@ -127,7 +127,8 @@ function summedUp(curve, most) {
 
 const numberOf = (value) => (value === undefined || value === null || value === "" ? undefined : Number(value));
 
-async function* curves({ run, key, x = "step", x0, x1, buckets = 300 }) {
+async function* curves({ run, key, x = "step", x0, x1, buckets = 300, history = "last" }) {
+  if (history === "all") throw await refusal("An exported file has nothing of what was logged again after a resume.");
   const window = [numberOf(x0), numberOf(x1)];
   for (const name of listOf(run)) {
     const found = await runOf(name);
