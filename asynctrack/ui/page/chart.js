@@ -50,7 +50,7 @@ export function Chart(props) {
     <div class="plot-room">
       <div ref=${root} class="plot" role="img" aria-label=${inWords(title, model)}></div>
       ${model.isEmpty && html`<div class="plot-message">${error ? error.message : isLoading ? "" : "No numbers here"}</div>`}
-      <${Tooltip} model=${model} hover=${hover} width=${(root.current?.clientWidth ?? 300) - 60} />
+      <${Tooltip} model=${model} hover=${hover} />
     </div>
     <${Legend} model=${model} lines=${lines} hover=${hover} onToggle=${toggle} />`;
 }
@@ -61,15 +61,12 @@ function usePlot(root, plot, model, props, hover) {
   const current = useRef(null);
   current.current = { model, props };
   const isOver = useRef(false);
-  const lineAt = (at) => {
-    const height = root.current.clientHeight - 30;
-    return nearest(current.current.model, { ...at, height }, root.current.clientWidth, 1)[0]?.line ?? null;
-  };
+  const lineAt = (at) => nearest(current.current.model, at, 1)[0]?.line ?? null;
   useEffect(() => {
     plot.current = new Plot(root.current, model, {
       zoom: (range) => zoom(props.name, range),
       hover: (at) => {
-        hover.value = at && { ...at, height: root.current.clientHeight - 30 };
+        hover.value = at;
         // The cursors of all charts move together: only the one under the mouse says which line that is at.
         if (at?.isOver || isOver.current) current.current.props.onHover?.(at?.isOver ? lineAt(at) : null);
         isOver.current = at?.isOver ?? false;
@@ -98,6 +95,6 @@ function Notes({ model, isLoading }) {
 }
 
 function inWords(title, { curves, settings }) {
-  const lines = curves.slice(0, 8).map(({ line, mean }) => `${line.label} ends at ${number(mean[mean.length - 1])}`);
+  const lines = curves.slice(0, 8).map(({ line, last }) => `${line.label} ends at ${number(last[last.length - 1])}`);
   return `${title} by ${settings.x}. ${lines.join(", ")}. Its menu has a table.`;
 }

@@ -67,11 +67,17 @@ const MARGIN = 0.06;
  */
 export function modelOf(lines, blocks, settings, marks) {
   const found = lines.map((line) => ({ line, block: blocks.get(blockId(line)) })).filter(({ line, block }) => block?.rows && !line.isHidden);
-  const whole = rangeOf(found.flatMap(({ block }) => block.x_range ?? [block.columns.x[0], block.columns.x[block.rows - 1]]), settings.logX);
+  const whole = rangeOf(found.flatMap(({ block }) => endsOf(block, settings.logX)), settings.logX);
   const x = settings.zoom ?? whole;
   const curves = found.map(({ line, block }) => drawnOf(line, block, settings, x));
   const { y, beyond } = scaleOf(curves, x, settings);
   return { curves, x, y, beyond, settings, marks, exact: curves.length > 0 && curves.every((curve) => curve.exact), isEmpty: !curves.length };
+}
+
+/** Where a curve begins and ends; on a logarithmic axis, it begins at its first place there. */
+function endsOf({ x_range: range, columns: { x } }, isLog) {
+  if (range && !isLog) return range;
+  return [isLog ? x.find((at) => at > 0) ?? NaN : x[0], x[x.length - 1]];
 }
 
 /** @param {{run: string, key: string}} line */
@@ -156,6 +162,13 @@ export function indexFrom(x, value) {
     else high = middle;
   }
   return low;
+}
+
+/** The first index whose x is greater. @param {Numbers} x @param {number} value */
+export function indexAfter(x, value) {
+  let at = indexFrom(x, value);
+  while (x[at] === value) at++;
+  return at;
 }
 
 /** The index whose x is nearest. @param {Numbers} x @param {number} value */

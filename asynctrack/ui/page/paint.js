@@ -73,7 +73,6 @@ function paintCurve(pen, curve, model, scales, box) {
     pen.stroke(smoothed, { colour, width: 1.8, dash: line.dash });
   }
   if (exact && to - from < box.width / ROOM_OF_A_POINT) paintPoints(pen, curve, scales, from, to, { colour });
-  else if (to - from === 1) paintPoints(pen, curve, scales, from, to, { colour });
 }
 
 function traceLine(path, x, y, { toX, toY }, from, to) {
@@ -83,7 +82,9 @@ function traceLine(path, x, y, { toX, toY }, from, to) {
     if (!Number.isFinite(px) || !Number.isFinite(py)) isDown = false;
     else if (isDown) path.lineTo(px, py);
     else {
-      path.moveTo(px, py);
+      // A value between two gaps is a stroke of its own.
+      path.moveTo(px - 0.7, py);
+      path.lineTo(px, py);
       isDown = true;
     }
   }
@@ -98,7 +99,7 @@ function traceBand(path, x, low, high, { toX, toY }, box, from, to) {
     const begin = at;
     path.moveTo(toX(x[at]), toY(high[at]));
     while (at + 1 < to && isThere(at + 1)) path.lineTo(toX(x[++at]), toY(high[at]));
-    for (let back = at; back >= begin; back--) path.lineTo(toX(x[back]), low[back] > 0 ? toY(low[back]) : orElse(toY(low[back]), bottom));
+    for (let back = at; back >= begin; back--) path.lineTo(toX(x[back]), orElse(toY(low[back]), bottom));
     path.closePath();
   }
 }
@@ -120,15 +121,13 @@ function paintPoints(pen, { x, mean }, { toX, toY }, from, to, ink) {
 function paintEdges(pen, model, { toX }, box) {
   const taken = { top: new Set(), bottom: new Set() };
   const isFree = (edge, px) => !taken[edge].has(Math.round(px / APART)) && taken[edge].add(Math.round(px / APART));
-  for (const { x, mean, low, high, notFinite, line } of model.curves) {
+  for (const { x, low, high, notFinite, line } of model.curves) {
     const ink = { colour: pick(line.colour) };
     for (let at = indexFrom(x, model.x[0]); at < x.length && x[at] <= model.x[1]; at++) {
       const px = toX(x[at]);
       if (high[at] > model.y[1] && isFree("top", px)) pen.fill(arrow(pen, px, box.top + 1, 1), ink);
       if (low[at] < model.y[0] && isFree("bottom", px)) pen.fill(arrow(pen, px, box.top + box.height - 1, -1), ink);
-      if ((notFinite?.[at] || mean[at] - mean[at] !== 0) && isFree(mean[at] === Infinity ? "top" : "bottom", px)) {
-        pen.stroke(cross(pen, px, mean[at] === Infinity ? box.top + 6 : box.top + box.height - 6), { ...ink, width: 1.6 });
-      }
+      if (notFinite?.[at] && isFree("bottom", px)) pen.stroke(cross(pen, px, box.top + box.height - 6), { ...ink, width: 1.6 });
     }
   }
 }

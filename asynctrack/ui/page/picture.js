@@ -1,4 +1,4 @@
-// Picture: a chart as a file: SVG with real shapes, PNG, and the values as a table.
+// Picture: a chart as a file: SVG with real shapes, or PNG.
 import { pick } from "./colours.js";
 import { paint, scalesOf } from "./paint.js";
 import { CanvasPen, SvgPen } from "./pen.js";

@@ -9,10 +9,22 @@ import { CanvasPen } from "./pen.js";
 /** @typedef {{at: number, text: string}[]} Ticks */
 
 /**
+ * Where a cursor is: its own, or that of another chart.
+ * @typedef {object} Hover
+ * @property {number} x on the axis
+ * @property {number} left in pixels of the box that has the curves, as are all others
+ * @property {number} top
+ * @property {number} width of the box
+ * @property {number} height
+ * @property {number} offset of the box in the chart
+ * @property {boolean} isOver whether the mouse is over this chart
+ */
+
+/**
  * @typedef {object} Listener
  * @property {(range: Range | null) => void} zoom null: all
- * @property {(hover: {x: number, left: number, top: number, isOver: boolean} | null) => void} hover
- * @property {(hover: {x: number, left: number, top: number}) => void} pick
+ * @property {(hover: Hover | null) => void} hover
+ * @property {(hover: Hover) => void} pick
  */
 
 const AXIS_FONT = "11px system-ui, sans-serif";
@@ -28,6 +40,8 @@ const DURATIONS = [
 const WHEEL = 1.25;
 // How much is hidden of the lines that do not stand out.
 const VEIL = 0.8;
+// Pixels: less is a click.
+const LEAST_DRAG = 4;
 
 /** @param {HTMLElement} root @returns {import("./paint.js").Theme} as the style says */
 export function themeOf(root) {
@@ -42,6 +56,7 @@ export class Plot {
   highlighted = null;
   /** @type {HTMLCanvasElement | undefined} where it is drawn */
   above;
+  isOver = false;
 
   /** @param {HTMLElement} root @param {Model} model @param {Listener} listener */
   constructor(root, model, listener) {
@@ -174,14 +189,20 @@ export class Plot {
   }
 
   #hover() {
-    const { left, top, idx } = this.frame.cursor;
-    if (left < 0 || idx === null) this.listener.hover(null);
-    else this.listener.hover({ x: this.frame.posToVal(left, "x"), left, top, isOver: this.isOver ?? false });
+    const { left, idx } = this.frame.cursor;
+    this.listener.hover(left < 0 || idx === null ? null : this.#cursor());
+  }
+
+  /** @returns {Hover} */
+  #cursor() {
+    const { cursor, over } = this.frame;
+    const { left, top } = cursor;
+    return { x: this.frame.posToVal(left, "x"), left, top, width: over.clientWidth, height: over.clientHeight, offset: over.offsetLeft, isOver: this.isOver };
   }
 
   #select(frame) {
     const { left, width } = frame.select;
-    if (width < 4) return;
+    if (width < LEAST_DRAG) return;
     frame.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
     this.listener.zoom([frame.posToVal(left, "x"), frame.posToVal(left + width, "x")]);
   }
@@ -190,11 +211,12 @@ export class Plot {
     over.addEventListener("mouseenter", () => (this.isOver = true));
     over.addEventListener("mouseleave", () => (this.isOver = false));
     over.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
-    over.addEventListener("pointerdown", (event) => event.shiftKey && this.#pan(event));
-    over.addEventListener("click", () => {
-      const { left, top } = this.frame.cursor;
-      this.listener.pick({ x: this.frame.posToVal(left, "x"), left, top });
+    let pressedAt = 0;
+    over.addEventListener("pointerdown", (event) => {
+      pressedAt = event.clientX;
+      if (event.shiftKey) this.#pan(event);
     });
+    over.addEventListener("click", (event) => Math.abs(event.clientX - pressedAt) < LEAST_DRAG && this.listener.pick(this.#cursor()));
   }
 
   // The page scrolls over a chart, unless it is the one in use.
