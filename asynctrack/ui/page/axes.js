@@ -16,7 +16,7 @@ const APART = 0.04;
 const DECADES = 50;
 
 /**
- * Return an axis that has room for these values.
+ * Returns an axis that has room for these values.
  * @param {string} title
  * @param {any[]} values
  * @param {boolean} [log] wanted by its logarithm; values that are not positive then have no place
@@ -28,12 +28,7 @@ export function axisOf(title, values, log = false) {
   return numbers.every((number) => number !== undefined) ? numberAxis(title, /** @type {number[]} */ (numbers), log) : textAxis(title, there);
 }
 
-/**
- * @param {string} title
- * @param {number[]} numbers
- * @param {boolean} log
- * @returns {Axis}
- */
+/** @param {string} title @param {number[]} numbers @param {boolean} log @returns {Axis} */
 function numberAxis(title, numbers, log) {
   const scale = log ? Math.log10 : (number) => number;
   let [lo, hi] = [Infinity, -Infinity];
@@ -53,11 +48,7 @@ function numberAxis(title, numbers, log) {
   return { title, kind: "number", log, few: few !== null, at, ticks };
 }
 
-/**
- * @param {string} title
- * @param {any[]} values
- * @returns {Axis}
- */
+/** @param {string} title @param {any[]} values @returns {Axis} */
 function textAxis(title, values) {
   const texts = [...new Set(values.map(textOf))].sort((one, other) => one.localeCompare(other, undefined, { numeric: true }));
   const places = new Map(texts.map((text, index) => [text, (index + 0.5) / texts.length]));
@@ -70,14 +61,14 @@ function textAxis(title, values) {
 /** @param {any} value */
 const textOf = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
 
-/** Return the different numbers, if they are few and far apart. */
+/** Returns the different numbers, if they are few and far apart. */
 function fewNumbers(numbers, at) {
   const found = [...new Set(numbers)].filter((number) => at(number) !== undefined).sort((one, other) => one - other);
   const isApart = found.every((number, index) => !index || /** @type {number} */ (at(number)) - /** @type {number} */ (at(found[index - 1])) >= APART);
   return found.length <= FEW && isApart ? found : null;
 }
 
-/** Return about five round numbers between two. */
+/** Returns about five round numbers between two. */
 function niceNumbers(lo, hi) {
   const rough = (hi - lo) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -86,7 +77,7 @@ function niceNumbers(lo, hi) {
   return Array.from({ length: Math.floor(hi / step + 1e-9) - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
-/** Return the powers of ten between two logarithms; with less than two of them, their doubles and halves too. */
+/** Returns the powers of ten between two logarithms; with less than two of them, their doubles and halves too. */
 function decades(lo, hi) {
   const [first, last] = [Math.floor(lo), Math.ceil(hi)];
   const factors = hi - lo < 2 ? [1, 2, 5] : [1];
@@ -96,10 +87,7 @@ function decades(lo, hi) {
   return found.filter((number) => Math.log10(number) >= lo - 1e-9 && Math.log10(number) <= hi + 1e-9);
 }
 
-/**
- * Return true where numbers are positive and differ by a large factor: a logarithm shows them better.
- * @param {any[]} values
- */
+/** Returns true where numbers are positive and differ by a large factor: a logarithm shows them better. @param {any[]} values */
 export function spansDecades(values) {
   const numbers = /** @type {number[]} */ (values.map(asNumber).filter((number) => number !== undefined && Number.isFinite(number)));
   if (!numbers.length || numbers.some((number) => number <= 0)) return false;

@@ -17,8 +17,8 @@ export function ColumnChooser({ columns, shown, pinned, onShown, onPinned, onClo
   useEffect(() => dialog.current?.showModal(), []);
   const ids = shown.map((column) => column.id);
   const found = columns.filter((column) => column.id !== "name" && column.id.toLowerCase().includes(text.toLowerCase()));
-  const list = (/** @type {string} */ room) => html`<${Room} key=${room} title=${ROOMS[room]} columns=${found.filter((column) => column.room === room)} ids=${ids} pinned=${pinned}
-    onShown=${(/** @type {string} */ id) => onShown(toggled(ids, id))} onPinned=${(/** @type {string} */ id) => onPinned(toggled(pinned, id))} />`;
+  const choices = { ids, pinned, onShown: (id) => onShown(toggled(ids, id)), onPinned: (id) => onPinned(toggled(pinned, id)) };
+  const list = (room) => html`<${Room} key=${room} title=${ROOMS[room]} columns=${found.filter((column) => column.room === room)} ...${choices} />`;
   return html`<dialog ref=${dialog} class="chooser" aria-label="Columns" onClose=${onClose}>
     <header>
       <h2>Columns</h2>
@@ -39,9 +39,12 @@ function Room({ title, columns, ids, pinned, onShown, onPinned }) {
     <h3>${title}</h3>
     <ul>
       ${columns.slice(0, MOST_LISTED).map((column) => html`<li key=${column.id}>
-        <label title=${column.id}><input type="checkbox" checked=${ids.includes(column.id)} onChange=${() => onShown(column.id)} /><span>${titleOf(column)}</span></label>
+        <label title=${column.id}>
+          <input type="checkbox" checked=${ids.includes(column.id)} onChange=${() => onShown(column.id)} /><span>${titleOf(column)}</span>
+        </label>
         ${!column.differs && column.room !== "run" && html`<span class="muted">same</span>`}
-        <button class="plain" aria-pressed=${pinned.includes(column.id)} title="Keep at the left" aria-label=${`Keep ${titleOf(column)} at the left`} onClick=${() => onPinned(column.id)}>⇤</button>
+        <button class="plain" aria-pressed=${pinned.includes(column.id)} title="Keep at the left" aria-label="Keep ${titleOf(column)} at the left"
+          onClick=${() => onPinned(column.id)}>⇤</button>
       </li>`)}
     </ul>
     ${columns.length > MOST_LISTED && html`<p class="muted">and ${columns.length - MOST_LISTED} more: type to find them</p>`}

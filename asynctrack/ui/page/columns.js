@@ -18,7 +18,7 @@ const OF_RUNS = /** @type {[string, number, boolean][]} */ ([
   ["notes", 220, false],
 ]);
 const ALWAYS_SHOWN = ["status", "name", "curve", "age", "records_per_s", "step"];
-const TITLES = { records_per_s: "rate", bytes: "size", job_type: "job type", problem: "problem" };
+const TITLES = { records_per_s: "rate", bytes: "size", job_type: "job type" };
 /** How many keys of each room are shown before anybody has chosen. Arbitrary: as many as fit twice on a screen. */
 const SHOWN = { config: 10, summary: 6, last: 8 };
 const ROOMS = /** @type {("config" | "summary" | "last")[]} */ (["config", "summary", "last"]);
@@ -34,13 +34,9 @@ export function titleParts(column) {
   return [title.slice(0, end + 1), title.slice(end + 1)];
 }
 
-/**
- * Return the value of a row in a column; undefined where it has none.
- * @param {Column} column
- * @param {Row} row
- */
+/** Returns the value of a row in a column; undefined where it has none. @param {Column} column @param {Row} row */
 export function valueOf(column, row) {
-  if (column.room !== "run") return row[column.room]?.[column.key];
+  if (column.room !== "run") return Object.hasOwn(row[column.room] ?? {}, column.key) ? row[column.room][column.key] : undefined;
   if (column.key === "age") return ageOf(row);
   if (column.key === "duration") return durationOf(row);
   if (column.key === "problem") return problemOf(row);
@@ -64,7 +60,7 @@ const durationOf = (row) =>
   row.ended_at ? (Date.parse(row.ended_at) - Date.parse(row.created_at)) / 1000 : row.status === "running" ? ageOf(row) : undefined;
 
 /**
- * Return every column that these rows have: those of all runs, then config, summary and metrics, what differs first in each.
+ * Returns every column that these rows have: those of all runs, then config, summary and metrics, what differs first in each.
  * @param {Row[]} rows
  * @returns {Column[]}
  */
@@ -75,10 +71,7 @@ export function columnsOf(rows) {
   return [...columns, ...ROOMS.flatMap((room) => keysOf(room, rows))];
 }
 
-/**
- * @param {string} key
- * @param {Row[]} rows
- */
+/** @param {string} key @param {Row[]} rows */
 function differsOfRuns(key, rows) {
   if (ALWAYS_SHOWN.includes(key)) return true;
   if (key === "project") return rows.some((row) => row.project !== rows[0].project);
@@ -87,7 +80,7 @@ function differsOfRuns(key, rows) {
 }
 
 /**
- * Return the keys of one room as columns. What some rows lack differs.
+ * Returns the keys of one room as columns. What some rows lack differs.
  * @param {"config" | "summary" | "last"} room
  * @param {Row[]} rows
  * @returns {Column[]}
@@ -114,7 +107,7 @@ function widthFor(key, letters) {
   return Math.min(220, Math.max(72, Math.max(last + 2, letters) * PIXELS_A_LETTER + 18));
 }
 
-/** Note a value of a key: whether it is as the first was, how many there are, and how long they are. */
+/** Notes a value of a key: whether it is as the first was, how many there are, and how long they are. */
 function note(seen, key, value) {
   let found = seen.get(key);
   if (!found) seen.set(key, (found = { first: value, differs: false, count: 0, numeric: true, letters: 0 }));
@@ -126,12 +119,12 @@ function note(seen, key, value) {
 
 const NOT_FINITE = new Set(["nan", "inf", "-inf", null]);
 
-/** Return true for values that people take for the same; lists are compared by what they hold. */
+/** Returns true for values that people take for the same; lists are compared by what they hold. */
 const isSame = (one, other) =>
   one === other || (typeof one === "object" && typeof other === "object" && JSON.stringify(one) === JSON.stringify(other));
 
 /**
- * Return the columns to show: those that were chosen, else those that differ. Name and pinned ones come first.
+ * Returns the columns to show: those that were chosen, else those that differ. Name and pinned ones come first.
  * @param {Column[]} columns all of them
  * @param {string[]} chosen ids; empty where nobody has chosen
  * @param {string[]} pinned ids
@@ -151,7 +144,7 @@ function byDefault(columns) {
 }
 
 /**
- * Return rows in the order of a column; the newest first without one. Rows without a value come last either way.
+ * Returns rows in the order of a column; the newest first without one. Rows without a value come last either way.
  * @param {Row[]} rows
  * @param {Column | undefined} column
  * @param {boolean} descending
@@ -167,14 +160,14 @@ export function sorted(rows, column, descending) {
   return keyed.map(({ row }) => row);
 }
 
-const NAMED_NUMBERS = { nan: NaN, inf: Infinity, "-inf": -Infinity };
+const NAMED_NUMBERS = new Map([["nan", NaN], ["inf", Infinity], ["-inf", -Infinity]]);
 
 /**
- * Return a value as a number where it is one, also one that JSON has no sign for; undefined for all else.
+ * Returns a value as a number where it is one, also one that JSON has no sign for; undefined for all else.
  * @param {any} value
  * @returns {number | undefined}
  */
-export const asNumber = (value) => (typeof value === "number" ? value : NAMED_NUMBERS[value]);
+export const asNumber = (value) => (typeof value === "number" ? value : NAMED_NUMBERS.get(value));
 
 function orderValue(value) {
   if (value === undefined || value === null) return undefined;
@@ -183,7 +176,7 @@ function orderValue(value) {
   return typeof value === "object" ? JSON.stringify(value) : typeof value === "boolean" ? Number(value) : value;
 }
 
-/** Compare two values: numbers before texts, texts as people sort them. */
+/** Compares two values: numbers before texts, texts as people sort them. */
 function compare(one, other) {
   if (typeof one === typeof other) return one < other ? -1 : one > other ? 1 : 0;
   return typeof one === "number" ? -1 : 1;

@@ -80,7 +80,7 @@ function useCalm(value, ms) {
 /** A run has one colour, and each metric of a panel its own dash. @param {Row[]} rows */
 function linesOfRuns(rows) {
   return ({ keys }) => rows.flatMap((row) =>
-    keys.filter((key) => row.last && key in row.last).map((key) => ({
+    keys.filter((key) => Object.hasOwn(row.last ?? {}, key)).map((key) => ({
       run: row.run, key, colour: colours.value.get(row.run), dash: DASHES[keys.indexOf(key) % DASHES.length],
       label: keys.length > 1 ? `${labels.value.get(row.run)} ${key}` : labels.value.get(row.run),
     })),
@@ -110,4 +110,4 @@ function Results({ view }) {
 
 /** @returns {import("./measures.js").Stats} */
 const statsOf = (data) =>
-  Object.fromEntries(Object.entries(data?.runs ?? {}).map(([run, metrics]) => [run, Object.fromEntries(metrics.map((metric) => [metric.key, metric]))]));
+  new Map(Object.entries(data?.runs ?? {}).map(([run, metrics]) => [run, new Map(metrics.map((metric) => [metric.key, metric]))]));

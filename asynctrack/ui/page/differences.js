@@ -1,7 +1,7 @@
 // Differences: tables of what differs between the compared runs: config, summary, last values and environment.
 import { source } from "./api.js";
 import { valueText } from "./cells.js";
-import { columnsOf } from "./columns.js";
+import { columnsOf, valueOf } from "./columns.js";
 import { css } from "./colours.js";
 import { colours, compared, highlighted, hovered, labels } from "./compared.js";
 import { download } from "./download.js";
@@ -22,14 +22,19 @@ export function Differences() {
   const runs = rows.map((row) => row.run);
   const { data } = useLoaded((abort) => source.json("compare", { run: runs }, abort), [runs.join("\n")]);
   const isAll = param("all") === "1";
-  const there = useMemo(() => [...partsOf(rows), environmentPart(data, runs)].map((part) => chosenOf(part, isAll)).filter((part) => part.keys.length), [rows, data, isAll]);
+  const there = useMemo(() => {
+    const parts = [...partsOf(rows), environmentPart(data, runs)].map((part) => chosenOf(part, isAll));
+    return parts.filter((part) => part.keys.length);
+  }, [rows, data, isAll]);
   return html`<div class="differences">
     <div class="line">
       <label><input type="checkbox" checked=${isAll} onChange=${() => update({ all: isAll ? null : "1" })} /> also what is the same</label>
       <button onClick=${() => save(rows, there)}>CSV</button>
     </div>
     ${!there.length && html`<p class="muted">Nothing differs.</p>`}
-    ${rows.length > MOST_COLUMNS ? html`<${RunsDown} parts=${there} rows=${rows} />` : there.map((part) => html`<${KeysDown} key=${part.title} part=${part} rows=${rows} />`)}
+    ${rows.length > MOST_COLUMNS
+      ? html`<${RunsDown} parts=${there} rows=${rows} />`
+      : there.map((part) => html`<${KeysDown} key=${part.title} part=${part} rows=${rows} />`)}
   </div>`;
 }
 
@@ -38,8 +43,9 @@ function partsOf(rows) {
   const columns = columnsOf(rows);
   return Object.keys(TITLES).map((room) => ({
     title: TITLES[room],
-    keys: columns.filter((column) => column.room === room).map(({ key, differs }) => {
-      const values = rows.map((row) => row[room]?.[key]);
+    keys: columns.filter((column) => column.room === room).map((column) => {
+      const { key, differs } = column;
+      const values = rows.map((row) => valueOf(column, row));
       return { key, differs, values, best: room === "last" ? bestOf(values, goalOf(rows, key)) : -1 };
     }),
   }));

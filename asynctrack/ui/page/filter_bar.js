@@ -88,7 +88,8 @@ function chip(name, [value, count]) {
   const chosen = paramList(name);
   const isChosen = chosen.includes(value);
   const next = isChosen ? chosen.filter((one) => one !== value) : [...chosen, value];
-  return html`<button key=${`${name} ${value}`} class=${name === "status" ? "chip status" : "chip of-tag"} aria-pressed=${isChosen} data-status=${value} onClick=${() => update({ [name]: next })}>
+  const kind = name === "status" ? "chip status" : "chip of-tag";
+  return html`<button key=${`${name} ${value}`} class=${kind} aria-pressed=${isChosen} data-status=${value} onClick=${() => update({ [name]: next })}>
     <span>${value}</span><small>${count.toLocaleString("en")}</small>
   </button>`;
 }

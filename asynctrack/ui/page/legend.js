@@ -36,9 +36,10 @@ export function Legend({ model, lines, hover, onToggle }) {
 
 /** Of many lines, only which metric has which dash. */
 function ManyLines({ lines }) {
-  const first = new Map(lines.toReversed().map((line) => [line.key, line]));
+  const first = [...new Map(lines.toReversed().map((line) => [line.key, line])).values()].reverse();
+  const dashed = (line) => (line.dash?.length ? "" : undefined);
   return html`<div class="legend muted many">
-    ${first.size > 1 && [...first.values()].reverse().map((line) => html`<span key=${line.key}><i class="swatch" data-dashed=${line.dash?.length ? "" : undefined}></i> ${line.key}</span>`)}
+    ${first.length > 1 && first.map((line) => html`<span key=${line.key}><i class="swatch" data-dashed=${dashed(line)}></i> ${line.key}</span>`)}
     <span>${lines.length} lines</span>
   </div>`;
 }

@@ -1,43 +1,34 @@
 // Measures: what of a run a scatter plot or an axis of parallel coordinates can show: config, summary, and statistics of metrics.
-import { columnsOf } from "./columns.js";
+import { columnsOf, titleOf, valueOf } from "./columns.js";
 import { html } from "./html.js";
 import { update } from "./state.js";
 
 /**
  * @typedef {import("./columns.js").Row} Row
  * @typedef {{id: string, title: string, of: (row: Row) => any}} Measure
- * @typedef {Object<string, Object<string, Object<string, number>>>} Stats for each run and metric first, last, min, max, mean
+ * @typedef {Map<string, Map<string, Object<string, number>>>} Stats for each run and metric first, last, min, max, mean
  */
 
 const AGGREGATES = ["last", "min", "max", "mean"];
 
-/**
- * Returns what the runs were given, what differs first. @param {Row[]} rows @param {boolean} [differing] only that which differs @returns {Measure[]}
- */
-export function configMeasures(rows, differing = false) {
-  const keys = columnsOf(rows).filter((column) => column.room === "config" && (column.differs || !differing));
-  return keys.map(({ id, key }) => ({ id, title: key, of: (row) => row.config?.[key] }));
-}
+/** @param {import("./columns.js").Column} column @returns {Measure} */
+const measureOf = (column) => ({ id: column.id, title: titleOf(column), of: (row) => valueOf(column, row) });
 
-/**
- * Return what came out of the runs: summary, then statistics of each metric.
- * @param {Row[]} rows
- * @param {Stats} stats
- * @returns {Measure[]}
- */
+/** Returns what the runs were given, what differs first. @param {Row[]} rows @param {boolean} [differing] only that which differs @returns {Measure[]} */
+export const configMeasures = (rows, differing = false) =>
+  columnsOf(rows).filter((column) => column.room === "config" && (column.differs || !differing)).map(measureOf);
+
+/** Returns what came out of the runs: summary, then statistics of each metric. @param {Row[]} rows @param {Stats} stats @returns {Measure[]} */
 export function resultMeasures(rows, stats) {
   const columns = columnsOf(rows);
-  const summary = columns.filter((column) => column.room === "summary");
-  const metrics = columns.filter((column) => column.room === "last");
+  const statistic = (/** @type {import("./columns.js").Column} */ column) => AGGREGATES.map((aggregate) => ({
+    id: `${aggregate}/${column.key}`,
+    title: `${aggregate}(${column.key})`,
+    of: (/** @type {Row} */ row) => stats.get(row.run)?.get(column.key)?.[aggregate] ?? (aggregate === "last" ? valueOf(column, row) : undefined),
+  }));
   return [
-    ...summary.map(({ id, key }) => ({ id, title: key, of: (/** @type {Row} */ row) => row.summary?.[key] })),
-    ...metrics.flatMap(({ key }) =>
-      AGGREGATES.map((aggregate) => ({
-        id: `${aggregate}/${key}`,
-        title: `${aggregate}(${key})`,
-        of: (/** @type {Row} */ row) => stats[row.run]?.[key]?.[aggregate] ?? (aggregate === "last" ? row.last?.[key] : undefined),
-      })),
-    ),
+    ...columns.filter((column) => column.room === "summary").map(measureOf),
+    ...columns.filter((column) => column.room === "last").flatMap(statistic),
     { id: "run/records", title: "records", of: (row) => row.records },
     { id: "run/duration", title: "duration in s", of: durationOf },
   ];
@@ -47,7 +38,7 @@ export function resultMeasures(rows, stats) {
 const durationOf = (row) => (row.ended_at ? (Date.parse(row.ended_at) - Date.parse(row.created_at)) / 1000 : undefined);
 
 /**
- * Return the measure with an id, else the first that fits, else the first.
+ * Returns the measure with an id, else the first that fits, else the first.
  * @param {Measure[]} measures
  * @param {string | undefined} id
  * @param {RegExp} [likely]

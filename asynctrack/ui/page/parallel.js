@@ -38,11 +38,13 @@ export function ParallelCoordinates({ rows, stats }) {
       <${MeasureChoice} label="result and colour" name="py" measures=${results} chosen=${result} />
       <${AxisChooser} given=${given} shown=${measures} />
       <span class="muted" role="status">${inside.length} of ${rows.length} runs</span>
-      ${inside.length < rows.length && inside.length > 0 && html`<button onClick=${() => open("compare", "", { run: inside.map((line) => line.run) })}>Compare only these</button>`}
+      ${inside.length < rows.length && inside.length > 0 && html`<button onClick=${() => compareOnly(inside)}>Compare only these</button>`}
       ${brushes.some(Boolean) && html`<button onClick=${() => update({ brush: [] })}>Clear the brushes</button>`}
     </div>
     <${Picture} measures=${measures} axes=${axes} lines=${lines} brushes=${brushes} />`;
 }
+
+const compareOnly = (lines) => open("compare", "", { run: lines.map((line) => line.run) });
 
 /** @param {Measure[]} given @param {string[]} chosen ids; none for the first of them */
 const axesOf = (given, chosen) => (chosen.length ? given.filter(({ id }) => chosen.includes(id)) : given.slice(0, MOST_AXES));
@@ -52,7 +54,9 @@ function AxisChooser({ given, shown }) {
   const toggle = (id) => update({ axis: ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id] });
   return html`<details class="menu axes">
     <summary>Axes</summary>
-    <div>${given.map(({ id, title }) => html`<label key=${id}><input type="checkbox" checked=${ids.includes(id)} onChange=${() => toggle(id)} /> ${title}</label>`)}</div>
+    <div>
+      ${given.map(({ id, title }) => html`<label key=${id}><input type="checkbox" checked=${ids.includes(id)} onChange=${() => toggle(id)} /> ${title}</label>`)}
+    </div>
   </details>`;
 }
 
@@ -97,11 +101,15 @@ function Picture({ measures, axes, lines, brushes }) {
   const frame = useMemo(() => frameOf(width, HEIGHT, axes.length), [width, axes.length]);
   const drag = useSignal(/** @type {{at: number, from: number, to: number} | null} */ (null));
   const shown = drag.value ? brushes.with(drag.value.at, sorted([drag.value.from, drag.value.to])) : brushes;
-  useEffect(() => paint(/** @type {HTMLCanvasElement} */ (canvas.current), frame, axes, lines, shown), [frame, axes, lines, JSON.stringify(shown), highlighted.value, isDark.value]);
+  useEffect(() => {
+    paint(/** @type {HTMLCanvasElement} */ (canvas.current), frame, axes, lines, shown);
+  }, [frame, axes, lines, JSON.stringify(shown), highlighted.value, isDark.value]);
   const act = actions(canvas, frame, lines, drag, (at, range) => writeBrushes(measures, brushes.with(at, range)));
   return html`<div class="parallel" ref=${room}>
     <div class="titles" style=${{ width: `${width}px` }}>
-      ${axes.map((axis, at) => html`<span key=${measures[at].id} style=${{ left: `${frame.xs[at]}px` }} title=${axis.title}>${shortened(axis.title, width / axes.length)}${axis.log && html`<small> log</small>`}</span>`)}
+      ${axes.map((axis, at) => html`<span key=${measures[at].id} style=${{ left: `${frame.xs[at]}px` }} title=${axis.title}>
+        ${shortened(axis.title, width / axes.length)}${axis.log && html`<small> log</small>`}
+      </span>`)}
     </div>
     <canvas ref=${canvas} style=${{ width: `${width}px`, height: `${HEIGHT}px` }} role="img"
       aria-label=${`${lines.length} runs over ${axes.map(({ title }) => title).join(", ")}. The view “Differences” has them as a table.`}
@@ -111,7 +119,10 @@ function Picture({ measures, axes, lines, brushes }) {
 }
 
 /** The end of a long name says more than its beginning. */
-const shortened = (title, pixels) => (title.length * PIXELS_A_LETTER < pixels - 16 ? title : title.includes("(") ? title : title.slice(title.lastIndexOf("/", title.length - 2) + 1));
+function shortened(title, pixels) {
+  const hasRoom = title.length * PIXELS_A_LETTER < pixels - 16;
+  return hasRoom || title.includes("(") ? title : title.slice(title.lastIndexOf("/", title.length - 2) + 1);
+}
 
 const sorted = (/** @type {Range} */ [one, other]) => /** @type {Range} */ (one < other ? [one, other] : [other, one]);
 

@@ -11,30 +11,17 @@ const MARGIN = { top: 46, bottom: 30, side: 56 };
 const MISSING = 16;
 const TICK = 4;
 
-/**
- * Return where axes stand.
- * @param {number} width
- * @param {number} height
- * @param {number} count of axes
- * @returns {Frame}
- */
+/** Returns where axes stand. @param {number} width @param {number} height @param {number} count of axes @returns {Frame} */
 export function frameOf(width, height, count) {
   const step = count > 1 ? (width - 2 * MARGIN.side) / (count - 1) : 0;
   const xs = Array.from({ length: count }, (_, index) => MARGIN.side + index * step);
   return { width, height, xs, top: MARGIN.top, bottom: height - MARGIN.bottom };
 }
 
-/**
- * @param {Frame} frame
- * @param {number | undefined} place
- */
+/** @param {Frame} frame @param {number | undefined} place */
 export const yOf = (frame, place) => (place === undefined ? frame.bottom + MISSING : frame.bottom - place * (frame.bottom - frame.top));
 
-/**
- * Return the place on an axis of a height in pixels, within it.
- * @param {Frame} frame
- * @param {number} y
- */
+/** Returns the place on an axis of a height in pixels, within it. @param {Frame} frame @param {number} y */
 export const placeOf = (frame, y) => Math.min(1, Math.max(0, (frame.bottom - y) / (frame.bottom - frame.top)));
 
 /**
@@ -109,7 +96,7 @@ function drawTicks(context, frame, x, axis, side, colours, format) {
 const shortened = (text) => (text.length > 14 ? `${text.slice(0, 13)}…` : text);
 
 /**
- * Return the line that passes nearest to a point, within some pixels; null where none does.
+ * Returns the line that passes nearest to a point, within some pixels; null where none does.
  * @param {Frame} frame
  * @param {Line[]} lines
  * @param {number} x

@@ -8,7 +8,7 @@ const EXPRESSION = /[<>=!()`"']|^\s*not\s|\s(and|or|in)\s/;
 export const isExpression = (text) => EXPRESSION.test(text);
 
 /**
- * Return the rows that have every word in their name, id, project, group, status or tags, whatever its case.
+ * Returns the rows that have every word in their name, id, project, group, status or tags, whatever its case.
  * @param {Row[]} rows
  * @param {string} text
  */
@@ -22,7 +22,7 @@ export function withWords(rows, text) {
 }
 
 /**
- * Return the rows with one of these statuses, if any is asked for, and with all of these tags.
+ * Returns the rows with one of these statuses, if any is asked for, and with all of these tags.
  * @param {Row[]} rows
  * @param {string[]} statuses
  * @param {string[]} tags
@@ -32,11 +32,7 @@ export const withChips = (rows, statuses, tags) =>
     (row) => (!statuses.length || statuses.includes(row.status)) && tags.every((tag) => row.tags?.includes(tag)),
   );
 
-/**
- * Count how often each value comes, the most frequent first.
- * @param {Iterable<string>} values
- * @returns {[string, number][]}
- */
+/** Counts how often each value comes, the most frequent first. @param {Iterable<string>} values @returns {[string, number][]} */
 export function counted(values) {
   const counts = new Map();
   for (const value of values) counts.set(value, (counts.get(value) ?? 0) + 1);

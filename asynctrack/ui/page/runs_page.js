@@ -64,6 +64,7 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
   const select = (run, event) => (setCursor(run), toggle(order, run, event.shiftKey));
   const save = () => download("runs.csv", tableCsv(...tableValues(shown, rows)), "text/csv");
   const compare = () => order.length && open("compare", "", { run: comparedOf(order) });
+  const see = (view) => shown.some(({ id }) => id === "curve") && want(view, metric);
   useTableKeys({ order, cursor, setCursor, compare });
   return html`
     <${FilterBar} found=${found} error=${error}>
@@ -79,7 +80,7 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
     ${rows.length
       ? html`<${RunsTable} rows=${rows} columns=${shown} pinned=${pinned} sort=${sort} onSort=${(id) => update({ sort: nextSort(sort, id) })}
           selected=${selected.value} onSelect=${select} onSelectAll=${() => toggleAll(order)} cursor=${cursor} onCursor=${setCursor}
-          onOpen=${(run) => open("run", run)} theme=${isDark.value ? "dark" : "light"} onView=${(view) => shown.some(({ id }) => id === "curve") && want(view, metric)} />`
+          onOpen=${(run) => open("run", run)} theme=${isDark.value ? "dark" : "light"} onView=${see} />`
       : html`<${Empty} title="No run fits"><button onClick=${() => update({ q: "", status: [], tag: [] })}>Show all runs</button><//>`}
     ${isChoosing && html`<${ColumnChooser} columns=${columns} shown=${shown} pinned=${pinned} onShown=${(ids) => update({ col: ids })}
       onPinned=${(ids) => update({ pin: ids })} onClose=${() => setChoosing(false)} />`}`;

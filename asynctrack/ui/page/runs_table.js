@@ -44,7 +44,8 @@ export function RunsTable(props) {
   useLayoutEffect(() => props.onView(shown));
   useFollowedCursor(box, rows, cursor);
   return html`<div class="scroller" ref=${box} onScroll=${markAside} onMouseOver=${tellWhole}>
-    <table class="runs" role="grid" aria-label="Runs" aria-multiselectable="true" aria-rowcount=${rows.length + 1} aria-colcount=${columns.length + 1} style=${{ minWidth: `${layout.sum}px` }}>
+    <table class="runs" role="grid" aria-label="Runs" aria-multiselectable="true" aria-rowcount=${rows.length + 1} aria-colcount=${columns.length + 1}
+      style=${{ minWidth: `${layout.sum}px` }}>
       <colgroup>
         <col style=${{ width: `${SELECT_PX}px` }} />
         ${columns.map((column) => html`<col key=${column.id} style=${{ width: `${widthOf(column)}px` }} />`)}
@@ -53,8 +54,8 @@ export function RunsTable(props) {
       <${Head} ...${props} layout=${layout} />
       <tbody>
         <${Space} rows=${first} />
-        ${shown.map((row, index) => html`<${TableRow} key=${(first + index) % pool.current} row=${row} at=${first + index} columns=${columns} pinned=${pinned} layout=${layout}
-          isSelected=${selected.has(row.run)} isCursor=${row.run === cursor} theme=${props.theme} actions=${actions} />`)}
+        ${shown.map((row, index) => html`<${TableRow} key=${(first + index) % pool.current} row=${row} at=${first + index}
+          columns=${columns} pinned=${pinned} layout=${layout} isSelected=${selected.has(row.run)} isCursor=${row.run === cursor} theme=${props.theme} actions=${actions} />`)}
         <${Space} rows=${rows.length - end} />
       </tbody>
     </table>
@@ -125,7 +126,9 @@ function ColumnHead({ column, sort, onSort, isFirst, left }) {
     ${above && html`<span class="room">${above}</span>`}
     ${column.id === "curve"
       ? html`<span class="title">${title}</span>`
-      : html`<button class="title" title=${`${column.id}: sort`} onClick=${() => onSort(column.id)}>${title}<span class="order" aria-hidden="true">${ARROWS[order] ?? ""}</span></button>`}
+      : html`<button class="title" title=${`${column.id}: sort`} onClick=${() => onSort(column.id)}>
+          ${title}<span class="order" aria-hidden="true">${ARROWS[order] ?? ""}</span>
+        </button>`}
   </th>`;
 }
 
@@ -160,7 +163,8 @@ class TableRow extends Component {
   cell(column) {
     const { row, layout, theme } = this.props;
     const left = layout.left.get(column.id);
-    return html`<td key=${column.id} class=${classOf(column, left)} style=${left && { left }} title=${column.id === "status" ? problemOf(row) : undefined}>${cellContent(column, row, { theme })}</td>`;
+    const title = column.id === "status" ? problemOf(row) : undefined;
+    return html`<td key=${column.id} class=${classOf(column, left)} style=${left && { left }} title=${title}>${cellContent(column, row, { theme })}</td>`;
   }
 }
 

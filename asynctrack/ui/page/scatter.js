@@ -14,6 +14,8 @@ const HEIGHT = 460;
 const MARGIN = { left: 80, right: 40, top: 32, bottom: 56 };
 /** Points stay so far from the corners. */
 const INSET = 14;
+/** More points of one value would hide each other. */
+const CROWDED = 24;
 /** Of what a result is likely called that people look at first. */
 const LIKELY = /best|acc|min\/.*loss/;
 
@@ -50,7 +52,9 @@ function LogSwitch({ axis, name }) {
 function Points({ rows, x, y, across, up, width }) {
   const placeX = (at) => MARGIN.left + INSET + at * (width - MARGIN.left - MARGIN.right - 2 * INSET);
   const placeY = (at) => HEIGHT - MARGIN.bottom - INSET - at * (HEIGHT - MARGIN.top - MARGIN.bottom - 2 * INSET);
-  const points = rows.map((row, index) => ({ row, px: across.at(x.of(row)), py: up.at(y.of(row)), aside: across.few ? asideOf(index) : 0 })).filter(({ px, py }) => px !== undefined && py !== undefined);
+  const isCrowded = across.few && rows.length > CROWDED;
+  const all = rows.map((row, index) => ({ row, px: across.at(x.of(row)), py: up.at(y.of(row)), aside: isCrowded ? asideOf(index) : 0 }));
+  const points = all.filter(({ px, py }) => px !== undefined && py !== undefined);
   const above = points.find(({ row }) => row.run === highlighted.value);
   return html`<svg width=${width} height=${HEIGHT} role="group" aria-label=${`${y.title} by ${x.title}, ${points.length} runs`}>
     ${across.ticks.map(({ at, label }) => html`<g key=${`x${at}`}><line x1=${placeX(at)} x2=${placeX(at)} y1=${MARGIN.top} y2=${HEIGHT - MARGIN.bottom} />
@@ -60,19 +64,25 @@ function Points({ rows, x, y, across, up, width }) {
     <text class="title" x=${width - MARGIN.right} y=${HEIGHT - 8} text-anchor="end">${x.title}</text>
     <text class="title" x="8" y="12">${y.title}</text>
     ${[...points.filter((point) => point !== above), ...(above ? [above] : [])].map(({ row, px, py, aside }) => html`<a key=${row.run} href=${href("run", row.run)}
-      onMouseEnter=${() => (hovered.value = row.run)} onMouseLeave=${() => (hovered.value = null)} onFocus=${() => (hovered.value = row.run)} onBlur=${() => (hovered.value = null)}>
+      onMouseEnter=${() => (hovered.value = row.run)} onMouseLeave=${leave} onFocus=${() => (hovered.value = row.run)} onBlur=${leave}>
       <circle cx=${placeX(px) + aside} cy=${placeY(py)} r=${row.run === highlighted.value ? 8 : 5} style=${{ fill: css(colours.value.get(row.run)) }}>
         <title>${`${labels.value.get(row.run)}\n${x.title}: ${shown(x.of(row))}\n${y.title}: ${shown(y.of(row))}`}</title>
       </circle>
     </a>`)}
-    ${above && html`<text class="label" x=${placeX(above.px) + above.aside} y=${placeY(above.py) - 12} text-anchor=${above.px > 0.6 ? "end" : above.px < 0.2 ? "start" : "middle"}>
+    ${above && html`<text class="label" x=${placeX(above.px) + above.aside} y=${placeY(above.py) - 12} text-anchor=${anchorOf(above.px)}>
       ${`${labels.value.get(above.row.run)}: ${shown(y.of(above.row))}`}
     </text>`}
   </svg>
-  <figcaption class="muted">${points.length < rows.length && `${rows.length - points.length} runs have no place here: they lack a value, or it is not finite.`}</figcaption>`;
+  <figcaption class="muted" hidden=${points.length === rows.length}>
+    ${rows.length - points.length} runs have no place here: they lack a value, or it is not finite.
+  </figcaption>`;
 }
+
+const anchorOf = (place) => (place > 0.6 ? "end" : place < 0.2 ? "start" : "middle");
 
 /** Pixels to the side, so that points of one value do not hide each other; the same each time. @param {number} index */
 const asideOf = (index) => ((index * 7) % 13) - 6;
+
+const leave = () => (hovered.value = null);
 
 const shown = (value) => (typeof value === "number" ? number(value) : String(value));

@@ -5,7 +5,10 @@ import { signal } from "./html.js";
 export const selected = signal(/** @type {Set<string>} */ (new Set()));
 let anchor = /** @type {string | null} */ (null);
 
-/** Selects a run, or no longer; with `isRange`, all between it and the one before too. @param {string[]} order runs as they are shown @param {string} run @param {boolean} isRange */
+/**
+ * Selects a run, or no longer; with `isRange`, all between it and the one before too.
+ * @param {string[]} order runs as they are shown @param {string} run @param {boolean} isRange
+ */
 export function toggle(order, run, isRange) {
   const next = new Set(selected.peek());
   const [from, to] = [order.indexOf(anchor ?? ""), order.indexOf(run)];

@@ -25,11 +25,13 @@ function keptOf(run) {
 }
 
 /**
- * Has the curves of these rows fetched soon, those that are not known or have grown. @param {Row[]} rows those in view @param {string} key a metric, or "" for the first of each run
+ * Has the curves of these rows fetched soon, those that are not known or have grown.
+ * @param {Row[]} rows those in view @param {string} key a metric, or "" for the first of each run
  */
 export function want(rows, key) {
-  if (key !== keptKey || kept.size > MOST_KEPT) kept.clear();
+  if (key !== keptKey) for (const one of kept.values()) reset(one);
   keptKey = key;
+  if (kept.size > MOST_KEPT) keepOnly(rows);
   clearTimeout(timer);
   timer = setTimeout(() => {
     const grown = rows.filter((row) => row.records && keptOf(row.run).records !== row.records);
@@ -37,6 +39,18 @@ export function want(rows, key) {
     fetchCurves(due, key);
     if (due.length < grown.length) timer = setTimeout(() => want(rows, key), AGAIN_MS);
   }, REST_MS);
+}
+
+/** @param {Kept} one */
+function reset(one) {
+  Object.assign(one, { records: undefined, at: -Infinity });
+  one.curve.value = null;
+}
+
+/** @param {Row[]} rows */
+function keepOnly(rows) {
+  const seen = new Set(rows.map((row) => row.run));
+  for (const run of kept.keys()) if (!seen.has(run)) kept.delete(run);
 }
 
 async function fetchCurves(rows, key) {

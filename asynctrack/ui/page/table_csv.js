@@ -3,11 +3,7 @@
 /** How a text begins that a spreadsheet takes for a formula; OWASP lists it. */
 const FORMULA = /^[=+\-@\t\r]/;
 
-/**
- * Return a table as CSV.
- * @param {string[]} titles
- * @param {any[][]} rows
- */
+/** Returns a table as CSV. @param {string[]} titles @param {any[][]} rows */
 export const tableCsv = (titles, rows) => [titles, ...rows].map((row) => row.map(cell).join(",") + "\r\n").join("");
 
 /** @param {any} value */
