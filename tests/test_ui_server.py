@@ -143,6 +143,14 @@ def test_run_that_comes_and_one_that_goes_are_told(tmp_path: Path) -> None:
         events.close()
 
 
+def test_run_is_found_by_its_key_though_nobody_has_listed_it_yet(tmp_path: Path) -> None:
+    made_runs(tmp_path, {"p/a": SHORT})
+    with page_of(tmp_path) as page:
+        assert page.get("run", run="p/a").status == 200
+        made_runs(tmp_path, {"p/b": SHORT})
+        wait_until(lambda: page.get("run", run="p/b").status == 200, "the new run is there")
+
+
 def test_poll_says_what_a_stream_would(page: PageProcess) -> None:
     rows_of(page)
     found = page.get("events", poll=2, run="p/short").json()

@@ -150,7 +150,6 @@ class PageApp:
 
     async def _events(self, query: Query) -> Response:
         keys = {*query.texts("run")}
-        await self._live.find()
         if query.text("poll"):
             return _json(await self._live.told(keys))
         return StreamingResponse(self._live.news(keys), media_type="text/event-stream", headers=_STREAM)
@@ -217,12 +216,18 @@ class PageApp:
         return self._shelf.curves_of(path)[0]
 
     async def _listed(self, query: Query) -> ListedRun:
-        await self._live.find()
+        await self._find(query)
         return query.run(self._list)
 
     async def _all_listed(self, query: Query) -> list[ListedRun]:
-        await self._live.find()
+        await self._find(query)
         return query.runs(self._list)
+
+    async def _find(self, query: Query) -> None:
+        """Wait until it is known which runs there are, where one that is asked for is not known: a disk may hang meanwhile."""
+        for find in (self._live.find, self._live.refresh):  # it may have begun since
+            if any(self._list.get(key) is None for key in query.texts("run")):
+                await find()
 
 
 def _window(query: Query, buckets: int, runs: int, keys: Sequence[str]) -> CurveWindow:

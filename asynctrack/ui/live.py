@@ -23,7 +23,7 @@ _WAIT_S: Final = 0.7
 # Runs are looked at for so long at a time, so that answers come between.
 _LOOK_S: Final = 0.25
 # For how long the first request waits until it is known which runs there are.
-_FIRST_S: Final = 10.0
+_FIRST_S: Final = 5.0
 # A stream in which nothing happens says so, else proxies close it.
 _HEARTBEAT_S: Final = 15.0
 
