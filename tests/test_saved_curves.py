@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+import asynctrack
 from asynctrack._system import user_cache
+from asynctrack.cli.curves import read_curves
+from asynctrack.collection.metric_stats import stats_of
 from asynctrack.curves import saved
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.reading.reader import RunReader
@@ -158,3 +163,56 @@ def test_cache_on_a_disk_that_is_only_read_does_no_harm(run: Path, tmp_path: Pat
 def test_cache_that_cannot_be_made_does_no_harm(run: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the directory should be")
     assert shown(run) == shown(run, cache=False)
+
+
+@pytest.mark.parametrize("history", ["all", "last"])
+def test_stats_of_a_run_come_from_what_was_kept_and_what_has_come_since(
+    tmp_path: Path, history: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        log(run, 0, 5000)
+        shown(run.path, history=history)
+        assert saved.is_kept(run.path, history)
+        run.start()
+        for step in range(4000, 6000):
+            run.log({"loss": math.nan if step == 4500 else -step, "ok": step % 2 == 0, "big": 2**53 + step}, step)
+        run.end()
+    kept = stats_of(run.path, history)
+    user_cache.clear()
+    assert not saved.is_kept(run.path, history)
+    read = stats_of(run.path, history)
+    assert kept.keys() == read.keys()
+    for key, of in read.items():
+        assert kept[key].mean == pytest.approx(of.mean)
+        one, other = (msgspec.structs.replace(each, mean=0.0) for each in (kept[key], of))
+        assert repr(one) == repr(other)
+
+
+def test_numbers_beyond_64_bits_are_exact_in_stats_though_curves_round_them(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step in range(2000):
+            run.log({"loss": 2**70 + step, "small": step}, step)
+        run.end()
+    RunReader(run.path).curve("loss")
+    assert saved.is_kept(run.path, "last")
+    assert stats_of(run.path)["loss"].max == 2**70 + 1999
+    assert RunReader(run.path).summarise("loss", "max") == 2**70 + 1999
+
+
+def test_show_says_damage_and_media_that_an_earlier_reading_met(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        log(run, 0, 3000)
+        for step in range(3):
+            run.log({"page": asynctrack.Html("<b>x</b>"), "loss": 1}, 3000 + step)
+        run.end()
+    segment = run.path / "journal" / "000001.atj"
+    content = bytearray(segment.read_bytes())
+    content[2000:2010] = b"x" * 10
+    segment.write_bytes(content)
+    first = read_curves(RunReader(run.path))
+    assert saved.is_kept(run.path, "last")
+    second = read_curves(RunReader(run.path))
+    assert first.damage and second.damage == first.damage
+    assert second.media.by_kind == first.media.by_kind == {"html": 3}
+    assert list(second.media.newest) == list(first.media.newest)
+    assert second.curves.by_key == first.curves.by_key

@@ -89,6 +89,12 @@ def read(kind: str, key: str) -> bytes | None:
     return _unpacked(content, key)
 
 
+def has(kind: str, key: str) -> bool:
+    """Return whether something may be kept under a key, which may turn out not to be whole."""
+    path = _path(kind, key)
+    return path is not None and os.path.exists(path)
+
+
 def mapped(kind: str, key: str) -> memoryview | None:
     """Return what was kept under a key, without reading it all; None where there is nothing, or nothing that can be mapped.
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from asynctrack._system.native import is_native
+from asynctrack.curves import saved
+from asynctrack.curves.totals import MetricTotals
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.journal.reader import Reader
@@ -74,6 +76,8 @@ def stats_of(run: Path, history: History = "last") -> dict[str, MetricStats]:
     """
     try:
         reader = RunReader(run)
+        if (found := _kept_stats(reader, history)) is not None:
+            return found
         if is_native and (run / "journal").is_dir():
             with contextlib.suppress(OverflowError):  # a step that only Python can hold
                 return _scanned_stats(reader, history)
@@ -172,6 +176,32 @@ class NumberTally:
 
     def _sum_of_all(self) -> float:
         return self.total + self.lost if math.isfinite(self.lost) else self.total
+
+
+def _kept_stats(reader: RunReader, history: History) -> dict[str, MetricStats] | None:
+    """Return the stats by the curves of a run that were kept in the user's cache, and what has come since; None where nothing was."""
+    if not saved.is_kept(reader.path, history):
+        return None
+    curves = reader._run_curves(history)
+    if curves.is_rounded:
+        return None
+    return {name: _of_totals(of) for name in curves.names() if (of := curves.totals(name)) is not None}
+
+
+def _of_totals(of: MetricTotals) -> MetricStats:
+    return MetricStats(
+        count=of.count,
+        first=of.first.value,
+        last=of.last.value,
+        min=None if of.min is None else of.min.value,
+        max=None if of.max is None else of.max.value,
+        mean=of.mean,
+        first_step=of.first.step,
+        last_step=of.last.step,
+        min_step=None if of.min is None else of.min.step,
+        max_step=None if of.max is None else of.max.step,
+        not_finite=of.not_finite,
+    )
 
 
 def _scanned_stats(reader: RunReader, history: History) -> dict[str, MetricStats]:

@@ -26,6 +26,7 @@ class Progress(NamedTuple):
         media: that were logged, by kind.
         newest: of these.
         damage: that was met.
+        rounded: whether a step, a time or an integer was beyond 64 bits, and is not as it was logged.
     """
 
     journal: bytes
@@ -40,3 +41,4 @@ class Progress(NamedTuple):
     media: dict[str, int]
     newest: list[NamedMedium]
     damage: list[Damage]
+    rounded: bool

@@ -89,6 +89,7 @@ class Pyramid:
             dict(self.media.by_kind),
             list(self.media.newest),
             self.damage,
+            self.is_rounded,
         )
 
     @property
@@ -96,6 +97,11 @@ class Pyramid:
         """Return what was cut."""
         rows, values = self._feed.scan.cut
         return CutCounts(self._left_out.rows + rows, self._left_out.values + values)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Return whether a step, a time or an integer was beyond 64 bits, and is not as it was logged."""
+        return self._feed.is_rounded
 
     @property
     def media(self) -> MediaCounts:
@@ -115,6 +121,7 @@ class Pyramid:
         self.lanes, self._totals = lanes, totals
         self.damage, self._left_out = [*progress.damage], progress.left_out
         self._feed.media = MediaCounts(progress.media, progress.newest)
+        self._feed.is_rounded = progress.rounded
         self._session = -1
 
     def grow(

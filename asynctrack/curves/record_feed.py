@@ -37,11 +37,13 @@ class RecordFeed:
     Attributes:
         scan: gets them.
         media: those of the records that were read, without what is cut.
+        is_rounded: whether a step, a time or an integer was beyond 64 bits.
     """
 
     def __init__(self, run: Path, *, native: bool = is_native) -> None:
         self.scan: Scan | PythonScan = new_scan(native=native)
         self.media: MediaCounts = MediaCounts()
+        self.is_rounded: bool = False
         self._run = run
         self._decode = Decoder(run).record
         self._cuts: Mapping[str, int] = {}
@@ -103,7 +105,12 @@ class RecordFeed:
         pairs = numbers_of(values)
         if isinstance(self.scan, PythonScan):
             self.scan.number, self.scan.begins = frame.number, frame.end - frame_size(len(frame.payload))
-        self.scan.put(within_64_bits(record.step), within_64_bits(record.time_ns), pairs)
+        step, time_ns = within_64_bits(record.step), within_64_bits(record.time_ns)
+        self.is_rounded |= (step, time_ns) != (record.step, record.time_ns)
+        self.is_rounded |= any(
+            type(value) is int and not isinstance(pair[1], int) for (_, value), pair in zip(values, pairs, strict=True)
+        )
+        self.scan.put(step, time_ns, pairs)
 
     def _is_cut(self, record: Record, name: str) -> bool:
         return name in self._cuts and record.step >= self._cuts[name]

@@ -87,6 +87,11 @@ class RunCurves:
         return self._pyramid.position
 
     @property
+    def is_rounded(self) -> bool:
+        """Return whether a step, a time or an integer was beyond 64 bits, and is not as it was logged."""
+        return self._pyramid.is_rounded
+
+    @property
     def left_out(self) -> CutCounts:
         """Return how many records and values were left out because they were logged again."""
         return self._pyramid.left_out

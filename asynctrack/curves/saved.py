@@ -30,7 +30,7 @@ from asynctrack.journal.layout import HEADER_BYTES, Position, segment_name
 from asynctrack.journal.reader import Damage, segments
 
 KIND: Final = "curves"
-MAGIC: Final = b"ATCURV2" + (b"<" if sys.byteorder == "little" else b">")
+MAGIC: Final = b"ATCURV3" + (b"<" if sys.byteorder == "little" else b">")
 # Shorter runs are read in less time than anyone notices.
 LEAST_RECORDS: Final = 1_000_000
 
@@ -65,8 +65,14 @@ class _Head(msgspec.Struct, array_like=True):
     media: dict[str, int]
     newest: list[tuple[str, str, str]]
     damage: list[tuple[str, int, int, str]]
+    rounded: bool
     lanes: list[_LaneHead]
     totals: dict[str, MetricTotals]
+
+
+def is_kept(run: Path, history: History) -> bool:
+    """Say if something may be kept of a run."""
+    return user_cache.has(KIND, _key(run, history))
 
 
 def is_worth_saving(pyramid: Pyramid, saved: int) -> bool:
@@ -105,6 +111,7 @@ def save(pyramid: Pyramid) -> bool:
             progress.media,
             [(*one,) for one in progress.newest],
             [(*one,) for one in progress.damage],
+            progress.rounded,
             lanes,
             totals,
         )
@@ -144,6 +151,7 @@ def load(pyramid: Pyramid) -> bool:
         head.media,
         [NamedMedium(*one) for one in head.newest],
         [Damage(*one) for one in head.damage],
+        head.rounded,
     )
     pyramid.resume(progress, lanes, head.totals)
     return True

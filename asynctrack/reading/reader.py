@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
+from asynctrack._system.native import is_native
 from asynctrack._system.paths import expanded
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.files.reserved import FlatNames
@@ -362,6 +363,12 @@ class RunReader:
         """
         if how == "last":
             return light(next(self._backwards(key)))
+        if how in ("min", "max", "mean") and is_native and self._has_journal():
+            curves = self._run_curves()
+            totals = curves.totals(key)
+            if totals is not None and not totals.not_finite and not curves.is_rounded:
+                pick = totals.min if how == "min" else totals.max
+                return totals.mean if how == "mean" or pick is None else pick.value
         values = [value for record in self.records("last") for name, value in flatten(record.data) if name == key]
         if how in ("min", "max", "mean"):
             values = [value for value in values if isinstance(value, int | float) and value == value]
