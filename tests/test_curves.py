@@ -180,7 +180,10 @@ def test_metric_with_steps_of_its_own_is_drawn_where_it_was_logged(tmp_path: Pat
     curves = RunReader(run.path).curves(["val", "loss"], buckets=400)
     assert [*curves["val"].x] == [*curves["val"].mean] == list(range(400))
     assert max(curves["val"].x_max) == 399
-    assert max(curves["loss"].max) == 39_999
+    loss = curves["loss"]
+    assert sum(loss.count) == 40_000 and (min(loss.min), max(loss.max)) == (0, 39_999)
+    assert max(high - low for low, high in zip(loss.x_min, loss.x_max, strict=True)) < 1000
+    assert all(low <= mean <= high for low, mean, high in zip(loss.x_min, loss.mean, loss.x_max, strict=True))
 
 
 @pytest.mark.parametrize("x", ["step", "time", "relative", "seen"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import array
+import itertools
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
@@ -13,6 +15,9 @@ from asynctrack._system.suggestions import suggests
 from asynctrack.curves.layout import CELL, Bytes, DrawnCell
 from asynctrack.curves.totals import clamped
 from asynctrack.records.libraries import import_library
+
+# Of a cell: floats, but for the last two.
+_FIELDS: Final = CELL.size // 8
 
 _COLUMNS: Final = ("x", "x_min", "x_max", "min", "max", "mean", "last", "count", "not_finite")
 
@@ -115,23 +120,47 @@ def _window(x: Sequence[float], mean: Sequence[float], weights: Sequence[float],
 
 def curve_of_cells(key: str, axis: str, cells: Bytes) -> CurveBuckets:
     """Make a curve of what is drawn."""
-    found = [cell for cell in map(DrawnCell._make, CELL.iter_unpack(cells)) if cell.finite or cell.broken]
-    found.sort(key=lambda cell: (cell.x_low + cell.x_high) / 2)
-    number = [(cell.low, cell.high, mean_of(cell), cell.last) if cell.finite else (math.nan,) * 4 for cell in found]
+    floats, counts = array.array("d", bytes(cells)), array.array("q", bytes(cells))
+    columns: list[Any] = [
+        *(floats[at::_FIELDS] for at in range(_FIELDS - 2)),
+        counts[_FIELDS - 2 :: _FIELDS],
+        counts[_FIELDS - 1 :: _FIELDS],
+    ]
+    there = list(map(operator.or_, columns[-2], columns[-1]))
+    if not all(there):
+        columns = [array.array(of.typecode, itertools.compress(of, there)) for of in columns]
+    middles = _middles(columns)
+    if any(map(operator.gt, middles, middles[1:])):
+        order = sorted(range(len(middles)), key=middles.__getitem__)
+        columns = [array.array(of.typecode, [of[at] for at in order]) for of in columns]
+        middles = _middles(columns)
+    x_low, x_high, low, high, total, last, _, finite, broken = columns
+    mean = array.array("d", map(_mean, total, finite, low, high))
+    if not all(finite):
+        for of in (low, high, last):
+            of[:] = array.array("d", [value if count else math.nan for value, count in zip(of, finite, strict=True)])
     return CurveBuckets(
         key=key,
         axis=axis,
-        x=_view("d", (cell.x_low + (cell.x_high - cell.x_low) / 2 for cell in found)),
-        x_min=_view("d", (cell.x_low for cell in found)),
-        x_max=_view("d", (cell.x_high for cell in found)),
-        min=_view("d", (low for low, _, _, _ in number)),
-        max=_view("d", (high for _, high, _, _ in number)),
-        mean=_view("d", (mean for _, _, mean, _ in number)),
-        last=_view("d", (last for _, _, _, last in number)),
-        count=_view("q", (cell.finite for cell in found)),
-        not_finite=_view("q", (cell.broken for cell in found)),
-        exact=all(cell.finite + cell.broken == 1 for cell in found),
+        x=memoryview(middles),
+        x_min=memoryview(x_low),
+        x_max=memoryview(x_high),
+        min=memoryview(low),
+        max=memoryview(high),
+        mean=memoryview(mean),
+        last=memoryview(last),
+        count=memoryview(finite),
+        not_finite=memoryview(broken),
+        exact=all(one + other == 1 for one, other in zip(finite, broken, strict=True)),
     )
+
+
+def _middles(columns: Sequence[Any]) -> array.array[float]:
+    return array.array("d", [low + (high - low) / 2 for low, high in zip(columns[0], columns[1], strict=True)])
+
+
+def _mean(total: float, count: int, low: float, high: float) -> float:
+    return clamped(total / count, low, high) if count else math.nan
 
 
 def curve_of_points(key: str, axis: str, points: Sequence[tuple[float, float]]) -> CurveBuckets:

@@ -5,49 +5,23 @@ from __future__ import annotations
 import array
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from asynctrack._system.native import is_native
 from asynctrack.curves.curve import CurveBuckets, curve_of_cells, curve_of_points
-from asynctrack.curves.lanes import JournalPlace, Lane, OpenRow
-from asynctrack.curves.layout import CELL, ENTRY, FACTOR, ROW_RECORDS, BucketEntry, Bytes, entry_at, row_at
+from asynctrack.curves.drawing_plan import DrawingPlan, LanePart, Window, is_in_order, plan_of
+from asynctrack.curves.lanes import JournalPlace, OpenRow
+from asynctrack.curves.layout import CELL, ENTRY, FACTOR, Bytes, row_at
 from asynctrack.curves.native_parts import draw_against, draw_entries, draw_points
 from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.python_buckets import BY_STEP, BY_TIME, place_of
 from asynctrack.curves.single_numbers import LaneStretch, XAxis, read_points
 
-# So many records are read again at least, rather than drawn from rows: 1 ms.
-_FEW_RECORDS: Final = 4096
-# So many records are read again at most where rows are wider than what they are drawn in: half a second.
-_MANY_RECORDS: Final = 1 << 20
-# Of rows that are wider than so many places nothing can be seen.
-_WIDE: Final = 4
-# Entries of an axis that are looked at for those in the window; of more, all are drawn from: 10 ms.
-_MOST_LOOKED_AT: Final = 20_000
-# Rows that are looked at to tell how wide they are.
-_SAMPLE: Final = 200
-
-
-class Window(NamedTuple):
-    """A stretch of the axis."""
-
-    begin: float
-    end: float
-
-
-class LanePart(NamedTuple):
-    """Rows of a lane that may have something in the window.
-
-    Attributes:
-        lane: the lane.
-        first: the first row.
-        end: the row behind the last.
-    """
-
-    lane: Lane
-    first: int
-    end: int
+# Where a metric begins and ends is looked for in so many places, so often, until it is hardly any closer. Arbitrary.
+_LOOKED_AT: Final = 1000
+_MOST_LOOKS: Final = 4
+_CLOSE: Final = 0.9
 
 
 class DrawnMetric(NamedTuple):
@@ -75,48 +49,108 @@ def axis_of(pyramid: Pyramid, name: str) -> XAxis:
     return XAxis(name, BY_STEP, 0, name)
 
 
-def extent(pyramid: Pyramid, key: str, axis: XAxis) -> Window | None:
-    """Return where the numbers of a metric begin and end on the axis, or somewhat before and behind; None where there are none."""
+def extent(pyramid: Pyramid, key: str, axis: XAxis, *, native: bool = is_native) -> Window | None:
+    """Return where the numbers of a metric begin and end on the axis, or somewhat before and behind; None where there are none.
+
+    Rows whose places go back and forth tell little of one metric: the records of those are read again.
+    """
+    found = _extent_of_rows(pyramid, key, axis)
+    lanes = [lane for lane in pyramid.lanes if key in lane.entries]
+    if found is None or axis.metric is not None or all(is_in_order(lane, axis) for lane in lanes):
+        return found
+    for _ in range(_MOST_LOOKS):
+        before, found = found, _closer(pyramid, key, axis, found, native=native)
+        if found.end - found.begin > _CLOSE * (before.end - before.begin):
+            break
+    return found
+
+
+def _extent_of_rows(pyramid: Pyramid, key: str, axis: XAxis) -> Window | None:
     if axis.metric is not None:
         totals = pyramid.totals(axis.metric)
         if totals is None or totals.min is None or totals.max is None or pyramid.totals(key) is None:
             return None
         return Window(float(totals.min.value), float(totals.max.value))
+    return _window_of(_all_of(pyramid, key), axis)
+
+
+def _window_of(pieces: Iterable[tuple[Bytes, Bytes]], axis: XAxis) -> Window | None:
+    """Return where the rows of entries begin and end."""
     low, high = math.inf, -math.inf
-    for rows, entries in _all_of(pyramid, key):
+    for rows, entries in pieces:
         for offset in range(0, len(entries), ENTRY.size):
             (index,) = struct.unpack_from("=I", entries, offset + ENTRY.size - 8)
             row = row_at(rows, index)
             begin, end = (row.time_low, row.time_high) if axis.kind == BY_TIME else (row.step_low, row.step_high)
-            low, high = (
-                min(low, place_of(begin, axis.kind, axis.origin)),
-                max(high, place_of(end, axis.kind, axis.origin)),
-            )
+            low = min(low, place_of(begin, axis.kind, axis.origin))
+            high = max(high, place_of(end, axis.kind, axis.origin))
     return None if low > high else Window(low, high)
+
+
+def _closer(pyramid: Pyramid, key: str, axis: XAxis, window: Window, *, native: bool) -> Window:
+    """Return a window for a metric that is closer, by its records in the rows that are wide beside what is known."""
+    opened = list(pyramid.open_rows((key,)))
+    plan = plan_of(pyramid, key, opened, axis, window, _LOOKED_AT)
+    if plan.again is None:
+        return window
+    points = _read_again(pyramid, {key: window}, [*plan.again, *_open_stretches(opened)], axis, native=native)[key]
+    places = [float(place) for place in memoryview(points).cast("d")[::2]]
+    narrow = _window_of(
+        (
+            (found.rows, found.entries)
+            for part in plan.parts
+            for found in part.lane.slices(key, part.first, part.end, 0)
+        ),
+        axis,
+    )
+    places += [] if narrow is None else [*narrow]
+    return Window(min(places), max(places)) if places else window
 
 
 def draw(
     pyramid: Pyramid, windows: Mapping[str, Window], axis: XAxis, buckets: int, *, native: bool = is_native
 ) -> dict[str, DrawnMetric]:
-    """Draw metrics, each between two places of the axis, in so many cells. Records that have to be read again are read once for all metrics."""
+    """Draw metrics, each between two places of the axis, in so many cells. Records that have to be read again are read for several metrics at once."""
     opened = list(pyramid.open_rows((*windows, *([axis.metric] if axis.metric else []))))
-    found, exact, stretches = {}, {}, list[LaneStretch]()
-    for key, window in windows.items():
-        parts = _parts(pyramid, key, axis, window)
-        again = _to_read_again(key, parts, axis, window, buckets)
-        if again is None:
-            found[key] = DrawnMetric(_from_levels(key, parts, opened, axis, window, buckets), None)
-        else:
-            exact[key] = window
-            stretches += again
-    if exact:
-        stretches += _open_stretches(opened)
-        window = Window(min(one.begin for one in exact.values()), max(one.end for one in exact.values()))
-        read = read_points(pyramid, stretches, tuple(exact), axis, *window, native=native)
-        for key, points in zip(exact, read, strict=True):
-            own = points if exact[key] == window else _within(points, exact[key])
-            found[key] = of_points(own, exact[key], buckets)
+    plans = {key: plan_of(pyramid, key, opened, axis, window, buckets) for key, window in windows.items()}
+    found = {}
+    for keys, stretches in _readings(plans):
+        read = _read_again(
+            pyramid, {key: windows[key] for key in keys}, [*stretches, *_open_stretches(opened)], axis, native=native
+        )
+        for key in keys:
+            cells = _from_levels(key, plans[key].parts, [], axis, windows[key], buckets)
+            draw_points(cells, *windows[key], read[key])
+            found[key] = DrawnMetric(cells, None if plans[key].parts else read[key])
+    for key in [key for key in windows if key not in found]:
+        found[key] = DrawnMetric(_from_levels(key, plans[key].parts, opened, axis, windows[key], buckets), None)
     return found
+
+
+def _readings(plans: Mapping[str, DrawingPlan]) -> Iterator[tuple[list[str], Iterable[LaneStretch]]]:
+    """Yield metrics for which records have to be read again, and these: together where nothing of them is drawn from rows, or all read the same."""
+    exact = [key for key, plan in plans.items() if plan.again is not None and not plan.parts]
+    if exact:
+        yield exact, [stretch for key in exact for stretch in plans[key].again or ()]
+    mixed: dict[tuple[LaneStretch, ...], list[str]] = {}
+    for key, plan in plans.items():
+        if plan.again is not None and plan.parts:
+            mixed.setdefault(tuple(plan.again), []).append(key)
+    for stretches, keys in mixed.items():
+        yield keys, stretches
+
+
+def _read_again(
+    pyramid: Pyramid, windows: Mapping[str, Window], stretches: list[LaneStretch], axis: XAxis, *, native: bool
+) -> dict[str, bytes]:
+    """Return the points of metrics in some stretches, each in its window."""
+    every = windows.values()
+    whole = Window(min(one.begin for one in every), max(one.end for one in every))
+    read = read_points(pyramid, stretches, tuple(windows), axis, *whole, native=native)
+    return {
+        key: points if window == whole else _within(points, window)
+        for (key, window), points in zip(windows.items(), read, strict=True)
+    }
 
 
 def curve_of(key: str, axis: XAxis, drawn: DrawnMetric, buckets: int) -> CurveBuckets:
@@ -125,75 +159,6 @@ def curve_of(key: str, axis: XAxis, drawn: DrawnMetric, buckets: int) -> CurveBu
         points = [(x, y) for x, y in struct.iter_unpack("=2d", drawn.points)]
         return curve_of_points(key, axis.name, sorted(points, key=lambda point: point[0]))
     return curve_of_cells(key, axis.name, drawn.cells)
-
-
-def _parts(pyramid: Pyramid, key: str, axis: XAxis, window: Window) -> list[LanePart]:
-    found = []
-    for lane in pyramid.lanes:
-        if not lane.count() or key not in lane.entries:
-            continue
-        if axis.metric is None:
-            part = LanePart(lane, *lane.find(*window, axis.kind, axis.origin))
-        elif axis.metric in lane.entries:
-            part = LanePart(lane, *_find_against(lane, axis.metric, *window))
-        else:
-            continue
-        if part.first < part.end:
-            found.append(part)
-    return found
-
-
-def _find_against(lane: Lane, metric: str, begin: float, end: float) -> tuple[int, int]:
-    """Find the rows in which an axis that is a metric has something in the window."""
-    entries = lane.entries[metric][0]
-    if len(entries) > _MOST_LOOKED_AT * ENTRY.size:
-        return 0, lane.count()
-    first, last = lane.count(), -1
-    for entry in map(BucketEntry._make, ENTRY.iter_unpack(entries)):
-        if entry.finite and entry.high >= begin and entry.low <= end:
-            first, last = min(first, entry.row), max(last, entry.row)
-    return first, last + 1
-
-
-def _to_read_again(
-    key: str, parts: list[LanePart], axis: XAxis, window: Window, buckets: int
-) -> list[LaneStretch] | None:
-    """Return the records that have to be read again: all where they are few, and those of rows that are wider than what they are drawn in; None for none."""
-    rows = sum(part.end - part.first for part in parts)
-    if rows <= max(buckets, _FEW_RECORDS // ROW_RECORDS):
-        return [LaneStretch(part.lane.place(part.first), part.lane.place(part.end), part.lane) for part in parts]
-    unordered = [part for part in parts if axis.metric is not None or not _in_order(part.lane, axis)]
-    widths = sorted(width for part in unordered for width in _widths(key, part, axis))
-    if not widths or widths[len(widths) // 2] <= _WIDE * (window.end - window.begin) / buckets:
-        return None
-    found, count = [], 0
-    for part in parts:
-        runs = list(part.lane.rows_with(key, part.first, part.end))
-        found += [LaneStretch(part.lane.place(first), part.lane.place(end), part.lane) for first, end in runs]
-        count += sum(end - first for first, end in runs)
-    return found if count * ROW_RECORDS <= _MANY_RECORDS else None
-
-
-def _in_order(lane: Lane, axis: XAxis) -> bool:
-    return lane.times_in_order if axis.kind == BY_TIME else lane.steps_in_order
-
-
-def _widths(key: str, part: LanePart, axis: XAxis) -> Iterator[float]:
-    """Yield how wide some of the rows are that have a metric."""
-    lane = part.lane
-    if axis.metric is not None:
-        entries = lane.entries[axis.metric][0]
-        count = len(entries) // ENTRY.size
-        for index in range(0, count, max(1, count // _SAMPLE)):
-            entry = entry_at(entries, index)
-            if entry.finite:
-                yield entry.high - entry.low
-        return
-    for entries in (found.entries for found in lane.slices(key, part.first, part.end, 0)):
-        count = len(entries) // ENTRY.size
-        for index in range(0, count, max(1, count // _SAMPLE)):
-            row = row_at(lane.rows[0], entry_at(entries, index).row)
-            yield (row.time_high - row.time_low) / 1e9 if axis.kind == BY_TIME else row.step_high - row.step_low
 
 
 def _open_stretches(opened: list[OpenRow]) -> Iterator[LaneStretch]:
@@ -233,7 +198,7 @@ def _from_levels(
             for found in lane.slices(key, part.first, part.end, 0):
                 draw_against(cells, *window, lane.entries[axis.metric][0], found.entries)
             continue
-        for found in lane.slices(key, part.first, part.end, level if _in_order(lane, axis) else 0):
+        for found in lane.slices(key, part.first, part.end, level if is_in_order(lane, axis) else 0):
             draw_entries(cells, *window, found.rows, found.entries, axis.kind, axis.origin)
     for one in opened:
         if (entry := one.entries.get(key)) is None:

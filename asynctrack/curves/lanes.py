@@ -115,20 +115,6 @@ class Lane:
         self.lift(metric)
         yield from self._slices(metric, first, end, 0, min(level, len(self.rows) - 1))
 
-    def rows_with(self, metric: str, first: int, end: int) -> Iterator[tuple[int, int]]:
-        """Yield stretches of rows of the finest level that have a metric: the first row of each, and the row behind the last."""
-        begin = behind = first
-        for found in self._slice(metric, 0, first, end):
-            for at in range(0, len(found.entries), ENTRY.size):
-                row = _row_of(found.entries, at // ENTRY.size)
-                if row > behind:
-                    if begin < behind:
-                        yield begin, behind
-                    begin = row
-                behind = row + 1
-        if begin < behind:
-            yield begin, behind
-
     def _slices(self, metric: str, first: int, end: int, level: int, top: int) -> Iterator[LevelSlice]:
         inner_first, inner_end = -(-first // FACTOR), end // FACTOR
         if level == top or inner_first >= inner_end:

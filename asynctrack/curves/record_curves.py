@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from asynctrack.curves.cuts import Cuts
-from asynctrack.curves.drawing import DrawnMetric, Window, of_points
+from asynctrack.curves.drawing import DrawnMetric, of_points
+from asynctrack.curves.drawing_plan import Window
 from asynctrack.curves.layout import MOST_METRICS, ROW_RECORDS
 from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.curves.python_buckets import BY_STEP, BY_TIME, PythonBuckets, PythonScan, place_of

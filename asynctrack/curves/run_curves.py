@@ -11,7 +11,8 @@ from asynctrack._system.native import is_native
 from asynctrack.curves import saved
 from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.cuts import CutCounts, Cuts, History
-from asynctrack.curves.drawing import DrawnMetric, Window, axis_of, curve_of, draw, extent
+from asynctrack.curves.drawing import DrawnMetric, axis_of, curve_of, draw, extent
+from asynctrack.curves.drawing_plan import Window
 from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.session_begins import SessionBegin, sessions_of
@@ -51,6 +52,8 @@ class RunCurves:
         self._has_cache = cache and takes is None
         self._is_begun = False
         self._saved = 0
+        self._extents: dict[tuple[str, str], Window | None] = {}  # of metrics over axes
+        self._extents_at: Position | None = None  # as far as the journal was read
         self._is_native = native
         self._lock = threading.RLock()
 
@@ -166,7 +169,11 @@ class RunCurves:
         return axis_of(self._pyramid, x)
 
     def _extent(self, key: str, axis: XAxis) -> Window | None:
-        return extent(self._pyramid, key, axis)
+        if self._extents_at != self._pyramid.position:
+            self._extents, self._extents_at = {}, self._pyramid.position
+        if (key, axis.name) not in self._extents:
+            self._extents[key, axis.name] = extent(self._pyramid, key, axis, native=self._is_native)
+        return self._extents[key, axis.name]
 
     def _draw(self, windows: Mapping[str, Window], axis: XAxis, buckets: int) -> dict[str, DrawnMetric]:
         return draw(self._pyramid, windows, axis, buckets, native=self._is_native)
