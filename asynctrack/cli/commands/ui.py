@@ -107,13 +107,11 @@ def _tell(listening: Listening, token: str | None) -> None:
     """Print where the page is; the first line is the address."""
     lines = [listening.url]
     if token is not None:
-        lines.append(
-            f"a browser opens it once with ?token= and the value of {token.removeprefix(ENVIRONMENT)} behind it"
-        )
+        lines.append(f"open it with ?token= and what {token.removeprefix(ENVIRONMENT)} says behind it")
     if listening.instead_of is not None:
         lines.append(f"port {listening.instead_of} is taken: this is another")
     if (line := _forwarding(listening)) is not None:
-        lines.append(f"from the machine that you come from: {line}")
+        lines.append(f"on your own machine: {line}")
     lines.append("Ctrl-C ends it")
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
