@@ -40,7 +40,7 @@ function Medium({ run, medium, version }) {
   const choose = (event) => update({ [`m.${key}`]: Number(event.target.value) === count - 1 ? null : event.target.value });
   return html`<article ref=${place} class="medium" data-kind=${kind} aria-label=${key}>
     <header>
-      <h3 title=${key}>${key}</h3>
+      <h2 title=${key}>${key}</h2>
       ${count > 1 && html`<input type="range" min="0" max=${count - 1} value=${at} aria-label="Which step of ${key}" onInput=${choose} />`}
       <span class="muted number">${count > 1 ? `${at + 1} of ${count}` : ""}</span>
     </header>

@@ -2,6 +2,7 @@
 import { ApiError, source } from "./api.js";
 import { number } from "./format.js";
 import { html, useEffect, useState } from "./html.js";
+import { href } from "./state.js";
 
 /** A run's status as a word with its colour. @param {{status: string}} props */
 export function Status({ status }) {
@@ -18,7 +19,7 @@ export function Failure({ error, retry = undefined }) {
   return html`<div class="empty failure" role="alert">
     <h2>${error instanceof ApiError ? "This cannot be shown" : "The page has an error"}</h2>
     <p>${error.message}</p>
-    ${retry && html`<button onClick=${retry}>Try again</button>`}
+    <p>${retry && html`<button onClick=${retry}>Try again</button>`} <a href=${href("runs")}>All runs</a></p>
   </div>`;
 }
 

@@ -1,7 +1,7 @@
 // Run details: what is known of a run beside its curves: config, summary, environment, backends, writers, log.
 import { source } from "./api.js";
 import { bytes, dateTime, duration, number, plain } from "./format.js";
-import { html, useState } from "./html.js";
+import { html, useEffect, useRef, useState } from "./html.js";
 import { Empty, Fetched, Table } from "./parts.js";
 
 /** @typedef {{run: import("./run_page.js").RunDocument, version: number}} Props */
@@ -23,15 +23,15 @@ export function Summary({ run }) {
       />`}`;
 }
 
-/** Nested values, flat, with a filter. */
-function Values({ values, none }) {
+/** Nested values, flat, with a filter. @param {{values: object, none?: string, show?: (value: any, name: string) => string}} props */
+function Values({ values, none = "", show = plain }) {
   const [filter, setFilter] = useState("");
-  const all = flattened(values ?? {}).filter(([, value]) => !isEmpty(value));
+  const all = flattened(values ?? {});
   if (!all.length) return html`<${Empty} title=${none} />`;
   const shown = all.filter(([name, value]) => `${name} ${plain(value)}`.toLowerCase().includes(filter.toLowerCase()));
   return html`<div class="values">
     ${all.length > 12 && html`<input type="search" placeholder="Filter" aria-label="Filter" onInput=${(event) => setFilter(event.target.value)} />`}
-    <dl class="pairs">${shown.map(([name, value]) => html`<dt>${name}</dt><dd>${shownAs(name, value)}</dd>`)}</dl>
+    <dl class="pairs">${shown.map(([name, value]) => html`<dt>${name}</dt><dd>${show(value, name)}</dd>`)}</dl>
   </div>`;
 }
 
@@ -52,11 +52,12 @@ export function Environment({ run }) {
   const [isDiffOpen, setDiffOpen] = useState(false);
   if (!Object.keys(rest).length) return html`<${Empty} title="Nothing is known of where this run came from" />`;
   const diffUrl = source.url("diff", { run: run.run });
-  return html`<${Values} values=${rest} none="" />
+  const known = Object.fromEntries(flattened(rest).filter(([, value]) => !isEmpty(value)));
+  return html`<${Values} values=${known} show=${byUnit} />
     ${run.diff && html`<h2>Uncommitted changes</h2>
       <p><button onClick=${() => setDiffOpen(!isDiffOpen)}>${isDiffOpen ? "Hide" : "Show"}</button> ${diffUrl && html`<a href=${diffUrl} download>Save</a>`}</p>
       ${isDiffOpen && html`<${Fetched} path="diff" query=${{ run: run.run }} show=${(text) => html`<${Diff} text=${text} />`} />`}`}
-    ${packages && html`<details class="packages"><summary>${Object.keys(packages).length} packages</summary><${Values} values=${packages} none="" /></details>`}`;
+    ${packages && html`<details class="packages"><summary>${Object.keys(packages).length} packages</summary><${Values} values=${packages} /></details>`}`;
 }
 
 function Diff({ text }) {
@@ -95,9 +96,10 @@ function standing({ last_error, paused, closed, behind, next_try_at, retries, kn
 
 /** @param {Props} props */
 export function Writers({ run }) {
-  const { writers = [], hosts = [] } = run;
-  return html`${rowsOf("Writers", writers)}${rowsOf("Hosts", hosts)}
-    ${!writers.length && !hosts.length && html`<${Empty} title="One process has written this run" />`}`;
+  const { writers = [], hosts = [], failed_children = [], conflicts = [] } = run;
+  const tables = [["Writers", writers], ["Hosts", hosts], ["Child processes that failed", failed_children], ["Names set to different values", conflicts]];
+  return html`${tables.map(([title, records]) => rowsOf(title, records))}
+    ${!tables.some(([, records]) => records.length) && html`<${Empty} title="Nothing is known of who has written this run" />`}`;
 }
 
 /** A table of records of one kind, with the columns that they have. */
@@ -106,7 +108,7 @@ function rowsOf(title, records) {
   if (!rows.length) return null;
   const flat = rows.map((row) => Object.fromEntries(flattened(row).filter(([, value]) => !isEmpty(value))));
   const columns = [...new Set(flat.flatMap(Object.keys))];
-  const cells = (row) => columns.map((column) => (typeof row[column] === "number" && !UNIT.test(column) ? row[column] : shownAs(column, row[column])));
+  const cells = (row) => columns.map((column) => (typeof row[column] === "number" && !UNIT.test(column) ? row[column] : byUnit(row[column], column)));
   return html`<h2>${title}</h2><${Table} columns=${columns.map((column) => column.replaceAll("_", " "))} rows=${flat.map(cells)} />`;
 }
 
@@ -115,7 +117,7 @@ function isEmpty(value) {
 }
 
 /** A value by the unit that its name ends with. */
-function shownAs(name, value) {
+function byUnit(value, name) {
   if (value === undefined) return "";
   if (name.endsWith("_at")) return dateTime(value);
   if (typeof value === "number" && name.endsWith("_s")) return duration(value);
@@ -124,6 +126,13 @@ function shownAs(name, value) {
 
 /** @param {Props} props */
 export function Log({ run, version }) {
-  const show = (text) => (text ? html`<pre class="log" tabindex="0">${text}</pre>` : html`<${Empty} title="The worker has written no log" />`);
+  const show = (text) => (text ? html`<${EndOfText} text=${text} />` : html`<${Empty} title="The worker has written no log" />`);
   return html`<${Fetched} path="log" query=${{ run: run.run, bytes: 65536 }} version=${version} show=${show} />`;
+}
+
+/** A text of which the end is seen, also as it grows. */
+function EndOfText({ text }) {
+  const place = useRef(null);
+  useEffect(() => place.current.scrollTo(0, place.current.scrollHeight), [text]);
+  return html`<pre ref=${place} class="log" tabindex="0">${text}</pre>`;
 }
