@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -111,6 +112,13 @@ def test_a_run_without_metrics_and_one_without_files_are_shown(tmp_path: Path) -
     assert "p/a" in html_of(asynctrack.open_run(tmp_path / "p" / "a")).texts
     with asynctrack.init("p", dir=tmp_path, mode="disabled") as run:
         assert run._repr_html_() is None
+
+
+def test_a_run_is_shown_right_after_it_was_opened_and_when_its_files_are_gone(tmp_path: Path) -> None:
+    with asynctrack.init("p", id="a", dir=tmp_path, backends=[], quiet=True) as run:
+        assert "p/a" in html_of(run).texts
+    shutil.rmtree(run.path)
+    assert run._repr_html_() is None and repr(run).startswith("<Run p/a, finished")
 
 
 def test_a_damaged_run_is_shown_by_its_text(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from asynctrack.client.run_parts import AnySession
 from asynctrack.client.scope import Arrays, Scope
 from asynctrack.client.waits import wait, wait_async
 from asynctrack.client.write_gate import FINISHED, FORKED, IS_OPEN, REOPENING, Put
-from asynctrack.errors import InvalidData, InvalidSettings, UsageError
+from asynctrack.errors import AsynctrackError, InvalidData, InvalidSettings, UsageError
 from asynctrack.journal.manifest import METRICS, Manifest
 from asynctrack.queue.layout import CHECKPOINT, CONFIG, LABELS, SUMMARY
 from asynctrack.reading.stats import RunStats
@@ -92,7 +92,10 @@ class Run(LogBase):
     def _repr_html_(self) -> str | None:
         from asynctrack.reading.reader import RunReader  # for notebooks
 
-        return RunReader(self.path)._repr_html_()
+        try:
+            return RunReader(self.path)._repr_html_()
+        except (AsynctrackError, OSError):  # its files are gone; the text tells all that is left
+            return None
 
     @property
     def name(self) -> str:
