@@ -315,3 +315,10 @@ def test_file_answers_as_the_server_does(tmp_path: Path) -> None:
         assert ask("select", where="lr > 1")["status"] == 400
         assert ask("run", run="p/none") == {"refused": "This file does not have that run.", "status": 404}
         assert complaints == []
+
+
+def test_what_was_written_is_said_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train(tmp_path / "runs", "a")
+    file = tmp_path / "page.html"
+    assert cli.main(["ui", "--export", str(file), str(tmp_path / "runs"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(file), "runs": ["p/a"], "bytes": file.stat().st_size}

@@ -12,7 +12,7 @@ from asynctrack._system.wording import counted
 from asynctrack.cli import output
 
 
-def export_page(file: Path, places: Sequence[Path], *, cache: bool, force: bool) -> int:
+def export_page(file: Path, places: Sequence[Path], *, cache: bool, force: bool, as_json: bool) -> int:
     """Write the file. Return 1 if there are no runs, 2 if the file cannot be written there.
 
     Args:
@@ -20,6 +20,7 @@ def export_page(file: Path, places: Sequence[Path], *, cache: bool, force: bool)
         places: directories of runs, or such that hold runs.
         cache: what was read of long runs is kept in the user's cache, and found there.
         force: a file that is there is replaced.
+        as_json: what was written is said as JSON.
     """
     from asynctrack.ui.html_export import HtmlExport
 
@@ -32,9 +33,11 @@ def export_page(file: Path, places: Sequence[Path], *, cache: bool, force: bool)
         return 1
     with output.ProgressLine("exporting", len(export.keys)) as progress:
         export.write(file, progress.at)
-    sys.stdout.write(
-        printable(f"{file}: {counted(len(export.keys), 'run')}, {output.size(file.stat().st_size)}") + "\n"
-    )
+    written = file.stat().st_size
+    if as_json:
+        output.print_json({"file": str(file), "runs": list(export.keys), "bytes": written})
+    else:
+        sys.stdout.write(printable(f"{file}: {counted(len(export.keys), 'run')}, {output.size(written)}") + "\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from asynctrack import __version__
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
 from asynctrack.backends.requirements import lacking
-from asynctrack.cli import options
+from asynctrack.cli import options, output
 from asynctrack.cli.page_access import ENVIRONMENT, add_allow_host, add_token, token_of
 from asynctrack.cli.page_export import export_page
 from asynctrack.errors import InvalidSettings
@@ -59,13 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="start no server: write the page with these runs in it to one file, which opens without a server; nobody needs asynctrack to read it",
     )
     parser.add_argument("--force", action="store_true", help="with --export: replace FILE.html if it exists")
+    options.add_json(parser, "print one JSON document: where the page is, or what was written")
 
 
 def main(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C, or write a file. Return 0; 1 if there are no runs to write, 2 if the file cannot be written there or a directory is missing."""
     if args.export is not None:
         places = _places(args)
-        return 2 if places is None else export_page(args.export, places, cache=not args.no_cache, force=args.force)
+        return (
+            2
+            if places is None
+            else export_page(args.export, places, cache=not args.no_cache, force=args.force, as_json=args.json)
+        )
     if missing := lacking(_NEEDS):
         raise InvalidSettings([f"asynctrack ui: {missing[0]}"])
     if (places := _places(args)) is None:
@@ -85,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     settings = PageSettings(places=tuple(places), version=__version__, cache=not args.no_cache)
     listening = listen_for_page(args.host, args.port, token, args.allow_host)
     with listening.sock:
-        _tell(listening, args.token)
+        _tell(listening, args.token, as_json=args.json)
         serve_page(settings, listening, lambda: _open(listening.url_once) if args.open else None)
     return 0
 
@@ -103,8 +108,12 @@ def _places(args: argparse.Namespace) -> list[Path] | None:
     return list(dict.fromkeys(found))
 
 
-def _tell(listening: Listening, token: str | None) -> None:
+def _tell(listening: Listening, token: str | None, *, as_json: bool) -> None:
     """Print where the page is; the first line is the address."""
+    if as_json:
+        output.print_json({"url": listening.url, "port": listening.access.port, "forward": _forwarding(listening)})
+        sys.stdout.flush()
+        return
     lines = [listening.url]
     if token is not None:
         lines.append(f"open it with ?token= and what {token.removeprefix(ENVIRONMENT)} says behind it")
