@@ -49,8 +49,11 @@ export const drawFirst = (count) => update({ shown: count === FIRST_SHOWN ? null
 /** The colour of each run, which stays as others are hidden. */
 export const colours = computed(() => coloursOf(asked.value));
 
-/** What each run is called here: by its name, and by its id too where another has the same name. */
+/** Of an id, what tells it from others. */
+const LAST_LETTERS = 6;
+
+/** What each run is called here: by its name, and by the end of its id too where another has the same name. */
 export const labels = computed(() => {
   const names = Map.groupBy(compared.value, (row) => row.name);
-  return new Map(compared.value.map((row) => [row.run, names.get(row.name)?.length === 1 ? row.name : `${row.name} · ${row.id}`]));
+  return new Map(compared.value.map((row) => [row.run, names.get(row.name)?.length === 1 ? row.name : `${row.name} · ${row.id.slice(-LAST_LETTERS)}`]));
 });

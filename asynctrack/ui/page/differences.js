@@ -79,7 +79,7 @@ function KeysDown({ part, rows }) {
     <div class="wide"><table class="values keys-down">
       <thead><tr><th scope="col">key</th>${rows.map((row) => html`<th scope="col" key=${row.run} ...${follows(row.run)}><${RunName} row=${row} /></th>`)}</tr></thead>
       <tbody>${part.keys.map((one) => html`<tr key=${one.key} data-same=${one.differs ? undefined : ""}>
-        <th scope="row">${one.key}</th>${rows.map((row, at) => valueCell(one, at, follows(row.run)))}
+        <th scope="row" title=${one.key}>${one.key}</th>${rows.map((row, at) => valueCell(one, at, follows(row.run)))}
       </tr>`)}</tbody>
     </table></div>
   </section>`;
@@ -105,7 +105,7 @@ function RunLine({ row, at, keys }) {
 }
 
 function RunName({ row }) {
-  return html`<i class="swatch" style=${{ color: css(colours.value.get(row.run)) }}></i><a href=${href("run", row.run)}>${labels.value.get(row.run)}</a>`;
+  return html`<i class="swatch" style=${{ color: css(colours.value.get(row.run)) }}></i><a href=${href("run", row.run)} title=${labels.value.get(row.run)}>${labels.value.get(row.run)}</a>`;
 }
 
 /** What makes a column stand out together with its run. */
