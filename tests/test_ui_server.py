@@ -354,6 +354,23 @@ def test_runs_whose_names_are_alike_have_keys_of_their_own(tmp_path: Path) -> No
 
 
 @pytest.mark.system
+def test_runs_are_named_as_other_commands_name_them(runs: Path) -> None:
+    with page_of("long", runs / "q", "--dir", runs) as page:
+        assert rows_of(page).keys() == {"p/long", "q/short"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read all")
+def test_runs_of_others_are_counted(tmp_path: Path) -> None:
+    made_runs(tmp_path, {"p/a": SHORT, "p/b": SHORT})
+    (tmp_path / "p" / "b").chmod(0)
+    with page_of(tmp_path) as page:
+        assert rows_of(page).keys() == {"p/a"}
+        (problem,) = page.get("runs").json()["problems"]
+    assert "1 run that you may not read" in problem
+    (tmp_path / "p" / "b").chmod(0o755)
+
+
+@pytest.mark.system
 def test_directory_that_is_not_there_yet_is_watched(tmp_path: Path) -> None:
     with page_of("--dir", tmp_path / "later") as page:
         assert rows_of(page) == {}

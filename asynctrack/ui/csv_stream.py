@@ -18,6 +18,8 @@ from asynctrack.ui.run_list import ListedRun
 
 # Rows that are made at once: 10 ms.
 _ROWS: Final = 2000
+_FLAT: Final = frozenset({float, int, str, bool})
+_NUMBERS: Final = frozenset({float, int})
 # How a text begins that a spreadsheet takes for a formula; OWASP lists it.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -47,9 +49,12 @@ def csv_of(runs: Sequence[ListedRun], keys: Sequence[str], history: History) -> 
 def _rows(run: ListedRun, keys: Sequence[str], history: History) -> Iterator[list[Any]]:
     name = _plain(run.key)
     for record in RunReader(Path(run.path)).records(history):
-        found = dict(flatten(record.data))
-        if any(key in found for key in keys):
-            yield [name, record.step, f"{record.time_ns / 1e9:.6f}", *(_cell(found.get(key)) for key in keys)]
+        data = record.data
+        found = data if _FLAT.issuperset(map(type, data.values())) else dict(flatten(data))
+        cells = [found.get(key, "") for key in keys]
+        if any(cell != "" for cell in cells):
+            plain = cells if _NUMBERS.issuperset(map(type, cells)) else map(_cell, cells)
+            yield [name, record.step, record.time_ns / 1e9, *plain]
 
 
 def _cell(value: Any) -> Any:

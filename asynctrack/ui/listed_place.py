@@ -72,11 +72,13 @@ class ListedPlace:
     Attributes:
         directory: the path.
         is_complete: each run has been looked at once.
+        unreadable: how many runs and projects this user may not read.
     """
 
     def __init__(self, directory: Path, listing: RunList, *, cache: bool = True) -> None:
         self.directory: Path = directory
         self.is_complete: bool = False
+        self.unreadable: int = 0
         self._listing = listing
         self._has_cache = cache
         self._indexes: dict[str, RunIndex] = {}
@@ -94,6 +96,7 @@ class ListedPlace:
         places = RunPlaces(self.directory, cache=self._has_cache, indexes=self._indexes)
         found = {place.path: place.found_by for place in places.newest_first()}
         self._take(found)
+        self.unreadable = places.unreadable
         changed = {path: _changed_ns(path) for path in places.searched}
         unsure = began_ns - _UNSURE_NS
         self._searched = {path: at if at < unsure else -1 for path, at in changed.items()}

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from asynctrack._system.wording import counted
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.ui.file_threads import FileThreads, NoAnswer
@@ -65,8 +66,13 @@ class LiveRuns:
 
     @property
     def problems(self) -> list[str]:
-        """Return what is wrong with the places."""
-        return [f"{one.place.directory}: {one.problem}" for one in self._places if one.problem]
+        """Return what is wrong with the places, in sentences."""
+        told = [(one.place.directory, one.problem) for one in self._places if one.problem]
+        private = [(one.place.directory, one.place.unreadable) for one in self._places if one.place.unreadable]
+        closed = [
+            (place, f"{counted(count, 'run')} that you may not read: ask who ran them") for place, count in private
+        ]
+        return [f"{place}: {problem}" for place, problem in (*told, *closed)]
 
     @property
     def directory(self) -> str:

@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -23,6 +24,8 @@ PORT: Final = 6180
 _LAST_PORT: Final = 6199
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _TOKEN_BYTES: Final = 24
+# A thread that reads files gives way to another after so long; by default it is ten times that, for each piece of a file that the other reads.
+_SWITCH_S: Final = 5e-4
 
 
 class Listening(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +111,7 @@ def serve_page(settings: PageSettings, listening: Listening, begun: Callable[[],
 
 
 async def _serve(settings: PageSettings, listening: Listening, begun: Callable[[], None]) -> None:
+    sys.setswitchinterval(_SWITCH_S)
     app = PageApp(settings)
     server = make_server(app.guarded(listening.access), None)
     server.at_end.append(app.close)
