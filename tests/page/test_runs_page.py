@@ -104,6 +104,7 @@ def test_directory_without_runs_says_how_to_make_one(visitor: Visitor, tmp_path:
         page = visitor.open(empty)
         expect(page.locator("main")).to_contain_text("no runs")
         expect(page.locator("main")).to_contain_text("asynctrack.init")
+        page.close()  # a page that outlives its server says that it is gone
 
 
 LIVE = """
@@ -143,6 +144,7 @@ def test_runs_appear_grow_and_end_while_the_page_is_open(visitor: Visitor, tmp_p
             tell("end")
             expect(row).to_contain_text("finished")
             logger.stdin.close()
+            page.close()
             assert logger.wait(20) == 0
 
 
