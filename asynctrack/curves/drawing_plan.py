@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import array
-import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from asynctrack.curves.lanes import Lane, OpenRow
-from asynctrack.curves.layout import ENTRY, ROW, ROW_RECORDS, BucketEntry, BucketRow, Bytes, entry_at, row_at
+from asynctrack.curves.layout import ENTRY, ROW, ROW_RECORDS, BucketRow, Bytes, entry_at, row_at
 from asynctrack.curves.pyramid import Pyramid
 from asynctrack.curves.python_buckets import BY_TIME
 from asynctrack.curves.single_numbers import LaneStretch, XAxis
@@ -19,8 +18,8 @@ _FEW_RECORDS: Final = 4096
 _MANY_RECORDS: Final = 1 << 20
 # Of rows that are wider than so many places nothing can be seen.
 _WIDE: Final = 4
-# Entries of an axis that are looked at for those in the window; of more, all are drawn from: 10 ms.
-_MOST_LOOKED_AT: Final = 20_000
+# How far a float of a step or of a time in ns may be off: more than that of 64 bits.
+_INEXACT: Final = 2048
 # Of a row or an entry, 8 bytes each.
 _WORDS: Final = ROW.size // 8
 
@@ -58,63 +57,86 @@ class DrawingPlan(NamedTuple):
     again: list[LaneStretch] | None
 
 
+class _WindowRows(NamedTuple):
+    """Rows of a lane that may have something of a metric in the window, though they are in no order; and how wide each is."""
+
+    lane: Lane
+    rows: list[int]
+    widths: list[float]
+
+
 def plan_of(
     pyramid: Pyramid, key: str, opened: list[OpenRow], axis: XAxis, window: Window, buckets: int
 ) -> DrawingPlan:
     """Decide what of a metric is drawn from rows: nothing where they are few, and none that is wider than what it is drawn in."""
-    parts = _parts(pyramid, key, axis, window)
-    rows = sum(part.end - part.first for part in parts)
+    ordered, unordered = _in_window(pyramid, key, axis, window)
+    rows = sum(part.end - part.first for part in ordered) + sum(len(part.rows) for part in unordered)
     if rows <= max(buckets, _FEW_RECORDS // ROW_RECORDS):
-        again = [LaneStretch(part.lane.place(part.first), part.lane.place(part.end), part.lane) for part in parts]
-        return DrawingPlan([], again)
+        parts = [*ordered, *(LanePart(of.lane, *run) for of in unordered for run in _runs(of.rows))]
+        return DrawingPlan([], [_stretch(part) for part in parts])
     widest = _WIDE * (window.end - window.begin) / buckets
-    narrow, again, count = list[LanePart](), list[LaneStretch](), 0
-    for part in parts:
-        if axis.metric is None and is_in_order(part.lane, axis):
-            narrow.append(part)
-            continue
-        wide = _wide_rows(key, part, axis, widest)
-        count += len(wide)
-        behind = part.first
-        for first, end in _runs(wide):
-            narrow += [LanePart(part.lane, behind, first)] if behind < first else []
-            again.append(LaneStretch(part.lane.place(first), part.lane.place(end), part.lane))
-            behind = end
-        narrow += [LanePart(part.lane, behind, part.end)] if behind < part.end else []
-    is_open = any(_is_wide(one, axis, widest) for one in opened)
-    return (
-        DrawingPlan(narrow, again)
-        if (again or is_open) and count * ROW_RECORDS <= _MANY_RECORDS
-        else DrawingPlan(parts, None)
-    )
+    wide = [(of, [row for row, width in zip(of.rows, of.widths, strict=True) if width > widest]) for of in unordered]
+    count = sum(len(rows) for _, rows in wide)
+    if (not count and not any(_is_wide(one, axis, widest) for one in opened)) or count * ROW_RECORDS > _MANY_RECORDS:
+        return DrawingPlan([*ordered, *(LanePart(of.lane, of.rows[0], of.rows[-1] + 1) for of in unordered)], None)
+    narrow = [*ordered, *(part for of, rows in wide for part in _between(of, rows))]
+    return DrawingPlan(narrow, [_stretch(LanePart(of.lane, *run)) for of, rows in wide for run in _runs(rows)])
 
 
-def _parts(pyramid: Pyramid, key: str, axis: XAxis, window: Window) -> list[LanePart]:
-    found = []
+def _in_window(pyramid: Pyramid, key: str, axis: XAxis, window: Window) -> tuple[list[LanePart], list[_WindowRows]]:
+    """Return the rows of lanes in order, and of the others."""
+    ordered, unordered = [], []
     for lane in pyramid.lanes:
-        if not lane.count() or key not in lane.entries:
+        if not lane.count() or key not in lane.entries or (axis.metric is not None and axis.metric not in lane.entries):
             continue
-        if axis.metric is None:
+        if axis.metric is None and is_in_order(lane, axis):
             part = LanePart(lane, *lane.find(*window, axis.kind, axis.origin))
-        elif axis.metric in lane.entries:
-            part = LanePart(lane, *_find_against(lane, axis.metric, *window))
+            ordered += [part] if part.first < part.end else []
         else:
-            continue
-        if part.first < part.end:
-            found.append(part)
-    return found
+            rows = _rows_in_window(key, lane, axis, window)
+            unordered += [rows] if rows.rows else []
+    return ordered, unordered
 
 
-def _find_against(lane: Lane, metric: str, begin: float, end: float) -> tuple[int, int]:
-    """Find the rows in which an axis that is a metric has something in the window."""
-    entries = lane.entries[metric][0]
-    if len(entries) > _MOST_LOOKED_AT * ENTRY.size:
-        return 0, lane.count()
-    first, last = lane.count(), -1
-    for entry in map(BucketEntry._make, ENTRY.iter_unpack(entries)):
-        if entry.finite and entry.high >= begin and entry.low <= end:
-            first, last = min(first, entry.row), max(last, entry.row)
-    return first, last + 1
+def _rows_in_window(key: str, lane: Lane, axis: XAxis, window: Window) -> _WindowRows:
+    lows: Sequence[float]
+    highs: Sequence[float]
+    index: Sequence[int]
+    begin, end, scale = window.begin, window.end, 1.0
+    if axis.metric is not None:
+        entries = bytes(lane.entries[axis.metric][0])
+        numbers = array.array("d", entries)
+        lows, highs, index = numbers[::_WORDS], numbers[1::_WORDS], _rows_of(entries)
+    else:
+        places, at = array.array("q", bytes(lane.rows[0])), 2 if axis.kind == BY_TIME else 0
+        lows, highs, index = places[at::_WORDS], places[at + 1 :: _WORDS], range(lane.count())
+        scale = 1e9 if axis.kind == BY_TIME else 1.0
+        # A float does not hold each integer of 64 bits.
+        begin, end = begin * scale + axis.origin - _INEXACT, end * scale + axis.origin + _INEXACT
+    found = [
+        (row, (high - low) / scale)
+        for row, low, high in zip(index, lows, highs, strict=True)
+        if high >= begin and low <= end
+    ]
+    if found and len(lane.entries[key][0]) // ENTRY.size != lane.count():
+        having = {*_rows_of(bytes(lane.entries[key][0]))}
+        found = [one for one in found if one[0] in having]
+    return _WindowRows(lane, [row for row, _ in found], [width for _, width in found])
+
+
+def _between(of: _WindowRows, rows: list[int]) -> Iterator[LanePart]:
+    """Yield what lies between some of the rows."""
+    behind = of.rows[0]
+    for first, end in _runs(rows):
+        if behind < first:
+            yield LanePart(of.lane, behind, first)
+        behind = end
+    if behind <= of.rows[-1]:
+        yield LanePart(of.lane, behind, of.rows[-1] + 1)
+
+
+def _stretch(part: LanePart) -> LaneStretch:
+    return LaneStretch(part.lane.place(part.first), part.lane.place(part.end), part.lane)
 
 
 def is_in_order(lane: Lane, axis: XAxis) -> bool:
@@ -135,26 +157,6 @@ def _width_of(row: BucketRow, axis: XAxis) -> float:
     return (row.time_high - row.time_low) / 1e9 if axis.kind == BY_TIME else row.step_high - row.step_low
 
 
-def _wide_rows(key: str, part: LanePart, axis: XAxis, widest: float) -> list[int]:
-    """Return the rows of a part that have a metric and are wider than so much, in their order."""
-    lane, wide = part.lane, list[int]()
-    if axis.metric is None:
-        rows = array.array("q", bytes(memoryview(lane.rows[0])[part.first * ROW.size : part.end * ROW.size]))
-        at = 2 if axis.kind == BY_TIME else 0
-        limit = widest * 1e9 if axis.kind == BY_TIME else widest
-        widths = map(operator.sub, rows[at + 1 :: _WORDS], rows[at::_WORDS])
-        wide = [part.first + index for index, width in enumerate(widths) if width > limit]
-    else:
-        for found in lane.slices(axis.metric, part.first, part.end, 0):
-            low, high = (array.array("d", bytes(found.entries))[at::_WORDS] for at in (0, 1))
-            there = _rows_of(found.entries)
-            wide += [row for row, one, other in zip(there, low, high, strict=True) if other - one > widest]
-    if not wide:
-        return wide
-    having = {row for found in lane.slices(key, part.first, part.end, 0) for row in _rows_of(found.entries)}
-    return [row for row in wide if row in having]
-
-
 def _rows_of(entries: Bytes) -> array.array[int]:
     """Return the row of each entry."""
     return array.array("I", bytes(entries))[2 * _WORDS - 2 :: 2 * _WORDS]
@@ -163,7 +165,7 @@ def _rows_of(entries: Bytes) -> array.array[int]:
 def _runs(rows: list[int]) -> Iterator[tuple[int, int]]:
     """Yield the first and the row behind the last of rows that follow each other."""
     begin = 0
-    for at in range(1, len(rows) + 1):
+    for at in range(1, len(rows) + 1 if rows else 0):
         if at == len(rows) or rows[at] != rows[at - 1] + 1:
             yield rows[begin], rows[at - 1] + 1
             begin = at
