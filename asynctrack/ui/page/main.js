@@ -35,7 +35,6 @@ function Page() {
   return found instanceof Error ? html`<${Failure} error=${found} retry=${() => load(page)} />` : html`<${found} />`;
 }
 
-
 function changeTheme() {
   update({ theme: isDark.value ? "light" : "dark" });
 }

@@ -1,19 +1,17 @@
 // Run page: one run: its charts, and beside them all else that is known of it.
-import { source, watch } from "./api.js";
+import { source } from "./api.js";
 import { PALETTE } from "./colours.js";
 import { Controls } from "./controls.js";
 import { age, bytes, dateTime, duration, number } from "./format.js";
-import { html, useEffect, useMemo, useRef, useState } from "./html.js";
-import { Panels } from "./panels.js";
+import { html, useMemo, useRef } from "./html.js";
+import { Media } from "./media.js";
+import { Panels, panelsOf } from "./panels.js";
 import { Empty, Failure, Loading, Status, Tabs, useLoaded } from "./parts.js";
 import { Backends, Config, Environment, Log, Summary, Writers } from "./run_details.js";
-import { Media } from "./media.js";
+import { useNews } from "./run_news.js";
 import { param, route, update } from "./state.js";
 
 /** What `api/run` answers. @typedef {Record<string, any>} RunDocument */
-
-// What is seen is asked for again at most so often.
-const LIVE_MS = 1000;
 
 const TABS = {
   charts: ["Charts", Charts],
@@ -29,37 +27,15 @@ const TABS = {
 export default function RunPage() {
   const { run } = route.value;
   const known = useRef(/** @type {RunDocument | undefined} */ (undefined));
-  const version = useVersion(run, known);
-  const { data, error, reload } = useLoaded((abort) => source.json("run", { run }, abort), [run, version]);
+  const { curves, document, told } = useNews(run, known);
+  const { data, error, reload } = useLoaded((abort) => source.json("run", { run }, abort), [run, document]);
   known.current = data;
   if (!data || data.run !== run) return error ? html`<${Failure} error=${error} retry=${reload} />` : html`<${Loading} what="Reading the run" />`;
   const tab = TABS[param("tab")] ? param("tab") : "charts";
   const [, Shown] = TABS[tab];
-  return html`<${RunHead} run=${data} />
+  return html`<${RunHead} run=${{ ...data, ...told }} />
     <${Tabs} tabs=${tabsOf(data)} value=${tab} label="Parts of the run" onChoose=${(name) => update({ tab: name === "charts" ? null : name })} />
-    <div role="tabpanel" aria-label=${TABS[tab][0]}><${Shown} run=${data} version=${version} /></div>`;
-}
-
-/** A number that grows when the run is no longer as it is known: at most once in `LIVE_MS`. */
-function useVersion(run, known) {
-  const [version, setVersion] = useState(0);
-  useEffect(() => {
-    let timer = 0;
-    const grow = () => {
-      timer = 0;
-      setVersion((number) => number + 1);
-    };
-    const soon = () => (timer ||= setTimeout(grow, LIVE_MS));
-    const hear = ({ records, status }) => {
-      if (known.current && (records !== known.current.records || status !== known.current.status)) soon();
-    };
-    const stop = watch([run], { onRun: hear, onReturn: soon });
-    return () => {
-      clearTimeout(timer);
-      stop();
-    };
-  }, [run]);
-  return version;
+    <div role="tabpanel" aria-label=${TABS[tab][0]}><${Shown} run=${data} version=${curves} /></div>`;
 }
 
 function tabsOf(run) {
@@ -113,13 +89,16 @@ function Charts({ run, version }) {
     <${Panels} keys=${keys} linesOf=${linesOf} marksOn=${marksOn} version=${version} />`;
 }
 
-/** Gives each prefix a colour that it has in all panels. */
+/** Gives each prefix a colour that it has in all panels, if there are colours enough. */
 function linesByPrefix(run, keys) {
-  const prefixes = [...new Set(keys.map((key) => key.slice(0, Math.max(0, key.lastIndexOf("/")))))];
+  const prefix = (key) => key.slice(0, Math.max(0, key.lastIndexOf("/")));
+  const shared = panelsOf(keys).filter((panel) => panel.keys.length > 1);
+  const prefixes = [...new Set(shared.flatMap((panel) => panel.keys.map(prefix)))];
+  const isEnough = prefixes.length <= PALETTE.length;
   return (panel) =>
-    panel.keys.map((key) => {
-      const at = panel.keys.length > 1 ? prefixes.indexOf(key.slice(0, Math.max(0, key.lastIndexOf("/")))) : 0;
-      return { run, key, label: key, colour: PALETTE[at % PALETTE.length] };
+    panel.keys.map((key, at) => {
+      const colour = isEnough && panel.keys.length > 1 ? prefixes.indexOf(prefix(key)) : at;
+      return { run, key, label: key, colour: PALETTE[colour % PALETTE.length] };
     });
 }
 
