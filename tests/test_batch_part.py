@@ -56,3 +56,4 @@ def test_place_without_a_batch_has_nothing(tmp_path: Path) -> None:
     journal = make_journal(tmp_path)
     with contextlib.closing(BatchParts(journal)) as parts:
         assert parts.read(1, 128, 0, 1 << 20)[1] == []
+        assert parts.read(2, 64, 0, 1 << 20)[1] == []

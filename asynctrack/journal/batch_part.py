@@ -51,7 +51,10 @@ class BatchParts:
             A batch whose `data` has those frames, and the stretches of it that are unharmed. Where one of its blocks is damaged, it is the whole batch.
             There are no stretches where it cannot be read.
         """
-        self._open(segment)
+        try:
+            self._open(segment)
+        except FileNotFoundError:  # removed meanwhile
+            return _nothing(segment, offset)
         found = unpack_batch_header(os.pread(self._fd, HEADER_BYTES, offset), self._salt)
         if found is None:
             return _nothing(segment, offset)
