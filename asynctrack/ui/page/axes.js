@@ -71,6 +71,7 @@ function fewNumbers(numbers, at) {
 /** Returns about five round numbers between two. */
 function niceNumbers(lo, hi) {
   const rough = (hi - lo) / 5;
+  if (!Number.isFinite(rough)) return [lo, hi];
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10);
   const first = Math.ceil(lo / step - 1e-9);

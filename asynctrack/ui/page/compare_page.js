@@ -6,7 +6,7 @@ import { colours, compared, drawn, highlighted, hovered, labels, pick } from "./
 import { Controls } from "./controls.js";
 import { Differences } from "./differences.js";
 import { groupings, groups, linesOfGroups } from "./groups.js";
-import { computed, html, useEffect, useMemo, useRef, useState } from "./html.js";
+import { computed, html, useMemo } from "./html.js";
 import { Panels } from "./panels.js";
 import { ParallelCoordinates } from "./parallel.js";
 import { Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
@@ -14,6 +14,7 @@ import { GroupLegend, RunLegend } from "./run_legend.js";
 import { failure, refresh, runs, useRuns } from "./runs_list.js";
 import { Scatter } from "./scatter.js";
 import { href, param, paramList, update } from "./state.js";
+import { useCalm } from "./timing.js";
 
 /** @typedef {import("./columns.js").Row} Row */
 
@@ -62,20 +63,6 @@ const metricsOf = (rows) => [...new Set(rows.flatMap((row) => Object.keys(row.la
 
 /** @param {Row[]} rows */
 const recordsOf = (rows) => rows.reduce((sum, row) => sum + (row.records ?? 0), 0);
-
-/** Returns a value that follows another, but changes no more often than so. */
-function useCalm(value, ms) {
-  const [calm, setCalm] = useState(value);
-  const changed = useRef(0);
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      changed.current = performance.now();
-      setCalm(value);
-    }, changed.current + ms - performance.now());
-    return () => clearTimeout(timer);
-  }, [value]);
-  return calm;
-}
 
 /** A run has one colour, and each metric of a panel its own dash. @param {Row[]} rows */
 function linesOfRuns(rows) {

@@ -4,7 +4,7 @@ import { valueText } from "./cells.js";
 import { columnsOf, valueOf } from "./columns.js";
 import { css } from "./colours.js";
 import { colours, compared, highlighted, hovered, labels } from "./compared.js";
-import { download } from "./download.js";
+import { save } from "./download.js";
 import { html, useComputed, useMemo } from "./html.js";
 import { useLoaded } from "./parts.js";
 import { href, param, update } from "./state.js";
@@ -29,7 +29,7 @@ export function Differences() {
   return html`<div class="differences">
     <div class="line">
       <label><input type="checkbox" checked=${isAll} onChange=${() => update({ all: isAll ? null : "1" })} /> also what is the same</label>
-      <button onClick=${() => save(rows, there)}>CSV</button>
+      <button onClick=${() => saveTable(rows, there)}>CSV</button>
     </div>
     ${!there.length && html`<p class="muted">Nothing differs.</p>`}
     ${rows.length > MOST_COLUMNS
@@ -125,8 +125,8 @@ function valueCell({ key, values, best }, at, more = {}) {
   </td>`;
 }
 
-function save(rows, parts) {
+function saveTable(rows, parts) {
   const keys = parts.flatMap((part) => part.keys.map((one) => ({ ...one, title: `${part.title.toLowerCase()}/${one.key}` })));
   const lines = rows.map((row, at) => [row.run, row.name, row.status, ...keys.map(({ values }) => values[at])]);
-  download("compared.csv", tableCsv(["run", "name", "status", ...keys.map(({ title }) => title)], lines), "text/csv");
+  save(tableCsv(["run", "name", "status", ...keys.map(({ title }) => title)], lines), "compared.csv");
 }

@@ -1,9 +1,10 @@
 // Download: gives what the page has made to the user as a file.
 
-/** @param {string} name @param {string | Blob} content @param {string} type */
-export function download(name, content, type) {
-  const url = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
-  const link = Object.assign(document.createElement("a"), { href: url, download: name });
+/** Has the browser keep a file. @param {Blob} blob @param {string} name */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name.replace(/[^\w.-]+/g, "_").slice(-120);
   link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 1000);
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

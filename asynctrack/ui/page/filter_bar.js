@@ -1,9 +1,10 @@
 // Filter bar: the box for words and expressions, with what is wrong with one below it, and chips for statuses and tags.
 import { source } from "./api.js";
-import { html, useEffect, useMemo, useRef, useState } from "./html.js";
+import { html, useMemo, useRef } from "./html.js";
 import { useLoaded } from "./parts.js";
 import { counted, isExpression, withChips, withWords } from "./row_filter.js";
 import { param, paramList, update } from "./state.js";
+import { useCalm, useRested } from "./timing.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {{message: string, at?: number | null}} Problem */
 
@@ -20,7 +21,7 @@ const HINT = 'Filter: part of a name, or  lr < 1e-3 and min(loss) < 0.2';
 export function useFilter(rows) {
   const text = useRested(param("q") ?? "", REST_MS);
   const asked = isExpression(text) ? text : "";
-  const round = useRested(rows, AGAIN_MS);
+  const round = useCalm(rows, AGAIN_MS);
   const { data, error } = useLoaded(async (abort) => ({ asked, ...(asked ? await matching(asked, abort) : {}) }), [asked, round]);
   const answer = data?.asked === asked ? data : {};
   const found = useMemo(() => (!asked ? withWords(rows, text) : answer.runs ? rows.filter((row) => answer.runs.has(row.run)) : rows), [rows, text, answer.runs]);
@@ -32,16 +33,6 @@ export function useFilter(rows) {
 async function matching(where, abort) {
   const { runs, missing } = await source.json("select", { where }, abort);
   return { runs: new Set(runs), missing };
-}
-
-/** Returns a value that follows another when that has not changed for a while. */
-function useRested(value, ms) {
-  const [rested, setRested] = useState(value);
-  useEffect(() => {
-    const timer = setTimeout(() => setRested(() => value), ms);
-    return () => clearTimeout(timer);
-  }, [value]);
-  return rested;
 }
 
 /** @param {{found: Row[], error: Problem | undefined, children?: any}} props */

@@ -1,5 +1,6 @@
 // Picture: a chart as a file: SVG with real shapes, or PNG.
 import { pick } from "./colours.js";
+import { save } from "./download.js";
 import { paint, scalesOf } from "./paint.js";
 import { CanvasPen, SvgPen } from "./pen.js";
 
@@ -78,13 +79,4 @@ export async function savePng(plot, title) {
   draw(new CanvasPen(canvas.getContext("2d"), PNG_SCALE), plot, title);
   const blob = await new Promise((done) => canvas.toBlob(done));
   save(blob, `${title}.png`);
-}
-
-/** Has the browser keep a file. @param {Blob} blob @param {string} name */
-export function save(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name.replace(/[^\w.-]+/g, "_").slice(-120);
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

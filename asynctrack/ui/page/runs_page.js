@@ -3,7 +3,7 @@ import { tableValues } from "./cells.js";
 import { isDark } from "./colours.js";
 import { ColumnChooser } from "./column_chooser.js";
 import { columnsOf, shownColumns, sorted } from "./columns.js";
-import { download } from "./download.js";
+import { save } from "./download.js";
 import { FilterBar, useFilter } from "./filter_bar.js";
 import { number } from "./format.js";
 import { html, useMemo, useState } from "./html.js";
@@ -62,7 +62,7 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
   const order = useMemo(() => rows.map((row) => row.run), [rows]);
   const metric = param("curve") ?? "";
   const select = (run, event) => (setCursor(run), toggle(order, run, event.shiftKey));
-  const save = () => download("runs.csv", tableCsv(...tableValues(shown, rows)), "text/csv");
+  const saveTable = () => save(tableCsv(...tableValues(shown, rows)), "runs.csv");
   const compare = () => order.length && open("compare", "", { run: comparedOf(order) });
   const see = (view) => shown.some(({ id }) => id === "curve") && want(view, metric);
   useTableKeys({ order, cursor, setCursor, compare });
@@ -70,7 +70,7 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
     <${FilterBar} found=${found} error=${error}>
       <${CurveChoice} columns=${columns} metric=${metric} />
       <button onClick=${() => setChoosing(true)}>Columns</button>
-      <button onClick=${save} title="This table, with all its rows, as a file">CSV</button>
+      <button onClick=${saveTable} title="This table, with all its rows, as a file">CSV</button>
       <${CompareButton} order=${order} compare=${compare} />
     <//>
     <p class="counts muted" role="status">${countsOf(rows.length, total)}${!isComplete.value && " so far…"}

@@ -3,8 +3,8 @@
 /** How a text begins that a spreadsheet takes for a formula; OWASP lists it. */
 const FORMULA = /^[=+\-@\t\r]/;
 
-/** Returns a table as CSV. @param {string[]} titles @param {any[][]} rows */
-export const tableCsv = (titles, rows) => [titles, ...rows].map((row) => row.map(cell).join(",") + "\r\n").join("");
+/** Returns a table as a file of CSV. @param {string[]} titles @param {any[][]} rows */
+export const tableCsv = (titles, rows) => new Blob([titles, ...rows].map((row) => row.map(cell).join(",") + "\r\n"), { type: "text/csv" });
 
 /** @param {any} value */
 function cell(value) {
