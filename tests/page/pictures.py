@@ -24,7 +24,7 @@ RUNS = 24
 ALL = "&".join(f"run=digits/sweep-{at:02}" for at in range(RUNS))
 # The name of each picture, its view, its width and height, and the colours.
 VIEWS: tuple[tuple[str, str, int, int, Any], ...] = (
-    ("runs", "#/?sort=last.val/acc", 1400, 860, "light"),
+    ("runs", "#/?sort=-last/val/acc", 1400, 860, "light"),
     ("run", "#/run/digits/sweep-09", 1400, 860, "light"),
     ("run_dark", "#/run/digits/sweep-09?s=0.02", 1400, 860, "dark"),
     ("zoom", "#/run/digits/sweep-09?zoom=2950,3050&o=1", 1400, 860, "light"),

@@ -95,8 +95,18 @@ function draw(canvas, block) {
   const [first, last] = [x[0], x[rows - 1]];
   const across = (/** @type {number} */ at) => 1 + ((x[at] - first) / (last - first || 1)) * (WIDTH - 2);
   const down = (/** @type {number} */ value) => HEIGHT - 2 - ((value - lo) / (hi - lo || 1)) * (HEIGHT - 4);
-  fillBand(context, rows, across, (at) => down(min[at]), (at) => down(max[at]));
-  strokeLine(context, rows, across, (at) => down(mean[at]));
+  const trace = (/** @type {ArrayLike<number>} */ values, isBack = false) => {
+    for (let nth = 0, at = isBack ? rows - 1 : 0; nth < rows; nth++, at += isBack ? -1 : 1) context.lineTo(across(at), down(values[at]));
+  };
+  paint(context, 0.22, () => [trace(max), trace(min, true), context.fill()]);
+  paint(context, 1, () => [trace(mean), context.stroke()]);
+}
+
+/** @param {CanvasRenderingContext2D} context @param {number} alpha @param {() => void} act */
+function paint(context, alpha, act) {
+  Object.assign(context, { globalAlpha: alpha, lineWidth: 1.25, lineJoin: "round" });
+  context.beginPath();
+  act();
 }
 
 /** @param {ArrayLike<number>} min @param {ArrayLike<number>} max */
@@ -107,21 +117,4 @@ function extent(min, max) {
     if (max[at] > hi) hi = max[at];
   }
   return [lo, hi];
-}
-
-function fillBand(context, rows, across, low, high) {
-  context.globalAlpha = 0.22;
-  context.beginPath();
-  for (let at = 0; at < rows; at++) context.lineTo(across(at), high(at));
-  for (let at = rows - 1; at >= 0; at--) context.lineTo(across(at), low(at));
-  context.fill();
-  context.globalAlpha = 1;
-}
-
-function strokeLine(context, rows, across, down) {
-  context.lineWidth = 1.25;
-  context.lineJoin = "round";
-  context.beginPath();
-  for (let at = 0; at < rows; at++) context.lineTo(across(at), down(at));
-  context.stroke();
 }
