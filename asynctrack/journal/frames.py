@@ -77,6 +77,17 @@ class FrameBatch(_FrameBatch):
         for start, end in self.whole:
             yield from walk(self.data, max(start, inner), end, skip_records=skip_records)
 
+    def count_records(self) -> int:
+        """Count its unharmed records: in a tenth of the time that `frames` takes."""
+        words, found = self.data[: len(self.data) & -8].cast("Q"), 0
+        for start, end in self.whole:
+            at, last = start, end - FRAME_HEADER_BYTES
+            while at <= last:
+                length, second = words[at >> 3] & LENGTH_MASK, words[(at >> 3) + 1]
+                at += (length + 23) & -8  # frame_size(length), without the call
+                found += at <= end and second < _FIRST_OTHER  # as in `walk`
+        return found
+
     def take(
         self, inner: int, max_bytes: int, max_records: int
     ) -> tuple[list[tuple[int, memoryview]], list[Frame], int]:

@@ -96,8 +96,8 @@ class Tally:
             self._reader = None
 
     def _in_last(self, ring: _RingTally) -> int:
-        if ring.in_last is None and (frames := self._read(ring.position)) is not None:
-            ring.in_last = sum(frame.kind == RECORD for frame in frames)
+        if ring.in_last is None and (batch := self._batch_at(ring.position)) is not None:
+            ring.in_last = batch.count_records()
         return ring.in_last or 0
 
     def _last_number(self, ring: _RingTally) -> int:
@@ -115,12 +115,16 @@ class Tally:
         return next(filter(None, batches), [])
 
     def _read(self, position: Position) -> list[Frame] | None:
-        """Read the frames of the batch there; None while the journal is not there: somebody removes or moves it."""
+        """Read the frames of the batch there."""
+        batch = self._batch_at(position)
+        return None if batch is None else list(batch.frames())
+
+    def _batch_at(self, position: Position) -> FrameBatch | None:
+        """Read the batch there; None while the journal is not there: somebody removes or moves it."""
         reader = Reader(self.directory, position)
         try:
-            batch = reader.next()
+            return reader.next()
         except FileNotFoundError:
             return None
         finally:
             reader.close()
-        return None if batch is None else list(batch.frames())
