@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,8 +17,10 @@ from asynctrack._system.native import is_native
 from asynctrack.journal.batch_records import BatchDecoder, Taken
 from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import BatchHeader
+from asynctrack.journal.reader import Reader
 from asynctrack.queue.layout import PAD, RECORD
 from asynctrack.records.codec import Decoder, Record, encode_any
+from asynctrack.testing import JournaledRun
 
 pytestmark = pytest.mark.skipif(not is_native, reason="the native core is not built")
 
@@ -124,3 +128,19 @@ def test_stretches_beyond_the_frames_are_refused() -> None:
     for whole in ([(0, 25)], [(-8, 8)], [(16, 8)]):
         with pytest.raises(ValueError, match="expected a stretch of 24 bytes"):
             Native(Record).take(memoryview(bytes(24)), whole, 0, 100, 100, 7)
+
+
+def test_records_of_a_batch_are_counted_as_its_frames_are(tmp_path: Path) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step in range(50):
+            run.log({"x": "y" * step}, step)
+            if step % 7 == 0:
+                run.update("config", {"step": step})
+            if step % 20 == 0:
+                run.journal()
+        run.journal()
+        run.end()
+    with contextlib.closing(Reader(run.path / "journal")) as reader:
+        found = [(batch.count_records(), sum(frame.kind == RECORD for frame in batch.frames())) for batch in reader]
+    assert sum(count for count, _ in found) == 50
+    assert all(count == frames for count, frames in found)
