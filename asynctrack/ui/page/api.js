@@ -86,7 +86,10 @@ const server = {
 /** @type {Source} */
 export const source = globalThis.asynctrackData ?? server;
 
-/** Calls back when runs change, while the page is seen. @param {string[]} runs @param {import("./live.js").Listener} listener @returns {() => void} to stop */
+/**
+ * Calls back when runs change, while the page is seen.
+ * @param {string[]} runs @param {import("./live.js").Listener} listener @returns {() => void} to stop
+ */
 export function watch(runs, listener) {
   return source.watch(runs, listener, connection);
 }

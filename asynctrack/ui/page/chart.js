@@ -27,6 +27,7 @@ import { param, paramList, update } from "./state.js";
  */
 
 const NO_MARKS = [];
+const BEYOND = "Values beyond the scale: arrows mark them. Show them all (o)";
 
 /** One chart, drawn. @param {ChartProps} props */
 export function Chart(props) {
@@ -86,9 +87,7 @@ function usePlot(root, plot, model, props, hover) {
 function Notes({ model, isLoading }) {
   return html`<span class="notes">
     ${isLoading && html`<span class="spinner" role="status" aria-label="Loading"></span>`}
-    ${model.beyond > 0 && html`<button class="plain warn" onClick=${() => update({ o: "1" })} title="Values beyond the scale: arrows mark them. Show them all (o)">
-      ${model.beyond} beyond
-    </button>`}
+    ${model.beyond > 0 && html`<button class="plain warn" onClick=${() => update({ o: "1" })} title=${BEYOND}>${model.beyond} beyond</button>`}
     ${model.exact && html`<span class="muted" title="Each point is one value, as it was logged">exact</span>`}
     ${model.settings.zoom && !model.exact && source.note && html`<span class="muted" title=${source.note}>as exported</span>`}
   </span>`;

@@ -14,10 +14,16 @@ export function Menu(props) {
   const [isOpen, setOpen] = useState(false);
   const [hasTable, setTable] = useState(false);
   const summary = useRef(null);
+  const close = () => {
+    summary.current.focus();
+    setOpen(false);
+  };
   const leave = (event) => event.currentTarget.contains(event.relatedTarget) || setOpen(false);
   return html`<details class="menu" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)} onFocusOut=${leave}>
-      <summary ref=${summary} title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>⋯</summary>
-      ${isOpen && html`<${MenuItems} ...${props} openTable=${() => setTable(true)} onChosen=${() => [summary.current.focus(), setOpen(false)]} />`}
+      <summary ref=${summary} title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>
+        ⋯
+      </summary>
+      ${isOpen && html`<${MenuItems} ...${props} openTable=${() => setTable(true)} onChosen=${close} />`}
     </details>
     ${hasTable && html`<${DataTable} title=${title} model=${model} onClose=${() => setTable(false)} />`}`;
 }
@@ -25,7 +31,7 @@ export function Menu(props) {
 function MenuItems({ name, title, lines, metrics, settings, plot, openTable, onChosen }) {
   const isFull = param("full") === name;
   const csv = source.url("csv", { run: runsOf(lines), key: keysOf(lines) });
-  const item = (text, act) => html`<button class="plain" onClick=${() => [act(), onChosen()]}>${text}</button>`;
+  const item = (text, act) => html`<button class="plain" onClick=${() => (act(), onChosen())}>${text}</button>`;
   const setAxis = (axis) => setOwnAxis(name, axis === settingsOf().x ? null : axis);
   return html`<div>
     <label>x <${AxisChoice} value=${settings.x} metrics=${metrics} label="x axis of this chart" onChoose=${setAxis} /></label>

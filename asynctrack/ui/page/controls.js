@@ -4,11 +4,14 @@ import { useKeys } from "./keys.js";
 import { AXES, setAxis, settingsOf, toggleLog, WIDTHS } from "./settings.js";
 import { param, update } from "./state.js";
 
+const SITTINGS = "Show what was logged again after a resume, too";
+
 /** @param {{metrics: string[], isResumed?: boolean, children?: any}} props metrics: what can be an x axis */
 export function Controls({ metrics, isResumed = false, children = null }) {
   const filter = useRef(null);
   const { x, logX, logY, smoothing, byWindow, all } = settingsOf();
   const zoom = param("zoom");
+  const isAll = param("history") === "all";
   const toggleOutliers = () => update({ o: all ? null : "1" });
   useKeys({
     "/": ["filter metrics", () => filter.current.focus()],
@@ -43,7 +46,7 @@ export function Controls({ metrics, isResumed = false, children = null }) {
       <option value="window">window mean</option>
     </select>
     <${Toggle} isOn=${all} onToggle=${toggleOutliers} title="Scale on all values, outliers too (o)">outliers<//>
-    ${isResumed && html`<${Toggle} isOn=${param("history") === "all"} onToggle=${() => update({ history: param("history") ? null : "all" })} title="Show what was logged again after a resume, too">all sittings<//>`}
+    ${isResumed && html`<${Toggle} isOn=${isAll} onToggle=${() => update({ history: isAll ? null : "all" })} title=${SITTINGS}>all sittings<//>`}
     <button disabled=${!zoom} onClick=${() => update({ zoom: null })} title="Zoom out (z)">zoom out</button>
     ${children}
   </div>`;

@@ -9,7 +9,8 @@ import { source } from "./api.js";
  * @property {Record<string, string | number | null>} how axis, window, buckets and history
  */
 
-/** @typedef {Wish & {give: (block: import("./wire.js").Block) => void, end: (error?: Error) => void, isDropped: boolean, drop?: () => void}} Waiting */
+/** @typedef {(block: import("./wire.js").Block) => void} Give */
+/** @typedef {Wish & {give: Give, end: (error?: Error) => void, isDropped: boolean, drop?: () => void}} Waiting */
 
 /** @type {Waiting[]} */
 let waiting = [];

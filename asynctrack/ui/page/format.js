@@ -21,7 +21,10 @@ function shortened(exponential) {
 /** A place on an axis, with as many digits as tell it from its neighbours. @param {number} value @param {number} step */
 export function tick(value, step) {
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e18)) return shortened(value.toExponential(Math.max(0, Math.min(6, Math.round(Math.log10(size / step))))));
+  if (size !== 0 && (size < 1e-4 || size >= 1e18)) {
+    const digits = Math.round(Math.log10(size / step));
+    return shortened(value.toExponential(Math.max(0, Math.min(6, digits))));
+  }
   const group = size < 1e4 ? 0 : Math.min(UNITS.length - 1, Math.floor(Math.log10(size) / 3));
   const unit = 1000 ** group;
   if (group && decimals(step / unit) > 2) return value.toLocaleString("en-US", { maximumFractionDigits: decimals(step) });

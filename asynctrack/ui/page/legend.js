@@ -25,10 +25,12 @@ export function Legend({ model, lines, hover, onToggle }) {
   return html`<div class="legend">
     ${lines.map((line) => {
       const curve = curves.get(line);
+      const value = curve ? number(valueOf(curve, model.x[1], at)) : "";
       return html`<button
-        key=${line.label} class="plain" aria-pressed=${line.isHidden ? "false" : "true"} title="Show or hide ${line.label}" onClick=${() => onToggle(line.label)}
+        key=${line.label} class="plain" aria-pressed=${line.isHidden ? "false" : "true"} title="Show or hide ${line.label}"
+        onClick=${() => onToggle(line.label)}
       >
-        <${Swatch} line=${line} /><span class="name">${line.label}</span><span class="number">${curve ? number(valueOf(curve, model.x[1], at)) : ""}</span>
+        <${Swatch} line=${line} /><span class="name">${line.label}</span><span class="number">${value}</span>
       </button>`;
     })}
   </div>`;
@@ -79,7 +81,10 @@ function Row({ curve, at }) {
   const { line, mean, low, high, smooth, notFinite, exact } = curve;
   return html`<div class="row">
     <${Swatch} line=${line} /><span class="name">${line.label}</span>
-    <span class="number">${exact && notFinite?.[at] ? "not finite" : number(mean[at])}${smooth && html` <span class="muted">~ ${number(smooth[at])}</span>`}</span>
+    <span class="number">
+      ${exact && notFinite?.[at] ? "not finite" : number(mean[at])}
+      ${smooth && html` <span class="muted">~ ${number(smooth[at])}</span>`}
+    </span>
     ${!exact && low[at] !== high[at] && html`<span class="number muted">${number(low[at], 3)} to ${number(high[at], 3)}</span>`}
     ${notFinite?.[at] > 0 && !exact && html`<span class="muted">${notFinite[at]} not finite</span>`}
   </div>`;

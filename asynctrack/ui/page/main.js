@@ -60,7 +60,10 @@ function Banner() {
 
 function App() {
   useKeys({ d: ["light or dark", changeTheme], "?": ["show the keys", showHelp] });
-  return html`<${Header} /><${Banner} /><main><${Page} /></main>${source.note && html`<footer class="note">${source.note}</footer>`}<${HelpDialog} />`;
+  return html`<${Header} /><${Banner} />
+    <main><${Page} /></main>
+    ${source.note && html`<footer class="note">${source.note}</footer>`}
+    <${HelpDialog} />`;
 }
 
 effect(() => {

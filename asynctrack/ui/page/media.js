@@ -77,14 +77,16 @@ function Picture({ run, item }) {
 }
 
 function Rows({ item }) {
-  return html`<${Table} columns=${item.columns} rows=${item.rows.map((row) => row.map((cell) => (typeof cell === "number" ? cell : plain(cell ?? ""))))} />`;
+  const shown = (cell) => (typeof cell === "number" ? cell : plain(cell ?? ""));
+  return html`<${Table} columns=${item.columns} rows=${item.rows.map((row) => row.map(shown))} />`;
 }
 
 function Bars({ item: { edges, counts } }) {
   const [first, last] = [edges[0], edges[edges.length - 1]];
   const most = Math.max(1, ...counts);
   const x = (edge) => ((edge - first) / (last - first || 1)) * 400;
-  return html`<svg class="bars" viewBox="0 0 400 150" preserveAspectRatio="none" role="img" aria-label="Histogram from ${number(first)} to ${number(last)}">
+  const [from, to] = [number(first), number(last)];
+  return html`<svg class="bars" viewBox="0 0 400 150" preserveAspectRatio="none" role="img" aria-label="Histogram from ${from} to ${to}">
       ${counts.map((count, at) => {
         const width = Math.max(0.5, x(edges[at + 1]) - x(edges[at]) - 0.5);
         const height = (count / most) * 146;
@@ -93,7 +95,7 @@ function Bars({ item: { edges, counts } }) {
         </rect>`;
       })}
     </svg>
-    <p class="ends muted number"><span>${number(first)}</span><span>${number(counts.reduce((sum, count) => sum + count, 0))} values</span><span>${number(last)}</span></p>`;
+    <p class="ends muted number"><span>${from}</span><span>${number(counts.reduce((sum, one) => sum + one, 0))} values</span><span>${to}</span></p>`;
 }
 
 /** A page of the run: it gets no origin and nothing of ours, and scripts only if somebody wants them. */
@@ -107,7 +109,8 @@ function Page({ run, item }) {
 
 function Words({ run, item }) {
   if (!item.sha256) return html`<${Missing} />`;
-  return html`<${Fetched} path="media/file" query=${{ run, sha256: item.sha256 }} show=${(text) => html`<pre class="log" tabindex="0">${text}</pre>`} />`;
+  const show = (text) => html`<pre class="log" tabindex="0">${text}</pre>`;
+  return html`<${Fetched} path="media/file" query=${{ run, sha256: item.sha256 }} show=${show} />`;
 }
 
 function File({ run, item }) {

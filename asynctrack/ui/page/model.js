@@ -74,8 +74,9 @@ export function modelOf(lines, blocks, settings, marks) {
   return { curves, x, y, beyond, settings, marks, exact: curves.length > 0 && curves.every((curve) => curve.exact), isEmpty: !curves.length };
 }
 
-/** Where a curve begins and ends; on a logarithmic axis, it begins at its first place there. */
-function endsOf({ x_range: range, columns: { x } }, isLog) {
+/** Where a curve begins and ends; on a logarithmic axis, at its first place there. @param {import("./wire.js").Block} block @param {boolean} isLog */
+function endsOf({ x_range: range, columns }, isLog) {
+  const { x } = columns;
   if (range && !isLog) return range;
   return [isLog ? x.find((at) => at > 0) ?? NaN : x[0], x[x.length - 1]];
 }

@@ -64,7 +64,10 @@ export function Panels(props) {
     e: ["axes and files of a chart", () => focused()?.querySelector("summary")?.click()],
     Escape: ["leave full screen", () => update({ full: null })],
   });
-  if (!shown.length) return html`<${Empty} title="No metric has “${param("q")}” in its name"><button onClick=${() => update({ q: null })}>Show all</button><//>`;
+  if (!shown.length) {
+    const all = html`<button onClick=${() => update({ q: null })}>Show all</button>`;
+    return html`<${Empty} title="No metric has “${param("q")}” in its name">${all}<//>`;
+  }
   return html`<div class="sections-room"><div class="sections" data-few=${shown.length <= FEW ? "" : undefined}>
     ${[...Map.groupBy(shown, (panel) => panel.section)].map(
       ([section, some]) => html`<${Section} key=${section} name=${section} panels=${some} charts=${props} />`,
@@ -92,9 +95,12 @@ function PanelPlace({ panel, charts }) {
   const place = useRef(null);
   const isSeen = useInView(place);
   const lines = useMemo(() => linesOf(panel), [panel, linesOf]);
-  const isFull = param("full") === panel.name;
-  return html`<article ref=${place} class="panel" data-full=${isFull ? "" : undefined} data-name=${panel.name} tabindex="0" aria-label=${panel.title}>
-    ${isSeen ? html`<${Chart} ...${rest} name=${panel.name} title=${panel.title} lines=${lines} metrics=${keys} />` : html`<header><h3>${panel.title}</h3></header>`}
+  const { name, title } = panel;
+  const isFull = param("full") === name;
+  return html`<article ref=${place} class="panel" data-full=${isFull ? "" : undefined} data-name=${name} tabindex="0" aria-label=${title}>
+    ${isSeen
+      ? html`<${Chart} ...${rest} name=${name} title=${title} lines=${lines} metrics=${keys} />`
+      : html`<header><h3>${title}</h3></header>`}
   </article>`;
 }
 

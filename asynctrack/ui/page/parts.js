@@ -47,10 +47,9 @@ export function useLoaded(load, on) {
   return { ...state, reload: () => setAttempt((number) => number + 1) };
 }
 
-/**
- * Tabs, of which the arrow keys choose too.
- * @param {{tabs: {name: string, title: string, count?: number | null, isBad?: boolean}[], value: string, label: string, onChoose: (name: string) => void}} props
- */
+/** @typedef {{name: string, title: string, count?: number | null, isBad?: boolean}} Tab */
+
+/** Tabs, of which the arrow keys choose too. @param {{tabs: Tab[], value: string, label: string, onChoose: (name: string) => void}} props */
 export function Tabs({ tabs, value, label, onChoose }) {
   const turn = (event) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -62,7 +61,8 @@ export function Tabs({ tabs, value, label, onChoose }) {
   return html`<div class="tabs" role="tablist" aria-label=${label} onKeyDown=${turn}>
     ${tabs.map(
       ({ name, title, count, isBad }) => html`<button
-        key=${name} role="tab" data-name=${name} aria-selected=${name === value ? "true" : "false"} tabindex=${name === value ? 0 : -1} onClick=${() => onChoose(name)}
+        key=${name} role="tab" data-name=${name} aria-selected=${name === value ? "true" : "false"} tabindex=${name === value ? 0 : -1}
+        onClick=${() => onChoose(name)}
       >
         ${title}${count ? html`<span class=${isBad ? "count bad" : "count"}>${count}</span>` : ""}
       </button>`,

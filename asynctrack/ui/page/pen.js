@@ -1,6 +1,7 @@
 // Pen: one way to draw on a canvas and into an SVG file, so that what is exported is what was seen.
 
 /** @typedef {{colour: string, width?: number, dash?: number[], alpha?: number}} Ink */
+/** @typedef {{colour: string, size: number, align?: "left" | "center" | "right", bold?: boolean}} TextStyle */
 
 /** Draws on a canvas. */
 export class CanvasPen {
@@ -39,7 +40,7 @@ export class CanvasPen {
     this.context.fill(path);
   }
 
-  /** @param {string} text @param {number} x @param {number} y @param {{colour: string, size: number, align?: CanvasTextAlign, bold?: boolean}} style */
+  /** @param {string} text @param {number} x @param {number} y @param {TextStyle} style */
   text(text, x, y, { colour, size, align = "left", bold = false }) {
     Object.assign(this.context, { fillStyle: colour, globalAlpha: 1, textAlign: align, font: `${bold ? "600 " : ""}${size}px ${FONT}` });
     this.context.fillText(text, x, y);
@@ -85,7 +86,8 @@ export class SvgPen {
 
   inside({ left, top, width, height }, draw) {
     const id = `inside${this.clips++}`;
-    this.parts.push(`<clipPath id="${id}"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath><g clip-path="url(#${id})">`);
+    this.parts.push(`<clipPath id="${id}"><rect x="${left}" y="${top}" width="${width}" height="${height}"/></clipPath>`);
+    this.parts.push(`<g clip-path="url(#${id})">`);
     draw();
     this.parts.push("</g>");
   }
@@ -101,7 +103,8 @@ export class SvgPen {
 
   text(text, x, y, { colour, size, align = "left", bold = false }) {
     const weight = bold ? ' font-weight="600"' : "";
-    this.parts.push(`<text x="${rounded(x)}" y="${rounded(y)}" fill="${colour}" font-size="${size}" text-anchor="${ANCHORS[align]}"${weight}>${escaped(text)}</text>`);
+    const attributes = `fill="${colour}" font-size="${size}" text-anchor="${ANCHORS[align]}"${weight}`;
+    this.parts.push(`<text x="${rounded(x)}" y="${rounded(y)}" ${attributes}>${escaped(text)}</text>`);
   }
 
   #add(path, attributes) {

@@ -153,7 +153,8 @@ export class Plot {
   #labels(name, splits, step) {
     const axis = name === "x" ? this.model.settings.x : "";
     const [low, high] = this.model.x;
-    const room = (at) => (name === "y" ? Infinity : ((high - at) / (high - low)) * this.frame.over.clientWidth + RIGHT_MARGIN);
+    const width = this.root.clientWidth - Y_AXIS_WIDTH - RIGHT_MARGIN;
+    const room = (at) => (name === "y" ? Infinity : ((high - at) / (high - low)) * width + RIGHT_MARGIN);
     const labels = splits.map((at) => {
       const text = label(axis, at, step || Math.abs(at));
       return room(at) < (text.length * LETTER_WIDTH) / 2 ? "" : text;
@@ -197,7 +198,8 @@ export class Plot {
   #cursor() {
     const { cursor, over } = this.frame;
     const { left, top } = cursor;
-    return { x: this.frame.posToVal(left, "x"), left, top, width: over.clientWidth, height: over.clientHeight, offset: over.offsetLeft, isOver: this.isOver };
+    const { clientWidth: width, clientHeight: height, offsetLeft: offset } = over;
+    return { x: this.frame.posToVal(left, "x"), left, top, width, height, offset, isOver: this.isOver };
   }
 
   #select(frame) {

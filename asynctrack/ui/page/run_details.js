@@ -6,6 +6,7 @@ import { Empty, Fetched, Table } from "./parts.js";
 
 /** @typedef {{run: import("./run_page.js").RunDocument, version: number}} Props */
 
+const DELIVERY_COLUMNS = ["backend", "delivered", "behind", "skipped", "rejected", "records/s", "standing"];
 /** Names of numbers with a unit. */
 const UNIT = /_(at|s|bytes)$/;
 
@@ -55,9 +56,15 @@ export function Environment({ run }) {
   const known = Object.fromEntries(flattened(rest).filter(([, value]) => !isEmpty(value)));
   return html`<${Values} values=${known} show=${byUnit} />
     ${run.diff && html`<h2>Uncommitted changes</h2>
-      <p><button onClick=${() => setDiffOpen(!isDiffOpen)}>${isDiffOpen ? "Hide" : "Show"}</button> ${diffUrl && html`<a href=${diffUrl} download>Save</a>`}</p>
+      <p>
+        <button onClick=${() => setDiffOpen(!isDiffOpen)}>${isDiffOpen ? "Hide" : "Show"}</button>${" "}
+        ${diffUrl && html`<a href=${diffUrl} download>Save</a>`}
+      </p>
       ${isDiffOpen && html`<${Fetched} path="diff" query=${{ run: run.run }} show=${(text) => html`<${Diff} text=${text} />`} />`}`}
-    ${packages && html`<details class="packages"><summary>${Object.keys(packages).length} packages</summary><${Values} values=${packages} /></details>`}`;
+    ${packages && html`<details class="packages">
+      <summary>${Object.keys(packages).length} packages</summary>
+      <${Values} values=${packages} />
+    </details>`}`;
 }
 
 function Diff({ text }) {
@@ -75,7 +82,7 @@ export function Backends({ run }) {
     ${lost > 0 && html`<p class="bad">Dropped: ${Object.entries(dropped).map(([reason, count]) => `${number(count)} ${reason}`).join(", ")}</p>`}
     <h2>Deliveries</h2>
     ${backends.length
-      ? html`<${Table} columns=${["backend", "delivered", "behind", "skipped", "rejected", "records/s", "standing"]} rows=${backends.map(backendRow)} />`
+      ? html`<${Table} columns=${DELIVERY_COLUMNS} rows=${backends.map(backendRow)} />`
       : html`<p class="muted">The run has its journal alone: no backend was asked for.</p>`}`;
 }
 
@@ -91,15 +98,16 @@ function standing({ last_error, paused, closed, behind, next_try_at, retries, kn
   const reasons = Object.entries(skipped).map(([reason, count]) => `${number(count)} skipped: ${reason}`);
   const again = retries ? `tried ${retries} times${next_try_at ? `, next ${dateTime(next_try_at)}` : ""}` : "";
   const state = known === false ? "private to who ran it" : paused ? "paused" : behind ? "on its way" : closed ? "complete" : "up to date";
-  return html`${last_error ? html`<span class="bad">${last_error}</span>` : state} <span class="muted">${[again, ...reasons].filter(Boolean).join("; ")}</span>`;
+  const more = [again, ...reasons].filter(Boolean).join("; ");
+  return html`${last_error ? html`<span class="bad">${last_error}</span>` : state} <span class="muted">${more}</span>`;
 }
 
 /** @param {Props} props */
 export function Writers({ run }) {
   const { writers = [], hosts = [], failed_children = [], conflicts = [] } = run;
-  const tables = [["Writers", writers], ["Hosts", hosts], ["Child processes that failed", failed_children], ["Names set to different values", conflicts]];
-  return html`${tables.map(([title, records]) => rowsOf(title, records))}
-    ${!tables.some(([, records]) => records.length) && html`<${Empty} title="Nothing is known of who has written this run" />`}`;
+  const tables = { Writers: writers, Hosts: hosts, "Child processes that failed": failed_children, "Names set to different values": conflicts };
+  const shown = Object.entries(tables).map(([title, records]) => rowsOf(title, records));
+  return shown.some(Boolean) ? shown : html`<${Empty} title="Nothing is known of who has written this run" />`;
 }
 
 /** A table of records of one kind, with the columns that they have. */
@@ -108,7 +116,8 @@ function rowsOf(title, records) {
   if (!rows.length) return null;
   const flat = rows.map((row) => Object.fromEntries(flattened(row).filter(([, value]) => !isEmpty(value))));
   const columns = [...new Set(flat.flatMap(Object.keys))];
-  const cells = (row) => columns.map((column) => (typeof row[column] === "number" && !UNIT.test(column) ? row[column] : byUnit(row[column], column)));
+  const isPlain = (value, column) => typeof value === "number" && !UNIT.test(column);
+  const cells = (row) => columns.map((column) => (isPlain(row[column], column) ? row[column] : byUnit(row[column], column)));
   return html`<h2>${title}</h2><${Table} columns=${columns.map((column) => column.replaceAll("_", " "))} rows=${flat.map(cells)} />`;
 }
 

@@ -7,11 +7,13 @@ const CURVES_MS = 1000;
 const DOCUMENT_MS = 5000;
 
 /**
- * Watches a run.
- * @param {string} run @param {{current: Record<string, any> | undefined}} known what is known of it
- * @returns {{curves: number, document: number, told: {records?: number, step?: number | null, status?: string}}} numbers that grow when something has to
- * be asked for again, and what the run was last said to be
+ * @typedef {object} News
+ * @property {number} curves grows when the curves have to be asked for again
+ * @property {number} document grows when all else has to be
+ * @property {{records?: number, step?: number | null, status?: string}} told what the run was last said to be
  */
+
+/** Watches a run. @param {string} run @param {{current: Record<string, any> | undefined}} known what is known of it @returns {News} */
 export function useNews(run, known) {
   const [news, setNews] = useState({ curves: 0, document: 0, told: {} });
   useEffect(() => {
@@ -47,7 +49,10 @@ function soon(act) {
     if (performance.now() + ms >= due) return;
     clearTimeout(timer);
     due = performance.now() + ms;
-    timer = setTimeout(() => [drop(), act()], ms);
+    timer = setTimeout(() => {
+      due = Infinity;
+      act();
+    }, ms);
   };
   return { within, drop };
 }

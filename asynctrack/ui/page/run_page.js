@@ -75,7 +75,10 @@ function Trouble({ run }) {
       <summary>${run.error}</summary>
       ${run.traceback && html`<pre>${run.traceback}</pre>`}
     </details>`}
-    ${damage.length > 0 && html`<details class="trouble"><summary>Part of this run cannot be read</summary><pre>${damage.join("\n")}</pre></details>`}`;
+    ${damage.length > 0 && html`<details class="trouble">
+      <summary>Part of this run cannot be read</summary>
+      <pre>${damage.join("\n")}</pre>
+    </details>`}`;
 }
 
 function Charts({ run, version }) {
@@ -104,13 +107,12 @@ function linesByPrefix(run, keys) {
 
 /** Where the run was kept and taken up again, on an axis. */
 function marksOf({ checkpoints = [], sessions = [] }) {
-  const begin_s = Date.parse(sessions[0]?.started_at) / 1000;
-  const resumes = sessions.slice(1).map(({ step, started_at }) => ({ step, time: Date.parse(started_at) / 1000, title: "resumed", kind: "resume" }));
-  const all = [...checkpoints.map(({ step, time, counters = {} }) => ({ step, time, title: `checkpoint ${inWords(counters)}`, kind: "checkpoint" })), ...resumes];
+  const begin_s = sessions[0]?.time;
+  const kept = checkpoints.map(({ counters = {}, ...at }) => ({ ...at, title: `checkpoint ${inWords(counters)}`, kind: "checkpoint" }));
+  const all = [...kept, ...sessions.slice(1).map((at) => ({ ...at, title: "resumed", kind: "resume" }))];
   const place = { step: ({ step }) => step, time: ({ time }) => time, relative: ({ time }) => time - begin_s };
-  const found = Object.fromEntries(
-    Object.entries(place).map(([axis, on]) => [axis, all.map((mark) => ({ ...mark, x: on(mark) })).filter(({ x }) => Number.isFinite(x))]),
-  );
+  const on = (axis) => all.map((mark) => ({ ...mark, x: place[axis](mark) })).filter(({ x }) => Number.isFinite(x));
+  const found = Object.fromEntries(Object.keys(place).map((axis) => [axis, on(axis)]));
   return (axis) => found[axis] ?? NO_MARKS;
 }
 
