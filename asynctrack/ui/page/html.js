@@ -1,8 +1,8 @@
 // Html: htm bound to Preact, and in one place all that components take of both and of signals.
 import htm from "./vendor/htm.js";
-import { Component, Fragment, h, render } from "./vendor/preact.js";
+import { Component, h, render } from "./vendor/preact.js";
 
 export { useEffect, useErrorBoundary, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
-export { batch, computed, effect, signal, untracked, useComputed, useSignal, useSignalEffect } from "./vendor/signals.js";
-export { Component, Fragment, render };
+export { batch, computed, effect, signal, useComputed, useSignal } from "./vendor/signals.js";
+export { Component, render };
 export const html = htm.bind(h);

@@ -47,7 +47,7 @@ function ManyLines({ lines }) {
 }
 
 /** A bit of a line, as it is drawn. */
-export function Swatch({ line }) {
+function Swatch({ line }) {
   return html`<i class="swatch" data-dashed=${line.dash?.length ? "" : undefined} style=${{ color: css(line.colour) }}></i>`;
 }
 

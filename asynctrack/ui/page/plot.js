@@ -44,7 +44,7 @@ const VEIL = 0.8;
 const LEAST_DRAG = 4;
 
 /** @param {HTMLElement} root @returns {import("./paint.js").Theme} as the style says */
-export function themeOf(root) {
+function themeOf(root) {
   const style = getComputedStyle(root);
   return { text: style.caretColor, muted: style.color, line: style.borderTopColor, surface: style.backgroundColor };
 }

@@ -10,7 +10,7 @@ const KEPT = ["theme", "poll"];
 const WRITE_MS = 150;
 
 /** @param {string} fragment @returns {Route} */
-export function parse(fragment) {
+function parse(fragment) {
   const text = fragment.replace(/^#/, "");
   const query = text.indexOf("?");
   const path = !text.startsWith("/") ? "" : query < 0 ? text : text.slice(0, query);
@@ -28,7 +28,7 @@ function decoded(part) {
 }
 
 /** @param {Route} route @returns {string} */
-export function fragmentOf({ page, run, params }) {
+function fragmentOf({ page, run, params }) {
   const path = page === "runs" ? "#/" : `#/${page}/${run.split("/").map(encodeURIComponent).join("/")}`;
   const query = params.toString().replaceAll("%2F", "/").replaceAll("%2C", ",").replaceAll("%3A", ":");
   return query ? `${path}?${query}` : path;
