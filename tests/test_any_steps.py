@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynctrack._system.native import is_native
-from asynctrack.curves import drawing_plan
+from asynctrack.curves import drawing, drawing_plan, run_curves
 from asynctrack.curves.run_curves import RunCurves
+from asynctrack.curves.single_numbers import read_points
 from asynctrack.reading.reader import RunReader
+from asynctrack.records.codec import flatten
 from asynctrack.testing import JournaledRun
 
 Records = Iterator[tuple[int, dict[str, Any]]]
@@ -137,3 +139,64 @@ def check(curve: Any, points: list[tuple[float, float]], x0: float | None, x1: f
         # Rows that are wider than four places were read again.
         width = (max(place for place, _ in points) - min(place for place, _ in points)) / buckets
         assert all(high - low <= 6 * width * (1 + 1e-9) + 1e-6 for low, high, *_ in bands)
+
+
+sessions = st.lists(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(-5, 30), st.sampled_from(["a", "b", "c/d"])), max_size=40),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sessions, st.sampled_from(["all", "last"]), st.sampled_from(sorted({is_native, False})))
+def test_curves_of_a_writer_are_its_records(parts: Any, history: Any, native: bool) -> None:
+    """Also of a run that was resumed, where what one has logged again depends on the others."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_curves, "is_native", native)
+        with JournaledRun(Path(folder, "p", "r")) as run:
+            for number, part in enumerate(parts):
+                if number:
+                    run.start()
+                writers = [run, run.join("rank1", 1), run.join("rank2", 2)]
+                for writer, step, key in part:
+                    writers[writer].log({key: step * 0.5, "step": step}, step)
+                    if step % 7 == 0:
+                        writers[writer].journal()
+                for one in writers:
+                    one.journal()
+            run.end()
+        reader = RunReader(run.path)
+        for label in ("rank1", "rank2"):
+            wanted: dict[str, list[float]] = {}
+            for record in reader.records(history):
+                for key, value in flatten(record.data) if record.writer == label else ():
+                    wanted.setdefault(key, []).append(value)
+            found = reader.curves(history=history, writer=label, buckets=1000)
+            assert {key: sorted(curve.last) for key, curve in found.items()} == {
+                key: sorted(values) for key, values in wanted.items()
+            }
+
+
+def test_two_thousand_keys_are_drawn_in_one_reading_each_over_its_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with JournaledRun(tmp_path / "p" / "r") as run:
+        for step in range(400):
+            run.log({f"layer{number}/norm": step * number for number in range(step, 2000, 400)}, step)
+            run.log({f"layer{number}/norm": number for number in range(0, 2000, 400)}, 400 + step)
+        run.end()
+    readings = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal readings
+        readings += 1
+        return read_points(*arguments, **options)
+
+    monkeypatch.setattr(drawing, "read_points", counted)
+    curves = RunReader(run.path).curves(buckets=50)
+    assert len(curves) == 2000 and readings <= 2
+    for number in range(2000):
+        curve = curves[f"layer{number}/norm"]
+        assert curve.x_min[0] == number % 400
+        assert sum(curve.count) == (1 if number % 400 else 401)

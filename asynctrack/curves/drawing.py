@@ -49,19 +49,29 @@ def axis_of(pyramid: Pyramid, name: str) -> XAxis:
     return XAxis(name, BY_STEP, 0, name)
 
 
-def extent(pyramid: Pyramid, key: str, axis: XAxis, *, native: bool = is_native) -> Window | None:
-    """Return where the numbers of a metric begin and end on the axis, or somewhat before and behind; None where there are none.
+def extents(
+    pyramid: Pyramid, keys: Iterable[str], axis: XAxis, *, native: bool = is_native
+) -> dict[str, Window | None]:
+    """Return where the numbers of metrics begin and end on the axis, or somewhat before and behind; None where there are none.
 
     Rows whose places go back and forth tell little of one metric: the records of those are read again.
     """
-    found = _extent_of_rows(pyramid, key, axis)
-    lanes = [lane for lane in pyramid.lanes if key in lane.entries]
-    if found is None or axis.metric is not None or all(is_in_order(lane, axis) for lane in lanes):
-        return found
+    found = {key: _extent_of_rows(pyramid, key, axis) for key in keys}
+    loose = {
+        key: window
+        for key, window in found.items()
+        if window is not None
+        and axis.metric is None
+        and not all(is_in_order(lane, axis) for lane in pyramid.lanes if key in lane.entries)
+    }
     for _ in range(_MOST_LOOKS):
-        before, found = found, _closer(pyramid, key, axis, found, native=native)
-        if found.end - found.begin > _CLOSE * (before.end - before.begin):
-            break
+        closer, exact = _closer(pyramid, loose, axis, native=native)
+        found.update(closer)
+        loose = {
+            key: window
+            for key, window in closer.items()
+            if key not in exact and window.end - window.begin <= _CLOSE * (loose[key].end - loose[key].begin)
+        }
     return found
 
 
@@ -87,13 +97,25 @@ def _window_of(pieces: Iterable[tuple[Bytes, Bytes]], axis: XAxis) -> Window | N
     return None if low > high else Window(low, high)
 
 
-def _closer(pyramid: Pyramid, key: str, axis: XAxis, window: Window, *, native: bool) -> Window:
-    """Return a window for a metric that is closer, by its records in the rows that are wide beside what is known."""
-    opened = list(pyramid.open_rows((key,)))
-    plan = plan_of(pyramid, key, opened, axis, window, _LOOKED_AT)
-    if plan.again is None:
-        return window
-    points = _read_again(pyramid, {key: window}, [*plan.again, *_open_stretches(opened)], axis, native=native)[key]
+def _closer(
+    pyramid: Pyramid, windows: Mapping[str, Window], axis: XAxis, *, native: bool
+) -> tuple[dict[str, Window], set[str]]:
+    """Return windows that are closer, by the records in rows that are wide beside what is known; and for which metrics all records were read."""
+    opened = list(pyramid.open_rows(tuple(windows)))
+    plans = {key: plan_of(pyramid, key, opened, axis, window, _LOOKED_AT) for key, window in windows.items()}
+    found, exact = dict(windows), set[str]()
+    for keys, stretches in _readings(plans):
+        read = _read_again(
+            pyramid, {key: windows[key] for key in keys}, [*stretches, *_open_stretches(opened)], axis, native=native
+        )
+        for key in keys:
+            found[key] = _window_by(key, plans[key], read[key], axis) or windows[key]
+        exact |= {key for key in keys if not plans[key].parts}
+    return found, exact
+
+
+def _window_by(key: str, plan: DrawingPlan, points: bytes, axis: XAxis) -> Window | None:
+    """Return where the points of a metric begin and end, and the rows that are drawn as they are."""
     places = [float(place) for place in memoryview(points).cast("d")[::2]]
     narrow = _window_of(
         (
@@ -104,7 +126,7 @@ def _closer(pyramid: Pyramid, key: str, axis: XAxis, window: Window, *, native: 
         axis,
     )
     places += [] if narrow is None else [*narrow]
-    return Window(min(places), max(places)) if places else window
+    return Window(min(places), max(places)) if places else None
 
 
 def draw(

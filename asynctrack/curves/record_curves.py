@@ -121,9 +121,9 @@ class RecordCurves(RunCurves):
             return XAxis(x, BY_TIME, min(self._times, default=0) if x == "relative" else 0, None)
         return XAxis(x, BY_STEP, 0, x)
 
-    def _extent(self, key: str, axis: XAxis) -> Window | None:
-        places = [x for x, _ in self._points(key, axis)]
-        return Window(min(places), max(places)) if places else None
+    def _extents_of(self, keys: Iterable[str], axis: XAxis) -> dict[str, Window | None]:
+        places = {key: [x for x, _ in self._points(key, axis)] for key in keys}
+        return {key: Window(min(of), max(of)) if of else None for key, of in places.items()}
 
     def _draw(self, windows: Mapping[str, Window], axis: XAxis, buckets: int) -> dict[str, DrawnMetric]:
         found = {}

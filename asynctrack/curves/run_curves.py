@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from asynctrack._system.native import is_native
 from asynctrack.curves import saved
 from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.cuts import CutCounts, Cuts, History
-from asynctrack.curves.drawing import DrawnMetric, axis_of, curve_of, draw, extent
+from asynctrack.curves.drawing import DrawnMetric, axis_of, curve_of, draw, extents
 from asynctrack.curves.drawing_plan import Window
 from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.curves.pyramid import Pyramid
@@ -25,6 +26,7 @@ from asynctrack.journal.reader import Damage
 
 # More buckets than any picture has. Arbitrary.
 _MOST_BUCKETS: Final = 1 << 20
+_UNKNOWN: Final = Window(math.nan, math.nan)
 
 
 class RunCurves:
@@ -128,7 +130,7 @@ class RunCurves:
     def extent(self, key: str, x: str) -> tuple[float, float] | None:
         """Return the least and the greatest x of a metric, or somewhat less and more; None where it has no number there."""
         with self._lock:
-            return self._extent(key, self._axis(x))
+            return self._extents_of((key,), self._axis(x))[key]
 
     def curves(
         self, keys: Iterable[str], x: str, x0: float | None, x1: float | None, buckets: int
@@ -158,9 +160,10 @@ class RunCurves:
             for key in (*keys, *([axis.metric] if axis.metric is not None else [])):
                 if key not in known:
                     raise KeyError(key)
+            if x0 is not None and x1 is not None:
+                return self._draw(dict.fromkeys(keys, Window(x0, x1)), axis, buckets)
             windows = {}
-            for key in keys:
-                whole = Window(x0, x1) if x0 is not None and x1 is not None else self._extent(key, axis)
+            for key, whole in self._extents_of(keys, axis).items():
                 low, high = whole or Window(0.0, 0.0)
                 windows[key] = Window(low if x0 is None else x0, high if x1 is None else x1)
             return self._draw(windows, axis, buckets)
@@ -168,12 +171,13 @@ class RunCurves:
     def _axis(self, x: str) -> XAxis:
         return axis_of(self._pyramid, x)
 
-    def _extent(self, key: str, axis: XAxis) -> Window | None:
+    def _extents_of(self, keys: Iterable[str], axis: XAxis) -> dict[str, Window | None]:
         if self._extents_at != self._pyramid.position:
             self._extents, self._extents_at = {}, self._pyramid.position
-        if (key, axis.name) not in self._extents:
-            self._extents[key, axis.name] = extent(self._pyramid, key, axis, native=self._is_native)
-        return self._extents[key, axis.name]
+        known = {key: self._extents.get((key, axis.name), _UNKNOWN) for key in keys}
+        new = extents(self._pyramid, [key for key, of in known.items() if of is _UNKNOWN], axis, native=self._is_native)
+        self._extents |= {(key, axis.name): window for key, window in new.items()}
+        return {key: self._extents[key, axis.name] for key in known}
 
     def _draw(self, windows: Mapping[str, Window], axis: XAxis, buckets: int) -> dict[str, DrawnMetric]:
         return draw(self._pyramid, windows, axis, buckets, native=self._is_native)
