@@ -44,8 +44,8 @@ export default function ComparePage() {
 /** The curves of all runs that are drawn, or of groups of all runs. */
 function Overlay() {
   const rows = compared.value;
-  const names = metricsOf(rows).join("\n");
-  const metrics = useMemo(() => names.split("\n").filter(Boolean), [names]);
+  const names = JSON.stringify(metricsOf(rows));
+  const metrics = useMemo(() => JSON.parse(names), [names]);
   const linesOf = useMemo(() => (groups.value ? linesOfGroups(groups.value) : linesOfRuns(drawn.value)), [groups.value, drawn.value]);
   return html`<${Controls} metrics=${metrics}><${GroupChoice} /><//>
     <${Panels} keys=${metrics} linesOf=${linesOf} version=${useCalm(recordsOf(groups.value ? rows : drawn.value), LIVE_MS)} highlighted=${above.value}

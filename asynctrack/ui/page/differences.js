@@ -62,7 +62,8 @@ const chosenOf = (part, isAll) => ({ ...part, keys: part.keys.filter(({ differs 
 function goalOf(rows, key) {
   const said = Object.assign({}, ...rows.map((row) => row.goals ?? {}));
   const patterns = Object.keys(said).filter((name) => name.endsWith("*") && key.startsWith(name.slice(0, -1)));
-  return said[key] ?? said[patterns.sort((one, other) => other.length - one.length)[0]];
+  const found = Object.hasOwn(said, key) ? key : patterns.sort((one, other) => other.length - one.length)[0];
+  return found === undefined ? undefined : said[found];
 }
 
 /** @param {any[]} values @param {string | undefined} goal */

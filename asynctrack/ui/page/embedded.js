@@ -133,7 +133,7 @@ async function* curves({ run, key, x = "step", x0, x1, buckets = 300, history = 
   for (const name of listOf(run)) {
     const found = await runOf(name);
     for (const metric of listOf(key)) {
-      const curve = await (x in found.curves || x === "relative" ? curveOf(found, metric, x) : curveAgainst(found, metric, x));
+      const curve = await (Object.hasOwn(found.curves, x) || x === "relative" ? curveOf(found, metric, x) : curveAgainst(found, metric, x));
       if (!curve) continue;
       const part = within(curve, window[0], window[1]);
       yield curve.exact ? part : summedUp(part, Number(buckets));
@@ -158,7 +158,7 @@ async function* groups({ run, key, x = "step", x0, x1, buckets = 300 }) {
   }
 }
 
-function flattened(values, parent = "", result = {}) {
+function flattened(values, parent = "", result = Object.create(null)) {
   for (const [key, value] of Object.entries(values ?? {})) {
     const name = parent ? `${parent}/${key}` : key;
     if (value && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length) flattened(value, name, result);
@@ -169,7 +169,7 @@ function flattened(values, parent = "", result = {}) {
 
 function differing(all) {
   const names = new Set(all.flatMap((values) => Object.keys(values)));
-  const result = {};
+  const result = Object.create(null);
   for (const name of names) {
     const values = all.map((one) => one[name] ?? null);
     if (new Set(values.map((value) => JSON.stringify(value))).size > 1) result[name] = values;

@@ -25,7 +25,7 @@ export function Legend({ model, lines, hover, onToggle }) {
   return html`<div class="legend">
     ${lines.map((line) => {
       const curve = curves.get(line);
-      const value = curve ? number(valueOf(curve, model.x[1], at)) : "";
+      const value = curve ? valueOf(curve, model.x[1], at) : "";
       return html`<button
         key=${line.label} class="plain" aria-pressed=${line.isHidden ? "false" : "true"} title="Show or hide ${line.label}"
         onClick=${() => onToggle(line.label)}
@@ -52,9 +52,10 @@ function Swatch({ line }) {
 }
 
 /** The value under the cursor, or else the last that is seen. @param {Drawn} curve @param {number} end @param {Hover | null} hover */
-function valueOf({ x, mean, last, smooth }, end, hover) {
-  if (hover) return (smooth ?? mean)[indexAt(x, hover.x)];
-  return last[Math.max(0, indexAfter(x, end) - 1)];
+function valueOf({ x, mean, last, smooth, notFinite }, end, hover) {
+  const at = hover ? indexAt(x, hover.x) : Math.max(0, indexAfter(x, end) - 1);
+  const value = (hover ? smooth ?? mean : last)[at];
+  return Number.isNaN(value) && notFinite?.[at] ? "not finite" : number(value);
 }
 
 /** @param {{model: Model, hover: {value: Hover | null}}} props */

@@ -6,8 +6,9 @@ import { HelpDialog, showHelp, useKeys } from "./keys.js";
 import { Empty, Failure, Loading } from "./parts.js";
 import { href, param, route, update } from "./state.js";
 
-// A page's module is fetched when it is opened.
+// A page's module is fetched when it is opened. Without what every object has: a name comes from the address.
 const PAGES = {
+  __proto__: null,
   runs: () => import("./runs_page.js"),
   run: () => import("./run_page.js"),
   compare: () => import("./compare_page.js"),

@@ -68,10 +68,23 @@ const MARGIN = 0.06;
 export function modelOf(lines, blocks, settings, marks) {
   const found = lines.map((line) => ({ line, block: blocks.get(blockId(line)) })).filter(({ line, block }) => block?.rows && !line.isHidden);
   const whole = rangeOf(found.flatMap(({ block }) => endsOf(block, settings.logX)), settings.logX);
-  const x = settings.zoom ?? whole;
+  const x = spread(zoomOf(settings, whole));
   const curves = found.map(({ line, block }) => drawnOf(line, block, settings, x));
   const { y, beyond } = scaleOf(curves, x, settings);
   return { curves, x, y, beyond, settings, marks, exact: curves.length > 0 && curves.every((curve) => curve.exact), isEmpty: !curves.length };
+}
+
+/** What is seen; of a logarithmic axis, no more than it can have. @param {Settings} settings @param {Range} whole @returns {Range} */
+function zoomOf({ zoom, logX }, whole) {
+  if (!zoom || !logX || zoom[0] > 0) return zoom ?? whole;
+  return zoom[1] > whole[0] ? [whole[0], zoom[1]] : whole;
+}
+
+/** A range in which numbers can tell places apart: no fewer than some hundred. @param {Range} range @returns {Range} */
+function spread([low, high]) {
+  const least = Math.max(Math.abs(low), Math.abs(high)) * 2 ** -44;
+  const more = Math.max(0, least - (high - low)) / 2;
+  return [low - more, high + more];
 }
 
 /** Where a curve begins and ends; on a logarithmic axis, at its first place there. @param {import("./wire.js").Block} block @param {boolean} isLog */
@@ -133,7 +146,7 @@ function scaleOf(curves, [from, to], { logY, all }) {
   const [span, middle] = [scaled(high) - scaled(low), scaled(middleHigh) - scaled(middleLow)];
   const isSquashed = !all && middle > 0 && span > WORTH * middle;
   const shown = isSquashed ? [reach(middleLow, low, middle, -1, scaled), reach(middleHigh, high, middle, 1, scaled)] : [low, high];
-  const y = widened(rangeOf(shown, logY), logY);
+  const y = spread(widened(rangeOf(shown, logY), logY));
   const beyond = lows.filter((one) => one < y[0]).length + highs.filter((one) => one > y[1]).length;
   return { y, beyond };
 }

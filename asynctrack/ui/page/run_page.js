@@ -13,7 +13,9 @@ import { param, route, update } from "./state.js";
 
 /** What `api/run` answers. @typedef {Record<string, any>} RunDocument */
 
+// Without what every object has: a name comes from the address.
 const TABS = {
+  __proto__: null,
   charts: ["Charts", Charts],
   config: ["Config", Config],
   summary: ["Summary", Summary],
@@ -75,7 +77,7 @@ function Trouble({ run }) {
       <summary>${run.error}</summary>
       ${run.traceback && html`<pre>${run.traceback}</pre>`}
     </details>`}
-    ${damage.length > 0 && html`<details class="trouble">
+    ${damage.length > 0 && html`<details class="trouble" open=${!run.metrics.length}>
       <summary>Part of this run cannot be read</summary>
       <pre>${damage.join("\n")}</pre>
     </details>`}`;
@@ -85,11 +87,15 @@ function Charts({ run, version }) {
   const id = run.metrics.map(({ key }) => key).join("\n");
   const keys = useMemo(() => run.metrics.map(({ key }) => key), [id]);
   const linesOf = useMemo(() => linesByPrefix(run.run, keys), [run.run, keys]);
-  const markCount = (run.checkpoints?.length ?? 0) + (run.sessions?.length ?? 0);
-  const marksOn = useMemo(() => marksOf(run), [run.run, markCount]);
-  if (!keys.length) return html`<${Empty} title="No numbers were logged"><p class="muted">Charts come as soon as the run logs a number.</p><//>`;
+  const marksOn = useMemo(() => marksOf(run), [run.run, run.checkpoints?.at(-1)?.time, run.sessions?.length]);
+  if (!keys.length) return html`<${NoNumbers} run=${run} />`;
   return html`<${Controls} metrics=${keys} isResumed=${(run.sessions?.length ?? 0) > 1} />
     <${Panels} keys=${keys} linesOf=${linesOf} marksOn=${marksOn} version=${version} />`;
+}
+
+function NoNumbers({ run }) {
+  if (run.problem || run.damage?.length) return html`<${Empty} title="No numbers can be read" />`;
+  return html`<${Empty} title="No numbers were logged">${run.ended_at ? "" : html`<p class="muted">Charts come as soon as the run logs a number.</p>`}<//>`;
 }
 
 /** Gives each prefix a colour that it has in all panels, if there are colours enough. */
@@ -113,7 +119,7 @@ function marksOf({ checkpoints = [], sessions = [] }) {
   const place = { step: ({ step }) => step, time: ({ time }) => time, relative: ({ time }) => time - begin_s };
   const on = (axis) => all.map((mark) => ({ ...mark, x: place[axis](mark) })).filter(({ x }) => Number.isFinite(x));
   const found = Object.fromEntries(Object.keys(place).map((axis) => [axis, on(axis)]));
-  return (axis) => found[axis] ?? NO_MARKS;
+  return (axis) => (Object.hasOwn(found, axis) ? found[axis] : NO_MARKS);
 }
 
 function inWords(counters) {

@@ -74,7 +74,7 @@ function Points({ rows, x, y, across, up, width }) {
     </text>`}
   </svg>
   <figcaption class="muted" hidden=${points.length === rows.length}>
-    ${rows.length - points.length} runs have no place here: they lack a value, or it is not finite.
+    No place here: ${rows.length - points.length} of ${rows.length} runs, which lack a value, or whose value is not finite.
   </figcaption>`;
 }
 

@@ -49,9 +49,15 @@ function change(name, changes) {
 
 /** Shows a part of the x axis, or all: in all charts, but for one that has an axis of its own. @param {string} name @param {Range | null} range */
 export function zoom(name, range) {
-  const text = range && range.map((value) => Number(value.toPrecision(12))).join(",");
+  const text = range && range.map((value) => Number(value.toPrecision(digitsOf(range)))).join(",");
   if (ownOf(name).has("x")) change(name, { zoom: text });
   else update({ zoom: text });
+}
+
+/** So many digits that the ends of a range are far apart. @param {Range} range */
+function digitsOf([low, high]) {
+  const digits = Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (high - low))) + 5;
+  return Math.min(17, Math.max(12, digits || 0));
 }
 
 /** Gives one chart an axis by itself, or that of all. @param {string} name @param {string | null} axis */
