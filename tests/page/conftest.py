@@ -95,9 +95,9 @@ class Visitor:
         return self.page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium, without a window."""
+    """Chromium, without a window. It ends before tests of other folders, since Playwright has a loop of its own, in which no other can run."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the group test-page")
     if CHROMIUM is None:
         pytest.skip("needs chromium")

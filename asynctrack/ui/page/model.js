@@ -55,9 +55,9 @@ import { exponential, windowMean } from "./smoothing.js";
  * @property {Mark[]} marks
  */
 
-// The scale leaves out no more than this at either end, and only where that gives the rest twice the room.
+// The scale leaves out no more than this at either end, and only where that gives the rest four times the room.
 const OUTLIERS = 0.005;
-const WORTH = 2;
+const WORTH = 4;
 // Of a scale, beyond the numbers at either end.
 const MARGIN = 0.06;
 
