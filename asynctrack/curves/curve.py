@@ -135,7 +135,7 @@ def curve_of_cells(key: str, axis: str, cells: Bytes) -> CurveBuckets:
         columns = [array.array(of.typecode, [of[at] for at in order]) for of in columns]
         middles = _middles(columns)
     x_low, x_high, low, high, total, last, _, finite, broken = columns
-    mean = array.array("d", map(_mean, total, finite, low, high))
+    mean = array.array("d", _means(total, finite, low, high))
     if not all(finite):
         for of in (low, high, last):
             of[:] = array.array("d", [value if count else math.nan for value, count in zip(of, finite, strict=True)])
@@ -159,8 +159,16 @@ def _middles(columns: Sequence[Any]) -> array.array[float]:
     return array.array("d", [low + (high - low) / 2 for low, high in zip(columns[0], columns[1], strict=True)])
 
 
-def _mean(total: float, count: int, low: float, high: float) -> float:
-    return clamped(total / count, low, high) if count else math.nan
+def _means(total: Any, count: Any, low: Any, high: Any) -> Iterable[float]:
+    if not all(count):
+        return [
+            clamped(each / number, least, greatest) if number else math.nan
+            for each, number, least, greatest in zip(total, count, low, high, strict=True)
+        ]
+    means = list(map(operator.truediv, total, count))
+    if all(map(operator.le, low, means)) and all(map(operator.le, means, high)):  # as nearly always
+        return means
+    return map(clamped, means, low, high)
 
 
 def curve_of_points(key: str, axis: str, points: Sequence[tuple[float, float]]) -> CurveBuckets:
