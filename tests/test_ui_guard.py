@@ -417,6 +417,22 @@ def test_further_names_are_let_in_by_an_option(runs: Path) -> None:
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("name", ["Proxy.Example:8443", "[fd00::1]:80", "fd00::1"])
+def test_further_name_may_have_a_port(runs: Path, name: str) -> None:
+    host = "proxy.example" if "." in name else "[fd00::1]"
+    with page_of(runs, "--allow-host", name) as page:
+        assert page.ask("/api/runs", Host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--allow-host", "https://a.example/"), ("--allow-host", "*"), ("--port", "65536")]
+)
+def test_option_that_means_nothing_is_refused(tmp_path: Path, option: str, value: str) -> None:
+    done = said(option, value, at=tmp_path)
+    assert done.returncode == 2 and value in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.system
 def test_port_that_is_taken_gives_way_to_another(runs: Path) -> None:
     with page_of(runs) as first:
         done = said(str(runs), "--port", str(first.port), at=runs)

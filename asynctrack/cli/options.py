@@ -171,16 +171,17 @@ class KeyFilter:
         return {key: value for key, value in pairs if (chosen := known.get(key)) or (chosen is None and key in self)}
 
 
-def whole(low: int) -> Callable[[str], int]:
-    """Return the type of an option that takes a whole number from `low` on."""
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return the type of an option that takes a whole number from `low` on, or to `high`."""
+    end = "on" if high is None else f"to {high}"
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if value < low:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {low} on, got {text!r}")
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} {end}, got {text!r}")
         return value
 
     return parse

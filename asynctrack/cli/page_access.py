@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import Final
 
 from asynctrack.errors import InvalidSettings
@@ -11,6 +12,8 @@ from asynctrack.errors import InvalidSettings
 ENVIRONMENT: Final = "env:"
 # A shorter token could be guessed.
 _SHORTEST_TOKEN: Final = 16
+# A name or an address as `Host` says it, with or without a port.
+_HOST: Final = re.compile(r"\[?([a-z0-9_.-]+|[0-9a-f]*:[0-9a-f.]*:[0-9a-f:.]*)\]?(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
 def add_token(parser: argparse.ArgumentParser, option: str, begin: str = "") -> None:
@@ -27,10 +30,19 @@ def add_allow_host(parser: argparse.ArgumentParser, option: str, begin: str = ""
     parser.add_argument(
         option,
         metavar="NAME",
+        type=_host,
         action="append",
         default=[],
         help=f"{begin}let browsers ask by this name, too, such as that of a proxy; may be given several times",
     )
+
+
+def _host(text: str) -> str:
+    """Return the name of a host without its port, which does not count."""
+    found = _HOST.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected a name such as runs.example.org, got {text!r}")
+    return found[1]
 
 
 def token_of(said: str | None, option: str) -> str | None:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=options.whole(0),
+        type=options.whole(0, 65535),
         help="at which to listen, 0 for any that is free (default: 6180, or the next one that is free)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")

@@ -184,7 +184,9 @@ def listen(address: Address) -> socket.socket:
         family = _resolved(address)[0][0]
         return socket.create_server((address.host, address.port), family=family, backlog=1024, dualstack_ipv6=False)
     except OSError as error:
-        raise InvalidSettings([f"--listen {address.host or '*'}:{address.port}: {error.strerror or error}"]) from error
+        raise InvalidSettings(
+            [f"listening at {address.host or '*'}:{address.port}: {error.strerror or error}"]
+        ) from error
 
 
 def is_loopback(address: Address) -> bool:
@@ -196,7 +198,7 @@ def is_loopback(address: Address) -> bool:
     try:
         found = _resolved(address)
     except OSError as error:
-        raise InvalidSettings([f"--listen {address.host}:{address.port}: {error.strerror or error}"]) from error
+        raise InvalidSettings([f"listening at {address.host}:{address.port}: {error.strerror or error}"]) from error
     return all(ipaddress.ip_address(str(where[0]).partition("%")[0]).is_loopback for *_, where in found)
 
 
