@@ -342,6 +342,11 @@ def test_broken_runs_are_told_and_the_others_shown(tmp_path: Path) -> None:
             assert page.get("csv", run=key, key="loss").status == 200
             assert page.get("media", run=key, key="x").status == 200
         assert "p/good" in {one.header["run"] for one in page.blocks("curves", run=list(rows), key="loss")}
+        assert page.blocks("groups", run=list(rows), key="loss")[0].header["rows"] > 0
+        assert page.get("select", where="max(acc) > 2").json()["runs"] == ["p/good"]
+        assert page.get("select", sort="max(acc)").json()["runs"][0] == "p/good"
+        for name in ("compare", "metrics"):
+            assert page.get(name, run=list(rows)).status == 200
 
 
 @pytest.mark.system

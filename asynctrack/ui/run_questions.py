@@ -12,6 +12,8 @@ from asynctrack.collection.metric_stats import MetricStats
 from asynctrack.collection.subject import RunSubject
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.curves.totals import MetricTotals
+from asynctrack.errors import AsynctrackError
+from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.records.expressions import Condition, Order
 from asynctrack.records.media_types import unicode
 from asynctrack.ui.plain_json import plain
@@ -38,7 +40,10 @@ class ShownSubject(RunSubject):
         """Return the stats of its metrics."""
         if self.look.is_final:
             return super().metrics
-        curves = self._curves_of(str(self.path))
+        try:
+            curves = self._curves_of(str(self.path))
+        except (AsynctrackError, OSError, *UNREADABLE):  # other runs are found all the same
+            return {}
         return {key: _stats(totals) for key in curves.names() if (totals := curves.totals(key)) is not None}
 
 
