@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -111,13 +112,16 @@ class LiveRuns:
         try:
             version, told = 0, dict[str, RunEvent]()
             while not self._closed.is_set():
+                said = []
                 if self.listing.version != version:
                     version = self.listing.version
-                    yield _event("runs", {"version": version})
+                    said.append(_event("runs", {"version": version}))
                 for news in self._news_of(keys):
                     if told.get(news.run) != news:
                         told[news.run] = news
-                        yield _event("run", news.as_json())
+                        said.append(_event("run", news.as_json()))
+                if said:
+                    yield b"".join(said)
                 if not await _is_set(woken, _HEARTBEAT_S):
                     yield b": still here\n\n"
                 woken.clear()
@@ -160,13 +164,14 @@ class LiveRuns:
     async def _bring(self, one: _WatchedPlace) -> None:
         lane = f"list {one.place.directory}"
         try:
-            await self._threads.call(lane, one.place.find)
-            one.is_found.set()
-            while not self._closed.is_set():
-                done = await self._threads.call(lane, lambda: one.place.look(_LOOK_S, self._watched()))
+            if not one.is_found.is_set():
+                await self._threads.call(lane, one.place.find)
+                one.is_found.set()
+            find, done = True, False
+            while not (done or self._closed.is_set()):
+                done = await self._threads.call(lane, partial(_looked, one.place, self._watched(), find=find))
+                find = False
                 self._wake()
-                if done:
-                    break
             one.problem = None
         except (
             NoAnswer,
@@ -196,6 +201,12 @@ class _WatchedPlace:
         self.is_found = asyncio.Event()
         self.done_at = float("-inf")
         self.problem: str | None = None
+
+
+def _looked(place: ListedPlace, watched: set[str], *, find: bool) -> bool:
+    if find:
+        place.find()
+    return place.look(_LOOK_S, watched)
 
 
 async def _is_set(event: asyncio.Event, within_s: float) -> bool:

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -117,11 +118,8 @@ async def _serve(settings: PageSettings, listening: Listening, begun: Callable[[
     server.at_end.append(app.close)
     loop = asyncio.get_running_loop()
 
-    def end() -> None:
-        server.should_exit = server.force_exit = True
-
     for one in _SIGNALS:
-        loop.add_signal_handler(one, end)
+        loop.add_signal_handler(one, partial(server.end, at_once=True))
     begun()
     await server.serve([listening.sock])
 

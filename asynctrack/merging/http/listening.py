@@ -24,6 +24,8 @@ _HEAD_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 75
 # For how long requests that are here are answered yet when it ends. Arbitrary.
 _GRACE_S: Final = 20
+# Answers have a date, which is set so often.
+_TICK_S: Final = 1.0
 # Connections at once: more than the hosts of any cluster that one process can serve. Arbitrary.
 _MOST_CONNECTIONS: Final = 4096
 
@@ -116,6 +118,20 @@ class HTTPServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.at_end: list[Callable[[], None]] = []
+        self._ends = asyncio.Event()
+
+    def end(self, *, at_once: bool = False) -> None:
+        """Have it end, on its loop; `at_once` waits for no answer."""
+        self.force_exit = at_once
+        self.should_exit = True
+        self._ends.set()
+
+    async def main_loop(self) -> None:
+        """Serve until `end`. The date of answers is set once a second; uvicorn's own loop wakes ten times as often."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._ends.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

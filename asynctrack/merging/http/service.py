@@ -123,8 +123,7 @@ def _ending(server: HTTPServer) -> Iterator[None]:
     def end(number: int) -> None:
         if not left:
             os._exit(128 + number)
-        server.force_exit = left.pop() == 0
-        server.should_exit = True
+        server.end(at_once=left.pop() == 0)
 
     for one in _SIGNALS:
         loop.add_signal_handler(one, end, one)
