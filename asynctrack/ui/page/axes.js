@@ -1,5 +1,6 @@
 // Axes: where a value of any kind lies between 0 and 1: a number, linear or by its logarithm, or one of several texts.
 import { asNumber } from "./columns.js";
+import { evenTicks, extentOf, logTicks } from "./scales.js";
 
 /**
  * few: whether it has few different values, each with its label.
@@ -31,11 +32,7 @@ export function axisOf(title, values, log = false) {
 /** @param {string} title @param {number[]} numbers @param {boolean} log @returns {Axis} */
 function numberAxis(title, numbers, log) {
   const scale = log ? Math.log10 : (number) => number;
-  let [lo, hi] = [Infinity, -Infinity];
-  for (const number of numbers) {
-    const scaled = scale(number);
-    if (Number.isFinite(scaled)) [lo, hi] = [Math.min(lo, scaled), Math.max(hi, scaled)];
-  }
+  let [lo, hi] = extentOf(numbers.map(scale));
   if (lo > hi) [lo, hi] = [0, 1];
   if (lo === hi) [lo, hi] = [lo - (Math.abs(lo) / 10 || 1), hi + (Math.abs(hi) / 10 || 1)];
   const at = (value) => {
@@ -43,7 +40,7 @@ function numberAxis(title, numbers, log) {
     return Number.isFinite(place) ? place : undefined;
   };
   const few = fewNumbers(numbers, at);
-  const labels = few ?? (log ? decades(lo, hi) : niceNumbers(lo, hi));
+  const labels = few ?? (log ? logTicks(10 ** lo, 10 ** hi) : evenTicks(lo, hi, 5));
   const ticks = labels.map((label) => ({ at: /** @type {number} */ (at(label)), label }));
   return { title, kind: "number", log, few: few !== null, at, ticks };
 }
@@ -68,29 +65,8 @@ function fewNumbers(numbers, at) {
   return found.length <= FEW && isApart ? found : null;
 }
 
-/** Returns about five round numbers between two. */
-function niceNumbers(lo, hi) {
-  const rough = (hi - lo) / 5;
-  if (!Number.isFinite(rough)) return [lo, hi];
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10);
-  const first = Math.ceil(lo / step - 1e-9);
-  return Array.from({ length: Math.floor(hi / step + 1e-9) - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
-}
-
-/** Returns the powers of ten between two logarithms; with less than two of them, their doubles and halves too. */
-function decades(lo, hi) {
-  const [first, last] = [Math.floor(lo), Math.ceil(hi)];
-  const factors = hi - lo < 2 ? [1, 2, 5] : [1];
-  const every = Math.ceil((last - first) / 8);
-  const found = [];
-  for (let power = first; power <= last; power += every) for (const factor of factors) found.push(Number((factor * 10 ** power).toPrecision(12)));
-  return found.filter((number) => Math.log10(number) >= lo - 1e-9 && Math.log10(number) <= hi + 1e-9);
-}
-
 /** Returns true where numbers are positive and differ by a large factor: a logarithm shows them better. @param {any[]} values */
 export function spansDecades(values) {
-  const numbers = /** @type {number[]} */ (values.map(asNumber).filter((number) => number !== undefined && Number.isFinite(number)));
-  if (!numbers.length || numbers.some((number) => number <= 0)) return false;
-  return numbers.reduce((a, b) => Math.max(a, b)) / numbers.reduce((a, b) => Math.min(a, b)) >= DECADES;
+  const [least, most] = extentOf(/** @type {number[]} */ (values.map(asNumber)));
+  return least > 0 && most / least >= DECADES;
 }

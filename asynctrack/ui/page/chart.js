@@ -9,7 +9,7 @@ import { Legend, nearest, Tooltip } from "./legend.js";
 import { modelOf } from "./model.js";
 import { Plot } from "./plot.js";
 import { settingsOf, zoom } from "./settings.js";
-import { param, paramList, update } from "./state.js";
+import { param, paramList, toggleIn, update } from "./state.js";
 
 /** @typedef {import("./model.js").Line} Line */
 
@@ -42,7 +42,6 @@ export function Chart(props) {
   const model = useMemo(() => modelOf(lines, blocks, settings, marks), [lines, change, JSON.stringify(settings), marks]);
   const hover = useSignal(null);
   usePlot(root, plot, model, props, hover);
-  const toggle = (label) => update({ hide: hidden.includes(label) ? hidden.filter((one) => one !== label) : [...hidden, label] });
   return html`<header>
       <h3 title=${title}>${title}</h3>
       <${Notes} model=${model} isLoading=${isLoading} />
@@ -53,7 +52,7 @@ export function Chart(props) {
       ${model.isEmpty && html`<div class="plot-message">${error ? error.message : isLoading ? "" : "No numbers here"}</div>`}
       <${Tooltip} model=${model} hover=${hover} />
     </div>
-    <${Legend} model=${model} lines=${lines} hover=${hover} onToggle=${toggle} />`;
+    <${Legend} model=${model} lines=${lines} hover=${hover} onToggle=${(label) => toggleIn("hide", label)} />`;
 }
 
 /** Keeps the drawing up to date. A drawing has one kind of axes: others need another. */

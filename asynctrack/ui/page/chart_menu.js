@@ -5,7 +5,7 @@ import { number, place } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
 import { indexFrom, keysOf, runsOf } from "./model.js";
 import { savePng, saveSvg } from "./picture.js";
-import { hasOwn, setOwnAxis, settingsOf, toggleOwnLog } from "./settings.js";
+import { hasOwn, setAxis, toggleLog } from "./settings.js";
 import { param, update } from "./state.js";
 
 /** What can be done with a chart. It is made when it is opened: there may be thousands of metrics to choose from. */
@@ -32,11 +32,10 @@ function MenuItems({ name, title, lines, metrics, settings, plot, openTable, onC
   const isFull = param("full") === name;
   const csv = source.url("csv", { run: runsOf(lines), key: keysOf(lines) });
   const item = (text, act) => html`<button class="plain" onClick=${() => (act(), onChosen())}>${text}</button>`;
-  const setAxis = (axis) => setOwnAxis(name, axis === settingsOf().x ? null : axis);
   return html`<div>
-    <label>x <${AxisChoice} value=${settings.x} metrics=${metrics} label="x axis of this chart" onChoose=${setAxis} /></label>
-    ${item(settings.logX ? "Linear x" : "Logarithmic x", () => toggleOwnLog(name, "x"))}
-    ${item(settings.logY ? "Linear y" : "Logarithmic y", () => toggleOwnLog(name, "y"))}
+    <label>x <${AxisChoice} value=${settings.x} metrics=${metrics} label="x axis of this chart" onChoose=${(axis) => setAxis(axis, name)} /></label>
+    ${item(settings.logX ? "Linear x" : "Logarithmic x", () => toggleLog("x", name))}
+    ${item(settings.logY ? "Linear y" : "Logarithmic y", () => toggleLog("y", name))}
     ${item(isFull ? "Leave full screen" : "Full screen", () => update({ full: isFull ? null : name }))}
     ${item("Table of what is drawn", openTable)}
     ${item("Save as SVG", () => saveSvg(plot.current, title))}

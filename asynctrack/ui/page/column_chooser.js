@@ -1,6 +1,7 @@
 // Column chooser: the dialog in which columns are shown, hidden and pinned.
 import { titleOf } from "./columns.js";
 import { html, useEffect, useRef, useState } from "./html.js";
+import { toggled } from "./state.js";
 
 /** @typedef {import("./columns.js").Column} Column */
 
@@ -29,9 +30,6 @@ export function ColumnChooser({ columns, shown, pinned, onShown, onPinned, onClo
     <div class="rooms">${Object.keys(ROOMS).map(list)}</div>
   </dialog>`;
 }
-
-/** @param {string[]} ids @param {string} id */
-const toggled = (ids, id) => (ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id]);
 
 function Room({ title, columns, ids, pinned, onShown, onPinned }) {
   if (!columns.length) return null;

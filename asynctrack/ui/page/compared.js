@@ -2,7 +2,7 @@
 import { coloursOf } from "./colours.js";
 import { computed, signal } from "./html.js";
 import { runs } from "./runs_list.js";
-import { param, paramList, update } from "./state.js";
+import { param, paramList, toggleIn, update } from "./state.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./colours.js").Colour} Colour */
 
@@ -38,10 +38,7 @@ export const isDrawn = (run) => drawnKeys.value.has(run);
 export const drawn = computed(() => compared.value.filter((row) => isDrawn(row.run)));
 
 /** Draws a run, or no longer. @param {string} run */
-export function flip(run) {
-  const flipped = paramList("flip");
-  update({ flip: flipped.includes(run) ? flipped.filter((one) => one !== run) : [...flipped, run] });
-}
+export const flip = (run) => toggleIn("flip", run);
 
 /** Draws the first so many runs. @param {number} count */
 export const drawFirst = (count) => update({ shown: count === FIRST_SHOWN ? null : count, flip: [] });

@@ -3,7 +3,7 @@ import { source } from "./api.js";
 import { html, useMemo, useRef } from "./html.js";
 import { useLoaded } from "./parts.js";
 import { counted, isExpression, withChips, withWords } from "./row_filter.js";
-import { param, paramList, update } from "./state.js";
+import { param, paramList, toggleIn, update } from "./state.js";
 import { useCalm, useRested } from "./timing.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {{message: string, at?: number | null}} Problem */
@@ -76,11 +76,9 @@ const withChosen = (counts, chosen) => [
 ];
 
 function chip(name, [value, count]) {
-  const chosen = paramList(name);
-  const isChosen = chosen.includes(value);
-  const next = isChosen ? chosen.filter((one) => one !== value) : [...chosen, value];
+  const isChosen = paramList(name).includes(value);
   const kind = name === "status" ? "chip status" : "chip of-tag";
-  return html`<button key=${`${name} ${value}`} class=${kind} aria-pressed=${isChosen} data-status=${value} onClick=${() => update({ [name]: next })}>
+  return html`<button key=${`${name} ${value}`} class=${kind} aria-pressed=${isChosen} data-status=${value} onClick=${() => toggleIn(name, value)}>
     <span>${value}</span><small>${count.toLocaleString("en")}</small>
   </button>`;
 }

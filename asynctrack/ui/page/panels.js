@@ -4,7 +4,7 @@ import { html, useMemo, useRef } from "./html.js";
 import { useInView } from "./in_view.js";
 import { useKeys } from "./keys.js";
 import { Empty } from "./parts.js";
-import { param, paramList, update } from "./state.js";
+import { param, paramList, toggleIn, update } from "./state.js";
 
 /** @typedef {{name: string, title: string, section: string, keys: string[]}} Panel */
 
@@ -76,12 +76,11 @@ export function Panels(props) {
 }
 
 function Section({ name, panels, charts }) {
-  const closed = paramList("closed");
-  const isOpen = !closed.includes(name || "/");
-  const toggle = () => update({ closed: isOpen ? [...closed, name || "/"] : closed.filter((one) => one !== (name || "/")) });
+  const id = name || "/";
+  const isOpen = !paramList("closed").includes(id);
   return html`<section class="section" data-size=${panels.length}>
     <h2>
-      <button class="plain" aria-expanded=${isOpen ? "true" : "false"} onClick=${toggle}>
+      <button class="plain" aria-expanded=${isOpen ? "true" : "false"} onClick=${() => toggleIn("closed", id)}>
         <span class="chevron"></span>${name || "metrics"} <span class="muted">${panels.length}</span>
       </button>
     </h2>

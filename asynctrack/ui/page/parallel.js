@@ -6,7 +6,7 @@ import { number } from "./format.js";
 import { html, useEffect, useMemo, useRef, useSignal } from "./html.js";
 import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
 import { drawAxes, drawLines, frameOf, lineNear, placeOf } from "./parallel_lines.js";
-import { open, param, paramList, update } from "./state.js";
+import { open, param, paramList, toggled, update } from "./state.js";
 import { useWidth } from "./width.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./measures.js").Measure} Measure @typedef {[number, number]} Range */
@@ -51,7 +51,7 @@ const axesOf = (given, chosen) => (chosen.length ? given.filter(({ id }) => chos
 
 function AxisChooser({ given, shown }) {
   const ids = shown.map(({ id }) => id).filter((id) => given.some((measure) => measure.id === id));
-  const toggle = (id) => update({ axis: ids.includes(id) ? ids.filter((one) => one !== id) : [...ids, id] });
+  const toggle = (id) => update({ axis: toggled(ids, id) });
   return html`<details class="menu axes">
     <summary>Axes</summary>
     <div>

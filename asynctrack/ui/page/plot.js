@@ -3,6 +3,7 @@ import uPlot from "./vendor/uplot.js";
 import { clockTick, duration, tick } from "./format.js";
 import { paint } from "./paint.js";
 import { CanvasPen } from "./pen.js";
+import { logTicks } from "./scales.js";
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Range} Range */
@@ -247,26 +248,6 @@ export class Plot {
     over.addEventListener("pointermove", move);
     over.addEventListener("lostpointercapture", () => over.removeEventListener("pointermove", move), { once: true });
   }
-}
-
-/** Decades, or 1, 2 and 5 of each; of less than a decade, even steps. */
-function logTicks(low, high) {
-  const decades = Math.log10(high / low);
-  if (decades < 1) return evenTicks(low, high);
-  const every = Math.ceil(decades / 6);
-  const found = [];
-  for (let power = Math.floor(Math.log10(low) / every) * every; 10 ** power <= high; power += every) {
-    for (const times of decades < 2 ? [1, 2, 5] : [1]) found.push(Number((times * 10 ** power).toPrecision(12)));
-  }
-  return found.filter((at) => at >= low && at <= high);
-}
-
-function evenTicks(low, high) {
-  const rough = (high - low) / 4;
-  const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = unit * [1, 2, 5, 10].find((times) => times * unit >= rough);
-  const first = Math.ceil(low / step);
-  return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, at) => Number(((first + at) * step).toPrecision(12)));
 }
 
 function label(axis, at, step) {

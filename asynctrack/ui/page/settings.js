@@ -20,7 +20,7 @@ function ownOf(name) {
 export function settingsOf(name = "") {
   const own = ownOf(name);
   const x = own.get("x") ?? param("x") ?? "step";
-  const logs = own.get("log") ?? param("log") ?? "";
+  const logs = logsOf(name);
   return {
     x,
     logX: logs.includes("x") && x !== "time",
@@ -32,13 +32,16 @@ export function settingsOf(name = "") {
   };
 }
 
+const logsOf = (name) => ownOf(name).get("log") ?? param("log") ?? "";
+
 function rangeOf(text) {
   const [low, high] = (text ?? "").split(",").map(Number);
   return low < high ? /** @type {Range} */ ([low, high]) : null;
 }
 
-/** Changes how one chart is drawn. @param {string} name @param {Record<string, string | null>} changes */
+/** Changes how one chart is drawn; without a name, how all are. @param {string} name @param {Record<string, string | null>} changes */
 function change(name, changes) {
+  if (!name) return update(changes);
   const own = ownOf(name);
   for (const [key, value] of Object.entries(changes)) {
     if (value === null) own.delete(key);
@@ -50,8 +53,7 @@ function change(name, changes) {
 /** Shows a part of the x axis, or all: in all charts, but for one that has an axis of its own. @param {string} name @param {Range | null} range */
 export function zoom(name, range) {
   const text = range && range.map((value) => Number(value.toPrecision(digitsOf(range)))).join(",");
-  if (ownOf(name).has("x")) change(name, { zoom: text });
-  else update({ zoom: text });
+  change(ownOf(name).has("x") ? name : "", { zoom: text });
 }
 
 /** So many digits that the ends of a range are far apart. @param {Range} range */
@@ -60,29 +62,16 @@ function digitsOf([low, high]) {
   return Math.min(17, Math.max(12, digits || 0));
 }
 
-/** Gives one chart an axis by itself, or that of all. @param {string} name @param {string | null} axis */
-export function setOwnAxis(name, axis) {
-  change(name, { x: axis, zoom: null });
+/** Gives one chart an axis by itself, or without a name all of them; the usual one is not written down. @param {string} axis @param {string} [name] */
+export function setAxis(axis, name = "") {
+  const usual = name ? settingsOf().x : "step";
+  change(name, { x: axis === usual ? null : axis, zoom: null });
 }
 
-/** Turns a logarithmic axis of one chart on or off. @param {string} name @param {"x" | "y"} letter */
-export function toggleOwnLog(name, letter) {
-  const { logX, logY } = settingsOf(name);
-  change(name, { log: toggled(`${logX ? "x" : ""}${logY ? "y" : ""}`, letter) });
-}
-
-/** Turns a logarithmic axis of all charts on or off. @param {"x" | "y"} letter */
-export function toggleLog(letter) {
-  update({ log: toggled(param("log") ?? "", letter) });
-}
-
-function toggled(letters, letter) {
-  return letters.includes(letter) ? letters.replace(letter, "") : letters + letter;
-}
-
-/** Gives all charts another axis. @param {string} axis */
-export function setAxis(axis) {
-  update({ x: axis === "step" ? null : axis, zoom: null });
+/** Turns a logarithmic axis of one chart on or off, or without a name of all. @param {"x" | "y"} letter @param {string} [name] */
+export function toggleLog(letter, name = "") {
+  const letters = logsOf(name);
+  change(name, { log: letters.includes(letter) ? letters.replace(letter, "") : letters + letter });
 }
 
 /** @returns {boolean} whether a chart differs from all */

@@ -1,6 +1,7 @@
 // Sparklines: small curves of the rows in view: fetched for many at once when scrolling rests, kept, and drawn on canvases.
 import { source } from "./api.js";
 import { html, signal, useEffect, useRef } from "./html.js";
+import { extentOf } from "./scales.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./wire.js").Block} Block */
 /** @typedef {{records: number | undefined, at: number, curve: {value: Block | null}}} Kept */
@@ -91,7 +92,7 @@ function draw(canvas, block) {
   context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
   const { rows, columns } = block;
   const { x, mean, min = mean, max = mean } = columns;
-  const [lo, hi] = extent(min, max);
+  const [lo, hi] = [extentOf(min)[0], extentOf(max)[1]];
   const [first, last] = [x[0], x[rows - 1]];
   const across = (/** @type {number} */ at) => 1 + ((x[at] - first) / (last - first || 1)) * (WIDTH - 2);
   const down = (/** @type {number} */ value) => HEIGHT - 2 - ((value - lo) / (hi - lo || 1)) * (HEIGHT - 4);
@@ -107,14 +108,4 @@ function paint(context, alpha, act) {
   Object.assign(context, { globalAlpha: alpha, lineWidth: 1.25, lineJoin: "round" });
   context.beginPath();
   act();
-}
-
-/** @param {ArrayLike<number>} min @param {ArrayLike<number>} max */
-function extent(min, max) {
-  let [lo, hi] = [Infinity, -Infinity];
-  for (let at = 0; at < min.length; at++) {
-    if (min[at] < lo) lo = min[at];
-    if (max[at] > hi) hi = max[at];
-  }
-  return [lo, hi];
 }

@@ -57,6 +57,12 @@ export function update(changes, { push = false } = {}) {
   show({ ...route.peek(), params: changed(route.peek().params, changes) }, push);
 }
 
+/** Puts a value among those of a parameter, or takes it out. @param {string} name @param {string} value */
+export const toggleIn = (name, value) => update({ [name]: toggled(paramList(name), value) });
+
+/** Returns the values with one more, or without it where it was among them. @param {string[]} values @param {string} value */
+export const toggled = (values, value) => (values.includes(value) ? values.filter((one) => one !== value) : [...values, value]);
+
 function changed(params, changes) {
   const result = new URLSearchParams(params);
   for (const [name, value] of Object.entries(changes)) {
