@@ -116,3 +116,20 @@ def test_run_of_which_nothing_can_be_read_says_why(visitor: Visitor, odd: Server
     page = visitor.open(odd, "#/run/odd/broken")
     page.get_by_text("No numbers can be read").wait_for()
     assert "it ends here, before the run does" in page.locator("details.trouble[open]").inner_text()
+
+
+@pytest.mark.parametrize("how", ["", "?poll=1"])
+def test_page_goes_on_when_the_server_behind_a_proxy_is_there_again(visitor: Visitor, odd: Server, how: str) -> None:
+    visitor.page.route("**/api/events?*", lambda route: route.fulfill(status=502, body="the server is away"))
+    page = visitor.open(odd, f"#/{how}")
+    page.get_by_text("The server does not answer").wait_for()
+    page.unroute("**/api/events?*")
+    page.locator(".banner").wait_for(state="hidden")
+    visitor.problems[:] = [problem for problem in visitor.problems if "502" not in problem]
+
+
+@pytest.mark.parametrize("how", ["", "?poll=1"])
+def test_page_of_another_token_says_so(visitor: Visitor, odd: Server, how: str) -> None:
+    visitor.page.route("**/api/events?*", lambda route: route.fulfill(status=403, json={"error": "expected the token"}))
+    visitor.open(odd, f"#/{how}").get_by_text("The server does not know this page").wait_for()
+    visitor.problems[:] = [problem for problem in visitor.problems if "403" not in problem]

@@ -1,6 +1,9 @@
 // Live: one stream of the server's events while the page is seen; or, with `poll=2` in the address, a question every two seconds.
 import { param } from "./state.js";
 
+/** How long to wait for a server that is away, before it is asked again. */
+const AGAIN_MS = 2000;
+
 /**
  * @typedef {object} Listener
  * @property {(event: {version: number}) => void} [onRuns] the list of runs has changed
@@ -27,28 +30,48 @@ export function follow(runs, listener, connection) {
 }
 
 function listen(query, listener, connection) {
-  const stream = new EventSource(`api/events?${query}`);
+  let stream = begin();
   let isFirst = true;
-  stream.addEventListener("open", () => {
-    connection.value = "ok";
-    if (!isFirst) listener.onReturn?.();
+  let timer = 0;
+  let isStopped = false;
+
+  function begin() {
+    const begun = new EventSource(`api/events?${query}`);
+    begun.addEventListener("open", () => {
+      connection.value = "ok";
+      if (!isFirst) listener.onReturn?.();
+      isFirst = false;
+    });
+    begun.addEventListener("error", () => (begun.readyState === EventSource.CLOSED ? lose() : (connection.value = "gone")));
+    begun.addEventListener("runs", (event) => listener.onRuns?.(JSON.parse(event.data)));
+    begun.addEventListener("run", (event) => listener.onRun?.(JSON.parse(event.data)));
+    return begun;
+  }
+
+  // The browser does not try again after an answer that is no stream: it may be that of a proxy whose server is away.
+  async function lose() {
+    const status = await fetch("api/events?poll=1").then((response) => response.status, () => 0);
+    if (isStopped) return;
+    connection.value = status === 403 ? "refused" : "gone";
     isFirst = false;
-  });
-  stream.addEventListener("error", () => {
-    connection.value = stream.readyState === EventSource.CLOSED ? "refused" : "gone";
-  });
-  stream.addEventListener("runs", (event) => listener.onRuns?.(JSON.parse(event.data)));
-  stream.addEventListener("run", (event) => listener.onRun?.(JSON.parse(event.data)));
-  return () => stream.close();
+    if (status !== 403) timer = setTimeout(() => (stream = begin()), AGAIN_MS);
+  }
+
+  return () => {
+    isStopped = true;
+    clearTimeout(timer);
+    stream.close();
+  };
 }
 
 function ask(query, poll_s, listener, connection) {
   const timer = setInterval(async () => {
     try {
       const response = await fetch(`api/events?poll=${poll_s}&${query}`);
+      if (!response.ok) return void (connection.value = response.status === 403 ? "refused" : "gone");
       const events = await response.json();
       if (connection.value !== "ok") listener.onReturn?.();
-      connection.value = response.ok ? "ok" : "refused";
+      connection.value = "ok";
       listener.onRuns?.({ version: events.version });
       for (const event of events.runs) listener.onRun?.(event);
     } catch {
