@@ -2,8 +2,9 @@
 import { source } from "./api.js";
 import { AxisChoice } from "./controls.js";
 import { number, place } from "./format.js";
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useRef, useState } from "./html.js";
 import { indexFrom, keysOf, runsOf } from "./model.js";
+import { CloseButton, Dialog } from "./parts.js";
 import { savePng, saveSvg } from "./picture.js";
 import { hasOwn, setAxis, toggleLog } from "./settings.js";
 import { param, update } from "./state.js";
@@ -46,15 +47,13 @@ function MenuItems({ name, title, lines, metrics, settings, plot, openTable, onC
 
 /** The numbers that are drawn, for those who read and do not see. */
 function DataTable({ title, model, onClose }) {
-  const dialog = useRef(null);
-  useEffect(() => dialog.current.showModal(), []);
-  return html`<dialog ref=${dialog} class="table-dialog" aria-label="Table of ${title}" onClose=${onClose}>
-    <form method="dialog"><h2>${title}</h2><button>Close</button></form>
+  return html`<${Dialog} kind="table-dialog" label="Table of ${title}" onClose=${onClose}>
+    <header><h2>${title}</h2><${CloseButton} /></header>
     <table>
       <thead><tr>${["line", model.settings.x, "mean", "min", "max"].map((column) => html`<th scope="col">${column}</th>`)}</tr></thead>
       <tbody>${model.curves.flatMap((curve) => rowsOf(curve, model))}</tbody>
     </table>
-  </dialog>`;
+  <//>`;
 }
 
 function rowsOf({ line, x, mean, low, high }, { x: [from, to], settings }) {

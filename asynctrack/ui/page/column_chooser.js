@@ -1,6 +1,7 @@
 // Column chooser: the dialog in which columns are shown, hidden and pinned.
 import { titleOf } from "./columns.js";
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useState } from "./html.js";
+import { CloseButton, Dialog } from "./parts.js";
 import { toggled } from "./state.js";
 
 /** @typedef {import("./columns.js").Column} Column */
@@ -13,22 +14,20 @@ const MOST_LISTED = 120;
  * @param {{columns: Column[], shown: Column[], pinned: string[], onShown: (ids: string[]) => void, onPinned: (ids: string[]) => void, onClose: () => void}} props
  */
 export function ColumnChooser({ columns, shown, pinned, onShown, onPinned, onClose }) {
-  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const [text, setText] = useState("");
-  useEffect(() => dialog.current?.showModal(), []);
   const ids = shown.map((column) => column.id);
   const found = columns.filter((column) => column.id !== "name" && column.id.toLowerCase().includes(text.toLowerCase()));
   const choices = { ids, pinned, onShown: (id) => onShown(toggled(ids, id)), onPinned: (id) => onPinned(toggled(pinned, id)) };
   const list = (room) => html`<${Room} key=${room} title=${ROOMS[room]} columns=${found.filter((column) => column.room === room)} ...${choices} />`;
-  return html`<dialog ref=${dialog} class="chooser" aria-label="Columns" onClose=${onClose}>
+  return html`<${Dialog} kind="chooser" label="Columns" onClose=${onClose}>
     <header>
       <h2>Columns</h2>
       <input type="search" aria-label="Find a column" placeholder="Find a column" value=${text} onInput=${(event) => setText(event.target.value)} />
       <button onClick=${() => onShown([])}>What differs</button>
-      <button onClick=${() => dialog.current?.close()}>Close</button>
+      <${CloseButton} />
     </header>
     <div class="rooms">${Object.keys(ROOMS).map(list)}</div>
-  </dialog>`;
+  <//>`;
 }
 
 function Room({ title, columns, ids, pinned, onShown, onPinned }) {

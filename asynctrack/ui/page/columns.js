@@ -38,7 +38,7 @@ export function titleParts(column) {
 export function valueOf(column, row) {
   if (column.room !== "run") return Object.hasOwn(row[column.room] ?? {}, column.key) ? row[column.room][column.key] : undefined;
   if (column.key === "age") return ageOf(row);
-  if (column.key === "duration") return durationOf(row);
+  if (column.key === "duration") return tookOf(row) ?? (row.status === "running" ? ageOf(row) : undefined);
   if (column.key === "problem") return problemOf(row);
   return row[column.key];
 }
@@ -55,9 +55,8 @@ function behindOf(row) {
 /** @param {Row} row */
 const ageOf = (row) => (Date.now() - Date.parse(row.created_at)) / 1000 || undefined;
 
-/** @param {Row} row */
-const durationOf = (row) =>
-  row.ended_at ? (Date.parse(row.ended_at) - Date.parse(row.created_at)) / 1000 : row.status === "running" ? ageOf(row) : undefined;
+/** How many seconds a run took; undefined while it goes on. @param {{created_at: string, ended_at?: string}} run */
+export const tookOf = (run) => (run.ended_at ? (Date.parse(run.ended_at) - Date.parse(run.created_at)) / 1000 : undefined);
 
 /**
  * Returns every column that these rows have: those of all runs, then config, summary and metrics, what differs first in each.
@@ -113,11 +112,9 @@ function note(seen, key, value) {
   if (!found) seen.set(key, (found = { first: value, differs: false, count: 0, numeric: true, letters: 0 }));
   found.count++;
   found.differs ||= !isSame(found.first, value);
-  found.numeric &&= typeof value === "number" || NOT_FINITE.has(value);
+  found.numeric &&= value === null || asNumber(value) !== undefined;
   found.letters = Math.max(found.letters, typeof value === "number" ? 6 : Math.min(30, String(value).length));
 }
-
-const NOT_FINITE = new Set(["nan", "inf", "-inf", null]);
 
 /** Returns true for values that people take for the same; lists are compared by what they hold. */
 const isSame = (one, other) =>

@@ -9,7 +9,7 @@ import { groupings, groups, linesOfGroups } from "./groups.js";
 import { computed, html, useMemo } from "./html.js";
 import { Panels } from "./panels.js";
 import { ParallelCoordinates } from "./parallel.js";
-import { Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
+import { Choice, Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
 import { GroupLegend, RunLegend } from "./run_legend.js";
 import { failure, refresh, runs, useRuns } from "./runs_list.js";
 import { Scatter } from "./scatter.js";
@@ -75,12 +75,8 @@ function linesOfRuns(rows) {
 }
 
 function GroupChoice() {
-  return html`<label>group by
-    <select value=${param("group") ?? ""} onChange=${(event) => update({ group: event.target.value })}>
-      <option value="">nothing</option>
-      ${groupings.value.map((column) => html`<option key=${column.id} value=${column.id}>${titleOf(column)}</option>`)}
-    </select>
-  </label>`;
+  const options = [["", "nothing"], ...groupings.value.map((column) => [column.id, titleOf(column)])];
+  return html`<${Choice} label="group by" value=${param("group") ?? ""} options=${options} onChoose=${(id) => update({ group: id })} />`;
 }
 
 /** Views that need the statistics of all metrics. */

@@ -14,6 +14,9 @@ export const hovered = signal(/** @type {string | null} */ (null));
 /** The run that stands out: the one that the mouse is at, else the one that was picked. */
 export const highlighted = computed(() => hovered.value ?? param("pick"));
 
+/** What an element does that stands for a run. @param {string} run */
+export const hovering = (run) => ({ onMouseEnter: () => (hovered.value = run), onMouseLeave: () => (hovered.value = null) });
+
 /** Picks a run, or no longer. @param {string} run */
 export const pick = (run) => update({ pick: param("pick") === run ? null : run });
 

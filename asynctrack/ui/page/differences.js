@@ -3,12 +3,11 @@ import { source } from "./api.js";
 import { valueText } from "./cells.js";
 import { columnsOf, valueOf } from "./columns.js";
 import { css } from "./colours.js";
-import { colours, compared, highlighted, hovered, labels } from "./compared.js";
-import { save } from "./download.js";
+import { colours, compared, highlighted, hovering, labels } from "./compared.js";
+import { saveTable } from "./download.js";
 import { html, useComputed, useMemo } from "./html.js";
 import { useLoaded } from "./parts.js";
 import { href, param, update } from "./state.js";
-import { tableCsv } from "./table_csv.js";
 
 /** @typedef {import("./columns.js").Row} Row */
 /** @typedef {{title: string, keys: {key: string, differs: boolean, values: any[], best: number}[]}} Part  best: the index of the best value, else -1 */
@@ -29,7 +28,7 @@ export function Differences() {
   return html`<div class="differences">
     <div class="line">
       <label><input type="checkbox" checked=${isAll} onChange=${() => update({ all: isAll ? null : "1" })} /> also what is the same</label>
-      <button onClick=${() => saveTable(rows, there)}>CSV</button>
+      <button onClick=${() => saveCompared(rows, there)}>CSV</button>
     </div>
     ${!there.length && html`<p class="muted">Nothing differs.</p>`}
     ${rows.length > MOST_COLUMNS
@@ -100,7 +99,7 @@ function RunsDown({ parts, rows }) {
 
 function RunLine({ row, at, keys }) {
   const isAbove = useComputed(() => highlighted.value === row.run).value;
-  return html`<tr class=${isAbove ? "above" : undefined} onMouseEnter=${() => (hovered.value = row.run)} onMouseLeave=${() => (hovered.value = null)}>
+  return html`<tr class=${isAbove ? "above" : undefined} ...${hovering(row.run)}>
     <th scope="row"><${RunName} row=${row} /></th>${keys.map((one) => valueCell(one, at))}
   </tr>`;
 }
@@ -110,11 +109,7 @@ function RunName({ row }) {
 }
 
 /** What makes a column stand out together with its run. */
-const follows = (run) => ({
-  class: highlighted.value === run ? "above" : undefined,
-  onMouseEnter: () => (hovered.value = run),
-  onMouseLeave: () => (hovered.value = null),
-});
+const follows = (run) => ({ class: highlighted.value === run ? "above" : undefined, ...hovering(run) });
 
 const kindOf = (value) => (value === undefined ? "muted" : typeof value === "number" ? "number" : "");
 
@@ -126,8 +121,8 @@ function valueCell({ key, values, best }, at, more = {}) {
   </td>`;
 }
 
-function saveTable(rows, parts) {
+function saveCompared(rows, parts) {
   const keys = parts.flatMap((part) => part.keys.map((one) => ({ ...one, title: `${part.title.toLowerCase()}/${one.key}` })));
   const lines = rows.map((row, at) => [row.run, row.name, row.status, ...keys.map(({ values }) => values[at])]);
-  save(tableCsv(["run", "name", "status", ...keys.map(({ title }) => title)], lines), "compared.csv");
+  saveTable(["run", "name", "status", ...keys.map(({ title }) => title)], lines, "compared.csv");
 }

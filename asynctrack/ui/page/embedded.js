@@ -1,5 +1,6 @@
 // Embedded: the data of an exported file in place of a server: it answers the same questions with what is there. `ui/html_export.py` writes it.
 import { groupOf } from "./embedded_groups.js";
+import { flattened } from "./nested.js";
 import { columnBytes, decodeBlock, headerEnd, headerOf } from "./wire.js";
 
 /**
@@ -158,23 +159,11 @@ async function* groups({ run, key, x = "step", x0, x1, buckets = 300 }) {
   }
 }
 
-function flattened(values, parent = "", result = Object.create(null)) {
-  for (const [key, value] of Object.entries(values ?? {})) {
-    const name = parent ? `${parent}/${key}` : key;
-    if (value && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length) flattened(value, name, result);
-    else result[name] = value;
-  }
-  return result;
-}
-
+/** Returns what differs of several, each a map. @param {Map<string, any>[]} all */
 function differing(all) {
-  const names = new Set(all.flatMap((values) => Object.keys(values)));
-  const result = Object.create(null);
-  for (const name of names) {
-    const values = all.map((one) => one[name] ?? null);
-    if (new Set(values.map((value) => JSON.stringify(value))).size > 1) result[name] = values;
-  }
-  return result;
+  const names = [...new Set(all.flatMap((values) => [...values.keys()]))];
+  const found = names.map((name) => [name, all.map((values) => values.get(name) ?? null)]);
+  return Object.fromEntries(found.filter(([, values]) => new Set(values.map((value) => JSON.stringify(value))).size > 1));
 }
 
 const documentOf = async (name) => {
@@ -188,7 +177,7 @@ const OF_THE_FILE = ["version", "collected_at", "opened_at"];
 async function compare({ run }) {
   const documents = await Promise.all(listOf(run).map(documentOf));
   const rooms = ["config", "summary", "environment"];
-  const found = Object.fromEntries(rooms.map((room) => [room, differing(documents.map((one) => flattened(one[room])))]));
+  const found = Object.fromEntries(rooms.map((room) => [room, differing(documents.map((one) => new Map(flattened(one[room] ?? {}))))]));
   for (const name of OF_THE_FILE) delete found.environment[name];
   return found;
 }

@@ -1,5 +1,6 @@
 // Keys: what each key does on the page that is open, and the dialog that says so.
-import { html, signal, useEffect, useLayoutEffect, useRef } from "./html.js";
+import { html, signal, useLayoutEffect, useRef } from "./html.js";
+import { CloseButton, Dialog } from "./parts.js";
 
 /** @typedef {Record<string, [what: string, act: (event: KeyboardEvent) => void]>} Keys */
 
@@ -40,17 +41,14 @@ export function showHelp() {
 
 /** The dialog that lists the keys of this page. */
 export function HelpDialog() {
-  const dialog = useRef(null);
-  useEffect(() => {
-    if (isHelpOpen.value && !dialog.current.open) dialog.current.showModal();
-  }, [isHelpOpen.value]);
+  if (!isHelpOpen.value) return null;
   const all = Object.entries(Object.assign({}, ...stacks.value));
-  return html`<dialog ref=${dialog} class="help" aria-label="Keys" onClose=${() => (isHelpOpen.value = false)}>
+  return html`<${Dialog} kind="help" label="Keys" onClose=${() => (isHelpOpen.value = false)}>
     <h2>Keys</h2>
     <dl>
       ${all.map(([key, [what]]) => html`<dt><kbd>${key}</kbd></dt><dd>${what}</dd>`)}
     </dl>
     <p class="muted">On a chart: drag zooms, the wheel zooms, shift and drag moves along, a double click zooms out.</p>
-    <form method="dialog"><button>Close</button></form>
-  </dialog>`;
+    <${CloseButton} />
+  <//>`;
 }

@@ -1,6 +1,7 @@
 // Measures: what of a run a scatter plot or an axis of parallel coordinates can show: config, summary, and statistics of metrics.
-import { columnsOf, titleOf, valueOf } from "./columns.js";
+import { columnsOf, titleOf, tookOf, valueOf } from "./columns.js";
 import { html } from "./html.js";
+import { Choice } from "./parts.js";
 import { update } from "./state.js";
 
 /**
@@ -30,12 +31,9 @@ export function resultMeasures(rows, stats) {
     ...columns.filter((column) => column.room === "summary").map(measureOf),
     ...columns.filter((column) => column.room === "last").flatMap(statistic),
     { id: "run/records", title: "records", of: (row) => row.records },
-    { id: "run/duration", title: "duration in s", of: durationOf },
+    { id: "run/duration", title: "duration in s", of: tookOf },
   ];
 }
-
-/** @param {Row} row */
-const durationOf = (row) => (row.ended_at ? (Date.parse(row.ended_at) - Date.parse(row.created_at)) / 1000 : undefined);
 
 /**
  * Returns the measure with an id, else the first that fits, else the first.
@@ -48,9 +46,6 @@ export const chosenMeasure = (measures, id, likely = /^/) =>
 
 /** A choice of a measure. @param {{label: string, name: string, measures: Measure[], chosen: Measure}} props  name: of the view's parameter */
 export function MeasureChoice({ label, name, measures, chosen }) {
-  return html`<label class="choice">${label}
-    <select value=${chosen.id} onChange=${(event) => update({ [name]: event.target.value })}>
-      ${measures.map(({ id, title }) => html`<option key=${id} value=${id}>${title}</option>`)}
-    </select>
-  </label>`;
+  const options = measures.map(({ id, title }) => [id, title]);
+  return html`<${Choice} label=${label} value=${chosen.id} options=${options} onChoose=${(id) => update({ [name]: id })} />`;
 }

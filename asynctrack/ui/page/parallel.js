@@ -2,7 +2,6 @@
 import { axisOf, spansDecades } from "./axes.js";
 import { isDark } from "./colours.js";
 import { highlighted, hovered, labels, pick } from "./compared.js";
-import { number } from "./format.js";
 import { html, useEffect, useMemo, useRef, useSignal } from "./html.js";
 import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
 import { drawAxes, drawLines, frameOf, lineNear, placeOf } from "./parallel_lines.js";
@@ -159,5 +158,5 @@ function paint(canvas, frame, axes, lines, brushes) {
   const inks = { ink: style.color, quiet: style.borderTopColor, accent: style.caretColor, paper: style.backgroundColor };
   context.scale(dots, dots);
   drawLines(context, frame, lines, highlighted.peek(), inks.quiet);
-  drawAxes(context, frame, axes, brushes, inks, (label) => (typeof label === "number" ? number(label) : String(label)));
+  drawAxes(context, frame, axes, brushes, inks);
 }

@@ -1,4 +1,5 @@
 // Parallel lines: draws runs as lines over parallel axes on a canvas, and finds the line near a point.
+import { valueText } from "./cells.js";
 
 /**
  * @typedef {import("./axes.js").Axis} Axis
@@ -19,7 +20,7 @@ export function frameOf(width, height, count) {
 }
 
 /** @param {Frame} frame @param {number | undefined} place */
-export const yOf = (frame, place) => (place === undefined ? frame.bottom + MISSING : frame.bottom - place * (frame.bottom - frame.top));
+const yOf = (frame, place) => (place === undefined ? frame.bottom + MISSING : frame.bottom - place * (frame.bottom - frame.top));
 
 /** Returns the place on an axis of a height in pixels, within it. @param {Frame} frame @param {number} y */
 export const placeOf = (frame, y) => Math.min(1, Math.max(0, (frame.bottom - y) / (frame.bottom - frame.top)));
@@ -56,9 +57,8 @@ function stroke(context, frame, line, colour, alpha, width) {
  * @param {Axis[]} axes
  * @param {([number, number] | undefined)[]} brushes
  * @param {{ink: string, quiet: string, accent: string, paper: string}} colours
- * @param {(label: any) => string} format
  */
-export function drawAxes(context, frame, axes, brushes, colours, format) {
+export function drawAxes(context, frame, axes, brushes, colours) {
   context.font = "11px system-ui, sans-serif";
   context.textBaseline = "middle";
   axes.forEach((axis, index) => {
@@ -66,7 +66,7 @@ export function drawAxes(context, frame, axes, brushes, colours, format) {
     context.fillStyle = colours.quiet;
     context.fillRect(x - 0.5, frame.top, 1, frame.bottom - frame.top);
     drawBrush(context, frame, x, brushes[index], colours.accent);
-    drawTicks(context, frame, x, axis, index === axes.length - 1 ? 1 : -1, colours, format);
+    drawTicks(context, frame, x, axis, index === axes.length - 1 ? 1 : -1, colours);
   });
 }
 
@@ -78,13 +78,13 @@ function drawBrush(context, frame, x, brush, colour) {
   context.globalAlpha = 1;
 }
 
-function drawTicks(context, frame, x, axis, side, colours, format) {
+function drawTicks(context, frame, x, axis, side, colours) {
   context.textAlign = side < 0 ? "right" : "left";
   for (const tick of axis.ticks) {
     const y = yOf(frame, tick.at);
     context.fillStyle = colours.quiet;
     context.fillRect(x, y - 0.5, side * TICK, 1);
-    const text = shortened(format(tick.label));
+    const text = shortened(valueText(tick.label));
     context.lineWidth = 3;
     context.strokeStyle = colours.paper;
     context.strokeText(text, x + side * (TICK + 3), y);

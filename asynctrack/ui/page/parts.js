@@ -1,8 +1,30 @@
 // Parts: small components that all pages have: status, empty, error and loading states, and data that are fetched.
 import { ApiError, source } from "./api.js";
 import { number } from "./format.js";
-import { html, useEffect, useState } from "./html.js";
+import { html, useEffect, useRef, useState } from "./html.js";
 import { href } from "./state.js";
+
+/** A dialog above the page, open while it is there. @param {{label: string, kind: string, onClose: () => void, children?: any}} props */
+export function Dialog({ label, kind, onClose, children }) {
+  const dialog = useRef(null);
+  useEffect(() => dialog.current.showModal(), []);
+  return html`<dialog ref=${dialog} class=${kind} aria-label=${label} onClose=${onClose}>${children}</dialog>`;
+}
+
+/** What closes a dialog. */
+export const CloseButton = () => html`<form method="dialog"><button>Close</button></form>`;
+
+/**
+ * A choice of one value.
+ * @param {{label: string, value: string, options: [value: string, text: string][], onChoose: (value: string) => void}} props
+ */
+export function Choice({ label, value, options, onChoose }) {
+  return html`<label class="choice">${label}
+    <select value=${value} onChange=${(event) => onChoose(event.target.value)}>
+      ${options.map(([id, text]) => html`<option key=${id} value=${id}>${text}</option>`)}
+    </select>
+  </label>`;
+}
 
 /** A run's status as a word with its colour. @param {{status: string}} props */
 export function Status({ status }) {

@@ -2,6 +2,7 @@
 import { source } from "./api.js";
 import { bytes, dateTime, duration, number, plain } from "./format.js";
 import { html, useEffect, useRef, useState } from "./html.js";
+import { flattened } from "./nested.js";
 import { Empty, Fetched, Table } from "./parts.js";
 
 /** @typedef {{run: import("./run_page.js").RunDocument, version: number}} Props */
@@ -34,17 +35,6 @@ function Values({ values, none = "", show = plain }) {
     ${all.length > 12 && html`<input type="search" placeholder="Filter" aria-label="Filter" onInput=${(event) => setFilter(event.target.value)} />`}
     <dl class="pairs">${shown.map(([name, value]) => html`<dt>${name}</dt><dd>${show(value, name)}</dd>`)}</dl>
   </div>`;
-}
-
-/** @returns {[string, any][]} */
-function flattened(values, prefix = "") {
-  return Object.entries(values).flatMap(([name, value]) =>
-    isNested(value) ? flattened(value, `${prefix}${name}/`) : [[`${prefix}${name}`, value]],
-  );
-}
-
-function isNested(value) {
-  return value !== null && typeof value === "object" && !Array.isArray(value) && Object.keys(value).length > 0;
 }
 
 /** @param {Props} props */

@@ -1,6 +1,7 @@
 // Run page: one run: its charts, and beside them all else that is known of it.
 import { source } from "./api.js";
 import { PALETTE } from "./colours.js";
+import { tookOf } from "./columns.js";
 import { Controls } from "./controls.js";
 import { age, bytes, dateTime, duration, number } from "./format.js";
 import { html, useMemo, useRef } from "./html.js";
@@ -53,7 +54,7 @@ function RunHead({ run }) {
   const facts = [
     run.project,
     run.created_at && html`<time dateTime=${run.created_at} title=${dateTime(run.created_at)}>${age(run.created_at)} ago</time>`,
-    run.ended_at && `took ${duration((Date.parse(run.ended_at) - Date.parse(run.created_at)) / 1000)}`,
+    run.ended_at && `took ${duration(tookOf(run))}`,
     run.records !== undefined && `${number(run.records)} records`,
     run.status === "running" && run.records_per_s && `${number(run.records_per_s, 3)}/s`,
     run.step !== undefined && run.step !== null && `step ${number(run.step)}`,

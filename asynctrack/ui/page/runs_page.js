@@ -3,18 +3,17 @@ import { tableValues } from "./cells.js";
 import { isDark } from "./colours.js";
 import { ColumnChooser } from "./column_chooser.js";
 import { columnsOf, shownColumns, sorted } from "./columns.js";
-import { save } from "./download.js";
+import { saveTable } from "./download.js";
 import { FilterBar, useFilter } from "./filter_bar.js";
 import { number } from "./format.js";
 import { html, useMemo, useState } from "./html.js";
 import { useKeys } from "./keys.js";
-import { Empty, Failure, Loading } from "./parts.js";
+import { Choice, Empty, Failure, Loading } from "./parts.js";
 import { directory, failure, isComplete, problems, refresh, runs, useRuns } from "./runs_list.js";
 import { RunsTable } from "./runs_table.js";
 import { clear, selected, toggle, toggleAll } from "./selection.js";
 import { want } from "./sparklines.js";
 import { open, param, paramList, update } from "./state.js";
-import { tableCsv } from "./table_csv.js";
 
 /** More runs cannot be told apart in a chart. */
 const MOST_COMPARED = 200;
@@ -62,7 +61,7 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
   const order = useMemo(() => rows.map((row) => row.run), [rows]);
   const metric = param("curve") ?? "";
   const select = (run, event) => (setCursor(run), toggle(order, run, event.shiftKey));
-  const saveTable = () => save(tableCsv(...tableValues(shown, rows)), "runs.csv");
+  const saveRuns = () => saveTable(...tableValues(shown, rows), "runs.csv");
   const compare = () => order.length && open("compare", "", { run: comparedOf(order) });
   const see = (view) => shown.some(({ id }) => id === "curve") && want(view, metric);
   useTableKeys({ order, cursor, setCursor, compare });
@@ -70,7 +69,7 @@ function Table({ rows, columns, shown, pinned, sort, found, error, total }) {
     <${FilterBar} found=${found} error=${error}>
       <${CurveChoice} columns=${columns} metric=${metric} />
       <button onClick=${() => setChoosing(true)}>Columns</button>
-      <button onClick=${saveTable} title="This table, with all its rows, as a file">CSV</button>
+      <button onClick=${saveRuns} title="This table, with all its rows, as a file">CSV</button>
       <${CompareButton} order=${order} compare=${compare} />
     <//>
     <p class="counts muted" role="status">${countsOf(rows.length, total)}${!isComplete.value && " so far…"}
@@ -106,12 +105,8 @@ function CompareButton({ order, compare }) {
 
 function CurveChoice({ columns, metric }) {
   const keys = columns.filter((column) => column.room === "last").map((column) => column.key);
-  return html`<label class="choice">Curve
-    <select value=${metric} onChange=${(event) => update({ curve: event.target.value })}>
-      <option value="">first metric</option>
-      ${keys.map((key) => html`<option key=${key} value=${key}>${key}</option>`)}
-    </select>
-  </label>`;
+  const options = [["", "first metric"], ...keys.map((key) => [key, key])];
+  return html`<${Choice} label="Curve" value=${metric} options=${options} onChoose=${(key) => update({ curve: key })} />`;
 }
 
 function useTableKeys({ order, cursor, setCursor, compare }) {

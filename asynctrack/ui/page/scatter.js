@@ -1,8 +1,8 @@
 // Scatter: each run as a point, between any two of its measures.
 import { axisOf, spansDecades } from "./axes.js";
+import { valueText } from "./cells.js";
 import { css } from "./colours.js";
 import { colours, highlighted, hovered, labels } from "./compared.js";
-import { number } from "./format.js";
 import { html, useMemo, useRef } from "./html.js";
 import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
 import { href, param, update } from "./state.js";
@@ -58,19 +58,19 @@ function Points({ rows, x, y, across, up, width }) {
   const above = points.find(({ row }) => row.run === highlighted.value);
   return html`<svg width=${width} height=${HEIGHT} role="group" aria-label=${`${y.title} by ${x.title}, ${points.length} runs`}>
     ${across.ticks.map(({ at, label }) => html`<g key=${`x${at}`}><line x1=${placeX(at)} x2=${placeX(at)} y1=${MARGIN.top} y2=${HEIGHT - MARGIN.bottom} />
-      <text x=${placeX(at)} y=${HEIGHT - MARGIN.bottom + 16} text-anchor="middle">${shown(label)}</text></g>`)}
+      <text x=${placeX(at)} y=${HEIGHT - MARGIN.bottom + 16} text-anchor="middle">${valueText(label)}</text></g>`)}
     ${up.ticks.map(({ at, label }) => html`<g key=${`y${at}`}><line x1=${MARGIN.left} x2=${width - MARGIN.right} y1=${placeY(at)} y2=${placeY(at)} />
-      <text x=${MARGIN.left - 8} y=${placeY(at) + 4} text-anchor="end">${shown(label)}</text></g>`)}
+      <text x=${MARGIN.left - 8} y=${placeY(at) + 4} text-anchor="end">${valueText(label)}</text></g>`)}
     <text class="title" x=${width - MARGIN.right} y=${HEIGHT - 8} text-anchor="end">${x.title}</text>
     <text class="title" x="8" y="12">${y.title}</text>
     ${[...points.filter((point) => point !== above), ...(above ? [above] : [])].map(({ row, px, py, aside }) => html`<a key=${row.run} href=${href("run", row.run)}
       onMouseEnter=${() => (hovered.value = row.run)} onMouseLeave=${leave} onFocus=${() => (hovered.value = row.run)} onBlur=${leave}>
       <circle cx=${placeX(px) + aside} cy=${placeY(py)} r=${row.run === highlighted.value ? 8 : 5} style=${{ fill: css(colours.value.get(row.run)) }}>
-        <title>${`${labels.value.get(row.run)}\n${x.title}: ${shown(x.of(row))}\n${y.title}: ${shown(y.of(row))}`}</title>
+        <title>${`${labels.value.get(row.run)}\n${x.title}: ${valueText(x.of(row))}\n${y.title}: ${valueText(y.of(row))}`}</title>
       </circle>
     </a>`)}
     ${above && html`<text class="label" x=${placeX(above.px) + above.aside} y=${placeY(above.py) - 12} text-anchor=${anchorOf(above.px)}>
-      ${`${labels.value.get(above.row.run)}: ${shown(y.of(above.row))}`}
+      ${`${labels.value.get(above.row.run)}: ${valueText(y.of(above.row))}`}
     </text>`}
   </svg>
   <figcaption class="muted" hidden=${points.length === rows.length}>
@@ -84,5 +84,3 @@ const anchorOf = (place) => (place > 0.6 ? "end" : place < 0.2 ? "start" : "midd
 const asideOf = (index) => ((index * 7) % 13) - 6;
 
 const leave = () => (hovered.value = null);
-
-const shown = (value) => (typeof value === "number" ? number(value) : String(value));
