@@ -38,6 +38,9 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log(directory, "lines", [(step, {"one\nmetric": step, "v": step}) for step in range(9)])
     log(directory, "long", [(0, {"v": 1})], name="n" * 10_000, notes="x" * 5000)
     log(directory, "broken", [(0, {"v": 1})])
+    for at in range(2):
+        names = [*(f"layer/{number}" for number in range(600)), "l" * 400]
+        log(directory, f"many-{at}", [(step, dict.fromkeys(names, step + at)) for step in range(3)])
     next((directory / "odd" / "broken" / "journal").iterdir()).write_bytes(b"")
     with serving(directory) as server:
         yield server
@@ -102,6 +105,12 @@ def test_infinity_is_not_said_to_be_nan(visitor: Visitor, odd: Server) -> None:
 def test_name_of_a_metric_may_have_lines(visitor: Visitor, odd: Server) -> None:
     page = visitor.open(odd, "#/compare/?run=odd/lines&run=odd/infinite")
     assert drawn(page, "one metric") > 0
+
+
+@pytest.mark.parametrize("name", ["layer/599", "l" * 400])
+def test_every_metric_of_compared_runs_has_a_chart(visitor: Visitor, odd: Server, name: str) -> None:
+    page = visitor.open(odd, f"#/compare/?run=odd/many-0&run=odd/many-1&q={name}")
+    assert drawn(page, name.removeprefix("layer/")) > 0
 
 
 @pytest.mark.parametrize("width", [1400, 400])

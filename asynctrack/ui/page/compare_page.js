@@ -7,6 +7,7 @@ import { Controls } from "./controls.js";
 import { Differences } from "./differences.js";
 import { groupings, groups, linesOfGroups } from "./groups.js";
 import { computed, html, useMemo } from "./html.js";
+import { useMetricNames } from "./metric_names.js";
 import { Panels } from "./panels.js";
 import { ParallelCoordinates } from "./parallel.js";
 import { Choice, Empty, Failure, Loading, Tabs, useLoaded } from "./parts.js";
@@ -44,9 +45,10 @@ export default function ComparePage() {
 /** The curves of all runs that are drawn, or of groups of all runs. */
 function Overlay() {
   const rows = compared.value;
-  const names = JSON.stringify(metricsOf(rows));
-  const metrics = useMemo(() => JSON.parse(names), [names]);
-  const linesOf = useMemo(() => (groups.value ? linesOfGroups(groups.value) : linesOfRuns(drawn.value)), [groups.value, drawn.value]);
+  const names = useMetricNames(rows);
+  const all = JSON.stringify([...new Set([...names.values()].flatMap((some) => [...some]))]);
+  const metrics = useMemo(() => JSON.parse(all), [all]);
+  const linesOf = useMemo(() => (groups.value ? linesOfGroups(groups.value) : linesOfRuns(drawn.value, names)), [groups.value, drawn.value, names]);
   return html`<${Controls} metrics=${metrics}><${GroupChoice} /><//>
     <${Panels} keys=${metrics} linesOf=${linesOf} version=${useCalm(recordsOf(groups.value ? rows : drawn.value), LIVE_MS)} highlighted=${above.value}
       onHover=${(line) => (hovered.value = line?.run ?? null)} onPick=${(line) => pick(line.run)} />`;
@@ -58,16 +60,13 @@ const above = computed(() => {
   return names.includes(highlighted.value ?? "") ? highlighted.value : null;
 });
 
-/** The metrics that any of the runs has, in the order of the first that has them. @param {Row[]} rows */
-const metricsOf = (rows) => [...new Set(rows.flatMap((row) => Object.keys(row.last ?? {})))];
-
 /** @param {Row[]} rows */
 const recordsOf = (rows) => rows.reduce((sum, row) => sum + (row.records ?? 0), 0);
 
-/** A run has one colour, and each metric of a panel its own dash. @param {Row[]} rows */
-function linesOfRuns(rows) {
+/** A run has one colour, and each metric of a panel its own dash. @param {Row[]} rows @param {Map<string, Set<string>>} names of the metrics of each */
+function linesOfRuns(rows, names) {
   return ({ keys }) => rows.flatMap((row) =>
-    keys.filter((key) => Object.hasOwn(row.last ?? {}, key)).map((key) => ({
+    keys.filter((key) => names.get(row.run)?.has(key)).map((key) => ({
       run: row.run, key, colour: colours.value.get(row.run), dash: DASHES[keys.indexOf(key) % DASHES.length],
       label: keys.length > 1 ? `${labels.value.get(row.run)} ${key}` : labels.value.get(row.run),
     })),

@@ -73,7 +73,7 @@ function RunHead({ run }) {
 
 /** What went wrong, before anything else. */
 function Trouble({ run }) {
-  const damage = [run.problem, ...(run.damage ?? [])].filter(Boolean);
+  const damage = [...new Set([run.problem, ...(run.damage ?? [])])].filter(Boolean);
   return html`${run.error && html`<details class="trouble" open>
       <summary>${run.error}</summary>
       ${run.traceback && html`<pre>${run.traceback}</pre>`}
