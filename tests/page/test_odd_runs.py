@@ -142,3 +142,35 @@ def test_page_of_another_token_says_so(visitor: Visitor, odd: Server, how: str) 
     visitor.page.route("**/api/events?*", lambda route: route.fulfill(status=403, json={"error": "expected the token"}))
     visitor.open(odd, f"#/{how}").get_by_text("The server does not know this page").wait_for()
     visitor.problems[:] = [problem for problem in visitor.problems if "403" not in problem]
+
+
+def test_chart_fills_the_screen_though_there_are_few(visitor: Visitor, odd: Server) -> None:
+    page = visitor.open(odd, "#/run/odd/infinite?full=v")
+    assert drawn(page, "v") > 0
+    box = page.get_by_role("article", name="v", exact=True).bounding_box()
+    assert box is not None and box["y"] + box["height"] >= 895
+
+
+def test_menu_of_a_chart_is_used_by_keys_alone(visitor: Visitor, odd: Server) -> None:
+    page = visitor.open(odd, "#/run/odd/infinite?full=v")
+    assert drawn(page, "v") > 0
+    page.keyboard.press("e")
+    page.get_by_role("button", name="Save as SVG").wait_for()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "x axis of this chart"
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Save as SVG").wait_for(state="hidden")
+    assert "full=v" in page.evaluate("location.hash")
+    page.keyboard.press("Escape")
+    page.wait_for_url(lambda url: "full" not in url)
+
+
+@pytest.mark.parametrize("place", ["/", "/run/odd/infinite"])
+def test_filter_is_left_by_enter_and_stays(visitor: Visitor, odd: Server, place: str) -> None:
+    page = visitor.open(odd, f"#{place}")
+    page.get_by_role("searchbox").wait_for()
+    page.keyboard.press("/")
+    page.keyboard.type("v")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement === document.body")
+    page.wait_for_url(lambda url: "q=v" in url)

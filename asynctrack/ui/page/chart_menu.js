@@ -20,7 +20,12 @@ export function Menu(props) {
     setOpen(false);
   };
   const leave = (event) => event.currentTarget.contains(event.relatedTarget) || setOpen(false);
-  return html`<details class="menu" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)} onFocusOut=${leave}>
+  const escape = (event) => {
+    if (!isOpen || event.key !== "Escape") return;
+    event.preventDefault();
+    close();
+  };
+  return html`<details class="menu" open=${isOpen} onToggle=${(event) => setOpen(event.currentTarget.open)} onFocusOut=${leave} onKeyDown=${escape}>
       <summary ref=${summary} title="Axes and files (e)" aria-label="Axes and files of ${title}" data-own=${hasOwn(name) ? "" : undefined}>
         ⋯
       </summary>

@@ -24,7 +24,7 @@ export function Controls({ metrics, isResumed = false, children = null }) {
   return html`<div class="controls" role="toolbar" aria-label="Charts">
     <input
       ref=${filter} type="search" placeholder="Filter metrics  /" aria-label="Filter metrics" value=${param("q") ?? ""}
-      onInput=${(event) => update({ q: event.target.value })} onKeyDown=${(event) => event.key === "Escape" && event.target.blur()}
+      onInput=${(event) => update({ q: event.target.value })} onKeyDown=${({ key, target }) => (key === "Escape" || key === "Enter") && target.blur()}
     />
     <label>x <${AxisChoice} value=${x} metrics=${metrics} onChoose=${setAxis} /></label>
     <span class="together">

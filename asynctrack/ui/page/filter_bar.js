@@ -39,7 +39,10 @@ async function matching(where, abort) {
 export function FilterBar({ found, error, children }) {
   const text = param("q") ?? "";
   const box = useRef(/** @type {HTMLInputElement | null} */ (null));
-  const leave = (event) => event.key === "Escape" && (text ? update({ q: "" }) : box.current?.blur());
+  const leave = ({ key }) => {
+    if (key === "Escape" && text) update({ q: "" });
+    else if (key === "Escape" || key === "Enter") box.current?.blur();
+  };
   return html`<div class="filter">
     <div class="line">
       <input ref=${box} id="filter" type="search" value=${text} placeholder=${HINT} aria-label="Filter runs" spellcheck="false" autocomplete="off"

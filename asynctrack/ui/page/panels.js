@@ -61,7 +61,7 @@ export function Panels(props) {
     j: ["next chart", () => move(1)],
     k: ["chart before", () => move(-1)],
     f: ["chart in full screen", () => update({ full: param("full") ? null : focused()?.dataset.name })],
-    e: ["axes and files of a chart", () => focused()?.querySelector("summary")?.click()],
+    e: ["axes and files of a chart", () => openMenu(focused())],
     Escape: ["leave full screen", () => update({ full: null })],
   });
   if (!shown.length) {
@@ -101,6 +101,13 @@ function PanelPlace({ panel, charts }) {
       ? html`<${Chart} ...${rest} name=${name} title=${title} lines=${lines} metrics=${keys} />`
       : html`<header><h3>${title}</h3></header>`}
   </article>`;
+}
+
+/** @param {HTMLElement | null} panel */
+function openMenu(panel) {
+  const summary = panel?.querySelector("summary");
+  summary?.focus();
+  summary?.click();
 }
 
 function focused() {
