@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from asynctrack.journal.cursor import Cursor, peek_cursor
+from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import Position, segment_name
 from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Reader, segments
@@ -18,28 +19,59 @@ from asynctrack.queue.layout import RECORD
 _CHECKED_BYTES: Final = 64 << 10
 
 
-def count_records(run: Path, manifest: Manifest) -> tuple[int, str | None]:
-    """Count the records in the journal, and find what is damaged: a cursor has the count up to it, batch headers have the rest."""
-    journal = run / "journal"
-    sizes = {number: _size(journal / segment_name(number)) for number in segments(os.fspath(journal))}
-    cursor, problem = Cursor(), _missing(journal, sizes)
-    if sum(sizes.values()) <= _CHECKED_BYTES:
-        problem = problem or _check(journal)
-    else:
-        known = [found for name in manifest.backends if (found := peek_cursor(run, name)) is not None]
-        furthest = max(known, key=_position, default=cursor)
+class RecordCount:
+    """Counts the records in a run's journal, and goes on from there.
+
+    Args:
+        run: its directory.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._journal: Path = run / "journal"
+        self._tally: Tally | None = None
+        self._before = 0
+
+    def count(self, manifest: Manifest) -> tuple[int, str | None]:
+        """Count the records, and find what is damaged: a cursor has the count up to it, batch headers have the rest."""
+        cursor, problem = self._furthest(manifest)
+        start = cursor.position._replace(inner=0)
+        tally = self._tally = Tally(self._journal, start, dict(cursor.ends))
+        tally.update()
+        damage = tally.damage()
+        had = cursor.delivered + cursor.rejected + sum(cursor.skipped.values())
+        self._before = had - _records_before(self._journal, cursor.position)
+        records = self._before + tally.records()
+        tally.rest()
+        return records, problem or (str(damage[0]) if damage else None)
+
+    def grow(self) -> tuple[int, FrameBatch] | None:
+        """Count on, and return the last batch too; None where something else than records was appended, or nothing can be said."""
+        tally = self._tally
+        if tally is None:
+            return None
+        notes = len(tally.notes)
+        tally.update()
+        tally.rest()
+        batch = tally.last_batch()
+        if batch is None or tally.damage() or len(tally.notes) != notes:
+            return None
+        return self._before + tally.records(), batch
+
+    def _furthest(self, manifest: Manifest) -> tuple[Cursor, str | None]:
+        """Return the cursor from which on is counted, and what is damaged before it."""
+        journal = self._journal
+        sizes = {number: _size(journal / segment_name(number)) for number in segments(os.fspath(journal))}
+        problem = _missing(journal, sizes)
+        if sum(sizes.values()) <= _CHECKED_BYTES:
+            return Cursor(), problem or _check(journal)
+        known = [found for name in manifest.backends if (found := peek_cursor(self._run, name)) is not None]
+        furthest = max(known, key=_position, default=Cursor())
         segment, offset, _ = furthest.position
         if segment and sizes.get(segment, 0) < offset:
-            problem = f"{journal / segment_name(segment)} ends before byte {offset}, and a backend has received it up to there"
-        else:
-            cursor = furthest
-    start = cursor.position._replace(inner=0)
-    tally = Tally(journal, start, dict(cursor.ends))
-    tally.update()
-    damage = tally.damage()
-    tally.close()
-    had = cursor.delivered + cursor.rejected + sum(cursor.skipped.values()) - _records_before(journal, cursor.position)
-    return had + tally.records(), problem or (str(damage[0]) if damage else None)
+            lost = f"{journal / segment_name(segment)} ends before byte {offset}, and a backend has received it up to there"
+            return Cursor(), lost
+        return furthest, problem
 
 
 def _missing(journal: Path, sizes: dict[int, int]) -> str | None:

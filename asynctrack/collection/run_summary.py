@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,11 +16,12 @@ from asynctrack.backends.registry import goes_with_its_process
 from asynctrack.backends.stored_settings import lives_in_caller
 from asynctrack.client.run_state import State, activity_of, end_in, state_of
 from asynctrack.collection import run_labels
-from asynctrack.collection.record_count import count_records
+from asynctrack.collection.record_count import RecordCount
 from asynctrack.delivery.batcher import lacks
 from asynctrack.errors import AsynctrackError, UnsupportedVersion
 from asynctrack.journal.backwards import backwards, last_records
 from asynctrack.journal.cursor import Cursor, peek_cursor
+from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.host_list import HostStatus
 from asynctrack.journal.layout import NOTES_RING
 from asynctrack.journal.manifest import METRICS, UNREADABLE, Manifest, has_begun
@@ -118,8 +119,14 @@ def summarise_run(run: Path, workers: Sequence[Worker]) -> RunSummary:
     return look_at(run, workers).summary
 
 
-def look_at(run: Path, workers: Sequence[Worker]) -> RunLook:
-    """Summarise a run, and tell whether that is final; `workers` is as for `summarise_run`."""
+def look_at(run: Path, workers: Sequence[Worker], count: RecordCount | None = None) -> RunLook:
+    """Summarise a run, and tell whether that is final.
+
+    Args:
+        run: its directory.
+        workers: from `run_state.other_workers`.
+        count: counts its records, and can go on from there later.
+    """
     place = Path(os.path.abspath(run))
     found = RunSummary(
         path=str(run),
@@ -131,7 +138,7 @@ def look_at(run: Path, workers: Sequence[Worker]) -> RunLook:
         bytes=bytes_of(run),
     )
     try:
-        return _filled(found, run, workers)
+        return _filled(found, run, workers, RecordCount(run) if count is None else count)
     except UnsupportedVersion as error:
         return RunLook(msgspec.structs.replace(found, status="unreadable", problem=str(error)), False)
     except (AsynctrackError, OSError, *UNREADABLE) as error:  # damaged bytes lead anywhere
@@ -158,19 +165,23 @@ def seconds_between(start: str, end: str) -> float | None:
         return None
 
 
-def _filled(found: RunSummary, run: Path, workers: Sequence[Worker]) -> RunLook:
+def rate_of(records: int, created_at: str, last_at: str | None) -> float | None:
+    """Return the records per second of a run's life; None where that is not known."""
+    life_s = None if last_at is None else seconds_between(created_at, last_at)
+    return records / life_s if life_s and life_s > 0 else None
+
+
+def _filled(found: RunSummary, run: Path, workers: Sequence[Worker], count: RecordCount) -> RunLook:
     manifest = catalog.load(run)
     state = state_of(run, manifest, workers)
     end = _End(run)
     begun = has_begun(run, manifest)
-    records, problem = count_records(run, manifest)
+    records, problem = count.count(manifest)
     problem = next((str(found) for found in scan(run)), None) or problem
     if begun and not (
         problem or end.has_ended or state in ("running", "lost", "elsewhere") or activity_of(run).is_active
     ):
         problem = f"{run / 'journal'} ends before the run does: its end is missing"
-    last_at = manifest.ended_at or end.journaled_at
-    life_s = None if last_at is None else seconds_between(manifest.created_at, last_at)
     summary = msgspec.structs.replace(
         found,
         project=manifest.project
@@ -181,7 +192,7 @@ def _filled(found: RunSummary, run: Path, workers: Sequence[Worker]) -> RunLook:
         created_at=manifest.created_at,
         ended_at=manifest.ended_at,
         records=records,
-        records_per_s=records / life_s if life_s and life_s > 0 else None,
+        records_per_s=rate_of(records, manifest.created_at, manifest.ended_at or end.journaled_at),
         step=end.step,
         last=end.values,
         config={name: value for name, value in manifest.config.items() if name != METRICS},
@@ -238,7 +249,7 @@ class _End:
             if batch.header.ring == NOTES_RING:
                 self.has_ended = self.has_ended or (at == 0 and end_in(batch) is not None)
                 continue
-            self.journaled_at = self.journaled_at or _iso(batch.header.time_ns)
+            self.journaled_at = self.journaled_at or journaled_at(batch)
             for frame in last_records(batch, missing):
                 missing -= 1
                 self._take(decode_record(frame.payload, frame.number))
@@ -248,10 +259,17 @@ class _End:
     def _take(self, record: Record) -> None:
         if self.step is None:
             self.step = record.step
-        for key, value in flatten(record.data):
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                self.values.setdefault(key, value)
+        for key, value in numbers_in(record):
+            self.values.setdefault(key, value)
 
 
-def _iso(time_ns: int) -> str:
-    return datetime.fromtimestamp(time_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+def numbers_in(record: Record) -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a record."""
+    for key, value in flatten(record.data):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            yield key, value
+
+
+def journaled_at(batch: FrameBatch) -> str:
+    """Return when a batch came into the journal: UTC, ISO 8601."""
+    return datetime.fromtimestamp(batch.header.time_ns / 1e9, UTC).isoformat(timespec="milliseconds")

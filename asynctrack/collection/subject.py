@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from asynctrack.collection.metric_stats import MetricStats, stats_of
+from asynctrack.collection.record_count import RecordCount
 from asynctrack.collection.run_index import RunIndex
 from asynctrack.collection.run_summary import RunLook, RunSummary, look_at, seconds_between
 from asynctrack.journal import environment_file
@@ -29,6 +30,7 @@ class RunSubject:
         history: of its metrics.
         index: where what was found out before is kept.
         seen: an earlier look at the run, where that is recent enough.
+        count: counts its records, where it is looked at.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class RunSubject:
         index: RunIndex | None = None,
         *,
         seen: RunLook | None = None,
+        count: RecordCount | None = None,
     ) -> None:
         self._path = os.fspath(path)
         self._workers = workers
         self._history = history
         self._index = index
         self._seen = seen
+        self._count = count
 
     def __repr__(self) -> str:
         return f"<RunSubject {self._path}>"
@@ -87,7 +91,7 @@ class RunSubject:
     def _look(self) -> RunLook:
         """Look at the run."""
         before = None if self._index is None else self._index.look(self._path)
-        found = look_at(self.path, self._workers)
+        found = look_at(self.path, self._workers, self._count)
         if before is not None and found.is_final:
             before.keep_summary(found.summary)
         return found

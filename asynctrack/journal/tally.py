@@ -61,6 +61,14 @@ class Tally:
         """Return the number of records in the journal."""
         return sum(ring.header.record_offset - ring.first + self._in_last(ring) for ring in self._rings.values())
 
+    def last_batch(self) -> FrameBatch | None:
+        """Read the last batch of a ring, and count it on the way; None where there is none."""
+        last = max(self._rings.values(), key=lambda ring: ring.position, default=None)
+        batch = None if last is None else self._batch_at(last.position)
+        if last is not None and batch is not None:
+            last.in_last = batch.count_records()
+        return batch
+
     def rings(self) -> list[int]:
         """List the rings that have something in the journal."""
         return list(self._rings)
@@ -88,6 +96,11 @@ class Tally:
     def damage(self) -> list[Damage]:
         """Return what is damaged among the headers."""
         return [] if self._reader is None else self._reader.damage
+
+    def rest(self) -> None:
+        """Close the segment until the next update."""
+        if self._reader is not None:
+            self._reader.close()
 
     def close(self) -> None:
         """Close the journal."""

@@ -116,6 +116,15 @@ def host_directories() -> Iterator[str]:
             yield from found
 
 
+def host_marks() -> list[tuple[str, int]]:
+    """Return every host directory, and when a ring was made or removed there last."""
+    found = []
+    for path in host_directories():
+        with contextlib.suppress(OSError):
+            found.append((path, os.stat(path).st_mtime_ns))
+    return found
+
+
 def ring_paths(host: str) -> list[str]:
     """List the rings in a host directory; empty when it is gone."""
     try:

@@ -6,19 +6,25 @@ cursors have changed, which is asked of some of them at a time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 from collections.abc import Collection, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from asynctrack.client import run_state
+from asynctrack.collection.growing_run import GrowingRun
 from asynctrack.collection.run_index import RunIndex
 from asynctrack.collection.run_places import RunPlaces
 from asynctrack.collection.run_summary import RunLook
+from asynctrack.errors import AsynctrackError
 from asynctrack.journal.layout import segment_name
+from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.journal.reader import segments
+from asynctrack.queue.shm_paths import host_marks
 from asynctrack.ui.run_list import ListedRun, RunList
 from asynctrack.worker.listing import Worker
 
@@ -28,6 +34,8 @@ _LIVE_COST: Final = 30.0
 # One of which nothing has changed is looked at after so long: who works on it may have died.
 _QUIET_S: Final = 5.0
 _IDLE_S: Final = 30.0
+# For so long after queues have come or gone, more may: a new one says only later whose it is.
+_FRESH_S: Final = 3.0
 # Directories in which nothing has changed are searched again after so long, and after so many times what that takes.
 _SEARCH_S: Final = 5.0
 _SEARCH_COST: Final = 50.0
@@ -52,6 +60,7 @@ class _Standing:
         marks: of its files when it was looked at last.
         is_settled: nothing of it changes as long as its files do not.
         patience_s: for how long it need not be looked at while its files have not changed.
+        growing: tells how it grows while it goes on; None where that is not known.
     """
 
     def __init__(self) -> None:
@@ -59,6 +68,7 @@ class _Standing:
         self.marks: _Marks = ()
         self.is_settled = False
         self.patience_s = 0.0
+        self.growing: GrowingRun | None = None
 
 
 class ListedPlace:
@@ -86,6 +96,9 @@ class ListedPlace:
         self._search_at = -math.inf
         self._runs: dict[str, _Standing] = {}
         self._asked = 0
+        self._hosts: list[tuple[str, int]] = []
+        self._wake_until = -math.inf
+        self._wake_at = -math.inf
 
     def find(self) -> None:
         """Bring the runs of the list up to date, where there may be others."""
@@ -111,7 +124,7 @@ class ListedPlace:
             watched: paths of runs that come first.
         """
         end = time.monotonic() + budget_s
-        workers = run_state.other_workers()
+        workers = _Workers()
         self._wake(workers)
         self._ask()
         found: list[tuple[ListedRun, RunLook]] = []
@@ -154,8 +167,10 @@ class ListedPlace:
         due.sort(key=lambda one: (one[0] not in watched, one[1].due_at > -math.inf))
         return iter(due)
 
-    def _looked(self, run: ListedRun, standing: _Standing, workers: list[Worker]) -> RunLook | None:
+    def _looked(self, run: ListedRun, standing: _Standing, workers: _Workers) -> RunLook | None:
         """Look at a run; None where nothing of its files has changed since the last look."""
+        if (grown := _grown_since(run, standing)) is not None:
+            return grown
         # Of a run that has ended nothing grows within its segments.
         began_at, marks = (
             time.monotonic(),
@@ -164,16 +179,25 @@ class ListedPlace:
         if marks == standing.marks and began_at < standing.looked_at + standing.patience_s:
             standing.due_at = began_at + LIVE_S
             return None
-        look = run.anew(workers).look
+        growing = GrowingRun(Path(run.path))
+        look = run.anew(workers.found, growing.count).look
+        is_healthy = look.summary.status in _GOING_ON and look.summary.problem is None
+        standing.growing = growing if is_healthy else None
         now = time.monotonic()
         standing.looked_at, standing.marks, standing.is_settled = now, marks, look.is_final
         standing.patience_s = _QUIET_S if look.summary.status in _GOING_ON else _IDLE_S
         standing.due_at = math.inf if look.is_final else now + max(LIVE_S, _LIVE_COST * (now - began_at))
         return look
 
-    def _wake(self, workers: list[Worker]) -> None:
-        """Have runs looked at that processes of this machine work on."""
-        for path in {os.path.abspath(queue.run) for worker in workers for queue in worker.queues}:
+    def _wake(self, workers: _Workers) -> None:
+        """Have runs looked at that processes of this machine work on: while queues come and go, and now and then."""
+        now, hosts = time.monotonic(), host_marks()
+        if hosts != self._hosts:
+            self._hosts, self._wake_until = hosts, now + _FRESH_S
+        if now > self._wake_until and now < self._wake_at:
+            return
+        self._wake_at = now + _QUIET_S
+        for path in {os.path.abspath(queue.run) for worker in workers.found for queue in worker.queues}:
             if (standing := self._runs.get(path)) is not None and standing.is_settled:
                 standing.due_at = standing.looked_at = -math.inf
                 standing.is_settled = False
@@ -186,6 +210,31 @@ class ListedPlace:
             standing = self._runs[paths[self._asked]]
             if standing.is_settled and _marks(paths[self._asked], is_growing=False) != standing.marks:
                 standing.due_at = standing.looked_at = -math.inf
+
+
+class _Workers:
+    """The workers of this machine, looked for when they are asked for."""
+
+    @cached_property
+    def found(self) -> list[Worker]:
+        """Return them."""
+        return run_state.other_workers()
+
+
+def _grown_since(run: ListedRun, standing: _Standing) -> RunLook | None:
+    """Look at what was appended to a run's journal; None where the run has to be looked at whole."""
+    began_at, seen = time.monotonic(), run.summary
+    if standing.growing is None or seen is None:
+        return None
+    summary = None
+    with contextlib.suppress(AsynctrackError, OSError, *UNREADABLE):
+        summary = standing.growing.grown(seen)
+    if summary is None:
+        standing.growing = None
+        return None
+    standing.looked_at = time.monotonic()
+    standing.due_at = standing.looked_at + max(LIVE_S, _LIVE_COST * (standing.looked_at - began_at))
+    return RunLook(summary, False)
 
 
 def _marks(path: str, *, is_growing: bool) -> _Marks:

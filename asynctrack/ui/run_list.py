@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from asynctrack.collection.record_count import RecordCount
 from asynctrack.collection.run_index import RunIndex
 from asynctrack.collection.run_summary import RunLook, RunSummary
 from asynctrack.collection.subject import RunSubject
@@ -63,9 +64,9 @@ class ListedRun:
             return self.subject()
         return self.anew(workers())
 
-    def anew(self, workers: Sequence[Worker]) -> RunSubject:
+    def anew(self, workers: Sequence[Worker], count: RecordCount | None = None) -> RunSubject:
         """Return the same, to look at it again."""
-        return RunSubject(self.path, workers, index=self.index)
+        return RunSubject(self.path, workers, index=self.index, count=count)
 
 
 class ListChanges(NamedTuple):
