@@ -90,6 +90,4 @@ export const source = globalThis.asynctrackData ?? server;
  * Calls back when runs change, while the page is seen.
  * @param {string[]} runs @param {import("./live.js").Listener} listener @returns {() => void} to stop
  */
-export function watch(runs, listener) {
-  return source.watch(runs, listener, connection);
-}
+export const watch = (runs, listener) => source.watch(runs, listener, connection);

@@ -26,14 +26,10 @@ prefersDark.addEventListener("change", (event) => (systemIsDark.value = event.ma
 export const isDark = computed(() => (param("theme") ?? (systemIsDark.value ? "dark" : "light")) === "dark");
 
 /** A colour for a canvas. @param {Colour} colour */
-export function pick(colour) {
-  return colour[isDark.value ? 1 : 0];
-}
+export const pick = (colour) => colour[isDark.value ? 1 : 0];
 
 /** A colour for an element, which follows the theme by itself. @param {Colour} colour */
-export function css(colour) {
-  return `light-dark(${colour[0]}, ${colour[1]})`;
-}
+export const css = (colour) => `light-dark(${colour[0]}, ${colour[1]})`;
 
 /**
  * Gives each name a colour that stays as others come and go: its own, or the next that is free.

@@ -22,10 +22,8 @@ export function Controls({ metrics, isResumed = false, children = null }) {
     z: ["zoom out", () => update({ zoom: null })],
   });
   return html`<div class="controls" role="toolbar" aria-label="Charts">
-    <input
-      ref=${filter} type="search" placeholder="Filter metrics  /" aria-label="Filter metrics" value=${param("q") ?? ""}
-      onInput=${(event) => update({ q: event.target.value })} onKeyDown=${({ key, target }) => (key === "Escape" || key === "Enter") && target.blur()}
-    />
+    <input ref=${filter} type="search" placeholder="Filter metrics  /" aria-label="Filter metrics" value=${param("q") ?? ""}
+      onInput=${(event) => update({ q: event.target.value })} onKeyDown=${({ key, target }) => (key === "Escape" || key === "Enter") && target.blur()} />
     <label>x <${AxisChoice} value=${x} metrics=${metrics} onChoose=${setAxis} /></label>
     <span class="together">
       <${Toggle} isOn=${logX} onToggle=${() => toggleLog("x")} title="Logarithmic x axis">log x<//>
@@ -33,15 +31,12 @@ export function Controls({ metrics, isResumed = false, children = null }) {
     </span>
     <label title="How much of the x axis smooths a value (s). The band stays as it is.">
       smooth
-      <input
-        type="range" min="0" max="0.3" step="0.005" value=${smoothing} aria-label="Smoothing, as a share of the x axis"
-        onInput=${(event) => update({ s: Number(event.target.value) || null })}
-      />
+      <input type="range" min="0" max="0.3" step="0.005" value=${smoothing} aria-label="Smoothing, as a share of the x axis"
+        onInput=${(event) => update({ s: Number(event.target.value) || null })} />
       <output class="number">${smoothing ? `${Number((smoothing * 100).toFixed(1))} %` : "off"}</output>
     </label>
-    <select
-      aria-label="How to smooth" hidden=${!smoothing} value=${byWindow ? "window" : ""} onChange=${(event) => update({ how: event.target.value })}
-    >
+    <select aria-label="How to smooth" hidden=${!smoothing} value=${byWindow ? "window" : ""}
+      onChange=${(event) => update({ how: event.target.value })}>
       <option value="">exponential</option>
       <option value="window">window mean</option>
     </select>

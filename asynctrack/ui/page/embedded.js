@@ -103,28 +103,22 @@ function summedUp(curve, most) {
   if (each < 2) return curve;
   const rows = Math.ceil(curve.rows / each);
   const { x, mean, min = mean, max = mean, last = mean, not_finite } = curve.columns;
-  const columns = { x: new Float64Array(rows), min: new Float64Array(rows), max: new Float64Array(rows), mean: new Float64Array(rows), last: new Float64Array(rows) };
-  if (not_finite) columns.not_finite = new Uint32Array(rows);
+  const columns = Object.fromEntries(["x", "min", "max", "mean", "last"].map((name) => [name, new Float64Array(rows).fill(NaN)]));
+  if (not_finite) columns.not_finite = Uint32Array.from(columns.x, (_, row) => total(not_finite.subarray(row * each, (row + 1) * each)));
   for (let row = 0; row < rows; row++) {
     const [first, end] = [row * each, Math.min(curve.rows, (row + 1) * each)];
-    let [low, high, total, count, latest] = [Infinity, -Infinity, 0, 0, NaN];
-    for (let at = first; at < end; at++) {
-      if (not_finite) columns.not_finite[row] += not_finite[at];
-      if (Number.isNaN(mean[at])) continue;
-      low = Math.min(low, min[at]);
-      high = Math.max(high, max[at]);
-      total += mean[at];
-      count++;
-      latest = last[at];
-    }
+    const places = Array.from({ length: end - first }, (_, nth) => first + nth).filter((at) => !Number.isNaN(mean[at]));
     columns.x[row] = (x[first] + x[end - 1]) / 2;
-    columns.min[row] = count ? low : NaN;
-    columns.max[row] = count ? high : NaN;
-    columns.mean[row] = count ? total / count : NaN;
-    columns.last[row] = latest;
+    if (!places.length) continue;
+    columns.min[row] = Math.min(...places.map((at) => min[at]));
+    columns.max[row] = Math.max(...places.map((at) => max[at]));
+    columns.mean[row] = total(places.map((at) => mean[at])) / places.length;
+    columns.last[row] = last[places.at(-1)];
   }
   return { ...curve, exact: false, rows, columns };
 }
+
+const total = (numbers) => numbers.reduce((sum, one) => sum + one, 0);
 
 const numberOf = (value) => (value === undefined || value === null || value === "" ? undefined : Number(value));
 

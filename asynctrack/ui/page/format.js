@@ -14,9 +14,7 @@ export function number(value, digits = 4) {
   return String(Number(value.toPrecision(Math.max(digits, Math.ceil(Math.log10(size + 1))))));
 }
 
-function shortened(exponential) {
-  return exponential.replace(/\.?0*e\+?/, "e");
-}
+const shortened = (exponential) => exponential.replace(/\.?0*e\+?/, "e");
 
 /** A place on an axis, with as many digits as tell it from its neighbours. @param {number} value @param {number} step */
 export function tick(value, step) {
@@ -58,9 +56,7 @@ export function duration(seconds) {
 }
 
 /** @param {string} iso */
-export function age(iso) {
-  return duration(Math.max(1, Math.floor((Date.now() - Date.parse(iso)) / 1000)));
-}
+export const age = (iso) => duration(Math.max(1, Math.floor((Date.now() - Date.parse(iso)) / 1000)));
 
 /** @param {string | number | null | undefined} at as ISO text, or in seconds since the epoch */
 export function dateTime(at) {
@@ -81,6 +77,4 @@ export function place(axis, value) {
 }
 
 /** Any value of a config or a summary, in full. @param {any} value */
-export function plain(value) {
-  return typeof value === "string" ? value : JSON.stringify(value) ?? "–";
-}
+export const plain = (value) => typeof value === "string" ? value : JSON.stringify(value) ?? "–";

@@ -35,9 +35,7 @@ function press(event) {
 addEventListener("keydown", press);
 
 /** Opens the dialog that lists the keys. */
-export function showHelp() {
-  isHelpOpen.value = true;
-}
+export const showHelp = () => (isHelpOpen.value = true);
 
 /** The dialog that lists the keys of this page. */
 export function HelpDialog() {

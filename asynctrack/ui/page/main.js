@@ -36,9 +36,7 @@ function Page() {
   return found instanceof Error ? html`<${Failure} error=${found} retry=${() => load(page)} />` : html`<${found} />`;
 }
 
-function changeTheme() {
-  update({ theme: isDark.value ? "light" : "dark" });
-}
+const changeTheme = () => update({ theme: isDark.value ? "light" : "dark" });
 
 function Header() {
   const { page, run } = route.value;

@@ -56,23 +56,17 @@ function Shown({ run, name, at, version }) {
   const Kind = item && KINDS[item.kind];
   if (!Kind) return html`<p class="muted">There is nothing that this page can show.</p>`;
   const facts = [item.step !== null && item.step !== undefined && `step ${number(item.step)}`, item.name, item.size && bytes(item.size)];
-  return html`<${Kind} run=${run} item=${item} />
+  const url = fileOf(run, item);
+  if (!url && !item.rows && !item.counts) return html`<p class="muted">Its file is not there.</p>`;
+  return html`<${Kind} run=${run} item=${item} url=${url} />
     ${item.caption && html`<p class="caption">${item.caption}</p>`}
     <p class="muted number">${facts.filter(Boolean).join(" · ")}</p>`;
 }
 
 /** @returns {string | null} where the file of an item is */
-function fileOf(run, { sha256 }, how = {}) {
-  return sha256 ? source.url("media/file", { run, sha256, ...how }) : null;
-}
+const fileOf = (run, { sha256 }, how = {}) => sha256 ? source.url("media/file", { run, sha256, ...how }) : null;
 
-function Missing() {
-  return html`<p class="muted">Its file is not there.</p>`;
-}
-
-function Picture({ run, item }) {
-  const url = fileOf(run, item);
-  if (!url) return html`<${Missing} />`;
+function Picture({ item, url }) {
   return html`<a href=${url} target="_blank" rel="noreferrer"><img src=${url} alt=${item.caption || `image of step ${item.step}`} /></a>`;
 }
 
@@ -102,18 +96,15 @@ function Bars({ item: { edges, counts } }) {
 function Page({ run, item }) {
   const [runs, setRuns] = useState(false);
   const url = fileOf(run, item, runs ? { scripts: 1 } : {});
-  if (!url) return html`<${Missing} />`;
   return html`<iframe key=${url} sandbox=${runs ? "allow-scripts" : ""} src=${url} title="page of step ${item.step}" loading="lazy"></iframe>
     ${source.isLive && !runs && html`<p><button onClick=${() => setRuns(true)}>Run its scripts</button></p>`}`;
 }
 
 function Words({ run, item }) {
-  if (!item.sha256) return html`<${Missing} />`;
   const show = (text) => html`<pre class="log" tabindex="0">${text}</pre>`;
   return html`<${Fetched} path="media/file" query=${{ run, sha256: item.sha256 }} show=${show} />`;
 }
 
-function File({ run, item }) {
-  const url = fileOf(run, item);
-  return url ? html`<p><a href=${url} download=${item.name || ""}>Save ${item.name || "the file"}</a></p>` : html`<${Missing} />`;
+function File({ item, url }) {
+  return html`<p><a href=${url} download=${item.name || ""}>Save ${item.name || "the file"}</a></p>`;
 }

@@ -95,19 +95,13 @@ function endsOf({ x_range: range, columns }, isLog) {
 }
 
 /** @param {{run: string, key: string}} line */
-export function blockId({ run, key }) {
-  return `${run}\n${key}`;
-}
+export const blockId = ({ run, key }) => `${run}\n${key}`;
 
 /** The runs of lines, those of groups too. @param {Line[]} lines */
-export function runsOf(lines) {
-  return [...new Set(lines.flatMap((line) => line.runs ?? line.run))];
-}
+export const runsOf = (lines) => [...new Set(lines.flatMap((line) => line.runs ?? line.run))];
 
 /** The metrics of lines. @param {Line[]} lines */
-export function keysOf(lines) {
-  return [...new Set(lines.map((line) => line.key))];
-}
+export const keysOf = (lines) => [...new Set(lines.map((line) => line.key))];
 
 function drawnOf(line, { columns, exact }, settings, seen) {
   const { x, mean, min = mean, max = mean, last = mean, deviation = null, not_finite: notFinite = null } = columns;
@@ -151,9 +145,7 @@ function scaleOf(curves, [from, to], { logY, all }) {
   return { y, beyond };
 }
 
-function ends(sorted) {
-  return [sorted[0], sorted[Math.min(sorted.length - 1, Math.ceil(OUTLIERS * sorted.length))]];
-}
+const ends = (sorted) => [sorted[0], sorted[Math.min(sorted.length - 1, Math.ceil(OUTLIERS * sorted.length))]];
 
 /** The end of all where it is near the middle, else the end of the middle. */
 function reach(middleEnd, end, middle, direction, scaled) {

@@ -1,6 +1,7 @@
 // Paint: the curves of a model, drawn with a pen into a box: bands, lines, marks, and arrows to what lies beyond.
 import { pick } from "./colours.js";
 import { indexFrom } from "./model.js";
+import { traced } from "./pen.js";
 
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {{left: number, top: number, width: number, height: number}} Box */
@@ -39,9 +40,7 @@ function scale([from, to], isLog, start, length) {
 
 function paintMarks(pen, marks, { toX }, box, theme) {
   for (const { x, kind } of marks) {
-    const path = pen.path();
-    path.moveTo(toX(x), box.top);
-    path.lineTo(toX(x), box.top + box.height);
+    const path = traced(pen, [[toX(x), box.top], [toX(x), box.top + box.height]]);
     pen.stroke(path, { colour: theme.muted, width: 1, dash: kind === "resume" ? [2, 2] : [], alpha: kind === "resume" ? 0.8 : 0.35 });
   }
 }
@@ -104,9 +103,7 @@ function traceBand(path, x, low, high, { toX, toY }, box, from, to) {
   }
 }
 
-function orElse(value, other) {
-  return Number.isFinite(value) ? value : other;
-}
+const orElse = (value, other) => Number.isFinite(value) ? value : other;
 
 function paintPoints(pen, { x, mean }, { toX, toY }, from, to, ink) {
   const path = pen.path();
@@ -132,20 +129,6 @@ function paintEdges(pen, model, { toX }, box) {
   }
 }
 
-function arrow(pen, x, tip, down) {
-  const path = pen.path();
-  path.moveTo(x, tip);
-  path.lineTo(x - 4, tip + 7 * down);
-  path.lineTo(x + 4, tip + 7 * down);
-  path.closePath();
-  return path;
-}
+const arrow = (pen, x, tip, down) => traced(pen, [[x, tip], [x - 4, tip + 7 * down], [x + 4, tip + 7 * down], [x, tip]]);
 
-function cross(pen, x, y) {
-  const path = pen.path();
-  for (const slope of [1, -1]) {
-    path.moveTo(x - 3, y - 3 * slope);
-    path.lineTo(x + 3, y + 3 * slope);
-  }
-  return path;
-}
+const cross = (pen, x, y) => traced(pen, [[x - 3, y - 3], [x + 3, y + 3]], [[x - 3, y + 3], [x + 3, y - 3]]);

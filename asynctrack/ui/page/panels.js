@@ -68,10 +68,9 @@ export function Panels(props) {
     const all = html`<button onClick=${() => update({ q: null })}>Show all</button>`;
     return html`<${Empty} title="No metric has “${param("q")}” in its name">${all}<//>`;
   }
+  const sections = [...Map.groupBy(shown, (panel) => panel.section)];
   return html`<div class="sections-room"><div class="sections" data-few=${shown.length <= FEW ? "" : undefined}>
-    ${[...Map.groupBy(shown, (panel) => panel.section)].map(
-      ([section, some]) => html`<${Section} key=${section} name=${section} panels=${some} charts=${props} />`,
-    )}
+    ${sections.map(([section, some]) => html`<${Section} key=${section} name=${section} panels=${some} charts=${props} />`)}
   </div></div>`;
 }
 

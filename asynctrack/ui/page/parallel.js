@@ -5,6 +5,7 @@ import { highlighted, hovered, labels, pick } from "./compared.js";
 import { html, useEffect, useMemo, useRef, useSignal } from "./html.js";
 import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
 import { drawAxes, drawLines, frameOf, lineNear, placeOf } from "./parallel_lines.js";
+import { emptied } from "./pen.js";
 import { open, param, paramList, toggled, update } from "./state.js";
 import { useWidth } from "./width.js";
 
@@ -150,13 +151,9 @@ function actions(canvas, frame, lines, drag, brush) {
 }
 
 function paint(canvas, frame, axes, lines, brushes) {
-  const dots = devicePixelRatio || 1;
-  canvas.width = frame.width * dots;
-  canvas.height = frame.height * dots;
-  const context = canvas.getContext("2d");
+  const context = emptied(canvas, frame.width, frame.height);
   const style = getComputedStyle(canvas);
   const inks = { ink: style.color, quiet: style.borderTopColor, accent: style.caretColor, paper: style.backgroundColor };
-  context.scale(dots, dots);
   drawLines(context, frame, lines, highlighted.peek(), inks.quiet);
   drawAxes(context, frame, axes, brushes, inks);
 }

@@ -27,14 +27,10 @@ export function Choice({ label, value, options, onChoose }) {
 }
 
 /** A run's status as a word with its colour. @param {{status: string}} props */
-export function Status({ status }) {
-  return html`<span class="status" data-status=${status.split(" ")[0]}>${status}</span>`;
-}
+export const Status = ({ status }) => html`<span class="status" data-status=${status.split(" ")[0]}>${status}</span>`;
 
 /** Says that there is nothing, and what to do about it. */
-export function Empty({ title, children = null }) {
-  return html`<div class="empty"><h2>${title}</h2>${children}</div>`;
-}
+export const Empty = ({ title, children = null }) => html`<div class="empty"><h2>${title}</h2>${children}</div>`;
 
 /** Says what went wrong. @param {{error: Error, retry?: () => void}} props */
 export function Failure({ error, retry = undefined }) {
@@ -81,14 +77,10 @@ export function Tabs({ tabs, value, label, onChoose }) {
     event.currentTarget.querySelector(`[data-name="${next.name}"]`).focus();
   };
   return html`<div class="tabs" role="tablist" aria-label=${label} onKeyDown=${turn}>
-    ${tabs.map(
-      ({ name, title, count, isBad }) => html`<button
-        key=${name} role="tab" data-name=${name} aria-selected=${name === value ? "true" : "false"} tabindex=${name === value ? 0 : -1}
-        onClick=${() => onChoose(name)}
-      >
-        ${title}${count ? html`<span class=${isBad ? "count bad" : "count"}>${count}</span>` : ""}
-      </button>`,
-    )}
+    ${tabs.map(({ name, title, count, isBad }) => html`<button key=${name} role="tab" data-name=${name}
+      aria-selected=${name === value ? "true" : "false"} tabindex=${name === value ? 0 : -1} onClick=${() => onChoose(name)}>
+      ${title}${count ? html`<span class=${isBad ? "count bad" : "count"}>${count}</span>` : ""}
+    </button>`)}
   </div>`;
 }
 

@@ -3,6 +3,25 @@
 /** @typedef {{colour: string, width?: number, dash?: number[], alpha?: number}} Ink */
 /** @typedef {{colour: string, size: number, align?: "left" | "center" | "right", bold?: boolean}} TextStyle */
 
+/** Traces straight lines, each through its points. @param {CanvasPen | SvgPen} pen @param {[x: number, y: number][][]} lines */
+export function traced(pen, ...lines) {
+  const path = pen.path();
+  for (const [[left, top], ...rest] of lines) {
+    path.moveTo(left, top);
+    for (const [x, y] of rest) path.lineTo(x, y);
+  }
+  return path;
+}
+
+/** Empties a canvas. @param {HTMLCanvasElement} canvas @param {number} width in pixels of the page, as all that is drawn @param {number} height */
+export function emptied(canvas, width, height) {
+  const dots = devicePixelRatio || 1;
+  Object.assign(canvas, { width: width * dots, height: height * dots });
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.scale(dots, dots);
+  return context;
+}
+
 /** Draws on a canvas. */
 export class CanvasPen {
   /** @param {CanvasRenderingContext2D} context @param {number} scale pixels of the canvas for one of the picture */
@@ -71,9 +90,7 @@ class SvgPath {
   }
 }
 
-function rounded(value) {
-  return Math.round(value * 100) / 100;
-}
+const rounded = (value) => Math.round(value * 100) / 100;
 
 /** Draws into the text of an SVG file. */
 export class SvgPen {

@@ -2,7 +2,7 @@
 import { pick } from "./colours.js";
 import { save } from "./download.js";
 import { paint, scalesOf } from "./paint.js";
-import { CanvasPen, SvgPen } from "./pen.js";
+import { CanvasPen, SvgPen, traced } from "./pen.js";
 
 /** @typedef {import("./plot.js").Plot} Plot */
 
@@ -30,39 +30,29 @@ function draw(pen, { model, ticks, theme }, title) {
 function drawAxes(pen, model, ticks, theme) {
   const { toX, toY } = scalesOf(model, BOX);
   const bottom = BOX.top + BOX.height;
-  const grid = pen.path();
+  const across = ticks.y.map(({ at }) => [[BOX.left, toY(at)], [BOX.left + BOX.width, toY(at)]]);
+  const below = ticks.x.map(({ at }) => [[toX(at), bottom], [toX(at), bottom + 4]]);
+  pen.stroke(traced(pen, ...across, ...below), { colour: theme.line });
   for (const { at, text } of ticks.y) {
-    grid.moveTo(BOX.left, toY(at));
-    grid.lineTo(BOX.left + BOX.width, toY(at));
     pen.text(text, BOX.left - 8, toY(at) + 4, { colour: theme.muted, size: 12, align: "right" });
   }
   for (const { at, text } of ticks.x) {
-    grid.moveTo(toX(at), bottom);
-    grid.lineTo(toX(at), bottom + 4);
     pen.text(text, toX(at), bottom + 18, { colour: theme.muted, size: 12, align: "center" });
   }
-  pen.stroke(grid, { colour: theme.line });
   pen.text(model.settings.x, BOX.left + BOX.width / 2, bottom + 36, { colour: theme.muted, size: 12, align: "center" });
 }
 
 function drawLegend(pen, model, theme) {
   named(model).forEach(({ line }, index) => {
     const [x, y] = [BOX.left + (index % 2) * (BOX.width / 2), BOX.top + BOX.height + 58 + Math.floor(index / 2) * LEGEND_ROW];
-    const swatch = pen.path();
-    swatch.moveTo(x, y - 4);
-    swatch.lineTo(x + 18, y - 4);
-    pen.stroke(swatch, { colour: pick(line.colour), width: 2, dash: line.dash });
+    pen.stroke(traced(pen, [[x, y - 4], [x + 18, y - 4]]), { colour: pick(line.colour), width: 2, dash: line.dash });
     pen.text(line.label, x + 24, y, { colour: theme.text, size: 12 });
   });
 }
 
-function named(model) {
-  return model.curves.slice(0, MOST_NAMES);
-}
+const named = (model) => model.curves.slice(0, MOST_NAMES);
 
-function heightOf(model) {
-  return HEIGHT + Math.ceil(named(model).length / 2) * LEGEND_ROW;
-}
+const heightOf = (model) => HEIGHT + Math.ceil(named(model).length / 2) * LEGEND_ROW;
 
 /** @param {Plot} plot @param {string} title */
 export function saveSvg(plot, title) {

@@ -12,9 +12,7 @@ const DELIVERY_COLUMNS = ["backend", "delivered", "behind", "skipped", "rejected
 const UNIT = /_(at|s|bytes)$/;
 
 /** @param {Props} props */
-export function Config({ run }) {
-  return html`<${Values} values=${run.config} none="The run has no config" />`;
-}
+export const Config = ({ run }) => html`<${Values} values=${run.config} none="The run has no config" />`;
 
 /** @param {Props} props */
 export function Summary({ run }) {
@@ -111,9 +109,7 @@ function rowsOf(title, records) {
   return html`<h2>${title}</h2><${Table} columns=${columns.map((column) => column.replaceAll("_", " "))} rows=${flat.map(cells)} />`;
 }
 
-function isEmpty(value) {
-  return value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
-}
+const isEmpty = (value) => value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
 
 /** A value by the unit that its name ends with. */
 function byUnit(value, name) {

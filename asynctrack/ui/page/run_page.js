@@ -123,8 +123,6 @@ function marksOf({ checkpoints = [], sessions = [] }) {
   return (axis) => (Object.hasOwn(found, axis) ? found[axis] : NO_MARKS);
 }
 
-function inWords(counters) {
-  return Object.entries(counters).map(([name, count]) => `${name} ${count}`).join(", ");
-}
+const inWords = (counters) => Object.entries(counters).map(([name, count]) => `${name} ${count}`).join(", ");
 
 const NO_MARKS = [];

@@ -12,9 +12,7 @@ export const AXES = ["step", "time", "relative"];
 const OWN = ["x", "log", "zoom"];
 
 /** @param {string} name @returns {URLSearchParams} what a chart has by itself */
-function ownOf(name) {
-  return new URLSearchParams(param(`c.${name}`) ?? "");
-}
+const ownOf = (name) => new URLSearchParams(param(`c.${name}`) ?? "");
 
 /** How a chart is drawn; without a name, how all are. @param {string} [name] @returns {Settings} */
 export function settingsOf(name = "") {

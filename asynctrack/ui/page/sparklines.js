@@ -1,6 +1,7 @@
 // Sparklines: small curves of the rows in view: fetched for many at once when scrolling rests, kept, and drawn on canvases.
 import { source } from "./api.js";
 import { html, signal, useEffect, useRef } from "./html.js";
+import { emptied } from "./pen.js";
 import { extentOf } from "./scales.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./wire.js").Block} Block */
@@ -83,12 +84,8 @@ function labelOf({ key, rows, columns }) {
 
 /** @param {HTMLCanvasElement} canvas @param {Block | null} block */
 function draw(canvas, block) {
-  const dots = devicePixelRatio || 1;
-  canvas.width = WIDTH * dots; // clears it too
-  canvas.height = HEIGHT * dots;
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const context = emptied(canvas, WIDTH, HEIGHT);
   if (!block?.rows) return;
-  context.scale(dots, dots);
   context.fillStyle = context.strokeStyle = getComputedStyle(canvas).color;
   const { rows, columns } = block;
   const { x, mean, min = mean, max = mean } = columns;

@@ -75,9 +75,7 @@ function changed(params, changes) {
 }
 
 /** Returns the link to a page. @param {string} page @param {string} [run] @param {Changes} [params] */
-export function href(page, run = "", params = {}) {
-  return fragmentOf({ page, run, params: changed(kept(), params) });
-}
+export const href = (page, run = "", params = {}) => fragmentOf({ page, run, params: changed(kept(), params) });
 
 function kept() {
   const current = route.value.params;
@@ -85,9 +83,7 @@ function kept() {
 }
 
 /** Opens a page. @param {string} page @param {string} [run] @param {Changes} [params] */
-export function open(page, run = "", params = {}) {
-  show({ page, run, params: changed(kept(), params) }, true);
-}
+export const open = (page, run = "", params = {}) => show({ page, run, params: changed(kept(), params) }, true);
 
 let timer = 0;
 

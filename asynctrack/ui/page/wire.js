@@ -49,13 +49,9 @@ export function headerEnd(bytes) {
   return 4 + new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
 }
 
-export function headerOf(bytes, end) {
-  return JSON.parse(new TextDecoder().decode(bytes.subarray(4, end)));
-}
+export const headerOf = (bytes, end) => JSON.parse(new TextDecoder().decode(bytes.subarray(4, end)));
 
-export function columnBytes(type, rows) {
-  return Math.ceil((rows * ARRAYS[type].BYTES_PER_ELEMENT) / 8) * 8;
-}
+export const columnBytes = (type, rows) => Math.ceil((rows * ARRAYS[type].BYTES_PER_ELEMENT) / 8) * 8;
 
 /** Decodes one block. Its columns are views of `bytes`, which begins at a multiple of 8. @param {Uint8Array} bytes @returns {Block} */
 export function decodeBlock(bytes) {
