@@ -161,6 +161,14 @@ class JournalPass:
                     self._take(batch)
                     self._position = batch.after
 
+    def take(self, batch: FrameBatch) -> None:
+        """Take a batch that somebody else has read, if it is the next: it need not be read again."""
+        with self._lock:
+            if (batch.segment, batch.offset) == self._position[:2]:
+                self._take(batch)
+                self._ends[batch.header.ring] = batch.header.end
+                self._position = batch.after
+
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return the checkpoints, each with its step, its time in seconds and its counters."""
         with self._lock:

@@ -54,7 +54,8 @@ class RunShelf:
         with self._lock:
             curves = shelved.curves.setdefault(history, curves)
         said = manifest_of(run) if history == "last" else None
-        damage = curves.grow({} if said is None else sessions_of_rings(run, said))
+        watch = None if shelved.found is None else shelved.found.take
+        damage = curves.grow({} if said is None else sessions_of_rings(run, said), watch=watch)
         self._trim(path, shelved)
         return curves, damage
 
