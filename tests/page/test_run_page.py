@@ -221,6 +221,7 @@ def test_chart_grows_with_its_run(visitor: Visitor, tmp_path: Path) -> None:
             logger.stdin.close()
             expect(page.locator("main")).to_contain_text("finished")
             assert logger.wait(20) == 0
+            page.goto("about:blank")  # so that it asks nothing of a server that has ended
 
 
 def test_page_says_when_its_server_is_gone(visitor: Visitor, runs_directory: Path) -> None:
