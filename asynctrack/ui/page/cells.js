@@ -32,7 +32,7 @@ const TEXTS = {
 };
 
 /** Returns what a cell says. @param {Column} column @param {Row} row */
-export function cellText(column, row) {
+function cellText(column, row) {
   const value = valueOf(column, row);
   return value !== undefined && column.room === "run" && TEXTS[column.key] ? TEXTS[column.key](value) : valueText(value);
 }

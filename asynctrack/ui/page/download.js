@@ -12,7 +12,10 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-/** Saves a table as CSV, as RFC 4180 has it, with no text that a spreadsheet takes for a formula. @param {string[]} titles @param {any[][]} rows @param {string} name */
+/**
+ * Saves a table as CSV, as RFC 4180 has it, with no text that a spreadsheet takes for a formula.
+ * @param {string[]} titles @param {any[][]} rows @param {string} name
+ */
 export function saveTable(titles, rows, name) {
   const lines = [titles, ...rows].map((row) => row.map(cell).join(",") + "\r\n");
   save(new Blob(lines, { type: "text/csv" }), name);

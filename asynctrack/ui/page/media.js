@@ -1,8 +1,8 @@
 // Media: images, tables, histograms, pages and texts of a run, each step by step.
 import { source } from "./api.js";
+import { useInView } from "./elements.js";
 import { bytes, number, plain } from "./format.js";
 import { html, useRef, useState } from "./html.js";
-import { useInView } from "./in_view.js";
 import { Empty, Failure, Fetched, Loading, Table, useLoaded } from "./parts.js";
 import { param, update } from "./state.js";
 

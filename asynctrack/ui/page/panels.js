@@ -1,7 +1,7 @@
 // Panels: the charts of a page, in sections by the prefixes of their metrics. Only those that are in view are drawn.
 import { Chart } from "./chart.js";
+import { useInView } from "./elements.js";
 import { html, useMemo, useRef } from "./html.js";
-import { useInView } from "./in_view.js";
 import { useKeys } from "./keys.js";
 import { Empty } from "./parts.js";
 import { param, paramList, toggleIn, update } from "./state.js";

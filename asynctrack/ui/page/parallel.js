@@ -2,12 +2,12 @@
 import { axisOf, spansDecades } from "./axes.js";
 import { isDark } from "./colours.js";
 import { highlighted, hovered, labels, pick } from "./compared.js";
+import { useWidth } from "./elements.js";
 import { html, useEffect, useMemo, useRef, useSignal } from "./html.js";
 import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
 import { drawAxes, drawLines, frameOf, lineNear, placeOf } from "./parallel_lines.js";
 import { emptied } from "./pen.js";
 import { open, param, paramList, toggled, update } from "./state.js";
-import { useWidth } from "./width.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./measures.js").Measure} Measure @typedef {[number, number]} Range */
 

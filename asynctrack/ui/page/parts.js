@@ -35,16 +35,14 @@ export const Empty = ({ title, children = null }) => html`<div class="empty"><h2
 /** Says what went wrong. @param {{error: Error, retry?: () => void}} props */
 export function Failure({ error, retry = undefined }) {
   return html`<div class="empty failure" role="alert">
-    <h2>${error instanceof ApiError ? "This cannot be shown" : "The page has an error"}</h2>
+    <h2 class="bad">${error instanceof ApiError ? "This cannot be shown" : "The page has an error"}</h2>
     <p>${error.message}</p>
     <p>${retry && html`<button onClick=${retry}>Try again</button>`} <a href=${href("runs")}>All runs</a></p>
   </div>`;
 }
 
 /** Says that something is on its way, in the room that it will take. */
-export function Loading({ what = "Loading" }) {
-  return html`<div class="empty loading" role="status"><span class="muted">${what}…</span></div>`;
-}
+export const Loading = ({ what = "Loading" }) => html`<div class="empty loading" role="status"><span class="muted">${what}…</span></div>`;
 
 /**
  * Fetches data, and again when `on` changes; what was there stays until the new is there.

@@ -13,7 +13,10 @@ export function traced(pen, ...lines) {
   return path;
 }
 
-/** Empties a canvas. @param {HTMLCanvasElement} canvas @param {number} width in pixels of the page, as all that is drawn @param {number} height */
+/**
+ * Empties a canvas, and has it take pixels of the page.
+ * @param {HTMLCanvasElement} canvas @param {number} width @param {number} height
+ */
 export function emptied(canvas, width, height) {
   const dots = devicePixelRatio || 1;
   Object.assign(canvas, { width: width * dots, height: height * dots });

@@ -28,9 +28,7 @@ export function withWords(rows, text) {
  * @param {string[]} tags
  */
 export const withChips = (rows, statuses, tags) =>
-  rows.filter(
-    (row) => (!statuses.length || statuses.includes(row.status)) && tags.every((tag) => row.tags?.includes(tag)),
-  );
+  rows.filter((row) => (!statuses.length || statuses.includes(row.status)) && tags.every((tag) => row.tags?.includes(tag)));
 
 /** Counts how often each value comes, the most frequent first. @param {Iterable<string>} values @returns {[string, number][]} */
 export function counted(values) {

@@ -3,10 +3,10 @@ import { axisOf, spansDecades } from "./axes.js";
 import { valueText } from "./cells.js";
 import { css } from "./colours.js";
 import { colours, highlighted, hovered, labels } from "./compared.js";
+import { useWidth } from "./elements.js";
 import { html, useMemo, useRef } from "./html.js";
 import { MeasureChoice, chosenMeasure, configMeasures, resultMeasures } from "./measures.js";
 import { href, param, update } from "./state.js";
-import { useWidth } from "./width.js";
 
 /** @typedef {import("./columns.js").Row} Row @typedef {import("./axes.js").Axis} Axis */
 

@@ -8,10 +8,7 @@ import { param, update } from "./state.js";
 export const WIDTHS = [0, 0.01, 0.03, 0.1];
 export const AXES = ["step", "time", "relative"];
 
-/** Settings that a chart can have by itself. */
-const OWN = ["x", "log", "zoom"];
-
-/** @param {string} name @returns {URLSearchParams} what a chart has by itself */
+/** @param {string} name @returns {URLSearchParams} what a chart has by itself: x, log and zoom */
 const ownOf = (name) => new URLSearchParams(param(`c.${name}`) ?? "");
 
 /** How a chart is drawn; without a name, how all are. @param {string} [name] @returns {Settings} */
@@ -60,7 +57,10 @@ function digitsOf([low, high]) {
   return Math.min(17, Math.max(12, digits || 0));
 }
 
-/** Gives one chart an axis by itself, or without a name all of them; the usual one is not written down. @param {string} axis @param {string} [name] */
+/**
+ * Gives one chart an axis by itself, or without a name all of them; the usual one is not written down.
+ * @param {string} axis @param {string} [name]
+ */
 export function setAxis(axis, name = "") {
   const usual = name ? settingsOf().x : "step";
   change(name, { x: axis === usual ? null : axis, zoom: null });
@@ -73,7 +73,4 @@ export function toggleLog(letter, name = "") {
 }
 
 /** @returns {boolean} whether a chart differs from all */
-export function hasOwn(name) {
-  const own = ownOf(name);
-  return OWN.some((key) => own.has(key));
-}
+export const hasOwn = (name) => Boolean(param(`c.${name}`));
