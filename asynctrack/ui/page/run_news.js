@@ -3,9 +3,10 @@ import { watch } from "./api.js";
 import { useEffect, useState } from "./html.js";
 import { useCalm } from "./timing.js";
 
-// Curves are asked for again at most so often, and all else that is known of a run.
-const CURVES_MS = 1000;
+// Curves are asked for again at most so often, and all else that is known of a run, which is asked for sooner when its status is another.
+const CURVES_MS = 2000;
 const DOCUMENT_MS = 5000;
+const SOON_MS = 1000;
 
 /**
  * @typedef {object} News
@@ -27,5 +28,5 @@ export function useNews(run, known) {
     return watch([run], { onRun: hear, onReturn: () => tell({}) });
   }, [run]);
   const isUrgent = told.status !== known.current?.status || !known.current?.metrics.length;
-  return { told, curves: useCalm(count, CURVES_MS), document: useCalm(count, isUrgent ? CURVES_MS : DOCUMENT_MS) };
+  return { told, curves: useCalm(count, CURVES_MS), document: useCalm(count, isUrgent ? SOON_MS : DOCUMENT_MS) };
 }
