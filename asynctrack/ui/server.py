@@ -20,9 +20,9 @@ from asynctrack.merging.http.listening import Address, is_loopback, listen, make
 from asynctrack.ui.app import PageApp, PageSettings
 from asynctrack.ui.guard import Access
 
-# Where it listens; where that is taken, at the next ones, then at any.
+# Where it listens; where that is taken, at one of the next ones, then at any.
 PORT: Final = 6180
-_LAST_PORT: Final = 6199
+_PORTS: Final = 20
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _TOKEN_BYTES: Final = 24
 # A thread that reads files gives way to another after so long; by default it is ten times that, for each piece of a file that the other reads.
@@ -52,7 +52,7 @@ def listen_for_page(host: str, port: int | None, token: str | None, hosts: Itera
 
     Args:
         host: a name or an address of this machine.
-        port: 0 for any that is free; None for the usual ones.
+        port: 0 for any that is free; None for the usual one. Where it is taken, another is.
         token: that opens the page; None for one that nobody knows yet.
         hosts: further names by which the page is reached.
 
@@ -125,11 +125,12 @@ async def _serve(settings: PageSettings, listening: Listening, begun: Callable[[
 
 
 def _bound(host: str, port: int | None) -> socket.socket:
-    ports = [port] if port is not None else [*range(PORT, _LAST_PORT + 1), 0]
-    for one in ports[:-1]:
+    first = PORT if port is None else port
+    ports = range(first, min(first + _PORTS, 1 << 16)) if first else ()
+    for one in ports:
         try:
             return listen(Address(host, one))
         except InvalidSettings as error:
             if not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE):
                 raise
-    return listen(Address(host, ports[-1]))
+    return listen(Address(host, 0))

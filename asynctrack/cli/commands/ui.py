@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=options.whole(0, 65535),
-        help="at which to listen, 0 for any that is free (default: 6180, or the next one that is free)",
+        help="at which to listen, 0 for any that is free; where it is taken, at the next one that is free (default: 6180)",
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_token(parser, "--token")

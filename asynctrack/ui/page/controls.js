@@ -4,7 +4,7 @@ import { useKeys } from "./keys.js";
 import { AXES, setAxis, settingsOf, toggleLog, WIDTHS } from "./settings.js";
 import { param, update } from "./state.js";
 
-const SITTINGS = "Show what was logged again after a resume, too";
+const SESSIONS = "Show what was logged again after a resume, too";
 
 /** @param {{metrics: string[], isResumed?: boolean, children?: any}} props metrics: what can be an x axis */
 export function Controls({ metrics, isResumed = false, children = null }) {
@@ -41,7 +41,7 @@ export function Controls({ metrics, isResumed = false, children = null }) {
       <option value="window">window mean</option>
     </select>
     <${Toggle} isOn=${all} onToggle=${toggleOutliers} title="Scale on all values, outliers too (o)">outliers<//>
-    ${isResumed && html`<${Toggle} isOn=${isAll} onToggle=${() => update({ history: isAll ? null : "all" })} title=${SITTINGS}>all sittings<//>`}
+    ${isResumed && html`<${Toggle} isOn=${isAll} onToggle=${() => update({ history: isAll ? null : "all" })} title=${SESSIONS}>all sessions<//>`}
     <button disabled=${!zoom} onClick=${() => update({ zoom: null })} title="Zoom out (z)">zoom out</button>
     ${children}
   </div>`;
