@@ -100,9 +100,7 @@ def calls() -> dict[str, Callable[[int], object]]:
         "rows_of": lambda n: len(scan.rows_of(index["phase"])),
         "objects_of": lambda n: [scan.objects_of(at) for at in index.values()],
         "aligned_objects": lambda n: [scan.aligned_objects(at, 1, 3) for at in index.values()],
-        "extremes": lambda n: scan.extremes(index["loss"], 0, 3),
         "tally": lambda n: scan.tally(index["loss"], 0.0, 0.0),
-        "extremes beyond": failing(lambda: scan.extremes(index["loss"], 1, 3)),
         "values of a wrong type": failing(lambda: scan.values_of(index["phase"], "d")),
         "a column that is not there": failing(lambda: scan.describe(99)),
     }  # fmt: skip
