@@ -82,10 +82,10 @@ class Board(NamedTuple):
     address: str | None = None
 
 
-def measure(quick: bool) -> Report:
+def measure(quick: bool, rounds: float) -> Report:
     if CHROMIUM is None or find_spec("playwright") is None:
         sys.exit("python -m bench.ui needs Chromium from the system, and Playwright: pip install --group test-page")
-    part, rounds = (10, 1) if quick else (1, 3)
+    part, times = (10, 1) if quick else (1, int(rounds))
     from playwright.sync_api import sync_playwright
 
     with tempfile.TemporaryDirectory(prefix="asynctrack-bench-") as folder, sync_playwright() as play:
@@ -94,7 +94,7 @@ def measure(quick: bool) -> Report:
         bench = _Bench(Path(folder), browser, part)
         tables, bars = [], []
         for take in (bench.long_runs, bench.many_curves, bench.many_runs, bench.live, bench.loop):
-            table, more = take(rounds)
+            table, more = take(times)
             tables.append(table)
             bars += more
         browser.close()
@@ -459,4 +459,4 @@ def _figures(looks: list[Look]) -> dict[str, Cell | Spread]:
 
 
 if __name__ == "__main__":
-    main(__doc__, measure)
+    main(__doc__, measure, rounds=3)
