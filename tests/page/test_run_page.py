@@ -203,7 +203,8 @@ for step in range(100):
 run.flush("journaled")
 print("ready", flush=True)
 for line in sys.stdin:
-    run.log({"loss": float(line)}, step=step + 1)
+    step += 1
+    run.log({"loss": float(line)}, step=step)
 run.finish()
 """
 
@@ -215,9 +216,10 @@ def test_chart_grows_with_its_run(visitor: Visitor, tmp_path: Path) -> None:
             page = visitor.open(server, "#/run/live/run")
             wait_for_curve(chart(page, "loss"))
             expect(page.locator("main")).to_contain_text("running")
-            logger.stdin.write("42\n")
-            logger.stdin.flush()
-            expect(chart(page, "loss").locator("[class*=legend]").first).to_contain_text("42")
+            for value in range(42, 48):  # whenever a value comes, it is seen
+                logger.stdin.write(f"{value}\n")
+                logger.stdin.flush()
+                expect(chart(page, "loss").locator("[class*=legend]").first).to_contain_text(str(value))
             logger.stdin.close()
             expect(page.locator("main")).to_contain_text("finished")
             assert logger.wait(20) == 0

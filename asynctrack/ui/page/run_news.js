@@ -21,9 +21,12 @@ export function useNews(run, known) {
   useEffect(() => {
     setNews((old) => ({ ...old, told: {} }));
     const tell = (told) => setNews((old) => ({ count: old.count + 1, told }));
+    let before;
     const hear = ({ records, step, status }) => {
-      const { current } = known;
-      if (current && (records !== current.records || status !== current.status)) tell({ records, step, status });
+      // Compared with what was said before: what is known may have come later than this, and the curves not with it.
+      const last = before ?? known.current;
+      before = { records, status };
+      if (last && (records !== last.records || status !== last.status)) tell({ records, step, status });
     };
     return watch([run], { onRun: hear, onReturn: () => tell({}) });
   }, [run]);
