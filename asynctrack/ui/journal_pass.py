@@ -35,7 +35,7 @@ _MOST_CHANGES: Final = 10_000
 
 
 class MediumPlace(NamedTuple):
-    """Where a medium stands in a journal.
+    """Holds the place of a medium in a journal.
 
     Attributes:
         segment: of the journal.
