@@ -107,7 +107,8 @@ def main() -> None:
     arguments = parser.parse_args()
     failed = False
     for block in (block for page in arguments.pages for block in code_blocks(page) if block.not_run is None):
-        with tempfile.TemporaryDirectory() as folder:
+        # What a script has started may end after it: the process that finds out where a run comes from still writes into its directory.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             problem = run(block, arguments.python, Path(folder)).problem
         print(f"{block.name}: {problem or 'ok'}", flush=True)
         failed = failed or bool(problem)
