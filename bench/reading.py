@@ -158,16 +158,21 @@ def _make_run(path: Path, count: int, width: int) -> Path:
 def _frames(first: int, end: int, width: int) -> Iterator[bytes]:
     encode = msgspec.msgpack.Encoder().encode
     for step in range(first, end):
-        data = {
-            "loss": 0.5 + step * 1e-7,
-            "accuracy": 0.9 - step * 1e-8,
-            "epoch": step // 1000,
-            "grad_norm": step * 0.5,
-            "lr": 1e-3 - step * 1e-11,
-        }
-        payload = encode((FIRST_NS + step * STEP_NS, step, dict(list(data.items())[:width])))
+        payload = encode((FIRST_NS + step * STEP_NS, step, numbers(step, width)))
         header = len(payload).to_bytes(8, "little") + step.to_bytes(8, "little")
         yield (header + payload).ljust(frame_size(len(payload)), b"\0")
+
+
+def numbers(step: int, width: int) -> dict[str, float]:
+    """Return what a record of a run that is read has: so many numbers."""
+    data = {
+        "loss": 0.5 + step * 1e-7,
+        "accuracy": 0.9 - step * 1e-8,
+        "epoch": step // 1000,
+        "grad_norm": step * 0.5,
+        "lr": 1e-3 - step * 1e-11,
+    }
+    return dict(list(data.items())[:width])
 
 
 def _read(what: str, run: Path, records: int, version: str) -> dict[str, float]:

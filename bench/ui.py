@@ -24,9 +24,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from bench import collection, reading
+import asynctrack
+from bench import collection
 from bench.harness import Bar, Cell, Report, Spread, Table, bar, main, say, spread
 from bench.processes import cpu_s, own_bytes
+from bench.reading import numbers
 
 CHROMIUM: Final = shutil.which("chromium")
 OPTIONS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
@@ -125,7 +127,7 @@ class _Bench:
         for count, width, limit_s in ((1_000_000, 5, 1.5), (5_000_000, 4, 3.0)):
             count //= self._part
             say(f"making a run of {count:,} x {width}")
-            run = reading._make_run(self._folder / f"long{width}" / "bench" / "run", count, width)
+            run = _log_run(self._folder / f"long{width}", "run", count, width)
             boards = [_ours(run.parents[1], "#/run/bench/run")]
             if width == 5:
                 boards += self._peers(run)
@@ -143,7 +145,7 @@ class _Bench:
         say(f"making {count} runs of 1,000 x 5")
         names = [f"run{at:03}" for at in range(count)]
         for name in names:
-            reading._make_run(self._folder / "sweep" / "bench" / name, 1000, 5)
+            _log_run(self._folder / "sweep", name, 1000, 5)
         view = "#/compare/?" + "&".join(f"run=bench/{name}" for name in names) + f"&shown={count}"
         looks = [self._look(_ours(self._folder / "sweep", view), 5) for _ in range(rounds)]
         figures = {
@@ -350,6 +352,16 @@ for line in sys.stdin:
         print(time.time(), flush=True)
 run.finish()
 """
+
+
+def _log_run(directory: Path, id: str, count: int, width: int) -> Path:
+    """Log a run; return its directory."""
+    with asynctrack.init(
+        "bench", id=id, dir=directory, when_full="block", max_block_s=60, finish_timeout_s=600, environment=False
+    ) as run:
+        for step in range(count):
+            run.log(numbers(step, width), step=step)
+    return run.path
 
 
 def _ours(directory: Path, view: str) -> Board:

@@ -9,6 +9,7 @@ from asynctrack.cli.sparklines import Sparklines
 from asynctrack.curves.cuts import CutCounts
 from asynctrack.curves.media_counts import MediaCounts
 from asynctrack.journal.frames import FrameBatch
+from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Damage
 from asynctrack.reading.history import History
 from asynctrack.reading.reader import RunReader
@@ -36,7 +37,7 @@ def read_curves(reader: RunReader, writer: str | None = None, history: History =
     total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
     done = 0
 
-    def watch(batch: FrameBatch) -> None:
+    def watch(_: Position, batch: FrameBatch) -> None:
         nonlocal done
         done += batch.header.size
         progress.at(done)

@@ -24,6 +24,9 @@ from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Damage, Reader, journal_id_of
 from asynctrack.queue.layout import START
 
+# Gets each batch that was read, and the place from which it was looked for.
+Watch = Callable[[Position, FrameBatch], None]
+
 
 class Pyramid:
     """The pyramid of a run.
@@ -129,7 +132,7 @@ class Pyramid:
         fixed: Mapping[int, int] | None = None,
         *,
         cuts: Cuts | None = None,
-        watch: Callable[[FrameBatch], None] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Read what the journal has since.
 
@@ -200,7 +203,7 @@ class Pyramid:
     def _rings(self) -> set[int]:
         return {lane.ring for lane in self.lanes}
 
-    def _read(self, watch: Callable[[FrameBatch], None] | None) -> None:
+    def _read(self, watch: Watch | None) -> None:
         with contextlib.closing(Reader(self.run / "journal", self.position, self._ends)) as reader:
             try:
                 for batch in reader:
@@ -208,10 +211,10 @@ class Pyramid:
                         self._take(batch, reader)
                     else:
                         self._pass_over(batch)
-                    self.position = batch.after
+                    before, self.position = self.position, batch.after
                     self.last_batch = batch.segment, batch.offset
                     if watch is not None:
-                        watch(batch)
+                        watch(before, batch)
             finally:
                 self._learn_names()
                 self.damage = list(dict.fromkeys([*self.damage, *reader.damage]))

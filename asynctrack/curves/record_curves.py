@@ -15,13 +15,13 @@ from asynctrack.curves.drawing import DrawnMetric, of_points
 from asynctrack.curves.drawing_plan import Window
 from asynctrack.curves.layout import MOST_METRICS, ROW_RECORDS
 from asynctrack.curves.media_counts import MediaCounts
+from asynctrack.curves.pyramid import Watch
 from asynctrack.curves.python_buckets import BY_STEP, BY_TIME, PythonBuckets, PythonScan, place_of
 from asynctrack.curves.record_feed import numbers_of, within_64_bits
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.curves.session_begins import SessionBegin
 from asynctrack.curves.single_numbers import XAxis
 from asynctrack.curves.totals import LoggedNumber, MetricTotals
-from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.reader import Damage
 from asynctrack.records.codec import Record, flatten, string_keys
 
@@ -60,7 +60,7 @@ class RecordCurves(RunCurves):
         fixed: Mapping[int, int] | None = None,
         *,
         cuts: Cuts | None = None,
-        watch: Callable[[FrameBatch], None] | None = None,
+        watch: Watch | None = None,
     ) -> list[Damage]:
         """Read the records, the first time."""
         with self._lock:

@@ -15,7 +15,7 @@ from asynctrack.curves.cuts import CutCounts, Cuts, History
 from asynctrack.curves.drawing import DrawnMetric, axis_of, curve_of, draw, extents
 from asynctrack.curves.drawing_plan import Window
 from asynctrack.curves.media_counts import MediaCounts
-from asynctrack.curves.pyramid import Pyramid
+from asynctrack.curves.pyramid import Pyramid, Watch
 from asynctrack.curves.session_begins import SessionBegin, sessions_of
 from asynctrack.curves.single_numbers import XAxis
 from asynctrack.curves.totals import MetricTotals
@@ -64,7 +64,7 @@ class RunCurves:
         fixed: Mapping[int, int] | None = None,
         *,
         cuts: Cuts | None = None,
-        watch: Callable[[FrameBatch], None] | None = None,
+        watch: Watch | None = None,
     ) -> list[Damage]:
         """Read what the journal has since; see `Pyramid.grow`.
 

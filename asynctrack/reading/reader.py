@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 
     from asynctrack._native import Scan
     from asynctrack.curves.curve import CurveBuckets
+    from asynctrack.curves.pyramid import Watch
     from asynctrack.curves.run_curves import RunCurves
     from asynctrack.reading.without_journal import Records
 
@@ -318,7 +319,7 @@ class RunReader:
         *,
         writer: str | None = None,
         cache: bool = True,
-        watch: Callable[[FrameBatch], None] | None = None,
+        watch: Watch | None = None,
     ) -> RunCurves:
         """Return the curves of this run, up to date; `watch` gets each batch that is read."""
         _check(history)

@@ -29,6 +29,7 @@ _MOST_CHECKPOINTS: Final = 1000
 _MOST_MEDIA: Final = 20_000
 _MOST_KEYS: Final = 1000
 # How a medium begins: the type of the extension, an array of six, and its kind; see `records.codec`.
+_MEDIUM_BEGINS: Final = b"\x03\x96"
 _MEDIUM: Final = re.compile(rb"\x03\x96(?:\xa4(?:html|text)|\xa5(?:image|table)|\xa8artifact|\xa9histogram)")
 # Changes of a run that its `run.json` does not say yet. Arbitrary; of more, it is read by its reader.
 _MOST_CHANGES: Final = 10_000
@@ -147,24 +148,33 @@ class JournalPass:
         if len(self._changes) > _MOST_CHANGES:
             self._changes = None
 
-    def grow(self) -> None:
-        """Read what the journal has since."""
+    def renew(self) -> None:
+        """Begin anew where the journal is another one than before."""
         with self._lock:
-            directory = self._run / "journal"
-            journal = journal_id_of(str(directory))
+            journal = journal_id_of(str(self._run / "journal"))
             if journal != self._journal:
                 self._begin(journal)
                 with contextlib.suppress(AsynctrackError, OSError):
                     self._said = manifests.load(self._run).position
-            with contextlib.closing(Reader(directory, self._position, self._ends)) as reader:
+
+    def grow(self) -> None:
+        """Read what the journal has since."""
+        with self._lock:
+            self.renew()
+            with contextlib.closing(Reader(self._run / "journal", self._position, self._ends)) as reader:
                 for batch in reader:
                     self._take(batch)
                     self._position = batch.after
 
-    def take(self, batch: FrameBatch) -> None:
-        """Take a batch that somebody else has read, if it is the next: it need not be read again."""
+    def take(self, before: Position, batch: FrameBatch) -> None:
+        """Take a batch that somebody else has read, if it is the next: it need not be read again.
+
+        Args:
+            before: the place from which it was looked for.
+            batch: the batch.
+        """
         with self._lock:
-            if (batch.segment, batch.offset) == self._position[:2]:
+            if before == self._position:
                 self._take(batch)
                 self._ends[batch.header.ring] = batch.header.end
                 self._position = batch.after
@@ -196,7 +206,7 @@ class JournalPass:
             if (batch.segment, batch.offset) >= self._said[:2] and self._changes is not None:
                 kept = frame._replace(payload=memoryview(bytes(frame.payload)))
                 self._changes.append(_Change((batch.segment, batch.offset), batch.header.ring, kept))
-        if found := [match.start() for match in _MEDIUM.finditer(batch.data)]:
+        if found := _find_media(bytes(batch.data)):
             for begin, frame in _around(batch, found):
                 with contextlib.suppress(*UNREADABLE):
                     record = self._decode(frame.payload, frame.number, batch.header.ring)
@@ -228,6 +238,16 @@ class JournalPass:
                 self._media.setdefault(key, KeyMedia()).add(place, medium.kind)
             if len(self._named) < _MOST_MEDIA and (digest := digest_of(medium)) is not None:
                 self._named.setdefault(digest, place)
+
+
+def _find_media(data: bytes) -> list[int]:
+    """Return where media may begin. An expression alone takes ten times as long: it looks at each byte."""
+    found, at = [], data.find(_MEDIUM_BEGINS)
+    while at >= 0:
+        if _MEDIUM.match(data, at):
+            found.append(at)
+        at = data.find(_MEDIUM_BEGINS, at + 1)
+    return found
 
 
 def media_of(record: Record) -> Iterator[tuple[str, int, Media, bool]]:

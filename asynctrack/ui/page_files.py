@@ -1,4 +1,7 @@
-"""Page files: what the browser gets to run: the files below `page/`, and nothing else. Runs in the server of the page."""
+"""Page files: what the browser gets to run: the files below `page/`, and nothing else. Runs in the server of the page.
+
+The first module comes as one script with all that it imports: fifty requests would take longer than all else that the page does before it shows something.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from asynctrack.journal import safe_read
+from asynctrack.ui.bundling import BundlingError, bundle
 
 _PLACE: Final = Path(__file__).parent / "page"
 _KINDS: Final = {
@@ -22,6 +26,7 @@ _KINDS: Final = {
 }
 _OTHER: Final = "text/plain; charset=utf-8"
 _FIRST: Final = "index.html"
+_ENTRY: Final = "main.js"
 
 
 class PageFiles:
@@ -34,6 +39,7 @@ class PageFiles:
     def __init__(self, place: Path = _PLACE) -> None:
         self._place = place
         self._files = _files_below(place)
+        self._script: tuple[str, bytes] = ("", b"")
 
     def answer(self, request: Request) -> Response:
         """Answer with the file of a path, by its name in the listing."""
@@ -42,15 +48,34 @@ class PageFiles:
         if path is None:
             return Response(f"asynctrack: there is no page {name!r:.200} here\n", 404, media_type=_OTHER)
         try:
-            status = os.stat(path, follow_symlinks=False)
-            tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+            tag = _tag_of(*(self._scripts() if name == _ENTRY else (path,)))
             headers = {"etag": tag, "cache-control": "no-cache"}
             if request.headers.get("if-none-match") == tag:
                 return Response(status_code=304, headers=headers)
             kind = _KINDS.get(os.path.splitext(name)[1], _OTHER)
-            return Response(safe_read.read(path), headers=headers, media_type=kind)
-        except OSError as error:
-            return Response(f"asynctrack: {name} cannot be read: {error.strerror}\n", 500, media_type=_OTHER)
+            return Response(self._content(name, path, tag), headers=headers, media_type=kind)
+        except (OSError, BundlingError) as error:
+            return Response(f"asynctrack: {name} cannot be read: {_reason(error)}\n", 500, media_type=_OTHER)
+
+    def _scripts(self) -> list[str]:
+        return [path for name, path in self._files.items() if name.endswith(".js")]
+
+    def _content(self, name: str, path: str, tag: str) -> bytes:
+        if name != _ENTRY:
+            return safe_read.read(path)
+        if self._script[0] != tag:
+            self._script = (tag, bundle(self._place, _ENTRY).encode())
+        return self._script[1]
+
+
+def _tag_of(*paths: str) -> str:
+    """Return a text that changes with the files."""
+    found = [os.stat(path, follow_symlinks=False) for path in paths]
+    return f'"{max(one.st_mtime_ns for one in found):x}-{sum(one.st_size for one in found):x}"'
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _files_below(place: Path) -> dict[str, str]:

@@ -61,6 +61,7 @@ def _numbers(
     run: ListedRun, summary: RunSummary, shelf: RunShelf, books: OpenBooks, told: dict[str, None]
 ) -> dict[str, Any]:
     """Return what a run's metrics come to, and where its sessions begin."""
+    shelf.prepare(run.path)
     curves, damage = shelf.curves_of(run.path)
     told.update((_without(Path(run.path), str(one)), None) for one in damage)
     return {"metrics": metrics_of(curves, summary.goals), "sessions": [_session(one) for one in curves.sessions()]}

@@ -47,6 +47,10 @@ class RunShelf:
         self._lock = threading.Lock()
         self._shelved: OrderedDict[str, _ShelvedRun] = OrderedDict()
 
+    def prepare(self, path: str) -> None:
+        """Have checkpoints and media found as the curves of a run are read next, so that its journal is read once."""
+        self._pass_of(self._of(path), path).renew()
+
     def curves_of(self, path: str, history: History = "last") -> tuple[RunCurves, list[Damage]]:
         """Return the curves of a run, up to date, and the damage that was met on the way."""
         run, shelved = Path(path), self._of(path)
@@ -62,11 +66,15 @@ class RunShelf:
     def found_in(self, path: str) -> JournalPass:
         """Return the checkpoints and media of a run, up to date."""
         shelved = self._of(path)
-        with self._lock:
-            found = shelved.found = shelved.found or JournalPass(Path(path))
+        found = self._pass_of(shelved, path)
         found.grow()
         self._trim(path, shelved)
         return found
+
+    def _pass_of(self, shelved: _ShelvedRun, path: str) -> JournalPass:
+        with self._lock:
+            shelved.found = shelved.found or JournalPass(Path(path))
+            return shelved.found
 
     def _new(self, run: Path, history: History) -> RunCurves:
         if (run / "journal").is_dir():
