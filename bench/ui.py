@@ -1,15 +1,18 @@
 """How soon does the page show a curve, 200 runs, and 10,000 runs, and what does it cost: the browser, the server, and the loop that logs?
 
-`asynctrack ui`, TensorBoard and Trackio show the same runs in the same Chromium, one after the other. "First" is from the request of the page to the first curve
-on the screen, by a look every 50 ms; nothing is in any cache. TensorBoard and Trackio are left out where they are not installed, and of Trackio only the long run is taken.
+`asynctrack ui`, TensorBoard and Trackio show the same runs in the same Chromium, one after the other. "First" is from the request of the page to the first
+picture on the screen that has a curve; nothing is in any cache. TensorBoard and Trackio are left out where they are not installed, and of Trackio only the long run is taken.
 
 Takes ten minutes, and 2 GB in TMPDIR. Needs Chromium, Playwright and NumPy. Wants two free cores.
 """
 
 from __future__ import annotations
 
+import base64
+import bisect
 import contextlib
 import io
+import math
 import os
 import re
 import shutil
@@ -31,18 +34,25 @@ from bench.processes import cpu_s, own_bytes
 from bench.reading import numbers
 
 CHROMIUM: Final = shutil.which("chromium")
+SIZE: Final = {"width": 1400, "height": 1400}  # has five charts
 OPTIONS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 LOOK_S: Final = 0.05
+STILL_S: Final = 1.5  # without another picture, a page is done
+REST_S: Final = 8.0  # in which a page has done all that it does
 LIMIT_S: Final = 120.0
 RUNS: Final = 200
 MANY_RUNS: Final = 10_000
 LIVE_RECORDS_S: Final = 10_000
-LIVE_S: Final = 10
+LIVE_S: Final = 30
+SETTLED_S: Final = 5  # after which a page does no more than it does later
 LOOP_RECORDS: Final = 300_000
 PIXEL_TRIES: Final = 7
 # Differences between the channels of a pixel that is a colour, and so many of them are a curve.
 _COLOURFUL: Final = 25
 _CURVE_PIXELS: Final = 100
+
+
+Box = dict[str, float]
 
 
 class Look(NamedTuple):
@@ -106,7 +116,8 @@ def measure(quick: bool, rounds: float) -> Report:
 NOTES: Final = [
     "first: the page is asked for, the server is up and has looked at nothing; asynctrack's cache is emptied each time. "
     "TensorBoard has read its files as far as it does before it answers.",
-    "heap: JavaScript's, after all is shown; busy: the page's main thread, from the request on; server: memory that it shares with nobody, and its processor time since its start.",
+    "heap: JavaScript's, after all is shown; server: memory that it shares with nobody, and its processor time since its start.",
+    "all: until all charts are as they stay; busy: main thread, in a visit of its own in which no pictures are taken.",
     "log() to pixel: a value is logged to a run that had been silent; until the chart on the screen is another picture.",
     "the journal is in the page cache.",
 ]
@@ -221,26 +232,45 @@ class _Bench:
 
     def _look(self, board: Board, charts: int) -> Look:
         say(f"{board.name}: {board.view[:30] or 'its page'}")
-        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
-        with _serving(board) as (address, server), self._page() as page:
+        return self._watched(board, charts)._replace(**self._costs(board, charts))
+
+    def _watched(self, board: Board, charts: int) -> Look:
+        """Look at a page as it comes: the browser sends each picture that it shows, with its time."""
+        with self._from_nothing(board) as (address, _, page):
+            pictures = _Pictures(page)
+            began = time.time()
+            page.goto(address, wait_until="commit")
+            boxes = _until_there(page, board.chart, charts)
+            while not all(_has_curve(pictures.last, box) for box in boxes):
+                assert time.time() - began < LIMIT_S, f"no curve in {LIMIT_S} s"
+                page.wait_for_timeout(1e3 * LOOK_S)
+                boxes = _until_there(page, board.chart, charts)
+            first = min(pictures.first_with_curve(box) for box in boxes)
+            while time.time() < pictures.last_at + STILL_S:
+                page.wait_for_timeout(1e3 * LOOK_S)
+            return Look(first - began, pictures.done_at(boxes) - began if charts > 1 else None, *[math.nan] * 4)
+
+    def _costs(self, board: Board, charts: int) -> dict[str, float]:
+        """Return what the same page costs where nobody looks at it: pictures and questions take time of the main thread."""
+        with self._from_nothing(board) as (address, server, page):
             session = page.context.new_cdp_session(page)
             session.send("Performance.enable")
-            began = time.perf_counter()
             page.goto(address, wait_until="commit")
-            first_s = _until_drawn(page, board.chart, 0, began)
-            all_s = None
-            for at in range(1, charts):
-                page.locator(board.chart).nth(at).scroll_into_view_if_needed(timeout=1e3 * LIMIT_S)
-                all_s = _until_drawn(page, board.chart, at, began)
+            time.sleep(REST_S)
+            _until_there(page, board.chart, charts)
             metrics = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
-            return Look(
-                first_s,
-                all_s,
-                metrics["JSHeapUsedSize"] / 1e6,
-                metrics["TaskDuration"],
-                own_bytes(server) / 1e6,
-                cpu_s(server),
-            )
+            return {
+                "heap_mb": metrics["JSHeapUsedSize"] / 1e6,
+                "busy_s": metrics["TaskDuration"],
+                "server_mb": own_bytes(server) / 1e6,
+                "server_cpu_s": cpu_s(server),
+            }
+
+    @contextlib.contextmanager
+    def _from_nothing(self, board: Board) -> Iterator[tuple[str, int, Any]]:
+        shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+        with _serving(board) as (address, server), self._page() as page:
+            yield address, server, page
 
     def _to_pixel(self, directory: Path) -> list[float]:
         with (
@@ -250,7 +280,7 @@ class _Bench:
         ):
             assert talker.stdin is not None and talker.stdout is not None
             page.goto(address)
-            _until_drawn(page, _CHART, 0, time.perf_counter())
+            _until_drawn(page, _CHART)
             taken = []
             for at in range(PIXEL_TRIES):
                 time.sleep(1.3)  # nothing that was logged before is still on its way
@@ -265,14 +295,22 @@ class _Bench:
             return taken
 
     def _live_cpu(self, directory: Path) -> float:
-        command = [sys.executable, "-m", "bench.paced", str(directory), str(LIVE_RECORDS_S), str(LIVE_S + 5)]
+        command = [
+            sys.executable,
+            "-m",
+            "bench.paced",
+            str(directory),
+            str(LIVE_RECORDS_S),
+            str(LIVE_S + 3 * SETTLED_S),
+        ]
         logger = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert logger.stdout is not None
             run = Path(logger.stdout.readline().strip())
             with _serving(_ours(directory, f"#/run/bench/{run.name}")) as (address, server), self._page() as page:
                 page.goto(address)
-                _until_drawn(page, _CHART, 0, time.perf_counter())
+                _until_drawn(page, _CHART)
+                time.sleep(SETTLED_S)
                 before, began = cpu_s(server), time.perf_counter()
                 time.sleep(LIVE_S)
                 return 100 * (cpu_s(server) - before) / (time.perf_counter() - began)
@@ -288,7 +326,7 @@ class _Bench:
                 address, _ = opened.enter_context(_serving(_ours(directory, "#/run/bench/run")))
                 page = opened.enter_context(self._page())
                 page.goto(address)
-                _until_drawn(page, _CHART, 0, time.perf_counter())
+                _until_drawn(page, _CHART)
             talker.stdin.write(f"time {LOOP_RECORDS // self._part}\n")
             talker.stdin.flush()
             return float(talker.stdout.readline())
@@ -315,7 +353,7 @@ class _Bench:
 
     @contextlib.contextmanager
     def _page(self) -> Iterator[Any]:
-        context = self._browser.new_context(viewport={"width": 1400, "height": 900})
+        context = self._browser.new_context(viewport=SIZE)
         try:
             page = context.new_page()
             page.set_default_timeout(1e3 * LIMIT_S)
@@ -357,7 +395,14 @@ run.finish()
 def _log_run(directory: Path, id: str, count: int, width: int) -> Path:
     """Log a run; return its directory."""
     with asynctrack.init(
-        "bench", id=id, dir=directory, when_full="block", max_block_s=60, finish_timeout_s=600, environment=False
+        "bench",
+        id=id,
+        dir=directory,
+        backends=(),
+        when_full="block",
+        max_block_s=60,
+        finish_timeout_s=600,
+        environment=False,
     ) as run:
         for step in range(count):
             run.log(numbers(step, width), step=step)
@@ -438,23 +483,84 @@ def _until_answers(port: int) -> None:
         time.sleep(LOOK_S)
 
 
-def _until_drawn(page: Any, chart: str, at: int, began: float) -> float:
-    """Wait until a chart has a curve; return the seconds since `began`."""
-    element = page.locator(chart).nth(at)
-    element.wait_for(timeout=1e3 * LIMIT_S)
-    while _coloured(element.screenshot()) < _CURVE_PIXELS:
+class _Pictures:
+    """The pictures that the browser shows of a page, from now on.
+
+    Args:
+        page: the page.
+    """
+
+    def __init__(self, page: Any) -> None:
+        self._found: list[tuple[float, str]] = []
+        self._session = page.context.new_cdp_session(page)
+        self._session.on("Page.screencastFrame", self._take)
+        self._session.send("Page.startScreencast", {"format": "jpeg", "quality": 90})
+
+    @property
+    def last(self) -> str | None:
+        """Return the last picture."""
+        return self._found[-1][1] if self._found else None
+
+    @property
+    def last_at(self) -> float:
+        """Return when that was."""
+        return self._found[-1][0]
+
+    def done_at(self, boxes: list[Box]) -> float:
+        """Return when boxes were first seen as they are in the last picture, and have stayed so."""
+        last = [_within(self._found[-1][1], box) for box in boxes]
+        done = self.last_at
+        for at, picture in reversed(self._found):
+            if [_within(picture, box) for box in boxes] != last:
+                break
+            done = at
+        return done
+
+    def first_with_curve(self, box: Box) -> float:
+        """Return when a curve was first seen in a box; one that has come stays."""
+        return self._found[bisect.bisect_left(self._found, True, key=lambda one: _has_curve(one[1], box))][0]
+
+    def _take(self, event: dict[str, Any]) -> None:
+        self._found.append((event["metadata"]["timestamp"], event["data"]))
+        self._session.send("Page.screencastFrameAck", {"sessionId": event["sessionId"]})
+
+
+def _until_there(page: Any, chart: str, count: int) -> list[Box]:
+    """Wait until the page has so many charts; return their boxes."""
+    elements = page.locator(chart)
+    elements.nth(count - 1).wait_for(timeout=1e3 * LIMIT_S)
+    return [elements.nth(at).bounding_box() for at in range(count)]
+
+
+def _until_drawn(page: Any, chart: str) -> None:
+    """Wait until the first chart has a curve."""
+    began = time.perf_counter()
+    _until_there(page, chart, 1)
+    element = page.locator(chart).first
+    while not _has_curve(element.screenshot(), None):
         assert time.perf_counter() - began < LIMIT_S, f"no curve in {LIMIT_S} s"
         time.sleep(LOOK_S)
-    return time.perf_counter() - began
 
 
-def _coloured(png: bytes) -> int:
-    """Count the pixels that are neither white nor grey."""
+def _has_curve(picture: str | bytes | None, box: Box | None) -> bool:
+    """Return whether a box of a picture has as many pixels of a colour as a curve."""
+    if picture is None:
+        return False
     import numpy
+
+    pixels = numpy.asarray(_within(picture, box)).astype(int)
+    return int((pixels.max(axis=2) - pixels.min(axis=2) > _COLOURFUL).sum()) >= _CURVE_PIXELS
+
+
+def _within(picture: str | bytes, box: Box | None) -> Any:
+    """Return a picture, or a box of it."""
     from PIL import Image
 
-    pixels = numpy.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
-    return int((pixels.max(axis=2) - pixels.min(axis=2) > _COLOURFUL).sum())
+    image = Image.open(io.BytesIO(base64.b64decode(picture) if isinstance(picture, str) else picture)).convert("RGB")
+    if box is None:
+        return image
+    left, top = box["x"], box["y"]
+    return image.crop((int(left), int(top), int(left + box["width"]), int(top + box["height"])))
 
 
 def _figures(looks: list[Look]) -> dict[str, Cell | Spread]:

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TextIO
 
 from asynctrack.cli.demo_app.berlin52 import OPTIMUM
@@ -127,6 +128,8 @@ def _where_next(path: str) -> Iterator[str]:
         "              "
         + f"python -c {shlex.quote(f'import asynctrack; print(asynctrack.open_run({json.dumps(path)}))')}"
     )
+    missing = "" if find_spec("starlette") else "   # needs: pip install 'asynctrack[ui]'"
+    yield f"              asynctrack ui {shlex.quote(path)}{missing}"
 
 
 def _short(path: str) -> str:

@@ -125,27 +125,33 @@ function rangeOf(numbers, isLog) {
 }
 
 /** The range of y: of the middle of what is seen, if the rest would squash it. */
-function scaleOf(curves, [from, to], { logY, all }) {
-  const lows = [];
-  const highs = [];
-  for (const { x, low, high } of curves) {
-    for (let at = indexFrom(x, from); at < x.length && x[at] <= to; at++) {
-      if (Number.isFinite(low[at]) && (!logY || low[at] > 0)) lows.push(low[at]);
-      if (Number.isFinite(high[at]) && (!logY || high[at] > 0)) highs.push(high[at]);
-    }
-  }
-  const [low, middleLow] = ends(Float64Array.from(lows).sort());
-  const [high, middleHigh] = ends(Float64Array.from(highs).sort().reverse());
+function scaleOf(curves, seen, { logY, all }) {
+  const lows = sortedWithin(curves, ({ low }) => low, seen, logY);
+  const highs = sortedWithin(curves, ({ high }) => high, seen, logY);
+  const beside = (sorted) => Math.min(sorted.length - 1, Math.ceil(OUTLIERS * sorted.length));
+  const [low, middleLow] = [lows[0], lows[beside(lows)]];
+  const [high, middleHigh] = [highs.at(-1), highs.at(-1 - beside(highs))];
   const scaled = logY ? Math.log10 : (value) => value;
   const [span, middle] = [scaled(high) - scaled(low), scaled(middleHigh) - scaled(middleLow)];
   const isSquashed = !all && middle > 0 && span > WORTH * middle;
   const shown = isSquashed ? [reach(middleLow, low, middle, -1, scaled), reach(middleHigh, high, middle, 1, scaled)] : [low, high];
   const y = spread(widened(rangeOf(shown, logY), logY));
-  const beyond = lows.filter((one) => one < y[0]).length + highs.filter((one) => one > y[1]).length;
-  return { y, beyond };
+  return { y, beyond: indexFrom(lows, y[0]) + highs.length - indexAfter(highs, y[1]) };
 }
 
-const ends = (sorted) => [sorted[0], sorted[Math.min(sorted.length - 1, Math.ceil(OUTLIERS * sorted.length))]];
+/** The numbers of all curves that are seen and that a logarithmic axis can have, the least first. */
+function sortedWithin(curves, numbersOf, [from, to], isLog) {
+  const found = new Float64Array(curves.reduce((sum, { x }) => sum + x.length, 0));
+  let count = 0;
+  for (const curve of curves) {
+    const { x } = curve;
+    const numbers = numbersOf(curve);
+    for (let at = indexFrom(x, from); at < x.length && x[at] <= to; at++) {
+      if (Number.isFinite(numbers[at]) && (!isLog || numbers[at] > 0)) found[count++] = numbers[at];
+    }
+  }
+  return found.subarray(0, count).sort();
+}
 
 /** The end of all where it is near the middle, else the end of the middle. */
 function reach(middleEnd, end, middle, direction, scaled) {

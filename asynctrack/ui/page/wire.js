@@ -18,11 +18,13 @@ const ARRAYS = { f8: Float64Array, f4: Float32Array, u4: Uint32Array };
 export async function* readBlocks(body) {
   const reader = body.getReader();
   let rest = new Uint8Array(0);
+  let head = null;
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
     rest = joined(rest, part.value);
-    for (let size = blockSize(rest); size > 0 && size <= rest.length; size = blockSize(rest)) {
-      yield decodeBlock(rest.slice(0, size));
-      rest = rest.subarray(size);
+    while ((head ??= headOf(rest)) && head.size <= rest.length) {
+      yield decodeBlock(rest.slice(0, head.size), head);
+      rest = rest.subarray(head.size);
+      head = null;
     }
   }
   if (rest.length) throw new Error("The server's answer was cut off.");
@@ -36,12 +38,12 @@ function joined(rest, more) {
   return both;
 }
 
-/** Returns the bytes of the first block, or 0 while its header has not come. */
-function blockSize(bytes) {
+/** Returns the header of the first block, where its columns begin and where it ends; null while the header has not come. */
+function headOf(bytes) {
   const end = headerEnd(bytes);
-  if (end > bytes.length || !end) return 0;
-  const { rows, columns } = headerOf(bytes, end);
-  return columns.reduce((size, [, type]) => size + columnBytes(type, rows), end);
+  if (end > bytes.length || !end) return null;
+  const header = headerOf(bytes, end);
+  return { header, end, size: header.columns.reduce((size, [, type]) => size + columnBytes(type, header.rows), end) };
 }
 
 export function headerEnd(bytes) {
@@ -54,9 +56,8 @@ export const headerOf = (bytes, end) => JSON.parse(new TextDecoder().decode(byte
 export const columnBytes = (type, rows) => Math.ceil((rows * ARRAYS[type].BYTES_PER_ELEMENT) / 8) * 8;
 
 /** Decodes one block. Its columns are views of `bytes`, which begins at a multiple of 8. @param {Uint8Array} bytes @returns {Block} */
-export function decodeBlock(bytes) {
-  let at = headerEnd(bytes);
-  const header = headerOf(bytes, at);
+export function decodeBlock(bytes, { header, end } = headOf(bytes)) {
+  let at = end;
   const columns = {};
   for (const [name, type] of header.columns) {
     columns[name] = new ARRAYS[type](bytes.buffer, bytes.byteOffset + at, header.rows);
