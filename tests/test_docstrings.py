@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -86,7 +86,10 @@ class Module:
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         self.path = path
         self.name = ".".join(parts).removesuffix(".__init__") or "__init__"
-        self.tree = ast.parse(path.read_text())
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.path.read_text())
 
     @cached_property
     def definitions(self) -> dict[str, Definition]:
@@ -121,7 +124,6 @@ def _defined(parent: ast.AST, prefix: str) -> Iterator[tuple[str, ast.ClassDef |
 
 
 MODULES = {module.name: module for module in map(Module, sorted(PACKAGE.rglob("*.py")))}
-ERRORS = set(MODULES["errors"].shown)
 
 
 def _find(module: str, name: str) -> Definition | None:
@@ -134,6 +136,7 @@ def _find(module: str, name: str) -> Definition | None:
     return None if origin == (module, name) else _find(*origin)
 
 
+@cache
 def _public() -> dict[str, Definition]:
     """Return what users can import, with the public methods and properties of its classes."""
     rooms = [name for name in MODULES if name == "__init__" or name.split(".")[0] in PUBLIC_MODULES]
@@ -179,9 +182,12 @@ def _is_overload(of: Definition) -> bool:
     return any(ast.unparse(decorator).rpartition(".")[2] == "overload" for decorator in of.node.decorator_list)
 
 
-PUBLIC = [*_public().values()]
-PUBLIC_FUNCTIONS = [each for each in PUBLIC if isinstance(each.node, FUNCTION) and not _is_overload(each)]
-ALL = [each for module in MODULES.values() for each in module.definitions.values() if each.doc]
+def _public_functions() -> list[Definition]:
+    return [each for each in _public().values() if isinstance(each.node, FUNCTION) and not _is_overload(each)]
+
+
+def _documented() -> list[Definition]:
+    return [each for module in MODULES.values() for each in module.definitions.values() if each.doc]
 
 
 def _begins_with_verb(doc: str) -> bool:
@@ -195,20 +201,20 @@ def _begins_with_verb(doc: str) -> bool:
 
 
 def test_public_names_have_docstrings() -> None:
-    assert not [each for each in PUBLIC if not each.doc and not _inherits(each) and not _is_overload(each)]
+    assert not [each for each in _public().values() if not each.doc and not _inherits(each) and not _is_overload(each)]
 
 
 def test_no_docstring_is_a_noun_clause() -> None:
-    assert not [each for each in ALL if each.first_word.lower() in NOUN_CLAUSE]
+    assert not [each for each in _documented() if each.first_word.lower() in NOUN_CLAUSE]
 
 
 def test_docstrings_of_functions_begin_with_a_verb() -> None:
-    assert not [each for each in ALL if isinstance(each.node, FUNCTION) and not _begins_with_verb(each.doc)]
+    assert not [each for each in _documented() if isinstance(each.node, FUNCTION) and not _begins_with_verb(each.doc)]
 
 
 def test_docstrings_of_public_classes_begin_with_a_verb() -> None:
     """One in the third person: a class says of itself what it does, and of an error when it is raised."""
-    classes = [each for each in PUBLIC if isinstance(each.node, ast.ClassDef) and each.doc]
+    classes = [each for each in _public().values() if isinstance(each.node, ast.ClassDef) and each.doc]
     assert not [each for each in classes if not re.match(r"(?!This\b|Its\b|Is\b)[A-Z]\w+s\b|Raised when\b", each.doc)]
 
 
@@ -216,7 +222,7 @@ def test_arguments_of_public_functions_are_told() -> None:
     """One argument is told by its name; those of a framework's or of W&B's interface by its documentation."""
     ours = [
         each
-        for each in PUBLIC_FUNCTIONS
+        for each in _public_functions()
         if each.module.split(".")[0] not in ("integrations", "wandb") and len(each.arguments) > 1
     ]
     untold = {each: [name for name in each.arguments if not _tells(each, name)] for each in ours if each.doc}
@@ -231,9 +237,10 @@ def _tells(of: Definition, argument: str) -> bool:
 
 
 def test_errors_that_public_functions_raise_are_told() -> None:
+    errors = set(MODULES["errors"].shown)
     untold = {
-        each: {name for name in each.raised & ERRORS if not _tells_error(each.doc, name)}
-        for each in PUBLIC_FUNCTIONS
+        each: {name for name in each.raised & errors if not _tells_error(each.doc, name)}
+        for each in _public_functions()
         if each.doc
     }
     assert not {each: names for each, names in untold.items() if names}
