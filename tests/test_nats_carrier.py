@@ -19,6 +19,7 @@ import pytest
 from collector_server import name_of, serving
 from merged_rings import make_part, rings_of
 from nats_accounts import make_accounts
+from nats_collecting import collecting, wait_until_merged
 from nats_server import NATSServer, debian_binary, nats_binary, nats_serving
 from nats_stream_reader import api, file_bridge, messages_of, purge, say, stream_rings, with_link
 from support import outcome, own_shared_memory, start, wait_until
@@ -621,16 +622,26 @@ def test_permissions_of_the_page_are_enough_for_a_host(tmp_path: Path, monkeypat
         assert "of the host" not in server.url
 
 
-def test_stream_that_is_not_there_and_may_not_be_made_is_said_with_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ASYNCTRACK_NATS_PASSWORD", "of the host")
-    monkeypatch.setenv("ASYNCTRACK_NATS_USER", "host")
-    with nats_serving(tmp_path / "nats", _users(**HOST_MAY)) as server:
-        cursor = _deliver_until_paused(make_part(tmp_path, "a", rank=0), server.url)
-    said = str(cursor.last_error)
-    assert f"has no stream {STREAM}, and this user may not make it" in said
-    assert f"`nats stream add {STREAM} --subjects 'asynctrack.v1.*.*.*.*' --storage file" in said
+def _identity(user: str) -> dict[str, str]:
+    return {"ASYNCTRACK_NATS_USER": user, "ASYNCTRACK_NATS_PASSWORD": f"of {'the host' if user == 'host' else user}"}
+
+
+@pytest.mark.system
+def test_host_that_may_not_make_the_stream_says_so_and_waits_for_the_collector_that_does(tmp_path: Path) -> None:
+    part = make_part(tmp_path / "parts", "a", rank=0)
+    with (
+        nats_serving(tmp_path / "nats", _users(**HOST_MAY)) as server,
+        delivering(part, server.url, **_identity("host")),
+    ):
+        wait_until(lambda: load_cursor(part, "collector").last_error, "it says what is wrong")
+        cursor = load_cursor(part, "collector")
+        said = str(cursor.last_error)
+        assert f"has no stream {STREAM}, and this user may not make it" in said
+        assert f"`nats stream add {STREAM} --subjects 'asynctrack.v1.*.*.*.*' --storage file" in said
+        assert "or start a collector that may" in said
+        assert not cursor.paused
+        with collecting(server.url, tmp_path / "merged", environment=_identity("all")):
+            wait_until_merged(tmp_path / "merged" / "p" / "r", [part])
 
 
 # TLS

@@ -7,7 +7,7 @@ killed, and whatever the stream has lost. One message is under way at a time, an
 | --- | --- |
 | the subject's last message is another: another publisher, or an answer that was lost | `Retry`, at once |
 | the stream is full | `Retry`: the journal keeps what waits |
-| there is no stream | it is made, or `ActionRequired` names the command |
+| there is no stream | it is made; `Unreachable` where only the collector may, `ActionRequired` where JetStream does not |
 | no JetStream, no permission, all else | `ActionRequired` |
 | nothing, or the connection ends | `Retry`; `SlowCollector` where it only takes too long |
 
@@ -35,7 +35,7 @@ from asynctrack.carriers.base import SlowCollector
 from asynctrack.carriers.cutter import bytes_behind
 from asynctrack.carriers.message import Place
 from asynctrack.carriers.nats import wire as nats_wire
-from asynctrack.carriers.nats.errors import JetStreamError, NobodyThere, TookTooLong
+from asynctrack.carriers.nats.errors import JetStreamError, MayNotMake, NobodyThere, TookTooLong
 from asynctrack.carriers.nats.failures import AT_ONCE_S, fail_of_files, fail_of_stream
 from asynctrack.carriers.nats.link import NATSLink
 from asynctrack.carriers.nats.loop import NATSLoop
@@ -222,11 +222,17 @@ class NATSCarrier:
         """Return the subject's last message, from the stream's leader: others may lag behind."""
         found = await self._stored(nats_wire.STREAM, self._subject)
         if isinstance(found, JetStreamError) and found.meaning == "no_stream":
-            await make_stream(self._link)
+            await self._make_stream()
             found = await self._stored(nats_wire.STREAM, self._subject)
         if isinstance(found, JetStreamError):
             raise found
         return found
+
+    async def _make_stream(self) -> None:
+        try:
+            await make_stream(self._link)
+        except MayNotMake as error:  # this host came first: a collector makes it when it starts
+            raise Unreachable(f"{error}, or start a collector that may") from error
 
     async def _word(self) -> Word | None:
         found = await self._stored(nats_wire.WORDS_STREAM, self._key)

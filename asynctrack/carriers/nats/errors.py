@@ -48,6 +48,10 @@ class Denied(ActionRequired):
         self.subject = subject
 
 
+class MayNotMake(ActionRequired):
+    """There is no stream, and this user may not make it; another may."""
+
+
 def import_nats() -> Any:
     """Import nats-py.
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from asynctrack._system.sizes import bytes_in
 from asynctrack.backends.base import ActionRequired
-from asynctrack.carriers.nats.errors import Denied, JetStreamError
+from asynctrack.carriers.nats.errors import Denied, JetStreamError, MayNotMake
 from asynctrack.carriers.nats.link import NATSLink
 from asynctrack.carriers.nats.stream import IS_THERE, stream_command, stream_settings
 from asynctrack.carriers.nats.wire import STREAM
@@ -26,7 +26,8 @@ async def make_stream(link: NATSLink) -> None:
     """Make the stream, unless it is there: one replica on a single server, three in a cluster that has as many, or what the environment says.
 
     Raises:
-        ActionRequired: this user may not, or JetStream does not; a person has to. Or what `NATSLink.api` raises.
+        MayNotMake: this user may not.
+        ActionRequired: JetStream does not; a person has to. Or what `NATSLink.api` raises.
     """
     replicas, max_bytes = _wanted()
     for count in dict.fromkeys([replicas or _usual(link), replicas or 1]):
@@ -34,22 +35,22 @@ async def make_stream(link: NATSLink) -> None:
             await link.api(f"STREAM.CREATE.{STREAM}", stream_settings(replicas=count, max_bytes=max_bytes))
             return
         except Denied as error:
-            raise _to_be_made(link, "this user may not make it", count, max_bytes) from error
+            raise MayNotMake(_to_be_made(link, "this user may not make it", count, max_bytes)) from error
         except JetStreamError as error:
             if error.err_code == IS_THERE:
                 return
             if error.err_code in _TOO_FEW and count > 1 and not replicas:
                 continue
-            raise _to_be_made(link, f"it cannot be made: {error}", count, max_bytes) from error
+            raise ActionRequired(_to_be_made(link, f"it cannot be made: {error}", count, max_bytes)) from error
 
 
 def _usual(link: NATSLink) -> int:
     return _REPLICAS if link.is_clustered else 1
 
 
-def _to_be_made(link: NATSLink, why: str, replicas: int, max_bytes: int) -> ActionRequired:
+def _to_be_made(link: NATSLink, why: str, replicas: int, max_bytes: int) -> str:
     command = stream_command(replicas=replicas, max_bytes=max_bytes)
-    return ActionRequired(link.describe(f"has no stream {STREAM}, and {why}. Let somebody who may do `{command}`"))
+    return link.describe(f"has no stream {STREAM}, and {why}. Let somebody who may do `{command}`")
 
 
 def _wanted() -> tuple[int, int]:
