@@ -31,7 +31,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from memory_growth import lost_bytes
+from memory_growth import CALLS, lost_bytes
 from support import lines, run_child, the_worker, values
 
 import asynctrack
@@ -614,9 +614,8 @@ def suppressed(call: Callable[..., Any], *arguments: Any) -> None:
         call(*arguments)
 
 
-@pytest.mark.system
-@pytest.mark.timeout(900)
-def test_a_million_calls_of_each_function_leave_memory_flat(shm: Path) -> None:
+@pytest.mark.parametrize("times", CALLS)
+def test_many_calls_of_each_function_leave_memory_flat(shm: Path, times: int) -> None:
     producer = NativeProducer(Ring.create(str(shm / "a.ring"), 1 << 20, {"run": "/r"}), bool)
     words = producer.ring.words
 
@@ -660,7 +659,7 @@ def test_a_million_calls_of_each_function_leave_memory_flat(shm: Path) -> None:
 
         return one
 
-    lost = {name: lost_bytes(emptied(call)) for name, call in calls.items()}
+    lost = {name: lost_bytes(emptied(call), times) for name, call in calls.items()}
     producer.close("left")
     producer.ring.close()
     assert {name: size for name, size in lost.items() if size} == {}
