@@ -162,6 +162,11 @@ class NATSServer:
     def log(self) -> str:
         return (self.directory / "server.log").read_text(errors="replace")[-3000:]
 
+    def is_there(self) -> bool:
+        """Check that it has not ended by itself: then no wait for what it is to do comes to an end."""
+        assert self.process is None or self.process.poll() is None, f"nats-server has ended: {self.log()}"
+        return True
+
     def has_crashed(self) -> bool:
         """Whether it is Debian's, and has crashed by a fault of its own: version 2.9.10 does now and then when it is asked for a message while it stores one."""
         if self._binary != old_server():

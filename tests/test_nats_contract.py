@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +105,9 @@ class TestNATSCarrier(CarrierContract):
 
     def carry(self, parts: Path, out: Path) -> Carrying:
         return _Carried(self._server, parts, out)
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+        super()._wait(lambda: self._server.is_there() and condition(), what)
 
 
 # A stream and a disk that are lost
