@@ -20,6 +20,11 @@ def threads_cpu_s(pid: int) -> float:
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
+def main_thread_cpu_s(pid: int) -> float:
+    """Return the processor time of a process's first thread, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def own_bytes(pid: int) -> int:
     """Return the memory that a process shares with nobody."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:]

@@ -8,8 +8,7 @@ from asynctrack.cli.output import ProgressLine
 from asynctrack.cli.sparklines import Sparklines
 from asynctrack.curves.cuts import CutCounts
 from asynctrack.curves.media_counts import MediaCounts
-from asynctrack.journal.frames import FrameBatch
-from asynctrack.journal.layout import Position
+from asynctrack.curves.pyramid import ReadBatch
 from asynctrack.journal.reader import Damage
 from asynctrack.reading.history import History
 from asynctrack.reading.reader import RunReader
@@ -37,9 +36,9 @@ def read_curves(reader: RunReader, writer: str | None = None, history: History =
     total = sum(path.stat().st_size for path in journal.glob("*")) if journal.is_dir() else 0
     done = 0
 
-    def watch(_: Position, batch: FrameBatch) -> None:
+    def watch(read: ReadBatch) -> None:
         nonlocal done
-        done += batch.header.size
+        done += read.batch.header.size
         progress.at(done)
 
     with ProgressLine("reading the journal", total) as progress:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from asynctrack._system.native import is_native
 from asynctrack.curves.cuts import CutCounts, Cuts, History, cuts_of
@@ -24,8 +25,22 @@ from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Damage, Reader, journal_id_of
 from asynctrack.queue.layout import START
 
-# Gets each batch that was read, and the place from which it was looked for.
-Watch = Callable[[Position, FrameBatch], None]
+
+class ReadBatch(NamedTuple):
+    """A batch of a journal that was read.
+
+    Attributes:
+        before: the place from which it was looked for.
+        batch: the batch.
+        is_plain: whether it has no media for certain.
+    """
+
+    before: Position
+    batch: FrameBatch
+    is_plain: bool
+
+
+Watch = Callable[[ReadBatch], None]
 
 
 class Pyramid:
@@ -207,14 +222,15 @@ class Pyramid:
         with contextlib.closing(Reader(self.run / "journal", self.position, self._ends)) as reader:
             try:
                 for batch in reader:
-                    if self._takes is None or self._takes(batch):
+                    is_taken, decoded = self._takes is None or self._takes(batch), self._feed.decoded
+                    if is_taken:
                         self._take(batch, reader)
                     else:
                         self._pass_over(batch)
                     before, self.position = self.position, batch.after
                     self.last_batch = batch.segment, batch.offset
                     if watch is not None:
-                        watch(before, batch)
+                        watch(ReadBatch(before, batch, is_taken and decoded == self._feed.decoded))
             finally:
                 self._learn_names()
                 self.damage = list(dict.fromkeys([*self.damage, *reader.damage]))

@@ -38,12 +38,14 @@ class RecordFeed:
         scan: gets them.
         media: those of the records that were read, without what is cut.
         is_rounded: whether a step, a time or an integer was beyond 64 bits.
+        decoded: how many records Python has decoded: those with media are among them.
     """
 
     def __init__(self, run: Path, *, native: bool = is_native) -> None:
         self.scan: Scan | PythonScan = new_scan(native=native)
         self.media: MediaCounts = MediaCounts()
         self.is_rounded: bool = False
+        self.decoded: int = 0
         self._run = run
         self._decode = Decoder(run).record
         self._cuts: Mapping[str, int] = {}
@@ -93,6 +95,7 @@ class RecordFeed:
 
     def _put(self, batch: FrameBatch, frame: Frame, report: Callable[[Damage], None]) -> None:
         """Decode a record, and put it."""
+        self.decoded += 1
         try:
             record = self._decode(frame.payload, frame.number, batch.header.ring)
         except UNREADABLE:

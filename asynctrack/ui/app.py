@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -81,6 +82,7 @@ class PageApp:
         self._live = LiveRuns(settings.places, self._list, self._threads, cache=settings.cache)
         self._curves = CurveAnswers(self._shelf, self._threads)
         self._files = PageFiles()
+        threading.Thread(target=self._files.prepare, name="asynctrack-ui-script", daemon=True).start()
 
     def guarded(self, access: Access) -> App:
         """Return the app behind its guard."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from asynctrack.curves.pyramid import ReadBatch
 from asynctrack.errors import AsynctrackError, NotARun
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal.frames import Frame, FrameBatch
@@ -29,7 +30,6 @@ _MOST_CHECKPOINTS: Final = 1000
 _MOST_MEDIA: Final = 20_000
 _MOST_KEYS: Final = 1000
 # How a medium begins: the type of the extension, an array of six, and its kind; see `records.codec`.
-_MEDIUM_BEGINS: Final = b"\x03\x96"
 _MEDIUM: Final = re.compile(rb"\x03\x96(?:\xa4(?:html|text)|\xa5(?:image|table)|\xa8artifact|\xa9histogram)")
 # Changes of a run that its `run.json` does not say yet. Arbitrary; of more, it is read by its reader.
 _MOST_CHANGES: Final = 10_000
@@ -166,18 +166,13 @@ class JournalPass:
                     self._take(batch)
                     self._position = batch.after
 
-    def take(self, before: Position, batch: FrameBatch) -> None:
-        """Take a batch that somebody else has read, if it is the next: it need not be read again.
-
-        Args:
-            before: the place from which it was looked for.
-            batch: the batch.
-        """
+    def take(self, read: ReadBatch) -> None:
+        """Take a batch that the curves' pass has read, if it is the next: it need not be read again."""
         with self._lock:
-            if before == self._position:
-                self._take(batch)
-                self._ends[batch.header.ring] = batch.header.end
-                self._position = batch.after
+            if read.before == self._position:
+                self._take(read.batch, has_media=not read.is_plain)
+                self._ends[read.batch.header.ring] = read.batch.header.end
+                self._position = read.batch.after
 
     def checkpoints(self) -> list[dict[str, Any]]:
         """Return the checkpoints, each with its step, its time in seconds and its counters."""
@@ -199,14 +194,14 @@ class JournalPass:
         with self._lock:
             return 300 * (len(self._named) + sum(len(one.places) for one in self._media.values()))
 
-    def _take(self, batch: FrameBatch) -> None:
+    def _take(self, batch: FrameBatch, *, has_media: bool = True) -> None:
         for frame in batch.frames(skip_records=True):
             if frame.kind == CHECKPOINT:
                 self._note_checkpoint(batch, frame)
             if (batch.segment, batch.offset) >= self._said[:2] and self._changes is not None:
                 kept = frame._replace(payload=memoryview(bytes(frame.payload)))
                 self._changes.append(_Change((batch.segment, batch.offset), batch.header.ring, kept))
-        if found := _find_media(bytes(batch.data)):
+        if has_media and (found := [match.start() for match in _MEDIUM.finditer(batch.data)]):
             for begin, frame in _around(batch, found):
                 with contextlib.suppress(*UNREADABLE):
                     record = self._decode(frame.payload, frame.number, batch.header.ring)
@@ -238,16 +233,6 @@ class JournalPass:
                 self._media.setdefault(key, KeyMedia()).add(place, medium.kind)
             if len(self._named) < _MOST_MEDIA and (digest := digest_of(medium)) is not None:
                 self._named.setdefault(digest, place)
-
-
-def _find_media(data: bytes) -> list[int]:
-    """Return where media may begin. An expression alone takes ten times as long: it looks at each byte."""
-    found, at = [], data.find(_MEDIUM_BEGINS)
-    while at >= 0:
-        if _MEDIUM.match(data, at):
-            found.append(at)
-        at = data.find(_MEDIUM_BEGINS, at + 1)
-    return found
 
 
 def media_of(record: Record) -> Iterator[tuple[str, int, Media, bool]]:

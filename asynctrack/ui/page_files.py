@@ -5,6 +5,7 @@ The first module comes as one script with all that it imports: fifty requests wo
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,11 @@ class PageFiles:
         self._place = place
         self._files = _files_below(place)
         self._script: tuple[str, bytes] = ("", b"")
+
+    def prepare(self) -> None:
+        """Make the script that the first visitor asks for."""
+        with contextlib.suppress(OSError, BundlingError):  # that visitor is told
+            self._content(_ENTRY, self._files[_ENTRY], _tag_of(*self._scripts()))
 
     def answer(self, request: Request) -> Response:
         """Answer with the file of a path, by its name in the listing."""

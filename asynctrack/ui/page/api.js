@@ -51,11 +51,19 @@ function address(path, query) {
   return params ? `api/${path}?${params}` : `api/${path}`;
 }
 
+/** The answer to what `early.js` has asked for, once. @param {string} url @returns {Promise<Response | null> | null} */
+function takeEarly(url) {
+  const early = globalThis.asynctrackEarly;
+  if (early?.url !== url) return null;
+  globalThis.asynctrackEarly = null;
+  return early.response;
+}
+
 async function request(path, query = {}, abort = undefined) {
   const url = address(path, query);
   const isLong = url.length > LONGEST_QUERY;
   const options = isLong ? { method: "POST", body: encoded(query), signal: abort } : { signal: abort };
-  const response = await fetch(isLong ? `api/${path}` : url, options).catch((error) => {
+  const response = (await takeEarly(url)) ?? await fetch(isLong ? `api/${path}` : url, options).catch((error) => {
     if (error.name === "AbortError") throw error;
     connection.value = "gone";
     throw new ApiError("The server does not answer.", 0);

@@ -17,7 +17,7 @@ const BESIDE = 0.1;
 // While a zoom goes on, the server is asked when it rests so long.
 const REST_MS = 120;
 // While many curves come, they are drawn so often: each time is the work of all of them.
-const SHOW_MS = 300;
+const SHOW_MS = 700;
 
 /**
  * @param {Line[]} lines @param {Settings} settings @param {number} version changes when there may be more data @param {boolean} isFull
@@ -34,19 +34,27 @@ export function useCurves(lines, settings, version, isFull) {
     asked.current = id;
     const mine = blocks.current;
     let showing = 0;
+    let isFresh = false;
     let drop = () => {};
-    const show = () => {
+    const show = (left, error) => {
+      clearTimeout(showing);
       showing = 0;
-      setState((old) => ({ change: old.change + 1, isLoading: false, error: undefined }));
+      const by = isFresh ? 1 : 0;
+      isFresh = false;
+      setState((old) => ({ change: old.change + by, isLoading: old.isLoading && left > 0, error: error ?? old.error }));
     };
     const ask = () => {
-      const give = (block) => {
-        mine.set(blockId(block), block);
-        showing ||= setTimeout(show, mine.size > 1 ? SHOW_MS : 0);
-      };
       const wishes = wishesOf(lines);
       let left = wishes.length;
-      const end = (error) => setState((old) => ({ change: old.change + 1, isLoading: --left > 0, error: error ?? old.error }));
+      const give = (block) => {
+        mine.set(blockId(block), block);
+        isFresh = true;
+        showing ||= setTimeout(show, mine.size > 1 ? SHOW_MS : 0, left);
+      };
+      const end = (error) => {
+        left--;
+        if (!left || error) show(left, error);
+      };
       const drops = wishes.map(({ name, ...wish }) => askForCurves({ ...wish, how }, (block) => give(name ? { ...block, run: name } : block), end));
       drop = () => drops.forEach((one) => one());
     };
