@@ -38,6 +38,7 @@ _UNPACK: Final = """\
   document.getElementById("app").textContent = `This file cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
 });
 """
+_EARLY: Final = re.compile(r'\n *<script src="early\.js"></script>')
 _ICON: Final = re.compile(r'\n *<link rel="icon"[^>]*>')
 _STYLE_LINK: Final = re.compile(r'<link rel="stylesheet" href="(?P<name>[\w./-]+)" ?/?>')
 _SCRIPT_LINK: Final = re.compile(r'\n *<script type="module" src="main\.js"></script>')
@@ -83,7 +84,7 @@ def _frame(title: str, policy: str) -> tuple[str, str]:
     head = f'<meta charset="utf-8" /><meta http-equiv="Content-Security-Policy" content="{policy}" />'
     page = _once(_HEAD, head, page)
     page = _once(_TITLE, f"<title>{html.escape(title)}</title>", page)
-    page = _STYLE_LINK.sub("", _once(_SCRIPT_LINK, "", _ICON.sub("", page)))
+    page = _STYLE_LINK.sub("", _once(_SCRIPT_LINK, "", _once(_EARLY, "", _ICON.sub("", page))))
     if re.search(r"\b(?:src|href)=", page):
         raise BundlingError("index.html names a file that the export does not know")
     before, _, after = page.partition("</body>")

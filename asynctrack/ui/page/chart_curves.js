@@ -33,14 +33,12 @@ export function useCurves(lines, settings, version, isFull) {
     if (asked.current !== id) blocks.current = new Map();
     asked.current = id;
     const mine = blocks.current;
-    let showing = 0;
-    let isFresh = false;
+    let [showing, fresh] = [0, 0];
     let drop = () => {};
     const show = (left, error) => {
+      const by = fresh;
       clearTimeout(showing);
-      showing = 0;
-      const by = isFresh ? 1 : 0;
-      isFresh = false;
+      showing = fresh = 0;
       setState((old) => ({ change: old.change + by, isLoading: old.isLoading && left > 0, error: error ?? old.error }));
     };
     const ask = () => {
@@ -48,12 +46,11 @@ export function useCurves(lines, settings, version, isFull) {
       let left = wishes.length;
       const give = (block) => {
         mine.set(blockId(block), block);
-        isFresh = true;
+        fresh++;
         showing ||= setTimeout(show, mine.size > 1 ? SHOW_MS : 0, left);
       };
       const end = (error) => {
-        left--;
-        if (!left || error) show(left, error);
+        if (!--left || error) show(left, error);
       };
       const drops = wishes.map(({ name, ...wish }) => askForCurves({ ...wish, how }, (block) => give(name ? { ...block, run: name } : block), end));
       drop = () => drops.forEach((one) => one());
