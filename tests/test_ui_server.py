@@ -7,7 +7,9 @@ import io
 import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,11 @@ def test_rows_say_what_the_runs_are(page: PageProcess) -> None:
     assert row["config"] == {"lr": 0.1, "model/layers": 3}
     assert row["last"] == {"loss": "inf", "acc": 3}
     assert not {"tags", "error", "behind", "hosts"} & row.keys()
+
+
+def test_answers_have_the_date(page: PageProcess) -> None:
+    told = parsedate_to_datetime(page.get("runs").headers["date"])
+    assert abs(told.timestamp() - time.time()) < 5
 
 
 def test_only_rows_that_have_changed_come_again(page: PageProcess) -> None:

@@ -102,6 +102,7 @@ class ListedPlace:
         self._hosts: list[tuple[str, int]] = []
         self._wake_until = -math.inf
         self._wake_at = -math.inf
+        self._again_at = -math.inf
 
     def find(self) -> None:
         """Bring the runs of the list up to date, where there may be others."""
@@ -118,6 +119,10 @@ class ListedPlace:
         self._searched = {path: at if at < unsure else -1 for path, at in changed.items()}
         took_s = time.monotonic() - now
         self._search_at = now + max(_SEARCH_S, _SEARCH_COST * took_s)
+
+    def is_due(self) -> bool:
+        """Return whether there may be something to see: a run that is not fast may have grown, or another one have come."""
+        return time.monotonic() >= self._again_at
 
     def look(self, budget_s: float, watched: Collection[str] = ()) -> bool:
         """Look at runs that may have changed; return whether that was all of them.
@@ -147,6 +152,8 @@ class ListedPlace:
         if is_complete and not self.is_complete:
             self.save()
         self.is_complete = self.is_complete or is_complete
+        dues = (standing.due_at for standing in self._runs.values())
+        self._again_at = min(time.monotonic() + _FAST_S, min(dues, default=math.inf)) if is_complete else -math.inf
         return is_complete
 
     def save(self) -> None:

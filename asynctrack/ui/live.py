@@ -150,7 +150,8 @@ class LiveRuns:
     async def _tick(self) -> None:
         while True:
             for one in self._places:
-                self._begun(one)
+                if one.place.is_due():
+                    self._begun(one)
             await asyncio.sleep(_TICK_S)
 
     def _begun(self, one: _WatchedPlace) -> asyncio.Task[None] | None:

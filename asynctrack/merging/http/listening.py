@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,8 +25,6 @@ _HEAD_S: Final = 10.0
 _KEEP_ALIVE_S: Final = 75
 # For how long requests that are here are answered yet when it ends. Arbitrary.
 _GRACE_S: Final = 20
-# Answers have a date, which is set so often.
-_TICK_S: Final = 1.0
 # Connections at once: more than the hosts of any cluster that one process can serve. Arbitrary.
 _MOST_CONNECTIONS: Final = 4096
 
@@ -71,7 +70,9 @@ class BoundedProtocol(H11Protocol):
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes."""
+        """Take what comes. The date of an answer is set here: uvicorn's own loop sets it ten times a second, whether somebody asks or not."""
+        date = (b"date", formatdate(usegmt=True).encode())
+        self.server_state.default_headers = [date, *self.config.encoded_headers]
         super().data_received(data)
         if self._awaits_head:
             self._watch_head()
@@ -127,11 +128,8 @@ class HTTPServer(uvicorn.Server):
         self._ends.set()
 
     async def main_loop(self) -> None:
-        """Serve until `end`. The date of answers is set once a second; uvicorn's own loop wakes ten times as often."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TICK_S):
-                    await self._ends.wait()
+        """Serve until `end`."""
+        await self._ends.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
