@@ -189,10 +189,7 @@ class ListedPlace:
         if marks == standing.marks and began_at < standing.looked_at + standing.patience_s:
             standing.due_at = began_at + LIVE_S
             return None
-        growing = GrowingRun(Path(run.path))
-        look = run.anew(workers.found, growing.count).look
-        is_healthy = look.summary.status in _GOING_ON and look.summary.problem is None
-        standing.growing = growing if is_healthy else None
+        look, standing.growing = _anew(run, workers)
         now = time.monotonic()
         standing.looked_at, standing.marks, standing.is_settled = now, marks, look.is_final
         standing.patience_s = _QUIET_S if look.summary.status in _GOING_ON else _IDLE_S
@@ -229,6 +226,16 @@ class _Workers:
     def found(self) -> list[Worker]:
         """Return them."""
         return run_state.other_workers()
+
+
+def _anew(run: ListedRun, workers: _Workers) -> tuple[RunLook, GrowingRun | None]:
+    """Look at a run, and return what tells how it grows, where it goes on."""
+    if (kept := run.index.summary(run.path)) is not None:
+        return RunLook(kept, True), None
+    growing = GrowingRun(Path(run.path))
+    look = run.anew(workers.found, growing.count).look
+    is_healthy = look.summary.status in _GOING_ON and look.summary.problem is None
+    return look, growing if is_healthy else None
 
 
 def _grown_since(run: ListedRun, standing: _Standing) -> RunLook | None:

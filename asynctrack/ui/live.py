@@ -21,7 +21,7 @@ from asynctrack.ui.run_list import RunList
 # The list is brought up to date so often while somebody listens.
 _TICK_S: Final = 1.0
 # For how long an answer waits for runs that are looked at: a page shows what there is, and gets the rest.
-_WAIT_S: Final = 1.0
+_WAIT_S: Final = 0.8
 # Runs are looked at for so long at a time, so that answers come between.
 _LOOK_S: Final = 0.25
 # For how long the first request waits until it is known which runs there are.

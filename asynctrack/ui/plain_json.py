@@ -49,7 +49,8 @@ def flat(values: Mapping[str, Any], most: int, longest: int) -> dict[str, Any]:
     for key, value in flatten(values):
         if len(found) == most:
             break
-        told = plain(value)
+        # Most values are numbers; their row is one of ten thousand.
+        told = value if type(value) is float and math.isfinite(value) else plain(value)
         if isinstance(told, list | dict):
             told = encode(told).decode()
         found[unicode(key)[:longest]] = told[:longest] if isinstance(told, str) else told

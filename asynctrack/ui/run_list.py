@@ -6,10 +6,10 @@ A key is all that a request can say of a run: no path comes from one. What has c
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -155,8 +155,8 @@ class RunList:
             return ListChanges(self.version, reset, rows, removed)
 
     def _new_key(self, path: str) -> str:
-        place = Path(path)
-        name = f"{unicode(place.parent.name)}/{unicode(place.name)}"
+        above, name = os.path.split(path)
+        name = f"{unicode(os.path.basename(above))}/{unicode(name)}"
         return next(key for key in _spellings(name) if key not in self._by_key)
 
 

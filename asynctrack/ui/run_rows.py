@@ -13,8 +13,10 @@ _MOST_KEYS: Final = 500
 # Characters of a text in a row. Arbitrary.
 _LONGEST: Final = 300
 
-_SAME: Final = ("id", "project", "name", "created_at", "ended_at", "records", "records_per_s", "step")
-_TEXTS: Final = ("group", "job_type", "notes", "error", "problem")
+_SINGLE: Final = (
+    *("id", "project", "name", "created_at", "ended_at", "records", "records_per_s", "step"),
+    *("group", "job_type", "notes", "error", "problem"),
+)
 _NESTED: Final = ("config", "summary", "last", "dropped", "writers", "hosts", "goals", "behind")
 
 
@@ -26,12 +28,15 @@ def row_of(key: str, summary: RunSummary) -> dict[str, Any]:
         summary: what is known of it.
     """
     row: dict[str, Any] = {"run": key, "status": summary.status, "bytes": summary.bytes}
-    row |= {name: _short(getattr(summary, name)) for name in (*_SAME, *_TEXTS)}
-    row["tags"] = [_short(tag) for tag in summary.tags[:_MOST_KEYS]]
+    for name in _SINGLE:
+        if (value := getattr(summary, name)) is not None:
+            row[name] = _short(value)
+    if summary.tags:
+        row["tags"] = [_short(tag) for tag in summary.tags[:_MOST_KEYS]]
     for name in _NESTED:
         if values := getattr(summary, name):
             row[name] = flat(values, _MOST_KEYS, _LONGEST)
-    return {name: value for name, value in row.items() if value not in (None, [], {})}
+    return row
 
 
 def _short(value: Any) -> Any:
