@@ -25,7 +25,7 @@ RANK = """
 import json, os, sys, time
 import asynctrack
 rank, url, writers, records = int(os.environ["RANK"]), *sys.argv[1:3], int(sys.argv[3])
-quick = {"x_stats_sampling_interval": 3600.0, "disable_git": True, "disable_code": True, "x_file_stream_transmit_interval": 0.2}
+quick = {"x_stats_sampling_interval": 3600.0, "disable_git": True, "disable_code": True}
 backend = asynctrack.WandB(base_url=url, settings=quick, writers=writers)
 run = asynctrack.init("p", id="job", config={f"of_{rank}": rank}, backends=[backend], quiet=True)
 for i in range(records):
