@@ -29,6 +29,13 @@ from asynctrack.testing import JournaledRun
 
 # Arbitrary: far more than anything waited for here needs.
 DEADLINE_S: Final = 30.0
+_LESS_PATIENT: Final = """
+import sys
+from asynctrack.cli import main
+from asynctrack.ui.file_threads import FileThreads
+FileThreads.__init__.__defaults__ = ({},)
+sys.exit(main())
+"""
 _TYPES: Final = {"f8": "d", "f4": "f", "u4": "I"}
 
 
@@ -59,6 +66,11 @@ class Block(msgspec.Struct, frozen=True):
 class PageProcess:
     """`asynctrack ui`.
 
+    Args:
+        words: of its command line.
+        environment: of its process, beside that of this one.
+        patience_s: for how long it waits for files, where not for as long as users wait.
+
     Attributes:
         lines: what it has printed until it listened.
         url: the first of them.
@@ -66,9 +78,12 @@ class PageProcess:
         token: that opens the page.
     """
 
-    def __init__(self, *words: object, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, *words: object, environment: Mapping[str, str] | None = None, patience_s: float | None = None
+    ) -> None:
+        how = ["-m", "asynctrack"] if patience_s is None else ["-c", _LESS_PATIENT.format(patience_s)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "asynctrack", *map(str, words)],
+            [sys.executable, *how, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -221,9 +236,9 @@ def blocks_in(body: bytes) -> list[Block]:
 
 
 @contextlib.contextmanager
-def page_of(*words: object, environment: Mapping[str, str] | None = None) -> Iterator[PageProcess]:
+def page_of(*words: object, **how: Any) -> Iterator[PageProcess]:
     """The page's server, which shows these places."""
-    page = PageProcess("ui", *words, "--port", "0", environment=environment)
+    page = PageProcess("ui", *words, "--port", "0", **how)
     try:
         yield page
     finally:

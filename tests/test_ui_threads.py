@@ -99,7 +99,7 @@ async def test_hanging_calls_leave_room_for_others_up_to_a_limit() -> None:
 async def test_run_whose_disk_hangs_holds_up_no_other(hanging_disk: HangingDisk, tmp_path: Path) -> None:
     made_runs(hanging_disk.backing, {"p/hung": [{"loss": 1.0}] * 3})
     made_runs(tmp_path / "runs", {"q/good": [{"loss": 1.0}] * 3})
-    with page_of(hanging_disk.path, tmp_path / "runs") as page:
+    with page_of(hanging_disk.path, tmp_path / "runs", patience_s=6.0) as page:
         try:
             wait_until(lambda: rows_of(page).keys() == {"p/hung", "q/good"}, "both are listed")
             hanging_disk.hang()
