@@ -220,18 +220,24 @@ def test_a_removed_or_renamed_run_is_not_made_again(tmp_path: Path, runs: Path) 
     code = repository(tmp_path / "code")
     slow = tmp_path / "bin"
     slow.mkdir()
-    (slow / "git").write_text(f'#!/bin/sh\n: >>{tmp_path}/asked\nsleep 1\nexec {shutil.which("git")} "$@"\n')
+    (slow / "git").write_text(
+        f'#!/bin/sh\n: >>{tmp_path}/asked\nuntil [ -e {tmp_path}/moved ]; do sleep 0.02; done\nexec {shutil.which("git")} "$@"\n'
+    )
     (slow / "git").chmod(0o755)
     run = run_script(code, runs, PATH=f"{slow}:{os.environ['PATH']}")
     wait_until((tmp_path / "asked").exists, "git")
     run.rename(runs / "p" / "moved")
     (runs / "p" / "a").mkdir()
+    (tmp_path / "moved").touch()
     environment_of(runs / "p" / "moved")
     assert list((runs / "p" / "a").iterdir()) == []
-    (tmp_path / "asked").unlink()
+    wait_until(lambda: not collecting(), "its end")
+    for name in ("asked", "moved"):
+        (tmp_path / name).unlink()
     gone = run_script(code, runs, "gone", PATH=f"{slow}:{os.environ['PATH']}")
     wait_until((tmp_path / "asked").exists, "git")
     shutil.rmtree(gone)
+    (tmp_path / "moved").touch()
     wait_until(lambda: not collecting(), "its end")
     assert not gone.exists()
 
