@@ -6,7 +6,7 @@ import { computed, signal } from "./html.js";
 
 // Parameters that stay when another page is opened.
 const KEPT = ["theme", "poll"];
-// Browsers slow pages down that write the address more often.
+// Browsers slow pages down that write the address more often. The first change is written at once: a reload may follow.
 const WRITE_MS = 150;
 
 /** @param {string} fragment @returns {Route} */
@@ -85,16 +85,17 @@ function kept() {
 /** Opens a page. @param {string} page @param {string} [run] @param {Changes} [params] */
 export const open = (page, run = "", params = {}) => show({ page, run, params: changed(kept(), params) }, true);
 
-let timer = 0;
+let [timer, written] = [0, -Infinity];
 
 function show(next, push) {
   route.value = next;
   clearTimeout(timer);
   if (push) write(true);
-  else timer = setTimeout(write, WRITE_MS, false);
+  else timer = setTimeout(write, written + WRITE_MS - performance.now(), false);
 }
 
 function write(push) {
+  written = performance.now();
   try {
     history[push ? "pushState" : "replaceState"](null, "", fragmentOf(route.peek()));
   } catch {
