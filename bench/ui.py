@@ -497,7 +497,7 @@ class _Pictures:
         self._found: list[tuple[float, str]] = []
         self._session = page.context.new_cdp_session(page)
         self._session.on("Page.screencastFrame", self._take)
-        self._session.send("Page.startScreencast", {"format": "jpeg", "quality": 90})
+        self._session.send("Page.startScreencast", {"format": "png"})
 
     @property
     def last(self) -> str | None:
