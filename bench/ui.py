@@ -37,6 +37,7 @@ CHROMIUM: Final = shutil.which("chromium")
 SIZE: Final = {"width": 1400, "height": 1400}  # has five charts
 OPTIONS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 LOOK_S: Final = 0.05
+STUCK_S: Final = 0.3  # without another picture, one may have been left out
 STILL_S: Final = 1.5  # without another picture, a page is done
 REST_S: Final = 8.0  # in which a page has done all that it does
 LIMIT_S: Final = 120.0
@@ -242,10 +243,14 @@ class _Bench:
             while not all(_has_curve(pictures.last, box) for box in boxes):
                 assert time.time() - began < LIMIT_S, f"no curve in {LIMIT_S} s"
                 page.wait_for_timeout(1e3 * LOOK_S)
+                if time.time() > pictures.last_at + STUCK_S:
+                    pictures.renew()
                 boxes = _until_there(page, board.chart, charts)
             first = min(pictures.first_with_curve(box) for box in boxes)
             while time.time() < pictures.last_at + STILL_S:
                 page.wait_for_timeout(1e3 * LOOK_S)
+            pictures.renew()
+            page.wait_for_timeout(1e3 * STUCK_S)
             return Look(first - began, pictures.done_at(boxes) - began if charts > 1 else None, *[math.nan] * 4)
 
     def _costs(self, board: Board, charts: int) -> dict[str, float]:
@@ -497,6 +502,11 @@ class _Pictures:
         self._found: list[tuple[float, str]] = []
         self._session = page.context.new_cdp_session(page)
         self._session.on("Page.screencastFrame", self._take)
+        self.renew()
+
+    def renew(self) -> None:
+        """Ask for a picture: the browser leaves one out while those before it are on their way, also where none follows."""
+        self._session.send("Page.stopScreencast")
         self._session.send("Page.startScreencast", {"format": "png"})
 
     @property
@@ -507,7 +517,7 @@ class _Pictures:
     @property
     def last_at(self) -> float:
         """Return when that was."""
-        return self._found[-1][0]
+        return self._found[-1][0] if self._found else math.inf
 
     def done_at(self, boxes: list[Box]) -> float:
         """Return when boxes were first seen as they are in the last picture, and have stayed so."""
