@@ -38,7 +38,7 @@ SIZE: Final = {"width": 1400, "height": 1400}  # has five charts
 OPTIONS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 LOOK_S: Final = 0.05
 STUCK_S: Final = 0.3  # without another picture, one may have been left out
-STILL_S: Final = 1.5  # without another picture, a page is done
+STILL: Final = 5  # pictures in a row that are the same: a page is done
 REST_S: Final = 8.0  # in which a page has done all that it does
 LIMIT_S: Final = 120.0
 RUNS: Final = 200
@@ -247,10 +247,13 @@ class _Bench:
                     pictures.renew()
                 boxes = _until_there(page, board.chart, charts)
             first = min(pictures.first_with_curve(box) for box in boxes)
-            while time.time() < pictures.last_at + STILL_S:
+            same = 0
+            while same < STILL:
+                before = pictures.seen(boxes)
+                page.wait_for_timeout(1e3 * STUCK_S)
+                pictures.renew()
                 page.wait_for_timeout(1e3 * LOOK_S)
-            pictures.renew()
-            page.wait_for_timeout(1e3 * STUCK_S)
+                same = same + 1 if pictures.seen(boxes) == before else 0
             return Look(first - began, pictures.done_at(boxes) - began if charts > 1 else None, *[math.nan] * 4)
 
     def _costs(self, board: Board, charts: int) -> dict[str, float]:
@@ -519,9 +522,13 @@ class _Pictures:
         """Return when that was."""
         return self._found[-1][0] if self._found else math.inf
 
+    def seen(self, boxes: list[Box]) -> list[Any]:
+        """Return what the last picture has in boxes."""
+        return [_within(self._found[-1][1], box) for box in boxes]
+
     def done_at(self, boxes: list[Box]) -> float:
         """Return when boxes were first seen as they are in the last picture, and have stayed so."""
-        last = [_within(self._found[-1][1], box) for box in boxes]
+        last = self.seen(boxes)
         done = self.last_at
         for at, picture in reversed(self._found):
             if [_within(picture, box) for box in boxes] != last:
