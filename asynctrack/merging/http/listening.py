@@ -70,7 +70,7 @@ class BoundedProtocol(H11Protocol):
         self._watch_head()
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes. The date of an answer is set here: uvicorn's own loop sets it ten times a second, whether somebody asks or not."""
+        """Take what comes. The date of an answer is set here: for that alone uvicorn wakes ten times a second."""
         date = (b"date", formatdate(usegmt=True).encode())
         self.server_state.default_headers = [date, *self.config.encoded_headers]
         super().data_received(data)
