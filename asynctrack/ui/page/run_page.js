@@ -55,7 +55,7 @@ function RunHead({ run }) {
     run.project,
     run.created_at && html`<time dateTime=${run.created_at} title=${dateTime(run.created_at)}>${age(run.created_at)} ago</time>`,
     run.ended_at && `took ${duration(tookOf(run))}`,
-    run.records !== undefined && `${number(run.records)} records`,
+    run.records !== undefined && `${number(run.records)} ${run.records === 1 ? "record" : "records"}`,
     run.status === "running" && run.records_per_s && `${number(run.records_per_s, 3)}/s`,
     run.step !== undefined && run.step !== null && `step ${number(run.step)}`,
     run.bytes && bytes(run.bytes),
