@@ -43,6 +43,8 @@ def run(tmp_path: Path) -> Iterator[JournaledRun]:
 def log(run: JournaledRun, steps: range) -> None:
     for step in steps:
         medium = {"image": asynctrack.Html(f"<p>{step}")} if step % 50 == 7 else {}
+        if step % 50 == 31:  # within others, and in no other batch
+            medium = {"pages": [1, asynctrack.Html(f"<p>{step}")], "deep": {"page": asynctrack.Html(f"<b>{step}")}}
         # What begins as a medium does, and is none.
         run.log({"loss": float(step), "text": "\x03\x96"[: step % 3], **medium}, step=step)
         if step % 20 == 19:
@@ -57,7 +59,9 @@ def media_of(shelf: RunShelf, run: JournaledRun) -> list[tuple[str, int, list[jo
 def test_pass_of_the_curves_finds_media_too(run: JournaledRun) -> None:
     assert len([*(run.path / "journal").iterdir()]) > 3
     alone = media_of(RunShelf(cache=False), run)
-    assert [(key, count) for key, count, _ in alone] == [("image", RECORDS // 50)]
+    assert [(key, count) for key, count, _ in alone] == [
+        (key, RECORDS // 50) for key in ("image", "pages", "deep/page")
+    ]
     read_alone, CountingReader.batches = CountingReader.batches, 0
     shelf = RunShelf(cache=False)
     shelf.prepare(str(run.path))

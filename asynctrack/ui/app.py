@@ -145,7 +145,7 @@ class PageApp:
         return await self._drawn(runs, _window(query, _SPARKLINE_BUCKETS, len(runs), query.texts("key")))
 
     async def _drawn(self, runs: list[ListedRun], window: CurveWindow) -> Response:
-        """Answer with the blocks of runs as they are ready; of one at once, which takes half the time."""
+        """Answer with the blocks of runs as they are ready; with those of one run in one piece."""
         blocks = self._curves.curves(runs, window)
         if len(runs) > 1:
             return StreamingResponse(blocks, media_type=_BYTES)

@@ -1,12 +1,13 @@
 """Page files: what the browser gets to run: the files below `page/`, and nothing else. Runs in the server of the page.
 
-The first module comes as one script with all that it imports: fifty requests would take longer than all else that the page does before it shows something.
+The first module comes as one script with all that it imports: forty requests, in rounds, were most of the 0.4 s after which the page asked for what it shows.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +78,7 @@ class PageFiles:
 def _tag_of(*paths: str) -> str:
     """Return a text that changes with the files."""
     found = [os.stat(path, follow_symlinks=False) for path in paths]
-    return f'"{max(one.st_mtime_ns for one in found):x}-{sum(one.st_size for one in found):x}"'
+    return f'"{zlib.crc32(repr([(one.st_mtime_ns, one.st_size) for one in found]).encode()):08x}"'
 
 
 def _reason(error: Exception) -> str:

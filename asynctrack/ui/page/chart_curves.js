@@ -39,7 +39,7 @@ export function useCurves(lines, settings, version, isFull) {
       const by = fresh;
       clearTimeout(showing);
       showing = fresh = 0;
-      setState((old) => ({ change: old.change + by, isLoading: old.isLoading && left > 0, error: error ?? old.error }));
+      setState((old) => ({ change: old.change + by, isLoading: old.isLoading && left > 0, error: error ?? (by ? undefined : old.error) }));
     };
     const ask = () => {
       const wishes = wishesOf(lines);
