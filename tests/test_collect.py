@@ -156,6 +156,7 @@ IMPATIENT = """
 import sys
 from asynctrack.cli.commands import collect
 collect._BEGIN_WAIT_S = 0.1  # it is a minute
+collect._LINE_S = 0.1  # it is five seconds
 from asynctrack.cli import main
 sys.exit(main(["collect", sys.argv[1], "--follow"]))
 """
@@ -172,8 +173,9 @@ def test_collector_that_follows_waits_for_the_run_of_its_job(tmp_path: Path) -> 
     with pytest.raises(subprocess.TimeoutExpired):
         child.communicate(timeout=2)
     part = make_part(tmp_path, "a", rank=0, run="4711")
-    told, _ = child.communicate(timeout=30)
+    told, problems = child.communicate(timeout=30)
     assert (child.returncode, "4711" in told) == (0, True)
+    assert "1 run of 1 host, 0 going on, waiting for a run to begin\n" in problems
     assert_merged(tmp_path / "p" / "4711", [part])
 
 

@@ -24,11 +24,13 @@ RECORDS = 60
 RANK = """
 import json, os, sys, time
 import asynctrack
-rank, url, writers, records = int(os.environ["RANK"]), *sys.argv[1:3], int(sys.argv[3])
+rank, url, writers, go_on, records = int(os.environ["RANK"]), *sys.argv[1:4], int(sys.argv[4])
 quick = {"x_stats_sampling_interval": 3600.0, "disable_git": True, "disable_code": True}
 backend = asynctrack.WandB(base_url=url, settings=quick, writers=writers)
 run = asynctrack.init("p", id="job", config={f"of_{rank}": rank}, backends=[backend], quiet=True)
 for i in range(records):
+    while i == records // 2 and not os.path.exists(go_on):
+        time.sleep(0.005)
     run.log({"i": i, "rank": rank}, step=i)
     time.sleep(0.005)
 run.finish()
@@ -54,7 +56,10 @@ def test_ranks_of_two_hosts_are_one_run_of_wandb(
     tmp_path: Path, hosts: list[Host], server: WandbServer, writers: str
 ) -> None:
     """The collector and the delivery are killed on the way."""
-    start_ranks(hosts, server.url, writers)
+    go_on = (
+        tmp_path / "go_on"
+    )  # else the collector that is killed may have merged all, and the next waits a minute for another run
+    start_ranks(hosts, server.url, writers, go_on)
     shared, run = tmp_path / "shared", tmp_path / "merged" / "p" / "job"
     shared.mkdir(exist_ok=True)
     child = collector(shared, "--dir", tmp_path / "merged", "--follow")
@@ -62,6 +67,7 @@ def test_ranks_of_two_hosts_are_one_run_of_wandb(
     child.kill()
     child.communicate()
     child = collector(shared, "--dir", tmp_path / "merged", "--follow")
+    go_on.touch()
     for host in hosts:
         host.wait()
     told, problems = child.communicate(timeout=60)

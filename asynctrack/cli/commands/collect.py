@@ -110,7 +110,7 @@ def _work(collector: FolderCollector, progress: _Progress | None, *, follow: boo
         if moved:
             began_at = None
         if progress is not None:
-            progress.show(collector.report)
+            progress.show(collector.report, awaits_run=follow and (collector.has_ended or not collector.report))
         if follow:
             _warn_once(collector.report, told)
         if not (follow or collector.awaits_files) and (collector.has_caught_up or not moved):
@@ -199,7 +199,7 @@ class _Progress:
         self._next_at = time.monotonic() + (_POLL_S if self._drawn else _LINE_S)
         self._last = ""
 
-    def show(self, report: list[MergedRun]) -> None:
+    def show(self, report: list[MergedRun], *, awaits_run: bool) -> None:
         """Show how far it is, if it is time to."""
         now = time.monotonic()
         if now < self._next_at:
@@ -208,6 +208,7 @@ class _Progress:
         hosts = sum(len(run.hosts) for run in report)
         going_on = sum(status == "running" for run in report for status in run.hosts.values())
         text = f"{counted(len(report), 'run')} of {counted(hosts, 'host')}, {going_on} going on"
+        text += ", waiting for a run to begin" if awaits_run else ""
         text += f", {size(behind)} behind" if (behind := sum(sum(run.behind.values()) for run in report)) else ""
         text += f", {len(troubled)} in trouble" if (troubled := [run for run in report if not run.is_whole]) else ""
         if text == self._last and not self._drawn:  # nothing has changed: not worth a second line
