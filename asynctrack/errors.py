@@ -121,7 +121,7 @@ class InvalidData(UsageError, TypeError):
 
     def __init__(self, data: object, what: str = "log()") -> None:
         super().__init__(
-            f"{what} takes a mapping of names to values, such as {{'loss': 0.5}}; got {type(data).__name__}: {data!r:.80}"
+            f"{what} takes a mapping of names to values, such as {{'loss': 0.5}}; got {type(data).__name__}: {_repr(data)}"
         )
 
 
@@ -146,7 +146,7 @@ class InvalidStep(UsageError, TypeError):
     def __init__(self, step: object) -> None:
         super().__init__(
             f"step must be an integer of 64 bits or None (NumPy's integers are fine, a bool is not); "
-            f"got {type(step).__name__}: {step!r:.80}"
+            f"got {type(step).__name__}: {_repr(step)}"
         )
 
 

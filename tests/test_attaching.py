@@ -560,6 +560,31 @@ def test_a_run_that_has_ended_is_not_attached_to(run: Run) -> None:
         assert attach(when_absent="disabled", timeout_s=0) is nothing
 
 
+def test_a_process_that_came_before_the_run_finds_it_when_it_asks_again(own_host: Path, runs: Path) -> None:
+    """A pool may be there before its owner opens the run: what its later tasks log must not be lost."""
+    script = """
+import asynctrack, json, pickle, sys
+early = asynctrack.attach(when_absent="disabled")
+arrived = pickle.loads(pickle.dumps(early))
+print(json.dumps([early.mode, arrived.mode, asynctrack.attach(when_absent="disabled") is early]), flush=True)
+sys.stdin.readline()
+with asynctrack.attach(when_absent="disabled") as run:
+    print(json.dumps([run.mode, asynctrack.current() is run, run.log({"i": 0}), asynctrack.log({"i": 1})]), flush=True)
+asynctrack.attach().log({"i": 2})
+"""
+    child = start(script)
+    assert json.loads(child.stdout.readline()) == ["disabled", "disabled", True]  # type: ignore[union-attr]
+    with asynctrack.init("p", dir=runs) as run:
+        said, _ = child.communicate("\n", timeout=DEADLINE_S)
+        assert json.loads(said.splitlines()[0]) == ["online", True, True, True]
+    assert [record.data["i"] for record in records(run.path)] == [0, 1, 2]
+
+
+def test_who_comes_again_where_there_is_no_run_is_told(own_host: Path) -> None:
+    with attach(when_absent="disabled"), pytest.raises(NoRunToAttach):
+        attach()
+
+
 @pytest.mark.system
 def test_who_attaches_while_the_run_ends_is_told_or_loses_nothing(own_host: Path, runs: Path) -> None:
     """Its worker may be about to leave, its directory to be renamed."""

@@ -42,6 +42,11 @@ def run(runs: Path) -> Iterator[Run]:
 # The caller's mistakes
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
 @pytest.mark.parametrize(
     "data",
     [None, 1, 0.5, "loss", [("loss", 1)], {"loss"}, ("loss", 1), np.zeros(2), dict],
@@ -55,6 +60,14 @@ def test_data_that_is_not_a_mapping_is_refused(run: Run, data: Any) -> None:
             log(data)
         assert isinstance(caught.value, TypeError)
         assert str(caught.value).endswith(f"got {type(data).__name__}: {data!r:.80}")
+
+
+@pytest.mark.parametrize("given", [Unprintable(), 10**5000], ids=["raises", "too long for a text"])
+def test_refused_data_without_a_repr_are_refused_as_any_other(run: Run, given: Any) -> None:
+    with pytest.raises(errors.InvalidData, match=rf"got {type(given).__name__}: \.\.\."):
+        run.log(given)
+    with pytest.raises(errors.InvalidStep, match=rf"got {type(given).__name__}: \.\.\."):
+        run.log({"x": 1}, step=given)
 
 
 async def test_alog_refuses_what_log_refuses(run: Run) -> None:

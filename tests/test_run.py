@@ -460,6 +460,7 @@ VALUES: list[tuple[Any, Any]] = [
     (np.float32(0.5), 0.5), (np.float64(0.1), 0.1), (np.float16(0.5), 0.5), (np.int64(-7), -7),
     (np.uint64((1 << 64) - 1), (1 << 64) - 1), (np.bool_(True), True), (np.array(2.5), 2.5), (np.str_("s"), "s"),
     (np.array(7), 7), (np.longdouble(2), 2.0), (np.timedelta64(5, "ns"), 5e-09), (np.timedelta64(5, "s"), 5.0),
+    (np.complex64(1 + 2j), "(1+2j)"), (np.clongdouble(1 + 2j), "(1+2j)"), (np.array([1j, 2], np.clongdouble), ["1j", "(2+0j)"]),
     ([1, "a", None, [2.5]], [1, "a", None, [2.5]]), ((1, 2), [1, 2]), ([1 << 70, math.inf], [1 << 70, math.inf]),
     ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 1}}}), ({}, {}), ({1: {2: 3}}, {"1": {"2": 3}}),
     (Point(1.5, "p"), {"x": 1.5, "name": "p"}), (Colour.RED, "red"), (Level.HIGH, 3), (Path("a/b"), "a/b"),

@@ -17,7 +17,7 @@ from asynctrack._system.suggestions import suggests
 from asynctrack._system.wording import see
 from asynctrack.client import finding, following, left_runs, run_lock
 from asynctrack.client import writer as writers
-from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.disabled_run import AbsentRun, DisabledRun
 from asynctrack.client.entering import enter
 from asynctrack.client.live_runs import LiveQueue, live_queues, queued_frames
 from asynctrack.client.open_runs import open_runs
@@ -73,7 +73,8 @@ def attach(
             another process of the run has that rank, from which this one has inherited it, "rank3:PID". Several processes
             may have one label, as one after the other of a rank that is restarted. A process that has the run already, as one does that got it by
             pickle, has its label.
-        when_absent: What to do if there is no open run, or no run at all: "raise", or "disabled" to return a run that records nothing.
+        when_absent: What to do if there is no open run, or no run at all: "raise", or "disabled" to return a run that records nothing; the next
+            call looks again.
         timeout_s: Seconds to wait for a run that was named and is not open yet.
         queue_bytes: Bytes of shared memory for this process's queue, rounded up to a power of two; less if memory is short. None: as much as for
             `init`.
@@ -121,18 +122,20 @@ def _attached(
     _check_arguments(run, when_absent, timeout_s)
     settings = Settings.build({"queue_bytes": queue_bytes})
     if settings.mode == "disabled":
-        return _open_disabled()
+        return _open_disabled(DisabledRun)
     wanted = None if run is None else finding.Wanted(run)
     if wanted is None and (named := os.environ.get(finding.VARIABLE)):
         wanted = finding.Wanted(named, finding.VARIABLE)
     join = writers.this_process(writer)
     try:
         with _turn:
-            return _of_label(_attach(wanted, join, settings, timeout_s, is_named=writer is not None), writer)
+            found = _attach(wanted, join, settings, timeout_s, is_named=writer is not None)
+            _leave_absent()
+            return _of_label(found, writer)
     except (NoRunToAttach, NotARun, RunHasEnded, RunElsewhere) as absent:
         if when_absent == "raise" or isinstance(absent, ManifestUnreadable):
             raise
-        return _open_disabled()
+        return _open_disabled(AbsentRun)
 
 
 def _of_label(run: Run, writer: str | None) -> Run:
@@ -181,8 +184,19 @@ def _attach(wanted: finding.Wanted | None, join: Join, settings: Settings, timeo
 def _open_here(wanted: finding.Wanted | None) -> Run | None:
     """Return a run that this process has open; where none is named, not one that the process from which this one descends has left."""
     if wanted is None:
-        return open_runs.open_here(lambda run: run.is_open and not following.is_left(run))
+        return open_runs.open_here(lambda run: _is_there(run) and not following.is_left(run))
     return open_runs.open_here(lambda run: run.is_open and wanted.is_meant(os.fspath(run.path)))
+
+
+def _is_there(run: Run) -> bool:
+    return run.is_open and not isinstance(run, AbsentRun)
+
+
+def _leave_absent() -> None:
+    """Let no run that was not there be the current one again: now one is."""
+    for run in open_runs.all():
+        if isinstance(run, AbsentRun):
+            open_runs.leave(run)
 
 
 def _join(
@@ -192,7 +206,7 @@ def _join(
     try:
         found = finding.find_of_ancestors() if wanted is None else finding.find(wanted, timeout_s, began)
     except NoRunToAttach:
-        left: Run | None = open_runs.open_here(lambda run: wanted is None and run.is_open)
+        left: Run | None = open_runs.open_here(lambda run: wanted is None and _is_there(run))
         if left is None:
             raise
         return left
@@ -253,12 +267,12 @@ def _path_of(run: RunReader | str | os.PathLike[str] | None) -> str | os.PathLik
     return run.path if isinstance(run, RunReader) else run
 
 
-def _open_disabled() -> Run:
+def _open_disabled(kind: type[DisabledRun]) -> Run:
     before: Run | None = open_runs.open_here(lambda run: isinstance(run, DisabledRun))
     if before is not None:  # one is enough for all calls
         return before
     manifest = Manifest(id="disabled", name="disabled", project="disabled", created_at=now_iso())
-    run = DisabledRun(manifest, Path(os.path.abspath("disabled")), {})
+    run = kind(manifest, Path(os.path.abspath("disabled")), {})
     open_runs.enter(run)
     return run
 

@@ -47,6 +47,10 @@ class DisabledRun(Run):
         return True
 
 
+class AbsentRun(DisabledRun):
+    """Stands for a run that was not there when this process attached: the next `attach` looks again."""
+
+
 class DisabledWriter:
     """Takes all, and records nothing."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asynctrack.client.disabled_run import DisabledRun
+from asynctrack.client.disabled_run import AbsentRun, DisabledRun
 from asynctrack.client.run import Run
 from asynctrack.journal.manifest import Manifest
 
@@ -17,6 +17,7 @@ def register() -> None:
     """Teach pickle, cloudpickle and all that builds on them how a run travels: `copyreg` has a table of types for all of them."""
     copyreg.pickle(Run, _reduce)
     copyreg.pickle(DisabledRun, _reduce_disabled)
+    copyreg.pickle(AbsentRun, _reduce_disabled)
 
 
 def arrive(path: str) -> Run:

@@ -140,6 +140,8 @@ def _of_generic(value: Any, numpy: Any) -> Any:
         return _seconds(value).item()
     if kind == "V" and value.dtype.names:
         return {name: value[name] for name in value.dtype.names}
+    if kind == "c":  # one of 256 bits has itself for an item
+        return complex(value)
     item = value.item()
     plain = float(item) if type(item) is type(value) else item
     if kind in "biuf" and type(value) not in makers:
