@@ -132,6 +132,16 @@ def test_python_version_has_the_same_rows(runs: Path) -> None:
     assert done.stdout == f"{[False, asked('FROM metrics ORDER BY run, key, step', runs)]}\n"
 
 
+def test_no_progress_bar_comes_between_the_rows(runs: Path) -> None:
+    """DuckDB has one, on stdout, where Python runs a text; a statement that takes two seconds shows it."""
+    script = (
+        "import asynctrack, sys\n"
+        "print(asynctrack.query(\"SELECT current_setting('enable_progress_bar')\", sys.argv[1]).fetchall())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(runs)], capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("[(False,)]\n", "")
+
+
 def test_steps_that_the_core_cannot_hold_lose_no_value(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "r") as run:
         for at in range(30_000):

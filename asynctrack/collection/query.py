@@ -97,6 +97,8 @@ def open_query(
         place = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="asynctrack-query-"))
         connection = duckdb.connect(":memory:", config={**_SETTINGS, "temp_directory": os.path.join(place, "spilled")})
         cleanup.callback(connection.close)
+        # It would be among what a command prints: DuckDB draws it on stdout where it takes the process for one that is used by hand.
+        connection.execute("SET enable_progress_bar = false")
         for table in tables:
             connection.register(table.name, table)
         if not external_access:
