@@ -86,7 +86,7 @@ for round in range(3):
         log({"wait": 1})
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
-    for n in range(400):
+    for n in range(250):  # more than the queue holds
         log({"n": n, "text": "x" * 300})
         time.sleep(0.002)
 """
@@ -94,7 +94,7 @@ for round in range(3):
 STOPPED = """
 pid = run._publisher.producer.ring.words[asynctrack.client.worker_handle.WORKER_PID]
 os.kill(pid, signal.SIGSTOP)
-for n in range(1000):
+for n in range(400):  # twice what the queue holds
     log({"n": n, "text": "x" * 300})
     time.sleep(0.001)
 os.kill(pid, signal.SIGCONT)
@@ -105,7 +105,7 @@ os.mkdir(folder + "/cwd")
 os.chdir(folder + "/cwd")
 os.rmdir(folder + "/cwd")
 shutil.rmtree(run.path)
-for n in range(1000):
+for n in range(400):  # twice what the queue holds
     log({"n": n, "text": "x" * 300})
     time.sleep(0.001)
 """

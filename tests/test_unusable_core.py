@@ -40,7 +40,7 @@ def package(tmp_path: Path) -> Package:
     """Copies the package beside a core, and returns the environment in which a child imports that copy."""
 
     def copy(make: Callable[[Path], None]) -> dict[str, str]:
-        leave_out = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+        leave_out = shutil.ignore_patterns("*.so", "*.pyd")  # what was compiled of Python is as good there
         shutil.copytree(INSTALLED / "asynctrack", tmp_path / "copy" / "asynctrack", ignore=leave_out)
         make(tmp_path / "copy" / "asynctrack" / NAME)
         return {"PYTHONPATH": str(tmp_path / "copy"), "ASYNCTRACK_REQUIRE_NATIVE": "", "ASYNCTRACK_PURE": ""}

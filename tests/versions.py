@@ -34,6 +34,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("version", here, indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the Python version out where a parameter makes a test `system` or `slow`, as above where the whole test is one."""
+    out = [item for item in items if is_native and _is_repeat(item)]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        left_out = set(out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _is_repeat(item: pytest.Item) -> bool:
+    given = getattr(item, "callspec", None)
+    if given is None or given.params.get("version") != PYTHON:
+        return False
+    own = any("version" in mark.args[0] for mark in item.iter_markers("parametrize"))
+    return not own and any(map(item.get_closest_marker, ("system", "slow")))
+
+
 @pytest.fixture
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The version that a test runs with."""
