@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium")
+# What a step of a test may take, in ms: a busy machine takes many times what an idle one does, and the page then looks at a live run less often.
+DEADLINE_MS = 20_000
 OPTIONS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1",
@@ -70,7 +72,7 @@ class Visitor:
         self.problems: list[str] = []
         context.add_init_script(REPORT_VIOLATIONS)
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(DEADLINE_MS)
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("console", lambda message: self._note(message))
         self.page.on("request", lambda request: self._check(request.url))
@@ -101,6 +103,7 @@ def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in the group test-page")
     if CHROMIUM is None:
         pytest.skip("needs chromium")
+    playwright.expect.set_options(timeout=DEADLINE_MS)
     with playwright.sync_playwright() as play:
         running = play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield running
