@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import pytest
-
 import asynctrack
 from asynctrack.client.run_state import other_workers
 from asynctrack.collection.growing_run import GrowingRun
@@ -30,7 +28,6 @@ def _grown(run: asynctrack.Run, path: Path) -> tuple[GrowingRun, RunSummary]:
     raise AssertionError("a whole look was asked for each time")
 
 
-@pytest.mark.timeout(60)
 def test_what_was_appended_tells_what_a_whole_look_does(tmp_path: Path) -> None:
     with asynctrack.init("p", dir=tmp_path) as run:
         path = Path(run.path)
@@ -45,7 +42,6 @@ def test_what_was_appended_tells_what_a_whole_look_does(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.timeout(60)
 def test_a_run_that_has_ended_is_looked_at_whole(tmp_path: Path) -> None:
     with asynctrack.init("p", dir=tmp_path) as run:
         path = Path(run.path)

@@ -15,7 +15,7 @@ from page.conftest import Server, Visitor, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.system
 
 OF_OBJECTS = ("__proto__", "constructor", "toString")
 
