@@ -56,9 +56,8 @@ def test_ranks_of_two_hosts_are_one_run_of_wandb(
     tmp_path: Path, hosts: list[Host], server: WandbServer, writers: str
 ) -> None:
     """The collector and the delivery are killed on the way."""
-    go_on = (
-        tmp_path / "go_on"
-    )  # else the collector that is killed may have merged all, and the next waits a minute for another run
+    # Without it the collector that is killed may have merged all, and the next one waits a minute for another run.
+    go_on = tmp_path / "go_on"
     start_ranks(hosts, server.url, writers, go_on)
     shared, run = tmp_path / "shared", tmp_path / "merged" / "p" / "job"
     shared.mkdir(exist_ok=True)
