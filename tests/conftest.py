@@ -13,6 +13,7 @@ import pytest
 from collector_server import certificate as certificate
 from delivery_support import rough_shared_memory
 from hanging_disk import hanging_disk as hanging_disk
+from left_children import pytest_runtest_call as pytest_runtest_call
 from postgres import postgresql as postgresql
 from reading_versions import reading as reading
 from support import own_shared_memory

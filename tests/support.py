@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import left_children
 import pytest
 
 import asynctrack
@@ -147,8 +148,8 @@ def state(pid: int) -> str:
 
 
 def start(script: str, *arguments: object, within: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
-    """Start a Python that runs `script`, in this environment; by the command `within`, if there is one."""
-    return subprocess.Popen(
+    """Start a Python that runs `script`, in this environment; by the command `within`, if there is one. It ends with a test that fails."""
+    child = subprocess.Popen(
         # `-P`: else the checkout, where the tests are run, comes before what is installed, and has no native core.
         [*within, sys.executable, "-P", "-c", _PRELUDE + script, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(INSTALLED), **environment},
@@ -157,6 +158,8 @@ def start(script: str, *arguments: object, within: Sequence[str] = (), **environ
         stderr=subprocess.PIPE,
         text=True,
     )
+    left_children.note(child)
+    return child
 
 
 def outcome(child: subprocess.Popen[str]) -> Any:

@@ -41,8 +41,11 @@ from asynctrack.errors import InvalidRunId, InvalidSettings, RunExists, RunIsRun
 from asynctrack.journal.join import Join
 from asynctrack.journal.manifest import Manifest
 from asynctrack.journal.reader import Reader
-from asynctrack.queue.layout import JOIN, START
+from asynctrack.queue.layout import DONE, JOIN, START
+from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.records.codec import decode_as
+from asynctrack.testing.scripted import taken
 
 pytestmark = pytest.mark.usefixtures("version")
 
@@ -271,60 +274,115 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert [writer["status"] for writer in manifest(path)["writers"]] == ["finished", "crashed"]
 
 
-# Opens or joins a run, logs, and says so when all is journaled; finishes, when told if it comes second, and says how that was.
+# Opens or joins a run, logs, and says so when all is journaled; finishes, when told if it comes second, and says what is behind then.
+# One backend waits for all records, another for those of the second process.
 IN_TURN = """
 import json, sys, time
 import asynctrack
 from asynctrack.testing import Scripted, Trouble
 
-folder, writer = sys.argv[1:]
+folder, writer, wait = sys.argv[1:]
 waits = Trouble(does="retry", times=None, seconds=0.05, until="go")
-run = asynctrack.init("p", id="job", dir=folder, join=True, writer=writer, backends=["jsonl", Scripted(troubles=(waits,))])
-assert all(run.log({writer: i}) for i in range(5))
+waits_for_second = Trouble(does="retry", times=None, seconds=0.05, step=100, until="go on")
+backends = [Scripted(troubles=(waits,)), Scripted(file="other.jsonl", troubles=(waits_for_second,))]
+run = asynctrack.init("p", id="job", dir=folder, join=True, writer=writer, backends=backends)
+assert all(run.log({writer: i}, step=i + 100 * (writer == "second")) for i in range(5))
 run.flush("journaled")
 print(json.dumps("logged"), flush=True)
 if writer == "second":
     sys.stdin.readline()
-stats = run.finish()
+stats = run.finish(wait=wait)
 print(json.dumps({name: backend.behind for name, backend in stats.backends.items()}), flush=True)
 """
+
+
+@pytest.fixture
+def in_turn(own_host: Path, runs: Path) -> Iterator[Any]:
+    """Start two processes, of which the second takes the run when the first is in `finish`; with the directory of their queues."""
+    path = runs / "p" / "job"
+
+    def begin(wait: str) -> tuple[subprocess.Popen[str], subprocess.Popen[str], Path]:
+        first = start(IN_TURN, runs, "first", wait)
+        assert first.stdout.readline() == '"logged"\n'  # type: ignore[union-attr]
+        # Else one batch has the records of both.
+        wait_until(lambda: len(taken(path, "other.jsonl")) == 5, "the other backend has the first's records")
+        second = start(IN_TURN, runs, "second", "own")
+        assert second.stdout.readline() == '"logged"\n', second.communicate()  # type: ignore[union-attr]
+        (directory,) = {ring.parent for ring in own_host.glob("*/*/*.ring")}
+        assert len(rings_in(own_host)) == 2
+        return first, second, directory
+
+    yield begin
+    for name in ("go", "go on"):  # also where the test has failed: else no worker ends
+        (path / name).touch()
+
+
+def opener_is_done(directory: Path) -> bool:
+    """Whether the process that has opened a run has been told that nothing is left to do."""
+    for path in ring_paths(str(directory)):
+        with contextlib.closing(Ring.attach(path)) as ring:
+            if ring.meta["root"] == "True":
+                return bool(ring.words[DONE])
+    return False
+
+
+def ended_well(child: subprocess.Popen[str]) -> dict[str, int]:
+    """What was behind as a child ended that has been told of nothing that is wrong."""
+    out, err = child.communicate("\n" if child.poll() is None else None, timeout=2 * DEADLINE_S)
+    assert "removed" not in err
+    assert "not yet at" not in err
+    behind: dict[str, int] = json.loads(out)
+    return behind
 
 
 @pytest.mark.system
 @pytest.mark.parametrize("fate", ["goes on", "is killed with its worker"])
 def test_who_waits_in_finish_while_the_next_process_takes_the_run_is_told_of_no_removed_queue(
-    own_host: Path, runs: Path, fate: str
+    in_turn: Any, own_host: Path, runs: Path, fate: str
 ) -> None:
-    """Its queue is left to the worker of the next, and comes back where that dies with its process."""
+    """Its queue is left to the worker of the next, and comes back where that dies with its process. What the next has logged does not hold it up."""
     path = runs / "p" / "job"
-    first = start(IN_TURN, runs, "first")
-    assert first.stdout.readline() == '"logged"\n'  # type: ignore[union-attr]
-    second = start(IN_TURN, runs, "second")
-    assert second.stdout.readline() == '"logged"\n', second.communicate()  # type: ignore[union-attr]
-    (directory,) = {ring.parent for ring in own_host.glob("*/*/*.ring")}
-    assert len(rings_in(own_host)) == 2
-    if fate != "goes on":
+    first, second, directory = in_turn("own")
+    if fate == "goes on":
+        (path / "go").touch()
+        assert (
+            ended_well(first)["Scripted-2"] == 5
+        )  # of the run, as all statistics are; and not said, since they are the second's
+        assert second.poll() is None
+        assert [record.data["first"] for record in taken(path)[:5]] == list(range(5))
+        (path / "go on").touch()
+        assert ended_well(second) == {"Scripted": 0, "Scripted-2": 0}
+    else:
         worker = locks.holder(directory / "worker.lock")
         assert worker
         for pid in (second.pid, worker):
             os.kill(pid, signal.SIGKILL)
-    (path / "go").touch()
-    out, err = first.communicate(timeout=2 * DEADLINE_S)
-    assert json.loads(out) == {"jsonl": 0, "Scripted": 0}
-    assert "removed" not in err
-    if fate == "goes on":
-        assert second.poll() is None
-        out, err = second.communicate("\n", timeout=2 * DEADLINE_S)
-        assert json.loads(out) == {"jsonl": 0, "Scripted": 0}
-        assert "removed" not in err
-    else:
         second.communicate()
+        (path / "go").touch()
+        (path / "go on").touch()
+        assert ended_well(first) == {"Scripted": 0, "Scripted-2": 0}
     wait_until(lambda: ended(path) and not workers(own_host), "the run has ended")
     assert (values(path, "first"), values(path, "second")) == (list(range(5)), list(range(5)))
     assert manifest(path)["status"] == "finished"
     ends = [writer["status"] for writer in manifest(path)["writers"]]
     assert ends == ["finished", "finished" if fate == "goes on" else "crashed"]
     assert left_in(own_host) == []
+
+
+@pytest.mark.system
+def test_who_waits_for_all_waits_for_the_next_process_that_has_taken_the_run(in_turn: Any, runs: Path) -> None:
+    path = runs / "p" / "job"
+    first, second, directory = in_turn("all")
+    (path / "go").touch()
+    wait_until(lambda: opener_is_done(directory), "what the first has logged is delivered")
+    second.stdin.write("\n")  # type: ignore[union-attr]
+    second.stdin.flush()  # type: ignore[union-attr]
+    wait_until(lambda: ended(path), "the second has ended too, but for its deliveries")
+    with pytest.raises(subprocess.TimeoutExpired):
+        first.wait(0.3)
+    (path / "go on").touch()
+    for child in (first, second):
+        assert ended_well(child) == {"Scripted": 0, "Scripted-2": 0}
 
 
 def test_who_resumes_a_run_that_has_ended_begins_another_session(own_host: Path, runs: Path) -> None:

@@ -53,8 +53,8 @@ class OtherProcesses:
         """Wait until no other process writes to the run, and what they have written is delivered; with a monotonic deadline."""
         from asynctrack.client.live_runs import live_queues  # rarely needed
 
-        rings, run = self._publisher.queue.host.rings, str(self._path)
-        while any(live_queues(lambda other: other == run)) or any(map(_is_behind, rings.others_of(run))):
+        queue, run = self._publisher.queue, str(self._path)
+        while any(live_queues(lambda other: other == run)) or any(map(_is_behind, queue.others_of_run())):
             left = deadline - time.monotonic()
             if left <= 0:
                 return

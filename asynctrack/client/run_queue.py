@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asynctrack._system import messages
@@ -13,6 +14,8 @@ from asynctrack.client.writer import Joining
 from asynctrack.journal.join import default_label
 from asynctrack.queue.layout import DONE, HEAD, JOIN, KIND_SHIFT, WORKER_PID
 from asynctrack.queue.producer import Producer
+from asynctrack.queue.ring import Ring
+from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.settings import Settings
 
 
@@ -128,8 +131,18 @@ class RunQueue:
 
     def others(self) -> list[str]:
         """List the rings of other processes that share the worker; in a forked child its parent's is one of them."""
-        own = self.producer.ring.path if self.is_own else None
-        return [path for path in self.host.rings.others() if path != own]
+        ring = self.producer.ring
+        own = os.path.basename(ring.path) if self.is_own else None
+        # A worker that let go of the run may have left the ring to the next, whose directory is another.
+        paths = ring_paths(os.path.dirname(ring.found_at() or ring.path))
+        return [path for path in paths if os.path.basename(path) != own and not worker_registry.is_own_ring(path)]
+
+    def others_of_run(self) -> Iterator[Ring]:
+        """Open those of them that log to this run; each is closed when the next is asked for."""
+        for path in self.others():
+            with contextlib.suppress(OSError, ValueError), contextlib.closing(Ring.attach(path)) as ring:
+                if ring.meta["run"] == str(self._path):
+                    yield ring
 
     def trouble(self) -> str | None:
         """Say what keeps the worker from the journal; None where nothing does, or this process has no ring."""

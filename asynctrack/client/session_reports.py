@@ -74,7 +74,7 @@ class SessionReports:
         queue = self._publisher.queue
         if not queue.is_own:
             return
-        alone = not any(queue.host.rings.others_of(str(self._path)))
+        alone = not any(queue.others_of_run())
         backends = {**self._joined, **{name: stored(backend, "", name) for name, backend in self._backends.items()}}
         try:
             found = read_files(
