@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,18 @@ def test_best_says_why_it_finds_none(sweep: Path, tmp_path: Path) -> None:
     assert "did you mean `lr`?" in said_here("best", "loss", sweep, "--where", "lrr < 1").stderr
     assert json.loads(said_here("best", "loss", tmp_path, "--json").stdout) == []
     assert said_here("best", "loss", tmp_path / "nowhere").returncode == 2
+    with asynctrack.init("q", id="nan", dir=tmp_path, backends=[], quiet=True) as run:
+        run.log({"loss": math.nan})
+    assert said_here("best", "min(loss)", tmp_path).stderr.endswith("has finite numbers of `loss`\n")
+
+
+def test_best_ranks_integers_beyond_any_float(shared_host: Path, tmp_path: Path) -> None:
+    for at, number in enumerate((10**400, 3.0, -(10**400), math.inf)):
+        with asynctrack.init("p", id=f"r{at}", dir=tmp_path, backends=[], quiet=True) as run:
+            run.log({"n": number})
+    assert said_here("best", "last(n)", tmp_path).returncode == 2
+    assert said_here("best", "min(n)", tmp_path, "--id", "-n", str(10**30)).stdout.split() == ["r2", "r1", "r0"]
+    assert said_here("best", "max(n)", tmp_path, "--id", "-n", "2").stdout.split() == ["r0", "r1"]
 
 
 def test_goals_that_contradict_each_other_are_said(shared_host: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sys
 from collections import Counter
@@ -291,6 +292,39 @@ def test_smoothing_goes_by_x(tmp_path: Path) -> None:
     assert list(curve.smoothed(0)) == list(curve.mean)
     assert list(curve.smoothed(20, "window")) == list(curve.mean)
     assert curve.smoothed(4000, "window")[0] == pytest.approx(1 / 12)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"buckets": 1.5}, "buckets must be a whole number"), ({"buckets": "300"}, "got '300'"), ({"buckets": None}, "got None"), ({"buckets": 0}, "got 0"),
+        ({"x0": "a"}, "x0 must be a number"), ({"x1": math.nan}, "x1 must be a number"), ({"x1": 10**400}, "x1 must be a number"), ({"x0": 5, "x1": 1}, "x0 must not be greater"),
+    ],
+)  # fmt: skip
+def test_window_that_there_is_not_is_refused(tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    run = RunReader(written(tmp_path))
+    with pytest.raises(InvalidSettings, match=re.escape(said)):
+        run.curve("loss", **how)
+    with pytest.raises(InvalidSettings, match=re.escape("how must be one of 'last'")):
+        run.summarise("loss", "best")
+
+
+def test_window_without_an_end_is_that_of_the_metric(tmp_path: Path) -> None:
+    run = RunReader(written(tmp_path))
+    curves = run._run_curves()
+    whole, group = run.curve("loss", buckets=50), group_curve([curves], "loss", "step", None, None, 50)
+    for x0, x1 in ((-math.inf, math.inf), (None, math.inf), (-math.inf, None)):
+        assert [*run.curve("loss", x0=x0, x1=x1, buckets=50).x] == [*whole.x]
+        assert [*group_curve([curves], "loss", "step", x0, x1, 50).x] == [*group.x]
+    assert len(run.curve("loss", x0=math.inf)) == 0
+
+
+def written(directory: Path) -> Path:
+    with JournaledRun(directory / "p" / "r") as run:
+        for step in range(1000):
+            run.log({"loss": float(step)}, step)
+        run.end()
+    return run.path
 
 
 def test_group_has_mean_and_deviation_of_all_runs(tmp_path: Path) -> None:

@@ -77,6 +77,11 @@ def test_mean_keeps_what_large_numbers_would_swallow() -> None:
     assert stats_of_numbers(("x", 0, value) for value in [1e100, 1.0, -1e100])["x"].mean == pytest.approx(1 / 3)
 
 
+def test_mean_lies_between_least_and_greatest_where_the_sum_is_beyond_a_float() -> None:
+    for values in ([1e308] * 3, [1.7e308, 1e308], [-1e308] * 4):
+        assert min(values) <= stats_of_numbers(("x", 0, value) for value in values)["x"].mean <= max(values)  # type: ignore[operator]
+
+
 def test_run_that_cannot_be_read_has_no_metrics(tmp_path: Path) -> None:
     (tmp_path / "r" / "journal").mkdir(parents=True)
     (tmp_path / "r" / "journal" / "000001.atj").write_bytes(b"nothing" * 100)

@@ -149,11 +149,14 @@ def test_steps_that_the_core_cannot_hold_lose_no_value(tmp_path: Path) -> None:
             if at % 1000 == 0:
                 run.journal()
         run.log({"a": -1, "c": 2}, 1 << 63)
+        run.log({"d": 2}, -(1 << 63))
         run.end()
     assert asked("SELECT key, count(*), sum(value) FROM metrics GROUP BY key ORDER BY key", tmp_path) == [
-        ("a", 30_001, sum(range(30_000)) - 1), ("b", 30_000, None), ("c", 1, 2.0),
+        ("a", 30_001, sum(range(30_000)) - 1), ("b", 30_000, None), ("c", 1, 2.0), ("d", 1, 2.0),
     ]  # fmt: skip
     assert asked("SELECT step FROM metrics WHERE key = 'c'", tmp_path) == [(None,)]
+    assert asked("SELECT step FROM metrics WHERE key = 'd'", tmp_path) == [(-(1 << 63),)]
+    assert asked("SELECT last_step FROM runs", tmp_path) == [(-(1 << 63),)]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_runs_are_readers_the_newest_first(tmp_path: Path) -> None:
     assert [run.path for run in found[1:3]] == [made[2], made[1]]
     assert [summary.config["lr"] for summary in found.summaries()] == [3, 2, 1, 0]
     assert len(asynctrack.runs(tmp_path, limit=2)) == 2
+    assert len(asynctrack.runs(tmp_path, limit=10**30)) == len(asynctrack.runs(tmp_path))
     assert asynctrack.runs(tmp_path / "p")[0].path == made[-1]
 
 

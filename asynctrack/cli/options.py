@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -177,7 +178,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         try:
-            value = int(text)
+            value = min(int(text), sys.maxsize)  # as much as a list can have
         except ValueError:
             value = low - 1
         if value < low or (high is not None and value > high):

@@ -117,7 +117,7 @@ def _of_records(
             label,
             pyarrow.array([place[key] for key in keys], pyarrow.int32()),
             used,
-            pyarrow.array([step if -_LARGEST <= step <= _LARGEST else None for step in steps], pyarrow.int64()),
+            pyarrow.array([step if -_LARGEST - 1 <= step <= _LARGEST else None for step in steps], pyarrow.int64()),
             pyarrow.array([round(time_ns / 1e9 * 1e6) for time_ns in times], pyarrow.int64()).cast(
                 pyarrow.timestamp("us")
             ),

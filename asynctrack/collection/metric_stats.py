@@ -12,7 +12,7 @@ import msgspec
 
 from asynctrack._system.native import is_native
 from asynctrack.curves import saved
-from asynctrack.curves.totals import MetricTotals
+from asynctrack.curves.totals import MetricTotals, clamped
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
 from asynctrack.journal.reader import Reader
@@ -159,7 +159,7 @@ class NumberTally:
             last=self.last[0],
             min=low[0],
             max=high[0],
-            mean=self._sum_of_all() / finite if finite else None,
+            mean=self._mean(finite, low[0], high[0]),
             first_step=self.first[1],
             last_step=self.last[1],
             min_step=low[1],
@@ -174,8 +174,11 @@ class NumberTally:
         self.lost += (larger - total) + smaller
         self.total = total
 
-    def _sum_of_all(self) -> float:
-        return self.total + self.lost if math.isfinite(self.lost) else self.total
+    def _mean(self, finite: int, low: float | None, high: float | None) -> float | None:
+        if not finite or low is None or high is None:
+            return None
+        total = self.total + self.lost if math.isfinite(self.lost) else self.total
+        return clamped(total / finite, as_float(low), as_float(high))
 
 
 def _kept_stats(reader: RunReader, history: History) -> dict[str, MetricStats] | None:

@@ -187,7 +187,7 @@ def _time(text: str | None) -> datetime | None:
 
 def _integer(value: int | None) -> int | None:
     """Return an integer that 63 bits hold; None for another."""
-    return value if value is None or -_LARGEST <= value <= _LARGEST else None
+    return value if value is None or -_LARGEST - 1 <= value <= _LARGEST else None
 
 
 def _number(value: Any) -> float | None:

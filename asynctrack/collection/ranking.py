@@ -65,8 +65,8 @@ class Ranking:
             value = None if stats is None else getattr(stats, how)
             if value is not None:
                 found.append(Ranked(run, value, getattr(stats, f"{how}_step", None)))
-        there = sorted((one for one in found if math.isfinite(one.value)), key=_value, reverse=goal == "maximize")
-        return f"{how}({spelled(self.key)})", [*there, *(one for one in found if not math.isfinite(one.value))]
+        there = sorted(filter(_is_finite, found), key=_value, reverse=goal == "maximize")
+        return f"{how}({spelled(self.key)})", [*there, *(one for one in found if not _is_finite(one))]
 
     def _goal(self, runs: Sequence[RunSubject]) -> Goal:
         goals = {goal for run in runs if (goal := run.goal(self.key)) is not None}
@@ -81,6 +81,10 @@ class Ranking:
         if not goals and any(self.key in run.metrics for run in runs):
             raise UnknownGoal(self._text, 1, self.key, name)
         return goals.pop() if goals else "minimize"
+
+
+def _is_finite(one: Ranked) -> bool:
+    return isinstance(one.value, int) or math.isfinite(one.value)  # an integer may be beyond a float
 
 
 def _value(one: Ranked) -> float:

@@ -120,7 +120,7 @@ class Runs(Sequence[RunReader]):
 
     def _first(self, count: int) -> list[RunSubject]:
         """Look for the first runs, as many as are asked for; return all that were found so far."""
-        self._found += islice(self._more, max(0, count - len(self._found)))
+        self._found += islice(self._more, max(0, min(count, sys.maxsize) - len(self._found)))
         return self._found
 
 
@@ -160,7 +160,7 @@ def runs(
     if problems:
         raise InvalidSettings(problems)
     found = select(directory, where=where, sort=sort, history=history)
-    return Runs(islice(_readable(found, directory), limit))
+    return Runs(islice(_readable(found, directory), None if limit is None else min(limit, sys.maxsize)))
 
 
 def _reader(subject: RunSubject) -> RunReader:

@@ -12,7 +12,7 @@ import msgspec
 
 from asynctrack.curves.curve import mean_of
 from asynctrack.curves.layout import CELL, DrawnCell
-from asynctrack.curves.run_curves import RunCurves
+from asynctrack.curves.run_curves import RunCurves, window_end
 from asynctrack.records.libraries import import_library
 
 _COLUMNS: Final = ("x", "mean", "deviation", "min", "max", "runs")
@@ -59,6 +59,7 @@ def group_curve(
     runs: Sequence[RunCurves], key: str, x: str, x0: float | None, x1: float | None, buckets: int
 ) -> GroupCurve:
     """Return one curve of several runs; those that have no such number do not count."""
+    x0, x1 = window_end("x0", x0, -math.inf), window_end("x1", x1, math.inf)
     extents = [(run, found) for run in runs if (found := _extent(run, key, x)) is not None]
     begin = min((low for _, (low, _) in extents), default=0.0) if x0 is None else x0
     end = max((high for _, (_, high) in extents), default=0.0) if x1 is None else x1

@@ -151,8 +151,9 @@ class RunCurves:
         self, keys: tuple[str, ...], x: str, x0: float | None, x1: float | None, buckets: int
     ) -> dict[str, DrawnMetric]:
         """Draw several metrics; arguments as for `curves`."""
-        if not 0 < buckets <= _MOST_BUCKETS:
-            raise InvalidSettings([f"buckets must be from 1 to {_MOST_BUCKETS}; got {buckets}"])
+        x0, x1 = window_end("x0", x0, -math.inf), window_end("x1", x1, math.inf)
+        if not hasattr(buckets, "__index__") or not 0 < buckets <= _MOST_BUCKETS:
+            raise InvalidSettings([f"buckets must be a whole number from 1 to {_MOST_BUCKETS}; got {buckets!r:.80}"])
         if x0 is not None and x1 is not None and not x0 <= x1:
             raise InvalidSettings([f"x0 must not be greater than x1; got {x0} and {x1}"])
         with self._lock:
@@ -181,3 +182,18 @@ class RunCurves:
 
     def _draw(self, windows: Mapping[str, Window], axis: XAxis, buckets: int) -> dict[str, DrawnMetric]:
         return draw(self._pyramid, windows, axis, buckets, native=self._is_native)
+
+
+def window_end(name: str, x: float | None, all_of_it: float) -> float | None:
+    """Return where a window begins or ends; None where it does with the metric, as at `all_of_it`, which is infinite.
+
+    Raises:
+        InvalidSettings: `x` is no number.
+    """
+    try:
+        found = None if x is None else x + 0.0
+    except (TypeError, OverflowError):
+        found = math.nan
+    if found != found:
+        raise InvalidSettings([f"{name} must be a number, or None; got {x!r:.80}"])
+    return None if found == all_of_it else found

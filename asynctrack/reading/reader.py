@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import msgspec
 
@@ -20,6 +20,7 @@ from asynctrack._system.native import is_native
 from asynctrack._system.paths import expanded
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.files.reserved import FlatNames
+from asynctrack.curves.totals import clamped
 from asynctrack.errors import AsynctrackError, InvalidSettings, NotARun
 from asynctrack.journal import environment_file
 from asynctrack.journal import manifest as manifests
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from asynctrack.curves.pyramid import Watch
     from asynctrack.curves.run_curves import RunCurves
     from asynctrack.reading.without_journal import Records
+
+_HOW: Final = ("last", "first", "min", "max", "mean")
 
 
 class RunReader:
@@ -361,7 +364,10 @@ class RunReader:
 
         Raises:
             KeyError: nothing was logged by that name, or no number where one is needed.
+            InvalidSettings: `how` is none of these words.
         """
+        if how not in _HOW:
+            raise InvalidSettings([f"how must be one of {', '.join(map(repr, _HOW))}; got {how!r:.80}"])
         if how == "last":
             return light(next(self._backwards(key)))
         if how in ("min", "max", "mean") and is_native and self._has_journal():
@@ -376,7 +382,8 @@ class RunReader:
         if not values:
             raise KeyError(key)
         if how == "mean":
-            return sum(map(as_float, values)) / len(values)
+            mean = sum(map(as_float, values)) / len(values)
+            return clamped(mean, as_float(min(values)), as_float(max(values)))
         return min(values) if how == "min" else max(values) if how == "max" else light(values[0])
 
     @suggests

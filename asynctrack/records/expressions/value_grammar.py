@@ -53,7 +53,7 @@ class ValueGrammar(TokenCursor):
     def _name(self, expected: str) -> Operand:
         """Take a name or an aggregate."""
         token = self._now
-        if token.kind == "backquoted" and token.text:
+        if token.kind == "backquoted":
             self._at += 1
             return named(token.text, names.backquoted(token.text), self.asked, of_records=self._of_records)
         if token.kind != "word" or token.text in names.KEYWORDS:
@@ -80,7 +80,7 @@ class ValueGrammar(TokenCursor):
             )
         self._at += 2
         argument = self._now
-        if argument.kind not in ("word", "quoted", "backquoted") or not argument.text:
+        if argument.kind not in ("word", "quoted", "backquoted"):
             raise self._wrong("the name of a metric")
         if argument.kind == "word":
             self._refuse_signs("the name of a metric")
@@ -99,7 +99,7 @@ class ValueGrammar(TokenCursor):
         self._at += 1
         if key := token.text.partition(".")[2]:
             return key
-        if self._now.kind != "backquoted" or self._now.at != token.end or not self._now.text:
+        if self._now.kind != "backquoted" or self._now.at != token.end:
             raise self._wrong(f"a key behind {token.text!r}")
         self._at += 1
         return self._tokens[self._at - 1].text
