@@ -43,5 +43,5 @@ def _reduce(run: Run) -> tuple[Callable[..., Run], tuple[Any, ...]]:
     return arrive, (os.fspath(run.path),)
 
 
-def _reduce_disabled(run: DisabledRun) -> tuple[Callable[..., DisabledRun], tuple[Any, ...]]:
+def _reduce_disabled(run: DisabledRun) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     return arrive_disabled, (run.id, run.project, os.fspath(run.path), run.created_at)
