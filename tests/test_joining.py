@@ -692,13 +692,16 @@ run.finish()
     assert child.wait(DEADLINE_S) == 0
 
 
-def test_finish_waits_for_the_others_no_longer_than_it_may(own_host: Path, runs: Path) -> None:
+def test_finish_waits_for_the_others_no_longer_than_it_may_and_names_them(
+    own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run = asynctrack.init("p", id="job", dir=runs, finish_timeout_s=0.3)
-    child = start("import sys, asynctrack; asynctrack.attach(); print(flush=True); sys.stdin.readline()")
+    child = start("import sys, asynctrack; asynctrack.attach(writer='late'); print(flush=True); sys.stdin.readline()")
     child.stdout.readline()  # type: ignore[union-attr]
     began = time.monotonic()
     run.finish(wait="all")
     assert 0.2 < time.monotonic() - began < 5.0
+    assert "finish(wait='all') waits no longer: 1 other process has not ended: late" in caplog.text
     with pytest.raises(InvalidSettings, match="wait must be one of 'own', 'all'; got 'none'"):
         run.finish(wait="none")  # type: ignore[arg-type]  # the mistake
     child.communicate("\n")

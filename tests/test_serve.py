@@ -849,10 +849,13 @@ def test_collector_speaks_tls_and_nothing_else_then(tmp_path: Path, certificate:
 
 
 def test_certificate_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
-    told = _run_serve(
-        tmp_path, "--listen", "127.0.0.1:0", "--tls-cert", tmp_path / "none", "--tls-key", tmp_path / "none"
-    )
-    assert (told.returncode, "--tls-cert and --tls-key cannot be used" in told.stderr) == (2, True), told.stderr
+    (tmp_path / "empty").touch()
+    for key, why in (("none", f"there is no {tmp_path / 'none'}"), ("empty", "")):
+        told = _run_serve(
+            tmp_path, "--listen", "127.0.0.1:0", "--tls-cert", tmp_path / "empty", "--tls-key", tmp_path / key
+        )
+        said = f"--tls-cert and --tls-key cannot be used: {why}"
+        assert (told.returncode, said in told.stderr) == (2, True), told.stderr
 
 
 # Deliveries

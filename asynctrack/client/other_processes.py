@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from asynctrack._system.wording import counted
 from asynctrack.carriers.parts import split_name
 from asynctrack.client.publisher import Publisher
 from asynctrack.client.session_stats import STATS_WAIT_S, SessionStats
@@ -19,8 +20,13 @@ from asynctrack.journal.writer_list import count_expected
 from asynctrack.queue.layout import DELIVERED, DONE, HEAD
 from asynctrack.queue.ring import Ring
 
+if TYPE_CHECKING:
+    from asynctrack.client.live_runs import LiveQueue
+
 # Between two looks whether other processes have ended: each opens their queues. Arbitrary.
 _POLL_S: Final = 0.05
+# In a message. Arbitrary.
+_MOST_NAMED: Final = 5
 
 
 class OtherProcesses:
@@ -57,8 +63,17 @@ class OtherProcesses:
         while any(live_queues(lambda other: other == run)) or any(map(_is_behind, queue.others_of_run())):
             left = deadline - time.monotonic()
             if left <= 0:
+                self._say_who_is_left([*live_queues(lambda other: other == run)])
                 return
             yield min(_POLL_S, left)
+
+    def _say_who_is_left(self, queues: list[LiveQueue]) -> None:
+        """Name the processes that have not ended; where there is none, a backend is behind, and that is said elsewhere."""
+        if queues:
+            labels = sorted({str(queue.meta.get("writer") or f"process {queue.caller}") for queue in queues})
+            named = ", ".join(labels[:_MOST_NAMED]) + (", ..." if len(labels) > _MOST_NAMED else "")
+            have = counted(len(queues), "other process has", "other processes have")
+            self._publisher.warnings.warn("others", f"finish(wait='all') waits no longer: {have} not ended: {named}")
 
     def _expected_here(self) -> int | None:
         """Return how many writers the run is to have on this machine; None where that is not known."""

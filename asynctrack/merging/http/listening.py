@@ -168,7 +168,9 @@ def make_server(app: Any, tls: TLSFiles | None) -> HTTPServer:
     try:
         config.load()
     except OSError as error:  # of `ssl`, too
-        raise InvalidSettings([f"--tls-cert and --tls-key cannot be used: {error}"]) from error
+        absent = [] if tls is None else [os.fspath(path) for path in dict.fromkeys(tls) if not path.exists()]
+        why = f"there is no {' and no '.join(absent)}" if absent else error
+        raise InvalidSettings([f"--tls-cert and --tls-key cannot be used: {why}"]) from error
     return HTTPServer(config)
 
 

@@ -67,10 +67,7 @@ class TokenFile:
             raise Refused("not_now", "the collector's file of tokens cannot be used; the collector says why")
         scheme, _, token = (header or "").strip().partition(" ")
         if not header or scheme.lower() != TOKEN_SCHEME.lower() or not token.strip():
-            raise Refused(
-                "no_token",
-                "the collector expects a token: set ASYNCTRACK_COLLECT_TOKEN or ASYNCTRACK_COLLECT_TOKEN_FILE",
-            )
+            raise Refused("no_token", "the collector expects a token")
         digest = _digest(token.strip())
         # Each line is compared, and each takes as long: the time tells nothing of a token.
         mine = [line.projects for line in self._lines if hmac.compare_digest(line.digest, digest)]
