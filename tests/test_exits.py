@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -652,9 +651,9 @@ def call(command: list[str], folder: Path, shared: Path) -> Seen:
     return Seen(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Path]:
-    """Where each caller's directory in shared memory is."""
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """Where the caller's directory in shared memory is."""
     root = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="asynctrack-test-", dir=root if root.is_dir() else None) as path:
         yield Path(path)
@@ -662,38 +661,19 @@ def shared() -> Iterator[Path]:
             os.kill(pid, signal.SIGKILL)
 
 
-@pytest.fixture(scope="module")
-def called(
-    request: pytest.FixtureRequest, shared: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[tuple[str, str], tuple[Path, Path, Future[Seen]]]]:
-    """All callers of the tables that were asked for, a few at a time."""
-    items = [item for item in request.session.items if request.fixturename in getattr(item, "fixturenames", ())]
-    with ThreadPoolExecutor(3) as pool:
-        found = {}
-        for number, params in enumerate(item.callspec.params for item in items):
-            folder, memory = tmp_path_factory.mktemp("run"), shared / f"{number:03}"  # no name begins another
-            memory.mkdir()
-            caller = CALLERS[params["name"]]
-            (folder / "script.py").write_text(caller.before + BEGIN + caller.end)
-            command = ["sh", "-c", caller.command, "sh", str(folder), params["worker"]]
-            found[params["name"], params["worker"]] = folder, memory, pool.submit(call, command, folder, memory)
-        yield found
-        pool.shutdown(cancel_futures=True)  # where the tests end before all of them
-
-
 # What Python tells nobody, and a worker learns from the kernel when the process has ended, if it lives on.
 BY_EXIT_CODE = ("sys.exit(3)", "sys.exit(text)", "SIGTERM whose handler exits")
 
 
 @pytest.mark.parametrize(("name", "worker"), CASES)
-def test_nothing_is_lost_and_the_exit_is_its_own(
-    called: dict[tuple[str, str], tuple[Path, Path, Future[Seen]]], name: str, worker: str
-) -> None:
+def test_nothing_is_lost_and_the_exit_is_its_own(memory: Path, tmp_path: Path, name: str, worker: str) -> None:
     caller = CALLERS[name]
     if name in BY_EXIT_CODE and worker == "process" and kernel_tells_exit_codes():
         caller = caller._replace(status="failed")
-    folder, memory, future = called[name, worker]
-    seen = future.result(3 * DEADLINE_S)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "script.py").write_text(caller.before + BEGIN + caller.end)
+    seen = call(["sh", "-c", caller.command, "sh", str(folder), worker], folder, memory)
     assert seen.code == caller.code, seen.err
     assert re.fullmatch(caller.says, seen.err), seen.err
     path = folder / "p" / "run"
