@@ -80,7 +80,7 @@ def said_here(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def answer(*arguments: object) -> Any:
     """What a command that works says with `--json`."""
-    done = asynctrack_(*arguments, "--json")
+    done = said_here(*arguments, "--json")
     assert (done.returncode, done.stderr) == (0, ""), done
     return json.loads(done.stdout)
 

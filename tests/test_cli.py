@@ -16,7 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cli_support import COMMAND, Logger, answer, asynctrack_, line_of, make_runs, running
+from cli_support import COMMAND, Logger, answer, asynctrack_, line_of, make_runs, running, said_here
 from support import INSTALLED, kill_the_worker, lines, records, wait_until, workers
 
 import asynctrack
@@ -230,7 +230,7 @@ def test_ls_is_a_table_that_tools_can_read(kept: Path) -> None:
 
 
 def test_ls_of_nothing_says_so(tmp_path: Path) -> None:
-    assert asynctrack_("ls", tmp_path).stdout == f"no runs in {tmp_path}\n"
+    assert said_here("ls", tmp_path).stdout == f"no runs in {tmp_path}\n"
     assert answer("ls", tmp_path) == []
 
 
@@ -244,7 +244,7 @@ def test_live_run_is_running_and_a_lost_one_is_lost(logger: Logger, own_host: Pa
     logger.end("die")
     (lost,) = answer("ls", runs)
     assert (lost["status"], lost["records"]) == ("lost", 5)
-    assert "asynctrack sync" in asynctrack_("ls", runs).stdout
+    assert "asynctrack sync" in said_here("ls", runs).stdout
     for word, code in (("tail", 1), ("wait", 1)):
         done = asynctrack_(word, logger.run, *(["-f"] if word == "tail" else []))
         assert done.returncode == code
@@ -322,7 +322,7 @@ def test_damaged_run_is_listed_as_such(kept: Path, tmp_path: Path, harm: str) ->
     (listed,) = answer("ls", tmp_path)
     assert (listed["id"], listed["status"]) == ("crashed", "damaged")
     assert listed["problem"]
-    assert "damaged" in asynctrack_("ls", tmp_path).stdout
+    assert "damaged" in said_here("ls", tmp_path).stdout
 
 
 def test_a_newer_format_is_said_to_be_one(kept: Path, tmp_path: Path) -> None:

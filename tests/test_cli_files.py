@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import COMMAND, Logger, answer, asynctrack_, make_runs, on_terminal
+from cli_support import COMMAND, Logger, answer, asynctrack_, make_runs, on_terminal, said_here
 from support import kill_the_worker, left_in, lines, manifest, stopped, the_worker, wait_until, workers
 
 import asynctrack
@@ -97,7 +97,7 @@ def test_dropped_records_are_counted_over_all_sessions_and_are_no_damage(own_hos
     found = audit(run.path)
     assert (found.records, found.dropped, found.problems) == (accepted, dropped, [])
     assert manifest(run.path)["dropped"] == asynctrack.open_run(run.path).manifest().dropped == dropped
-    assert f"{200 - accepted} dropped (full)" in asynctrack_("verify", run.path).stdout
+    assert f"{200 - accepted} dropped (full)" in said_here("verify", run.path).stdout
 
 
 @pytest.mark.system
@@ -158,13 +158,13 @@ def test_what_is_missing_is_counted(kept: Path, tmp_path: Path) -> None:
         readable = len(list(asynctrack.open_run(run).records()))
     assert found["records"] == readable
     assert found["records"] + found["missing"] <= 2020
-    text = asynctrack_("verify", run).stdout
+    text = said_here("verify", run).stdout
     assert "damaged" in text
     assert "a block fails its checksum" in text
 
 
 def answer_of_damaged(*arguments: object) -> Any:
-    done = asynctrack_(*arguments, "--json")
+    done = said_here(*arguments, "--json")
     assert (done.returncode, done.stderr) == (1, "")
     return json.loads(done.stdout)
 
@@ -245,7 +245,7 @@ def test_chosen_keys_are_exported_alone(kept: Path) -> None:
     title, *rows = csv.reader(io.StringIO(done.stdout))
     assert title == ["_step", "_timestamp", "val/acc"]
     assert [row[0] for row in rows] == [str(step) for step in range(0, 2000, 100)]
-    done = asynctrack_("export", kept / "p" / "finished-1", "--format", "jsonl", "--keys", "val/acc,phase")
+    done = said_here("export", kept / "p" / "finished-1", "--format", "jsonl", "--keys", "val/acc,phase")
     assert json.loads(done.stdout.splitlines()[1]).keys() == {"_step", "_timestamp", "val/acc"}
 
 
@@ -264,13 +264,13 @@ def test_export_to_a_file_replaces_none_by_accident(kept: Path, tmp_path: Path) 
         (tmp_path, "is not one"),
         (tmp_path / "no/x", "existing folder"),
     ):
-        done = asynctrack_("export", run, "--format", "csv", "--output", output)
+        done = said_here("export", run, "--format", "csv", "--output", output)
         assert (done.returncode, done.stdout) == (2, "")
         assert why in done.stderr
     assert file.read_text() == "mine"
-    assert asynctrack_("export", run, "--format", "csv", "--output", file, "--force").returncode == 0
+    assert said_here("export", run, "--format", "csv", "--output", file, "--force").returncode == 0
     assert file.read_text().startswith("_step,_timestamp,loss")
-    assert asynctrack_("export", run, "--format", "csv", "--json").returncode == 2
+    assert said_here("export", run, "--format", "csv", "--json").returncode == 2
     assert os.listdir(tmp_path) == ["out.jsonl"]
 
 
@@ -292,7 +292,7 @@ def test_export_leaves_out_what_is_damaged_and_says_so(run: Path) -> None:
     content[content.index(b"\xa1i") + 2] ^= 1
     segment.write_bytes(content)
     (run / "run.json").write_text("{")  # not needed for it
-    done = asynctrack_("export", run, "--format", "jsonl")
+    done = said_here("export", run, "--format", "jsonl")
     assert done.returncode == 1
     assert "left out: " in done.stderr
     assert "a block fails its checksum" in done.stderr
@@ -310,7 +310,7 @@ def test_rm_removes_and_says_what_it_freed(run: Path) -> None:
         "errors": {},
     }
     assert os.listdir(run.parent) == ["other"]
-    assert asynctrack_("rm", other, "-y").stdout.startswith("removed q/other, ")
+    assert said_here("rm", other, "-y").stdout.startswith("removed q/other, ")
     assert os.listdir(run.parent) == []
 
 
@@ -333,7 +333,7 @@ def test_rm_asks_at_a_terminal_and_refuses_without_one(run: Path) -> None:
 @pytest.mark.system
 def test_rm_refuses_what_runs_and_then_removes_nothing(logger: Logger, run: Path) -> None:
     logger.log(0, 3)
-    done = asynctrack_("rm", run, logger.run, "--yes")
+    done = said_here("rm", run, logger.run, "--yes")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"live/run is running (process {logger.process.pid}); --force removes it anyway" in done.stderr
     refused = answer_of_refusal(run, logger.run)
@@ -345,14 +345,14 @@ def test_rm_refuses_what_runs_and_then_removes_nothing(logger: Logger, run: Path
 
 
 def answer_of_refusal(*runs: Path) -> Any:
-    done = asynctrack_("rm", *runs, "--yes", "--json")
+    done = said_here("rm", *runs, "--yes", "--json")
     assert done.returncode == 1
     return json.loads(done.stdout)
 
 
 def test_rm_with_force_removes_a_live_run_and_nothing_hangs(logger: Logger) -> None:
     logger.log(0, 3)
-    assert asynctrack_("rm", logger.run, "--yes", "--force").returncode == 0
+    assert said_here("rm", logger.run, "--yes", "--force").returncode == 0
     assert not logger.run.exists()
     logger.end()
     assert not logger.run.exists()
@@ -363,7 +363,7 @@ def test_rm_of_a_lost_run_takes_its_queue_along(logger: Logger, own_host: Path) 
     kill_the_worker(own_host)
     logger.end("die")
     assert [name for name in left_in(own_host) if name.endswith(".ring")]
-    assert asynctrack_("rm", logger.run, "--yes").returncode == 0
+    assert said_here("rm", logger.run, "--yes").returncode == 0
     assert [name for name in left_in(own_host) if name.endswith(".ring")] == []
     for host in own_host.glob("asynctrack-*/*"):
         shutil.rmtree(host)  # what is empty goes a minute later
@@ -374,8 +374,8 @@ def test_rm_of_a_run_from_elsewhere_needs_force(run: Path) -> None:
     change(run / "run.json", status="running", environment={"host": "another"})
     (segment,) = (run / "journal").iterdir()
     os.truncate(segment, segment.stat().st_size - 1)
-    assert "it was started on another" in asynctrack_("rm", run, "--yes").stderr
-    assert asynctrack_("rm", run, "--yes", "--force").returncode == 0
+    assert "it was started on another" in said_here("rm", run, "--yes").stderr
+    assert said_here("rm", run, "--yes", "--force").returncode == 0
 
 
 def test_rm_follows_no_link(run: Path, tmp_path: Path) -> None:
@@ -385,9 +385,9 @@ def test_rm_follows_no_link(run: Path, tmp_path: Path) -> None:
     (run / "media").symlink_to(precious)
     link = tmp_path / "link"
     link.symlink_to(run)
-    assert "is a link to" in asynctrack_("rm", link, "--yes").stderr
+    assert "is a link to" in said_here("rm", link, "--yes").stderr
     assert run.is_dir()
-    assert asynctrack_("rm", run, "--yes").returncode == 0
+    assert said_here("rm", run, "--yes").returncode == 0
     assert not run.exists()
     assert (precious / "file").read_text() == "mine"
 

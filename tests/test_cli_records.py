@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import Logger, answer, asynctrack_, line_of, make_runs, on_terminal, plain, running
+from cli_support import Logger, answer, asynctrack_, line_of, make_runs, on_terminal, plain, running, said_here
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import manifest, stopped, the_worker, wait_until, workers
@@ -82,7 +82,7 @@ def test_show_says_that_a_backend_of_an_offline_run_waits_for_sync(own_host: Pat
     with asynctrack.init("p", dir=tmp_path, mode="offline", backends=["jsonl", server]) as run:
         run.log({"i": 1})
     wait_until(lambda: not activity_of(run.path).is_active, "its worker lets go of it")
-    text = asynctrack_("show", run.path).stdout
+    text = said_here("show", run.path).stdout
     assert re.search(r"mlflow +0 +1 +0 +0 +-  waits for `asynctrack sync`$", text, re.M), text
     assert re.search(r"jsonl +1 .* has all$", text, re.M), text
 
@@ -94,11 +94,11 @@ def test_show_says_when_a_backend_of_a_live_run_is_tried_again(own_host: Path, t
     with asynctrack.init("p", dir=tmp_path, backends=["jsonl", server], settings=limits) as run:
         run.log({"i": 1})
         again = re.compile(r"mlflow +0 +1 +0 +0 +-  failed \d times?, again in \d+ m?s$", re.M)
-        wait_until(lambda: again.search(asynctrack_("show", run.path).stdout), "it has failed")
+        wait_until(lambda: again.search(said_here("show", run.path).stdout), "it has failed")
 
 
 def test_show_of_a_failed_run_tells_the_error_and_no_control_character(kept: Path) -> None:
-    text = asynctrack_("show", kept / "p" / "failed").stdout
+    text = said_here("show", kept / "p" / "failed").stdout
     assert r"ValueError: [red]no[/red]\n\x1b[31mgood" in text
     assert "\x1b" not in text
     assert re.search(r"loss +x +NaN +NaN +NaN +1$", text, re.M)
@@ -108,11 +108,11 @@ def test_show_of_a_failed_run_tells_the_error_and_no_control_character(kept: Pat
 def test_show_chooses_metrics_and_says_how_many_more(own_host: Path, runs: Path) -> None:
     with asynctrack.init("p", dir=runs) as run:
         run.log({f"m{i}": i for i in range(30)})
-    assert "and 10 more: --keys '*' shows them" in asynctrack_("show", run.path).stdout
+    assert "and 10 more: --keys '*' shows them" in said_here("show", run.path).stdout
     assert len(answer("show", run.path)["metrics"]) == 30
-    text = asynctrack_("show", run.path, "--keys", "m1?,m3").stdout
+    text = said_here("show", run.path, "--keys", "m1?,m3").stdout
     assert re.findall(r"^  (m\d+) ", text, re.M) == ["m3", *(f"m1{i}" for i in range(10))]
-    assert asynctrack_("show", run.path, "--keys", "*").stdout.count("\n  m") == 30
+    assert said_here("show", run.path, "--keys", "*").stdout.count("\n  m") == 30
 
 
 def test_statistics_of_a_live_run_balance(logger: Logger, own_host: Path) -> None:
@@ -126,7 +126,7 @@ def test_statistics_of_a_live_run_balance(logger: Logger, own_host: Path) -> Non
         assert stats == {"offered": 25, "accepted": 25, "journaled": 10, "queued": 15, "dropped": {}}
         assert shown["status"] == "running"
         assert shown["callers"] == [logger.process.pid]
-        assert f"process {logger.process.pid}, which has it open" in asynctrack_("show", logger.run).stdout
+        assert f"process {logger.process.pid}, which has it open" in said_here("show", logger.run).stdout
 
 
 def test_a_backend_in_trouble_is_shown(kept: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_backend_in_trouble_is_shown(kept: Path, tmp_path: Path) -> None:
     trouble = {"retries": 7, "last_error": "OSError: no", "next_try_at": "2999-01-01T00:00:00+00:00", "closed": False}
     cursor.write_text(json.dumps(json.loads(cursor.read_text()) | trouble | {"delivered": 1, "skipped": {"thin": 1}}))
     assert answer("show", run)["backends"]["jsonl"].items() >= {**trouble, "behind": 1, "skipped": {"thin": 1}}.items()
-    text = asynctrack_("show", run).stdout
+    text = said_here("show", run).stdout
     assert re.search(r"jsonl +1 +1 +1 +0 .*  failed 7 times, waits for `asynctrack sync`$", text, re.M)
     assert "jsonl: OSError: no" in text
     assert "jsonl skipped: thin=1" in text
@@ -180,7 +180,7 @@ def test_without_rich_there_is_plain_text(kept: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 10, 2019, 2020, 5000])
 def test_tail_prints_the_last_records_as_metrics_jsonl_has_them(kept: Path, count: int) -> None:
     run = kept / "p" / "finished-1"
-    done = asynctrack_("tail", run, "-n", count, "--json")
+    done = said_here("tail", run, "-n", count, "--json")
     assert done.stdout.splitlines() == (run / "metrics.jsonl").read_text().splitlines()[max(0, 2020 - count) :]
 
 
@@ -191,7 +191,7 @@ def test_tail_prints_lines_for_people(kept: Path) -> None:
 
 
 def test_tail_chooses_keys_and_looks_back_for_them(kept: Path) -> None:
-    done = asynctrack_("tail", kept / "p" / "finished-1", "-n", 3, "--keys", "val/*", "--json")
+    done = said_here("tail", kept / "p" / "finished-1", "-n", 3, "--keys", "val/*", "--json")
     wanted = [{"_step": step, "val/acc": step / 2000} for step in (1700, 1800, 1900)]
     assert [{**json.loads(line), "_timestamp": 0} for line in done.stdout.splitlines()] == [
         {**line, "_timestamp": 0} for line in wanted
@@ -255,7 +255,7 @@ def test_run_json_of_an_earlier_session_does_not_end_a_follower(logger: Logger, 
 
 
 def test_tail_of_an_ended_run_does_not_wait(kept: Path) -> None:
-    assert asynctrack_("tail", "-f", kept / "q" / "crashed").returncode == 0
+    assert said_here("tail", "-f", kept / "q" / "crashed").returncode == 0
 
 
 # wait
@@ -330,11 +330,11 @@ def test_wait_for_the_end_says_whether_it_finished(kept: Path, run: str, code: i
 def test_wait_waits(logger: Logger) -> None:
     logger.log(0, 3)
     for until in (["--until", "half == 2.5"], []):
-        done = asynctrack_("wait", logger.run, *until, "--timeout-s", "0.2")
+        done = said_here("wait", logger.run, *until, "--timeout-s", "0.2")
         assert done.returncode == 124
         assert "timed out" in done.stderr
     logger.log(3, 5)
-    assert asynctrack_("wait", logger.run, "--until", "i == 4", "--timeout-s", "0").returncode == 0
+    assert said_here("wait", logger.run, "--until", "i == 4", "--timeout-s", "0").returncode == 0
     with (
         running("wait", logger.run, "--until", "half == 2.5") as waiting,
         running("wait", logger.run, "--timeout-s", "40") as to_end,

@@ -19,7 +19,7 @@ import pandas
 import polars
 import pyarrow.parquet as pq
 import pytest
-from cli_support import asynctrack_
+from cli_support import said_here
 
 from asynctrack import CSV, JSON, SQL, JSONLines, Parquet, load_metrics, open_run
 from asynctrack.backends.base import Backend
@@ -113,13 +113,13 @@ def test_users_keys_of_reserved_names_get_an_underscore_in_every_frame(frame: st
 @pytest.mark.system
 def test_users_keys_of_reserved_names_get_an_underscore_in_every_file(tmp_path: Path) -> None:
     path = recorded(tmp_path / "p" / "r", ROWS).path
-    exported = [json.loads(line) for line in asynctrack_("export", path, "--format", "jsonl").stdout.splitlines()]
+    exported = [json.loads(line) for line in said_here("export", path, "--format", "jsonl").stdout.splitlines()]
     deliver(path, JSONLines(), name="jsonl")
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert exported == lines
     assert [(line["_step"], line.get("__step")) for line in lines] == [(0, 7), (1, 9), (2, None)]
     assert (lines[0]["__timestamp"], lines[1]["___step"], lines[2]["nested/_step"]) == (1.5, 8, 1)
-    table = list(csv.DictReader(io.StringIO(asynctrack_("export", path, "--format", "csv").stdout)))
+    table = list(csv.DictReader(io.StringIO(said_here("export", path, "--format", "csv").stdout)))
     assert [(row["_step"], row["__step"], row["___step"]) for row in table] == [
         ("0", "7", ""),
         ("1", "9", "8"),

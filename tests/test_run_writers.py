@@ -230,11 +230,11 @@ def test_commands_show_the_writers_and_choose_one(processes: Processes) -> None:
     assert "3 (1 failed)" in asynctrack_("ls", run.parent.parent, COLUMNS="200").stdout
     owner = next(one["writer"] for one in document["writers"] if one["is_owner"])
     for label, count in ((owner, 1), ("rank3", 100), ("rank4", 100)):
-        exported = asynctrack_("export", run, "--format", "jsonl", "--writer", label).stdout.splitlines()
+        exported = said_here("export", run, "--format", "jsonl", "--writer", label).stdout.splitlines()
         assert len(exported) == count
-        assert len(asynctrack_("export", run, "--format", "csv", "--writer", label).stdout.splitlines()) == 1 + count
-    assert len(asynctrack_("export", run, "--format", "jsonl", "--writer", "rank3", "--keys", "rank4").stdout) == 0
-    tail = asynctrack_("tail", run, "-n", "500", "--json", "--writer", "rank3").stdout.splitlines()
+        assert len(said_here("export", run, "--format", "csv", "--writer", label).stdout.splitlines()) == 1 + count
+    assert len(said_here("export", run, "--format", "jsonl", "--writer", "rank3", "--keys", "rank4").stdout) == 0
+    tail = said_here("tail", run, "-n", "500", "--json", "--writer", "rank3").stdout.splitlines()
     assert len(tail) == 100
 
 
@@ -303,8 +303,8 @@ def test_run_of_one_process_has_one_writer_and_its_commands_are_what_they_were(r
     assert (one.status, one.accepted, one.last_step, one.is_owner) == ("finished", 1, 7, True)
     (saved,) = manifest(run.path)["writers"]
     assert saved == msgspec.to_builtins(one)
-    assert "\nwriters\n" not in asynctrack_("show", run.path).stdout
-    assert "writers" not in asynctrack_("ls", runs).stdout
+    assert "\nwriters\n" not in said_here("show", run.path).stdout
+    assert "writers" not in said_here("ls", runs).stdout
 
 
 FAILS = """
@@ -326,7 +326,7 @@ def test_resumed_run_lists_the_writers_of_all_sessions(runs: Path) -> None:
     assert found == [(1, "failed", "ValueError: no data", 2, True), (2, "finished", None, 1, True)]
     saved = manifest(run.path)
     assert [[one["session"] for one in saved[name]] for name in ("earlier_writers", "writers")] == [[1], [2]]
-    shown = asynctrack_("show", run.path).stdout
+    shown = said_here("show", run.path).stdout
     assert "session" in shown and "ValueError: no data" in shown and "writers finished" not in shown
     (run.path / "run.json").unlink()  # the journal says it too
     assert [(one.session, one.status) for one in reader.writers] == [(1, "failed"), (2, "finished")]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy
 import polars
 import pytest
-from cli_support import asynctrack_
+from cli_support import said_here
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -481,10 +481,10 @@ def test_readers_show_short_references(run: JournaledRun) -> None:
     assert found.columns()["image"].values[0].content is None
     assert len(str(found.to_polars())) + len(str(found.to_pandas())) + len(str(found.to_arrow())) < 10_000
     for command in (["show"], ["export", "--format", "csv"], ["tail", "--json"]):
-        done = asynctrack_(*command, run.path)
+        done = said_here(*command, run.path)
         assert (done.returncode, done.stderr) == (0, "")
         assert len(done.stdout) < 3000
-    assert "image=image 300x300  table=table 1x1" in asynctrack_("tail", run.path).stdout
+    assert "image=image 300x300  table=table 1x1" in said_here("tail", run.path).stdout
     with pytest.raises(FileNotFoundError, match="no delivery has stored it"):
         found.columns()["image"].values[0].read()
     (record,) = found.records()
