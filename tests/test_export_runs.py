@@ -318,3 +318,12 @@ def test_condition_that_no_run_meets_writes_nothing(some: Path, tmp_path: Path) 
     done = said_here("export", "--where", "loss >", "--dir", some, "--format", "csv")
     assert done.returncode == 2 and "at character" in done.stderr
     assert said_here("export", "--where", "loss > 1", "--dir", some / "nowhere", "--format", "csv").returncode == 2
+
+
+def test_keys_that_nothing_has_are_said(some: Path) -> None:
+    for words in (["export", "a", "--format", "csv"], ["show", "a"], ["show", "a", "--json"], ["compare", "a", "b"], ["compare", "a", "b", "--json"]):  # fmt: skip
+        for keys, said in {"los,loss": "'los'; did you mean `loss`?\n", "x*": "'x*'\n", "l*,val/acc": ""}.items():
+            done = said_here(*words, "--dir", some, "--keys", keys)
+            assert (done.returncode, done.stderr.startswith("asynctrack: --keys: there is no ")) == (0, bool(said))
+            assert done.stderr.endswith(said)
+            assert done.stderr.count("--keys") == bool(said)

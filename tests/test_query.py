@@ -221,6 +221,19 @@ def test_run_that_cannot_be_read_is_said_and_the_others_are_there(
     assert batch["run"].to_pylist() == ["p/one", "p/three", "q/two"]
 
 
+def test_damaged_run_is_said_where_its_values_are_read(runs: Path) -> None:
+    (segment,) = (runs / "q" / "two" / "journal").iterdir()
+    data = segment.read_bytes()
+    segment.write_bytes(data[: len(data) // 2] + bytes(8) + data[len(data) // 2 + 8 :])
+    done = said_here("query", "SELECT count(*) FROM metrics", "--dir", runs)
+    assert done.returncode == 0
+    assert "q/two is damaged, and records may be missing" in done.stderr
+    assert (
+        "damaged"
+        not in said_here("query", "SELECT count(*) FROM metrics", "--dir", runs, "--where", "lr == 0.1").stderr
+    )
+
+
 def test_command_prints_tables_and_lines(runs: Path) -> None:
     sql = "SELECT id, records, status = 'failed' AS failed, tags FROM runs ORDER BY id"
     assert said_here("query", sql, "--dir", runs).stdout.splitlines() == [

@@ -206,6 +206,8 @@ def test_group_has_the_mean_of_all_runs(tmp_path: Path) -> None:
     made_runs(tmp_path, {"p/a": [{"loss": 1.0}, {"loss": 2.0}], "p/b": [{"loss": 3.0}, {"loss": 4.0}]})
     with page_of(tmp_path) as page:
         (block,) = page.blocks("groups", run=["p/a", "p/b"], key="loss", buckets=2)
+        (zoomed,) = page.blocks("groups", run=["p/a", "p/b"], key="loss", buckets=2, x0=0.5, x1=5)
+    assert block.header["x_range"] == zoomed.header["x_range"] == [0, 1]
     assert block.header["kind"] == "group"
     assert block.columns["mean"] == [2.0, 3.0] and block.columns["runs"] == [2, 2]
     assert block.columns["min"] == [1.0, 2.0] and block.columns["max"] == [3.0, 4.0]

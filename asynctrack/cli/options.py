@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 
 from asynctrack._system.disk_timeout import InterruptibleCall
 from asynctrack._system.paths import expanded
+from asynctrack._system.suggestions import hint
 from asynctrack.cli import output
 from asynctrack.curves.cuts import CutCounts
 from asynctrack.reading import catalog
@@ -21,6 +22,8 @@ from asynctrack.settings import DEFAULT_DIR
 
 # Keys whose choice is remembered; a run that makes up a key per record must not fill the memory.
 _REMEMBERED: Final = 10_000
+# Longer names are cut in messages: to look for one that is like it takes the square of the length. Arbitrary.
+_LONGEST_MEANT: Final = 100
 
 # Types of values of which none holds others.
 _FLAT: Final = frozenset({float, int, str, bool})
@@ -164,6 +167,15 @@ class KeyFilter:
             if len(self._known) < _REMEMBERED:
                 self._known[key] = known
         return known
+
+    def tell_unknown(self, what: str) -> None:
+        """Warn of each name that is none of the keys that came so far; `what` they are."""
+        if len(self._known) >= _REMEMBERED:
+            return
+        for pattern in self.patterns:
+            if not any(key == pattern or fnmatchcase(key, pattern) for key in self._known):
+                meant = hint(pattern[:_LONGEST_MEANT], self._known)
+                output.warn(f"--keys: there is no {what} {pattern[:_LONGEST_MEANT]!r}{meant}")
 
     def of(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the chosen values of a record's data, by flat names."""

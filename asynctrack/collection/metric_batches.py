@@ -52,7 +52,7 @@ def metric_batches(run: Path, label: str, history: History) -> Iterator[pyarrow.
         history: as for `RunReader.columns`.
     """
     try:
-        reader = RunReader(run)
+        reader = RunReader(run, warns=True)
         yielded: Counter[str] = Counter()
         try:
             if is_native and reader._has_journal():

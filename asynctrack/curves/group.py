@@ -92,6 +92,12 @@ def group_curve(
     return GroupCurve(key=key, axis=x, x=found_x, mean=mean_of_all, deviation=deviation, min=low, max=high, runs=count)
 
 
+def group_extent(runs: Sequence[RunCurves], key: str, x: str) -> tuple[float, float] | None:
+    """Return the least and the greatest x of a metric of several runs; None where none has a number there."""
+    extents = [found for run in runs if (found := _extent(run, key, x)) is not None]
+    return (min(low for low, _ in extents), max(high for _, high in extents)) if extents else None
+
+
 def _extent(run: RunCurves, key: str, x: str) -> tuple[float, float] | None:
     """Return where a run has a metric; None where it has none, or not that axis."""
     known = run.names()

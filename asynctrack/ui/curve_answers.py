@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from asynctrack.curves.cuts import History
-from asynctrack.curves.group import group_curve
+from asynctrack.curves.group import group_curve, group_extent
 from asynctrack.curves.run_curves import RunCurves
 from asynctrack.errors import AsynctrackError
 from asynctrack.journal.manifest import UNREADABLE
@@ -121,4 +121,5 @@ def _blocks_of(run: str, curves: RunCurves, window: CurveWindow) -> Iterator[byt
 
 def _group_blocks(curves: Sequence[RunCurves], window: CurveWindow) -> Iterator[bytes]:
     for key in window.keys:
-        yield block_of_group(group_curve(curves, key, window.x, window.x0, window.x1, window.buckets))
+        found = group_curve(curves, key, window.x, window.x0, window.x1, window.buckets)
+        yield block_of_group(found, group_extent(curves, key, window.x))

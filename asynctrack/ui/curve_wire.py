@@ -48,12 +48,12 @@ def block_of_curve(run: str, curve: CurveBuckets, x_range: Extent) -> bytes:
     return _block({**said, "x_range": _finite(x_range)}, columns)
 
 
-def block_of_group(curve: GroupCurve) -> bytes:
-    """Encode a curve of several runs."""
+def block_of_group(curve: GroupCurve, x_range: Extent) -> bytes:
+    """Encode a curve of several runs; `x_range` is where the metric begins and ends in all of them."""
     bands = _singles((name, getattr(curve, name)) for name in ("mean", "deviation", "min", "max"))
     columns = [("x", array.array("d", curve.x)), *bands, ("runs", _counts(curve.runs.tolist()))]
     said = {"run": None, "key": unicode(curve.key), "axis": unicode(curve.axis), "kind": "group", "exact": False}
-    return _block({**said, "x_range": (curve.x[0], curve.x[-1]) if len(curve) else None}, columns)
+    return _block({**said, "x_range": _finite(x_range)}, columns)
 
 
 def _singles(columns: Iterable[tuple[str, memoryview]]) -> list[tuple[str, array.array[Any]]]:

@@ -59,14 +59,15 @@ def main(args: argparse.Namespace) -> int:
         output.warn(f"no such runs in {args.dir}{missing and f': {missing}'}")
         return 1
     comparison = Comparison(subjects)
+    out = Output()
     if args.json:
         output.print_json(_document(comparison, args))
-        return 0
-    out = Output()
-    if len(subjects) > _room(out):
+    elif len(subjects) > _room(out):
         _print_rows(out, comparison, args)
     else:
         _print_beside(out, comparison, args)
+    if args.keys is not None:
+        args.keys.tell_unknown("metric")
     return 0
 
 

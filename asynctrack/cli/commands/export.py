@@ -132,6 +132,8 @@ def _tell(export: Export, args: argparse.Namespace) -> None:
     """Say on stderr what of the runs is not in what was written, and what in it is dangerous."""
     for damage in export.damage:
         output.warn(f"left out: {damage}")
+    if args.keys is not None:
+        args.keys.tell_unknown("key")
     if export.left_out:
         output.warn(describe_left_out(export.left_out, "exports"))
     formulas = export.cells.formulas

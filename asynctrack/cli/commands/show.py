@@ -248,7 +248,10 @@ def _print_damage(out: Output, damage: list[Damage]) -> None:
 
 
 def _chosen(curves: Sparklines, keys: options.KeyFilter | None) -> dict[str, Sparkline]:
-    return {key: curve for key, curve in curves.by_key.items() if keys is None or key in keys}
+    chosen = {key: curve for key, curve in curves.by_key.items() if keys is None or key in keys}
+    if keys is not None and not curves.is_full:
+        keys.tell_unknown("metric")
+    return chosen
 
 
 def _print_metrics(out: Output, curves: Sparklines, keys: options.KeyFilter | None) -> None:
