@@ -143,14 +143,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
-    ("method", "worker"),
-    [
-        ("spawn", "process"),
-        pytest.param("spawn", "thread", marks=pytest.mark.system),
-        pytest.param("forkserver", "process", marks=pytest.mark.system),
-        pytest.param("fork", "process", marks=pytest.mark.system),
-    ],
+    ("method", "worker"), [("spawn", "process"), ("spawn", "thread"), ("forkserver", "process"), ("fork", "process")]
 )
 def test_children_of_multiprocessing_log_to_the_run_however_they_are_started(
     own_host: Path, runs: Path, tmp_path: Path, method: str, worker: str
@@ -315,6 +310,7 @@ def test_killed_worker_is_replaced_by_who_has_attached(
     assert_all_there(path, "one", killed)
 
 
+@pytest.mark.system
 def test_killed_worker_is_replaced_where_hardly_anything_is_logged(run: Run, own_host: Path) -> None:
     """Also where all processes of a run wait: what one has logged that is killed meanwhile is journaled."""
     kill_the_worker(own_host)
@@ -358,7 +354,6 @@ def test_writers_go_on_when_the_owner_is_killed(
 @pytest.mark.parametrize(
     "count",
     [
-        3,
         pytest.param(20, marks=pytest.mark.system),
         pytest.param(500, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
@@ -419,6 +414,7 @@ def test_the_label_is_the_rank_where_there_is_one(run: Run, monkeypatch: pytest.
     assert [record.writer for record in records(run.path)] == ["rank7"]
 
 
+@pytest.mark.system
 def test_a_spawned_child_of_a_rank_is_not_taken_for_it(
     own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -524,6 +520,7 @@ for i in range(2):
     assert [record.data["i"] for record in records(run.path)] == [0, 1]
 
 
+@pytest.mark.system
 def test_two_runs_in_one_directory_keep_the_locks_of_a_process_that_has_both(own_host: Path, runs: Path) -> None:
     """Whoever opens his own ring a second time, and closes it, drops its lock: the worker would take him for dead."""
     script = """
@@ -561,6 +558,7 @@ def test_a_run_that_has_ended_is_not_attached_to(run: Run) -> None:
         assert attach(when_absent="disabled", timeout_s=0) is nothing
 
 
+@pytest.mark.system
 def test_a_process_that_came_before_the_run_finds_it_when_it_asks_again(own_host: Path, runs: Path) -> None:
     """A pool may be there before its owner opens the run: what its later tasks log must not be lost."""
     script = """
@@ -618,6 +616,7 @@ print(json.dumps(accepted))
         )
 
 
+@pytest.mark.system
 def test_a_run_whose_processes_have_all_died_has_ended(own_host: Path, runs: Path) -> None:
     owner = start(OWNER, runs)
     path = json.loads(owner.stdout.readline())  # type: ignore[union-attr]
@@ -658,6 +657,7 @@ except KeyboardInterrupt:
     assert f"waits for a run at {runs.resolve()}/none/x: there is no directory {runs.resolve()}/none yet" in said
 
 
+@pytest.mark.system
 def test_a_run_whose_project_is_not_there_yet_is_waited_for(own_host: Path, runs: Path) -> None:
     child = start(WRITER, json.dumps({"run": str(runs / "p" / "run")}), "late", "1", "waits")
     assert child.stderr is not None
@@ -712,6 +712,7 @@ def test_what_the_variable_names_and_is_not_there_is_said(
         asynctrack.log({"i": 0})
 
 
+@pytest.mark.system
 def test_a_run_that_has_finished_here_is_attached_to_again_or_has_ended(run: Run) -> None:
     script = """
 import asynctrack, json, sys
@@ -746,6 +747,7 @@ def test_a_forked_child_shows_its_parents_run_as_open(run: Run) -> None:
     assert b", open, " in os.read(reader, 1000)
 
 
+@pytest.mark.system
 def test_an_ancestor_with_several_runs_is_asked_which(own_host: Path, runs: Path) -> None:
     opened = [asynctrack.init("p", id=name, dir=runs, reinit="create_new") for name in ("one", "two")]
     script = """
@@ -831,6 +833,7 @@ def test_ancestors_are_found_through_a_shell() -> None:
     assert found[1:] == [str(os.getpid()), *map(str, ancestors())]
 
 
+@pytest.mark.system
 def test_queues_that_have_ended_are_none_to_attach_to(run: Run) -> None:
     child = writer("a", 10, "wait", writer="a")
     wait_until(lambda: len(list(live_queues())) == 1, "the child has attached")
@@ -854,7 +857,7 @@ begin = time.perf_counter()
 asynctrack.attach()
 print(json.dumps(time.perf_counter() - begin))
 """
-    assert min(run_child(script) for _ in range(3)) < 1.0
+    assert any(run_child(script) < 1.0 for _ in range(3))
 
 
 def test_a_finaliser_that_logs_first_as_the_interpreter_ends_is_told_why_it_cannot(run: Run) -> None:

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import hypothesis
 import pytest
+from cli_support import said_here
 from collector_server import (
     Answer,
     CollectorProcess,
@@ -632,7 +633,7 @@ def test_more_bodies_at_once_than_are_held_come_again(tmp_path: Path) -> None:
     ],
 )
 def test_unsafe_or_wrong_options_are_refused(tmp_path: Path, options: list[str], said: str) -> None:
-    told = _run_serve(tmp_path, *options)
+    told = said_here("serve", "--dir", tmp_path / "runs", *options)
     assert (told.returncode, said in told.stderr) == (2, True), told.stderr
 
 
@@ -668,7 +669,7 @@ def test_file_of_tokens_that_cannot_be_used_is_refused_without_a_word_of_it(
     tokens = tmp_path / "tokens"
     tokens.write_text(content)
     tokens.chmod(mode)
-    told = _run_serve(tmp_path, "--listen", "127.0.0.1:0", "--tokens", tokens)
+    told = said_here("serve", "--dir", tmp_path / "runs", "--listen", "127.0.0.1:0", "--tokens", tokens)
     assert (told.returncode, said in told.stderr) == (2, True), told.stderr
     assert TOKEN not in told.stderr
 
