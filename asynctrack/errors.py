@@ -47,6 +47,7 @@ __all__ = [
     "NoJournalDirectory",
     "NoRunToAttach",
     "NoSuchBackend",
+    "NoSuchMetric",
     "NoSuchRun",
     "NotAMergedRun",
     "NotARun",
@@ -282,6 +283,23 @@ class NoSuchBackend(UsageError, LookupError):
 
     def __init__(self, wanted: str, run_id: str, names: Iterable[str]) -> None:
         super().__init__(f"run {run_id!r} has no {wanted} among its backends; it has {', '.join(names) or 'none'}")
+
+
+class NoSuchMetric(UsageError, KeyError):
+    """Raised when nothing was logged by that name, or no number where one is needed."""
+
+    def __init__(self, wanted: object, names: Iterable[str], needed: str = "value") -> None:
+        from asynctrack._system.suggestions import hint  # which is loaded for a wrong name only
+
+        known = [name for name in names if name != wanted]
+        listed = ", ".join(f"`{name:.80}`" for name in known[:10]) + (", ..." if len(known) > 10 else "")
+        meant = hint(wanted[:100], known) if isinstance(wanted, str) else ""  # it takes the square of the length
+        super().__init__(
+            f"no {needed} was logged by the name {_repr(wanted)}{meant or (known and f'; there are {listed}') or ''}"
+        )
+
+    def __str__(self) -> str:
+        return printable(Exception.__str__(self))  # that of `KeyError` puts it in quotes
 
 
 class NoSuchRun(UsageError, LookupError):

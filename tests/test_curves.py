@@ -24,7 +24,7 @@ from asynctrack.curves import run_curves
 from asynctrack.curves.curve import CurveBuckets
 from asynctrack.curves.group import group_curve
 from asynctrack.curves.run_curves import RunCurves
-from asynctrack.errors import BackendUnavailable, InvalidSettings
+from asynctrack.errors import BackendUnavailable, InvalidSettings, NoSuchMetric
 from asynctrack.reading.reader import RunReader
 from asynctrack.records.codec import flatten, string_keys
 from asynctrack.records.column_types import as_float
@@ -135,10 +135,12 @@ def test_axis_may_be_time_or_another_metric(tmp_path: Path) -> None:
     zoomed = run.curve("loss", "epoch", x0=123, x1=123, buckets=500)
     assert zoomed.exact and len(zoomed) == 100 and max(zoomed.max) == 50
     assert list(run.curve("rare").x) == [pytest.approx(1000 * at, abs=64) for at in range(40)]
-    with pytest.raises(KeyError):
+    with pytest.raises(NoSuchMetric, match="no number was logged by the name 'lost'; did you mean `loss`"):
         run.curve("lost")
-    with pytest.raises(KeyError):
-        run.curve("loss", "lost")
+    with pytest.raises(KeyError, match="no number was logged by the name '9'; there are `"):
+        run.curve("loss", "9")
+    with pytest.raises(InvalidSettings, match=r"keys must be names, such as \['loss'\]"):
+        run.curves("loss")
     with pytest.raises(InvalidSettings):
         run.curve("loss", buckets=0)
     with pytest.raises(InvalidSettings):
@@ -307,6 +309,9 @@ def test_window_that_there_is_not_is_refused(tmp_path: Path, how: dict[str, Any]
         run.curve("loss", **how)
     with pytest.raises(InvalidSettings, match=re.escape("how must be one of 'last'")):
         run.summarise("loss", "best")
+    for reduced in ("last", "first", "min"):
+        with pytest.raises(NoSuchMetric, match="was logged by the name 'los'; did you mean `loss`"):
+            run.summarise("los", reduced)
 
 
 def test_window_without_an_end_is_that_of_the_metric(tmp_path: Path) -> None:

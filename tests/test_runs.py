@@ -64,8 +64,8 @@ def test_run_that_a_newer_version_wrote_is_left_out(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_all_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(InvalidSettings, match=r"(?s)dir must be.*limit must be.*history must be"):
-        asynctrack.runs(tmp_path / "missing", limit=-1, history="first")  # type: ignore[arg-type]
+    with pytest.raises(InvalidSettings, match=r"(?s)dir must be.*sort must be a text.*limit must be.*history must be"):
+        asynctrack.runs(tmp_path / "missing", sort=5, limit=-1, history="first")  # type: ignore[arg-type]
 
 
 def test_what_is_no_run_and_what_was_half_copied_does_no_harm(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from asynctrack.collection.differences import differing, flat
 from asynctrack.collection.metric_stats import MetricStats
 from asynctrack.collection.runs import Runs
 from asynctrack.collection.subject import RunSubject
-from asynctrack.errors import InvalidSettings
+from asynctrack.errors import InvalidSettings, NoSuchMetric
 from asynctrack.journal.environment_file import Environment
 from asynctrack.reading import catalog
 from asynctrack.reading.history import History
@@ -121,14 +121,14 @@ class Comparison:
             x: "step", or "time" for the seconds since the run's first record.
 
         Raises:
-            KeyError: no run has it.
+            NoSuchMetric: no run has it. It is a `KeyError`.
             InvalidSettings: `x` is neither.
             LibraryMissing: NumPy is not installed.
         """
         if x not in ("step", "time"):
             raise InvalidSettings([f"x must be 'step' or 'time'; got {x!r:.80}"])
         if key not in self.metrics:
-            raise KeyError(key)
+            raise NoSuchMetric(key, self.metrics, "number")
         having = [at for at, subject in enumerate(self.subjects) if key in subject.metrics]
         return align(key, x, {self.labels[at]: self.subjects[at] for at in having})
 

@@ -153,6 +153,10 @@ def runs(
     problems = []
     if dir is not None and not directory.is_dir():
         problems.append(f"dir must be a directory that holds runs; there is none at {os.fspath(dir)!r:.200}")
+    texts: dict[str, tuple[object, str]] = {"where": (where, "lr < 1e-3"), "sort": (sort, "-max(val/acc)")}
+    for name, (given, such_as) in texts.items():
+        if given is not None and not isinstance(given, str):
+            problems.append(f"{name} must be a text, such as {such_as!r}; got {given!r:.80}")
     if limit is not None and (not isinstance(limit, int) or limit < 0):
         problems.append(f"limit must be a whole number from 0 on; got {limit!r:.80}")
     if history not in get_args(History):

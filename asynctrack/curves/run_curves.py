@@ -19,7 +19,7 @@ from asynctrack.curves.pyramid import Pyramid, Watch
 from asynctrack.curves.session_begins import SessionBegin, sessions_of
 from asynctrack.curves.single_numbers import XAxis
 from asynctrack.curves.totals import MetricTotals
-from asynctrack.errors import InvalidSettings
+from asynctrack.errors import InvalidSettings, NoSuchMetric
 from asynctrack.journal.frames import FrameBatch
 from asynctrack.journal.layout import Position
 from asynctrack.journal.reader import Damage
@@ -138,7 +138,7 @@ class RunCurves:
         """Return curves of several metrics.
 
         Raises:
-            KeyError: the run has no number by a name.
+            NoSuchMetric: the run has no number by a name.
             InvalidSettings: there is no such window.
         """
         keys = tuple(dict.fromkeys(keys))
@@ -157,10 +157,10 @@ class RunCurves:
         if x0 is not None and x1 is not None and not x0 <= x1:
             raise InvalidSettings([f"x0 must not be greater than x1; got {x0} and {x1}"])
         with self._lock:
-            axis, known = self._axis(x), {*self.names()}
+            axis, known = self._axis(x), dict.fromkeys(self.names())
             for key in (*keys, *([axis.metric] if axis.metric is not None else [])):
                 if key not in known:
-                    raise KeyError(key)
+                    raise NoSuchMetric(key, known, "number")
             if x0 is not None and x1 is not None:
                 return self._draw(dict.fromkeys(keys, Window(x0, x1)), axis, buckets)
             windows = {}

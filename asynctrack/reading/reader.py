@@ -21,7 +21,7 @@ from asynctrack._system.paths import expanded
 from asynctrack._system.suggestions import suggests
 from asynctrack.backends.files.reserved import FlatNames
 from asynctrack.curves.totals import clamped
-from asynctrack.errors import AsynctrackError, InvalidSettings, NotARun
+from asynctrack.errors import AsynctrackError, InvalidSettings, NoSuchMetric, NotARun
 from asynctrack.journal import environment_file
 from asynctrack.journal import manifest as manifests
 from asynctrack.journal.backwards import backwards
@@ -277,7 +277,7 @@ class RunReader:
             cache: what was read of a run of a million records or more is kept in the user's cache, and found there at the first call.
 
         Raises:
-            KeyError: the run has no number by that name, or by that of `x`.
+            NoSuchMetric: the run has no number by that name, or by that of `x`. It is a `KeyError`.
             InvalidSettings: there is no such window, history or writer.
             BackendUnavailable: the journal is missing, and what a backend has left cannot be read here.
         """
@@ -309,10 +309,12 @@ class RunReader:
             cache: as for `curve`.
 
         Raises:
-            KeyError: the run has no number by one of the names.
-            InvalidSettings: there is no such window, history or writer.
+            NoSuchMetric: the run has no number by one of the names.
+            InvalidSettings: `keys` is one name and no list; there is no such window, history or writer.
             BackendUnavailable: the journal is missing, and what a backend has left cannot be read here.
         """
+        if isinstance(keys, str | bytes):
+            raise InvalidSettings([f"keys must be names, such as [{keys!r:.80}]; got one: curve() draws one metric"])
         found = self._run_curves(history, writer=writer, cache=cache)
         return found.curves(found.names() if keys is None else keys, x, x0, x1, buckets)
 
@@ -363,7 +365,7 @@ class RunReader:
             how: "last", "first", "min", "max" or "mean".
 
         Raises:
-            KeyError: nothing was logged by that name, or no number where one is needed.
+            NoSuchMetric: nothing was logged by that name, or no number where one is needed. It is a `KeyError`.
             InvalidSettings: `how` is none of these words.
         """
         if how not in _HOW:
@@ -380,7 +382,7 @@ class RunReader:
         if how in ("min", "max", "mean"):
             values = [value for value in values if isinstance(value, int | float) and value == value]
         if not values:
-            raise KeyError(key)
+            raise NoSuchMetric(key, self._names(), "value" if how == "first" else "number")
         if how == "mean":
             mean = sum(map(as_float, values)) / len(values)
             return clamped(mean, as_float(min(values)), as_float(max(values)))
@@ -533,7 +535,7 @@ class RunReader:
         """Yield the values of a key, the last first.
 
         Raises:
-            KeyError: there are no more.
+            NoSuchMetric: there are no more.
         """
         if (fallback := self._fallback()) is not None:
             rows = [dict(flatten(record.data)) for record in fallback()]
@@ -542,7 +544,10 @@ class RunReader:
             found = dict(flatten(string_keys(record.data)))
             if key in found:
                 yield found[key]
-        raise KeyError(key)
+        raise NoSuchMetric(key, self._names())
+
+    def _names(self) -> dict[str, None]:
+        return {name: None for record in self.records("last") for name, _ in flatten(record.data)}
 
     def _load(self) -> Manifest:
         try:
