@@ -39,7 +39,7 @@ import sys, time
 import asynctrack
 from mine import Mine
 began = time.monotonic()
-run = asynctrack.init("p", id="a", dir=sys.argv[1], backends=["jsonl", Mine()], after_exit_max_s=5.0)
+run = asynctrack.init("p", id="a", dir=sys.argv[1], backends=["jsonl", Mine()], after_exit_max_s=0.5)
 for i in range(10):
     run.log({"i": i})
 run.finish()
