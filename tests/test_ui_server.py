@@ -172,6 +172,8 @@ def test_runs_are_selected_and_sorted_by_expressions(page: PageProcess) -> None:
     rows_of(page)
     found = page.get("select", where="max(loss) > 0.4 and project == 'p'", sort="-records").json()
     assert found["runs"] == ["p/long", "p/short"]
+    long = page.post("select", where="lr < 1 or " * 10_000)
+    assert (long.status, "at most 20000 characters; got 99999" in long.error) == (400, True)
     wrong = page.get("select", where="lr <")
     assert (wrong.status, wrong.json()["at"]) == (400, 5)
     assert "expected" in wrong.error

@@ -164,7 +164,7 @@ class PageApp:
 
     async def _select(self, query: Query) -> Response:
         await self._live.refresh()
-        where, sort = query.text("where").strip(), query.text("sort").strip()
+        where, sort = query.expression("where"), query.expression("sort")
         runs = self._list.all()
         found = await self._threads.call("select", lambda: selected(runs, where, sort, self._curves_at))
         return _json(found)

@@ -18,6 +18,8 @@ _MOST_FIELDS: Final = 50_000
 # Buckets of one answer, as runs x metrics x buckets: 100 MB.
 _MOST_IN_ALL: Final = 4_000_000
 _MOST_BUCKETS: Final = 10_000
+# Characters. Arbitrary: a hundred times a long condition.
+_LONGEST_EXPRESSION: Final = 20_000
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
@@ -62,6 +64,17 @@ class Query:
     def text(self, name: str, default: str = "") -> str:
         """Return the last value of a parameter."""
         return self._values.get(name, [default])[-1]
+
+    def expression(self, name: str) -> str:
+        """Return a condition or an order, without blanks around it.
+
+        Raises:
+            BadQuery: it is longer than anybody writes: to parse a megabyte takes seconds.
+        """
+        said = self.text(name).strip()
+        if len(said) > _LONGEST_EXPRESSION:
+            raise BadQuery(400, f"{name} must have at most {_LONGEST_EXPRESSION} characters; got {len(said)}")
+        return said
 
     def number(self, name: str) -> float | None:
         """Return a number; None where it was not given.
