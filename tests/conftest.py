@@ -18,6 +18,7 @@ from postgres import postgresql as postgresql
 from reading_versions import reading as reading
 from support import own_shared_memory
 
+import asynctrack
 from asynctrack.client import worker_registry
 
 pytest_plugins = ["nats_server", "selection", "versions"]
@@ -43,9 +44,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """A test leaves no place for rings to others: a `monkeypatch` that was there before `own_host` would bring that back when it is gone."""
+    """A test leaves no run open to others, and no place for rings: a `monkeypatch` that was there before `own_host` would bring that back when it is gone."""
     place, kept = os.environ.get("ASYNCTRACK_SHM"), worker_registry._hosts
+    current = asynctrack.current()
     yield
+    assert asynctrack.current() is current
     assert os.environ.get("ASYNCTRACK_SHM") == place
     assert worker_registry._hosts is kept
 

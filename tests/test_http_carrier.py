@@ -393,7 +393,7 @@ def test_run_is_collected_by_http(
 )
 def test_address_that_is_none_is_said_at_once(tmp_path: Path, url: Any, words: str | None) -> None:
     if words is None:
-        asynctrack.init("p", dir=tmp_path, collect=url, mode="disabled")
+        asynctrack.init("p", dir=tmp_path, collect=url, mode="disabled").finish()
         return
     with pytest.raises(InvalidSettings, match=re.escape(words)) as found:
         asynctrack.init("p", id="job", dir=tmp_path, collect=url)
