@@ -68,10 +68,10 @@ def is_drawn(curve: CurveBuckets, x: float, y: float) -> bool:
 def test_no_number_lies_outside_the_band(sessions: Any, history: Any, x: str, buckets: int) -> None:
     with made_run(sessions) as run:
         points = points_of(run, history, x)
-        for key, numbers in points.items():
-            for native in {is_native, False}:
-                curves = RunCurves(run.path, history, native=native)
-                curves.grow()
+        for native in {is_native, False}:
+            curves = RunCurves(run.path, history, native=native)
+            curves.grow()
+            for key, numbers in points.items():
                 curve = curves.curves([key], x, None, None, buckets)[key]
                 assert len(curve) <= buckets
                 assert all(is_drawn(curve, *point) for point in numbers)
