@@ -303,6 +303,7 @@ def removals(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "was removed" in record.getMessage()]
 
 
+@pytest.mark.system
 def test_worker_goes_on_for_as_long_as_finish_waits(
     own_host: Path, runs: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -397,6 +398,7 @@ def test_sink_that_always_starts_over_does_so_ever_more_seldom(tmp_path: Path) -
     assert len([call for call in calls(run.path) if call.did == "trouble"]) < 12
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("on", ["close", "write"])
 def test_sink_that_takes_much_and_then_starts_over_each_time_does_so_ever_more_seldom(on: str, tmp_path: Path) -> None:
     run = journal(tmp_path / "p" / "a", 30)

@@ -47,7 +47,7 @@ from asynctrack.queue.shm_paths import ring_paths
 from asynctrack.records.codec import decode_as
 from asynctrack.testing.scripted import taken
 
-pytestmark = pytest.mark.usefixtures("version")
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("version")]
 
 # Opens or joins the run as soon as all are there, and logs; then waits for a line, so that nobody ends before all have come.
 RANK = """
@@ -140,7 +140,6 @@ def test_of_ranks_that_come_at_the_same_instant_one_opens_and_all_others_join(
         assert manifest(path)["status"] == "finished"
 
 
-@pytest.mark.system
 def test_ranks_that_continue_a_run_together_have_one_that_resumes_it(ranks: Any, own_host: Path, runs: Path) -> None:
     path = runs / "p" / "job"
     asynctrack.init("p", id="job", dir=runs, config={"lr": 0.1, "seed": 1}).finish()
@@ -240,7 +239,6 @@ def test_run_that_a_late_rank_has_joined_ends_as_rank_0_does(
     assert len(records(run.path)) == 2
 
 
-@pytest.mark.system
 def test_late_ranks_that_come_together_have_one_that_goes_on_with_the_run(
     ranks: Any, own_host: Path, runs: Path
 ) -> None:
@@ -255,7 +253,6 @@ def test_late_ranks_that_come_together_have_one_that_goes_on_with_the_run(
     assert left_in(own_host) == []
 
 
-@pytest.mark.system
 def test_killed_late_rank_leaves_what_it_has_logged(own_host: Path, runs: Path) -> None:
     path = runs / "p" / "job"
     asynctrack.init("p", id="job", dir=runs, join=True, writer="first").finish()
@@ -335,7 +332,6 @@ def ended_well(child: subprocess.Popen[str]) -> dict[str, int]:
     return behind
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("fate", ["goes on", "is killed with its worker"])
 def test_who_waits_in_finish_while_the_next_process_takes_the_run_is_told_of_no_removed_queue(
     in_turn: Any, own_host: Path, runs: Path, fate: str
@@ -369,7 +365,6 @@ def test_who_waits_in_finish_while_the_next_process_takes_the_run_is_told_of_no_
     assert left_in(own_host) == []
 
 
-@pytest.mark.system
 def test_who_waits_for_all_waits_for_the_next_process_that_has_taken_the_run(in_turn: Any, runs: Path) -> None:
     path = runs / "p" / "job"
     first, second, directory = in_turn("all")
@@ -422,7 +417,6 @@ def test_a_directory_that_was_made_and_left_is_begun(own_host: Path, runs: Path)
     assert len(records(run.path)) == 1
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("first", [0, 1])
 def test_the_status_is_that_of_rank_0_whichever_rank_has_opened_the_run(
     own_host: Path, runs: Path, tmp_path: Path, first: int
@@ -446,7 +440,6 @@ run.finish(exit_code=int(os.environ["RANK"] == "0"))
     assert manifest(path)["status"] == "failed"
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("known", [False, True], ids=["before it sees that", "when it has seen that"])
 def test_the_status_is_that_of_rank_0_also_where_the_worker_dies_with_it(
     own_host: Path, runs: Path, known: bool
@@ -481,7 +474,6 @@ run.finish()
     assert manifest(path)["status"] == "crashed"
 
 
-@pytest.mark.system
 def test_ranks_outlive_the_one_that_has_opened_the_run(ranks: Any, own_host: Path, runs: Path) -> None:
     path = runs / "p" / "job"
     children = ranks(4, id="job", join=True)
@@ -579,7 +571,6 @@ def test_wrong_arguments_are_said(runs: Path, given: dict[str, Any], said: str) 
         asynctrack.init("p", id="job", dir=runs, **{"join": True, **given})
 
 
-@pytest.mark.system
 def test_two_machines_of_one_name_are_told_to_take_others(
     own_host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -597,7 +588,6 @@ except asynctrack.errors.RunElsewhere as error:
     assert "the part of host 'node-1'" in said and "a name of its own by ASYNCTRACK_HOST" in said
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("held_by", ["owner", "worker"])
 def test_a_run_that_is_open_in_another_container_is_known_at_once(
     own_host: Path, runs: Path, tmp_path: Path, held_by: str
@@ -644,7 +634,6 @@ def test_the_environment_stays_as_it_was(own_host: Path, runs: Path) -> None:
         assert dict(os.environ) == before
 
 
-@pytest.mark.system
 def test_messages_count_the_records_of_the_own_process_alone(own_host: Path, runs: Path) -> None:
     """Nothing listens at the address, so nothing is delivered."""
     script = """
@@ -707,7 +696,6 @@ def test_finish_waits_for_the_others_no_longer_than_it_may_and_names_them(
     child.communicate("\n")
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("end", ["run.finish()", "os.kill(os.getpid(), 9)"])
 def test_a_run_whose_owner_has_ended_is_not_resumed_as_long_as_others_of_it_live(
     own_host: Path, runs: Path, end: str

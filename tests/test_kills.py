@@ -123,6 +123,7 @@ def test_nothing_accepted_is_lost_in_a_thousand_kills(own_host: Path, tmp_path: 
         assert left_in(own_host) == []
 
 
+@pytest.mark.system
 def test_caller_killed_while_it_opens_its_run_leaves_nothing_behind_the_next(own_host: Path, runs: Path) -> None:
     accepted = kill_callers(own_host, runs, 20, early=True)
     a_minute_later(own_host)

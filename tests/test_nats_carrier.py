@@ -49,7 +49,10 @@ def without_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(params=[nats_binary, pytest.param(debian_binary, marks=pytest.mark.system)], ids=["newest", "debian"])
+@pytest.fixture(
+    params=[pytest.param(binary, marks=pytest.mark.system) for binary in (nats_binary, debian_binary)],
+    ids=["newest", "debian"],
+)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NATSServer]:
     with nats_serving(tmp_path / "nats", binary=request.param()) as found:
         yield found

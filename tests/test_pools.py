@@ -62,7 +62,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("method", "runs_in_turn"),
     [
-        ("spawn", 3),
+        pytest.param("spawn", 3, marks=pytest.mark.system),
         pytest.param("forkserver", 3, marks=pytest.mark.system),
         pytest.param("spawn", 1, marks=pytest.mark.system),
     ],

@@ -128,6 +128,7 @@ def test_promise_2_what_was_journaled_survives_its_container(own_host: Path, run
     assert manifest(run)["status"] == "crashed"
 
 
+@pytest.mark.system
 def test_promise_3_every_backend_gets_every_record_in_order(rough_host: Path, runs: Path) -> None:
     """One fails now and then, one has a process of its own, and the worker is killed half-way: at least once, and in the file exactly once."""
     shaky = Scripted(

@@ -716,6 +716,7 @@ class Wedged(Backend, frozen=True, kw_only=True, tag="wedged"):
         return Waits()
 
 
+@pytest.mark.system
 @HOSTS
 def test_wedged_backend_holds_neither_the_loop_nor_the_journal_nor_finish(init: Opener, worker: str) -> None:
     Wedged.released.clear()

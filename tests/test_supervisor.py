@@ -289,6 +289,7 @@ def test_run_that_hangs_costs_another_of_its_kind_a_restart_and_no_record(own_ho
         assert steps(run.path, file=file) == list(range(RECORDS))
 
 
+@pytest.mark.system
 def test_run_that_goes_on_after_its_end_is_delivered_on(own_host: Path, runs: Path) -> None:
     backend = Twin(file="twin")
     for begin in (0, 100):

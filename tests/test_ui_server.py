@@ -113,6 +113,7 @@ def test_server_writes_nothing_to_runs(runs: Path, page: PageProcess) -> None:
 # Live runs
 
 
+@pytest.mark.system
 def test_page_is_told_when_a_run_grows_and_ends(tmp_path: Path) -> None:
     with JournaledRun(tmp_path / "p" / "live") as run, page_of(tmp_path) as page:
         run.log({"loss": 1.0}, 0)
@@ -150,6 +151,7 @@ def test_run_that_comes_and_one_that_goes_are_told(tmp_path: Path) -> None:
         events.close()
 
 
+@pytest.mark.system
 def test_run_is_found_by_its_key_though_nobody_has_listed_it_yet(tmp_path: Path) -> None:
     made_runs(tmp_path, {"p/a": SHORT})
     with page_of(tmp_path) as page:

@@ -731,6 +731,7 @@ def slowly(
     return run
 
 
+@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})

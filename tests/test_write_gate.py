@@ -161,6 +161,7 @@ def test_what_is_kept_back_is_recorded_at_the_end(run: Run) -> None:
     assert data(run.path) == [{"a": 1}]
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     "function",
     [
@@ -218,6 +219,7 @@ def test_threads_that_keep_records_back_have_none_dropped(run: Run) -> None:
         assert seen == [(i, f"{what} {who}") for i in range(300) for what in ("kept", "whole")]
 
 
+@pytest.mark.system
 def test_a_run_whose_end_waits_for_delivery_takes_no_more(own_host: Path, runs: Path) -> None:
     never = Scripted(troubles=(Trouble(does="retry", times=None),))
     run = asynctrack.init("p", dir=runs, backends=[never], finish_timeout_s=1.0)
@@ -275,6 +277,7 @@ def fork(function):
 """
 
 
+@pytest.mark.system
 def test_a_forked_child_gets_its_queue_with_the_first_record_that_it_keeps_back(own_host: Path, runs: Path) -> None:
     script = """
 def child():
@@ -397,6 +400,7 @@ run.finish()
     assert {"within": 1} in data(runs / "p" / "run")
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("call", ["run.config.update(x=1)", "run.checkpoint(x=1)", "setattr(run, 'name', 'x')"])
 def test_a_child_of_a_run_that_has_finished_can_set_nothing(call: str, own_host: Path, runs: Path) -> None:
     assert run_child(CHILD + f"run.finish()\nfork(lambda: {call})", runs) == "RunFinished"
@@ -435,6 +439,7 @@ def full(own_host: Path, runs: Path) -> Iterator[Run]:
     run.finish()
 
 
+@pytest.mark.system
 async def test_alog_that_waits_for_room_leaves_the_event_loop_to_others_also_with_what_is_kept_back(full: Run) -> None:
     pauses: list[float] = []
 
