@@ -731,7 +731,6 @@ def slowly(
     return run
 
 
-@pytest.mark.system
 class TestContract(BackendContract):
     exactly_once = True
     keeps = frozenset({"float", "int", "bool", "text", "nan", "inf", "list"})
@@ -774,3 +773,13 @@ class TestContract(BackendContract):
     test_runs_side_by_side_keep_apart = slowly(BackendContract.test_runs_side_by_side_keep_apart)
     test_run_goes_on_after_its_end = slowly(BackendContract.test_run_goes_on_after_its_end)
     test_steps_repeat_and_come_in_any_order = slowly(BackendContract.test_steps_repeat_and_come_in_any_order)
+    # Each starts W&B's own processes several times.
+    test_delivery_that_is_stopped_goes_on_where_it_was = slowly(
+        BackendContract.test_delivery_that_is_stopped_goes_on_where_it_was, pytest.mark.system
+    )
+    test_two_writers_show_as_the_setting_says = slowly(
+        BackendContract.test_two_writers_show_as_the_setting_says, pytest.mark.system
+    )
+    test_what_it_rejects_is_kept_with_the_reason_and_the_others_come = slowly(
+        BackendContract.test_what_it_rejects_is_kept_with_the_reason_and_the_others_come, pytest.mark.system
+    )
