@@ -16,11 +16,14 @@ import pytest
 from support import DEADLINE_S, ROOT, wait_until
 
 import asynctrack
+from asynctrack._system.spawn import spawn
 from asynctrack.errors import InvalidSettings
 from asynctrack.journal.environment_file import Environment
+from asynctrack.journal.manifest import now_iso
 from asynctrack.provenance import scheduler
 from asynctrack.reading.opening import open_run
 from asynctrack.settings import Settings
+from asynctrack.worker.provenance import Provenance
 
 pytestmark = pytest.mark.usefixtures("own_host")
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -272,6 +275,34 @@ def start_collecting(run: Path, directory: Path, **variables: str) -> subprocess
 
 def end_of(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
     return process.communicate(timeout=DEADLINE_S)
+
+
+def noted(provenance: Provenance, run: Path) -> None:
+    run.mkdir()
+    environment = {"directory": str(run.parent), "opened_at": now_iso()}
+    provenance.note(str(run), environment, {"environment": 1.0, "diff": 0.0})
+
+
+def test_worker_that_ends_at_once_has_said_what_is_to_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asynctrack.worker.provenance.start_thread", lambda _: None)  # none has a turn any more
+    noted(Provenance(), tmp_path / "run")
+    wait_until(lambda: (tmp_path / "run" / "environment.json").exists(), "where the run comes from")
+
+
+def test_search_that_was_killed_is_not_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provenance, started = Provenance(), []
+
+    def start(script: str, *arguments: Any, **settings: Any) -> None:
+        started.append(script)  # the first is a process that ends at once, and says nothing
+        spawn(script if len(started) > 1 else "provenance/__init__.py", *arguments, **settings)
+
+    monkeypatch.setattr("asynctrack.worker.provenance.spawn", start)
+    noted(provenance, tmp_path / "first")
+    (search,) = provenance._looks.values()
+    wait_until(lambda: search._found is not None, "that it has ended is known")
+    noted(provenance, tmp_path / "second")
+    wait_until(lambda: (tmp_path / "second" / "environment.json").exists(), "where the second run comes from")
+    assert len(started) == 2 and not (tmp_path / "first" / "environment.json").exists()
 
 
 @pytest.mark.system

@@ -113,8 +113,8 @@ class _Search:
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
             spawn("provenance/main.py", [], log_path=None, stdin=theirs, stdout=stdout, stderr=null)
-            order = _line(_job(place)) + _line({"number": 0, **first._asdict()})
-            start_thread(lambda: self._serve(order))
+            rest = self._send(_line(_job(place)) + _line({"number": 0, **first._asdict()}))
+            start_thread(lambda: self._serve(rest))
         except BaseException:
             os.close(self._orders)
             os.close(self._answer)
@@ -124,8 +124,9 @@ class _Search:
                 os.close(fd)
 
     def is_over(self) -> bool:
-        """Return whether what it has found does not count any more."""
-        return time.monotonic() - self._started_at > _COUNTS_S
+        """Return whether what it has found does not count any more, or it was killed and has found nothing."""
+        found = self._found
+        return time.monotonic() - self._started_at > _COUNTS_S or (found is not None and not found.about)
 
     def add(self, waiting: _AskingRun) -> None:
         """Let another run know what it finds."""
@@ -139,10 +140,19 @@ class _Search:
                 return
         _keep(waiting, self._found)
 
-    def _serve(self, order: bytes) -> None:
-        """Say what it is to do, hear what it has found, and do what it has not done itself."""
+    def _send(self, order: bytes) -> bytes:
+        """Put what it is to do into its pipe at once: this worker may end before a thread of it has had a turn. Return what had no room."""
+        written = 0
+        os.set_blocking(self._orders, False)
         with contextlib.suppress(OSError):  # it has ended
-            left = memoryview(order)
+            written = os.write(self._orders, order)
+        os.set_blocking(self._orders, True)
+        return order[written:]
+
+    def _serve(self, rest: bytes) -> None:
+        """Say the rest of what it is to do, hear what it has found, and do what it has not done itself."""
+        with contextlib.suppress(OSError):  # it has ended
+            left = memoryview(rest)
             while left:
                 left = left[os.write(self._orders, left) :]
             os.set_blocking(self._orders, False)
