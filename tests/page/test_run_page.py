@@ -17,6 +17,8 @@ from page.made_runs import HOSTILE, SPIKE, SPIKE_STEP
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is in the group test-page").expect
 pytestmark = pytest.mark.system
 
+# What is drawn is on the screen: before, Chromium takes no mouse and no key.
+TWO_FRAMES = "() => new Promise((seen) => requestAnimationFrame(() => requestAnimationFrame(() => seen())))"
 # How many pixels of the first chart are not grey, and so of a curve.
 COLOURED = """(canvas) => {
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -36,6 +38,7 @@ def chart(page: Any, name: str) -> Any:
 def wait_for_curve(panel: Any) -> None:
     panel.locator("canvas").first.wait_for()
     wait_until(lambda: panel.locator("canvas").first.evaluate(COLOURED) > 50, "a curve is drawn", 20)
+    panel.evaluate(TWO_FRAMES)
 
 
 def table_of(page: Any, panel: Any) -> list[list[str]]:
