@@ -36,7 +36,8 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore:This process:DeprecationWarning"
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("any machine")
+hypothesis.settings.register_profile("same inputs", hypothesis.settings.get_profile("any machine"), derandomize=True)
+hypothesis.settings.load_profile("same inputs" if os.environ.get("TEST_SAME_INPUTS") else "any machine")
 # A shell's background job ignores Ctrl-C, and so would what it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
