@@ -109,6 +109,7 @@ def test_our_loader_reads_the_same_and_more_exactly(trained: dict[str, Path]) ->
 def test_restoring_gives_the_last_saved_epoch(trained: dict[str, Path], shared_host: Path) -> None:
     ours = AsyncLogger(trained["ours"], mode="disabled")
     assert ours.restore_data() == stock(trained["theirs"]).restore_data() == (2, 1000, 100)
+    ours.finalize()
 
 
 def test_the_run_has_one_record_a_call(trained: dict[str, Path]) -> None:
@@ -386,7 +387,9 @@ def test_names_of_both_versions(logger: AsyncLogger) -> None:
     assert logger.training_interval == logger.train_interval == 5
     logger.log_train_data({"x": 1}, 4)
     assert logger.last_log_train_step == logger.last_log_training_step == 4
-    assert AsyncLogger(logger.log_dir, train_interval=3, mode="disabled").training_interval == 3
+    other = AsyncLogger(logger.log_dir, train_interval=3, mode="disabled")
+    assert other.training_interval == 3
+    other.finalize()
 
 
 def test_a_logger_is_true_and_is_tianshous(logger: AsyncLogger) -> None:
