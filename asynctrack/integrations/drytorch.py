@@ -102,6 +102,9 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         self._started = False
         self._around: BaseException | None = None
         self._pid = os.getpid()
+        self._identity = (
+            object()
+        )  # of its messages: its `id` may have been that of another, of which the same was said just now
 
     def __repr__(self) -> str:
         of = "" if self.tracker is None else f" of {self.tracker!r}, {self.lost} lost"
@@ -268,7 +271,7 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
 
     def _warn(self, about: str, text: str) -> None:
         messages.start()
-        messages.warn((id(self), about), f"asynctrack: {text}")
+        messages.warn((self._identity, about), f"asynctrack: {text}")
 
     def _load_metrics(self, model_name: str, max_epoch: int = -1) -> dict[str, History]:
         """Load metrics from the run, which has every event; without a run from the tracker.
