@@ -293,7 +293,7 @@ class NoSuchMetric(UsageError, KeyError):
 
         known = [name for name in names if name != wanted]
         listed = ", ".join(f"`{name:.80}`" for name in known[:10]) + (", ..." if len(known) > 10 else "")
-        meant = hint(wanted[:100], known) if isinstance(wanted, str) else ""  # it takes the square of the length
+        meant = hint(wanted, known) if isinstance(wanted, str) else ""
         super().__init__(
             f"no {needed} was logged by the name {_repr(wanted)}{meant or (known and f'; there are {listed}') or ''}"
         )

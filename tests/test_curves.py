@@ -63,7 +63,7 @@ def is_drawn(curve: CurveBuckets, x: float, y: float) -> bool:
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(many, st.sampled_from(["all", "last"]), st.sampled_from(["step", "time", "loss", "a/b"]), st.integers(1, 12))
 def test_no_number_lies_outside_the_band(sessions: Any, history: Any, x: str, buckets: int) -> None:
     with made_run(sessions) as run:
@@ -81,7 +81,7 @@ def test_no_number_lies_outside_the_band(sessions: Any, history: Any, x: str, bu
                     assert (low <= mean <= high and low <= last <= high) or math.isnan(low)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(many, st.sampled_from(["all", "last"]), st.integers(-3, 420), st.integers(0, 12))
 def test_window_with_few_records_has_each_number_as_it_was_logged(
     sessions: Any, history: Any, begin: int, width: int

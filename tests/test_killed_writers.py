@@ -147,7 +147,7 @@ def kill_and_check(shared: Path, runs: Path, kills: int) -> None:
 @pytest.mark.system
 @pytest.mark.timeout(300)  # a round takes a second or two, most of it for processes that open the run and deliver it
 def test_nothing_accepted_is_lost_when_processes_of_a_run_are_killed(own_host: Path, runs: Path) -> None:
-    kill_and_check(own_host, runs, 20)
+    kill_and_check(own_host, runs, 40)
 
 
 @pytest.mark.slow

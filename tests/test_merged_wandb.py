@@ -51,7 +51,6 @@ def the_run(server: WandbServer) -> StoredRun:
     return stored
 
 
-@pytest.mark.timeout(180)  # eight ranks, and as many other processes: 7 s alone, a minute at a load of 20 on two cores
 @pytest.mark.parametrize("writers", ["owner", "prefix"])
 def test_ranks_of_two_hosts_are_one_run_of_wandb(
     tmp_path: Path, hosts: list[Host], server: WandbServer, writers: str

@@ -762,16 +762,10 @@ def test_cluster_of_three_loses_and_doubles_nothing_when_each_of_its_servers_is_
         wait_until_merged(run, found.paths, 60.0)
 
 
-@pytest.mark.parametrize(
-    "many",
-    [
-        pytest.param(300, marks=pytest.mark.system),
-        pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
-    ],
-)
-def test_many_runs_share_one_stream(server: NATSServer, tmp_path: Path, many: int) -> None:
+@pytest.mark.system
+def test_a_thousand_runs_share_one_stream(server: NATSServer, tmp_path: Path) -> None:
     """More than the collector has shards."""
-    runs = tmp_path / "runs"
+    runs, many = tmp_path / "runs", 1000
     parts = [make_part(tmp_path / "parts", "a", rank=0, batches=2, run=f"r{at}") for at in range(many)]
     began_at = time.monotonic()
     with collecting(server.url, runs):

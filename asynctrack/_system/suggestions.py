@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # How Python and msgspec say it.
 _UNEXPECTED = "nexpected keyword argument '"
 _POSITIONAL = "Extra positional arguments provided"
+# Characters of a wrong word: to look for one that is like it takes the square of them. Arbitrary.
+_LONGEST = 100
 # Not asked of `sys.version_info`: type checkers would take one half of the code for unreachable.
 _PYTHON_SUGGESTS = sys.hexversion >= 0x030D0000
 
@@ -32,7 +34,7 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     names: dict[str, str] = {}
     for name in known:
         names.setdefault(name.lower(), name)
-    found = difflib.get_close_matches(word.lower(), names, n=1)
+    found = difflib.get_close_matches(word[:_LONGEST].lower(), names, n=1)
     return names[found[0]] if found else None
 
 

@@ -98,7 +98,7 @@ def without_best(runs: Sequence[RunSubject], best: BestRuns | None) -> list[RunS
     if not ranked:
         known = {name for run in runs for name in run.metrics}
         key = best.ranking.key
-        raise UsageError(f"none of the runs has numbers of `{key}`{hint(key[:100], known)}; nothing was removed")
+        raise UsageError(f"none of the runs has numbers of `{key}`{hint(key, known)}; nothing was removed")
     kept = {one.run.path for one in ranked[: best.most]}
     return [run for run in runs if run.path not in kept]
 

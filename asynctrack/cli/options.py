@@ -22,8 +22,8 @@ from asynctrack.settings import DEFAULT_DIR
 
 # Keys whose choice is remembered; a run that makes up a key per record must not fill the memory.
 _REMEMBERED: Final = 10_000
-# Longer names are cut in messages: to look for one that is like it takes the square of the length. Arbitrary.
-_LONGEST_MEANT: Final = 100
+# Longer names are cut in messages. Arbitrary.
+_LONGEST_SAID: Final = 100
 
 # Types of values of which none holds others.
 _FLAT: Final = frozenset({float, int, str, bool})
@@ -174,8 +174,7 @@ class KeyFilter:
             return
         for pattern in self.patterns:
             if not any(key == pattern or fnmatchcase(key, pattern) for key in self._known):
-                meant = hint(pattern[:_LONGEST_MEANT], self._known)
-                output.warn(f"--keys: there is no {what} {pattern[:_LONGEST_MEANT]!r}{meant}")
+                output.warn(f"--keys: there is no {what} {pattern[:_LONGEST_SAID]!r}{hint(pattern, self._known)}")
 
     def of(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the chosen values of a record's data, by flat names."""

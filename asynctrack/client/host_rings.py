@@ -6,7 +6,7 @@ import contextlib
 import errno
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from asynctrack.client.handshake import write_handshake
@@ -97,10 +97,7 @@ class HostRings:
 
     def others_of(self, run: str) -> Iterator[Ring]:
         """Open the rings of other processes that log to a run; each is closed when the next is asked for."""
-        for path in self.others():
-            with contextlib.suppress(OSError, ValueError), contextlib.closing(Ring.attach(path)) as ring:
-                if ring.meta["run"] == run:
-                    yield ring
+        return rings_of(run, self.others())
 
     def after_fork(self) -> None:
         """Forget the parent's rings, in a forked child. No lock, no system call."""
@@ -117,3 +114,11 @@ class HostRings:
         recreate.make_place(self._directory)
         with contextlib.suppress(FileExistsError):
             write_handshake(self._directory)
+
+
+def rings_of(run: str, paths: Iterable[str]) -> Iterator[Ring]:
+    """Open those rings that belong to a run; each is closed when the next is asked for."""
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError), contextlib.closing(Ring.attach(path)) as ring:
+            if ring.meta["run"] == run:
+                yield ring

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from asynctrack._system import messages
 from asynctrack.client import worker_registry
+from asynctrack.client.host_rings import rings_of
 from asynctrack.client.worker_handle import WorkerHandle
 from asynctrack.client.writer import Joining
 from asynctrack.journal.join import default_label
@@ -139,10 +139,7 @@ class RunQueue:
 
     def others_of_run(self) -> Iterator[Ring]:
         """Open those of them that log to this run; each is closed when the next is asked for."""
-        for path in self.others():
-            with contextlib.suppress(OSError, ValueError), contextlib.closing(Ring.attach(path)) as ring:
-                if ring.meta["run"] == str(self._path):
-                    yield ring
+        return rings_of(str(self._path), self.others())
 
     def trouble(self) -> str | None:
         """Say what keeps the worker from the journal; None where nothing does, or this process has no ring."""

@@ -102,9 +102,8 @@ class AsyncTracker(MetricLoader):  # type: ignore[misc]  # DRYTorch is not there
         self._started = False
         self._around: BaseException | None = None
         self._pid = os.getpid()
-        self._identity = (
-            object()
-        )  # of its messages: its `id` may have been that of another, of which the same was said just now
+        # Of its messages: its `id` may have been that of another, of which the same was said just now.
+        self._identity = object()
 
     def __repr__(self) -> str:
         of = "" if self.tracker is None else f" of {self.tracker!r}, {self.lost} lost"

@@ -134,5 +134,5 @@ def _why_none(key: str, runs: Sequence[RunSubject], directory: Path, condition: 
         missing = condition.what_is_missing() if condition is not None else ""
         return f"no {'such ' if condition else ''}runs in {directory}" + (f": {missing}" if missing else "")
     known = {name for run in runs for name in run.metrics}
-    what, meant = ("finite numbers", "") if key in known else ("numbers", hint(key[:100], known))
+    what, meant = ("finite numbers", "") if key in known else ("numbers", hint(key, known))
     return f"no {'such ' if condition else ''}run in {directory} has {what} of `{key}`{meant}"
